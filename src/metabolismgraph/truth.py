@@ -1,0 +1,104 @@
+"""Truth: what a simulation knows and training must never see. For evaluation only."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from metabolismgraph.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """The labels of a simulated (or otherwise known) system.
+
+    Attributes:
+        reactions, species: ids, in the order of the arrays.
+        k: rate constant, concentration^(1-order)/time.
+        type: metabolite type, from 0.
+        lam: homeostatic strength lambda, 1/time; slope of MLP_node is -lam.
+        baseline: concentration that homeostasis pulls to.
+        rate_law: columns (order, concentration, f), the substrate function tabulated with f(1) = 1;
+            None: mass action, f = c^order.
+    """
+
+    reactions: tuple[str, ...]
+    species: tuple[str, ...]
+    k: Float[np.ndarray, " reactions"]
+    type: Int[np.ndarray, " species"]
+    lam: Float[np.ndarray, " species"]
+    baseline: Float[np.ndarray, " species"]
+    rate_law: Float[np.ndarray, "points 3"] | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write reactions.csv, metabolites.csv and, unless mass action, rate_law.csv."""
+        folder.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"reaction": self.reactions, "k": self.k}).to_csv(folder / "reactions.csv", index=False)
+        pd.DataFrame(
+            {"metabolite": self.species, "type": self.type, "lambda": self.lam, "c_baseline": self.baseline}
+        ).to_csv(folder / "metabolites.csv", index=False)
+        if self.rate_law is not None:
+            pd.DataFrame(self.rate_law, columns=["order", "concentration", "f"]).to_csv(
+                folder / "rate_law.csv", index=False
+            )
+
+    @classmethod
+    def load(cls, folder: Path) -> Truth:
+        """Read a truth folder.
+
+        Raises:
+            InputError: a table is missing, or lacks a column.
+        """
+        reactions = _read(folder / "reactions.csv", ["reaction", "k"])
+        metabolites = _read(folder / "metabolites.csv", ["metabolite", "type", "lambda", "c_baseline"])
+        law = folder / "rate_law.csv"
+        return cls(
+            reactions=tuple(reactions["reaction"].astype(str)),
+            species=tuple(metabolites["metabolite"].astype(str)),
+            k=reactions["k"].to_numpy(np.float64),
+            type=metabolites["type"].to_numpy(np.int64),
+            lam=metabolites["lambda"].to_numpy(np.float64),
+            baseline=metabolites["c_baseline"].to_numpy(np.float64),
+            rate_law=_read(law, ["order", "concentration", "f"]).to_numpy(np.float64) if law.exists() else None,
+        )
+
+    def aligned(self, species: tuple[str, ...], reactions: tuple[str, ...]) -> Truth:
+        """The same labels in another order.
+
+        Raises:
+            InputError: an id has no row in the truth tables.
+        """
+        picks = []
+        for what, wanted, have in (("reaction", reactions, self.reactions), ("metabolite", species, self.species)):
+            index = {name: i for i, name in enumerate(have)}
+            missing = [name for name in wanted if name not in index]
+            if missing:
+                raise InputError(f"truth: {what} {missing[0]!r} of the network has no row ({len(missing)} missing)")
+            picks.append(np.array([index[name] for name in wanted], dtype=np.int64))
+        r, s = picks
+        return dataclasses.replace(
+            self,
+            reactions=reactions,
+            species=species,
+            k=self.k[r],
+            type=self.type[s],
+            lam=self.lam[s],
+            baseline=self.baseline[s],
+        )
+
+
+def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; a truth folder holds reactions.csv and metabolites.csv") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"{path}: not a readable CSV file ({error})") from None
+    missing = [c for c in columns if c not in table.columns]
+    if missing:
+        raise InputError(f"{path}: column {missing[0]!r} is missing (columns: {', '.join(map(str, table.columns))})")
+    return table[columns]
