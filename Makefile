@@ -1,0 +1,33 @@
+# Everything runs from .venv, which is built on first use and again when the dependencies change.
+PYTHON ?= python3
+CONFIG ?= oscillatory_rank50
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: help run test lint bench
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+
+run: .venv/.ok  ## simulate, fit, evaluate and draw: make run CONFIG=small ARGS="--out DIR"
+	$(BIN)/metabolismgraph run $(CONFIG) $(ARGS)
+
+test: .venv/.ok  ## all tests, with branch coverage: make test ARGS="-k config"
+	$(BIN)/pytest -n 2 --cov --cov-report=term $(ARGS)
+
+lint: .venv/.ok  ## style, format, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/.ok  ## the recovery benchmark: benchmarks/recovery.json and a table
+	$(BIN)/metabolismgraph benchmark recovery $(ARGS)
+
+# The stamp is written last: an interrupted build is done again. The build backend is installed first, at the
+# version of constraints.txt, instead of at whatever version an isolated build would fetch.
+.venv/.ok: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt hatchling
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@

@@ -1,0 +1,48 @@
+"""A data set in a folder: network.xml, timeseries.csv.gz and, for simulated ones, truth/ (not handled here)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.formats.sbml import SbmlModel, read_sbml, write_sbml
+from metabolismgraph.formats.tables import read_timeseries, write_timeseries
+from metabolismgraph.observations import Observations
+
+NETWORK = "network.xml"
+TIMESERIES = ("timeseries.csv.gz", "timeseries.csv", "timeseries.parquet")  # the first is what is written
+
+
+def write_dataset(folder: Path, observations: Observations) -> None:
+    """Write network.xml, with the first frame as initial concentrations, and timeseries.csv.gz.
+
+    Raises:
+        ValueError: the network cannot be written as SBML (see `write_sbml`).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    first = [float(f"{value:.9g}") for value in observations.concentration[0]]  # as in the table
+    initial = dict(zip(observations.network.species, first, strict=True))
+    write_sbml(observations.network, folder / NETWORK, initial)
+    write_timeseries(observations, folder / TIMESERIES[0])
+
+
+def read_dataset(folder: Path) -> Observations:
+    """Read a data set folder.
+
+    Raises:
+        InputError: a file is missing or wrong.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; a data set holds {NETWORK} and {TIMESERIES[0]}")
+    table = next((folder / name for name in TIMESERIES if (folder / name).exists()), folder / TIMESERIES[0])
+    return read_inputs(folder / NETWORK, table)[0]
+
+
+def read_inputs(network_path: Path, timeseries_path: Path) -> tuple[Observations, SbmlModel]:
+    """Read a network (SBML) and the time series of its species (CSV, TSV or Parquet).
+
+    Raises:
+        InputError: a file is missing or wrong, or the two do not belong together.
+    """
+    model = read_sbml(network_path)
+    return read_timeseries(timeseries_path, model.network), model

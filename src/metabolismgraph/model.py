@@ -1,0 +1,158 @@
+"""The graph network: rate constants on reaction nodes, MLP_sub on edges, MLP_node and embeddings on species."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metabolismgraph.kinetics import Aggregation, Structure, aggregate, pair_concentrations, reaction_rates
+
+
+class Perceptron(eqx.Module):
+    """Fully connected tanh network; hidden weights are random, the last layer starts at zero."""
+
+    weights: list[Float[Array, "inputs outputs"]]
+    biases: list[Float[Array, " outputs"]]
+
+    def __init__(self, sizes: Sequence[int], key: PRNGKeyArray):
+        keys = jax.random.split(key, len(sizes) - 1)
+        self.weights = [
+            jax.random.normal(k, (a, b)) / jnp.sqrt(a) for k, a, b in zip(keys, sizes[:-1], sizes[1:], strict=True)
+        ]
+        self.biases = [jnp.zeros(b) for b in sizes[1:]]
+        self.weights[-1] = jnp.zeros_like(self.weights[-1])
+
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        for w, b in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            x = jnp.tanh(x @ w + b)
+        return x @ self.weights[-1] + self.biases[-1]
+
+
+class SubstrateFunction(eqx.Module):
+    """MLP_sub: log f(c, |s|), a network of log c with a linear skip path, shared by all reactions.
+
+    The skip path makes a power law a straight line. The scale gauge between f and k is fixed by
+    construction: log f(c = 1) = 0 is subtracted, so f(1, s) = 1 for every s.
+
+    Attributes:
+        skip: slopes of the skip path: of |s| log c and of log c.
+        center, width: mean and standard deviation of log c in the data; constants, never trained.
+    """
+
+    perceptron: Perceptron
+    skip: Float[Array, " 2"]
+    center: Float[Array, ""]
+    width: Float[Array, ""]
+
+    def __init__(self, hidden: int, layers: int, center: float, width: float, key: PRNGKeyArray):
+        self.perceptron = Perceptron([2, *[hidden] * (layers - 1), 1], key)
+        self.skip = jnp.zeros(2)
+        self.center = jnp.asarray(center)
+        self.width = jnp.asarray(width)
+
+    def __call__(
+        self, log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]
+    ) -> Float[Array, "*batch"]:
+        """log f at log concentrations `log_c` for substrate orders `order` (same shape, or broadcast)."""
+        order = jnp.broadcast_to(order, log_c.shape)
+        linear = self.skip[0] * order * log_c + self.skip[1] * log_c
+        return linear + self._raw(log_c, order) - self._raw(jnp.zeros_like(order), order)
+
+    def _raw(self, log_c: Float[Array, "*batch"], order: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        x = jnp.stack([(log_c - self.center) / self.width, order - 1.0], axis=-1)
+        return self.perceptron(x)[..., 0]
+
+
+class NodeFunction(eqx.Module):
+    """MLP_node: homeostatic dc/dt of a species from its concentration and its embedding.
+
+    As in MLP_sub the network is a correction to a skip path, here a straight line in c whose slope
+    and offset are affine in the embedding: beyond the observed concentrations a line goes on, where
+    tanh units would go flat.
+
+    Attributes:
+        slope, offset: of the skip path, per embedding dimension and, last, independent of it; in the
+            network's own units.
+        center, width: of the concentrations in the data; `unit`: rms of the residual it is to explain,
+            so that the network's own output is of order one. Constants, never trained.
+    """
+
+    perceptron: Perceptron
+    slope: Float[Array, " dim_and_one"]
+    offset: Float[Array, " dim_and_one"]
+    center: Float[Array, ""]
+    width: Float[Array, ""]
+    unit: Float[Array, ""]
+
+    def __init__(
+        self,
+        hidden: int,
+        layers: int,
+        embedding_dim: int,
+        key: PRNGKeyArray,
+        *,
+        center: float = 0.0,
+        width: float = 1.0,
+        unit: float = 1.0,
+    ):
+        self.perceptron = Perceptron([1 + embedding_dim, *[hidden] * (layers - 1), 1], key)
+        self.slope = jnp.zeros(embedding_dim + 1)
+        self.offset = jnp.zeros(embedding_dim + 1)
+        self.center = jnp.asarray(center)
+        self.width = jnp.asarray(width)
+        self.unit = jnp.asarray(unit)
+
+    def __call__(
+        self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]
+    ) -> Float[Array, "*batch"]:
+        """dc/dt in concentration per time."""
+        z = (c - self.center) / self.width
+        slope = embedding @ self.slope[:-1] + self.slope[-1]
+        offset = embedding @ self.offset[:-1] + self.offset[-1]
+        return self.unit * (slope * z + offset) + self.correction(c, embedding)
+
+    def correction(
+        self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]
+    ) -> Float[Array, "*batch"]:
+        """What the network adds to the straight line, in concentration per time."""
+        z = (c - self.center) / self.width
+        return self.unit * self.perceptron(jnp.concatenate([z[..., None], embedding], axis=-1))[..., 0]
+
+
+class MetabolismModel(eqx.Module):
+    """The whole model; everything that a checkpoint holds.
+
+    Attributes:
+        log_k: log10 of the rate constants.
+        embeddings: one point per species.
+        aggregation: "mul" or "add", see `kinetics`.
+    """
+
+    log_k: Float[Array, " reactions"]
+    mlp_sub: SubstrateFunction
+    mlp_node: NodeFunction
+    embeddings: Float[Array, "species dim"]
+    aggregation: Aggregation = eqx.field(static=True)
+
+    def saturations(
+        self, c: Float[Array, "*batch species"], structure: Structure
+    ) -> Float[Array, "*batch reactions"]:
+        """V_j: what multiplies k_j in the flux."""
+        log_c, present = pair_concentrations(c, structure)
+        return aggregate(self.mlp_sub(log_c, structure.pair_order), present, structure, self.aggregation)
+
+    def reactions(self, c: Float[Array, "*batch species"], structure: Structure) -> Float[Array, "*batch species"]:
+        """dc/dt by the reactions alone; the part that Phase 2 holds frozen."""
+        return reaction_rates(10.0**self.log_k * self.saturations(c, structure), structure)
+
+    def homeostasis(self, c: Float[Array, "*batch species"]) -> Float[Array, "*batch species"]:
+        """dc/dt by homeostasis alone."""
+        return self.mlp_node(c, jnp.broadcast_to(self.embeddings, (*c.shape, self.embeddings.shape[-1])))
+
+    def __call__(self, c: Float[Array, "*batch species"], structure: Structure) -> Float[Array, "*batch species"]:
+        """dc/dt in concentration per time."""
+        return self.reactions(c, structure) + self.homeostasis(c)

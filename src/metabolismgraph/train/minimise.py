@@ -1,0 +1,66 @@
+"""L-BFGS over the arrays of a module, stopped when the loss stops falling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+_MEMORY = 20  # curvature pairs
+_WINDOW = 10  # iterations over which progress is judged
+
+Parameters = TypeVar("Parameters")
+
+
+class Minimum(NamedTuple, Generic[Parameters]):
+    """Where the search ended, with the loss after every iteration."""
+
+    parameters: Parameters
+    losses: list[float]
+    converged: bool
+
+
+def minimise(
+    value_and_gradient: Callable[[Parameters], tuple[Float[Array, ""], Parameters]],
+    start: Parameters,
+    *,
+    max_iterations: int,
+    tolerance: float,
+    after_iteration: Callable[[int, float], None],
+) -> Minimum[Parameters]:
+    """Minimise a log loss by L-BFGS (Liu & Nocedal 1989).
+
+    Args:
+        value_and_gradient: of the logarithm of a loss, so that differences are relative changes.
+        start: a pytree of float64 arrays.
+        max_iterations: at most so many.
+        tolerance: converged when the loss falls by a smaller share than this over ten iterations.
+        after_iteration: called with the number of iterations and the loss.
+    """
+    flat, unravel = ravel_pytree(start)
+    losses: list[float] = []
+
+    def function(x: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = value_and_gradient(unravel(jnp.asarray(x)))
+        return float(value), np.asarray(ravel_pytree(gradient)[0])
+
+    def callback(intermediate_result: scipy.optimize.OptimizeResult) -> None:
+        losses.append(float(intermediate_result.fun))
+        after_iteration(len(losses), losses[-1])
+        if len(losses) > _WINDOW and losses[-1 - _WINDOW] - losses[-1] < tolerance:
+            raise StopIteration
+
+    result = scipy.optimize.minimize(
+        function,
+        np.asarray(flat),
+        jac=True,
+        method="L-BFGS-B",
+        callback=callback,
+        options={"maxiter": max_iterations, "maxfun": 4 * max_iterations, "maxcor": _MEMORY, "ftol": 0, "gtol": 1e-10},
+    )
+    return Minimum(unravel(jnp.asarray(result.x)), losses, len(losses) < max_iterations)

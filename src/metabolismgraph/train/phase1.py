@@ -1,0 +1,276 @@
+"""Phase 1: rate constants and the substrate function, by variable projection."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+from jaxtyping import Bool, Float
+
+from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.errors import InputError
+from metabolismgraph.identify import Identifiability, analyse
+from metabolismgraph.kinetics import Structure
+from metabolismgraph.model import SubstrateFunction
+from metabolismgraph.observations import Observations, Transitions
+from metabolismgraph.regression import NormalEquations, follows_equation, make_rows
+from metabolismgraph.train.progress import Progress, silent
+from metabolismgraph.train.projection import LinearFit, Problem, best_power_law, fit_linear, learn_substrate_function
+from metabolismgraph.train.undetermined import fill_undetermined
+
+# Interpolations per evaluation of the loss while f is learned; more frames than that change nothing.
+_LEARNING_POINTS = 25_000
+# Learn f, look at the residuals, weigh species and drop outliers, learn again: at most so often.
+_ROUNDS = 4
+# A misfit below this share of a species' rms dc/dt is rounding or curvature of f, not an outlier.
+_SMALL_MISFIT = 1e-3
+# Bounds on how far the noise of one species may lie below the median's, so that none rules alone.
+_LEAST_NOISE = 1e-2
+# A rate constant that is zero in a constrained solution is stored as this share of the smallest other.
+_ZERO_RATE = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase1Result:
+    """What Phase 1 found.
+
+    Attributes:
+        mlp_sub: the substrate function.
+        log_k: log10 of the rate constants.
+        log_k_error: their standard errors; infinite where not identifiable.
+        identifiability: what the data determine.
+        slope, offset: nuisance homeostasis as the line slope * c + offset over the observed
+            concentrations, in 1/time and concentration/time, with standard errors.
+        noise: standard deviation of the residual dc/dt of each species.
+        keep: rows (transition, species) that were used.
+        losses: log of the share of the weighted sum of squares left, per iteration.
+        converged: whether learning f ended by itself.
+        notes: plain sentences on anything that a user should know.
+    """
+
+    mlp_sub: SubstrateFunction
+    log_k: Float[np.ndarray, " reactions"]
+    log_k_error: Float[np.ndarray, " reactions"]
+    identifiability: Identifiability
+    slope: Float[np.ndarray, " species"]
+    offset: Float[np.ndarray, " species"]
+    slope_error: Float[np.ndarray, " species"]
+    offset_error: Float[np.ndarray, " species"]
+    noise: Float[np.ndarray, " species"]
+    keep: Bool[np.ndarray, "transitions species"]
+    losses: Float[np.ndarray, " iterations"]
+    converged: bool
+    notes: tuple[str, ...]
+
+
+def fit_reactions(
+    observations: Observations, graph_model: GraphModel, training: Training, progress: Progress = silent
+) -> Phase1Result:
+    """Find every rate constant, the substrate function and a first estimate of homeostasis.
+
+    Args:
+        observations: what to learn from.
+        graph_model, training: the configuration's sections of these names.
+        progress: see `train.progress`.
+
+    Raises:
+        InputError: fewer equations than unknowns.
+    """
+    _check_size(observations, training)
+    data = _Data(observations, graph_model, training)
+    follows = follows_equation(data.transitions)
+    keep, weight = follows, None
+    mlp_sub = best_power_law(data.initial_function(), data.problem(keep, weight, stride=data.stride)[0])
+    losses, converged = [], False
+    for _ in range(_ROUNDS):
+        mlp_sub, found = learn_substrate_function(
+            mlp_sub,
+            data.problem(keep, weight, stride=data.stride)[0],
+            max_iterations=training.phase1_max_iterations,
+            tolerance=training.phase1_tolerance,
+            progress=progress,
+        )
+        converged = found.converged
+        losses += found.losses
+        left = np.asarray(fit_linear(mlp_sub, data.problem(keep, weight)[0]).left)
+        still = keep & ~_outliers(left, keep, data.transitions, training.outlier_threshold)
+        settled = weight is not None and bool((still == keep).all())
+        keep, weight = still, 1.0 / _noise_variance(left, still)
+        if settled:
+            break
+    progress("phase 1", 1.0, "")
+    problem, transform = data.problem(keep, weight)
+    fitted = fit_linear(mlp_sub, problem)
+    identifiability = analyse(
+        np.asarray(fitted.equations.matrix), np.asarray(fitted.equations.scale), training.identifiability_tolerance
+    )
+    k, k_notes = _rate_constants(fitted, identifiability, training)
+    k_error, line_error = _standard_errors(fitted.equations, identifiability, transform, training)
+    # Only the constant and the linear term: the basis is orthonormal, so they are the best line.
+    line = np.einsum("ipl,il->ip", transform[:, :2, :2], np.asarray(fitted.equations.nuisance(k))[:, :2])
+    return Phase1Result(
+        mlp_sub=mlp_sub,
+        log_k=np.log10(k),
+        log_k_error=np.where(identifiability.identifiable, k_error / (k * np.log(10.0)), np.inf),
+        identifiability=identifiability,
+        slope=line[:, 1],
+        offset=line[:, 0],
+        slope_error=line_error[:, 1],
+        offset_error=line_error[:, 0],
+        noise=np.sqrt(1.0 / weight),
+        keep=keep,
+        losses=np.array(losses),
+        converged=converged,
+        notes=(*_row_notes(follows, keep, training), *k_notes, *_convergence_notes(training, converged=converged)),
+    )
+
+
+class _Data:
+    """The transitions and how to make regression problems of them."""
+
+    def __init__(self, observations: Observations, graph_model: GraphModel, training: Training):
+        self.transitions = observations.transitions()
+        self.fixed = observations.network.fixed
+        self.structure = Structure.of(observations.network)
+        self.graph_model = graph_model
+        self.training = training
+        ends = 2 if training.derivative == "trapezoid" else 1
+        points = ends * len(self.transitions.dt) * max(1, self.structure.pair_species.size)
+        self.stride = training.phase1_frame_stride or max(1, points // _LEARNING_POINTS)
+
+    def initial_function(self) -> SubstrateFunction:
+        """MLP_sub with random weights, its input standardised by the data."""
+        c = self.transitions.start
+        log_c = np.log(c[c > 0]) if (c > 0).any() else np.zeros(1)
+        return SubstrateFunction(
+            self.graph_model.hidden_dim_sub,
+            self.graph_model.n_layers_sub,
+            center=float(log_c.mean()),
+            width=max(float(log_c.std()), 1e-6),
+            key=jax.random.fold_in(jax.random.key(self.training.seed), 1),
+        )
+
+    def problem(
+        self,
+        keep: Bool[np.ndarray, "transitions species"],
+        weight: Float[np.ndarray, " species"] | None,
+        stride: int = 1,
+    ) -> tuple[Problem, Float[np.ndarray, "species terms terms"]]:
+        """Every stride-th transition as a problem, and the transform of its nuisance basis."""
+        t = self.transitions
+        rows, transform = make_rows(
+            Transitions(t.start[::stride], t.end[::stride], t.dt[::stride], t.frame[::stride]),
+            self.fixed,
+            degree=self.training.nuisance_degree,
+            trapezoid=self.training.derivative == "trapezoid",
+            keep=keep[::stride],
+            weight=weight,
+        )
+        return Problem.of(rows, self.structure, self.graph_model.aggr_type), transform
+
+
+def _check_size(observations: Observations, training: Training) -> None:
+    network = observations.network
+    moving = int((~network.fixed).sum())
+    equations = len(observations.transitions().dt) * moving
+    unknowns = network.n_reactions + moving * (training.nuisance_degree + 1)
+    if network.n_reactions == 0 or moving == 0:
+        raise InputError(f"network {network.id}: nothing to fit, it has no reaction or no species that may change")
+    if equations < unknowns:
+        raise InputError(
+            f"{observations.n_frames} frames give {equations} equations for {unknowns} unknowns (rate constants and "
+            f"homeostasis of {moving} species); at least {-(-unknowns // moving) + 1} frames are needed"
+        )
+
+
+def _outliers(
+    left: Float[np.ndarray, "rows species"],
+    keep: Bool[np.ndarray, "rows species"],
+    transitions: Transitions,
+    threshold: float,
+) -> Bool[np.ndarray, "rows species"]:
+    """Rows whose residual lies beyond `threshold` robust standard deviations and is no mere rounding."""
+    kept = np.where(keep, left, np.nan)
+    spread = 1.4826 * np.nanmedian(np.abs(kept), axis=0, keepdims=True)
+    size = np.sqrt(np.nanmean(np.where(keep, transitions.derivative, np.nan) ** 2, axis=0, keepdims=True))
+    return np.asarray(keep & (np.abs(left) > np.maximum(threshold * spread, _SMALL_MISFIT * size)))
+
+
+def _noise_variance(
+    left: Float[np.ndarray, "rows species"], keep: Bool[np.ndarray, "rows species"]
+) -> Float[np.ndarray, " species"]:
+    variance = np.sum(np.where(keep, left, 0.0) ** 2, axis=0) / np.maximum(keep.sum(axis=0), 1)
+    typical = np.median(variance[variance > 0]) if (variance > 0).any() else 1.0
+    return np.asarray(np.maximum(variance, _LEAST_NOISE**2 * typical))
+
+
+def _rate_constants(
+    fitted: LinearFit, identifiability: Identifiability, training: Training
+) -> tuple[Float[np.ndarray, " reactions"], list[str]]:
+    """Positive rate constants: constrained where they must be, filled in where nothing is known."""
+    k = np.asarray(fitted.k)
+    known = identifiability.identifiable
+    notes = []
+    negative = known & (k <= 0)
+    if negative.any():
+        k = _non_negative(fitted.equations)
+        notes.append(
+            f"{int(negative.sum())} determined rate constants came out negative; all were solved again with k >= 0"
+        )
+    positive = k[known & (k > 0)]
+    if positive.size == 0:
+        positive = np.abs(k[k != 0]) if (k != 0).any() else np.ones(1)
+    log_range = training.log_k_prior or (float(np.log10(positive.min())), float(np.log10(positive.max())))
+    k = np.where(known & (k <= 0), _ZERO_RATE * positive.min(), k)
+    rng = np.random.default_rng(training.seed)
+    return fill_undetermined(k, identifiability, log_range, rng), notes
+
+
+def _non_negative(equations: NormalEquations) -> Float[np.ndarray, " reactions"]:
+    """The same least squares with k >= 0 (Lawson & Hanson 1974), through a square root of the normal matrix."""
+    values, vectors = np.linalg.eigh(np.asarray(equations.matrix))
+    root = np.sqrt(np.maximum(values, 1e-12 * values.max()))
+    scaled, _ = scipy.optimize.nnls(root[:, None] * vectors.T, (vectors.T @ np.asarray(equations.rhs)) / root)
+    return np.asarray(scaled / np.asarray(equations.scale))
+
+
+def _standard_errors(
+    equations: NormalEquations,
+    identifiability: Identifiability,
+    transform: Float[np.ndarray, "species terms terms"],
+    training: Training,
+) -> tuple[Float[np.ndarray, " reactions"], Float[np.ndarray, "species 2"]]:
+    """Of k, and of offset and slope of every species; rows are weighed by 1/variance already."""
+    values, vectors = np.linalg.eigh(np.asarray(equations.matrix))
+    seen = values > training.identifiability_tolerance
+    scaled = vectors[:, seen] / np.asarray(equations.scale)[:, None]
+    covariance = (scaled / values[seen]) @ scaled.T
+    inverse, coupling = np.asarray(equations.inverse_nuisance), np.asarray(equations.coupling)
+    through_k = np.einsum("jil,jq,qim->ilm", coupling, covariance, coupling, optimize=True)
+    theta = inverse + inverse @ through_k @ inverse
+    terms = transform[:, :2, :2]
+    line = np.einsum("ipl,ilm,ipm->ip", terms, theta[:, :2, :2], terms)
+    hidden = ~identifiability.identifiable
+    return np.where(hidden, np.inf, np.sqrt(np.diag(covariance))), np.sqrt(np.maximum(line, 0.0))
+
+
+def _row_notes(follows: np.ndarray, keep: np.ndarray, training: Training) -> list[str]:
+    notes = []
+    if not follows.all():
+        notes.append(f"{int((~follows).sum())} changes into or out of an exact zero were left out")
+    outliers = int((follows & ~keep).sum())
+    if outliers:
+        notes.append(
+            f"{outliers} of {keep.size} changes did not fit the rate equation and were left out "
+            f"(beyond training.outlier_threshold = {training.outlier_threshold:g} robust standard deviations)"
+        )
+    return notes
+
+
+def _convergence_notes(training: Training, *, converged: bool) -> list[str]:
+    if converged:
+        return []
+    return [f"Phase 1 did not converge within training.phase1_max_iterations = {training.phase1_max_iterations}"]
