@@ -1,0 +1,59 @@
+"""Rate constants, rate law and homeostasis from a reaction network and a concentration time series.
+
+    import metabolismgraph as mg
+
+    config = mg.load_config("small")
+    data = mg.simulate(config)
+    result = mg.fit(data.observations, config)
+    evaluation = mg.evaluate(result, data.truth)
+    print(evaluation.metrics["avg_slope_ratio"])
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from metabolismgraph.config import Config as Config
+    from metabolismgraph.config import load_config as load_config
+    from metabolismgraph.errors import InputError as InputError
+    from metabolismgraph.evaluate import evaluate as evaluate
+    from metabolismgraph.formats.dataset import read_dataset as read_dataset
+    from metabolismgraph.formats.dataset import read_inputs as read_inputs
+    from metabolismgraph.identify import identify as identify
+    from metabolismgraph.network import ReactionNetwork as ReactionNetwork
+    from metabolismgraph.observations import Observations as Observations
+    from metabolismgraph.simulate import simulate as simulate
+    from metabolismgraph.train.fit import fit as fit
+    from metabolismgraph.truth import Truth as Truth
+
+# Imported when first used: the command line must answer --help without loading JAX.
+_HOME = {
+    "Config": "config",
+    "InputError": "errors",
+    "Observations": "observations",
+    "ReactionNetwork": "network",
+    "Truth": "truth",
+    "evaluate": "evaluate",
+    "fit": "train.fit",
+    "identify": "identify",
+    "load_config": "config",
+    "read_dataset": "formats.dataset",
+    "read_inputs": "formats.dataset",
+    "simulate": "simulate",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -112,7 +112,7 @@ class Simulation(_Section):
         0.0, ge=0, description="standard deviation of the noise added to the state at each step [c]; 0: none"
     )
     measurement_noise_level: float = Field(
-0.0, ge=0, description="standard deviation of the noise added to what is stored [c]; 0: none"
+        0.0, ge=0, description="standard deviation of the noise added to what is stored [c]; 0: none"
     )
 
     @model_validator(mode="before")
@@ -201,8 +201,10 @@ class Training(_Section):
     nuisance_degree: int = Field(
         1, ge=0, le=8, description="degree in c of the polynomial that stands for homeostasis while k is solved"
     )
-    derivative: Literal["forward", "trapezoid"] = Field(
-        "forward", description="rule for dc/dt: forward, for data made by Euler steps; trapezoid, for continuous ones"
+    derivative: Literal["auto", "forward", "trapezoid"] = Field(
+        "auto",
+        description="rule for dc/dt: forward, for data made by Euler steps; trapezoid, for continuous processes; "
+        "auto: the one that leaves less unexplained",
     )
     outlier_threshold: float = Field(
         20.0, gt=0, description="residuals beyond that many robust standard deviations are left out"

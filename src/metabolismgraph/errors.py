@@ -11,3 +11,7 @@ class SimulationDivergedError(RuntimeError):
 
 class FirewallError(RuntimeError):
     """Training touched something it must not touch, such as a frozen array (exit code 1)."""
+
+
+class TrainingFailedError(RuntimeError):
+    """The training process ended without a result (exit code 1)."""

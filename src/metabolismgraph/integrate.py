@@ -33,13 +33,39 @@ def euler(
     return jax.lax.scan(step, c, dt)[1]
 
 
+def heun(
+    rate: RateEquation, c: Float[Array, "*batch species"], dt: Float[Array, "steps *batch"]
+) -> Float[Array, "steps *batch species"]:
+    """As `euler`, by Heun's method (explicit trapezoid rule, second order)."""
+
+    def step(c: Float[Array, "*batch species"], dt: Float[Array, "*batch"]) -> tuple[Array, Array]:
+        first = rate(c)
+        ahead = jnp.maximum(c + dt[..., None] * first, 0.0)
+        c = jnp.maximum(c + dt[..., None] * (first + rate(ahead)) / 2, 0.0)
+        return c, c
+
+    return jax.lax.scan(step, c, dt)[1]
+
+
 @eqx.filter_jit
 def rollout(
     model: MetabolismModel,
     structure: Structure,
     c: Float[Array, "*batch species"],
     dt: Float[Array, "steps *batch"],
+    *,
+    trapezoid: bool = False,
 ) -> Float[Array, "steps *batch species"]:
-    """Trajectories of a model; see `euler`. Fixed species keep their concentration."""
-    moves = jnp.any(structure.stoichiometry != 0, axis=1) | True
-    return euler(lambda x: jnp.where(moves, model(x, structure), 0.0), c, dt)
+    """Trajectories of a model; see `euler` and `heun`. Fixed species keep their concentration."""
+    return (heun if trapezoid else euler)(lambda x: model(x, structure), c, dt)
+
+
+def mean_rate(
+    rate: RateEquation,
+    start: Float[Array, "*batch species"],
+    end: Float[Array, "*batch species"],
+    *,
+    trapezoid: bool,
+) -> Float[Array, "*batch species"]:
+    """dc/dt over a step: at its start (forward rule), or the mean of both ends (trapezoid rule)."""
+    return (rate(start) + rate(end)) / 2 if trapezoid else rate(start)

@@ -19,7 +19,7 @@ from metabolismgraph.network import ReactionNetwork
 
 # Homeostasis is hundreds of times weaker than the reactions, and normal equations square that ratio:
 # everything here needs double precision.
-jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
 
 Aggregation = Literal["mul", "add"]
 
@@ -35,12 +35,14 @@ class Structure:
         pair_species, pair_order: species index and order |s| of each pair.
         substrates: pairs of each reaction, padded with P to the largest number of substrates.
         stoichiometry: net S (species x reactions); rows of fixed species are zero.
+        moving: False for a fixed species.
     """
 
     pair_species: Int[Array, " pairs"]
     pair_order: Float[Array, " pairs"]
     substrates: Int[Array, "reactions width"]
     stoichiometry: Float[Array, "species reactions"]
+    moving: Bool[Array, " species"]
 
     @classmethod
     def of(cls, network: ReactionNetwork) -> Structure:
@@ -56,6 +58,7 @@ class Structure:
             pair_order=jnp.asarray(pairs[:, 1]),
             substrates=jnp.asarray(substrates),
             stoichiometry=jnp.asarray(network.stoichiometry),
+            moving=jnp.asarray(~network.fixed),
         )
 
     @property
@@ -71,10 +74,11 @@ def aggregate(
     aggregation: Aggregation,
 ) -> Float[Array, "*batch reactions"]:
     """V_j from log f of every pair; `present` is False where the concentration is exactly zero."""
+    nothing = jnp.zeros((*log_f.shape[:-1], 1))  # what padding points at
     if aggregation == "mul":
-        padded = jnp.concatenate([jnp.where(present, log_f, -jnp.inf), jnp.zeros_like(log_f[..., :1])], axis=-1)
+        padded = jnp.concatenate([jnp.where(present, log_f, -jnp.inf), nothing], axis=-1)
         return jnp.exp(jnp.sum(padded[..., structure.substrates], axis=-1))
-    padded = jnp.concatenate([jnp.where(present, jnp.exp(log_f), 0.0), jnp.zeros_like(log_f[..., :1])], axis=-1)
+    padded = jnp.concatenate([jnp.where(present, jnp.exp(log_f), 0.0), nothing], axis=-1)
     return jnp.where(structure.empty, 1.0, jnp.sum(padded[..., structure.substrates], axis=-1))
 
 
@@ -99,9 +103,7 @@ def michaelis_menten(
     return order * (log_c + jnp.log1p(half_saturation) - jnp.log(jnp.exp(log_c) + half_saturation))
 
 
-def reaction_rates(
-    fluxes: Float[Array, "*batch reactions"], structure: Structure
-) -> Float[Array, "*batch species"]:
+def reaction_rates(fluxes: Float[Array, "*batch reactions"], structure: Structure) -> Float[Array, "*batch species"]:
     """dc/dt caused by the reactions: S v, in concentration per time."""
     return fluxes @ structure.stoichiometry.T
 

@@ -54,9 +54,7 @@ class SubstrateFunction(eqx.Module):
         self.center = jnp.asarray(center)
         self.width = jnp.asarray(width)
 
-    def __call__(
-        self, log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]
-    ) -> Float[Array, "*batch"]:
+    def __call__(self, log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
         """log f at log concentrations `log_c` for substrate orders `order` (same shape, or broadcast)."""
         order = jnp.broadcast_to(order, log_c.shape)
         linear = self.skip[0] * order * log_c + self.skip[1] * log_c
@@ -106,18 +104,14 @@ class NodeFunction(eqx.Module):
         self.width = jnp.asarray(width)
         self.unit = jnp.asarray(unit)
 
-    def __call__(
-        self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]
-    ) -> Float[Array, "*batch"]:
+    def __call__(self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
         """dc/dt in concentration per time."""
         z = (c - self.center) / self.width
         slope = embedding @ self.slope[:-1] + self.slope[-1]
         offset = embedding @ self.offset[:-1] + self.offset[-1]
         return self.unit * (slope * z + offset) + self.correction(c, embedding)
 
-    def correction(
-        self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]
-    ) -> Float[Array, "*batch"]:
+    def correction(self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
         """What the network adds to the straight line, in concentration per time."""
         z = (c - self.center) / self.width
         return self.unit * self.perceptron(jnp.concatenate([z[..., None], embedding], axis=-1))[..., 0]
@@ -138,9 +132,7 @@ class MetabolismModel(eqx.Module):
     embeddings: Float[Array, "species dim"]
     aggregation: Aggregation = eqx.field(static=True)
 
-    def saturations(
-        self, c: Float[Array, "*batch species"], structure: Structure
-    ) -> Float[Array, "*batch reactions"]:
+    def saturations(self, c: Float[Array, "*batch species"], structure: Structure) -> Float[Array, "*batch reactions"]:
         """V_j: what multiplies k_j in the flux."""
         log_c, present = pair_concentrations(c, structure)
         return aggregate(self.mlp_sub(log_c, structure.pair_order), present, structure, self.aggregation)
@@ -154,5 +146,5 @@ class MetabolismModel(eqx.Module):
         return self.mlp_node(c, jnp.broadcast_to(self.embeddings, (*c.shape, self.embeddings.shape[-1])))
 
     def __call__(self, c: Float[Array, "*batch species"], structure: Structure) -> Float[Array, "*batch species"]:
-        """dc/dt in concentration per time."""
-        return self.reactions(c, structure) + self.homeostasis(c)
+        """dc/dt in concentration per time; zero for fixed species."""
+        return self.reactions(c, structure) + jnp.where(structure.moving, self.homeostasis(c), 0.0)

@@ -138,6 +138,4 @@ class ReactionNetwork:
     def from_json(cls, text: str) -> ReactionNetwork:
         """The inverse of `to_json`."""
         raw: dict[str, Any] = json.loads(text)
-        return cls.from_reactions(
-            raw["id"], raw["species"], [Reaction(**r) for r in raw["reactions"]], raw["fixed"]
-        )
+        return cls.from_reactions(raw["id"], raw["species"], [Reaction(**r) for r in raw["reactions"]], raw["fixed"])

@@ -66,6 +66,11 @@ class Observations:
             self._complain(self.concentration < 0, "is negative", "concentrations must be >= 0")
         if not np.isfinite(self.time).all():
             raise InputError(f"observations: the time of frame {int(np.argmin(np.isfinite(self.time)))} is not finite")
+        if (np.diff(self.run) < 0).any():
+            k = int(np.argmax(np.diff(self.run) < 0)) + 1
+            raise InputError(
+                f"observations: frame {k} goes back to run {self.run[k]}; sort the rows by run, then by time"
+            )
         within = np.diff(self.run) == 0
         back = np.flatnonzero(within & (np.diff(self.time) <= 0))
         if back.size:

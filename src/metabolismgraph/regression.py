@@ -170,7 +170,7 @@ def follows_equation(transitions: Transitions) -> Bool[np.ndarray, "transitions 
 
     Simulators clamp concentrations at zero, and such a step does not follow the rate equation.
     """
-    return (transitions.start == 0) == (transitions.end == 0)
+    return np.asarray((transitions.start == 0) == (transitions.end == 0))
 
 
 def normal_equations(v: Float[Array, "rows reactions"], rows: Rows, structure: Structure) -> NormalEquations:

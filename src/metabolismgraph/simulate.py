@@ -70,7 +70,7 @@ def simulate(config: Config, progress: Callable[[float], None] = lambda _: None)
             truth = dataclasses.replace(truth, baseline=initial) if r == 0 else truth
         key = jax.random.fold_in(jax.random.key(settings.seed), r)
         run = partial(_say, progress, r, settings.n_runs)
-        trajectories.append(_trajectory(system, network, settings, initial, key, run))
+        trajectories.append(_trajectory(system, network, settings, initial, key, progress=run))
     c = _measure(np.concatenate(trajectories), settings, streams[3])
     observations = Observations(
         network=network,
@@ -135,7 +135,9 @@ def _draw_truth(settings: Simulation, network: ReactionNetwork, rng: np.random.G
                     [
                         np.full_like(log_c, s),
                         np.exp(log_c),
-                        np.exp(np.asarray(michaelis_menten(jnp.asarray(log_c), s, settings.michaelis_constant))),
+                        np.exp(
+                            michaelis_menten(jnp.asarray(log_c), jnp.full(len(log_c), s), settings.michaelis_constant)
+                        ),
                     ],
                     axis=1,
                 )
@@ -195,9 +197,7 @@ class _System:
         fluxes = self.k * aggregate(log_f, present, self.structure, self.aggregation)
         return limit_fluxes(fluxes, c, self.dt, self.structure) if self.flux_limit else fluxes
 
-    def step(
-        self, c: Float[Array, " species"], frame: Int[Array, ""], key: PRNGKeyArray
-    ) -> Float[Array, " species"]:
+    def step(self, c: Float[Array, " species"], frame: Int[Array, ""], key: PRNGKeyArray) -> Float[Array, " species"]:
         wave = 1.0 + self.circadian_amplitude * jnp.sin(2 * jnp.pi * frame / self.circadian_period)
         pull = homeostasis(c, self.lam, self.baseline * wave)
         change = reaction_rates(self.fluxes(c), self.structure) + pull
@@ -222,6 +222,7 @@ def _trajectory(
     settings: Simulation,
     initial: Float[np.ndarray, " species"],
     key: PRNGKeyArray,
+    *,
     progress: Callable[[float], None],
 ) -> Float[np.ndarray, "frames species"]:
     first, last = settings.start_frame, settings.n_frames

@@ -53,17 +53,21 @@ class Truth:
         Raises:
             InputError: a table is missing, or lacks a column.
         """
-        reactions = _read(folder / "reactions.csv", ["reaction", "k"])
-        metabolites = _read(folder / "metabolites.csv", ["metabolite", "type", "lambda", "c_baseline"])
+        reactions = _read(folder / "reactions.csv", {"reaction": str, "k": float})
+        metabolites = _read(
+            folder / "metabolites.csv", {"metabolite": str, "type": int, "lambda": float, "c_baseline": float}
+        )
         law = folder / "rate_law.csv"
         return cls(
-            reactions=tuple(reactions["reaction"].astype(str)),
-            species=tuple(metabolites["metabolite"].astype(str)),
+            reactions=tuple(reactions["reaction"]),
+            species=tuple(metabolites["metabolite"]),
             k=reactions["k"].to_numpy(np.float64),
             type=metabolites["type"].to_numpy(np.int64),
             lam=metabolites["lambda"].to_numpy(np.float64),
             baseline=metabolites["c_baseline"].to_numpy(np.float64),
-            rate_law=_read(law, ["order", "concentration", "f"]).to_numpy(np.float64) if law.exists() else None,
+            rate_law=_read(law, {"order": float, "concentration": float, "f": float}).to_numpy(np.float64)
+            if law.exists()
+            else None,
         )
 
     def aligned(self, species: tuple[str, ...], reactions: tuple[str, ...]) -> Truth:
@@ -91,14 +95,20 @@ class Truth:
         )
 
 
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+def _read(path: Path, columns: dict[str, type]) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path)
-    except FileNotFoundError:
+        # All text at first: a metabolite may be called NA, and numbers must survive to the last digit.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except OSError:
         raise InputError(f"{path}: no such file; a truth folder holds reactions.csv and metabolites.csv") from None
     except (pd.errors.ParserError, UnicodeDecodeError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: not a readable CSV file ({error})") from None
     missing = [c for c in columns if c not in table.columns]
     if missing:
         raise InputError(f"{path}: column {missing[0]!r} is missing (columns: {', '.join(map(str, table.columns))})")
-    return table[columns]
+    for name, kind in columns.items():
+        try:
+            table[name] = [kind(cell) for cell in table[name]]
+        except ValueError as error:
+            raise InputError(f"{path}: column {name!r} is not all numbers ({error})") from None
+    return table[list(columns)]

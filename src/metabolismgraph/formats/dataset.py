@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
@@ -11,6 +12,26 @@ from metabolismgraph.observations import Observations
 
 NETWORK = "network.xml"
 TIMESERIES = ("timeseries.csv.gz", "timeseries.csv", "timeseries.parquet")  # the first is what is written
+
+
+def new_dataset_folder(folder: Path, *, overwrite: bool = False) -> Path:
+    """Make sure that a data set can be written to a folder.
+
+    Raises:
+        InputError: it holds something else, or a data set and `overwrite` is false; or cannot be written.
+    """
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            if not (folder / NETWORK).exists():
+                raise InputError(f"{folder}: holds files but no data set; choose another --out")
+            if not overwrite:
+                raise InputError(f"{folder}: holds a data set; add --overwrite, or choose another --out")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise InputError(f"{folder}: cannot be written; choose another --out")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from None
+    return folder
 
 
 def write_dataset(folder: Path, observations: Observations) -> None:

@@ -16,7 +16,7 @@ import libsbml
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats import massaction
-from metabolismgraph.formats.files import one_line, read_bytes, write_bytes
+from metabolismgraph.files import one_line, read_bytes, write_bytes
 from metabolismgraph.network import Reaction, ReactionNetwork
 
 FORWARD, BACKWARD = "_fwd", "_rev"

@@ -22,7 +22,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.files import one_line, read_bytes, write_bytes
+from metabolismgraph.files import one_line, read_bytes, write_bytes
 from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.observations import Observations
 

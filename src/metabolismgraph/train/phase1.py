@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import scipy.optimize
@@ -18,7 +19,14 @@ from metabolismgraph.model import SubstrateFunction
 from metabolismgraph.observations import Observations, Transitions
 from metabolismgraph.regression import NormalEquations, follows_equation, make_rows
 from metabolismgraph.train.progress import Progress, silent
-from metabolismgraph.train.projection import LinearFit, Problem, best_power_law, fit_linear, learn_substrate_function
+from metabolismgraph.train.projection import (
+    LinearFit,
+    Problem,
+    best_power_law,
+    evaluate_loss,
+    fit_linear,
+    learn_substrate_function,
+)
 from metabolismgraph.train.undetermined import fill_undetermined
 
 # Interpolations per evaluation of the loss while f is learned; more frames than that change nothing.
@@ -48,6 +56,7 @@ class Phase1Result:
         keep: rows (transition, species) that were used.
         losses: log of the share of the weighted sum of squares left, per iteration.
         converged: whether learning f ended by itself.
+        trapezoid: whether dc/dt is the mean over both ends of a step, and not its value at the start.
         notes: plain sentences on anything that a user should know.
     """
 
@@ -63,6 +72,7 @@ class Phase1Result:
     keep: Bool[np.ndarray, "transitions species"]
     losses: Float[np.ndarray, " iterations"]
     converged: bool
+    trapezoid: bool
     notes: tuple[str, ...]
 
 
@@ -80,11 +90,12 @@ def fit_reactions(
         InputError: fewer equations than unknowns.
     """
     _check_size(observations, training)
-    data = _Data(observations, graph_model, training)
+    data = _Data(observations, graph_model, training, trapezoid=training.derivative == "trapezoid")
     follows = follows_equation(data.transitions)
-    keep, weight = follows, None
+    keep: Bool[np.ndarray, "transitions species"] = follows
+    weight: Float[np.ndarray, " species"] | None = None
     mlp_sub = best_power_law(data.initial_function(), data.problem(keep, weight, stride=data.stride)[0])
-    losses, converged = [], False
+    losses, converged, decided = [], False, False
     for _ in range(_ROUNDS):
         mlp_sub, found = learn_substrate_function(
             mlp_sub,
@@ -95,6 +106,11 @@ def fit_reactions(
         )
         converged = found.converged
         losses += found.losses
+        if training.derivative == "auto" and not decided:
+            decided = True
+            if data.is_better_by_trapezoid(mlp_sub, keep):
+                data = _Data(observations, graph_model, training, trapezoid=True)
+                continue
         left = np.asarray(fit_linear(mlp_sub, data.problem(keep, weight)[0]).left)
         still = keep & ~_outliers(left, keep, data.transitions, training.outlier_threshold)
         settled = weight is not None and bool((still == keep).all())
@@ -109,8 +125,8 @@ def fit_reactions(
     )
     k, k_notes = _rate_constants(fitted, identifiability, training)
     k_error, line_error = _standard_errors(fitted.equations, identifiability, transform, training)
-    # Only the constant and the linear term: the basis is orthonormal, so they are the best line.
-    line = np.einsum("ipl,il->ip", transform[:, :2, :2], np.asarray(fitted.equations.nuisance(k))[:, :2])
+    theta = np.asarray(fitted.equations.nuisance(jnp.asarray(k)))
+    line = np.einsum("ipl,il->ip", _line_of(transform), theta[:, :2])
     return Phase1Result(
         mlp_sub=mlp_sub,
         log_k=np.log10(k),
@@ -120,10 +136,11 @@ def fit_reactions(
         offset=line[:, 0],
         slope_error=line_error[:, 1],
         offset_error=line_error[:, 0],
-        noise=np.sqrt(1.0 / weight),
+        noise=np.sqrt(_noise_variance(left, keep)),
         keep=keep,
         losses=np.array(losses),
         converged=converged,
+        trapezoid=data.trapezoid,
         notes=(*_row_notes(follows, keep, training), *k_notes, *_convergence_notes(training, converged=converged)),
     )
 
@@ -131,13 +148,14 @@ def fit_reactions(
 class _Data:
     """The transitions and how to make regression problems of them."""
 
-    def __init__(self, observations: Observations, graph_model: GraphModel, training: Training):
+    def __init__(self, observations: Observations, graph_model: GraphModel, training: Training, *, trapezoid: bool):
+        self.trapezoid = trapezoid
         self.transitions = observations.transitions()
         self.fixed = observations.network.fixed
         self.structure = Structure.of(observations.network)
         self.graph_model = graph_model
         self.training = training
-        ends = 2 if training.derivative == "trapezoid" else 1
+        ends = 2 if trapezoid else 1
         points = ends * len(self.transitions.dt) * max(1, self.structure.pair_species.size)
         self.stride = training.phase1_frame_stride or max(1, points // _LEARNING_POINTS)
 
@@ -158,18 +176,34 @@ class _Data:
         keep: Bool[np.ndarray, "transitions species"],
         weight: Float[np.ndarray, " species"] | None,
         stride: int = 1,
+        *,
+        trapezoid: bool | None = None,
     ) -> tuple[Problem, Float[np.ndarray, "species terms terms"]]:
-        """Every stride-th transition as a problem, and the transform of its nuisance basis."""
+        """Every stride-th transition as a problem, and the transform of its nuisance basis.
+
+        Args:
+            trapezoid: another rule than this object's own.
+        """
         t = self.transitions
         rows, transform = make_rows(
             Transitions(t.start[::stride], t.end[::stride], t.dt[::stride], t.frame[::stride]),
             self.fixed,
             degree=self.training.nuisance_degree,
-            trapezoid=self.training.derivative == "trapezoid",
+            trapezoid=self.trapezoid if trapezoid is None else trapezoid,
             keep=keep[::stride],
             weight=weight,
         )
         return Problem.of(rows, self.structure, self.graph_model.aggr_type), transform
+
+
+    def is_better_by_trapezoid(
+        self, mlp_sub: SubstrateFunction, keep: Bool[np.ndarray, "transitions species"]
+    ) -> bool:
+        """Whether the trapezoid rule leaves less unexplained than the forward rule, for one f."""
+        left = [
+            evaluate_loss(mlp_sub, self.problem(keep, None, self.stride, trapezoid=rule)[0]) for rule in (False, True)
+        ]
+        return bool(left[1] < left[0])
 
 
 def _check_size(observations: Observations, training: Training) -> None:
@@ -251,10 +285,19 @@ def _standard_errors(
     inverse, coupling = np.asarray(equations.inverse_nuisance), np.asarray(equations.coupling)
     through_k = np.einsum("jil,jq,qim->ilm", coupling, covariance, coupling, optimize=True)
     theta = inverse + inverse @ through_k @ inverse
-    terms = transform[:, :2, :2]
+    terms = _line_of(transform)
     line = np.einsum("ipl,ilm,ipm->ip", terms, theta[:, :2, :2], terms)
     hidden = ~identifiability.identifiable
     return np.where(hidden, np.inf, np.sqrt(np.diag(covariance))), np.sqrt(np.maximum(line, 0.0))
+
+
+def _line_of(transform: Float[np.ndarray, "species terms terms"]) -> Float[np.ndarray, "species 2 used"]:
+    """What takes nuisance coefficients to offset and slope of the best line (slope 0 where degree is 0).
+
+    The basis is orthonormal, so the best line consists of the constant and the linear term.
+    """
+    used = transform[:, :2, :2]
+    return np.pad(used, ((0, 0), (0, 2 - used.shape[1]), (0, 0)))
 
 
 def _row_notes(follows: np.ndarray, keep: np.ndarray, training: Training) -> list[str]:

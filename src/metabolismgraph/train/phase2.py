@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import FirewallError
+from metabolismgraph.integrate import mean_rate
 from metabolismgraph.kinetics import Structure
 from metabolismgraph.model import MetabolismModel, NodeFunction
 from metabolismgraph.observations import Observations
@@ -134,12 +135,12 @@ def response_coordinates(
     per cent fill it: types that are one would be torn apart. Further dimensions start at zero.
     """
     coordinates = np.zeros((len(moving), max(dim, 2)))
-    for axis, (value, error) in enumerate(
-        ((phase1.slope, phase1.slope_error), (phase1.offset, phase1.offset_error))
-    ):
+    for axis, (value, error) in enumerate(((phase1.slope, phase1.slope_error), (phase1.offset, phase1.offset_error))):
         center = np.median(value[moving])
         low, high = np.quantile(value[moving], [0.05, 0.95])
-        scale = max((high - low) / 2, 3 * np.median(error[moving]), _RESOLUTION * np.median(np.abs(value[moving])), 1e-30)
+        scale = max(
+            (high - low) / 2, 3 * np.median(error[moving]), _RESOLUTION * np.median(np.abs(value[moving])), 1e-30
+        )
         coordinates[moving, axis] = np.clip((value[moving] - center) / scale, -1.5, 1.5)
     return coordinates[:, :dim]
 
@@ -152,16 +153,23 @@ def condense(observations: Observations, model: MetabolismModel, phase1: Phase1R
     """
     transitions = observations.transitions()
     structure = Structure.of(observations.network)
-    residual = transitions.derivative - np.asarray(model.reactions(jnp.asarray(transitions.start), structure))
+    explained = mean_rate(
+        lambda c: model.reactions(c, structure),
+        jnp.asarray(transitions.start),
+        jnp.asarray(transitions.end),
+        trapezoid=phase1.trapezoid,
+    )
+    residual = transitions.derivative - np.asarray(explained)
+    at = (transitions.start + transitions.end) / 2 if phase1.trapezoid else transitions.start
     keep = phase1.keep & ~observations.network.fixed
     n = observations.network.n_species
     c, mean, count = np.zeros((n, _BINS)), np.zeros((n, _BINS)), np.zeros((n, _BINS))
     for i in range(n):
         rows = np.flatnonzero(keep[:, i])
-        rows = rows[np.argsort(transitions.start[rows, i], kind="stable")]
+        rows = rows[np.argsort(at[rows, i], kind="stable")]
         for b, part in enumerate(np.array_split(rows, _BINS)):
             if part.size:
-                c[i, b] = transitions.start[part, i].mean()
+                c[i, b] = at[part, i].mean()
                 mean[i, b] = residual[part, i].mean()
                 count[i, b] = part.size
     filled = count > 0
@@ -173,7 +181,7 @@ def condense(observations: Observations, model: MetabolismModel, phase1: Phase1R
         residual=jnp.asarray(mean / unit),
         weight=jnp.asarray(np.where(filled, 1.0 / (1.0 + noise / unit**2), 0.0)),
         unit=unit,
-        grid=jnp.asarray(np.quantile(transitions.start[keep], (np.arange(_GRID) + 0.5) / _GRID)),
+        grid=jnp.asarray(np.quantile(at[keep], (np.arange(_GRID) + 0.5) / _GRID)),
     )
 
 
@@ -248,7 +256,8 @@ def _trainable(model: MetabolismModel) -> MetabolismModel:
     mask = jax.tree.map(lambda _: False, model)
     node = jax.tree.map(lambda _: True, model.mlp_node)
     node = eqx.tree_at(lambda f: (f.center, f.width, f.unit), node, (False, False, False))
-    return eqx.tree_at(lambda m: (m.mlp_node, m.embeddings), mask, (node, True))
+    trainable: MetabolismModel = eqx.tree_at(lambda m: (m.mlp_node, m.embeddings), mask, (node, True))
+    return trainable
 
 
 def _descend(
@@ -260,7 +269,9 @@ def _descend(
     parameters, constants = eqx.partition(model, _trainable(model))
     state = optimiser.init(parameters)
 
-    def step(carry: tuple[MetabolismModel, optax.OptState], _: None) -> tuple[tuple[MetabolismModel, optax.OptState], Losses]:
+    def step(
+        carry: tuple[MetabolismModel, optax.OptState], _: None
+    ) -> tuple[tuple[MetabolismModel, optax.OptState], Losses]:
         parameters, state = carry
 
         def loss(p: MetabolismModel) -> tuple[Float[Array, ""], Losses]:
@@ -282,7 +293,9 @@ def _descend(
         (parameters, state), parts = run((parameters, state))
         regression.append(np.asarray(parts.regression))
         similarity.append(np.asarray(parts.similarity))
-        progress("phase 2", 0.8 * (chunk + 1) / chunks, f"unexplained {np.sqrt(regression[-1][-1]):.1e} of the residual")
+        progress(
+            "phase 2", 0.8 * (chunk + 1) / chunks, f"unexplained {np.sqrt(regression[-1][-1]):.1e} of the residual"
+        )
     return eqx.combine(parameters, constants), np.concatenate(regression), np.concatenate(similarity)
 
 

@@ -93,7 +93,7 @@ def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunct
     """
 
     def loss(exponent: float) -> float:
-        return float(_loss(_with_exponent(start, exponent), problem))
+        return float(evaluate_loss(_with_exponent(start, exponent), problem))
 
     grid = np.geomspace(*_EXPONENTS, 12)
     best = int(np.argmin([loss(p) for p in grid]))
@@ -103,7 +103,8 @@ def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunct
 
 
 def _with_exponent(mlp_sub: SubstrateFunction, exponent: float) -> SubstrateFunction:
-    return eqx.tree_at(lambda f: f.skip, mlp_sub, jnp.array([exponent, 0.0]))
+    changed: SubstrateFunction = eqx.tree_at(lambda f: f.skip, mlp_sub, jnp.array([exponent, 0.0]))
+    return changed
 
 
 def learn_substrate_function(
@@ -126,10 +127,11 @@ def learn_substrate_function(
 def _trainable(mlp_sub: SubstrateFunction) -> SubstrateFunction:
     """A mask of the parameters: everything but the standardisation of the input."""
     mask = jax.tree.map(lambda _: True, mlp_sub)
-    return eqx.tree_at(lambda f: (f.center, f.width), mask, (False, False))
+    trainable: SubstrateFunction = eqx.tree_at(lambda f: (f.center, f.width), mask, (False, False))
+    return trainable
 
 
-_loss = eqx.filter_jit(projected_loss)
+evaluate_loss = eqx.filter_jit(projected_loss)
 
 
 @eqx.filter_jit

@@ -65,7 +65,7 @@ def _interior(base: np.ndarray, directions: np.ndarray, low: float, high: float)
         b_ub=np.r_[high - base, base - low],
         bounds=[(None, None)] * d + [(0, None)],
     )
-    return np.asarray(base + directions @ result.x[:d]) if result.success else None
+    return base + directions @ np.asarray(result.x)[:d] if result.success else None
 
 
 def _chord(point: np.ndarray, direction: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -1,0 +1,256 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metabolismgraph.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from metabolismgraph.config import Config
+    from metabolismgraph.evaluate import Evaluation
+
+app = typer.Typer(
+    name="metabolismgraph",
+    help="Rate constants, rate law and homeostasis from a reaction network and a concentration time series.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+benchmark = typer.Typer(no_args_is_help=True, help="Measure how well, and how fast, known systems are recovered.")
+app.add_typer(benchmark, name="benchmark")
+
+ConfigName = Annotated[str, typer.Argument(help="name of a ready-made configuration (see `configs`), or a YAML file")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override, such as training.seed=3; repeatable")
+]
+Out = Annotated[Path | None, typer.Option(help="run folder; default: a new one under runs/")]
+Resume = Annotated[bool, typer.Option("--resume", help="continue the run in the folder after its last finished stage")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="remove the run in the folder first")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress bars, no table")]
+
+
+def main() -> None:
+    """Entry point: wrong input ends with code 2, a failure with 1, an interrupt with 130."""
+    with _one_line_errors():
+        app()
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    from metabolismgraph.errors import FirewallError, SimulationDivergedError, TrainingFailedError
+
+    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+    try:
+        yield
+    except InputError as error:
+        _say(f"error: {error}")
+        sys.exit(2)
+    except (FirewallError, SimulationDivergedError, TrainingFailedError) as error:
+        _say(f"error: {error}")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _say("interrupted; --resume continues after the last finished stage")
+        sys.exit(130)
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"{message}\n")
+
+
+@app.command(epilog="Example: metabolismgraph run oscillatory_rank50 --set training.seed=3 --out runs/first")
+def run(
+    config: ConfigName = "oscillatory_rank50",
+    out: Out = None,
+    set_: Set = None,
+    *,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Simulate a system, recover it, and compare with the truth: figures and a table."""
+    settings = _config(config, set_)
+    from metabolismgraph import pipeline
+    from metabolismgraph.display import progress_bars
+
+    folder = _run_folder(out, settings.dataset or "run", resume=resume)
+    with progress_bars(_console(), quiet=quiet) as progress:
+        evaluation = pipeline.run(settings, folder, resume=resume, overwrite=overwrite, progress=progress)
+    _show(evaluation, folder, quiet=quiet)
+
+
+@app.command(epilog="Example: metabolismgraph simulate small --out data/small")
+def simulate(
+    config: ConfigName = "oscillatory_rank50",
+    out: Annotated[Path | None, typer.Option(help="folder of the data set; default: a new one under data/")] = None,
+    set_: Set = None,
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the data set in the folder")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a data set: network.xml, timeseries.csv.gz and, for evaluation only, truth/."""
+    settings = _config(config, set_)
+    from metabolismgraph.display import progress_bars
+    from metabolismgraph.formats.dataset import new_dataset_folder, write_dataset
+    from metabolismgraph.runs import free_path
+    from metabolismgraph.simulate import simulate as make
+
+    folder = new_dataset_folder(out or free_path(Path("data") / (settings.dataset or "simulated")), overwrite=overwrite)
+    with progress_bars(_console(), quiet=quiet) as progress:
+        simulated = make(settings, lambda share: progress("simulate", share, ""))
+    write_dataset(folder, simulated.observations)
+    simulated.truth.save(folder / "truth")
+    if not quiet:
+        _console().print(f"data set in {folder}; next: metabolismgraph fit {folder}/network.xml {folder}/timeseries.csv.gz")
+
+
+@app.command(epilog="Example: metabolismgraph fit network.xml timeseries.csv --out runs/mine")
+def fit(
+    network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3")],
+    timeseries: Annotated[Path, typer.Argument(help="concentrations over time: CSV, TSV or Parquet, wide or long")],
+    out: Out = None,
+    truth: Annotated[Path | None, typer.Option(help="folder with known labels; for evaluation only")] = None,
+    config: Annotated[str, typer.Option(help="configuration whose graph_model and training are used")] = "measured",
+    set_: Set = None,
+    *,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Recover rate constants, rate law and homeostasis from measured concentrations."""
+    settings = _config(config, set_)
+    from metabolismgraph import pipeline
+    from metabolismgraph.display import progress_bars
+
+    folder = _run_folder(out, network.absolute().parent.name or "fit", resume=resume)
+    with progress_bars(_console(), quiet=quiet) as progress:
+        evaluation = pipeline.fit_files(
+            network, timeseries, settings, folder, truth=truth, resume=resume, overwrite=overwrite, progress=progress
+        )
+    _show(evaluation, folder, quiet=quiet)
+
+
+@app.command(epilog="Example: metabolismgraph evaluate runs/mine --truth data/small/truth")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run")],
+    truth: Annotated[Path | None, typer.Option(help="folder with known labels; default: the run's own")] = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Evaluate a run again: metrics.json, analysis.log and figures."""
+    from metabolismgraph import pipeline
+    from metabolismgraph.display import progress_bars
+
+    with progress_bars(_console(), quiet=quiet) as progress:
+        evaluation = pipeline.reevaluate(run, truth, progress)
+    _show(evaluation, run, quiet=quiet)
+
+
+@app.command(epilog="Example: metabolismgraph identify network.xml timeseries.csv")
+def identify(
+    network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3")],
+    timeseries: Annotated[Path | None, typer.Argument(help="concentrations; without: what the network allows")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
+) -> None:
+    """Show which rate constants can be determined, alone or only in combination."""
+    from metabolismgraph.display import identifiability_table
+    from metabolismgraph.formats.dataset import read_inputs
+    from metabolismgraph.formats.sbml import read_sbml
+    from metabolismgraph.identify import identify as find
+
+    observations, model = read_inputs(network, timeseries) if timeseries else (None, read_sbml(network))
+    found = find(model.network, observations)
+    if as_json:
+        ids = model.network.reactions
+        groups = [
+            {
+                "reactions": [ids[j] for j in members],
+                "determined": [{ids[j]: a for j, a in zip(c.reactions, c.coefficients, strict=True)} for c in combos],
+            }
+            for members, combos in zip(found.groups, found.combinations, strict=True)
+        ]
+        alone = [r for r, known in zip(ids, found.identifiable, strict=True) if known]
+        sys.stdout.write(json.dumps({"determined": alone, "groups": groups}, indent=1) + "\n")
+        return
+    for note in model.notes:
+        _console().print(f"note: {note}")
+    _console().print(identifiability_table(model.network, found))
+
+
+@app.command(epilog="Example: metabolismgraph configs --show small")
+def configs(
+    show: Annotated[str | None, typer.Option(metavar="NAME", help="print one in full, defaults included")] = None,
+) -> None:
+    """List the ready-made configurations."""
+    from metabolismgraph.config import load_config, shipped_configs
+
+    if show is not None:
+        sys.stdout.write(load_config(show).to_yaml())
+        return
+    from rich.table import Table
+
+    table = Table("name", "what it is", box=None)
+    for name, description in shipped_configs().items():
+        table.add_row(name, description)
+    _console().print(table)
+
+
+@benchmark.command(epilog="Example: metabolismgraph benchmark recovery --configs small --seeds 2")
+def recovery(
+    out: Annotated[Path, typer.Option(help="folder for recovery.json and recovery.md")] = Path("benchmarks"),
+    configs: Annotated[str, typer.Option(help="comma-separated configurations")] = (
+        "oscillatory_rank20,oscillatory_rank50,oscillatory_rank70,types3,small"
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="simulations per configuration, seeds 0, 1, ...")] = 5,
+    repeats: Annotated[int, typer.Option(min=1, help="training seeds per simulation")] = 2,
+    dataset: Annotated[list[Path] | None, typer.Option(help="data set folder to fit as well; repeatable")] = None,
+    set_: Set = None,
+) -> None:
+    """Recover many simulated systems and tabulate how well: every case, failures included."""
+    from metabolismgraph.benchmarks.recovery import run_recovery
+    from metabolismgraph.display import progress_bars
+
+    with progress_bars(_console(), quiet=False) as progress:
+        markdown = run_recovery(configs.split(","), seeds, repeats, dataset, set_ or [], out, progress)
+    sys.stdout.write(markdown)
+
+
+def _config(source: str, overrides: list[str] | None) -> Config:
+    from metabolismgraph.config import load_config
+
+    return load_config(source, overrides or [])
+
+
+def _run_folder(out: Path | None, name: str, *, resume: bool) -> Path:
+    from metabolismgraph.runs import free_path, latest_path
+
+    base = Path("runs") / name
+    return out or (latest_path(base) if resume else free_path(base))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()
+
+
+def _show(evaluation: Evaluation, folder: Path, *, quiet: bool) -> None:
+    if quiet:
+        return
+    from metabolismgraph.display import summary_table
+
+    console = _console()
+    console.print(summary_table(evaluation.metrics, evaluation.notes))
+    console.print(f"everything is in {folder}; the picture to look at first: {folder}/figures/summary.png")

@@ -1,0 +1,152 @@
+"""What the command line shows: progress, summary and identifiability tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from metabolismgraph.evaluate import Metric
+from metabolismgraph.identify import Combination, Identifiability
+from metabolismgraph.network import ReactionNetwork
+from metabolismgraph.train.progress import Progress as Report
+from metabolismgraph.train.progress import silent
+
+_GOOD, _FAIR, _BAD = "[green]pass[/]", "[yellow]partial[/]", "[red]fail[/]"
+_MOST_ROWS = 40
+
+
+@contextmanager
+def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report]:
+    """One bar per stage, made when the stage first reports."""
+    if quiet:
+        yield silent
+        return
+    columns = (TextColumn("{task.description:<10}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: float, message: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=1.0, note="")
+            bars.update(tasks[stage], completed=min(done, 1.0), **({"note": message} if message else {}))
+
+        yield report
+
+
+def summary_table(metrics: Mapping[str, Metric], notes: Sequence[str]) -> Table:
+    """What was recovered, with a verdict where the truth is known."""
+    table = Table(title="What was recovered", title_justify="left")
+    table.add_column("quantity")
+    table.add_column("value", justify="right")
+    table.add_column("verdict")
+    table.add_column("meaning", style="dim")
+    for name, meaning in _ROWS.items():
+        if metrics.get(name) is not None:
+            table.add_row(name, _shown(metrics[name]), _verdict(name, metrics), meaning)
+    for name, value in metrics.items():
+        if name.startswith(("MLP_node_slope_ratio_", "MLP_node_offset_ratio_")) and not name.endswith("_observed"):
+            what = "slope" if "slope" in name else "offset"
+            kind = name.rsplit("_", 1)[1]
+            table.add_row(name, _shown(value), _ratio_verdict(value), f"learned / true homeostatic {what} of type {kind}")
+        if name.startswith(("MLP_node_slope_cluster_", "MLP_node_offset_cluster_")):
+            what = "slope, 1/time" if "slope" in name else "offset, concentration/time"
+            table.add_row(name, f"{value:.3e}", "", f"homeostatic {what}, mean of the cluster")
+    if notes:
+        table.caption = "\n".join(f"note: {note}" for note in notes)
+        table.caption_justify = "left"
+    return table
+
+
+_ROWS = {
+    "classification": "by avg_slope_ratio: 0.8-1.2 converged, 0.3-3.0 partial",
+    "avg_slope_ratio": "mean over types of learned / true homeostatic slope",
+    "rate_constants_R2_identifiable": "log10 k, reactions that the data determine",
+    "rate_constants_R2": "log10 k, all reactions; the undetermined ones are a guess from the prior",
+    "log_k_median_error_identifiable": "median |error| of log10 k, determined reactions",
+    "n_unidentifiable": "reactions known only in combination, or not at all",
+    "MLP_sub_R2": "learned rate law, log f over the observed concentrations",
+    "embedding_cluster_acc": "metabolites put with their own type",
+    "embedding_n_clusters": "metabolite types found",
+    "embedding_silhouette": "separation of the types",
+    "held_out_derivative_R2": "dc/dt on frames that training never saw",
+    "held_out_rollout_error": "16-step rollouts there: rms error / rms change",
+    "activity_rank": "singular values with 99 % of the squared norm",
+    "training_time_min": "both phases, minutes",
+}
+
+
+def _verdict(name: str, metrics: Mapping[str, Metric]) -> str:
+    value = metrics[name]
+    if name == "classification":
+        return {"converged": _GOOD, "partial": _FAIR}.get(str(value), _BAD)
+    limits = {
+        "rate_constants_R2_identifiable": (0.99, 0.5),
+        "MLP_sub_R2": (0.99, 0.5),
+        "embedding_cluster_acc": (0.95, 0.7),
+    }
+    if name not in limits or not isinstance(value, float):
+        return ""
+    good, fair = limits[name]
+    return _GOOD if value >= good else _FAIR if value >= fair else _BAD
+
+
+def _ratio_verdict(value: Metric) -> str:
+    if not isinstance(value, float):
+        return ""
+    return _GOOD if 0.8 <= value <= 1.2 else _FAIR if 0.3 <= value <= 3.0 else _BAD
+
+
+def _shown(value: Metric) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.5f}".rstrip("0").rstrip(".")
+
+
+def identifiability_table(network: ReactionNetwork, found: Identifiability) -> Table:
+    """What is determined: a count, and every group that is known only in combination."""
+    alone = int(found.identifiable.sum())
+    table = Table(
+        title=f"{alone} of {network.n_reactions} rate constants are determined by themselves", title_justify="left"
+    )
+    table.add_column("reactions")
+    table.add_column("written as")
+    table.add_column("determined")
+    for members, combinations in list(zip(found.groups, found.combinations, strict=True))[:_MOST_ROWS]:
+        table.add_row(
+            "\n".join(network.reactions[j] for j in members),
+            "\n".join(_written(network, j) for j in members),
+            "\n".join(_combination(network, c) for c in combinations) or "nothing",
+        )
+    if len(found.groups) > _MOST_ROWS:
+        table.add_row(f"... and {len(found.groups) - _MOST_ROWS} more", "", "")
+    table.caption = (
+        f"smallest determined eigenvalue of the scaled normal matrix: {found.smallest_determined:.1e}; "
+        f"{found.null_space.shape[1]} directions are invisible"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _written(network: ReactionNetwork, j: int) -> str:
+    reaction = network.to_reactions()[j]
+    net = {s: reaction.substrates.get(s, 0.0) + d for s, d in reaction.net.items()}
+    products = {s: net.get(s, order) for s, order in reaction.substrates.items()} | net
+    return f"{_side(reaction.substrates)} -> {_side(products)}"
+
+
+def _side(amounts: Mapping[str, float]) -> str:
+    return " + ".join(f"{'' if a == 1 else f'{a:g} '}{s}" for s, a in amounts.items() if a) or "nothing"
+
+
+def _combination(network: ReactionNetwork, combination: Combination) -> str:
+    text = ""
+    for j, a in zip(combination.reactions, combination.coefficients, strict=True):
+        sign = "-" if a < 0 else "+" if text else ""
+        size = "" if abs(a) == 1 else f"{abs(a):g} "
+        text += f" {sign} " if text else sign
+        text += f"{size}k({network.reactions[j]})"
+    return text

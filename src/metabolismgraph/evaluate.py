@@ -1,0 +1,328 @@
+"""What was recovered, and how well: the only place that holds Truth beside a trained model.
+
+`metrics` is the source of metrics.json and of its view analysis.log; `data` holds every array that the
+figures draw, with named dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from sklearn.cluster import DBSCAN
+from sklearn.metrics import silhouette_score
+
+from metabolismgraph.config import Training
+from metabolismgraph.integrate import mean_rate, rollout
+from metabolismgraph.kinetics import Structure
+from metabolismgraph.model import MetabolismModel
+from metabolismgraph.observations import Observations, Transitions
+from metabolismgraph.train.fit import FitResult
+from metabolismgraph.train.phase1 import Phase1Result
+from metabolismgraph.train.phase2 import Phase2Result
+from metabolismgraph.truth import Truth
+
+Metric = float | int | str | None
+Classification = Literal["converged", "partial", "failed"]
+
+SWEEP = (0.0, 40.0)  # concentrations over which a species' line is fitted, as in published figures
+_SWEEP_POINTS = 50
+_LAW_POINTS = 200
+_OUTLIER = 0.3  # |difference of log10 k| beyond which a reaction is an outlier
+_MIN_SAMPLES = 5  # of DBSCAN
+_HORIZON = 16  # Euler steps of a held-out rollout
+_ENERGY = 0.99  # share of the squared norm that the activity rank carries
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The verdict on one run.
+
+    Attributes:
+        metrics: by name; None where a figure does not exist, such as silhouette of a single cluster.
+        data: everything that the figures draw. Dimensions species, reaction, frame, transition, sweep,
+            law_order, law_point, dim, component.
+        notes: plain sentences that belong beside the figures.
+    """
+
+    metrics: dict[str, Metric]
+    data: xr.Dataset
+    notes: tuple[str, ...]
+
+
+def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
+    """Judge a trained model on its data and, where there is one, against the truth.
+
+    Args:
+        result: from `fit`.
+        truth: labels; None for real data.
+
+    Raises:
+        InputError: the truth lacks a species or reaction of the network.
+    """
+    observations, phase1, phase2 = result.observations, result.phase1, result.phase2
+    network = observations.network
+    if truth is not None:
+        truth = truth.aligned(network.species, network.reactions)
+    data = _reaction_data(phase1, network.reactions, truth)
+    metrics: dict[str, Metric] = {
+        "final_loss": float(np.exp(phase1.losses[-1])),
+        "phase1_iterations": len(phase1.losses),
+        "phase1_converged": int(phase1.converged),
+        "n_unidentifiable": int((~phase1.identifiability.identifiable).sum()),
+    }
+    metrics |= _rank_metrics(observations, data)
+    if truth is not None:
+        metrics |= rate_constant_metrics(phase1.log_k, np.log10(truth.k), phase1.identifiability.identifiable)
+    metrics |= _rate_law_metrics(observations, phase1, truth, data)
+    if phase2 is not None:
+        metrics |= _homeostasis_metrics(observations, phase2, result.training, truth, data)
+        metrics |= _prediction_metrics(result, phase2.model, data)
+    dataset = xr.Dataset(data, coords={"species": list(network.species), "reaction": list(network.reactions)})
+    return Evaluation(metrics, dataset, phase1.notes)
+
+
+def r_squared(learned: Float[np.ndarray, " n"], true: Float[np.ndarray, " n"]) -> float:
+    """Coefficient of determination of learned against true values; NaN for fewer than two."""
+    spread = np.sum((true - true.mean()) ** 2) if true.size > 1 else 0.0
+    return float(1 - np.sum((learned - true) ** 2) / spread) if spread > 0 else math.nan
+
+
+def rate_constant_metrics(
+    log_k: Float[np.ndarray, " reactions"],
+    true_log_k: Float[np.ndarray, " reactions"],
+    identifiable: Bool[np.ndarray, " reactions"],
+) -> dict[str, Metric]:
+    """Agreement of log10 k: over all reactions (comparable with others) and over the identifiable ones."""
+    error = log_k - true_log_k
+    outlier = np.abs(error) > _OUTLIER
+    trimmed = ~outlier if outlier.sum() <= len(error) / 2 else np.ones_like(outlier)
+    known = np.abs(error[identifiable])
+    return {
+        "rate_constants_R2": r_squared(log_k, true_log_k),
+        "rate_constants_R2_identifiable": r_squared(log_k[identifiable], true_log_k[identifiable]),
+        "log_k_median_error_identifiable": float(np.median(known)) if known.size else math.nan,
+        "log_k_max_error_identifiable": float(known.max()) if known.size else math.nan,
+        "trimmed_R2": r_squared(log_k[trimmed], true_log_k[trimmed]),
+        "n_outliers": int(outlier.sum()),
+        "slope": float(np.polyfit(true_log_k, log_k, 1)[0]) if len(error) > 1 else math.nan,
+    }
+
+
+def classify(avg_slope_ratio: float) -> Classification:
+    """converged within 0.8-1.2, partial within 0.3-3.0, otherwise (and for NaN) failed."""
+    if 0.8 <= avg_slope_ratio <= 1.2:
+        return "converged"
+    return "partial" if 0.3 <= avg_slope_ratio <= 3.0 else "failed"
+
+
+def cluster(embeddings: Float[np.ndarray, "species dim"], threshold: float) -> Int[np.ndarray, " species"]:
+    """DBSCAN clusters from 0; points that it calls noise form one extra cluster, the last."""
+    labels = DBSCAN(eps=threshold, min_samples=_MIN_SAMPLES).fit_predict(embeddings)
+    return np.where(labels < 0, labels.max() + 1, labels)
+
+
+def cluster_accuracy(clusters: Int[np.ndarray, " species"], types: Int[np.ndarray, " species"]) -> float:
+    """Share of species whose cluster is matched to their type by the best one-to-one assignment."""
+    table = np.zeros((clusters.max() + 1, types.max() + 1))
+    np.add.at(table, (clusters, types), 1)
+    rows, columns = scipy.optimize.linear_sum_assignment(-table)
+    return float(table[rows, columns].sum() / len(types))
+
+
+def _reaction_data(phase1: Phase1Result, reactions: tuple[str, ...], truth: Truth | None) -> dict[str, xr.DataArray]:
+    groups = np.full(len(reactions), -1)
+    for g, members in enumerate(phase1.identifiability.groups):
+        groups[list(members)] = g
+    data = {
+        "log_k": xr.DataArray(phase1.log_k, dims="reaction", attrs={"long_name": "log10 rate constant"}),
+        "log_k_error": xr.DataArray(phase1.log_k_error, dims="reaction"),
+        "identifiable": xr.DataArray(phase1.identifiability.identifiable, dims="reaction"),
+        "group": xr.DataArray(groups, dims="reaction", attrs={"long_name": "reactions known only in combination; -1"}),
+        "phase1_loss": xr.DataArray(np.exp(phase1.losses), dims="phase1_iteration"),
+    }
+    if truth is not None:
+        data["true_log_k"] = xr.DataArray(np.log10(truth.k), dims="reaction")
+    return data
+
+
+def _rank_metrics(observations: Observations, data: dict[str, xr.DataArray]) -> dict[str, Metric]:
+    values = np.linalg.svd(observations.concentration, compute_uv=False)
+    share = np.cumsum(values**2) / np.sum(values**2)
+    data["singular_value"] = xr.DataArray(values, dims="component")
+    data["concentration"] = xr.DataArray(observations.concentration, dims=("frame", "species"))
+    data["time"] = xr.DataArray(observations.time, dims="frame")
+    data["run"] = xr.DataArray(observations.run, dims="frame")
+    return {"activity_rank": int(np.searchsorted(share, _ENERGY) + 1)}
+
+
+def _rate_law_metrics(
+    observations: Observations, phase1: Phase1Result, truth: Truth | None, data: dict[str, xr.DataArray]
+) -> dict[str, Metric]:
+    """The learned substrate function over the observed substrate concentrations, and the truth's."""
+    network = observations.network
+    seen = observations.concentration[:, np.unique(network.edge_species)]
+    seen = seen[seen > 0]
+    if network.edge_order.size == 0 or seen.size == 0:
+        return {}
+    c = np.geomspace(seen.min(), seen.max(), _LAW_POINTS)
+    orders = np.unique(network.edge_order)
+    log_f = np.stack([np.asarray(phase1.mlp_sub(jnp.log(c), jnp.asarray(s))) for s in orders])
+    data["law_concentration"] = xr.DataArray(c, dims="law_point")
+    data["law_f"] = xr.DataArray(np.exp(log_f), dims=("law_order", "law_point"))
+    data["law_order"] = xr.DataArray(orders, dims="law_order")
+    if truth is None:
+        return {}
+    true = np.stack([_true_law(truth, c, s) for s in orders])
+    data["true_law_f"] = xr.DataArray(true, dims=("law_order", "law_point"))
+    # On the log scale: over five decades a linear one would see the largest concentrations only.
+    return {
+        "MLP_sub_R2": r_squared(log_f.ravel(), np.log(true).ravel()),
+        "MLP_sub_corr": float(np.corrcoef(log_f.ravel(), np.log(true).ravel())[0, 1]),
+    }
+
+
+def _true_law(truth: Truth, c: Float[np.ndarray, " points"], order: float) -> Float[np.ndarray, " points"]:
+    if truth.rate_law is None:
+        return c**order
+    table = truth.rate_law[np.isclose(truth.rate_law[:, 0], order)]
+    return np.exp(np.interp(np.log(c), np.log(table[:, 1]), np.log(table[:, 2])))
+
+
+def _lines(
+    model: MetabolismModel, low: Float[np.ndarray, " species"], high: Float[np.ndarray, " species"]
+) -> tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"], np.ndarray, np.ndarray]:
+    """Slope and offset of the least-squares line of MLP_node per species, the grid and the curves."""
+    c = np.linspace(low, high, _SWEEP_POINTS)
+    y = np.asarray(model.homeostasis(jnp.asarray(c)))
+    centred = c - c.mean(axis=0)
+    spread = np.maximum(np.sum(centred**2, axis=0), 1e-300)
+    slope = np.sum(centred * y, axis=0) / spread
+    return slope, y.mean(axis=0) - slope * c.mean(axis=0), c, y
+
+
+def _homeostasis_metrics(
+    observations: Observations,
+    phase2: Phase2Result,
+    training: Training,
+    truth: Truth | None,
+    data: dict[str, xr.DataArray],
+) -> dict[str, Metric]:
+    network, model = observations.network, phase2.model
+    n = network.n_species
+    slope, offset, grid, curves = _lines(model, np.full(n, SWEEP[0]), np.full(n, SWEEP[1]))
+    low, high = observations.concentration.min(axis=0), observations.concentration.max(axis=0)
+    seen_slope, seen_offset, _, _ = _lines(model, low, high)
+    moving = ~network.fixed
+    embeddings = np.asarray(model.embeddings)
+    clusters = np.full(n, -1)
+    clusters[moving] = cluster(embeddings[moving], training.cluster_distance_threshold)
+    data |= {
+        "sweep": xr.DataArray(grid[:, 0], dims="sweep"),
+        "node_curve": xr.DataArray(curves.T, dims=("species", "sweep")),
+        "slope": xr.DataArray(slope, dims="species"),
+        "offset": xr.DataArray(offset, dims="species"),
+        "slope_observed": xr.DataArray(seen_slope, dims="species"),
+        "offset_observed": xr.DataArray(seen_offset, dims="species"),
+        "lowest": xr.DataArray(low, dims="species"),
+        "highest": xr.DataArray(high, dims="species"),
+        "moving": xr.DataArray(moving, dims="species"),
+        "embedding": xr.DataArray(embeddings, dims=("species", "dim")),
+        "cluster": xr.DataArray(clusters, dims="species"),
+        "phase2_loss": xr.DataArray(phase2.losses, dims="phase2_step"),
+        "similarity_loss": xr.DataArray(phase2.similarity_losses, dims="similarity_step"),
+    }
+    several = len(np.unique(clusters[moving])) > 1
+    metrics: dict[str, Metric] = {
+        "phase2_loss": float(phase2.losses[-1]),
+        "phase2_node_magnitude": phase2.node_magnitude,
+        "embedding_n_clusters": len(np.unique(clusters[moving])),
+        "embedding_silhouette": float(silhouette_score(embeddings[moving], clusters[moving])) if several else None,
+    }
+    if truth is None:
+        # Without types the clusters take their place.
+        for g in np.unique(clusters[moving]):
+            members = clusters == g
+            metrics[f"MLP_node_slope_cluster_{g}"] = float(slope[members].mean())
+            metrics[f"MLP_node_offset_cluster_{g}"] = float(offset[members].mean())
+        return metrics
+    data |= {
+        "true_type": xr.DataArray(truth.type, dims="species"),
+        "true_slope": xr.DataArray(-truth.lam, dims="species"),
+        "true_offset": xr.DataArray(truth.lam * truth.baseline, dims="species"),
+    }
+    ratios = []
+    for t in np.unique(truth.type[moving]):
+        members = moving & (truth.type == t)
+        true_slope, true_offset = -truth.lam[members].mean(), (truth.lam * truth.baseline)[members].mean()
+        for suffix, s, o in (("", slope, offset), ("_observed", seen_slope, seen_offset)):
+            metrics[f"MLP_node_slope_ratio_{t}{suffix}"] = _ratio(s[members].mean(), true_slope)
+            metrics[f"MLP_node_offset_ratio_{t}{suffix}"] = _ratio(o[members].mean(), true_offset)
+            metrics[f"MLP_node_slope_{t}{suffix}"] = float(s[members].mean())
+            metrics[f"MLP_node_offset_{t}{suffix}"] = float(o[members].mean())
+        metrics[f"MLP_node_gt_slope_{t}"] = float(true_slope)
+        metrics[f"MLP_node_gt_offset_{t}"] = float(true_offset)
+        ratios.append(_ratio(slope[members].mean(), true_slope))
+    metrics["embedding_cluster_acc"] = cluster_accuracy(clusters[moving], truth.type[moving])
+    metrics["avg_slope_ratio"] = float(np.mean(ratios))
+    metrics["classification"] = classify(float(np.mean(ratios)))
+    return metrics
+
+
+def _ratio(learned: float, true: float) -> float:
+    return float(learned / true) if true else math.nan
+
+
+def _prediction_metrics(
+    result: FitResult, model: MetabolismModel, data: dict[str, xr.DataArray]
+) -> dict[str, Metric]:
+    """dc/dt everywhere, and one-step and rollout errors on the frames that training never saw."""
+    observations, trapezoid = result.observations, result.phase1.trapezoid
+    structure = Structure.of(observations.network)
+    transitions = observations.transitions()
+    predicted = _predicted(model, structure, transitions, trapezoid=trapezoid)
+    data["derivative"] = xr.DataArray(transitions.derivative, dims=("transition", "species"))
+    data["predicted_derivative"] = xr.DataArray(predicted, dims=("transition", "species"))
+    data["transition_time"] = xr.DataArray(observations.time[transitions.frame], dims="transition")
+    _, held_out = observations.split(result.training.held_out_fraction)
+    if held_out is None:
+        return {}
+    moving = ~observations.network.fixed
+    t = held_out.transitions()
+    derivative = t.derivative[:, moving]
+    error = _predicted(model, structure, t, trapezoid=trapezoid)[:, moving] - derivative
+    metrics: dict[str, Metric] = {
+        "held_out_frames": held_out.n_frames,
+        "held_out_derivative_R2": float(1 - np.sum(error**2) / max(np.sum(derivative**2), 1e-300)),
+    }
+    starts = [f for f in range(0, len(t.dt) - _HORIZON + 1, _HORIZON) if t.frame[f + _HORIZON - 1] - t.frame[f] == _HORIZON - 1]
+    if starts:
+        steps = np.array(starts)[None, :] + np.arange(_HORIZON)[:, None]
+        states = np.asarray(
+            rollout(model, structure, jnp.asarray(t.start[starts]), jnp.asarray(t.dt[steps]), trapezoid=trapezoid)
+        )
+        missed = (states - t.end[steps])[-1][:, moving]
+        moved = (t.end[steps][-1] - t.start[starts])[:, moving]
+        metrics["held_out_rollout_error"] = float(
+            np.sqrt(np.sum(missed**2) / max(np.sum(moved**2), 1e-300))
+        )
+    return metrics
+
+
+def _predicted(
+    model: MetabolismModel, structure: Structure, transitions: Transitions, *, trapezoid: bool
+) -> Float[np.ndarray, "transitions species"]:
+    return np.asarray(
+        mean_rate(
+            lambda c: model(c, structure),
+            jnp.asarray(transitions.start),
+            jnp.asarray(transitions.end),
+            trapezoid=trapezoid,
+        )
+    )

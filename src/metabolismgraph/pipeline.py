@@ -1,0 +1,237 @@
+"""From a configuration or from files to a finished run folder, stage by stage.
+
+Every stage leaves its result on disk before the manifest says that it is done, so an interrupted run
+goes on after the last finished one. Training happens in a process of its own that is told one
+folder, without truth in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from metabolismgraph.checkpoint import is_intact, load_phase1, load_phase2
+from metabolismgraph.config import Config
+from metabolismgraph.errors import InputError, TrainingFailedError
+from metabolismgraph.evaluate import Evaluation, evaluate
+from metabolismgraph.figures import draw_all
+from metabolismgraph.files import write_bytes
+from metabolismgraph.formats.dataset import read_inputs, write_dataset
+from metabolismgraph.observations import Observations
+from metabolismgraph.report import analysis_log, metrics_json
+from metabolismgraph.runs import RunFolder
+from metabolismgraph.simulate import simulate
+from metabolismgraph.train.fit import FitResult
+from metabolismgraph.train.progress import Progress, silent
+from metabolismgraph.truth import Truth
+
+_OBSERVATIONS = "observations.nc"
+_ERRORS = "stderr.txt"
+
+
+def run(
+    config: Config, out: Path, *, resume: bool = False, overwrite: bool = False, progress: Progress = silent
+) -> Evaluation:
+    """Simulate, train, evaluate and draw into the folder `out`.
+
+    Raises:
+        InputError: `out` cannot be used.
+        SimulationDivergedError: the simulation blew up.
+        TrainingFailedError: the training process failed.
+    """
+    folder = _folder(out, config, {"command": "run"}, resume=resume, overwrite=overwrite)
+
+    def make() -> None:
+        simulated = simulate(config, lambda share: progress("simulate", share, ""))
+        write_dataset(folder.data, simulated.observations)
+        simulated.truth.save(folder.data / "truth")
+        _hand_over(folder, simulated.observations)
+
+    return _complete(folder, "simulate", make, progress)
+
+
+def fit_files(
+    network: Path,
+    timeseries: Path,
+    config: Config,
+    out: Path,
+    *,
+    truth: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Train on measured data, evaluate and draw into the folder `out`.
+
+    Args:
+        truth: folder with the labels of the same system, where they are known; for evaluation only.
+
+    Raises:
+        InputError: a file is wrong, the data do not suffice, or `out` cannot be used.
+        TrainingFailedError: the training process failed.
+    """
+    observations, _ = read_inputs(network, timeseries)
+    labels = Truth.load(truth).aligned(observations.network.species, observations.network.reactions) if truth else None
+    source = {"command": "fit"} | {
+        name: f"{path.resolve()} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for name, path in (("network", network), ("timeseries", timeseries))
+    }
+    existed = out.exists()
+    folder = _folder(out, config, source, resume=resume, overwrite=overwrite)
+
+    def read() -> None:
+        write_dataset(folder.data, observations)
+        if labels is not None:
+            labels.save(folder.data / "truth")
+        _hand_over(folder, observations)
+
+    try:
+        return _complete(folder, "read", read, progress)
+    except InputError:
+        # The data were found wanting: leave nothing behind that looks like a run, unless it was one before.
+        if not resume:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            if existed:
+                folder.path.mkdir()
+        raise
+
+
+def reevaluate(path: Path, truth: Path | None = None, progress: Progress = silent) -> Evaluation:
+    """Evaluate and draw a finished run again, against its own truth or the one given.
+
+    Raises:
+        InputError: no trained run there, or the truth does not belong to it.
+    """
+    folder = RunFolder.open(path)
+    return _judge(folder, Truth.load(truth) if truth else _own_truth(folder), progress)
+
+
+def _folder(out: Path, config: Config, source: dict[str, str], *, resume: bool, overwrite: bool) -> RunFolder:
+    if resume:
+        return RunFolder.resume(out, config, source)
+    return RunFolder.create(out, config, source, overwrite=overwrite)
+
+
+def _complete(folder: RunFolder, first: str, make_data: Callable[[], None], progress: Progress) -> Evaluation:
+    if not folder.is_finished(first):
+        started = time.perf_counter()
+        make_data()
+        folder.finish(first, time.perf_counter() - started)
+        progress(first, 1.0, "")
+    _train(folder, progress)
+    return _judge(folder, _own_truth(folder), progress)
+
+
+def _hand_over(folder: RunFolder, observations: Observations) -> None:
+    """Put down what training may see: observations, and two sections of the configuration."""
+    folder.training.mkdir(parents=True, exist_ok=True)
+    part = folder.training / f"{_OBSERVATIONS}.part"
+    observations.save(part)
+    part.replace(folder.training / _OBSERVATIONS)
+    settings = {
+        "graph_model": folder.config.graph_model.model_dump(mode="json"),
+        "training": folder.config.training.model_dump(mode="json"),
+    }
+    write_bytes(folder.training / "settings.json", json.dumps(settings, indent=1).encode())
+
+
+def _train(folder: RunFolder, progress: Progress) -> None:
+    phases = {"phase 1": "phase1"} | ({"phase 2": "phase2"} if folder.config.training.homeostasis_training else {})
+    if all(folder.is_finished(stage) and is_intact(folder.training / name) for stage, name in phases.items()):
+        return
+    errors = folder.training / _ERRORS
+    with errors.open("w") as stderr:
+        # -P: a file of the user's that is called like one of our imports must not stand in for it.
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "metabolismgraph.train", str(folder.training)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+        try:
+            refused = _follow(child, folder, progress)
+            code = child.wait()
+        finally:
+            child.kill()
+            child.wait()
+    if refused is not None:
+        raise InputError(refused)
+    if code:
+        lines = errors.read_text().strip().splitlines()
+        raise TrainingFailedError(
+            f"training ended with code {code} ({lines[-1] if lines else 'no message'}); see {errors}, "
+            "then continue with --resume"
+        )
+
+
+def _follow(child: subprocess.Popen[str], folder: RunFolder, progress: Progress) -> str | None:
+    """Pass on what the training process reports; the reason, if it refuses the data."""
+    assert child.stdout is not None
+    refused = None
+    for line in child.stdout:
+        event = json.loads(line)
+        match event["event"]:
+            case "progress":
+                progress(event["stage"], event["done"], event["message"])
+            case "finished":
+                folder.finish(event["stage"], event["seconds"])
+            case "refused":
+                refused = event["message"]
+    return refused
+
+
+def _own_truth(folder: RunFolder) -> Truth | None:
+    path = folder.data / "truth"
+    return Truth.load(path) if path.exists() else None
+
+
+def load_result(folder: RunFolder) -> FitResult:
+    """What a run's training found.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    config = folder.config
+    phase2 = None
+    if config.training.homeostasis_training:
+        phase2 = load_phase2(folder.training / "phase2", config.graph_model)
+    return FitResult(
+        observations=Observations.load(folder.training / _OBSERVATIONS),
+        graph_model=config.graph_model,
+        training=config.training,
+        phase1=load_phase1(folder.training / "phase1", config.graph_model),
+        phase2=phase2,
+    )
+
+
+def _judge(folder: RunFolder, truth: Truth | None, progress: Progress) -> Evaluation:
+    started = time.perf_counter()
+    progress("evaluate", 0.0, "")
+    evaluation = evaluate(load_result(folder), truth)
+    minutes = (folder.seconds("phase 1") + folder.seconds("phase 2")) / 60
+    metrics = {"training_time_min": minutes, **evaluation.metrics}
+    part = folder.path / "evaluation.nc.part"
+    evaluation.data.to_netcdf(part, engine="h5netcdf")
+    part.replace(folder.path / "evaluation.nc")
+    write_bytes(folder.path / "metrics.json", metrics_json(metrics).encode())
+    write_bytes(folder.path / "analysis.log", analysis_log(metrics).encode())
+    folder.finish("evaluate", time.perf_counter() - started)
+    progress("evaluate", 1.0, "")
+    started = time.perf_counter()
+    draw_all(
+        evaluation.data,
+        metrics,
+        folder.path,
+        folder.config.plotting,
+        progress=lambda share: progress("figures", share, ""),
+    )
+    folder.finish("figures", time.perf_counter() - started)
+    progress("figures", 1.0, "")
+    return Evaluation(metrics, evaluation.data, evaluation.notes)

@@ -1,0 +1,176 @@
+"""Run folders: what a run leaves behind, and how it is taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from metabolismgraph.config import Config
+from metabolismgraph.errors import InputError
+from metabolismgraph.files import write_bytes
+
+MANIFEST = "manifest.json"
+_PACKAGES = ("metabolismgraph", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "scikit-learn")
+
+
+class RunFolder:
+    """A folder with a manifest of configuration, versions, host and finished stages.
+
+    Layout: `manifest.json`, `data/` (network.xml, timeseries.csv.gz, truth/), `training/` (observations,
+    settings and checkpoints: all that the training process sees), `metrics.json`, `analysis.log`,
+    `evaluation.nc`, `tmp_training/` and `figures/`.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any]):
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def data(self) -> Path:
+        return self.path / "data"
+
+    @property
+    def training(self) -> Path:
+        return self.path / "training"
+
+    @classmethod
+    def create(cls, path: Path, config: Config, source: Mapping[str, str], *, overwrite: bool = False) -> RunFolder:
+        """Start a run in an empty or new folder.
+
+        Args:
+            source: where the data come from, such as {"command": "run"}; a resumed run must agree.
+            overwrite: remove an earlier run there first.
+
+        Raises:
+            InputError: the folder holds something, or cannot be written.
+        """
+        try:
+            if path.exists() and any(path.iterdir()):
+                if not overwrite:
+                    raise InputError(f"{path}: not empty; add --resume, --overwrite, or another --out")
+                if not (path / MANIFEST).exists():
+                    raise InputError(f"{path}: holds files but no run; it will not be overwritten, choose another --out")
+                shutil.rmtree(path)
+            path.mkdir(parents=True, exist_ok=True)
+            folder = cls(path, _new_manifest(config, source))
+            folder._write()
+        except NotADirectoryError:
+            raise InputError(f"{path}: is a file or lies below one; choose another --out") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from None
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Take up an existing run.
+
+        Raises:
+            InputError: there is none.
+        """
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+            Config.model_validate(manifest["config"])
+            stages = manifest["stages"]
+            if not isinstance(stages, dict):
+                raise TypeError("stages")
+        except FileNotFoundError:
+            raise InputError(f"{path}: no run here ({MANIFEST} is missing)") from None
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{path / MANIFEST}: damaged; start again with --overwrite") from None
+        return cls(path, manifest)
+
+    @classmethod
+    def resume(cls, path: Path, config: Config, source: Mapping[str, str]) -> RunFolder:
+        """Take up a run where it stopped; a folder without one is started.
+
+        Raises:
+            InputError: the run there was made with another configuration or other data.
+        """
+        if not (path / MANIFEST).exists():
+            return cls.create(path, config, source)
+        folder = cls.open(path)
+        if folder.config != config or folder.manifest["source"] != dict(source):
+            raise InputError(
+                f"{path}: was started with another configuration or other data; use --overwrite, or another --out"
+            )
+        return folder
+
+    @property
+    def config(self) -> Config:
+        return Config.model_validate(self.manifest["config"])
+
+    def is_finished(self, stage: str) -> bool:
+        return stage in self.manifest["stages"]
+
+    def finish(self, stage: str, seconds: float) -> None:
+        """Note a stage as done; what it wrote must be on disk by now."""
+        self.manifest["stages"][stage] = {"seconds": round(seconds, 3), "finished": _now()}
+        self._write()
+
+    def seconds(self, stage: str) -> float:
+        """How long a finished stage took; 0 for one that was not run."""
+        return float(self.manifest["stages"].get(stage, {}).get("seconds", 0.0))
+
+    def _write(self) -> None:
+        write_bytes(self.path / MANIFEST, (json.dumps(self.manifest, indent=1) + "\n").encode())
+
+
+def free_path(base: Path) -> Path:
+    """`base`, or base-2, base-3, ...: the first that is not there or empty."""
+    number, path = 1, base
+    while path.exists() and (not path.is_dir() or any(path.iterdir())):
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path
+
+
+def latest_path(base: Path) -> Path:
+    """The last of `base`, base-2, base-3, ... that is there; `base` where none is."""
+    number, path = 1, base
+    while (after := base.with_name(f"{base.name}-{number + 1}")).exists():
+        number, path = number + 1, after
+    return path
+
+
+def _new_manifest(config: Config, source: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "source": dict(source),
+        "config": config.model_dump(mode="json"),
+        "started": _now(),
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+        "git_commit": _git_commit(),
+        "host": {
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+        },
+        "stages": {},
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git_commit() -> str | None:
+    """Commit of the source tree this package runs from; None when installed elsewhere."""
+    here = Path(__file__).parent
+    if not (here.parents[1] / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

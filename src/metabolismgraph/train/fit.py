@@ -1,0 +1,89 @@
+"""Both phases in one call, and what they found."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from metabolismgraph.config import Config, GraphModel, Training
+from metabolismgraph.observations import Observations
+from metabolismgraph.train.phase1 import Phase1Result, fit_reactions
+from metabolismgraph.train.phase2 import Phase2Result, fit_homeostasis
+from metabolismgraph.train.progress import Progress, silent
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """What was learned from observations.
+
+    Attributes:
+        observations: all of them, with the held-out frames that training did not see.
+        graph_model, training: the configuration's sections that it was learned with.
+        phase1: rate constants, substrate function, identifiability, first homeostasis.
+        phase2: MLP_node and embeddings; None where training.homeostasis_training is false.
+    """
+
+    observations: Observations
+    graph_model: GraphModel
+    training: Training
+    phase1: Phase1Result
+    phase2: Phase2Result | None
+
+    @property
+    def rate_constants(self) -> xr.Dataset:
+        """Along `reaction`: k, log_k (log10), its standard error (infinite where not identifiable), identifiable."""
+        found = self.phase1
+        return xr.Dataset(
+            {
+                "k": ("reaction", 10.0**found.log_k),
+                "log_k": ("reaction", found.log_k),
+                "log_k_error": ("reaction", found.log_k_error),
+                "identifiable": ("reaction", found.identifiability.identifiable),
+            },
+            coords={"reaction": list(self.observations.network.reactions)},
+        )
+
+    @property
+    def homeostasis(self) -> xr.Dataset:
+        """Along `species`: slope (1/time) and offset (concentration/time) of each species' own pull.
+
+        These are the linear estimates of Phase 1 over the observed concentrations, with standard
+        errors; `embedding` is where Phase 2 put the species.
+        """
+        found = self.phase1
+        data = {
+            name: ("species", getattr(found, name)) for name in ("slope", "slope_error", "offset", "offset_error")
+        }
+        dataset = xr.Dataset(data, coords={"species": list(self.observations.network.species)})
+        if self.phase2 is not None:
+            dataset["embedding"] = (("species", "dim"), np.asarray(self.phase2.model.embeddings))
+        return dataset
+
+    def rate_law(self, c: Float[np.ndarray, " points"], order: float = 1.0) -> Float[np.ndarray, " points"]:
+        """The learned substrate function f at concentrations c > 0; f(1) = 1."""
+        return np.exp(np.asarray(self.phase1.mlp_sub(jnp.log(jnp.asarray(c)), jnp.asarray(order))))
+
+
+def fit(observations: Observations, config: Config | None = None, progress: Progress = silent) -> FitResult:
+    """Learn rate constants, rate law, homeostasis and types in this process.
+
+    Args:
+        observations: what was measured; the last `training.held_out_fraction` of the frames of every
+            run is kept aside.
+        config: `graph_model` and `training` are used; None: the defaults.
+        progress: called with (stage, share done, message).
+
+    Raises:
+        InputError: the observations are too few for the network.
+    """
+    config = config or Config()
+    seen, _ = observations.split(config.training.held_out_fraction)
+    phase1 = fit_reactions(seen, config.graph_model, config.training, progress)
+    phase2 = None
+    if config.training.homeostasis_training:
+        phase2 = fit_homeostasis(seen, phase1, config.graph_model, config.training, progress)
+    return FitResult(observations, config.graph_model, config.training, phase1, phase2)

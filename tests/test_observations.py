@@ -1,0 +1,162 @@
+"""Observations: promises checked on construction, transitions, splitting, files."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_networks import network_of
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.observations import Observations
+
+NETWORK = network_of(({"A": 1.0}, {"A": -1.0, "B": 1.0}), species="AB")
+
+
+def observe(time, run=None, concentration=None):
+    time = np.asarray(time, dtype=float)
+    return Observations(
+        network=NETWORK,
+        time=time,
+        run=np.zeros(len(time), dtype=np.int64) if run is None else np.asarray(run),
+        concentration=np.ones((len(time), 2)) if concentration is None else np.asarray(concentration, dtype=float),
+    )
+
+
+def test_transitions_and_their_derivative():
+    observed = observe([0, 1, 3], concentration=[[1, 2], [4, 2], [2, 8]])
+    steps = observed.transitions()
+    assert steps.dt.tolist() == [1, 2]
+    assert steps.derivative.tolist() == [[3, 0], [-1, 3]]
+    assert steps.frame.tolist() == [0, 1]
+    assert observed.n_frames == 3
+
+
+runs_of_frames = st.lists(st.integers(1, 6), min_size=1, max_size=5).filter(lambda lengths: max(lengths) > 1)
+
+
+@settings(deadline=None)
+@given(lengths=runs_of_frames, fraction=st.floats(0, 0.99))
+def test_transitions_never_straddle_runs(lengths, fraction):
+    run = np.repeat(np.arange(len(lengths)), lengths)
+    time = np.concatenate([np.arange(n) for n in lengths])
+    # The concentration tells the run and the frame that it belongs to.
+    observed = observe(time, run, np.stack([run, time], axis=1))
+    first, rest = observed.split(fraction)
+    for part in (observed, first, rest):
+        if part is None:
+            continue
+        steps = part.transitions()
+        assert len(steps.dt) == sum(n - 1 for n in np.bincount(part.run) if n)
+        np.testing.assert_array_equal(steps.start[:, 0], steps.end[:, 0])
+        np.testing.assert_array_equal(steps.end[:, 1] - steps.start[:, 1], steps.dt)
+        np.testing.assert_array_equal(part.concentration[steps.frame], steps.start)
+    if rest is not None:
+        assert first.n_frames + rest.n_frames == observed.n_frames
+        assert rest.n_frames <= fraction * observed.n_frames
+        for r in np.unique(rest.run):
+            assert first.time[first.run == r].max(initial=-1) < rest.time[rest.run == r].min()
+
+
+def test_split_parts_off_the_end_of_every_run():
+    observed = observe([*range(10), *range(10)], [0] * 10 + [1] * 10)
+    first, rest = observed.split(0.2)
+    assert first.time.tolist() == [*range(8), *range(8)]
+    assert rest.time.tolist() == [8, 9, 8, 9]
+    assert rest.run.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.2])
+def test_split_keeps_all_where_the_rest_would_hold_no_change(fraction):
+    observed = observe([0, 1, 2, 3, 4])
+    assert observed.split(fraction) == (observed, None)
+
+
+@pytest.mark.parametrize(
+    ("time", "run", "concentration", "message"),
+    [
+        (
+            [0, 1],
+            None,
+            [[1, np.nan], [1, np.nan]],
+            "concentration of B at frame 0 (time 0) is nan, which is not a finite number (and 1 more); fill or drop it",
+        ),
+        (
+            [0, 1.5],
+            None,
+            [[1, 1], [np.inf, 1]],
+            "concentration of A at frame 1 (time 1.5) is inf, which is not a finite number; fill or drop it",
+        ),
+        (
+            [0, 1],
+            None,
+            [[1, 1], [1, -0.25]],
+            "concentration of B at frame 1 (time 1) is -0.25, which is negative; concentrations must be >= 0",
+        ),
+        (
+            [0, 1],
+            None,
+            [[1, 1]],
+            "concentration has shape (1, 2), expected 2 frames x 2 species",
+        ),
+        (
+            [0, 1],
+            None,
+            [[1], [1]],
+            "concentration has shape (2, 1), expected 2 frames x 2 species",
+        ),
+        ([0, np.nan], None, None, "the time of frame 1 is not finite"),
+        (
+            [0, 2, 2],
+            None,
+            None,
+            "time does not increase at frame 2 (2 -> 2); sort the rows by time and remove repeats",
+        ),
+        (
+            [0, 2, 1],
+            None,
+            None,
+            "time does not increase at frame 2 (2 -> 1); sort the rows by time and remove repeats",
+        ),
+        ([0], None, None, "at least two frames of one run are needed to see a change"),
+        ([0, 1], [0, 1], None, "at least two frames of one run are needed to see a change"),
+        ([0, 1, 2, 3], [0, 0, 1, 0], None, "frame 3 goes back to run 0; sort the rows by run, then by time"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(time, run, concentration, message):
+    with pytest.raises(InputError) as caught:
+        observe(time, run, concentration)
+    assert str(caught.value) == f"observations: {message}"
+
+
+def test_time_may_start_again_with_another_run():
+    assert len(observe([5, 6, 0, 1], [0, 0, 1, 1]).transitions().dt) == 2
+
+
+def test_labelled_copy():
+    data = observe([0, 0.5]).to_xarray()
+    assert data["concentration"].dims == ("frame", "species")
+    assert data["species"].values.tolist() == ["A", "B"]
+    assert data["time"].attrs["units"]
+
+
+def test_file_round_trip(tmp_path):
+    rng = np.random.default_rng(1)
+    observed = observe(np.cumsum(rng.random(6)), [0, 0, 0, 1, 1, 1], rng.random((6, 2)))
+    observed.save(tmp_path / "observations.nc")
+    again = Observations.load(tmp_path / "observations.nc")
+    assert again.network.to_json() == NETWORK.to_json()
+    for name in ("time", "run", "concentration"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(observed, name))
+
+
+def test_damaged_files(tmp_path):
+    path = tmp_path / "observations.nc"
+    with pytest.raises(InputError, match="^.*observations.nc: not a readable observations file"):
+        Observations.load(path)
+    path.write_bytes(b"no NetCDF")
+    with pytest.raises(InputError, match="not a readable observations file"):
+        Observations.load(path)
+    observe([0, 1]).save(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="not a readable observations file"):
+        Observations.load(path)

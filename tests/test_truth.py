@@ -1,0 +1,75 @@
+"""Truth: tables in and out, and in the order of a network."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.truth import Truth
+
+TRUTH = Truth(
+    reactions=("R0", "R1"),
+    species=("NA", "nan", "C"),  # names that a table reader likes to take for missing values
+    k=np.array([0.1, 1 / 3]),
+    type=np.array([1, 0, 1]),
+    lam=np.array([0.002, 0.001, 0.002]),
+    baseline=np.array([6.0, 4.0, 1e-17]),
+)
+
+
+@pytest.mark.parametrize("law", [None, np.array([[1.0, 0.1, 0.12345678901234567], [2.0, 1.0, 1.0]])])
+def test_round_trip_to_the_last_digit(tmp_path, law):
+    truth = dataclasses.replace(TRUTH, rate_law=law)
+    truth.save(tmp_path / "data" / "truth")
+    again = Truth.load(tmp_path / "data" / "truth")
+    assert (again.reactions, again.species) == (truth.reactions, truth.species)
+    for name in ("k", "type", "lam", "baseline"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(truth, name))
+    assert again.type.dtype == np.int64
+    assert (again.rate_law is None) == (law is None)
+    np.testing.assert_array_equal(again.rate_law, law)
+
+
+def test_aligned_to_another_order():
+    other = TRUTH.aligned(("C", "NA"), ("R1", "R0"))
+    assert (other.species, other.reactions) == (("C", "NA"), ("R1", "R0"))
+    assert other.k.tolist() == [1 / 3, 0.1]
+    assert other.type.tolist() == [1, 1]
+    assert other.lam.tolist() == [0.002, 0.002]
+    assert other.baseline.tolist() == [1e-17, 6.0]
+
+
+def test_what_has_no_row_is_named():
+    with pytest.raises(InputError, match=r"^truth: metabolite 'X' of the network has no row \(2 missing\)$"):
+        TRUTH.aligned(("C", "X", "Y"), ("R1",))
+    with pytest.raises(InputError, match=r"^truth: reaction 'R9' of the network has no row \(1 missing\)$"):
+        TRUTH.aligned(("C",), ("R9",))
+
+
+@pytest.mark.parametrize(
+    ("table", "text", "message"),
+    [
+        ("reactions.csv", None, "no such file; a truth folder holds reactions.csv and metabolites.csv"),
+        ("metabolites.csv", None, "no such file; a truth folder holds reactions.csv and metabolites.csv"),
+        ("reactions.csv", "", "not a readable CSV file"),
+        ("reactions.csv", "reaction,k\nR0,1,2,3\nR1,1\n", "not a readable CSV file"),
+        ("reactions.csv", "reaction,rate\nR0,1\n", r"column 'k' is missing \(columns: reaction, rate\)"),
+        ("reactions.csv", "reaction,k\nR0,fast\n", "column 'k' is not all numbers"),
+        ("reactions.csv", "reaction,k\nR0,\n", "column 'k' is not all numbers"),
+        ("metabolites.csv", "metabolite,type,lambda,c_baseline\nA,one,1,1\n", "column 'type' is not all numbers"),
+        ("metabolites.csv", "metabolite,type,lambda\nA,0,1\n", "column 'c_baseline' is missing"),
+        ("rate_law.csv", "order,concentration\n1,1\n", "column 'f' is missing"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, table, text, message):
+    TRUTH.save(tmp_path)
+    path = tmp_path / table
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        Truth.load(tmp_path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
