@@ -6,7 +6,6 @@ import numpy as np
 from hypothesis import strategies as st
 
 from metabolismgraph.network import Reaction, ReactionNetwork
-from metabolismgraph.observations import Observations
 
 
 def network_of(*reactions, species="ABCD", fixed=()):
@@ -16,15 +15,25 @@ def network_of(*reactions, species="ABCD", fixed=()):
 
 
 @st.composite
-def networks(draw, *, n_species=3, n_reactions=6, orders=(1.0, 2.0), coefficients=(-1.0, 1.0, 2.0), may_fix=True):
-    """So few species that reactions with the same substrates or the same net come about by chance."""
+def written_networks(draw, *, n_species=3, n_reactions=6, orders=(1.0, 2.0), coefficients=(-1.0, 1.0, 2.0)):
+    """Arguments for `build`.
+
+    So few species that reactions with the same substrates or the same net come about by chance. Not
+    a network yet: the shape checks draw random numbers of their own, which Hypothesis does not want
+    while it draws.
+    """
     species = [chr(ord("A") + i) for i in range(n_species)]
 
     def side(values):
         return st.dictionaries(st.sampled_from(species), st.sampled_from(values), max_size=2)
 
     reactions = [(draw(side(orders)), draw(side(coefficients))) for _ in range(n_reactions)]
-    fixed = draw(st.lists(st.sampled_from(species), max_size=1)) if may_fix else []
+    return reactions, species, draw(st.lists(st.sampled_from(species), max_size=1))
+
+
+def build(written):
+    """The network that `written_networks` wrote."""
+    reactions, species, fixed = written
     return network_of(*reactions, species=species, fixed=fixed)
 
 

@@ -53,7 +53,7 @@ def test_what_has_no_row_is_named():
         ("reactions.csv", None, "no such file; a truth folder holds reactions.csv and metabolites.csv"),
         ("metabolites.csv", None, "no such file; a truth folder holds reactions.csv and metabolites.csv"),
         ("reactions.csv", "", "not a readable CSV file"),
-        ("reactions.csv", "reaction,k\nR0,1,2,3\nR1,1\n", "not a readable CSV file"),
+        ("reactions.csv", "reaction,k\nR0,1\nR1,1,2,3\n", "not a readable CSV file"),
         ("reactions.csv", "reaction,rate\nR0,1\n", r"column 'k' is missing \(columns: reaction, rate\)"),
         ("reactions.csv", "reaction,k\nR0,fast\n", "column 'k' is not all numbers"),
         ("reactions.csv", "reaction,k\nR0,\n", "column 'k' is not all numbers"),

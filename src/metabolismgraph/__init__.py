@@ -1,12 +1,12 @@
 """Rate constants, rate law and homeostasis from a reaction network and a concentration time series.
 
-    import metabolismgraph as mg
+import metabolismgraph as mg
 
-    config = mg.load_config("small")
-    data = mg.simulate(config)
-    result = mg.fit(data.observations, config)
-    evaluation = mg.evaluate(result, data.truth)
-    print(evaluation.metrics["avg_slope_ratio"])
+config = mg.load_config("small")
+data = mg.simulate(config)
+result = mg.fit(data.observations, config)
+evaluation = mg.evaluate(result, data.truth)
+print(evaluation.metrics["avg_slope_ratio"])
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ def save_phase1(path: Path, result: Phase1Result, seconds: float) -> None:
     arrays = {name: np.asarray(getattr(result, name)) for name in _PHASE1_ARRAYS}
     arrays |= _named(result.mlp_sub, "mlp_sub")
     found = result.identifiability
-    arrays |= {f"identifiability.{name}": getattr(found, name) for name in ("identifiable", "null_space", "eigenvalues")}
+    arrays |= {
+        f"identifiability.{name}": getattr(found, name) for name in ("identifiable", "null_space", "eigenvalues")
+    }
     meta = {
         "seconds": seconds,
         "converged": result.converged,
@@ -144,7 +146,9 @@ def _filled(empty: Module, arrays: dict[str, np.ndarray], prefix: str, path: Pat
     names = [f"{prefix}.{_dotted(p)}" for p, _ in leaves]
     missing = [name for name in names if name not in arrays]
     if missing or len(names) != sum(name.startswith(f"{prefix}.") for name in arrays):
-        raise InputError(f"{path}.safetensors: does not fit graph_model of the configuration; use the one it was made with")
+        raise InputError(
+            f"{path}.safetensors: does not fit graph_model of the configuration; use the one it was made with"
+        )
     filled: Module = jax.tree_util.tree_unflatten(tree, [jnp.asarray(arrays[name]) for name in names])
     return filled
 

@@ -112,7 +112,9 @@ def simulate(
     write_dataset(folder, simulated.observations)
     simulated.truth.save(folder / "truth")
     if not quiet:
-        _console().print(f"data set in {folder}; next: metabolismgraph fit {folder}/network.xml {folder}/timeseries.csv.gz")
+        _console().print(
+            f"data set in {folder}; next: metabolismgraph fit {folder}/network.xml {folder}/timeseries.csv.gz"
+        )
 
 
 @app.command(epilog="Example: metabolismgraph fit network.xml timeseries.csv --out runs/mine")
@@ -223,7 +225,7 @@ def recovery(
     from metabolismgraph.display import progress_bars
 
     with progress_bars(_console(), quiet=False) as progress:
-        markdown = run_recovery(configs.split(","), seeds, repeats, dataset, set_ or [], out, progress)
+        markdown = run_recovery(configs.split(","), seeds, repeats, dataset or [], set_ or [], out, progress)
     sys.stdout.write(markdown)
 
 

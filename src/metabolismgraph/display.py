@@ -25,14 +25,21 @@ def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report]:
     if quiet:
         yield silent
         return
-    columns = (TextColumn("{task.description:<10}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(stage: str, done: float, message: str) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=1.0, note="")
-            bars.update(tasks[stage], completed=min(done, 1.0), **({"note": message} if message else {}))
+            bars.update(tasks[stage], completed=min(done, 1.0))
+            if message:
+                bars.update(tasks[stage], note=message)
 
         yield report
 
@@ -51,7 +58,9 @@ def summary_table(metrics: Mapping[str, Metric], notes: Sequence[str]) -> Table:
         if name.startswith(("MLP_node_slope_ratio_", "MLP_node_offset_ratio_")) and not name.endswith("_observed"):
             what = "slope" if "slope" in name else "offset"
             kind = name.rsplit("_", 1)[1]
-            table.add_row(name, _shown(value), _ratio_verdict(value), f"learned / true homeostatic {what} of type {kind}")
+            table.add_row(
+                name, _shown(value), _ratio_verdict(value), f"learned / true homeostatic {what} of type {kind}"
+            )
         if name.startswith(("MLP_node_slope_cluster_", "MLP_node_offset_cluster_")):
             what = "slope, 1/time" if "slope" in name else "offset, concentration/time"
             table.add_row(name, f"{value:.3e}", "", f"homeostatic {what}, mean of the cluster")

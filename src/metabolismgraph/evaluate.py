@@ -125,7 +125,7 @@ def classify(avg_slope_ratio: float) -> Classification:
 def cluster(embeddings: Float[np.ndarray, "species dim"], threshold: float) -> Int[np.ndarray, " species"]:
     """DBSCAN clusters from 0; points that it calls noise form one extra cluster, the last."""
     labels = DBSCAN(eps=threshold, min_samples=_MIN_SAMPLES).fit_predict(embeddings)
-    return np.where(labels < 0, labels.max() + 1, labels)
+    return np.asarray(np.where(labels < 0, labels.max() + 1, labels))
 
 
 def cluster_accuracy(clusters: Int[np.ndarray, " species"], types: Int[np.ndarray, " species"]) -> float:
@@ -190,7 +190,7 @@ def _rate_law_metrics(
 
 def _true_law(truth: Truth, c: Float[np.ndarray, " points"], order: float) -> Float[np.ndarray, " points"]:
     if truth.rate_law is None:
-        return c**order
+        return np.asarray(c**order)
     table = truth.rate_law[np.isclose(truth.rate_law[:, 0], order)]
     return np.exp(np.interp(np.log(c), np.log(table[:, 1]), np.log(table[:, 2])))
 
@@ -279,9 +279,7 @@ def _ratio(learned: float, true: float) -> float:
     return float(learned / true) if true else math.nan
 
 
-def _prediction_metrics(
-    result: FitResult, model: MetabolismModel, data: dict[str, xr.DataArray]
-) -> dict[str, Metric]:
+def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[str, xr.DataArray]) -> dict[str, Metric]:
     """dc/dt everywhere, and one-step and rollout errors on the frames that training never saw."""
     observations, trapezoid = result.observations, result.phase1.trapezoid
     structure = Structure.of(observations.network)
@@ -301,7 +299,11 @@ def _prediction_metrics(
         "held_out_frames": held_out.n_frames,
         "held_out_derivative_R2": float(1 - np.sum(error**2) / max(np.sum(derivative**2), 1e-300)),
     }
-    starts = [f for f in range(0, len(t.dt) - _HORIZON + 1, _HORIZON) if t.frame[f + _HORIZON - 1] - t.frame[f] == _HORIZON - 1]
+    starts = [
+        f
+        for f in range(0, len(t.dt) - _HORIZON + 1, _HORIZON)
+        if t.frame[f + _HORIZON - 1] - t.frame[f] == _HORIZON - 1
+    ]
     if starts:
         steps = np.array(starts)[None, :] + np.arange(_HORIZON)[:, None]
         states = np.asarray(
@@ -309,9 +311,7 @@ def _prediction_metrics(
         )
         missed = (states - t.end[steps])[-1][:, moving]
         moved = (t.end[steps][-1] - t.start[starts])[:, moving]
-        metrics["held_out_rollout_error"] = float(
-            np.sqrt(np.sum(missed**2) / max(np.sum(moved**2), 1e-300))
-        )
+        metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(missed**2) / max(np.sum(moved**2), 1e-300)))
     return metrics
 
 

@@ -157,4 +157,5 @@ class Observations:
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"{path}: not a readable observations file ({type(error).__name__}: {error})") from error
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path}: not a readable observations file ({type(error).__name__}: {reason})") from error

@@ -230,7 +230,7 @@ def _judge(folder: RunFolder, truth: Truth | None, progress: Progress) -> Evalua
         metrics,
         folder.path,
         folder.config.plotting,
-        progress=lambda share: progress("figures", share, ""),
+        progress=progress,
     )
     folder.finish("figures", time.perf_counter() - started)
     progress("figures", 1.0, "")

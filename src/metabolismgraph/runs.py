@@ -57,7 +57,9 @@ class RunFolder:
                 if not overwrite:
                     raise InputError(f"{path}: not empty; add --resume, --overwrite, or another --out")
                 if not (path / MANIFEST).exists():
-                    raise InputError(f"{path}: holds files but no run; it will not be overwritten, choose another --out")
+                    raise InputError(
+                        f"{path}: holds files but no run; it will not be overwritten, choose another --out"
+                    )
                 shutil.rmtree(path)
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path, _new_manifest(config, source))

@@ -102,7 +102,7 @@ def _read(path: Path, columns: dict[str, type]) -> pd.DataFrame:
     except OSError:
         raise InputError(f"{path}: no such file; a truth folder holds reactions.csv and metabolites.csv") from None
     except (pd.errors.ParserError, UnicodeDecodeError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path}: not a readable CSV file ({error})") from None
+        raise InputError(f"{path}: not a readable CSV file ({str(error).strip()})") from None
     missing = [c for c in columns if c not in table.columns]
     if missing:
         raise InputError(f"{path}: column {missing[0]!r} is missing (columns: {', '.join(map(str, table.columns))})")

@@ -15,8 +15,8 @@ from xml.sax.saxutils import quoteattr
 import libsbml
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats import massaction
 from metabolismgraph.files import one_line, read_bytes, write_bytes
+from metabolismgraph.formats import massaction
 from metabolismgraph.network import Reaction, ReactionNetwork
 
 FORWARD, BACKWARD = "_fwd", "_rev"

@@ -55,9 +55,7 @@ class FitResult:
         errors; `embedding` is where Phase 2 put the species.
         """
         found = self.phase1
-        data = {
-            name: ("species", getattr(found, name)) for name in ("slope", "slope_error", "offset", "offset_error")
-        }
+        data = {name: ("species", getattr(found, name)) for name in ("slope", "slope_error", "offset", "offset_error")}
         dataset = xr.Dataset(data, coords={"species": list(self.observations.network.species)})
         if self.phase2 is not None:
             dataset["embedding"] = (("species", "dim"), np.asarray(self.phase2.model.embeddings))
@@ -65,7 +63,7 @@ class FitResult:
 
     def rate_law(self, c: Float[np.ndarray, " points"], order: float = 1.0) -> Float[np.ndarray, " points"]:
         """The learned substrate function f at concentrations c > 0; f(1) = 1."""
-        return np.exp(np.asarray(self.phase1.mlp_sub(jnp.log(jnp.asarray(c)), jnp.asarray(order))))
+        return np.asarray(jnp.exp(self.phase1.mlp_sub(jnp.log(jnp.asarray(c)), jnp.asarray(order))))
 
 
 def fit(observations: Observations, config: Config | None = None, progress: Progress = silent) -> FitResult:

@@ -195,10 +195,7 @@ class _Data:
         )
         return Problem.of(rows, self.structure, self.graph_model.aggr_type), transform
 
-
-    def is_better_by_trapezoid(
-        self, mlp_sub: SubstrateFunction, keep: Bool[np.ndarray, "transitions species"]
-    ) -> bool:
+    def is_better_by_trapezoid(self, mlp_sub: SubstrateFunction, keep: Bool[np.ndarray, "transitions species"]) -> bool:
         """Whether the trapezoid rule leaves less unexplained than the forward rule, for one f."""
         left = [
             evaluate_loss(mlp_sub, self.problem(keep, None, self.stride, trapezoid=rule)[0]) for rule in (False, True)

@@ -10,6 +10,7 @@ together and pushes the others apart (after contrastive learning, Chen et al. 20
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import equinox as eqx
@@ -71,7 +72,7 @@ class Points(NamedTuple):
     c: Float[Array, "species bins"]
     residual: Float[Array, "species bins"]
     weight: Float[Array, "species bins"]
-    unit: float
+    unit: Float[Array, ""]
     grid: Float[Array, " grid"]
 
 
@@ -92,7 +93,7 @@ def fit_homeostasis(
     model = eqx.tree_at(
         lambda m: (m.mlp_node.center, m.mlp_node.width, m.mlp_node.unit),
         before,
-        (jnp.mean(points.c), jnp.maximum(jnp.std(points.c), 1e-9), jnp.asarray(points.unit)),
+        (jnp.mean(points.c), jnp.maximum(jnp.std(points.c), 1e-9), points.unit),
     )
     model, losses, similarity = _descend(model, points, training, progress)
     model, polished = _polish(model, points, progress)
@@ -101,7 +102,7 @@ def fit_homeostasis(
     c = jnp.asarray(observations.concentration)
     return Phase2Result(
         model=model,
-        losses=np.concatenate([losses, polished]) * points.unit**2,
+        losses=np.concatenate([losses, polished]) * float(points.unit) ** 2,
         similarity_losses=similarity,
         node_magnitude=float(jnp.mean(jnp.abs(model.homeostasis(c)))),
     )
@@ -180,7 +181,7 @@ def condense(observations: Observations, model: MetabolismModel, phase1: Phase1R
         c=jnp.asarray(c),
         residual=jnp.asarray(mean / unit),
         weight=jnp.asarray(np.where(filled, 1.0 / (1.0 + noise / unit**2), 0.0)),
-        unit=unit,
+        unit=jnp.asarray(unit),
         grid=jnp.asarray(np.quantile(at[keep], (np.arange(_GRID) + 0.5) / _GRID)),
     )
 
@@ -260,68 +261,72 @@ def _trainable(model: MetabolismModel) -> MetabolismModel:
     return trainable
 
 
+class _Carry(NamedTuple):
+    """What one gradient step hands to the next."""
+
+    parameters: MetabolismModel
+    state: optax.OptState
+
+
 def _descend(
     model: MetabolismModel, points: Points, training: Training, progress: Progress
 ) -> tuple[MetabolismModel, Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]:
     """Adam on both losses with a one-cycle schedule (Smith & Topin 2019)."""
     chunks = -(-training.phase2_steps // _CHUNK)
-    optimiser = _optimiser(model, training, chunks * _CHUNK)
+    optimiser = _optimiser(chunks * _CHUNK, training.rate_node_homeostasis, training.rate_embedding_homeostasis)
     parameters, constants = eqx.partition(model, _trainable(model))
-    state = optimiser.init(parameters)
-
-    def step(
-        carry: tuple[MetabolismModel, optax.OptState], _: None
-    ) -> tuple[tuple[MetabolismModel, optax.OptState], Losses]:
-        parameters, state = carry
-
-        def loss(p: MetabolismModel) -> tuple[Float[Array, ""], Losses]:
-            m = eqx.combine(p, constants)
-            parts = Losses(regression_loss(m, points), similarity_loss(m, points))
-            total = parts.regression + training.coeff_similarity * parts.similarity
-            return total + _CORRECTION * correction_penalty(m, points), parts
-
-        gradient, parts = jax.grad(loss, has_aux=True)(parameters)
-        updates, state = optimiser.update(gradient, state)
-        return (eqx.apply_updates(parameters, updates), state), parts
-
-    @jax.jit
-    def run(carry: tuple[MetabolismModel, optax.OptState]) -> tuple[tuple[MetabolismModel, optax.OptState], Losses]:
-        return jax.lax.scan(step, carry, None, length=_CHUNK)
-
+    carry = _Carry(parameters, optimiser.init(parameters))
     regression, similarity = [], []
     for chunk in range(chunks):
-        (parameters, state), parts = run((parameters, state))
+        carry, parts = _steps(carry, constants, points, jnp.asarray(training.coeff_similarity), optimiser)
         regression.append(np.asarray(parts.regression))
         similarity.append(np.asarray(parts.similarity))
         progress(
             "phase 2", 0.8 * (chunk + 1) / chunks, f"unexplained {np.sqrt(regression[-1][-1]):.1e} of the residual"
         )
-    return eqx.combine(parameters, constants), np.concatenate(regression), np.concatenate(similarity)
+    return eqx.combine(carry.parameters, constants), np.concatenate(regression), np.concatenate(similarity)
 
 
-def _optimiser(model: MetabolismModel, training: Training, steps: int) -> optax.GradientTransformation:
+@eqx.filter_jit
+def _steps(
+    carry: _Carry,
+    constants: MetabolismModel,
+    points: Points,
+    coeff_similarity: Float[Array, ""],
+    optimiser: optax.GradientTransformation,
+) -> tuple[_Carry, Losses]:
+    def loss(p: MetabolismModel) -> tuple[Float[Array, ""], Losses]:
+        m = eqx.combine(p, constants)
+        parts = Losses(regression_loss(m, points), similarity_loss(m, points))
+        total = parts.regression + coeff_similarity * parts.similarity
+        return total + _CORRECTION * correction_penalty(m, points), parts
+
+    def step(carry: _Carry, _: None) -> tuple[_Carry, Losses]:
+        gradient, parts = jax.grad(loss, has_aux=True)(carry.parameters)
+        updates, state = optimiser.update(gradient, carry.state)
+        return _Carry(eqx.apply_updates(carry.parameters, updates), state), parts
+
+    return jax.lax.scan(step, carry, None, length=_CHUNK)
+
+
+@functools.lru_cache(maxsize=8)
+def _optimiser(steps: int, rate_node: float, rate_embedding: float) -> optax.GradientTransformation:
     """Adam with the two learning rates of Phase 2 as the peaks of their schedules.
 
     MLP_node learns first: while it is still wrong, its gradient would carry embeddings out of their
-    types, to places where it then explains each of them by itself.
+    types, to places where it then explains each of them by itself. The same arguments give the same
+    object, so that nothing is compiled again for it.
     """
     wait = int(_EMBEDDINGS_WAIT * steps)
-    labels = jax.tree.map(lambda _: "node", eqx.filter(model, _trainable(model)))
-    labels = eqx.tree_at(lambda m: m.embeddings, labels, "embedding")
+    late = optax.join_schedules(
+        [optax.constant_schedule(0.0), optax.cosine_onecycle_schedule(steps - wait, rate_embedding)], [wait]
+    )
     return optax.partition(
         {
-            "node": optax.adam(optax.cosine_onecycle_schedule(steps, training.rate_node_homeostasis)),
-            "embedding": optax.adam(
-                optax.join_schedules(
-                    [
-                        optax.constant_schedule(0.0),
-                        optax.cosine_onecycle_schedule(steps - wait, training.rate_embedding_homeostasis),
-                    ],
-                    [wait],
-                )
-            ),
+            "node": optax.adam(optax.cosine_onecycle_schedule(steps, rate_node)),
+            "embedding": optax.adam(late),
         },
-        lambda _: labels,  # a function, since optax would call a model that can be called
+        lambda parameters: eqx.tree_at(lambda m: m.embeddings, jax.tree.map(lambda _: "node", parameters), "embedding"),
     )
 
 
@@ -332,16 +337,8 @@ def _polish(
     mask = eqx.tree_at(lambda m: m.embeddings, _trainable(model), replace=False)
     parameters, constants = eqx.partition(model, mask)
 
-    @jax.jit
-    def value_and_gradient(parameters: MetabolismModel) -> tuple[Float[Array, ""], MetabolismModel]:
-        def log_loss(p: MetabolismModel) -> Float[Array, ""]:
-            m = eqx.combine(p, constants)
-            return jnp.log(regression_loss(m, points) + _CORRECTION * correction_penalty(m, points) + 1e-30)
-
-        return jax.value_and_grad(log_loss)(parameters)
-
     found = minimise(
-        value_and_gradient,
+        lambda p: _polish_value_and_gradient(p, constants, points),
         parameters,
         max_iterations=_POLISH_ITERATIONS,
         tolerance=_POLISH_TOLERANCE,
@@ -350,3 +347,14 @@ def _polish(
         ),
     )
     return eqx.combine(found.parameters, constants), np.exp(np.array(found.losses))
+
+
+@eqx.filter_jit
+def _polish_value_and_gradient(
+    parameters: MetabolismModel, constants: MetabolismModel, points: Points
+) -> tuple[Float[Array, ""], MetabolismModel]:
+    def log_loss(p: MetabolismModel) -> Float[Array, ""]:
+        m = eqx.combine(p, constants)
+        return jnp.log(regression_loss(m, points) + _CORRECTION * correction_penalty(m, points) + 1e-30)
+
+    return jax.value_and_grad(log_loss)(parameters)

@@ -1,0 +1,5 @@
+"""`python -m metabolismgraph` is the command line."""
+
+from metabolismgraph.cli import main
+
+main()

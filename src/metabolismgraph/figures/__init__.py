@@ -1,0 +1,70 @@
+"""Pictures of an evaluation. They draw what `Evaluation` holds and compute nothing of substance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from metabolismgraph.config import Plotting
+from metabolismgraph.evaluate import Metric
+from metabolismgraph.figures import dynamics, homeostasis, rates, training
+from metabolismgraph.figures.scene import Scene
+from metabolismgraph.figures.style import applied, check_colormap, save
+from metabolismgraph.figures.summary import summary
+from metabolismgraph.train.progress import Progress, silent
+
+__all__ = ["check_colormap", "draw_all"]
+
+
+def draw_all(
+    data: xr.Dataset, metrics: Mapping[str, Metric], folder: Path, plotting: Plotting, progress: Progress = silent
+) -> list[Path]:
+    """Draw every figure that the data allow.
+
+    Args:
+        data, metrics: of an `Evaluation`; without truth or without Phase 2 the figures do without.
+        folder: the run folder; figures go to `tmp_training` and `figures` in it.
+        plotting: the configuration's section of this name.
+        progress: see `train.progress`.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: plotting.colormap is no colour map.
+    """
+    scene = Scene.of(data, metrics, plotting.colormap)
+    wanted = _figures(scene)
+    written = []
+    with applied():
+        for done, (name, draw) in enumerate(wanted.items()):
+            progress("figures", done / len(wanted), name)
+            written.append(save(draw(scene), folder / name, plotting.dpi))
+    progress("figures", 1.0, "")
+    return written
+
+
+def _figures(scene: Scene) -> dict[str, Callable[[Scene], Figure]]:
+    """What can be drawn, by file name. The step is padded: sorted by name, the latest comes last."""
+    step = f"{scene.data.sizes.get('phase2_step', 0):06d}"
+    found: dict[str, Callable[[Scene], Figure]] = {
+        f"tmp_training/rate_constants/comparison_p2_{step}.png": rates.comparison,
+        "tmp_training/loss.tif": training.loss,
+        "figures/traces.png": dynamics.traces,
+        "figures/singular_values.png": dynamics.singular_values,
+        "figures/summary.png": summary,
+    }
+    if scene.has("law_f"):
+        found["figures/mlp_sub.png"] = rates.rate_law
+    if scene.has("derivative"):
+        found["figures/kinograph.png"] = dynamics.kinograph
+    if scene.has("node_curve"):
+        found |= {
+            f"tmp_training/function/rate_func/MLP_node_p2_{step}.png": homeostasis.node_function,
+            f"tmp_training/embedding/embedding_p2_{step}.png": homeostasis.embedding,
+            "figures/homeostasis.png": homeostasis.set_points,
+        }
+    return found

@@ -1,0 +1,193 @@
+"""MLP_node and the embeddings."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from metabolismgraph.figures.scene import Groups, Scene
+from metabolismgraph.figures.style import FAINT, RATE, TRUTH, legend_below, letter, panels
+
+_TRUTH = {"color": TRUTH, "linestyle": "--", "linewidth": 1.5}
+
+
+def node_function(scene: Scene) -> Figure:
+    """MLP_node per species, and its slope against the truth's (without truth: its slope)."""
+    figure, axes = panels(1, 2, 9.0, 4.2, width_ratios=(3, 2))
+    curves(axes[0, 0], scene)
+    if scene.types:
+        _ratios(axes[0, 1], scene)
+    else:
+        _slopes(axes[0, 1], scene)
+    letter(list(axes.flat))
+    legend_below(figure, curve_handles(scene))
+    return figure
+
+
+def curves(ax: Axes, scene: Scene) -> None:
+    """A curve per species: strong where it was observed, faint beyond; the truth of each type dashed."""
+    c, y = scene.values("sweep"), scene.values("node_curve")
+    low, high = scene.values("lowest"), scene.values("highest")
+    groups = scene.groups
+    ax.axhline(0, color=FAINT, linewidth=1, zorder=0)
+    for g, colour in groups.colours.items():
+        members = groups.species(g)
+        strength = float(np.clip(8 / len(members), 0.15, 0.6))
+        everywhere = [np.column_stack([c, y[i]]) for i in members]
+        ax.add_collection(LineCollection(everywhere, colors=colour, linewidths=1, alpha=strength / 2))
+        seen = [_part(c, y[i], low[i], high[i]) for i in members]
+        ax.add_collection(LineCollection(seen, colors=colour, linewidths=2.5, alpha=strength))
+    if scene.types:
+        slope, offset = scene.values("true_slope"), scene.values("true_offset")
+        for g in groups.colours:
+            members = groups.species(g)
+            ax.plot(c, slope[members].mean() * c + offset[members].mean(), **_TRUTH)
+    ax.autoscale_view()
+    ax.set(xlim=(c[0], c[-1]), xlabel="concentration c", ylabel=f"MLP_node(c, a)  [{RATE}]")
+
+
+def _part(c: np.ndarray, y: np.ndarray, low: float, high: float) -> np.ndarray:
+    """The piece of a curve between low and high."""
+    low, high = np.clip([low, high], c[0], c[-1])
+    inside = (c > low) & (c < high)
+    x = np.concatenate([[low], c[inside], [high]])
+    return np.column_stack([x, np.interp(x, c, y)])
+
+
+def curve_handles(scene: Scene) -> list[Line2D]:
+    """Legend entries of `curves`."""
+    handles = scene.groups.handles(linestyle="-", marker="", linewidth=3)
+    return [*handles, Line2D([], [], **_TRUTH, label="truth")] if scene.types else handles  # type: ignore[arg-type]
+
+
+def _ratios(ax: Axes, scene: Scene) -> None:
+    ax.axhline(1, color=TRUTH, linewidth=1, linestyle=":")
+    worst = 0.0
+    for name, marker, face, shift in (("slope", "o", None, -0.2), ("offset", "^", "none", 0.2)):
+        true = scene.values(f"true_{name}")
+        ratio = np.divide(scene.values(name), true, out=np.full_like(true, np.nan), where=true != 0)
+        finite = np.abs(ratio[scene.moving & np.isfinite(ratio)] - 1)
+        worst = max(worst, float(finite.max()) if finite.size else 0.0)
+        for x, members, colour in _places(scene.groups, 0.15):
+            ax.plot(x + shift, ratio[members], marker, color=colour, markersize=4, markerfacecolor=face, alpha=0.7)
+    ax.legend(
+        handles=[
+            Line2D([], [], marker="o", color="0.3", linestyle="none", label="slope"),
+            Line2D([], [], marker="^", color="0.3", linestyle="none", markerfacecolor="none", label="offset"),
+        ],
+        loc="upper right",
+        ncols=2,
+        borderpad=0,
+        handletextpad=0,
+    )
+    if worst < 1:
+        half = max(0.05, 1.3 * worst)
+        ax.set_ylim(1 - half, 1 + half)
+    ax.set(ylabel="learned / true, per metabolite")
+    _name_groups(ax, scene.groups)
+
+
+def _slopes(ax: Axes, scene: Scene) -> None:
+    slope = scene.values("slope")
+    ax.axhline(0, color=FAINT, linewidth=1, zorder=0)
+    for x, members, colour in _places(scene.groups):
+        ax.plot(x, slope[members], "o", color=colour, markersize=4, alpha=0.7)
+    ax.set(ylabel="slope of MLP_node  [1/time]")
+    _name_groups(ax, scene.groups)
+
+
+def _places(groups: Groups, spread: float = 0.35) -> list[tuple[np.ndarray, np.ndarray, str]]:
+    """Where each group's species stand along an axis of groups, spread by +- `spread`: (x, species, colour)."""
+    found = []
+    for i, (g, colour) in enumerate(groups.colours.items()):
+        members = groups.species(g)
+        x = i + (np.linspace(-spread, spread, len(members)) if len(members) > 1 else np.zeros(1))
+        found.append((x, members, colour))
+    return found
+
+
+def _name_groups(ax: Axes, groups: Groups) -> None:
+    n = len(groups.colours)
+    step = -(-n // 12)
+    ax.set_xticks(np.arange(0, n, step), [str(g) for g in list(groups.colours)[::step]])
+    ax.set(xlabel=groups.name, xlim=(-0.6, n - 0.4))
+
+
+def embedding(scene: Scene) -> Figure:
+    """Embeddings by type and, beside it, by cluster; without types by the slope of MLP_node."""
+    figure, axes = panels(1, 2, 9.0, 4.2)
+    left, right = axes[0]
+    assert scene.clusters is not None
+    if scene.types:
+        embedding_by(left, scene, scene.types)
+        left.set_title("by true type")
+    else:
+        x, y, *_ = _coordinates(scene)
+        moving = scene.moving
+        points = left.scatter(x[moving], y[moving], c=scene.values("slope")[moving], s=36, cmap="cividis", alpha=0.8)
+        figure.colorbar(points, ax=left, label="slope of MLP_node  [1/time]")
+        _finish_embedding(left, scene)
+    embedding_by(right, scene, scene.clusters)
+    accuracy = scene.metrics.get("embedding_cluster_acc")
+    right.set_title("by cluster" + (f" (accuracy {accuracy:.3g})" if isinstance(accuracy, float) else ""))
+    handles = [*(scene.types.handles() if scene.types else []), *scene.clusters.handles(marker="D")]
+    legend_below(figure, handles)
+    return figure
+
+
+def embedding_by(ax: Axes, scene: Scene, groups: Groups) -> None:
+    x, y, *_ = _coordinates(scene)
+    for g, colour in groups.colours.items():
+        members = groups.species(g)
+        ax.plot(
+            x[members],
+            y[members],
+            "D" if groups.name == "cluster" else "o",
+            color=colour,
+            markersize=7,
+            alpha=0.5,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+        )
+    _finish_embedding(ax, scene)
+
+
+def _finish_embedding(ax: Axes, scene: Scene) -> None:
+    _, _, x_label, y_label = _coordinates(scene)
+    ax.set(xlabel=x_label, ylabel=y_label)
+    ax.margins(0.15)
+
+
+def _coordinates(scene: Scene) -> tuple[np.ndarray, np.ndarray, str, str]:
+    """The two dimensions that vary most; a single one stands against the slope."""
+    a = scene.values("embedding")
+    if a.shape[1] == 1:
+        return a[:, 0], scene.values("slope"), "embedding a", "slope of MLP_node  [1/time]"
+    first, second = np.sort(np.argsort(-a[scene.moving].var(axis=0), kind="stable")[:2])
+    return a[:, first], a[:, second], f"embedding a$_{{{first + 1}}}$", f"embedding a$_{{{second + 1}}}$"
+
+
+def set_points(scene: Scene) -> Figure:
+    """Strength and set point of homeostasis: where MLP_node crosses zero, and how fast it pulls there."""
+    figure, axes = panels(1, 1, 5.5, 4.4)
+    ax = axes[0, 0]
+    strength, point = _strength(scene.values("slope_observed"), scene.values("offset_observed"))
+    for g, colour in scene.groups.colours.items():
+        members = scene.groups.species(g)
+        ax.plot(point[members], strength[members], "o", color=colour, markersize=6, alpha=0.5, markeredgewidth=0)
+    handles = scene.groups.handles()
+    if scene.types:
+        true_strength, true_point = _strength(scene.values("true_slope"), scene.values("true_offset"))
+        ax.plot(true_point[scene.moving], true_strength[scene.moving], "+", color=TRUTH, markersize=13)
+        handles.append(Line2D([], [], color=TRUTH, marker="+", markersize=10, linestyle="none", label="truth"))
+    ax.margins(0.15)
+    ax.set(xlabel="set point  [concentration]", ylabel="strength λ  [1/time]")
+    legend_below(figure, handles)
+    return figure
+
+
+def _strength(slope: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return -slope, np.divide(-offset, slope, out=np.full_like(slope, np.nan), where=slope != 0)

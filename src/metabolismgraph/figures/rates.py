@@ -1,0 +1,181 @@
+"""Rate constants and the rate law."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from metabolismgraph.figures.scene import Scene
+from metabolismgraph.figures.style import (
+    BLUE,
+    FAINT,
+    LOG_K,
+    OKABE_ITO,
+    TRUTH,
+    VERMILLION,
+    letter,
+    log_axis,
+    panels,
+    positive,
+    r2_text,
+    scientific,
+)
+
+_KNOWN = {"linestyle": "none", "marker": "o", "markersize": 5, "color": BLUE, "alpha": 0.6, "markeredgewidth": 0}
+_UNKNOWN = {"linestyle": "none", "marker": "^", "markersize": 6, "color": VERMILLION, "markerfacecolor": "none"}
+_UNIT = "concentration$^{1-\\mathrm{order}}$/time"
+_MOST_NAMES = 40  # reactions that can be named along an axis
+
+
+def comparison(scene: Scene) -> Figure:
+    """log10 k: learned against true and the error; without truth sorted, with standard errors."""
+    if scene.has("true_log_k"):
+        figure, axes = panels(1, 2, 9.0, 4.2)
+        against_truth(axes[0, 0], scene)
+        _errors(axes[0, 1], scene)
+    else:
+        figure, axes = panels(2, 1, 8.0, 5.2, sharex=True, height_ratios=(3, 2))
+        caterpillar(axes[0, 0], scene)
+        axes[0, 0].set_xlabel("")
+        _standard_errors(axes[1, 0], scene)
+    letter(list(axes.flat))
+    return figure
+
+
+def rate_constants(ax: Axes, scene: Scene) -> None:
+    """The first panel of `comparison`, in a figure of another."""
+    (against_truth if scene.has("true_log_k") else caterpillar)(ax, scene)
+
+
+def against_truth(ax: Axes, scene: Scene) -> None:
+    learned, true, known = scene.values("log_k"), scene.values("true_log_k"), scene.values("identifiable")
+    both = np.concatenate([learned, true])
+    both = both[np.isfinite(both)]
+    if both.size:
+        margin = 0.05 * max(float(np.ptp(both)), 0.2)
+        ends = (both.min() - margin, both.max() + margin)
+        ax.plot(ends, ends, color=FAINT, linewidth=1, zorder=0)
+        ax.set(xlim=ends, ylim=ends)
+    identifiable = r2_text(scene.metrics.get("rate_constants_R2_identifiable"))
+    ax.plot(true[known], learned[known], **_KNOWN, label=f"identifiable ({known.sum()})\n{identifiable}")
+    if not known.all():
+        ax.plot(true[~known], learned[~known], **_UNKNOWN, label=f"not identifiable ({(~known).sum()})")
+    ax.set(xlabel=f"true {LOG_K}   [k: {_UNIT}]", ylabel=f"learned {LOG_K}", aspect="equal")
+    ax.legend(
+        title=f"all ({known.size}): {r2_text(scene.metrics.get('rate_constants_R2'))}",
+        loc="upper left",
+        alignment="left",
+        handletextpad=0.2,
+        borderpad=0,
+    )
+
+
+def _errors(ax: Axes, scene: Scene) -> None:
+    error = np.abs(scene.values("log_k") - scene.values("true_log_k"))
+    true, known = scene.values("true_log_k"), scene.values("identifiable")
+    ax.plot(true[known], positive(error[known]), **_KNOWN, label="identifiable")
+    if not known.all():
+        ax.plot(true[~known], positive(error[~known]), **_UNKNOWN, label="not identifiable")
+    log_axis(ax, "y", error)
+    median = scene.metrics.get("log_k_median_error_identifiable")
+    if isinstance(median, float) and median > 0:
+        ax.axhline(median, color=BLUE, linewidth=1, zorder=0)
+        ax.set_title(f"identifiable: median {scientific(median)}", loc="right", color=BLUE)
+    ax.set(xlabel=f"true {LOG_K}", ylabel=f"|learned − true {LOG_K}|")
+
+
+def caterpillar(ax: Axes, scene: Scene) -> None:
+    """Rate constants in ascending order with their standard errors; those without one are marked."""
+    order = np.argsort(scene.values("log_k"), kind="stable")
+    log_k, known = scene.values("log_k")[order], scene.values("identifiable")[order]
+    error = scene.values("log_k_error")[order]
+    place = np.arange(len(order))
+    error = np.where(np.isfinite(error), error, 0.0)
+    ax.errorbar(
+        place[known],
+        log_k[known],
+        error[known],
+        fmt="o",
+        markersize=3,
+        color=BLUE,
+        ecolor=BLUE,
+        elinewidth=1,
+        label=f"identifiable ({known.sum()}), with standard error",
+    )
+    if not known.all():
+        ax.plot(place[~known], log_k[~known], **_UNKNOWN, label=f"not identifiable ({(~known).sum()}): a likely value")
+    ax.set(ylabel=f"{LOG_K}   [k: {_UNIT}]")
+    ax.legend(loc="upper left", borderpad=0)
+    _name_reactions(ax, scene, order)
+
+
+def _standard_errors(ax: Axes, scene: Scene) -> None:
+    order = np.argsort(scene.values("log_k"), kind="stable")
+    error, known = scene.values("log_k_error")[order], scene.values("identifiable")[order]
+    place = np.arange(len(order))
+    ax.plot(place[known], positive(error[known]), **_KNOWN)
+    log_axis(ax, "y", error[known])
+    if not known.all():  # infinite: along the upper edge
+        ax.plot(place[~known], np.ones((~known).sum()), **_UNKNOWN, transform=ax.get_xaxis_transform(), clip_on=False)
+    ax.set(ylabel=f"standard error\nof {LOG_K}")
+    _name_reactions(ax, scene, order)
+
+
+def _name_reactions(ax: Axes, scene: Scene, order: np.ndarray) -> None:
+    if len(order) <= _MOST_NAMES:
+        ax.set_xticks(np.arange(len(order)), scene.values("reaction")[order], rotation=90)
+        ax.set(xlabel="reaction")
+    else:
+        ax.set(xlabel="reactions, sorted by rate constant")
+
+
+def rate_law(scene: Scene) -> Figure:
+    """The substrate function per order, and below it how far it lies from the truth or from mass action."""
+    figure, axes = panels(2, 1, 5.5, 5.6, sharex=True, height_ratios=(2, 1))
+    law(axes[0, 0], scene)
+    axes[0, 0].set(xlabel="")
+    _law_deviation(axes[1, 0], scene)
+    return figure
+
+
+def law(ax: Axes, scene: Scene) -> None:
+    c, orders = scene.values("law_concentration"), scene.values("law_order")
+    learned = scene.values("law_f")
+    shown = [learned]
+    for i, order in enumerate(orders):
+        ax.plot(
+            c, positive(learned[i]), color=_order_colour(i), linewidth=4, alpha=0.6, label=f"learned, |s| = {order:g}"
+        )
+        if scene.has("true_law_f"):
+            true = scene.values("true_law_f")[i]
+            shown.append(true)
+            ax.plot(c, positive(true), color=TRUTH, linewidth=1.2, linestyle="--", label="_" * (i > 0) + "truth")
+        else:
+            label = "_" * (i > 0) + "mass action"
+            ax.plot(c, c**order, color=TRUTH, linewidth=1.2, linestyle=":", label=label)
+    log_axis(ax, "x", c)
+    log_axis(ax, "y", np.concatenate([np.ravel(each) for each in shown]))
+    title = r2_text(scene.metrics.get("MLP_sub_R2")) + " of log f" if scene.has("true_law_f") else None
+    ax.set(xlabel="substrate concentration c", ylabel="rate law f(c, |s|)")
+    ax.legend(title=title, loc="upper left", alignment="left", borderpad=0)
+
+
+def _law_deviation(ax: Axes, scene: Scene) -> None:
+    c, orders, learned = scene.values("law_concentration"), scene.values("law_order"), scene.values("law_f")
+    if scene.has("true_law_f"):
+        off = np.abs(learned / scene.values("true_law_f") - 1)
+        log_axis(ax, "y", off)
+        ax.set(ylabel="|relative error|")
+    else:
+        off = learned / c ** orders[:, None]
+        log_axis(ax, "y", off)
+        ax.axhline(1, color=TRUTH, linewidth=1.2, linestyle=":")
+        ax.set(ylabel="learned /\nmass action")
+    for i in range(len(orders)):
+        ax.plot(c, positive(off[i]), color=_order_colour(i))
+    ax.set(xlabel="substrate concentration c")
+
+
+def _order_colour(i: int) -> str:
+    return OKABE_ITO[i % len(OKABE_ITO)]

@@ -1,0 +1,172 @@
+"""One style for all figures: fonts, sizes, colours, and how a figure becomes a file.
+
+Figures are drawn through Matplotlib's object interface and never through pyplot; the style holds
+only inside `applied`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, to_hex
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.files import write_bytes
+
+# Okabe & Ito (2008), told apart with every kind of colour blindness. Black is left to the truth.
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F", "#F0E442")
+BLUE, ORANGE, GREEN, VERMILLION = OKABE_ITO[0], OKABE_ITO[1], OKABE_ITO[2], OKABE_ITO[4]
+TRUTH, FAINT = "black", "0.75"
+
+CONCENTRATION = "concentration"
+RATE = "concentration/time"
+LOG_K = "log$_{10}$ k"
+
+_QUALITATIVE = 20  # colour maps of at most so many colours are lists, not ramps
+_RAMP = "viridis"  # where a list of colours is too short
+_MOST_ENTRIES = 12  # of a legend
+_ENTRIES_PER_ROW = 5
+_MANY = 1e4  # ratio of the ends of a logarithmic axis beyond which minor ticks are a blur
+_SETTINGS = {
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "white",
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.labelsize": 11,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "legend.fontsize": 10,
+    "legend.title_fontsize": 10,
+    "legend.frameon": False,
+    "legend.handlelength": 1.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.formatter.useoffset": False,
+    "axes.formatter.use_mathtext": True,
+    "axes.formatter.limits": (-3, 4),
+    "lines.linewidth": 1.5,
+}
+
+
+@contextmanager
+def applied() -> Iterator[None]:
+    """Matplotlib's defaults plus this package's settings, whatever the user's own are, and back."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS)
+        yield
+
+
+def panels(rows: int, columns: int, width: float, height: float, **options: object) -> tuple[Figure, np.ndarray]:
+    """A figure of `width` x `height` inches and its rows x columns axes."""
+    figure = Figure(figsize=(width, height))
+    return figure, np.asarray(figure.subplots(rows, columns, squeeze=False, **options))  # type: ignore[call-overload]
+
+
+def save(figure: Figure, path: Path, dpi: int) -> Path:
+    """Write a PNG or TIFF, whole or not at all."""
+    buffer = io.BytesIO()
+    if path.suffix == ".tif":
+        figure.savefig(buffer, format="tiff", dpi=dpi, pil_kwargs={"compression": "tiff_adobe_deflate"})
+    else:
+        figure.savefig(buffer, format="png", dpi=dpi)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getvalue())
+    return path
+
+
+def check_colormap(name: str) -> None:
+    """Refuse a colour map that does not exist.
+
+    Raises:
+        InputError: it is neither okabe_ito nor one of Matplotlib's.
+    """
+    known = ["okabe_ito", *mpl.colormaps]
+    if name in known:
+        return
+    lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(name.lower(), lower, 1, 0.0)
+    raise InputError(f"plotting.colormap is {name!r}, which is no colour map; did you mean {lower[near[0]]}?")
+
+
+def palette(n: int, colormap: str) -> list[str]:
+    """n different colours; from a ramp where the map has too few of its own.
+
+    Raises:
+        InputError: no such colour map.
+    """
+    check_colormap(colormap)
+    own: list[str] = []
+    if colormap == "okabe_ito":
+        own, colormap = list(OKABE_ITO), _RAMP
+    else:
+        chosen = mpl.colormaps[colormap]
+        if isinstance(chosen, ListedColormap) and chosen.N <= _QUALITATIVE:
+            own, colormap = [to_hex(chosen(i)) for i in range(chosen.N)], _RAMP
+    if n <= len(own):
+        return own[:n]
+    # The ends of a ramp are often close to white or black.
+    return [to_hex(mpl.colormaps[colormap](x)) for x in np.linspace(0.03, 0.93, n)]
+
+
+def legend_below(figure: Figure, handles: list[Artist]) -> None:
+    """A legend below all panels, where it covers nothing; a long one is cut."""
+    labels = [str(h.get_label()) for h in handles]
+    if len(handles) > _MOST_ENTRIES:
+        handles, labels = handles[:_MOST_ENTRIES], labels[:_MOST_ENTRIES]
+        labels[-1] = "and more"
+    rows = -(-len(handles) // _ENTRIES_PER_ROW)
+    figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(handles) // rows), columnspacing=1.2)
+
+
+def letter(axes: Iterator[Axes] | list[Axes]) -> None:
+    """Mark panels a, b, c, ..."""
+    for name, ax in zip("abcdefghijkl", axes, strict=False):
+        ax.set_title(name, loc="left", fontweight="bold")
+
+
+def positive(values: np.ndarray) -> np.ndarray:
+    """What a logarithmic axis can show; the rest becomes NaN."""
+    values = np.asarray(values, dtype=np.float64)
+    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+
+def log_axis(axis: Axes, which: str, values: np.ndarray) -> None:
+    """A logarithmic x or y axis around `values`, at least one decade long; linear where nothing is positive."""
+    shown = positive(values)
+    if not np.isfinite(shown).any():
+        return
+    low, high = np.nanmin(shown), np.nanmax(shown)
+    if high / low < 10:
+        middle = np.sqrt(low * high)
+        low, high = middle / np.sqrt(10), middle * np.sqrt(10)
+    margin = (high / low) ** 0.05
+    axis.set(**{f"{which}scale": "log", f"{which}lim": (low / margin, high * margin)})
+    if high / low > _MANY:
+        getattr(axis, f"{which}axis").set_minor_locator(NullLocator())
+
+
+def scientific(value: float) -> str:
+    """7.2·10⁻⁸ for Matplotlib; plain where that is as short."""
+    if value == 0 or 0.01 <= abs(value) < 1000:
+        return f"{value:.2g}"
+    digits, power = f"{value:.1e}".split("e")
+    return f"{digits}·10$^{{{int(power)}}}$"
+
+
+def r2_text(value: object) -> str:
+    """R² as a reader wants it: 0.99999 does not round to 1."""
+    if not isinstance(value, int | float) or not np.isfinite(value):
+        return "R² undefined"
+    return "R² > 0.9999" if 0.9999 < value < 1 else f"R² = {value:.4g}"
