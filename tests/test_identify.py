@@ -46,7 +46,7 @@ def brute_force(network, aggregation):
     return u[:, s > 1e-9]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(written=written_networks(), aggregation=st.sampled_from(["mul", "add"]))
 def test_the_identifiable_set_is_that_of_a_brute_force_rank(written, aggregation):
     network = build(written)
@@ -153,7 +153,7 @@ def test_what_the_data_do_not_show():
     assert identify(network, data).identifiable.tolist() == [True, False]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(written=written_networks(), species_order=st.permutations(range(3)), reaction_order=st.permutations(range(6)))
 def test_relabelling_changes_nothing(written, species_order, reaction_order):
     network = build(written)

@@ -1,4 +1,4 @@
-"""Euler's method: its order, its clamp, and steps of any length."""
+"""Euler's and Heun's methods: their order, the clamp at zero, and steps of any length."""
 
 import equinox as eqx
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from random_networks import network_of
 
-from metabolismgraph.integrate import euler, rollout
+from metabolismgraph.integrate import euler, heun, mean_rate, rollout
 from metabolismgraph.kinetics import Structure
 from metabolismgraph.model import MetabolismModel, NodeFunction, SubstrateFunction
 
@@ -20,15 +20,16 @@ def exact_logistic(c, t):
     return c * np.exp(t) / (1 + c * (np.exp(t) - 1))
 
 
-def test_first_order():
+@pytest.mark.parametrize(("method", "order"), [(euler, 1.0), (heun, 2.0)])
+def test_order(method, order):
     start, end = np.array([0.1, 0.5, 1.7]), 2.0
     steps = np.array([32, 64, 128, 256])
     errors = [
-        np.abs(np.asarray(euler(logistic, jnp.asarray(start), jnp.full(n, end / n))[-1]) - exact_logistic(start, end))
+        np.abs(np.asarray(method(logistic, jnp.asarray(start), jnp.full(n, end / n))[-1]) - exact_logistic(start, end))
         for n in steps
     ]
     orders = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
-    np.testing.assert_allclose(orders, 1.0, atol=0.05)
+    np.testing.assert_allclose(orders, order, atol=0.05)
 
 
 def test_every_state_of_linear_decay():
@@ -55,8 +56,9 @@ def test_every_member_of_a_batch_has_its_own_steps():
         )
 
 
-def test_concentrations_stop_at_zero():
-    states = euler(lambda c: -jnp.ones_like(c), jnp.array([0.25, 9.0]), jnp.full(3, 0.2))
+@pytest.mark.parametrize("method", [euler, heun])
+def test_concentrations_stop_at_zero(method):
+    states = method(lambda c: -jnp.ones_like(c), jnp.array([0.25, 9.0]), jnp.full(3, 0.2))
     np.testing.assert_allclose(states, [[0.05, 8.8], [0.0, 8.6], [0.0, 8.4]], atol=1e-14)
 
 
@@ -75,7 +77,16 @@ def decay():
     return model, Structure.of(network)
 
 
-def test_rollout_of_a_model(decay):
+@pytest.mark.parametrize(("trapezoid", "left"), [(False, (0.95, 0.9)), (True, (0.95125, 0.905))])
+def test_rollout_of_a_model(decay, trapezoid, left):
     model, structure = decay
-    states = rollout(model, structure, jnp.array([2.0, 3.0]), jnp.array([0.5, 1.0]))
-    np.testing.assert_allclose(states, [[2.0 * 0.95, 3.0], [2.0 * 0.95 * 0.9, 3.0]], rtol=1e-12)
+    states = rollout(model, structure, jnp.array([2.0, 3.0]), jnp.array([0.5, 1.0]), trapezoid=trapezoid)
+    np.testing.assert_allclose(states[:, 0], 2.0 * np.cumprod(left), rtol=1e-12)
+    assert states[:, 1].tolist() == [3.0, 3.0]
+
+
+def test_mean_rate():
+    start, end = jnp.array([0.3, 0.9]), jnp.array([0.5, 0.1])
+    forward = mean_rate(logistic, start, end, trapezoid=False)
+    np.testing.assert_allclose(forward, [0.21, 0.09], rtol=1e-12)
+    np.testing.assert_allclose(mean_rate(logistic, start, end, trapezoid=True), [0.23, 0.09], rtol=1e-12)

@@ -123,7 +123,9 @@ def fit(
     timeseries: Annotated[Path, typer.Argument(help="concentrations over time: CSV, TSV or Parquet, wide or long")],
     out: Out = None,
     truth: Annotated[Path | None, typer.Option(help="folder with known labels; for evaluation only")] = None,
-    config: Annotated[str, typer.Option(help="configuration whose graph_model and training are used")] = "measured",
+    config: Annotated[
+        str, typer.Option(help="configuration whose graph_model and training are used")
+    ] = "oscillatory_rank50",
     set_: Set = None,
     *,
     resume: Resume = False,

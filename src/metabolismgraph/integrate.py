@@ -16,7 +16,7 @@ RateEquation = Callable[[Float[Array, "*batch species"]], Float[Array, "*batch s
 
 
 def euler(
-    rate: RateEquation, c: Float[Array, "*batch species"], dt: Float[Array, steps * batch]
+    rate: RateEquation, c: Float[Array, "*batch species"], dt: Float[Array, " steps *batch"]
 ) -> Float[Array, "steps *batch species"]:
     """States after each explicit Euler step from `c`, clamped at zero as concentrations are.
 
@@ -34,7 +34,7 @@ def euler(
 
 
 def heun(
-    rate: RateEquation, c: Float[Array, "*batch species"], dt: Float[Array, steps * batch]
+    rate: RateEquation, c: Float[Array, "*batch species"], dt: Float[Array, " steps *batch"]
 ) -> Float[Array, "steps *batch species"]:
     """As `euler`, by Heun's method (explicit trapezoid rule, second order)."""
 
@@ -52,7 +52,7 @@ def rollout(
     model: MetabolismModel,
     structure: Structure,
     c: Float[Array, "*batch species"],
-    dt: Float[Array, steps * batch],
+    dt: Float[Array, " steps *batch"],
     *,
     trapezoid: bool = False,
 ) -> Float[Array, "steps *batch species"]:

@@ -22,6 +22,7 @@ from metabolismgraph.network import ReactionNetwork
 jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
 
 Aggregation = Literal["mul", "add"]
+Scalar = float | Float[Array, ""]
 
 
 @jax.tree_util.register_dataclass
@@ -97,7 +98,7 @@ def mass_action(log_c: Float[Array, "*batch pairs"], order: Float[Array, " pairs
 
 
 def michaelis_menten(
-    log_c: Float[Array, "*batch pairs"], order: Float[Array, " pairs"], half_saturation: float
+    log_c: Float[Array, "*batch pairs"], order: Float[Array, " pairs"], half_saturation: Scalar
 ) -> Float[Array, "*batch pairs"]:
     """log f of a saturating law, f = (c (1 + K) / (c + K))^s, so that f(1) = 1 (Michaelis & Menten 1913)."""
     return order * (log_c + jnp.log1p(half_saturation) - jnp.log(jnp.exp(log_c) + half_saturation))
@@ -109,7 +110,7 @@ def reaction_rates(fluxes: Float[Array, "*batch reactions"], structure: Structur
 
 
 def limit_fluxes(
-    fluxes: Float[Array, " reactions"], c: Float[Array, " species"], dt: float, structure: Structure
+    fluxes: Float[Array, " reactions"], c: Float[Array, " species"], dt: Scalar, structure: Structure
 ) -> Float[Array, " reactions"]:
     """Scale reactions down so that no species is consumed beyond what is there within one step."""
     consumption = jnp.maximum(-structure.stoichiometry, 0.0)

@@ -20,6 +20,7 @@ from metabolismgraph.config import Config, Simulation
 from metabolismgraph.errors import SimulationDivergedError
 from metabolismgraph.kinetics import (
     Aggregation,
+    Scalar,
     Structure,
     aggregate,
     homeostasis,
@@ -164,11 +165,11 @@ class _System:
     k: Float[Array, " reactions"]
     lam: Float[Array, " species"]
     baseline: Float[Array, " species"]
-    dt: float
-    noise: float
-    half_saturation: float
-    circadian_amplitude: float
-    circadian_period: float
+    dt: Scalar
+    noise: Scalar
+    half_saturation: Scalar
+    circadian_amplitude: Scalar
+    circadian_period: Scalar
     aggregation: Aggregation = dataclasses.field(metadata={"static": True})
     mass_action: bool = dataclasses.field(metadata={"static": True})
     flux_limit: bool = dataclasses.field(metadata={"static": True})

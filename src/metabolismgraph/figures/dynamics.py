@@ -26,7 +26,7 @@ _TRACES = 5
 _LEAST = 0.8  # rank by variation, as a share, of the last one shown: some metabolites do not move
 _COLUMNS = 4000  # of a heat map; more cannot be seen
 _ROBUST = 0.98  # quantile of |values| at which colours end
-_MOST_NAMES = 30
+_MOST_NAMES = 12
 _MOST_RUNS = 8  # that can be named along an axis
 _HELD_OUT = "0.9"
 
@@ -121,7 +121,7 @@ def _heat_map(ax: Axes, scene: Scene, values: np.ndarray, limit: float, colours:
         interpolation_stage="data",
     )
     if species <= _MOST_NAMES:
-        ax.set_yticks(np.arange(species), scene.values("species"), fontsize=min(10, 150 / species))
+        ax.set_yticks(np.arange(species), scene.values("species"))
     ax.set(ylabel="metabolite")
     ax.spines[["top", "right"]].set_visible(True)
     for place in _run_starts(scene):
@@ -132,7 +132,7 @@ def _heat_map(ax: Axes, scene: Scene, values: np.ndarray, limit: float, colours:
 def _colour_bar(figure: Figure, image: AxesImage, axes: list[Axes], limit: float) -> None:
     unit = _unit(limit)
     power = "" if unit == 1 else f"10$^{{{round(np.log10(unit))}}}$ "
-    label = f"dc/dt  [{power}{RATE}]"
+    label = f"[{power}{RATE}]"
     bar = figure.colorbar(image, ax=axes, extend="both", pad=0.01, fraction=0.05, label=label)
     bar.locator = MaxNLocator(4, symmetric=True)
     bar.update_ticks()
@@ -188,18 +188,12 @@ def singular_values(scene: Scene) -> Figure:
     ax = axes[0, 0]
     values = scene.values("singular_value")
     number = np.arange(1, len(values) + 1)
-    rank = int(scene.metrics.get("activity_rank") or 0)
+    found = scene.metrics.get("activity_rank")
+    rank = found if isinstance(found, int) else 0
     ax.plot(number[:rank], positive(values[:rank]), "o", color=BLUE, markersize=5, label=f"activity rank {rank}")
-    ax.plot(
-        number[rank:],
-        positive(values[rank:]),
-        "o",
-        color=ORANGE,
-        markersize=5,
-        markerfacecolor="none",
-        label="the rest",
-    )
+    rest = {"color": ORANGE, "markerfacecolor": "none"}
+    ax.plot(number[rank:], positive(values[rank:]), "o", markersize=5, label="the rest", **rest)
     log_axis(ax, "y", values)
     ax.set(xlabel="component", ylabel=f"singular value  [{CONCENTRATION}]")
-    ax.legend(loc="upper right")
+    ax.legend(loc="lower left")
     return figure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -9,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from metabolismgraph.figures.scene import Groups, Scene
-from metabolismgraph.figures.style import FAINT, RATE, TRUTH, legend_below, letter, panels
+from metabolismgraph.figures.style import FAINT, RATE, TRUTH, legend_below, letter, panels, robust_limits
 
-_TRUTH = {"color": TRUTH, "linestyle": "--", "linewidth": 1.5}
+_TRUTH: dict[str, Any] = {"color": TRUTH, "linestyle": "--", "linewidth": 1.5}
 
 
 def node_function(scene: Scene) -> Figure:
@@ -60,7 +62,7 @@ def _part(c: np.ndarray, y: np.ndarray, low: float, high: float) -> np.ndarray:
 def curve_handles(scene: Scene) -> list[Line2D]:
     """Legend entries of `curves`."""
     handles = scene.groups.handles(linestyle="-", marker="", linewidth=3)
-    return [*handles, Line2D([], [], **_TRUTH, label="truth")] if scene.types else handles  # type: ignore[arg-type]
+    return [*handles, Line2D([], [], **_TRUTH, label="truth")] if scene.types else handles
 
 
 def _ratios(ax: Axes, scene: Scene) -> None:
@@ -78,9 +80,11 @@ def _ratios(ax: Axes, scene: Scene) -> None:
             Line2D([], [], marker="o", color="0.3", linestyle="none", label="slope"),
             Line2D([], [], marker="^", color="0.3", linestyle="none", markerfacecolor="none", label="offset"),
         ],
-        loc="upper right",
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
         ncols=2,
         borderpad=0,
+        borderaxespad=0.2,
         handletextpad=0,
     )
     if worst < 1:
@@ -128,7 +132,8 @@ def embedding(scene: Scene) -> Figure:
         x, y, *_ = _coordinates(scene)
         moving = scene.moving
         points = left.scatter(x[moving], y[moving], c=scene.values("slope")[moving], s=36, cmap="cividis", alpha=0.8)
-        figure.colorbar(points, ax=left, label="slope of MLP_node  [1/time]")
+        figure.colorbar(points, ax=left, label="slope  [1/time]")
+        left.set_title("by slope of MLP_node")
         _finish_embedding(left, scene)
     embedding_by(right, scene, scene.clusters)
     accuracy = scene.metrics.get("embedding_cluster_acc")
@@ -179,11 +184,17 @@ def set_points(scene: Scene) -> Figure:
         members = scene.groups.species(g)
         ax.plot(point[members], strength[members], "o", color=colour, markersize=6, alpha=0.5, markeredgewidth=0)
     handles = scene.groups.handles()
+    true_strength = true_point = np.zeros(0)
     if scene.types:
-        true_strength, true_point = _strength(scene.values("true_slope"), scene.values("true_offset"))
-        ax.plot(true_point[scene.moving], true_strength[scene.moving], "+", color=TRUTH, markersize=13)
+        true_strength, true_point = _strength(
+            scene.values("true_slope")[scene.moving], scene.values("true_offset")[scene.moving]
+        )
+        ax.plot(true_point, true_strength, "+", color=TRUTH, markersize=13)
         handles.append(Line2D([], [], color=TRUTH, marker="+", markersize=10, linestyle="none", label="truth"))
-    ax.margins(0.15)
+    # A species whose strength is unknown has its set point anywhere.
+    ax.set(
+        xlim=robust_limits(point[scene.moving], true_point), ylim=robust_limits(strength[scene.moving], true_strength)
+    )
     ax.set(xlabel="set point  [concentration]", ylabel="strength λ  [1/time]")
     legend_below(figure, handles)
     return figure

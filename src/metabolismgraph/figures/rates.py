@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 
 from metabolismgraph.figures.scene import Scene
@@ -22,8 +26,21 @@ from metabolismgraph.figures.style import (
     scientific,
 )
 
-_KNOWN = {"linestyle": "none", "marker": "o", "markersize": 5, "color": BLUE, "alpha": 0.6, "markeredgewidth": 0}
-_UNKNOWN = {"linestyle": "none", "marker": "^", "markersize": 6, "color": VERMILLION, "markerfacecolor": "none"}
+_KNOWN: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 5,
+    "color": BLUE,
+    "alpha": 0.6,
+    "markeredgewidth": 0,
+}
+_UNKNOWN: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "^",
+    "markersize": 6,
+    "color": VERMILLION,
+    "markerfacecolor": "none",
+}
 _UNIT = "concentration$^{1-\\mathrm{order}}$/time"
 _MOST_NAMES = 40  # reactions that can be named along an axis
 
@@ -92,21 +109,23 @@ def caterpillar(ax: Axes, scene: Scene) -> None:
     error = scene.values("log_k_error")[order]
     place = np.arange(len(order))
     error = np.where(np.isfinite(error), error, 0.0)
-    ax.errorbar(
-        place[known],
-        log_k[known],
-        error[known],
-        fmt="o",
-        markersize=3,
-        color=BLUE,
-        ecolor=BLUE,
-        elinewidth=1,
-        label=f"identifiable ({known.sum()}), with standard error",
-    )
+    handles: list[Artist | Container] = [
+        ax.errorbar(
+            place[known],
+            log_k[known],
+            error[known],
+            fmt="o",
+            markersize=3,
+            color=BLUE,
+            elinewidth=1,
+            label=f"identifiable ({known.sum()}) ± standard error",
+        )
+    ]
     if not known.all():
-        ax.plot(place[~known], log_k[~known], **_UNKNOWN, label=f"not identifiable ({(~known).sum()}): a likely value")
-    ax.set(ylabel=f"{LOG_K}   [k: {_UNIT}]")
-    ax.legend(loc="upper left", borderpad=0)
+        label = f"not identifiable ({(~known).sum()})"
+        handles += ax.plot(place[~known], log_k[~known], **_UNKNOWN, label=label, zorder=3)
+    ax.set(ylabel=f"{LOG_K}\n[k: {_UNIT}]")
+    ax.legend(handles=handles, loc="upper left", borderpad=0)
     _name_reactions(ax, scene, order)
 
 
@@ -140,23 +159,20 @@ def rate_law(scene: Scene) -> Figure:
 
 
 def law(ax: Axes, scene: Scene) -> None:
-    c, orders = scene.values("law_concentration"), scene.values("law_order")
-    learned = scene.values("law_f")
-    shown = [learned]
+    c, orders, learned = scene.values("law_concentration"), scene.values("law_order"), scene.values("law_f")
+    if scene.has("true_law_f"):
+        reference, name, dashes = scene.values("true_law_f"), "truth", "--"
+        title = f"{r2_text(scene.metrics.get('MLP_sub_R2'))} of log f"
+    else:
+        reference, name, dashes, title = c ** orders[:, None], "mass action", ":", None
     for i, order in enumerate(orders):
-        ax.plot(
-            c, positive(learned[i]), color=_order_colour(i), linewidth=4, alpha=0.6, label=f"learned, |s| = {order:g}"
-        )
-        if scene.has("true_law_f"):
-            true = scene.values("true_law_f")[i]
-            shown.append(true)
-            ax.plot(c, positive(true), color=TRUTH, linewidth=1.2, linestyle="--", label="_" * (i > 0) + "truth")
-        else:
-            label = "_" * (i > 0) + "mass action"
-            ax.plot(c, c**order, color=TRUTH, linewidth=1.2, linestyle=":", label=label)
+        label = f"learned, |s| = {order:g}"
+        ax.plot(c, positive(learned[i]), color=_order_colour(i), linewidth=4, alpha=0.6, label=label)
+    for i in range(len(orders)):
+        label = "_" * (i > 0) + name  # one entry for all
+        ax.plot(c, positive(reference[i]), color=TRUTH, linewidth=1.3, linestyle=dashes, label=label)
     log_axis(ax, "x", c)
-    log_axis(ax, "y", np.concatenate([np.ravel(each) for each in shown]))
-    title = r2_text(scene.metrics.get("MLP_sub_R2")) + " of log f" if scene.has("true_law_f") else None
+    log_axis(ax, "y", np.concatenate([learned.ravel(), reference.ravel()]))
     ax.set(xlabel="substrate concentration c", ylabel="rate law f(c, |s|)")
     ax.legend(title=title, loc="upper left", alignment="left", borderpad=0)
 
@@ -169,8 +185,12 @@ def _law_deviation(ax: Axes, scene: Scene) -> None:
         ax.set(ylabel="|relative error|")
     else:
         off = learned / c ** orders[:, None]
-        log_axis(ax, "y", off)
-        ax.axhline(1, color=TRUTH, linewidth=1.2, linestyle=":")
+        half = max(0.05, 1.1 * float(np.nanmax(np.abs(off - 1))))
+        if half < 1:
+            ax.set_ylim(1 - half, 1 + half)
+        else:
+            log_axis(ax, "y", off)
+        ax.axhline(1, color=TRUTH, linewidth=1.3, linestyle=":")
         ax.set(ylabel="learned /\nmass action")
     for i in range(len(orders)):
         ax.plot(c, positive(off[i]), color=_order_colour(i))

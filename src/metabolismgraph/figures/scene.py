@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -53,11 +54,11 @@ class Groups:
         """Indices of a group's species."""
         return np.flatnonzero(self.member == group)
 
-    def handles(self, **line: object) -> list[Line2D]:
+    def handles(self, **line: Any) -> list[Line2D]:
         """Legend entries: a marker (or what `line` says) per group, with the number of species."""
-        look = {"linestyle": "none", "marker": "o", **line}
+        look: dict[str, Any] = {"linestyle": "none", "marker": "o", **line}
         return [
-            Line2D([], [], color=colour, label=f"{self.name} {g} ({len(self.species(g))})", **look)  # type: ignore[arg-type]
+            Line2D([], [], color=colour, label=f"{self.name} {g} ({len(self.species(g))})", **look)
             for g, colour in self.colours.items()
         ]
 

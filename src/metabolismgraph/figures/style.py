@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,7 +19,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
@@ -34,10 +36,10 @@ LOG_K = "log$_{10}$ k"
 
 _QUALITATIVE = 20  # colour maps of at most so many colours are lists, not ramps
 _RAMP = "viridis"  # where a list of colours is too short
-_MOST_ENTRIES = 12  # of a legend
-_ENTRIES_PER_ROW = 5
-_MANY = 1e4  # ratio of the ends of a logarithmic axis beyond which minor ticks are a blur
-_SETTINGS = {
+_MOST_ENTRIES = 20  # of a legend
+_ENTRY_WIDTH = 1.5  # of a legend, inches
+_MANY = 4  # decades of a logarithmic axis beyond which minor ticks are a blur
+_SETTINGS: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
     "figure.facecolor": "white",
     "font.size": 11,
@@ -68,10 +70,10 @@ def applied() -> Iterator[None]:
         yield
 
 
-def panels(rows: int, columns: int, width: float, height: float, **options: object) -> tuple[Figure, np.ndarray]:
+def panels(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure of `width` x `height` inches and its rows x columns axes."""
     figure = Figure(figsize=(width, height))
-    return figure, np.asarray(figure.subplots(rows, columns, squeeze=False, **options))  # type: ignore[call-overload]
+    return figure, np.asarray(figure.subplots(rows, columns, squeeze=False, **options))
 
 
 def save(figure: Figure, path: Path, dpi: int) -> Path:
@@ -120,17 +122,16 @@ def palette(n: int, colormap: str) -> list[str]:
     return [to_hex(mpl.colormaps[colormap](x)) for x in np.linspace(0.03, 0.93, n)]
 
 
-def legend_below(figure: Figure, handles: list[Artist]) -> None:
+def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
     """A legend below all panels, where it covers nothing; a long one is cut."""
-    labels = [str(h.get_label()) for h in handles]
     if len(handles) > _MOST_ENTRIES:
-        handles, labels = handles[:_MOST_ENTRIES], labels[:_MOST_ENTRIES]
-        labels[-1] = "and more"
-    rows = -(-len(handles) // _ENTRIES_PER_ROW)
-    figure.legend(handles, labels, loc="outside lower center", ncols=-(-len(handles) // rows), columnspacing=1.2)
+        rest = Line2D([], [], linestyle="none", label=f"and {len(handles) - _MOST_ENTRIES + 1} more")
+        handles = [*handles[: _MOST_ENTRIES - 1], rest]
+    rows = -(-len(handles) // int(figure.get_figwidth() / _ENTRY_WIDTH))
+    figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // rows), columnspacing=1.2)
 
 
-def letter(axes: Iterator[Axes] | list[Axes]) -> None:
+def letter(axes: Iterable[Axes]) -> None:
     """Mark panels a, b, c, ..."""
     for name, ax in zip("abcdefghijkl", axes, strict=False):
         ax.set_title(name, loc="left", fontweight="bold")
@@ -142,25 +143,41 @@ def positive(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 
-def log_axis(axis: Axes, which: str, values: np.ndarray) -> None:
-    """A logarithmic x or y axis around `values`, at least one decade long; linear where nothing is positive."""
+def log_axis(ax: Axes, which: str, values: np.ndarray) -> None:
+    """A logarithmic x or y axis around `values`, with two powers of ten in it; linear where none is positive."""
     shown = positive(values)
     if not np.isfinite(shown).any():
         return
-    low, high = np.nanmin(shown), np.nanmax(shown)
-    if high / low < 10:
-        middle = np.sqrt(low * high)
-        low, high = middle / np.sqrt(10), middle * np.sqrt(10)
-    margin = (high / low) ** 0.05
-    axis.set(**{f"{which}scale": "log", f"{which}lim": (low / margin, high * margin)})
-    if high / low > _MANY:
-        getattr(axis, f"{which}axis").set_minor_locator(NullLocator())
+    low, high = np.log10(np.nanmin(shown)), np.log10(np.nanmax(shown))
+    if np.floor(high) - np.ceil(low) < 1:
+        low, high = np.floor(low), max(np.ceil(high), np.floor(low) + 1)
+    margin = 0.04 * (high - low)
+    ax.set(**{f"{which}scale": "log", f"{which}lim": (10 ** (low - margin), 10 ** (high + margin))})
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_minor_formatter(NullFormatter())
+    if high - low > _MANY:
+        axis.set_minor_locator(NullLocator())
+
+
+def robust_limits(values: np.ndarray, always: np.ndarray) -> tuple[float, float] | None:
+    """Ends of an axis that shows all of `always` and all of `values` but far outliers; None: nothing to show."""
+    values, always = values[np.isfinite(values)], always[np.isfinite(always)]
+    if values.size + always.size == 0:
+        return None
+    both = np.concatenate([values, always])
+    center = np.quantile(both, [0.1, 0.9])
+    reach = 3 * np.ptp(center)
+    near = both[(both >= center[0] - reach) & (both <= center[1] + reach)]
+    shown = np.concatenate([near, always])
+    low, high = shown.min(), shown.max()
+    margin = 0.12 * (high - low) or 0.1 * abs(high) or 1.0
+    return float(low - margin), float(high + margin)
 
 
 def scientific(value: float) -> str:
     """7.2·10⁻⁸ for Matplotlib; plain where that is as short."""
     if value == 0 or 0.01 <= abs(value) < 1000:
-        return f"{value:.2g}"
+        return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
     digits, power = f"{value:.1e}".split("e")
     return f"{digits}·10$^{{{int(power)}}}$"
 

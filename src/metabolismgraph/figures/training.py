@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -13,10 +15,10 @@ _SQUARED = "(concentration/time)²"
 
 def loss(scene: Scene) -> Figure:
     """Losses per step, linear above and logarithmic below; that of Phase 2 in blue."""
-    parts = [
+    parts: list[tuple[str, str, str, dict[str, Any]]] = [
         ("phase2_loss", f"Phase 2 loss\n[{_SQUARED}]", "Phase 2 step", {"color": "blue", "linewidth": 3}),
         ("similarity_loss", "similarity loss", "Phase 2 step", {"color": ORANGE}),
-        ("phase1_loss", "Phase 1 loss\n[share left]", "Phase 1 iteration", {"color": GREEN}),
+        ("phase1_loss", "Phase 1 loss\n[unexplained share]", "Phase 1 iteration", {"color": GREEN}),
     ]
     parts = [part for part in parts if scene.has(part[0])]
     figure, axes = panels(2, len(parts), 1.0 + 3.2 * len(parts), 5.2, sharex="col")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +18,8 @@ _WINDOW = 10  # iterations over which progress is judged
 Parameters = TypeVar("Parameters")
 
 
-class Minimum(NamedTuple, Generic[Parameters]):
+@dataclasses.dataclass(frozen=True)
+class Minimum(Generic[Parameters]):
     """Where the search ended, with the loss after every iteration."""
 
     parameters: Parameters

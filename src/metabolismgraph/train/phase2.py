@@ -47,13 +47,14 @@ class Phase2Result:
 
     Attributes:
         model: the Phase 1 model with MLP_node and embeddings trained.
-        losses: mean square of (MLP_node - residual), in (concentration/time)^2, per step.
+        losses: mean square of (MLP_node - residual), in (concentration/time)^2, per gradient step, then per
+            iteration of the polish.
         similarity_losses: of the functional-similarity loss, per step.
         node_magnitude: mean absolute output of MLP_node over the data, in concentration/time.
     """
 
     model: MetabolismModel
-    losses: Float[np.ndarray, " steps"]
+    losses: Float[np.ndarray, " steps_and_iterations"]
     similarity_losses: Float[np.ndarray, " steps"]
     node_magnitude: float
 

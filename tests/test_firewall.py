@@ -1,0 +1,111 @@
+"""Training cannot see the truth: not by import, not by argument, not by what the linter lets through."""
+
+import dataclasses
+import importlib
+import inspect
+import json
+import pkgutil
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import metabolismgraph.train
+from metabolismgraph.observations import Observations
+from metabolismgraph.truth import Truth
+
+ROOT = Path(__file__).resolve().parents[1]
+FORBIDDEN = ("metabolismgraph.truth", "metabolismgraph.simulate", "metabolismgraph.evaluate")
+MODULES = [
+    "metabolismgraph.train",
+    *(m.name for m in pkgutil.walk_packages(metabolismgraph.train.__path__, "metabolismgraph.train.")),
+]
+
+
+def test_importing_training_leaves_the_truth_out():
+    code = (
+        "import importlib, json, sys\n"
+        f"for name in {MODULES!r}: importlib.import_module(name)\n"
+        "print(json.dumps(sorted(n for n in sys.modules if n.startswith('metabolismgraph'))))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = json.loads(answer.stdout)
+    assert "metabolismgraph.train.phase2" in loaded
+    assert [name for name in loaded if name.startswith(FORBIDDEN)] == []
+
+
+def test_training_takes_no_truth():
+    """Permuting the true types cannot change a weight: no function of training takes them, or could."""
+    functions = [
+        function
+        for name in MODULES
+        for _, function in inspect.getmembers(importlib.import_module(name), inspect.isfunction)
+        if function.__module__.startswith("metabolismgraph.train")
+    ]
+    assert len(functions) > 20
+    for function in functions:
+        named = " ".join(str(p) for p in inspect.signature(function).parameters.values())
+        assert "Truth" not in named, function
+        assert "Simulat" not in named, function
+        assert "Config" not in named or function.__name__ == "fit", function  # it holds the simulation's seed
+    hidden = {field.name for field in dataclasses.fields(Truth)} - {"species", "reactions"}
+    assert not hidden & {field.name for field in dataclasses.fields(Observations)}
+
+
+def test_observations_written_for_training_hold_no_labels(small, tmp_path):
+    """The same file, byte for byte, whatever the true types are."""
+    small.observations.save(tmp_path / "one.nc")
+    mixed = small._replace(truth=dataclasses.replace(small.truth, type=np.roll(small.truth.type, 1)))
+    mixed.observations.save(tmp_path / "two.nc")
+    one, two = (Observations.load(tmp_path / name).to_xarray() for name in ("one.nc", "two.nc"))
+    assert one.identical(two)
+    assert set(one.variables) == {"concentration", "time", "run", "species"}
+    assert set(one.attrs) == {"network"}
+    assert set(json.loads(one.attrs["network"])) == {"id", "species", "fixed", "reactions"}
+
+
+@pytest.fixture(scope="module")
+def ruff():
+    found = shutil.which("ruff", path=sysconfig.get_path("scripts")) or shutil.which("ruff")
+    if not found:
+        pytest.skip("ruff is not installed")
+    return found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from metabolismgraph.truth import Truth",
+        "import metabolismgraph.simulate",
+        "from metabolismgraph import evaluate",
+        "def f(): from metabolismgraph.truth import Truth",
+    ],
+)
+@pytest.mark.parametrize(
+    ("place", "refused"), [("train/scratch.py", True), ("train/strategies/scratch.py", True), ("scratch.py", False)]
+)
+def test_the_linter_refuses_the_truth_in_training(ruff, line, place, refused):
+    command = [ruff, "check", "--no-cache", "--select", "TID251", "--stdin-filename", f"src/metabolismgraph/{place}"]
+    answer = subprocess.run([*command, "-"], input=f"{line}\n", capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ("TID251" in answer.stdout) == refused
+    assert answer.returncode == int(refused), answer.stderr
+
+
+def test_the_linter_watches_exploration_too(ruff):
+    command = [
+        ruff,
+        "check",
+        "--no-cache",
+        "--select",
+        "TID251",
+        "--stdin-filename",
+        "src/metabolismgraph/explore/x.py",
+    ]
+    answer = subprocess.run(
+        [*command, "-"], input="import metabolismgraph.truth\n", capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert "TID251" in answer.stdout
