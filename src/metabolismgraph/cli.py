@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metabolismgraph.errors import InputError
+from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,27 +42,33 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress bars, no
 
 
 def main() -> None:
-    """Entry point: wrong input ends with code 2, a failure with 1, an interrupt with 130."""
+    """Entry point: wrong input ends with code 2, a failure with 1."""
     with _one_line_errors():
         app()
 
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    from metabolismgraph.errors import FirewallError, SimulationDivergedError, TrainingFailedError
-
-    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+            yield
     except InputError as error:
         _say(f"error: {error}")
         sys.exit(2)
     except (FirewallError, SimulationDivergedError, TrainingFailedError) as error:
         _say(f"error: {error}")
         sys.exit(1)
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Inside a command, since typer answers an interrupt outside of it without a word."""
+    try:
+        yield
     except KeyboardInterrupt:
-        _say("interrupted; --resume continues after the last finished stage")
-        sys.exit(130)
+        _say(f"interrupted; the same command with --resume --out {folder} continues after the last finished stage")
+        raise typer.Exit(130) from None
 
 
 def _say(message: str) -> None:
@@ -85,7 +91,7 @@ def run(
     from metabolismgraph.display import progress_bars
 
     folder = _run_folder(out, settings.dataset or "run", resume=resume)
-    with progress_bars(_console(), quiet=quiet) as progress:
+    with _resumable(folder), progress_bars(_console(), quiet=quiet) as progress:
         evaluation = pipeline.run(settings, folder, resume=resume, overwrite=overwrite, progress=progress)
     _show(evaluation, folder, quiet=quiet)
 
@@ -138,7 +144,7 @@ def fit(
     from metabolismgraph.display import progress_bars
 
     folder = _run_folder(out, network.absolute().parent.name or "fit", resume=resume)
-    with progress_bars(_console(), quiet=quiet) as progress:
+    with _resumable(folder), progress_bars(_console(), quiet=quiet) as progress:
         evaluation = pipeline.fit_files(
             network, timeseries, settings, folder, truth=truth, resume=resume, overwrite=overwrite, progress=progress
         )

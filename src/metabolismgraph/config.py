@@ -253,7 +253,7 @@ class Training(_Section):
     homeostasis_time_step: int = Field(
         1, ge=1, description="Euler steps of a Phase 2 rollout; 1: plain regression (our default) [frames]"
     )
-    phase2_steps: int = Field(1000, ge=1, description="gradient steps of Phase 2")
+    phase2_steps: int = Field(600, ge=1, description="gradient steps of Phase 2")
     learning_rate_node_homeostasis: float = Field(
         0.01, ge=0, description="learning rate of MLP_node in Phase 2; 0: that of Phase 1 (our default)"
     )

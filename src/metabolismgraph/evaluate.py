@@ -10,19 +10,20 @@ import dataclasses
 import math
 from typing import Literal
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
 import xarray as xr
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 from sklearn.cluster import DBSCAN
 from sklearn.metrics import silhouette_score
 
 from metabolismgraph.config import Training
 from metabolismgraph.integrate import mean_rate, rollout
 from metabolismgraph.kinetics import Structure
-from metabolismgraph.model import MetabolismModel
-from metabolismgraph.observations import Observations, Transitions
+from metabolismgraph.model import MetabolismModel, SubstrateFunction
+from metabolismgraph.observations import Observations
 from metabolismgraph.train.fit import FitResult
 from metabolismgraph.train.phase1 import Phase1Result
 from metabolismgraph.train.phase2 import Phase2Result
@@ -182,7 +183,7 @@ def _rate_law_metrics(
         return {}
     c = np.geomspace(seen.min(), seen.max(), _LAW_POINTS)
     orders = np.unique(network.edge_order)
-    log_f = np.stack([np.asarray(phase1.mlp_sub(jnp.log(c), jnp.asarray(s))) for s in orders])
+    log_f = np.stack([np.asarray(_log_f(phase1.mlp_sub, jnp.log(c), jnp.asarray(s))) for s in orders])
     data["law_concentration"] = xr.DataArray(c, dims="law_point")
     data["law_f"] = xr.DataArray(np.exp(log_f), dims=("law_order", "law_point"))
     data["law_order"] = xr.DataArray(orders, dims="law_order")
@@ -197,11 +198,21 @@ def _rate_law_metrics(
     }
 
 
+@eqx.filter_jit
+def _log_f(
+    mlp_sub: SubstrateFunction, log_c: Float[Array, " points"], order: Float[Array, ""]
+) -> Float[Array, " points"]:
+    return mlp_sub(log_c, order)
+
+
 def _true_law(truth: Truth, c: Float[np.ndarray, " points"], order: float) -> Float[np.ndarray, " points"]:
     if truth.rate_law is None:
         return np.asarray(c**order)
     table = truth.rate_law[np.isclose(truth.rate_law[:, 0], order)]
-    return np.exp(np.interp(np.log(c), np.log(table[:, 1]), np.log(table[:, 2])))
+    return np.asarray(np.exp(np.interp(np.log(c), np.log(table[:, 1]), np.log(table[:, 2]))))
+
+
+_homeostasis = eqx.filter_jit(MetabolismModel.homeostasis)
 
 
 def _lines(
@@ -209,7 +220,7 @@ def _lines(
 ) -> tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"], np.ndarray, np.ndarray]:
     """Slope and offset of the least-squares line of MLP_node per species, the grid and the curves."""
     c = np.linspace(low, high, _SWEEP_POINTS)
-    y = np.asarray(model.homeostasis(jnp.asarray(c)))
+    y = np.asarray(_homeostasis(model, jnp.asarray(c)))
     centred = c - c.mean(axis=0)
     spread = np.maximum(np.sum(centred**2, axis=0), 1e-300)
     slope = np.sum(centred * y, axis=0) / spread
@@ -293,20 +304,21 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[st
     observations, trapezoid = result.observations, result.phase1.trapezoid
     structure = Structure.of(observations.network)
     transitions = observations.transitions()
-    predicted = _predicted(model, structure, transitions, trapezoid=trapezoid)
+    predicted = np.asarray(
+        _predicted(model, structure, jnp.asarray(transitions.start), jnp.asarray(transitions.end), trapezoid=trapezoid)
+    )
     data["derivative"] = xr.DataArray(transitions.derivative, dims=("transition", "species"))
     data["predicted_derivative"] = xr.DataArray(predicted, dims=("transition", "species"))
     data["transition_time"] = xr.DataArray(observations.time[transitions.frame], dims="transition")
-    _, held_out = observations.split(result.training.held_out_fraction)
-    if held_out is None:
+    unseen = observations.held_out(result.training.held_out_fraction)[transitions.frame]
+    if not unseen.any():
         return {}
     moving = ~observations.network.fixed
-    t = held_out.transitions()
-    derivative = t.derivative[:, moving]
-    error = _predicted(model, structure, t, trapezoid=trapezoid)[:, moving] - derivative
+    t = transitions.select(unseen)
+    error = (predicted[unseen] - t.derivative)[:, moving]
     metrics: dict[str, Metric] = {
-        "held_out_frames": held_out.n_frames,
-        "held_out_derivative_R2": float(1 - np.sum(error**2) / max(np.sum(derivative**2), 1e-300)),
+        "held_out_frames": int(unseen.sum()),
+        "held_out_derivative_R2": float(1 - np.sum(error**2) / max(np.sum(t.derivative[:, moving] ** 2), 1e-300)),
     }
     starts = [
         f
@@ -324,14 +336,13 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[st
     return metrics
 
 
+@eqx.filter_jit
 def _predicted(
-    model: MetabolismModel, structure: Structure, transitions: Transitions, *, trapezoid: bool
-) -> Float[np.ndarray, "transitions species"]:
-    return np.asarray(
-        mean_rate(
-            lambda c: model(c, structure),
-            jnp.asarray(transitions.start),
-            jnp.asarray(transitions.end),
-            trapezoid=trapezoid,
-        )
-    )
+    model: MetabolismModel,
+    structure: Structure,
+    start: Float[Array, "transitions species"],
+    end: Float[Array, "transitions species"],
+    *,
+    trapezoid: bool,
+) -> Float[Array, "transitions species"]:
+    return mean_rate(lambda c: model(c, structure), start, end, trapezoid=trapezoid)

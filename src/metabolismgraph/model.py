@@ -106,15 +106,18 @@ class NodeFunction(eqx.Module):
 
     def __call__(self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
         """dc/dt in concentration per time."""
+        line, correction = self.parts(c, embedding)
+        return line + correction
+
+    def parts(
+        self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]
+    ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+        """The straight line, and what the network adds to it, in concentration per time."""
         z = (c - self.center) / self.width
         slope = embedding @ self.slope[:-1] + self.slope[-1]
         offset = embedding @ self.offset[:-1] + self.offset[-1]
-        return self.unit * (slope * z + offset) + self.correction(c, embedding)
-
-    def correction(self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
-        """What the network adds to the straight line, in concentration per time."""
-        z = (c - self.center) / self.width
-        return self.unit * self.perceptron(jnp.concatenate([z[..., None], embedding], axis=-1))[..., 0]
+        correction = self.perceptron(jnp.concatenate([z[..., None], embedding], axis=-1))[..., 0]
+        return self.unit * (slope * z + offset), self.unit * correction
 
 
 class MetabolismModel(eqx.Module):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.network import ReactionNetwork
@@ -27,6 +27,10 @@ class Transitions:
     end: Float[np.ndarray, "transitions species"]
     dt: Float[np.ndarray, " transitions"]
     frame: Int[np.ndarray, " transitions"]
+
+    def select(self, keep: slice | Bool[np.ndarray, " transitions"]) -> Transitions:
+        """Some of the transitions."""
+        return Transitions(self.start[keep], self.end[keep], self.dt[keep], self.frame[keep])
 
     @property
     def derivative(self) -> Float[np.ndarray, "transitions species"]:
@@ -105,16 +109,18 @@ class Observations:
             frame=frame,
         )
 
-    def split(self, fraction: float) -> tuple[Observations, Observations | None]:
-        """Part off the last `fraction` of every run's frames: (the first part, the rest or None)."""
+    def held_out(self, fraction: float) -> Bool[np.ndarray, " frames"]:
+        """True for the last `fraction` of every run's frames; nowhere, if that leaves no change to see."""
         tail = np.zeros(self.n_frames, dtype=bool)
         for r in np.unique(self.run):
             frames = np.flatnonzero(self.run == r)
-            keep = len(frames) - int(len(frames) * fraction)
-            tail[frames[keep:]] = True
-        if np.diff(self.run[tail]).size == 0 or not (np.diff(self.run[tail]) == 0).any():
-            return self, None
-        return self.select(~tail), self.select(tail)
+            tail[frames[len(frames) - int(len(frames) * fraction) :]] = True
+        return tail if (np.diff(self.run[tail]) == 0).any() else np.zeros_like(tail)
+
+    def split(self, fraction: float) -> tuple[Observations, Observations | None]:
+        """Part off the frames of `held_out`: (the first part, the rest or None)."""
+        tail = self.held_out(fraction)
+        return (self.select(~tail), self.select(tail)) if tail.any() else (self, None)
 
     def select(self, keep: np.ndarray) -> Observations:
         """The frames where `keep` is true."""

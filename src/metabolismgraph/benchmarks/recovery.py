@@ -275,14 +275,15 @@ def _by_config(cases: list[Case]) -> list[str]:
             f"| {_median([x['log_k_median_error_identifiable'] for x in m]):.1e} "
             f"| {_spread(slopes, 4)} | {_spread(offsets, 4)} | {min(x['embedding_cluster_acc'] for x in m):.2f} "
             f"| {min(x['embedding_silhouette'] or math.nan for x in m):.3f} "
-            f"| {_median([_seconds(c, 'phase1') for c in mine]):.1f} | {_median([_seconds(c, 'phase2') for c in mine]):.1f} |"
+            f"| {_median([_seconds(c, 'phase1') for c in mine]):.1f} "
+            f"| {_median([_seconds(c, 'phase2') for c in mine]):.1f} |"
         )
     return lines
 
 
 def _seconds(case: Case, phase: str) -> float:
     """Compute time; of a case that was fitted once, with compilation."""
-    return float(case.get(f"{phase}_s", case[f"{phase}_cold_s"]))
+    return float(case[f"{phase}_s"] if f"{phase}_s" in case else case[f"{phase}_cold_s"])
 
 
 def _spread(values: list[float], digits: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -38,7 +40,7 @@ def traces(scene: Scene) -> Figure:
     run, time = scene.values("run"), scene.values("time")
     runs = np.unique(run)
     colours = [BLUE] if len(runs) == 1 else palette(len(runs), "okabe_ito")
-    for ax, i in zip(axes.flat, chosen, strict=True):
+    for ax, i in zip(axes.flat, chosen.tolist(), strict=True):
         for start, end in _held_out_spans(scene):
             ax.axvspan(start, end, color=_HELD_OUT, linewidth=0, zorder=0)
         for r, colour in zip(runs, colours, strict=True):
@@ -49,7 +51,7 @@ def traces(scene: Scene) -> Figure:
         ax.yaxis.set_major_locator(MaxNLocator(2))
         ax.margins(x=0)
     axes[-1, 0].set_xlabel("time")
-    figure.supylabel(CONCENTRATION, fontsize=11)
+    figure.supylabel(CONCENTRATION)
     handles = list(axes[0, 0].lines) if 1 < len(runs) <= _MOST_RUNS else []
     if _held_out_spans(scene):
         handles.append(Patch(color=_HELD_OUT, label="held out from training"))
@@ -94,7 +96,7 @@ def kinograph(scene: Scene) -> Figure:
     _colour_bar(figure, image, [top, middle], shared)
     _colour_bar(figure, _heat_map(bottom, scene, left, own, "PuOr_r"), [bottom], own)
     for ax, title in zip((top, middle, bottom), ("observed dc/dt", "predicted dc/dt", f"residual{finer}"), strict=True):
-        ax.set_title(title, loc="left")
+        ax.set_title(title, loc="left", pad=10)
     _mark_held_out(top, scene)
     _time_axis(bottom, scene)
     return figure
@@ -133,8 +135,8 @@ def _colour_bar(figure: Figure, image: AxesImage, axes: list[Axes], limit: float
     unit = _unit(limit)
     power = "" if unit == 1 else f"10$^{{{round(np.log10(unit))}}}$ "
     label = f"[{power}{RATE}]"
-    bar = figure.colorbar(image, ax=axes, extend="both", pad=0.01, fraction=0.05, label=label)
-    bar.locator = MaxNLocator(4, symmetric=True)
+    bar = figure.colorbar(image, ax=axes, extend="both", pad=0.01, aspect=18 * len(axes), label=label)
+    bar.locator = MaxNLocator(5, symmetric=True)
     bar.update_ticks()
 
 
@@ -150,9 +152,10 @@ def _mark_held_out(ax: Axes, scene: Scene) -> None:
     held_out = np.concatenate([[0], scene.values("held_out")[_transition_frames(scene)], [0]]).astype(int)
     starts, ends = np.flatnonzero(np.diff(held_out) == 1), np.flatnonzero(np.diff(held_out) == -1)
     for span in zip(starts, ends, strict=True):
-        ax.plot(span, (1.02, 1.02), color="black", linewidth=3, transform=ax.get_xaxis_transform(), clip_on=False)
+        bar = ax.plot(span, (1.03, 1.03), color="black", linewidth=3, solid_capstyle="butt")[0]
+        bar.set(transform=ax.get_xaxis_transform(), clip_on=False)
     if starts.size:
-        ax.set_title("held out from training", loc="right")
+        ax.set_title("held out from training", loc="right", pad=10)
 
 
 def _transition_frames(scene: Scene) -> np.ndarray:
@@ -191,7 +194,7 @@ def singular_values(scene: Scene) -> Figure:
     found = scene.metrics.get("activity_rank")
     rank = found if isinstance(found, int) else 0
     ax.plot(number[:rank], positive(values[:rank]), "o", color=BLUE, markersize=5, label=f"activity rank {rank}")
-    rest = {"color": ORANGE, "markerfacecolor": "none"}
+    rest: dict[str, Any] = {"color": ORANGE, "markerfacecolor": "none"}
     ax.plot(number[rank:], positive(values[rank:]), "o", markersize=5, label="the rest", **rest)
     log_axis(ax, "y", values)
     ax.set(xlabel="component", ylabel=f"singular value  [{CONCENTRATION}]")

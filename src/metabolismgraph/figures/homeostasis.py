@@ -132,7 +132,7 @@ def embedding(scene: Scene) -> Figure:
         x, y, *_ = _coordinates(scene)
         moving = scene.moving
         points = left.scatter(x[moving], y[moving], c=scene.values("slope")[moving], s=36, cmap="cividis", alpha=0.8)
-        figure.colorbar(points, ax=left, label="slope  [1/time]")
+        figure.colorbar(points, ax=left, label="slope  [1/time]", pad=0.02)
         left.set_title("by slope of MLP_node")
         _finish_embedding(left, scene)
     embedding_by(right, scene, scene.clusters)

@@ -122,7 +122,7 @@ def caterpillar(ax: Axes, scene: Scene) -> None:
         )
     ]
     if not known.all():
-        label = f"not identifiable ({(~known).sum()})"
+        label = f"not identifiable ({(~known).sum()}): error unbounded"
         handles += ax.plot(place[~known], log_k[~known], **_UNKNOWN, label=label, zorder=3)
     ax.set(ylabel=f"{LOG_K}\n[k: {_UNIT}]")
     ax.legend(handles=handles, loc="upper left", borderpad=0)

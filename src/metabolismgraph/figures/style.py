@@ -37,18 +37,19 @@ LOG_K = "log$_{10}$ k"
 _QUALITATIVE = 20  # colour maps of at most so many colours are lists, not ramps
 _RAMP = "viridis"  # where a list of colours is too short
 _MOST_ENTRIES = 20  # of a legend
-_ENTRY_WIDTH = 1.5  # of a legend, inches
+_ENTRY_WIDTH = 1.6  # of a legend, inches
 _MANY = 4  # decades of a logarithmic axis beyond which minor ticks are a blur
 _SETTINGS: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
     "figure.facecolor": "white",
-    "font.size": 11,
-    "axes.titlesize": 11,
-    "axes.labelsize": 11,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "legend.fontsize": 10,
-    "legend.title_fontsize": 10,
+    "font.size": 12,
+    "figure.labelsize": 12,
+    "axes.titlesize": 12,
+    "axes.labelsize": 12,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.fontsize": 11,
+    "legend.title_fontsize": 11,
     "legend.frameon": False,
     "legend.handlelength": 1.5,
     "axes.spines.top": False,

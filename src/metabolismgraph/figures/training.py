@@ -28,7 +28,7 @@ def loss(scene: Scene) -> Figure:
         column[0].plot(number, values, **line)
         column[1].plot(number, positive(values), **line)
         log_axis(column[1], "y", values)
-        column[0].set_title(label)
+        column[0].set_title(label, pad=14)  # above the axis's power of ten
         column[1].set_xlabel(step)
         column[0].set_ylim(bottom=min(0.0, float(np.nanmin(values))))
     if scene.has("similarity_loss"):
@@ -36,7 +36,7 @@ def loss(scene: Scene) -> Figure:
         polish = scene.data.sizes["similarity_step"]
         for ax in axes[:, 0]:
             ax.axvline(polish, color=FAINT, linewidth=1, zorder=0)
-        axes[0, 0].annotate("L-BFGS ", (polish, 0.9), xycoords=("data", "axes fraction"), ha="right", color="0.4")
+        axes[0, 0].annotate("L-BFGS ", (polish, 0.5), xycoords=("data", "axes fraction"), ha="right", color="0.4")
     axes[0, 0].set_ylabel("linear")
     axes[1, 0].set_ylabel("logarithmic")
     return figure

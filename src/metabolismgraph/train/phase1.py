@@ -184,9 +184,8 @@ class _Data:
         Args:
             trapezoid: another rule than this object's own.
         """
-        t = self.transitions
         rows, transform = make_rows(
-            Transitions(t.start[::stride], t.end[::stride], t.dt[::stride], t.frame[::stride]),
+            self.transitions.select(slice(None, None, stride)),
             self.fixed,
             degree=self.training.nuisance_degree,
             trapezoid=self.trapezoid if trapezoid is None else trapezoid,

@@ -30,7 +30,7 @@ from metabolismgraph.train.minimise import minimise
 from metabolismgraph.train.phase1 import Phase1Result
 from metabolismgraph.train.progress import Progress, silent
 
-_BINS = 32  # points per species that stand for all its frames
+_BINS = 24  # points per species that stand for all its frames
 _GRID = 16  # concentrations at which response curves are compared
 _CHUNK = 100  # gradient steps between two progress reports
 # Response coefficients that differ by less than this share of the typical one are not pulled apart.
@@ -100,12 +100,12 @@ def fit_homeostasis(
     model, polished = _polish(model, points, progress)
     check_frozen(before, model)
     progress("phase 2", 1.0, "")
-    c = jnp.asarray(observations.concentration)
+    response = eqx.filter_jit(MetabolismModel.homeostasis)(model, jnp.asarray(observations.concentration))
     return Phase2Result(
         model=model,
         losses=np.concatenate([losses, polished]) * float(points.unit) ** 2,
         similarity_losses=similarity,
-        node_magnitude=float(jnp.mean(jnp.abs(model.homeostasis(c)))),
+        node_magnitude=float(np.mean(np.abs(np.asarray(response)))),
     )
 
 
@@ -155,11 +155,8 @@ def condense(observations: Observations, model: MetabolismModel, phase1: Phase1R
     """
     transitions = observations.transitions()
     structure = Structure.of(observations.network)
-    explained = mean_rate(
-        lambda c: model.reactions(c, structure),
-        jnp.asarray(transitions.start),
-        jnp.asarray(transitions.end),
-        trapezoid=phase1.trapezoid,
+    explained = _explained(
+        model, structure, jnp.asarray(transitions.start), jnp.asarray(transitions.end), trapezoid=phase1.trapezoid
     )
     residual = transitions.derivative - np.asarray(explained)
     at = (transitions.start + transitions.end) / 2 if phase1.trapezoid else transitions.start
@@ -187,6 +184,19 @@ def condense(observations: Observations, model: MetabolismModel, phase1: Phase1R
     )
 
 
+@eqx.filter_jit
+def _explained(
+    model: MetabolismModel,
+    structure: Structure,
+    start: Float[Array, "transitions species"],
+    end: Float[Array, "transitions species"],
+    *,
+    trapezoid: bool,
+) -> Float[Array, "transitions species"]:
+    """dc/dt by the reactions alone."""
+    return mean_rate(lambda c: model.reactions(c, structure), start, end, trapezoid=trapezoid)
+
+
 def check_frozen(before: MetabolismModel, after: MetabolismModel) -> None:
     """Compare every array of Phase 1, bit for bit.
 
@@ -206,20 +216,33 @@ class Losses(NamedTuple):
     similarity: Float[Array, ""]
 
 
-def regression_loss(model: MetabolismModel, points: Points) -> Float[Array, ""]:
-    """Weighted mean square of MLP_node minus residual."""
-    error = _responses(model, points.c) / points.unit - points.residual
-    return jnp.sum(points.weight * error**2) / jnp.sum(points.weight)
+class Regression(NamedTuple):
+    """How MLP_node fits the residual, in units of the residual's mean square.
 
-
-def correction_penalty(model: MetabolismModel, points: Points) -> Float[Array, ""]:
-    """Weighted mean square of what MLP_node adds to its straight line: none where a line will do.
-
-    Without it line and network could share the same trend in the data and part ways beyond them.
+    Attributes:
+        misfit: weighted mean square of MLP_node minus residual.
+        correction: weighted mean square of what MLP_node adds to its straight line. Penalised a
+            little: line and network could otherwise share one trend in the data and part ways
+            beyond them.
     """
+
+    misfit: Float[Array, ""]
+    correction: Float[Array, ""]
+
+    @property
+    def loss(self) -> Float[Array, ""]:
+        return self.misfit + _CORRECTION * self.correction
+
+
+def regress(model: MetabolismModel, points: Points) -> Regression:
+    """Compare MLP_node with the residual."""
     a = jnp.broadcast_to(model.embeddings[:, None], (*points.c.shape, model.embeddings.shape[-1]))
-    correction = model.mlp_node.correction(points.c, a) / points.unit
-    return jnp.sum(points.weight * correction**2) / jnp.sum(points.weight)
+    line, correction = (part / points.unit for part in model.mlp_node.parts(points.c, a))
+
+    def mean(x: Float[Array, "species bins"]) -> Float[Array, ""]:
+        return jnp.sum(points.weight * x**2) / jnp.sum(points.weight)
+
+    return Regression(mean(line + correction - points.residual), mean(correction))
 
 
 def similarity_loss(model: MetabolismModel, points: Points) -> Float[Array, ""]:
@@ -298,9 +321,8 @@ def _steps(
 ) -> tuple[_Carry, Losses]:
     def loss(p: MetabolismModel) -> tuple[Float[Array, ""], Losses]:
         m = eqx.combine(p, constants)
-        parts = Losses(regression_loss(m, points), similarity_loss(m, points))
-        total = parts.regression + coeff_similarity * parts.similarity
-        return total + _CORRECTION * correction_penalty(m, points), parts
+        regression, similarity = regress(m, points), similarity_loss(m, points)
+        return regression.loss + coeff_similarity * similarity, Losses(regression.misfit, similarity)
 
     def step(carry: _Carry, _: None) -> tuple[_Carry, Losses]:
         gradient, parts = jax.grad(loss, has_aux=True)(carry.parameters)
@@ -355,7 +377,6 @@ def _polish_value_and_gradient(
     parameters: MetabolismModel, constants: MetabolismModel, points: Points
 ) -> tuple[Float[Array, ""], MetabolismModel]:
     def log_loss(p: MetabolismModel) -> Float[Array, ""]:
-        m = eqx.combine(p, constants)
-        return jnp.log(regression_loss(m, points) + _CORRECTION * correction_penalty(m, points) + 1e-30)
+        return jnp.log(regress(eqx.combine(p, constants), points).loss + 1e-30)
 
     return jax.value_and_grad(log_loss)(parameters)
