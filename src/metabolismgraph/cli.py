@@ -182,6 +182,7 @@ def identify(
 
     observations, model = read_inputs(network, timeseries) if timeseries else (None, read_sbml(network))
     found = find(model.network, observations)
+    alone = find(model.network, observations, homeostasis=False)
     if as_json:
         ids = model.network.reactions
         groups = [
@@ -191,12 +192,16 @@ def identify(
             }
             for members, combos in zip(found.groups, found.combinations, strict=True)
         ]
-        alone = [r for r, known in zip(ids, found.identifiable, strict=True) if known]
-        sys.stdout.write(json.dumps({"determined": alone, "groups": groups}, indent=1) + "\n")
+        answer = {
+            "determined": [r for r, known in zip(ids, found.identifiable, strict=True) if known],
+            "determined_without_homeostasis": [r for r, known in zip(ids, alone.identifiable, strict=True) if known],
+            "groups": groups,
+        }
+        sys.stdout.write(json.dumps(answer, indent=1) + "\n")
         return
     for note in model.notes:
         _console().print(f"note: {note}")
-    _console().print(identifiability_table(model.network, found))
+    _console().print(identifiability_table(model.network, found, alone))
 
 
 @app.command(epilog="Example: metabolismgraph configs --show small")

@@ -115,11 +115,16 @@ def _shown(value: Metric) -> str:
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.5f}".rstrip("0").rstrip(".")
 
 
-def identifiability_table(network: ReactionNetwork, found: Identifiability) -> Table:
-    """What is determined: a count, and every group that is known only in combination."""
-    alone = int(found.identifiable.sum())
+def identifiability_table(network: ReactionNetwork, found: Identifiability, alone: Identifiability) -> Table:
+    """What is determined: a count, and every group that is known only in combination.
+
+    Args:
+        found: with an unknown homeostasis of every species.
+        alone: the same without, to say which reactions only homeostasis hides.
+    """
+    count = int(found.identifiable.sum())
     table = Table(
-        title=f"{alone} of {network.n_reactions} rate constants are determined by themselves", title_justify="left"
+        title=f"{count} of {network.n_reactions} rate constants are determined by themselves", title_justify="left"
     )
     table.add_column("reactions")
     table.add_column("written as")
@@ -128,7 +133,8 @@ def identifiability_table(network: ReactionNetwork, found: Identifiability) -> T
         table.add_row(
             "\n".join(network.reactions[j] for j in members),
             "\n".join(_written(network, j) for j in members),
-            "\n".join(_combination(network, c) for c in combinations) or "nothing",
+            "\n".join(_combination(network, c) for c in combinations)
+            or ("not apart from homeostasis" if alone.identifiable[list(members)].all() else "nothing"),
         )
     if len(found.groups) > _MOST_ROWS:
         table.add_row(f"... and {len(found.groups) - _MOST_ROWS} more", "", "")

@@ -79,7 +79,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
         "n_unidentifiable": int((~phase1.identifiability.identifiable).sum()),
     }
     metrics |= _rank_metrics(observations, data)
-    data["held_out"] = xr.DataArray(_held_out(observations, result.training.held_out_fraction), dims="frame")
+    data["held_out"] = xr.DataArray(observations.held_out(result.training.held_out_fraction), dims="frame")
     if truth is not None:
         metrics |= rate_constant_metrics(phase1.log_k, np.log10(truth.k), phase1.identifiability.identifiable)
     metrics |= _rate_law_metrics(observations, phase1, truth, data)
@@ -162,14 +162,6 @@ def _rank_metrics(observations: Observations, data: dict[str, xr.DataArray]) -> 
     data["time"] = xr.DataArray(observations.time, dims="frame")
     data["run"] = xr.DataArray(observations.run, dims="frame")
     return {"activity_rank": int(np.searchsorted(share, _ENERGY) + 1)}
-
-
-def _held_out(observations: Observations, fraction: float) -> Bool[np.ndarray, " frames"]:
-    """Frames that training did not see."""
-    seen, _ = observations.split(fraction)
-    kept = set(zip(seen.run.tolist(), seen.time.tolist(), strict=True))
-    frames = zip(observations.run.tolist(), observations.time.tolist(), strict=True)
-    return np.array([frame not in kept for frame in frames])
 
 
 def _rate_law_metrics(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
@@ -19,7 +20,7 @@ from jaxtyping import Bool, Float
 from metabolismgraph.kinetics import Aggregation, Structure, aggregate, mass_action, pair_concentrations
 from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.observations import Observations, Transitions
-from metabolismgraph.regression import make_rows, normal_equations
+from metabolismgraph.regression import NormalEquations, Rows, make_rows, normal_equations
 
 _LEVERAGE = 1e-6
 
@@ -119,6 +120,7 @@ def identify(
     observations: Observations | None = None,
     *,
     aggregation: Aggregation = "mul",
+    homeostasis: bool = True,
     tolerance: float = 1e-8,
 ) -> Identifiability:
     """Which rate constants can be determined, mass action taken as the rate law.
@@ -127,6 +129,8 @@ def identify(
         network: the reactions.
         observations: the data; None: what the network alone allows, whatever is measured (random
             positive concentrations, more of them than reactions).
+        homeostasis: whether every species may also have an unknown linear homeostasis, as `fit`
+            assumes; a first-order loss A -> nothing cannot be told apart from it.
         tolerance: eigenvalues of the scaled normal matrix below it count as zero.
     """
     if observations is None:
@@ -136,12 +140,18 @@ def identify(
         transitions = Transitions(c, c, np.ones(frames), np.arange(frames))
     else:
         transitions = observations.transitions()
-    structure = Structure.of(network)
     rows, _ = make_rows(transitions, network.fixed, degree=1, weight=np.ones(network.n_species))
+    if not homeostasis:
+        rows = dataclasses.replace(rows, basis=jnp.zeros_like(rows.basis))
+    equations = _mass_action_equations(rows, Structure.of(network), aggregation)
+    return analyse(np.asarray(equations.matrix), np.asarray(equations.scale), tolerance)
+
+
+@eqx.filter_jit
+def _mass_action_equations(rows: Rows, structure: Structure, aggregation: Aggregation) -> NormalEquations:
     log_c, present = pair_concentrations(rows.concentration[0], structure)
     v = aggregate(mass_action(log_c, structure.pair_order), present, structure, aggregation)
     # Rows as heavy as their own reactions, so that a species with small fluxes is not lost to rounding.
     flow = jnp.mean((v**2) @ (structure.stoichiometry**2).T, axis=0)
     weight = jnp.where(rows.weight > 0, 1.0 / jnp.where(flow > 0, flow, 1.0), 0.0)
-    equations = normal_equations(v, dataclasses.replace(rows, weight=weight), structure)
-    return analyse(np.asarray(equations.matrix), np.asarray(equations.scale), tolerance)
+    return normal_equations(v, dataclasses.replace(rows, weight=weight), structure)

@@ -36,6 +36,7 @@ def draw_all(
     Raises:
         InputError: plotting.colormap is no colour map.
     """
+    check_colormap(plotting.colormap)
     scene = Scene.of(data, metrics, plotting.colormap)
     wanted = _figures(scene)
     written = []

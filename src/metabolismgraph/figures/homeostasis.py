@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from metabolismgraph.figures.scene import Groups, Scene
-from metabolismgraph.figures.style import FAINT, RATE, TRUTH, legend_below, letter, panels, robust_limits
+from metabolismgraph.figures.style import FAINT, RATE, TRUTH, legend_below, letter, panels, ratio, robust_limits
 
 _TRUTH: dict[str, Any] = {"color": TRUTH, "linestyle": "--", "linewidth": 1.5}
 
@@ -69,12 +69,11 @@ def _ratios(ax: Axes, scene: Scene) -> None:
     ax.axhline(1, color=TRUTH, linewidth=1, linestyle=":")
     worst = 0.0
     for name, marker, face, shift in (("slope", "o", None, -0.2), ("offset", "^", "none", 0.2)):
-        true = scene.values(f"true_{name}")
-        ratio = np.divide(scene.values(name), true, out=np.full_like(true, np.nan), where=true != 0)
-        finite = np.abs(ratio[scene.moving & np.isfinite(ratio)] - 1)
-        worst = max(worst, float(finite.max()) if finite.size else 0.0)
+        found = ratio(scene.values(name), scene.values(f"true_{name}"))
+        shown = scene.moving & np.isfinite(found)
+        worst = max(worst, float(np.max(np.abs(found - 1), initial=0.0, where=shown)))
         for x, members, colour in _places(scene.groups, 0.15):
-            ax.plot(x + shift, ratio[members], marker, color=colour, markersize=4, markerfacecolor=face, alpha=0.7)
+            ax.plot(x + shift, found[members], marker, color=colour, markersize=4, markerfacecolor=face, alpha=0.7)
     ax.legend(
         handles=[
             Line2D([], [], marker="o", color="0.3", linestyle="none", label="slope"),
@@ -201,4 +200,4 @@ def set_points(scene: Scene) -> Figure:
 
 
 def _strength(slope: np.ndarray, offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return -slope, np.divide(-offset, slope, out=np.full_like(slope, np.nan), where=slope != 0)
+    return -slope, ratio(-offset, slope)

@@ -23,6 +23,7 @@ from metabolismgraph.figures.style import (
     panels,
     positive,
     r2_text,
+    ratio,
     scientific,
 )
 
@@ -118,11 +119,11 @@ def caterpillar(ax: Axes, scene: Scene) -> None:
             markersize=3,
             color=BLUE,
             elinewidth=1,
-            label=f"identifiable ({known.sum()}) ± standard error",
+            label=f"identifiable ({known.sum()}) ± error",
         )
     ]
     if not known.all():
-        label = f"not identifiable ({(~known).sum()}): error unbounded"
+        label = f"not identifiable ({(~known).sum()})"
         handles += ax.plot(place[~known], log_k[~known], **_UNKNOWN, label=label, zorder=3)
     ax.set(ylabel=f"{LOG_K}\n[k: {_UNIT}]")
     ax.legend(handles=handles, loc="upper left", borderpad=0)
@@ -135,8 +136,10 @@ def _standard_errors(ax: Axes, scene: Scene) -> None:
     place = np.arange(len(order))
     ax.plot(place[known], positive(error[known]), **_KNOWN)
     log_axis(ax, "y", error[known])
-    if not known.all():  # infinite: along the upper edge
-        ax.plot(place[~known], np.ones((~known).sum()), **_UNKNOWN, transform=ax.get_xaxis_transform(), clip_on=False)
+    if not known.all():
+        top = ax.get_xaxis_transform()
+        ax.plot(place[~known], np.ones((~known).sum()), **_UNKNOWN, transform=top, clip_on=False)
+        ax.annotate("∞ ", (0.0, 1.0), xycoords="axes fraction", ha="right", va="center", size="large")
     ax.set(ylabel=f"standard error\nof {LOG_K}")
     _name_reactions(ax, scene, order)
 
@@ -180,12 +183,12 @@ def law(ax: Axes, scene: Scene) -> None:
 def _law_deviation(ax: Axes, scene: Scene) -> None:
     c, orders, learned = scene.values("law_concentration"), scene.values("law_order"), scene.values("law_f")
     if scene.has("true_law_f"):
-        off = np.abs(learned / scene.values("true_law_f") - 1)
+        off = np.abs(ratio(learned, scene.values("true_law_f")) - 1)
         log_axis(ax, "y", off)
         ax.set(ylabel="|relative error|")
     else:
-        off = learned / c ** orders[:, None]
-        half = max(0.05, 1.1 * float(np.nanmax(np.abs(off - 1))))
+        off = ratio(learned, c ** orders[:, None])
+        half = max(0.05, 1.1 * float(np.max(np.abs(off - 1), initial=0.0, where=np.isfinite(off))))
         if half < 1:
             ax.set_ylim(1 - half, 1 + half)
         else:

@@ -144,6 +144,13 @@ def positive(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """above / below; NaN where that is no finite number."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        found = np.asarray(above / below)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
 def log_axis(ax: Axes, which: str, values: np.ndarray) -> None:
     """A logarithmic x or y axis around `values`, with two powers of ten in it; linear where none is positive."""
     shown = positive(values)

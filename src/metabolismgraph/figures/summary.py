@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metabolismgraph.figures.homeostasis import curve_handles, curves, embedding_by
@@ -11,18 +12,25 @@ from metabolismgraph.figures.style import legend_below, letter, panels
 
 
 def summary(scene: Scene) -> Figure:
-    """Rate constants, rate law, homeostasis and embeddings; without Phase 2 the first two."""
-    phase2 = scene.has("node_curve")
-    figure, axes = panels(2 if phase2 else 1, 2, 9.0, 7.8 if phase2 else 4.2)
-    letter(list(axes.flat))
-    rate_constants(axes[0, 0], scene)
-    axes[0, 0].set_title("rate constants")
-    law(axes[0, 1], scene)
-    axes[0, 1].set_title("rate law")
-    if phase2:
-        curves(axes[1, 0], scene)
-        axes[1, 0].set_title("homeostasis")
-        embedding_by(axes[1, 1], scene, scene.groups)
-        axes[1, 1].set_title("metabolite embeddings")
+    """Rate constants, rate law, homeostasis and embeddings, as far as there are any."""
+    parts = [("rate constants", rate_constants)]
+    if scene.has("law_f"):
+        parts.append(("rate law", law))
+    if scene.has("node_curve"):
+        parts += [("homeostasis", curves), ("metabolite embeddings", _embeddings)]
+    columns = min(2, len(parts))
+    rows = -(-len(parts) // columns)
+    figure, axes = panels(rows, columns, 0.6 + 4.2 * columns, 0.4 + 3.7 * rows)
+    for ax, (title, draw) in zip(axes.flat, parts, strict=False):
+        draw(ax, scene)
+        ax.set_title(title)
+    for ax in axes.flat[len(parts) :]:
+        ax.set_axis_off()
+    letter(axes.flat[: len(parts)])
+    if scene.has("node_curve"):
         legend_below(figure, curve_handles(scene))
     return figure
+
+
+def _embeddings(ax: Axes, scene: Scene) -> None:
+    embedding_by(ax, scene, scene.groups)

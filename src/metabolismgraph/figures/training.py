@@ -30,7 +30,7 @@ def loss(scene: Scene) -> Figure:
         log_axis(column[1], "y", values)
         column[0].set_title(label, pad=14)  # above the axis's power of ten
         column[1].set_xlabel(step)
-        column[0].set_ylim(bottom=min(0.0, float(np.nanmin(values))))
+        column[0].set_ylim(bottom=min(0.0, float(np.min(values, initial=0.0, where=np.isfinite(values)))))
     if scene.has("similarity_loss"):
         # The embeddings are held while L-BFGS polishes MLP_node, so their loss ends earlier.
         polish = scene.data.sizes["similarity_step"]

@@ -37,6 +37,10 @@ _CHUNK = 100  # gradient steps between two progress reports
 _RESOLUTION = 0.05
 _CORRECTION = 1e-3  # weight of the penalty on what MLP_node adds to its straight line
 _EMBEDDINGS_WAIT = 0.4  # share of the steps for which the embeddings are held at their start
+# Ridges of the straight line that MLP_node starts as, and of the one that it may end as. Where all embeddings
+# are about equal, the first keeps the response to them small: they could not be told apart by it, but torn apart.
+_START_RIDGE = 1e-2
+_END_RIDGE = 1e-10
 _POLISH_ITERATIONS = 300
 _POLISH_TOLERANCE = 1e-2
 
@@ -96,6 +100,7 @@ def fit_homeostasis(
         before,
         (jnp.mean(points.c), jnp.maximum(jnp.std(points.c), 1e-9), points.unit),
     )
+    model = straighten(model, points, jnp.asarray(_START_RIDGE))
     model, losses, similarity = _descend(model, points, training, progress)
     model, polished = _polish(model, points, progress)
     check_frozen(before, model)
@@ -245,6 +250,33 @@ def regress(model: MetabolismModel, points: Points) -> Regression:
     return Regression(mean(line + correction - points.residual), mean(correction))
 
 
+@eqx.filter_jit
+def straighten(model: MetabolismModel, points: Points, ridge: Float[Array, ""]) -> MetabolismModel:
+    """Make MLP_node the best straight line for the embeddings as they are, with no correction.
+
+    Slope and offset are affine in the embedding, so this is linear least squares; `ridge` is relative
+    to the sum of the weights.
+    """
+    node, a = model.mlp_node, jnp.pad(model.embeddings, ((0, 0), (0, 1)), constant_values=1.0)
+    z = (points.c - node.center) / node.width
+    lines = jnp.concatenate([a[:, None] * z[..., None], jnp.broadcast_to(a[:, None], (*z.shape, a.shape[1]))], axis=-1)
+    matrix = jnp.einsum("ibp,ib,ibq->pq", lines, points.weight, lines)
+    matrix = matrix + ridge * jnp.sum(points.weight) * jnp.eye(len(matrix))
+    found = jnp.linalg.solve(matrix, jnp.einsum("ibp,ib,ib->p", lines, points.weight, points.residual))
+    slope, offset = jnp.split(found, 2)
+    straight: MetabolismModel = eqx.tree_at(
+        lambda m: (
+            m.mlp_node.slope,
+            m.mlp_node.offset,
+            m.mlp_node.perceptron.weights[-1],
+            m.mlp_node.perceptron.biases[-1],
+        ),
+        model,
+        (slope, offset, jnp.zeros_like(node.perceptron.weights[-1]), jnp.zeros_like(node.perceptron.biases[-1])),
+    )
+    return straight
+
+
 def similarity_loss(model: MetabolismModel, points: Points) -> Float[Array, ""]:
     """Pull embeddings of species with equal response curves together, push others to distance one.
 
@@ -356,7 +388,13 @@ def _optimiser(steps: int, rate_node: float, rate_embedding: float) -> optax.Gra
 def _polish(
     model: MetabolismModel, points: Points, progress: Progress
 ) -> tuple[MetabolismModel, Float[np.ndarray, " iterations"]]:
-    """L-BFGS on MLP_node alone, embeddings held: the last digits that Adam leaves."""
+    """L-BFGS on MLP_node alone, embeddings held: the last digits that Adam leaves.
+
+    It starts from a straight line where that fits better than what Adam found.
+    """
+    straight, loss = straighten(model, points, jnp.asarray(_END_RIDGE)), eqx.filter_jit(regress)
+    if float(loss(straight, points).loss) < float(loss(model, points).loss):
+        model = straight
     mask = eqx.tree_at(lambda m: m.embeddings, _trainable(model), replace=False)
     parameters, constants = eqx.partition(model, mask)
 
