@@ -247,6 +247,20 @@ def test_two_directions():
     assert filled[3] == 1.0
 
 
+def test_two_directions_have_the_least_expected_error():
+    """2 k0 + k1 + k2 is visible: against the posterior mean of log k by quadrature over the plane."""
+    identifiability = unknown([1, -2, 0, 0], [1, 0, -2, 0])
+    assert identifiability.combinations == ((Combination((0, 1, 2), (1.0, 0.5, 0.5)),),)
+    filled = fill([0.05, 0.05, 0.05, 1.0], identifiability)[:3]
+    np.testing.assert_allclose(filled @ [2, 1, 1], 0.2, rtol=1e-10)
+    k1, k2 = np.meshgrid(*[np.linspace(0.01, 0.1, 901)] * 2)
+    k0 = (0.2 - k1 - k2) / 2
+    plane = np.stack([k0, k1, k2], axis=-1)[(k0 >= 0.01) & (k0 <= 0.1)]
+    mean = np.average(np.log10(plane), axis=0, weights=1 / plane.prod(axis=1))
+    nearest = plane[np.argmin(((np.log10(plane) - mean) ** 2).sum(axis=1))]
+    np.testing.assert_allclose(np.log10(filled), np.log10(nearest), atol=0.02)
+
+
 def test_same_seed_same_bits():
     identifiability = unknown([1, -1, 0, 0], [0, 1, -1, 0])
     k = [0.1, 0.03, 0.02, 1.0]
@@ -266,8 +280,8 @@ def test_impossible_combinations_still_give_positive_values():
     assert (filled[:2] > 0).all()
 
 
-def test_several_types_of_seed_give_one_answer_on_small(small, small_phase1):
-    """Filled-in values of Phase 1 keep every determined combination of the truth."""
+def test_phase1_keeps_every_determined_combination(small, small_phase1):
+    """Also of the rate constants that it fills in."""
     k, truth = 10.0**small_phase1.log_k, small.truth.k
     identifiability = small_phase1.identifiability
     assert identifiability.groups

@@ -30,6 +30,7 @@ def test_transitions_and_their_derivative():
     assert steps.derivative.tolist() == [[3, 0], [-1, 3]]
     assert steps.frame.tolist() == [0, 1]
     assert observed.n_frames == 3
+    assert steps.select(np.array([False, True])).derivative.tolist() == [[-1, 3]]
 
 
 runs_of_frames = st.lists(st.integers(1, 6), min_size=1, max_size=5).filter(lambda lengths: max(lengths) > 1)
@@ -64,6 +65,7 @@ def test_split_parts_off_the_end_of_every_run():
     assert first.time.tolist() == [*range(8), *range(8)]
     assert rest.time.tolist() == [8, 9, 8, 9]
     assert rest.run.tolist() == [0, 0, 1, 1]
+    assert observed.held_out(0.2).tolist() == ([False] * 8 + [True] * 2) * 2
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.2])

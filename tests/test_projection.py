@@ -161,15 +161,20 @@ def test_relabelling_changes_nothing(small, small_phase1, fit):
     np.testing.assert_allclose(found.offset, small_phase1.offset[species], rtol=1e-3)
 
 
-def test_a_saturating_rate_law(small_config, fit):
-    data = simulate(small_config.replace({"simulation.use_mass_action": False}))
+@pytest.fixture(scope="module")
+def saturating(small_config):
+    return simulate(small_config.replace({"simulation.use_mass_action": False}))
+
+
+def test_a_saturating_rate_law(saturating, fit):
+    data = saturating
     found = fit(data.observations, phase1_tolerance=0.1)
     r2, error = errors(found, data.truth)
     assert r2 > 0.999
     assert np.median(error) < 2e-3
     log_c = np.quantile(np.log(data.observations.concentration), np.linspace(0.05, 0.95, 20))
     truth = log_c + np.log(6.0) - np.log(np.exp(log_c) + 5.0)
-    np.testing.assert_allclose(found.mlp_sub(jnp.asarray(log_c), jnp.ones(20)), truth, atol=0.01)
+    np.testing.assert_allclose(found.mlp_sub(jnp.asarray(log_c), jnp.ones(20)), truth, atol=0.03)
 
 
 # -- data that do not obey
@@ -272,8 +277,8 @@ def test_nothing_to_fit(network, small_config):
         fit_reactions(data, small_config.graph_model, small_config.training)
 
 
-def test_not_converged_is_said(small, fit):
-    found = fit(small.observations, phase1_max_iterations=3)
+def test_not_converged_is_said(saturating, fit):
+    found = fit(saturating.observations, phase1_max_iterations=3)
     assert not found.converged
     assert found.notes[-1] == "Phase 1 did not converge within training.phase1_max_iterations = 3"
 
@@ -281,50 +286,52 @@ def test_not_converged_is_said(small, fit):
 # -- small systems
 
 
+RING = network_of(
+    ({"A": 1.0, "B": 1.0}, {"A": -1.0, "B": 1.0}),
+    ({"B": 1.0, "C": 1.0}, {"B": -1.0, "C": 1.0}),
+    ({"C": 1.0, "A": 1.0}, {"C": -1.0, "A": 1.0}),
+    species="ABC",
+)
+RING_K = np.array([0.05, 0.03, 0.08])
+
+
+def ring_rates(c):
+    return RING.stoichiometry @ (RING_K * [c[0] * c[1], c[1] * c[2], c[2] * c[0]])
+
+
 @pytest.fixture(scope="module")
-def few():
-    """A ring of three and an inflow, with homeostasis."""
-    network = network_of(
-        ({"A": 1.0, "B": 1.0}, {"A": -1.0, "B": 1.0}),
-        ({"B": 1.0, "C": 1.0}, {"B": -1.0, "C": 1.0}),
-        ({"C": 1.0, "A": 1.0}, {"C": -1.0, "A": 1.0}),
-        species="ABC",
-    )
-    k, lam, b = np.array([0.05, 0.03, 0.08]), np.array([0.01, 0.02, 0.01]), np.array([4.0, 6.0, 4.0])
-
-    def rate(c):
-        return network.stoichiometry @ (k * [c[0] * c[1], c[1] * c[2], c[2] * c[0]]) - lam * (c - b)
-
-    return network, k, lam, b, rate
+def tiny(small_config):
+    return small_config.replace({"graph_model.hidden_dim_sub": 8, "graph_model.n_layers_sub": 2})
 
 
-def test_no_nuisance_slope_at_degree_zero(few, small_config):
-    """A constant per species: offset found, slope zero."""
-    network, k, _, _, rate = few
+def test_no_nuisance_slope_at_degree_zero(tiny):
+    """A constant inflow or outflow per species: offset found, slope zero."""
+    inflow = np.array([0.01, 0.02, -0.015])
     c = [np.array([2.0, 3.0, 4.0])]
     for _ in range(200):
-        c.append(c[-1] + 0.1 * rate(c[-1]))
-    data = Observations(network, 0.1 * np.arange(201), np.zeros(201, dtype=np.int64), np.array(c))
-    config = small_config.replace({"training.nuisance_degree": 0, "training.phase1_max_iterations": 20})
+        c.append(c[-1] + 0.3 * (ring_rates(c[-1]) + inflow))
+    data = Observations(RING, 0.3 * np.arange(201), np.zeros(201, dtype=np.int64), np.array(c))
+    config = tiny.replace({"training.nuisance_degree": 0, "training.derivative": "forward"})
     found = fit_reactions(data, config.graph_model, config.training)
+    np.testing.assert_allclose(10**found.log_k, RING_K, rtol=1e-3)
+    np.testing.assert_allclose(found.offset, inflow, rtol=1e-2)
     assert found.slope.tolist() == [0, 0, 0]
     assert found.slope_error.tolist() == [0, 0, 0]
-    assert (found.offset != 0).all()
-    np.testing.assert_allclose(10**found.log_k, k, rtol=0.5)
 
 
-def test_the_trapezoid_rule_is_chosen_for_continuous_data(few, small_config):
-    network, k, lam, b, rate = few
+def test_the_trapezoid_rule_is_chosen_for_continuous_data(tiny):
+    lam, baseline = np.array([0.01, 0.02, 0.01]), np.array([4.0, 6.0, 4.0])
     times = np.linspace(0, 60, 201)
     times[1:-1] += 0.05 * np.sin(np.arange(199))  # no step as long as the other
-    solution = scipy.integrate.solve_ivp(lambda _, c: rate(c), (0, 60), [2.0, 3.0, 4.0], t_eval=times, rtol=1e-10)
-    data = Observations(network, times, np.zeros(201, dtype=np.int64), solution.y.T)
-    config = small_config.replace({"graph_model.hidden_dim_sub": 8, "graph_model.n_layers_sub": 2})
-    found = fit_reactions(data, config.graph_model, config.training)
+    solution = scipy.integrate.solve_ivp(
+        lambda _, c: ring_rates(c) - lam * (c - baseline), (0, 60), [2.0, 3.0, 4.0], t_eval=times, rtol=1e-10
+    )
+    data = Observations(RING, times, np.zeros(201, dtype=np.int64), solution.y.T)
+    found = fit_reactions(data, tiny.graph_model, tiny.training)
     assert found.trapezoid
-    np.testing.assert_allclose(10**found.log_k, k, rtol=0.02)
+    np.testing.assert_allclose(10**found.log_k, RING_K, rtol=0.02)
     np.testing.assert_allclose(found.slope, -lam, rtol=0.1)
-    np.testing.assert_allclose(found.offset, lam * b, rtol=0.1)
+    np.testing.assert_allclose(found.offset, lam * baseline, rtol=0.1)
 
 
 def test_a_substrate_function_starts_as_nothing():

@@ -171,3 +171,16 @@ def test_dropped_rows_do_not_count_towards_the_weight(transitions):
     rows, _ = make_rows(wild, NETWORK.fixed, degree=1, keep=keep)
     calm, _ = make_rows(transitions, NETWORK.fixed, degree=1, keep=keep)
     np.testing.assert_array_equal(rows.weight, calm.weight)
+
+
+def test_a_reaction_that_ran_only_in_rows_left_out_is_invisible(transitions):
+    """What is left of it after subtraction is rounding, and must not pass for information."""
+    keep = np.ones((N, 4), dtype=bool)
+    keep[:7] = False
+    rows, _ = make_rows(transitions, NETWORK.fixed, degree=1, keep=keep)
+    v = by_hand(transitions.start)
+    v[7:, 3] = 0.0
+    equations = normal_equations(jnp.asarray(v), rows, STRUCTURE)
+    assert np.abs(equations.matrix[3]).max() == 0
+    assert equations.rhs[3] == 0
+    assert float(solve_rate_constants(equations)[3]) == 0

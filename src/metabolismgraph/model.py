@@ -26,10 +26,14 @@ class Perceptron(eqx.Module):
         self.biases = [jnp.zeros(b) for b in sizes[1:]]
         self.weights[-1] = jnp.zeros_like(self.weights[-1])
 
-    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+    def hidden(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch units"]:
+        """Output of the last hidden layer."""
         for w, b in zip(self.weights[:-1], self.biases[:-1], strict=True):
             x = jnp.tanh(x @ w + b)
-        return x @ self.weights[-1] + self.biases[-1]
+        return x
+
+    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
+        return self.hidden(x) @ self.weights[-1] + self.biases[-1]
 
 
 class SubstrateFunction(eqx.Module):

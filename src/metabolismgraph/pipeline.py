@@ -20,7 +20,7 @@ from metabolismgraph.checkpoint import is_intact, load_phase1, load_phase2
 from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError, TrainingFailedError
 from metabolismgraph.evaluate import Evaluation, evaluate
-from metabolismgraph.figures import draw_all
+from metabolismgraph.figures import check_colormap, draw_all
 from metabolismgraph.files import write_bytes
 from metabolismgraph.formats.dataset import read_inputs, write_dataset
 from metabolismgraph.observations import Observations
@@ -45,6 +45,7 @@ def run(
         SimulationDivergedError: the simulation blew up.
         TrainingFailedError: the training process failed.
     """
+    check_colormap(config.plotting.colormap)
     folder = _folder(out, config, {"command": "run"}, resume=resume, overwrite=overwrite)
 
     def make() -> None:
@@ -76,6 +77,7 @@ def fit_files(
         InputError: a file is wrong, the data do not suffice, or `out` cannot be used.
         TrainingFailedError: the training process failed.
     """
+    check_colormap(config.plotting.colormap)
     observations, _ = read_inputs(network, timeseries)
     labels = Truth.load(truth).aligned(observations.network.species, observations.network.reactions) if truth else None
     source = {"command": "fit"} | {

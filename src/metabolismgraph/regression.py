@@ -27,7 +27,10 @@ from metabolismgraph.observations import Transitions
 # Relative ridges that keep Cholesky factors finite where directions are undetermined; the smallest
 # determined eigenvalues seen are 1e-2, so what they bias is nine orders below them.
 _RIDGE = 1e-11
+_SAFE_RIDGE = 1e-7
 _NUISANCE_RIDGE = 1e-10
+# What is left of a reaction's diagonal entry once rows are left out is rounding below this share.
+_CANCELLED = 1e-9
 
 
 @jax.tree_util.register_dataclass
@@ -179,16 +182,20 @@ def normal_equations(v: Float[Array, "rows reactions"], rows: Rows, structure: S
     a = (s.T @ (rows.weight[:, None] * s)) * (v.T @ v)
     lost = s[rows.dropped_species] * v[rows.dropped_row]
     lost = lost * jnp.sqrt(rows.weight[rows.dropped_species] * rows.dropped_valid)[:, None]
+    whole = jnp.diag(a)
     a = a - lost.T @ lost
+    # A reaction that ran only in rows left out is invisible; rounding would make noise of it.
+    visible = jnp.diag(a) > _CANCELLED * whole
+    a = jnp.where(visible[:, None] & visible[None, :], a, 0.0)
     weight = rows.full_weight
     weighted = weight[..., None] * rows.basis
-    coupling = jnp.einsum("tj,til->jil", v, weighted) * s.T[..., None]
+    coupling = jnp.einsum("tj,til->jil", v, weighted) * jnp.where(visible[:, None], s.T, 0.0)[..., None]
     nuisance = jnp.einsum("til,tim->ilm", weighted, rows.basis)
     size = jnp.maximum(rows.weight * rows.derivative.shape[0], 1.0 * (rows.weight == 0))
     nuisance = nuisance + _NUISANCE_RIDGE * size[:, None, None] * jnp.eye(nuisance.shape[-1])
     inverse = jnp.linalg.inv(nuisance)
     nuisance_rhs = jnp.einsum("til,ti->il", weighted, rows.derivative)
-    rhs = jnp.sum(v * ((weight * rows.derivative) @ s), axis=0)
+    rhs = jnp.where(visible, jnp.sum(v * ((weight * rows.derivative) @ s), axis=0), 0.0)
     solved = jnp.einsum("jil,ilm->jim", coupling, inverse)
     diagonal = jnp.diag(a)
     scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
@@ -205,9 +212,15 @@ def normal_equations(v: Float[Array, "rows reactions"], rows: Rows, structure: S
 
 def solve_rate_constants(equations: NormalEquations) -> Float[Array, " reactions"]:
     """Unconstrained k; along undetermined directions close to the smallest one."""
-    ridge = _RIDGE * jnp.eye(len(equations.rhs))
-    factor = jax.scipy.linalg.cho_factor(equations.matrix + ridge)
-    return jax.scipy.linalg.cho_solve(factor, equations.rhs) / equations.scale
+
+    def solve(ridge: float) -> Float[Array, " reactions"]:
+        factor = jax.scipy.linalg.cho_factor(equations.matrix + ridge * jnp.eye(len(equations.rhs)))
+        return jax.scipy.linalg.cho_solve(factor, equations.rhs) / equations.scale
+
+    k = solve(_RIDGE)
+    # Weights that differ a lot can round the null space below -_RIDGE, where Cholesky fails.
+    safe: Float[Array, " reactions"] = jax.lax.cond(jnp.all(jnp.isfinite(k)), lambda: k, lambda: solve(_SAFE_RIDGE))
+    return safe
 
 
 def residual(

@@ -37,6 +37,10 @@ _ROUNDS = 4
 _SMALL_MISFIT = 1e-3
 # Bounds on how far the noise of one species may lie below the median's, so that none rules alone.
 _LEAST_NOISE = 1e-2
+# Beyond this correlation of neighbouring residuals the number of independent ones is anybody's guess.
+_MOST_CORRELATED = 0.999
+# An rms of dc/dt above this share left unexplained is worth a word.
+_MUCH_UNEXPLAINED = 0.1
 # A rate constant that is zero in a constrained solution is stored as this share of the smallest other.
 _ZERO_RATE = 1e-3
 
@@ -52,7 +56,7 @@ class Phase1Result:
         identifiability: what the data determine.
         slope, offset: nuisance homeostasis as the line slope * c + offset over the observed
             concentrations, in 1/time and concentration/time, with standard errors.
-        noise: standard deviation of the residual dc/dt of each species.
+        noise: standard deviation of the residual dc/dt of each species, correlation in time counted in.
         keep: rows (transition, species) that were used.
         losses: log of the share of the weighted sum of squares left, per iteration.
         converged: whether learning f ended by itself.
@@ -120,6 +124,11 @@ def fit_reactions(
     progress("phase 1", 1.0, "")
     problem, transform = data.problem(keep, weight)
     fitted = fit_linear(mlp_sub, problem)
+    if not bool(np.isfinite(np.asarray(fitted.k)).all()):
+        raise InputError(
+            f"network {observations.network.id}: the normal equations have no finite solution; concentrations that "
+            "differ by less extreme factors (other units, for instance) may help"
+        )
     identifiability = analyse(
         np.asarray(fitted.equations.matrix), np.asarray(fitted.equations.scale), training.identifiability_tolerance
     )
@@ -141,7 +150,11 @@ def fit_reactions(
         losses=np.array(losses),
         converged=converged,
         trapezoid=data.trapezoid,
-        notes=(*_row_notes(follows, keep, training), *k_notes, *_convergence_notes(training, converged=converged)),
+        notes=(
+            *_row_notes(follows, keep, training),
+            *k_notes,
+            *_quality_notes(training, losses, converged=converged),
+        ),
     )
 
 
@@ -223,16 +236,25 @@ def _outliers(
     threshold: float,
 ) -> Bool[np.ndarray, "rows species"]:
     """Rows whose residual lies beyond `threshold` robust standard deviations and is no mere rounding."""
-    kept = np.where(keep, left, np.nan)
-    spread = 1.4826 * np.nanmedian(np.abs(kept), axis=0, keepdims=True)
-    size = np.sqrt(np.nanmean(np.where(keep, transitions.derivative, np.nan) ** 2, axis=0, keepdims=True))
+    used = keep | ~keep.any(axis=0)  # a species without a row in use has no spread, and no outlier either
+    spread = 1.4826 * np.nanmedian(np.where(used, np.abs(left), np.nan), axis=0)
+    size = np.sqrt(np.mean(transitions.derivative**2, axis=0, where=used))
     return np.asarray(keep & (np.abs(left) > np.maximum(threshold * spread, _SMALL_MISFIT * size)))
 
 
 def _noise_variance(
     left: Float[np.ndarray, "rows species"], keep: Bool[np.ndarray, "rows species"]
 ) -> Float[np.ndarray, " species"]:
-    variance = np.sum(np.where(keep, left, 0.0) ** 2, axis=0) / np.maximum(keep.sum(axis=0), 1)
+    """Variance that independent errors would need to make the estimates as uncertain as they are.
+
+    What f misses is smooth in time: n rows with correlation rho from one to the next are worth
+    n (1 - rho) / (1 + rho) independent ones (Bartlett 1946).
+    """
+    used = np.where(keep, left, 0.0)
+    squares = np.sum(used**2, axis=0)
+    rho = np.sum(used[1:] * used[:-1], axis=0) / np.maximum(squares, 1e-300)
+    rho = np.clip(rho, 0.0, _MOST_CORRELATED)
+    variance = squares / np.maximum(keep.sum(axis=0), 1) * (1 + rho) / (1 - rho)
     typical = np.median(variance[variance > 0]) if (variance > 0).any() else 1.0
     return np.asarray(np.maximum(variance, _LEAST_NOISE**2 * typical))
 
@@ -309,7 +331,16 @@ def _row_notes(follows: np.ndarray, keep: np.ndarray, training: Training) -> lis
     return notes
 
 
-def _convergence_notes(training: Training, *, converged: bool) -> list[str]:
-    if converged:
-        return []
-    return [f"Phase 1 did not converge within training.phase1_max_iterations = {training.phase1_max_iterations}"]
+def _quality_notes(training: Training, losses: list[float], *, converged: bool) -> list[str]:
+    notes = []
+    if not converged:
+        notes.append(
+            f"Phase 1 did not converge within training.phase1_max_iterations = {training.phase1_max_iterations}"
+        )
+    unexplained = float(np.exp(losses[-1] / 2))
+    if unexplained > _MUCH_UNEXPLAINED:
+        notes.append(
+            f"{unexplained:.0%} of dc/dt (rms) is left unexplained: network, rate law, sampling or noise do not fit "
+            "the model, and what was recovered is not to be trusted"
+        )
+    return notes

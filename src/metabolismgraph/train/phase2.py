@@ -32,12 +32,13 @@ from metabolismgraph.train.progress import Progress, silent
 
 _BINS = 24  # points per species that stand for all its frames
 _GRID = 16  # concentrations at which response curves are compared
+_REACH = 12  # concentrations at which a needless correction is penalised
 _CHUNK = 100  # gradient steps between two progress reports
 # Response coefficients that differ by less than this share of the typical one are not pulled apart.
 _RESOLUTION = 0.05
 _CORRECTION = 1e-3  # weight of the penalty on what MLP_node adds to its straight line
 _EMBEDDINGS_WAIT = 0.4  # share of the steps for which the embeddings are held at their start
-# Ridges of the straight line that MLP_node starts as, and of the one that it may end as. Where all embeddings
+# Ridges of the output layers that MLP_node starts with, and of those it is polished from. Where all embeddings
 # are about equal, the first keeps the response to them small: they could not be told apart by it, but torn apart.
 _START_RIDGE = 1e-2
 _END_RIDGE = 1e-10
@@ -72,6 +73,7 @@ class Points(NamedTuple):
         weight: 1 for a bin whose mean is well known, towards 0 where noise hides the signal.
         unit: rms of the residual, in concentration/time.
         grid: concentrations at which response curves are compared (quantiles of the data).
+        reach: concentrations from 0 to the highest of any species, evenly spaced.
     """
 
     c: Float[Array, "species bins"]
@@ -79,6 +81,7 @@ class Points(NamedTuple):
     weight: Float[Array, "species bins"]
     unit: Float[Array, ""]
     grid: Float[Array, " grid"]
+    reach: Float[Array, " reach"]
 
 
 def fit_homeostasis(
@@ -100,15 +103,16 @@ def fit_homeostasis(
         before,
         (jnp.mean(points.c), jnp.maximum(jnp.std(points.c), 1e-9), points.unit),
     )
-    model = straighten(model, points, jnp.asarray(_START_RIDGE))
+    model = solve_outputs(model, points, jnp.asarray(_START_RIDGE))
     model, losses, similarity = _descend(model, points, training, progress)
     model, polished = _polish(model, points, progress)
     check_frozen(before, model)
+    misfit = float(regress(model, points).misfit)
     progress("phase 2", 1.0, "")
     response = eqx.filter_jit(MetabolismModel.homeostasis)(model, jnp.asarray(observations.concentration))
     return Phase2Result(
         model=model,
-        losses=np.concatenate([losses, polished]) * float(points.unit) ** 2,
+        losses=np.concatenate([losses, polished, [misfit]]) * float(points.unit) ** 2,
         similarity_losses=similarity,
         node_magnitude=float(np.mean(np.abs(np.asarray(response)))),
     )
@@ -186,6 +190,7 @@ def condense(observations: Observations, model: MetabolismModel, phase1: Phase1R
         weight=jnp.asarray(np.where(filled, 1.0 / (1.0 + noise / unit**2), 0.0)),
         unit=jnp.asarray(unit),
         grid=jnp.asarray(np.quantile(at[keep], (np.arange(_GRID) + 0.5) / _GRID)),
+        reach=jnp.linspace(0.0, at[keep].max(), _REACH),
     )
 
 
@@ -226,9 +231,9 @@ class Regression(NamedTuple):
 
     Attributes:
         misfit: weighted mean square of MLP_node minus residual.
-        correction: weighted mean square of what MLP_node adds to its straight line. Penalised a
-            little: line and network could otherwise share one trend in the data and part ways
-            beyond them.
+        correction: mean square of what MLP_node adds to its straight line, at `Points.reach` for every
+            species. Penalised a little, so that it is there only where data ask for it: line and
+            network could otherwise share a trend in the data and part ways beyond them.
     """
 
     misfit: Float[Array, ""]
@@ -241,40 +246,13 @@ class Regression(NamedTuple):
 
 def regress(model: MetabolismModel, points: Points) -> Regression:
     """Compare MLP_node with the residual."""
-    a = jnp.broadcast_to(model.embeddings[:, None], (*points.c.shape, model.embeddings.shape[-1]))
-    line, correction = (part / points.unit for part in model.mlp_node.parts(points.c, a))
-
-    def mean(x: Float[Array, "species bins"]) -> Float[Array, ""]:
-        return jnp.sum(points.weight * x**2) / jnp.sum(points.weight)
-
-    return Regression(mean(line + correction - points.residual), mean(correction))
-
-
-@eqx.filter_jit
-def straighten(model: MetabolismModel, points: Points, ridge: Float[Array, ""]) -> MetabolismModel:
-    """Make MLP_node the best straight line for the embeddings as they are, with no correction.
-
-    Slope and offset are affine in the embedding, so this is linear least squares; `ridge` is relative
-    to the sum of the weights.
-    """
-    node, a = model.mlp_node, jnp.pad(model.embeddings, ((0, 0), (0, 1)), constant_values=1.0)
-    z = (points.c - node.center) / node.width
-    lines = jnp.concatenate([a[:, None] * z[..., None], jnp.broadcast_to(a[:, None], (*z.shape, a.shape[1]))], axis=-1)
-    matrix = jnp.einsum("ibp,ib,ibq->pq", lines, points.weight, lines)
-    matrix = matrix + ridge * jnp.sum(points.weight) * jnp.eye(len(matrix))
-    found = jnp.linalg.solve(matrix, jnp.einsum("ibp,ib,ib->p", lines, points.weight, points.residual))
-    slope, offset = jnp.split(found, 2)
-    straight: MetabolismModel = eqx.tree_at(
-        lambda m: (
-            m.mlp_node.slope,
-            m.mlp_node.offset,
-            m.mlp_node.perceptron.weights[-1],
-            m.mlp_node.perceptron.biases[-1],
-        ),
-        model,
-        (slope, offset, jnp.zeros_like(node.perceptron.weights[-1]), jnp.zeros_like(node.perceptron.biases[-1])),
-    )
-    return straight
+    n = points.c.shape[1]
+    c = jnp.concatenate([points.c, jnp.broadcast_to(points.reach, (len(points.c), _REACH))], axis=1)
+    a = jnp.broadcast_to(model.embeddings[:, None], (*c.shape, model.embeddings.shape[-1]))
+    line, correction = (part / points.unit for part in model.mlp_node.parts(c, a))
+    error = (line + correction)[:, :n] - points.residual
+    misfit = jnp.sum(points.weight * error**2) / jnp.sum(points.weight)
+    return Regression(misfit, jnp.mean(correction[:, n:] ** 2))
 
 
 def similarity_loss(model: MetabolismModel, points: Points) -> Float[Array, ""]:
@@ -388,16 +366,9 @@ def _optimiser(steps: int, rate_node: float, rate_embedding: float) -> optax.Gra
 def _polish(
     model: MetabolismModel, points: Points, progress: Progress
 ) -> tuple[MetabolismModel, Float[np.ndarray, " iterations"]]:
-    """L-BFGS on MLP_node alone, embeddings held: the last digits that Adam leaves.
-
-    It starts from a straight line where that fits better than what Adam found.
-    """
-    straight, loss = straighten(model, points, jnp.asarray(_END_RIDGE)), eqx.filter_jit(regress)
-    if float(loss(straight, points).loss) < float(loss(model, points).loss):
-        model = straight
+    """MLP_node alone, embeddings held: its output layers solved exactly, then L-BFGS on all of it."""
     mask = eqx.tree_at(lambda m: m.embeddings, _trainable(model), replace=False)
-    parameters, constants = eqx.partition(model, mask)
-
+    parameters, constants = eqx.partition(solve_outputs(model, points, jnp.asarray(_END_RIDGE)), mask)
     found = minimise(
         lambda p: _polish_value_and_gradient(p, constants, points),
         parameters,
@@ -408,6 +379,54 @@ def _polish(
         ),
     )
     return eqx.combine(found.parameters, constants), np.exp(np.array(found.losses))
+
+
+@eqx.filter_jit
+def solve_outputs(model: MetabolismModel, points: Points, ridge: Float[Array, ""]) -> MetabolismModel:
+    """The best straight line and last layer of MLP_node, for embeddings and hidden layers as they are.
+
+    `Regression.loss` is a quadratic in both, so its minimum is one linear solve: where a line
+    explains the residual, the correction is zero at once, which gradient steps only creep up to.
+
+    Args:
+        ridge: added to the normal matrix, whose rows have total weight one.
+    """
+    lines, correction = _features(model, points.c)
+    features = jnp.concatenate([lines, correction], axis=-1)
+    weight = points.weight.reshape(-1, 1) / jnp.sum(points.weight)
+    matrix = features.T @ (weight * features)
+    _, beyond = _features(model, jnp.broadcast_to(points.reach, (len(points.c), _REACH)))
+    start = lines.shape[-1]
+    matrix = matrix.at[start:, start:].add(_CORRECTION * beyond.T @ beyond / len(beyond))
+    matrix = matrix + ridge * jnp.eye(len(matrix))
+    solution = jnp.linalg.solve(matrix, features.T @ (weight[:, 0] * points.residual.reshape(-1)))
+    slope, offset = jnp.split(solution[:start], 2)
+    solved: MetabolismModel = eqx.tree_at(
+        _outputs,
+        model,
+        (slope, offset, solution[start:-1, None], solution[-1:]),
+    )
+    return solved
+
+
+def _outputs(model: MetabolismModel) -> tuple[object, ...]:
+    """What MLP_node is linear in."""
+    node = model.mlp_node
+    return node.slope, node.offset, node.perceptron.weights[-1], node.perceptron.biases[-1]
+
+
+def _features(
+    model: MetabolismModel, c: Float[Array, "species points"]
+) -> tuple[Float[Array, "rows lines"], Float[Array, "rows units"]]:
+    """What slope and offset, and what the last layer of the perceptron, are multiplied with."""
+    node = model.mlp_node
+    a = jnp.broadcast_to(model.embeddings[:, None], (*c.shape, model.embeddings.shape[-1]))
+    z = ((c - node.center) / node.width)[..., None]
+    affine = jnp.concatenate([a, jnp.ones_like(z)], axis=-1)
+    hidden = node.perceptron.hidden(jnp.concatenate([z, a], axis=-1))
+    lines = jnp.concatenate([affine * z, affine], axis=-1)
+    correction = jnp.concatenate([hidden, jnp.ones_like(z)], axis=-1)
+    return lines.reshape(-1, lines.shape[-1]), correction.reshape(-1, correction.shape[-1])
 
 
 @eqx.filter_jit

@@ -39,14 +39,15 @@ def fill_undetermined(
         members = list(group)
         directions = _orthonormal(identifiability.null_space[members])
         base = k[members]
+        if directions.size == 0:
+            continue  # too faint to move along
         for lower, upper in ((low, high), (low * 1e-3, high * 1e3)):
             start = _interior(base, directions, lower, upper)
             if start is not None:
                 filled[members] = _expected(start, directions, lower, upper, rng)
                 break
-        else:
-            filled[members] = np.maximum(base, low * 1e-3)
-    return filled
+    # Where no positive solution exists, k must still have a logarithm.
+    return np.asarray(np.maximum(filled, low * 1e-3))
 
 
 def _orthonormal(rows: np.ndarray) -> np.ndarray:

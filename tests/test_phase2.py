@@ -1,0 +1,333 @@
+"""Phase 2: types and slopes recovered, Phase 1 untouched."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.cluster import DBSCAN
+
+from metabolismgraph.errors import FirewallError
+from metabolismgraph.simulate import simulate
+from metabolismgraph.train import phase2
+from metabolismgraph.train.phase1 import fit_reactions
+from metabolismgraph.train.phase2 import (
+    check_frozen,
+    condense,
+    fit_homeostasis,
+    initial_model,
+    regress,
+    response_coordinates,
+    similarity_loss,
+    solve_outputs,
+)
+
+
+def lines(model):
+    """Slope and offset of MLP_node per species, over the sweep 0 to 40."""
+    c = np.linspace(0, 40, 50)
+    n = len(model.embeddings)
+    response = jax.jit(lambda m, x: m.homeostasis(x))
+    curves = np.asarray(eqx.filter_jit(response)(model, jnp.broadcast_to(c[:, None], (50, n))))
+    return np.polyfit(c, curves, 1)
+
+
+def assert_types(model, truth):
+    """The true types, by DBSCAN on the embeddings, and the line of each within 2 %."""
+    pairs = np.stack([truth.lam, truth.baseline], axis=1)
+    true = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
+    found = DBSCAN(eps=0.1, min_samples=5).fit_predict(np.asarray(model.embeddings))
+    assert len(set(zip(true, found, strict=True))) == len(set(true)) == len(set(found)), found
+    slope, offset = lines(model)
+    for one in set(true):
+        members = true == one
+        assert np.mean(slope[members] / -truth.lam[members]) == pytest.approx(1.0, abs=0.02)
+        assert np.mean(offset[members] / (truth.lam * truth.baseline)[members]) == pytest.approx(1.0, abs=0.02)
+    return found
+
+
+@pytest.fixture(scope="module")
+def both(small_config):
+    """Both phases on another simulation of the same size."""
+
+    def inner(**changes):
+        config = small_config.replace({f"simulation.{key}": value for key, value in changes.items()})
+        data = simulate(config)
+        phase1 = fit_reactions(data.observations, config.graph_model, config.training)
+        return fit_homeostasis(data.observations, phase1, config.graph_model, config.training), data.truth
+
+    return inner
+
+
+@pytest.fixture(scope="module")
+def start(small, small_phase1, small_config):
+    """The model before any step, and the points that it is fitted to."""
+    model = initial_model(small.observations, small_phase1, small_config.graph_model, small_config.training)
+    points = condense(small.observations, model, small_phase1)
+    standard = jnp.mean(points.c), jnp.std(points.c), points.unit
+    return eqx.tree_at(lambda m: (m.mlp_node.center, m.mlp_node.width, m.mlp_node.unit), model, standard), points
+
+
+# -- recovery
+
+
+def test_types_and_slopes(small, small_phase2):
+    found = assert_types(small_phase2.model, small.truth)
+    embeddings = np.asarray(small_phase2.model.embeddings)
+    centers = [embeddings[found == one].mean(axis=0) for one in (0, 1)]
+    spread = max(np.abs(embeddings[found == one] - centers[one]).max() for one in (0, 1))
+    assert np.linalg.norm(centers[0] - centers[1]) > 20 * spread
+
+
+def test_losses_fall_to_almost_nothing(small_phase2, small_config):
+    losses, rms = small_phase2.losses, 0.01
+    assert len(small_phase2.similarity_losses) == small_config.training.phase2_steps
+    assert len(losses) > len(small_phase2.similarity_losses)
+    assert np.sqrt(losses[-1]) < 1e-3 * rms
+    # In concentration per time: homeostasis on this data set is about a hundredth.
+    assert 0.2 * rms < small_phase2.node_magnitude < 5 * rms
+
+
+def test_one_type_is_not_torn_apart(both):
+    found, truth = both(n_metabolite_types=1, homeostatic_lambda_per_type=[0.002], homeostatic_baseline_per_type=[5.0])
+    assert_types(found.model, truth)
+
+
+@pytest.mark.parametrize(
+    ("lam", "baseline"),
+    [([0.001, 0.001, 0.001, 0.002], [4.0, 4.0, 4.0, 6.0]), ([0.001, 0.002, 0.002, 0.002], [4.0, 6.0, 6.0, 6.0])],
+    ids=["the weak one common", "the strong one common"],
+)
+def test_unbalanced_types(both, lam, baseline):
+    found, truth = both(n_metabolite_types=4, homeostatic_lambda_per_type=lam, homeostatic_baseline_per_type=baseline)
+    assert np.bincount((truth.lam > 0.0015).astype(int)).min() <= 8
+    assert_types(found.model, truth)
+
+
+def test_three_types(both):
+    found, truth = both(
+        n_metabolite_types=3,
+        homeostatic_lambda_per_type=[0.0005, 0.002, 0.004],
+        homeostatic_baseline_per_type=[4.0, 6.0, 8.0],
+    )
+    assert_types(found.model, truth)
+
+
+# -- frozen means frozen
+
+
+def test_phase1_is_bit_identical(small_phase1, small_phase2):
+    model = small_phase2.model
+    np.testing.assert_array_equal(model.log_k, small_phase1.log_k)
+    for a, b in zip(jax.tree.leaves(model.mlp_sub), jax.tree.leaves(small_phase1.mlp_sub), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [
+        ("log_k", lambda m: m.log_k),
+        ("mlp_sub", lambda m: m.mlp_sub.perceptron.weights[1]),
+        ("mlp_sub", lambda m: m.mlp_sub.skip),
+        ("mlp_sub", lambda m: m.mlp_sub.center),
+    ],
+)
+def test_a_changed_bit_is_noticed(small_phase2, name, where):
+    model = small_phase2.model
+    check_frozen(model, model)
+    old = np.array(where(model))
+    old.flat[0] = np.nextafter(old.flat[0], np.inf)
+    tampered = eqx.tree_at(where, model, jnp.asarray(old))
+    with pytest.raises(FirewallError, match=f"Phase 2 changed {name}, which Phase 1 had frozen"):
+        check_frozen(model, tampered)
+
+
+def test_every_run_is_checked(monkeypatch, small, small_phase1, small_config):
+    def descend(model, points, training, progress):
+        tampered = eqx.tree_at(lambda m: m.log_k, model, model.log_k * (1 + 1e-15))
+        return tampered, np.zeros(1), np.zeros(1)
+
+    monkeypatch.setattr(phase2, "_descend", descend)
+    monkeypatch.setattr(phase2, "_polish", lambda model, points, progress: (model, np.zeros(1)))
+    with pytest.raises(FirewallError, match="its result is void"):
+        fit_homeostasis(small.observations, small_phase1, small_config.graph_model, small_config.training)
+
+
+def test_what_phase2_learns_may_change(small_phase2):
+    model = small_phase2.model
+    moved = eqx.tree_at(lambda m: (m.embeddings, m.mlp_node.slope), model, (model.embeddings + 1, jnp.ones(3)))
+    check_frozen(model, moved)
+
+
+def test_training_moves_nothing_else(start, small_phase2):
+    """The standardisation of MLP_node's input is constant too."""
+    before, points = start
+    after = small_phase2.model.mlp_node
+    np.testing.assert_allclose(after.center, before.mlp_node.center, rtol=1e-12)
+    np.testing.assert_allclose(after.width, before.mlp_node.width, rtol=1e-12)
+    np.testing.assert_allclose(after.unit, points.unit, rtol=1e-12)
+
+
+# -- the start
+
+
+def test_nothing_at_the_start_yet_gradients(start):
+    model, points = start
+    assert jnp.abs(model.homeostasis(points.c.T)).max() == 0
+
+    @eqx.filter_jit
+    @eqx.filter_grad
+    def gradient(m):
+        return regress(m, points).loss + similarity_loss(m, points)
+
+    found = gradient(model)
+    for leaf in jax.tree.leaves(found):
+        assert np.isfinite(leaf).all()
+    assert jnp.abs(found.mlp_node.perceptron.weights[-1]).min() > 0
+    assert jnp.abs(found.mlp_node.slope).max() > 0
+    assert jnp.abs(found.embeddings).max() > 0
+
+
+def test_equal_embeddings_have_finite_gradients(start):
+    model, points = start
+    model = eqx.tree_at(lambda m: m.embeddings, model, jnp.zeros((30, 2)))
+    value, gradient = eqx.filter_jit(jax.value_and_grad(lambda m: similarity_loss(m, points)))(model)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient.embeddings).all()
+
+
+def test_output_layers_are_solved_exactly(start, small):
+    """With coefficients as embeddings a straight line explains all, and nothing is left for the correction."""
+    model, points = start
+    solved = solve_outputs(model, points, jnp.asarray(1e-10))
+    loss = eqx.filter_jit(regress)(solved, points)
+    assert float(loss.misfit) < 1e-6
+    assert float(loss.correction) < 1e-6
+    slope, offset = lines(solved)
+    np.testing.assert_allclose(slope, -small.truth.lam, rtol=0.01)
+    np.testing.assert_allclose(offset, small.truth.lam * small.truth.baseline, rtol=0.01)
+
+
+def test_solved_output_layers_are_a_minimum(start):
+    """Also where no straight line will do."""
+    model, points = start
+    bent = points._replace(residual=points.residual + 0.3 * jnp.sin(points.c))
+    solved = solve_outputs(model, bent, jnp.asarray(1e-10))
+    assert float(jnp.abs(solved.mlp_node.perceptron.weights[-1]).max()) > 0.01
+    gradient = eqx.filter_jit(eqx.filter_grad(lambda m: regress(m, bent).loss))
+    before, after = gradient(model).mlp_node, gradient(solved).mlp_node
+    for part in (lambda f: f.slope, lambda f: f.offset, lambda f: f.perceptron.weights[-1]):
+        assert jnp.abs(part(after)).max() < 1e-3 * jnp.abs(part(before)).max()
+
+
+def test_points_are_the_residual(small, start):
+    """Mean residual of a bin is the true homeostasis at the bin's mean concentration."""
+    _, points = start
+    pull = -small.truth.lam[:, None] * (np.asarray(points.c) - small.truth.baseline[:, None])
+    np.testing.assert_allclose(points.residual * points.unit, pull, atol=2e-5)
+    assert float(jnp.sqrt(jnp.mean(points.residual**2))) == pytest.approx(1.0)
+    assert (np.diff(points.c, axis=1) >= 0).all()
+    assert (points.weight > 0.9).all()
+
+
+def test_rows_left_out_do_not_enter(small, small_phase1, small_config):
+    """A species without a row has no weight; one with few has the mean of those."""
+    keep = small_phase1.keep.copy()
+    keep[:, 4] = False
+    keep[3:, 7] = False
+    phase1 = dataclasses.replace(small_phase1, keep=keep)
+    model = initial_model(small.observations, phase1, small_config.graph_model, small_config.training)
+    points = condense(small.observations, model, phase1)
+    assert (points.weight[4] == 0).all()
+    assert int((points.weight[7] > 0).sum()) == 3
+    assert np.sort(points.c[7])[-3:].tolist() == np.sort(small.observations.concentration[:3, 7]).tolist()
+
+
+# -- response coordinates
+
+
+@pytest.fixture
+def coordinates(small_phase1):
+    """Of a Phase 1 with given slopes and offsets."""
+
+    def inner(slope, offset, error=0.0, moving=None, dim=2):
+        n = len(slope)
+        phase1 = dataclasses.replace(
+            small_phase1,
+            slope=np.array(slope, dtype=float),
+            offset=np.array(offset, dtype=float),
+            slope_error=np.full(n, error),
+            offset_error=np.full(n, error),
+            noise=np.ones(n),
+            keep=np.ones((3, n), dtype=bool),
+        )
+        return response_coordinates(phase1, np.ones(n, dtype=bool) if moving is None else np.array(moving), dim)
+
+    return inner
+
+
+TWO_TYPES = [-1.0] * 5 + [-3.0] * 5
+
+
+def test_types_lie_apart(coordinates):
+    found = coordinates(TWO_TYPES, [4.0] * 10)
+    assert found[:5, 0].tolist() == [1.0] * 5
+    assert found[5:, 0].tolist() == [-1.0] * 5
+    assert (found[:, 1] == 0).all()
+
+
+def test_small_differences_are_not_blown_up(coordinates):
+    almost = np.linspace(-1.001, -0.999, 10)
+    assert np.abs(coordinates(almost, [4.0] * 10)[:, 0]).max() < 0.05
+
+
+def test_uncertain_differences_are_not_blown_up(coordinates):
+    assert np.abs(coordinates(TWO_TYPES, [4.0] * 10, error=2.0)[:, 0]).max() < 0.2
+
+
+def test_outliers_are_clipped(coordinates):
+    found = coordinates([*TWO_TYPES * 5, -1000.0, 1000.0], [4.0] * 52)
+    assert found[[0, 5, 50, 51], 0].tolist() == [1.0, -1.0, -1.5, 1.5]
+
+
+def test_fixed_species_lie_in_the_middle(coordinates):
+    found = coordinates([*TWO_TYPES, 77.0], [4.0] * 11, moving=[True] * 10 + [False])
+    assert found[-1].tolist() == [0, 0]
+    assert found[:10].tolist() == coordinates(TWO_TYPES, [4.0] * 10).tolist()
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_dimensions(coordinates, dim):
+    found = coordinates(TWO_TYPES, range(10), dim=dim)
+    assert found.shape == (10, dim)
+    full = coordinates(TWO_TYPES, range(10))
+    np.testing.assert_array_equal(found[:, :2], full[:, :dim])
+    assert (found[:, 2:] == 0).all()
+
+
+def test_no_homeostasis_at_all(coordinates):
+    assert (coordinates([0.0] * 4, [0.0] * 4) == 0).all()
+
+
+def test_a_random_start_is_random_and_reproducible(small, small_phase1, small_config):
+    def start(seed):
+        training = small_config.replace({"training.embedding_start": "random", "training.seed": seed}).training
+        return np.asarray(
+            initial_model(small.observations, small_phase1, small_config.graph_model, training).embeddings
+        )
+
+    np.testing.assert_array_equal(start(1), start(1))
+    assert (start(1) != start(2)).all()
+    assert 0.5 < start(1).std() < 1.5
+
+
+# -- reproducibility
+
+
+def test_same_seed_same_bits(small, small_phase1, small_phase2, small_config):
+    again = fit_homeostasis(small.observations, small_phase1, small_config.graph_model, small_config.training)
+    for a, b in zip(jax.tree.leaves(again.model), jax.tree.leaves(small_phase2.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(again.losses, small_phase2.losses)
