@@ -315,15 +315,26 @@ def test_the_value_for_all_types_hides_the_default_list(write: Write) -> None:
 
 
 def test_learning_rates_fall_back() -> None:
-    none = Config(training={"learning_rate_start": 0.5, "learning_rate_node_homeostasis": 0}).training
+    none = Config(
+        training={
+            "learning_rate_start": 0.5,
+            "learning_rate_node_homeostasis": 0,
+            "learning_rate_embedding_homeostasis": 0,
+        }
+    ).training
     assert {none.rate_k, none.rate_node, none.rate_sub, none.rate_embedding} == {0.5}
     assert none.rate_node_homeostasis == none.rate_embedding_homeostasis == 0.5
     phase1 = Config(
-        training={"learning_rate_node": 0.1, "learning_rate_embedding": 0.2, "learning_rate_node_homeostasis": 0}
+        training={
+            "learning_rate_node": 0.1,
+            "learning_rate_embedding": 0.2,
+            "learning_rate_node_homeostasis": 0,
+            "learning_rate_embedding_homeostasis": 0,
+        }
     ).training
     assert phase1.rate_node_homeostasis == 0.1
     assert phase1.rate_embedding_homeostasis == 0.2
-    node = Config(training={"learning_rate_node_homeostasis": 0.3}).training
+    node = Config(training={"learning_rate_node_homeostasis": 0.3, "learning_rate_embedding_homeostasis": 0}).training
     assert node.rate_node_homeostasis == node.rate_embedding_homeostasis == 0.3
     own = Config(training={"learning_rate_embedding_homeostasis": 0.4, "learning_rate_k": 0.7}).training
     assert own.rate_embedding_homeostasis == 0.4

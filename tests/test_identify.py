@@ -14,6 +14,13 @@ from metabolismgraph.observations import Observations
 from metabolismgraph.train.undetermined import fill_undetermined
 
 A_B = {"A": 1.0, "B": 1.0}
+# Reactions that change nothing; with them every random network has arrays of one shape, and one compilation serves.
+INERT = [(A_B, {}), *(({s: order}, {}) for s in "ABC" for order in (1.0, 2.0))]
+
+
+def build_padded(written):
+    reactions, species, fixed = written
+    return build((reactions + INERT, species, fixed))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,17 +46,17 @@ def brute_force(network, aggregation):
     for i in np.flatnonzero(~network.fixed):
         homeostasis[:, i, i, 0], homeostasis[:, i, i, 1] = 1.0, c[:, i]
     design = np.hstack([columns, homeostasis.reshape(len(columns), -1)])
-    _, values, vectors = np.linalg.svd(design, full_matrices=True)
+    _, values, vectors = np.linalg.svd(design, full_matrices=False)
     rank = int((values > 1e-9 * values[0]).sum()) if values[0] > 0 else 0
     hidden = vectors[rank:, : network.n_reactions].T
     u, s, _ = np.linalg.svd(hidden, full_matrices=False)
     return u[:, s > 1e-9]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=40)
 @given(written=written_networks(), aggregation=st.sampled_from(["mul", "add"]))
 def test_the_identifiable_set_is_that_of_a_brute_force_rank(written, aggregation):
-    network = build(written)
+    network = build_padded(written)
     found, hidden = identify(network, aggregation=aggregation), brute_force(network, aggregation)
     # e_j lies in the row space exactly where no invisible direction moves k_j.
     assert found.identifiable.tolist() == (np.linalg.norm(hidden, axis=1) < 1e-7).tolist()
@@ -153,10 +160,10 @@ def test_what_the_data_do_not_show():
     assert identify(network, data).identifiable.tolist() == [True, False]
 
 
-@settings(deadline=None, max_examples=8)
-@given(written=written_networks(), species_order=st.permutations(range(3)), reaction_order=st.permutations(range(6)))
+@settings(deadline=None, max_examples=20)
+@given(written=written_networks(), species_order=st.permutations(range(3)), reaction_order=st.permutations(range(13)))
 def test_relabelling_changes_nothing(written, species_order, reaction_order):
-    network = build(written)
+    network = build_padded(written)
     here, there = identify(network), identify(relabelled(network, species_order, reaction_order))
     assert there.identifiable.tolist() == here.identifiable[reaction_order].tolist()
     assert {frozenset(reaction_order[j] for j in g) for g in there.groups} == {frozenset(g) for g in here.groups}
@@ -278,19 +285,3 @@ def test_outside_the_prior_but_positive():
 def test_impossible_combinations_still_give_positive_values():
     filled = fill([-3.0, -1.0, 0.0, 0.0], unknown([1, -1, 0, 0]))
     assert (filled[:2] > 0).all()
-
-
-def test_phase1_keeps_every_determined_combination(small, small_phase1):
-    """Also of the rate constants that it fills in."""
-    k, truth = 10.0**small_phase1.log_k, small.truth.k
-    identifiability = small_phase1.identifiability
-    assert identifiability.groups
-    for combinations in identifiability.combinations:
-        for combination in combinations:
-            members, weight = list(combination.reactions), np.array(combination.coefficients)
-            np.testing.assert_allclose(weight @ k[members], weight @ truth[members], atol=1e-6)
-    hidden = ~identifiability.identifiable
-    assert (k[hidden] > 0).all()
-    seen = k[identifiability.identifiable]
-    inside = (k[hidden] >= seen.min() * 0.999) & (k[hidden] <= seen.max() * 1.001)
-    assert inside.mean() > 0.5

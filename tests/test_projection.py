@@ -133,6 +133,22 @@ def test_planted_rate_law(small, small_phase1):
     np.testing.assert_allclose(small_phase1.mlp_sub(jnp.asarray(log_c), jnp.ones(20)), log_c, atol=1e-5)
 
 
+def test_phase1_keeps_every_determined_combination(small, small_phase1):
+    """Also of the rate constants that it fills in."""
+    k, truth = 10.0**small_phase1.log_k, small.truth.k
+    identifiability = small_phase1.identifiability
+    assert identifiability.groups
+    for combinations in identifiability.combinations:
+        for combination in combinations:
+            members, weight = list(combination.reactions), np.array(combination.coefficients)
+            np.testing.assert_allclose(weight @ k[members], weight @ truth[members], atol=1e-6)
+    hidden = ~identifiability.identifiable
+    assert (k[hidden] > 0).all()
+    seen = k[identifiability.identifiable]
+    inside = (k[hidden] >= seen.min() * 0.999) & (k[hidden] <= seen.max() * 1.001)
+    assert inside.mean() > 0.5
+
+
 def test_standard_errors_are_of_the_right_size(small, small_phase1):
     seen = small_phase1.identifiability.identifiable
     _, error = errors(small_phase1, small.truth)

@@ -150,19 +150,15 @@ def _train(folder: RunFolder, progress: Progress) -> None:
     errors = folder.training / _ERRORS
     with errors.open("w") as stderr:
         # -P: a file of the user's that is called like one of our imports must not stand in for it.
-        child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "metabolismgraph.train", str(folder.training)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
-        try:
-            refused = _follow(child, folder, progress)
-            code = child.wait()
-        finally:
-            child.kill()
-            child.wait()
+        command = [sys.executable, "-P", "-m", "metabolismgraph.train", str(folder.training)]
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as child:
+            try:
+                refused = _follow(child, folder, progress)
+                code = child.wait()
+            finally:
+                child.kill()
     if refused is not None:
         raise InputError(refused)
     if code:

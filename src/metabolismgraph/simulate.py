@@ -75,7 +75,8 @@ def simulate(config: Config, progress: Callable[[float], None] = lambda _: None)
     c = _measure(np.concatenate(trajectories), settings, streams[3])
     observations = Observations(
         network=network,
-        time=np.tile(np.arange(frames) * settings.delta_t, settings.n_runs),
+        # Rounded as in a written table, so that fitting the file is fitting the very same numbers.
+        time=np.tile(np.round(np.arange(frames) * settings.delta_t, 12), settings.n_runs),
         run=np.repeat(np.arange(settings.n_runs), frames),
         concentration=c,
     )
