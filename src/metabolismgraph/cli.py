@@ -155,6 +155,7 @@ def fit(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="folder of a finished run")],
     truth: Annotated[Path | None, typer.Option(help="folder with known labels; default: the run's own")] = None,
+    set_: Set = None,
     *,
     quiet: Quiet = False,
 ) -> None:
@@ -163,7 +164,7 @@ def evaluate(
     from metabolismgraph.display import progress_bars
 
     with progress_bars(_console(), quiet=quiet) as progress:
-        evaluation = pipeline.reevaluate(run, truth, progress)
+        evaluation = pipeline.reevaluate(run, truth, set_ or [], progress)
     _show(evaluation, run, quiet=quiet)
 
 
@@ -171,6 +172,7 @@ def evaluate(
 def identify(
     network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3")],
     timeseries: Annotated[Path | None, typer.Argument(help="concentrations; without: what the network allows")] = None,
+    set_: Set = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
@@ -180,9 +182,19 @@ def identify(
     from metabolismgraph.formats.sbml import read_sbml
     from metabolismgraph.identify import identify as find
 
+    settings = _config("oscillatory_rank50", set_)
     observations, model = read_inputs(network, timeseries) if timeseries else (None, read_sbml(network))
-    found = find(model.network, observations)
-    alone = find(model.network, observations, homeostasis=False)
+    with _console(stderr=True).status("looking for what can be determined"):
+        found, alone = (
+            find(
+                model.network,
+                observations,
+                aggregation=settings.graph_model.aggr_type,
+                tolerance=settings.training.identifiability_tolerance,
+                homeostasis=homeostasis,
+            )
+            for homeostasis in (True, False)
+        )
     if as_json:
         ids = model.network.reactions
         groups = [
@@ -200,19 +212,20 @@ def identify(
         sys.stdout.write(json.dumps(answer, indent=1) + "\n")
         return
     for note in model.notes:
-        _console().print(f"note: {note}")
+        _console().print(f"note: {note}", markup=False)
     _console().print(identifiability_table(model.network, found, alone))
 
 
 @app.command(epilog="Example: metabolismgraph configs --show small")
 def configs(
     show: Annotated[str | None, typer.Option(metavar="NAME", help="print one in full, defaults included")] = None,
+    set_: Set = None,
 ) -> None:
     """List the ready-made configurations."""
     from metabolismgraph.config import load_config, shipped_configs
 
     if show is not None:
-        sys.stdout.write(load_config(show).to_yaml())
+        sys.stdout.write(load_config(show, set_ or []).to_yaml())
         return
     from rich.table import Table
 
@@ -255,10 +268,10 @@ def _run_folder(out: Path | None, name: str, *, resume: bool) -> Path:
     return out or (latest_path(base) if resume else free_path(base))
 
 
-def _console() -> Console:
+def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console()
+    return Console(stderr=stderr)
 
 
 def _show(evaluation: Evaluation, folder: Path, *, quiet: bool) -> None:

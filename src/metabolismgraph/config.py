@@ -352,6 +352,14 @@ class Config(_Section):
         changed = _merge(tree, changes, "replace")
         return _validate(tree, "configuration", "replace", changed)
 
+    def override(self, overrides: Sequence[str]) -> Config:
+        """The same for changes as they are written behind --set: `config.override(["training.seed=3"])`.
+
+        Raises:
+            InputError: as `replace`, or not of the form key=value.
+        """
+        return self.replace(_written_changes(overrides))
+
 
 _SECTIONS: dict[str, type[_Section]] = {
     "simulation": Simulation,
@@ -447,18 +455,23 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     name, text = _read(DEFAULT_CONFIG if source is None else source)
     tree, old = _normalise(_parse(text, name), name)
     tree.setdefault("dataset", Path(name).stem)
-    changes: dict[str, object] = {}
-    for override in overrides:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise InputError(f"--set {override}: expected section.key=value, such as training.seed=3")
-        changes[key.strip()] = _parse(value, f"--set {override}")
+    changes = _written_changes(overrides)
     old += [key for key in changes if _current_name(key) in _OLD_KEYS]
     changed = _merge(tree, {key: value for key, value in changes.items() if key not in old}, "--set")
     if old:
         old = list(dict.fromkeys(old))
         warnings.warn(f"{name}: nothing reads these old keys any more: {', '.join(old)}", OldKeyWarning, stacklevel=2)
     return _validate(tree, name, "--set", changed)
+
+
+def _written_changes(overrides: Sequence[str]) -> dict[str, object]:
+    changes: dict[str, object] = {}
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise InputError(f"--set {override}: expected section.key=value, such as training.seed=3")
+        changes[key.strip()] = _parse(value, f"--set {override}")
+    return changes
 
 
 def shipped_configs() -> dict[str, str]:

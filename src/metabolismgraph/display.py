@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from metabolismgraph.evaluate import Metric
 from metabolismgraph.identify import Combination, Identifiability
@@ -47,7 +48,7 @@ def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report]:
 def summary_table(metrics: Mapping[str, Metric], notes: Sequence[str]) -> Table:
     """What was recovered, with a verdict where the truth is known."""
     table = Table(title="What was recovered", title_justify="left")
-    table.add_column("quantity")
+    table.add_column("quantity", no_wrap=True)
     table.add_column("value", justify="right")
     table.add_column("verdict")
     table.add_column("meaning", style="dim")
@@ -65,7 +66,7 @@ def summary_table(metrics: Mapping[str, Metric], notes: Sequence[str]) -> Table:
             what = "slope, 1/time" if "slope" in name else "offset, concentration/time"
             table.add_row(name, f"{value:.3e}", "", f"homeostatic {what}, mean of the cluster")
     if notes:
-        table.caption = "\n".join(f"note: {note}" for note in notes)
+        table.caption = Text("\n".join(f"note: {note}" for note in notes))
         table.caption_justify = "left"
     return table
 
@@ -115,7 +116,7 @@ def _shown(value: Metric) -> str:
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.5f}".rstrip("0").rstrip(".")
 
 
-def identifiability_table(network: ReactionNetwork, found: Identifiability, alone: Identifiability) -> Table:
+def identifiability_table(network: ReactionNetwork, found: Identifiability, alone: Identifiability) -> Group:
     """What is determined: a count, and every group that is known only in combination.
 
     Args:
@@ -123,9 +124,7 @@ def identifiability_table(network: ReactionNetwork, found: Identifiability, alon
         alone: the same without, to say which reactions only homeostasis hides.
     """
     count = int(found.identifiable.sum())
-    table = Table(
-        title=f"{count} of {network.n_reactions} rate constants are determined by themselves", title_justify="left"
-    )
+    table = Table()
     table.add_column("reactions")
     table.add_column("written as")
     table.add_column("determined")
@@ -138,12 +137,12 @@ def identifiability_table(network: ReactionNetwork, found: Identifiability, alon
         )
     if len(found.groups) > _MOST_ROWS:
         table.add_row(f"... and {len(found.groups) - _MOST_ROWS} more", "", "")
-    table.caption = (
-        f"smallest determined eigenvalue of the scaled normal matrix: {found.smallest_determined:.1e}; "
-        f"{found.null_space.shape[1]} directions are invisible"
+    verdict = f"{count} of {network.n_reactions} rate constants are determined by themselves"
+    gap = (
+        f"{found.null_space.shape[1]} directions are invisible; smallest determined eigenvalue of the scaled normal "
+        f"matrix: {found.smallest_determined:.1e}"
     )
-    table.caption_justify = "left"
-    return table
+    return Group(verdict, *([table] if found.groups else []), gap)
 
 
 def _written(network: ReactionNetwork, j: int) -> str:

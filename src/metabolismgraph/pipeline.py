@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from metabolismgraph.checkpoint import is_intact, load_phase1, load_phase2
@@ -104,14 +104,20 @@ def fit_files(
         raise
 
 
-def reevaluate(path: Path, truth: Path | None = None, progress: Progress = silent) -> Evaluation:
+def reevaluate(
+    path: Path, truth: Path | None = None, overrides: Sequence[str] = (), progress: Progress = silent
+) -> Evaluation:
     """Evaluate and draw a finished run again, against its own truth or the one given.
+
+    Args:
+        overrides: changes of the run's configuration for this evaluation, such as "plotting.dpi=300".
 
     Raises:
         InputError: no trained run there, or the truth does not belong to it.
     """
     folder = RunFolder.open(path)
-    return _judge(folder, Truth.load(truth) if truth else _own_truth(folder), progress)
+    labels = Truth.load(truth) if truth else _own_truth(folder)
+    return _judge(folder, folder.config.override(overrides), labels, progress)
 
 
 def _folder(out: Path, config: Config, source: dict[str, str], *, resume: bool, overwrite: bool) -> RunFolder:
@@ -127,7 +133,7 @@ def _complete(folder: RunFolder, first: str, make_data: Callable[[], None], prog
         folder.finish(first, time.perf_counter() - started)
         progress(first, 1.0, "")
     _train(folder, progress)
-    return _judge(folder, _own_truth(folder), progress)
+    return _judge(folder, folder.config, _own_truth(folder), progress)
 
 
 def _hand_over(folder: RunFolder, observations: Observations) -> None:
@@ -190,13 +196,12 @@ def _own_truth(folder: RunFolder) -> Truth | None:
     return Truth.load(path) if path.exists() else None
 
 
-def load_result(folder: RunFolder) -> FitResult:
-    """What a run's training found.
+def load_result(folder: RunFolder, config: Config) -> FitResult:
+    """What a run's training found, to be judged under a configuration.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: it is missing or damaged, or does not fit the configuration.
     """
-    config = folder.config
     phase2 = None
     if config.training.homeostasis_training:
         phase2 = load_phase2(folder.training / "phase2", config.graph_model)
@@ -209,10 +214,10 @@ def load_result(folder: RunFolder) -> FitResult:
     )
 
 
-def _judge(folder: RunFolder, truth: Truth | None, progress: Progress) -> Evaluation:
+def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Progress) -> Evaluation:
     started = time.perf_counter()
     progress("evaluate", 0.0, "")
-    evaluation = evaluate(load_result(folder), truth)
+    evaluation = evaluate(load_result(folder, config), truth)
     minutes = (folder.seconds("phase 1") + folder.seconds("phase 2")) / 60
     metrics = {"training_time_min": minutes, **evaluation.metrics}
     part = folder.path / "evaluation.nc.part"
@@ -223,13 +228,7 @@ def _judge(folder: RunFolder, truth: Truth | None, progress: Progress) -> Evalua
     folder.finish("evaluate", time.perf_counter() - started)
     progress("evaluate", 1.0, "")
     started = time.perf_counter()
-    draw_all(
-        evaluation.data,
-        metrics,
-        folder.path,
-        folder.config.plotting,
-        progress=progress,
-    )
+    draw_all(evaluation.data, metrics, folder.path, config.plotting, progress=progress)
     folder.finish("figures", time.perf_counter() - started)
     progress("figures", 1.0, "")
     return Evaluation(metrics, evaluation.data, evaluation.notes)

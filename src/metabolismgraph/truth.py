@@ -41,6 +41,7 @@ class Truth:
         pd.DataFrame(
             {"metabolite": self.species, "type": self.type, "lambda": self.lam, "c_baseline": self.baseline}
         ).to_csv(folder / "metabolites.csv", index=False)
+        (folder / "rate_law.csv").unlink(missing_ok=True)
         if self.rate_law is not None:
             pd.DataFrame(self.rate_law, columns=["order", "concentration", "f"]).to_csv(
                 folder / "rate_law.csv", index=False
