@@ -16,7 +16,7 @@ run: .venv/.ok  ## simulate, fit, evaluate and draw: make run CONFIG=small ARGS=
 	$(BIN)/metabolismgraph run $(CONFIG) $(ARGS)
 
 test: .venv/.ok  ## all tests, with branch coverage: make test ARGS="-k config"
-	$(BIN)/pytest -n 2 --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
 
 lint: .venv/.ok  ## style, format, types
 	$(BIN)/ruff check

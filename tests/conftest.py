@@ -4,7 +4,14 @@
 # and whatever is imported before them goes unchecked.
 # ruff: noqa: PLC0415
 
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from command_line import QUICK, call
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +24,7 @@ def small_config():
 @pytest.fixture(scope="session")
 def small(small_config):
     """Observations and truth of thirty metabolites and 72 reactions."""
-    from metabolismgraph.simulate import simulate
+    from metabolismgraph.simulator import simulate
 
     return simulate(small_config)
 
@@ -34,3 +41,20 @@ def small_phase2(small, small_phase1, small_config):
     from metabolismgraph.train.phase2 import fit_homeostasis
 
     return fit_homeostasis(small.observations, small_phase1, small_config.graph_model, small_config.training)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> Path:
+    """A small run by the command itself, in a process of its own."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    subprocess.run(
+        [sys.executable, "-m", "metabolismgraph", "run", "small", "--out", out, *QUICK], check=True, capture_output=True
+    )
+    return out
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "data"
+    assert call(monkeypatch, "simulate", "small", "--out", folder, "--quiet", *QUICK) == 0
+    return folder

@@ -19,7 +19,7 @@ from metabolismgraph.observations import Observations
 from metabolismgraph.truth import Truth
 
 ROOT = Path(__file__).resolve().parents[1]
-FORBIDDEN = ("metabolismgraph.truth", "metabolismgraph.simulate", "metabolismgraph.evaluate")
+FORBIDDEN = ("metabolismgraph.truth", "metabolismgraph.simulator", "metabolismgraph.evaluation")
 MODULES = [
     "metabolismgraph.train",
     *(m.name for m in pkgutil.walk_packages(metabolismgraph.train.__path__, "metabolismgraph.train.")),
@@ -80,7 +80,7 @@ def ruff():
     "line",
     [
         "from metabolismgraph.truth import Truth",
-        "import metabolismgraph.simulate",
+        "import metabolismgraph.simulator",
         "from metabolismgraph import evaluate",
         "def f(): from metabolismgraph.truth import Truth",
     ],

@@ -21,7 +21,7 @@ from metabolismgraph.kinetics import (
     pair_concentrations,
     reaction_rates,
 )
-from metabolismgraph.simulate import random_network
+from metabolismgraph.simulator import random_network
 
 # A + 2 B -> C; A + B -> 2 B; B^0.5 -> D; zero order -> A; nothing at all
 NETWORK = network_of(

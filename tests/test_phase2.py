@@ -10,7 +10,7 @@ import pytest
 from sklearn.cluster import DBSCAN
 
 from metabolismgraph.errors import FirewallError
-from metabolismgraph.simulate import simulate
+from metabolismgraph.simulator import simulate
 from metabolismgraph.train import phase2
 from metabolismgraph.train.phase1 import fit_reactions
 from metabolismgraph.train.phase2 import (

@@ -17,7 +17,7 @@ from metabolismgraph.model import SubstrateFunction
 from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.observations import Observations, Transitions
 from metabolismgraph.regression import make_rows, normal_equations
-from metabolismgraph.simulate import simulate
+from metabolismgraph.simulator import simulate
 from metabolismgraph.train.phase1 import _check_size, _Data, _non_negative, fit_reactions
 from metabolismgraph.train.projection import _value_and_gradient, evaluate_loss, fit_linear
 
@@ -353,3 +353,14 @@ def test_the_trapezoid_rule_is_chosen_for_continuous_data(tiny):
 def test_a_substrate_function_starts_as_nothing():
     f = SubstrateFunction(8, 3, 0.0, 1.0, jax.random.key(0))
     assert f(jnp.linspace(-3, 3, 5), jnp.ones(5)).tolist() == [0.0] * 5
+
+
+def test_a_species_that_never_moves_is_taken_as_fixed(small, small_config):
+    """Its equation would be 0 = flux, with all the weight of a species without noise."""
+    c = small.observations.concentration.copy()
+    c[:, 0] = c[0, 0]
+    observations = dataclasses.replace(small.observations, concentration=c)
+    found = fit_reactions(observations, small_config.graph_model, small_config.training)
+    assert any("never change" in note and "M000" in note for note in found.notes)
+    assert np.isfinite(found.log_k).all()
+    assert not found.keep[:, 0].any()

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from metabolismgraph.config import Config as Config
     from metabolismgraph.config import load_config as load_config
     from metabolismgraph.errors import InputError as InputError
-    from metabolismgraph.evaluate import evaluate as evaluate
+    from metabolismgraph.evaluation import evaluate as evaluate
     from metabolismgraph.formats.dataset import read_dataset as read_dataset
     from metabolismgraph.formats.dataset import read_inputs as read_inputs
-    from metabolismgraph.identify import identify as identify
+    from metabolismgraph.identifiability import identify as identify
     from metabolismgraph.network import ReactionNetwork as ReactionNetwork
     from metabolismgraph.observations import Observations as Observations
-    from metabolismgraph.simulate import simulate as simulate
+    from metabolismgraph.simulator import simulate as simulate
     from metabolismgraph.train.fit import fit as fit
     from metabolismgraph.truth import Truth as Truth
 
@@ -35,13 +35,13 @@ _HOME = {
     "Observations": "observations",
     "ReactionNetwork": "network",
     "Truth": "truth",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "fit": "train.fit",
-    "identify": "identify",
+    "identify": "identifiability",
     "load_config": "config",
     "read_dataset": "formats.dataset",
     "read_inputs": "formats.dataset",
-    "simulate": "simulate",
+    "simulate": "simulator",
 }
 
 __all__ = list(_HOME)

@@ -16,7 +16,7 @@ import safetensors.numpy
 from metabolismgraph.config import GraphModel
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
-from metabolismgraph.identify import Combination, Identifiability
+from metabolismgraph.identifiability import Combination, Identifiability
 from metabolismgraph.model import MetabolismModel, NodeFunction, SubstrateFunction
 from metabolismgraph.train.phase1 import Phase1Result
 from metabolismgraph.train.phase2 import Phase2Result

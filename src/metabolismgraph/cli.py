@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from metabolismgraph.config import Config
-    from metabolismgraph.evaluate import Evaluation
+    from metabolismgraph.evaluation import Evaluation
 
 app = typer.Typer(
     name="metabolismgraph",
@@ -110,7 +110,7 @@ def simulate(
     from metabolismgraph.display import progress_bars
     from metabolismgraph.formats.dataset import new_dataset_folder, write_dataset
     from metabolismgraph.runs import free_path
-    from metabolismgraph.simulate import simulate as make
+    from metabolismgraph.simulator import simulate as make
 
     folder = new_dataset_folder(out or free_path(Path("data") / (settings.dataset or "simulated")), overwrite=overwrite)
     with progress_bars(_console(), quiet=quiet) as progress:
@@ -180,7 +180,7 @@ def identify(
     from metabolismgraph.display import identifiability_table
     from metabolismgraph.formats.dataset import read_inputs
     from metabolismgraph.formats.sbml import read_sbml
-    from metabolismgraph.identify import identify as find
+    from metabolismgraph.identifiability import identify as find
 
     settings = _config("oscillatory_rank50", set_)
     observations, model = read_inputs(network, timeseries) if timeseries else (None, read_sbml(network))

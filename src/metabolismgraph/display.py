@@ -10,8 +10,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from metabolismgraph.evaluate import Metric
-from metabolismgraph.identify import Combination, Identifiability
+from metabolismgraph.evaluation import Metric
+from metabolismgraph.identifiability import Combination, Identifiability
 from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.train.progress import Progress as Report
 from metabolismgraph.train.progress import silent

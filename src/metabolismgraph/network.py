@@ -81,7 +81,7 @@ class ReactionNetwork:
         """Build a network from written reactions.
 
         Raises:
-            InputError: an id is used twice, or a reaction names a species that is not listed.
+            InputError: an id is used twice, or a reaction or `fixed` names a species that is not listed.
         """
         for what, ids in (("species", list(species)), ("reaction", [r.id for r in reactions])):
             seen: set[str] = set()
@@ -90,6 +90,9 @@ class ReactionNetwork:
                     raise InputError(f"network {id}: {what} id {name!r} is used twice; ids must be unique")
                 seen.add(name)
         index = {name: i for i, name in enumerate(species)}
+        absent = [name for name in fixed if name not in index]
+        if absent:
+            raise InputError(f"network {id}: fixed species {absent[0]!r} is not listed among the species")
         edges: list[tuple[int, int, float]] = []
         net: list[tuple[int, int, float]] = []
         for j, reaction in enumerate(reactions):

@@ -19,14 +19,14 @@ from pathlib import Path
 from metabolismgraph.checkpoint import is_intact, load_phase1, load_phase2
 from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError, TrainingFailedError
-from metabolismgraph.evaluate import Evaluation, evaluate
+from metabolismgraph.evaluation import Evaluation, evaluate
 from metabolismgraph.figures import check_colormap, draw_all
 from metabolismgraph.files import write_bytes
 from metabolismgraph.formats.dataset import read_inputs, write_dataset
 from metabolismgraph.observations import Observations
 from metabolismgraph.report import analysis_log, metrics_json
 from metabolismgraph.runs import RunFolder
-from metabolismgraph.simulate import simulate
+from metabolismgraph.simulator import simulate
 from metabolismgraph.train.fit import FitResult
 from metabolismgraph.train.progress import Progress, silent
 from metabolismgraph.truth import Truth

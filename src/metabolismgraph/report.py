@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 
-from metabolismgraph.evaluate import Metric
+from metabolismgraph.evaluation import Metric
 
 _SIX_DECIMALS = ("loss", "MLP_node_slope_", "MLP_node_offset_", "MLP_node_gt_", "log_k_", "phase2_node_magnitude")
 

@@ -20,13 +20,13 @@ import psutil
 
 from metabolismgraph.config import Config, load_config
 from metabolismgraph.errors import SimulationDivergedError
-from metabolismgraph.evaluate import evaluate
+from metabolismgraph.evaluation import evaluate
 from metabolismgraph.files import write_bytes
 from metabolismgraph.formats.dataset import NETWORK, TIMESERIES
 from metabolismgraph.pipeline import fit_files
 from metabolismgraph.report import metrics_json
 from metabolismgraph.runs import RunFolder
-from metabolismgraph.simulate import Simulated, simulate
+from metabolismgraph.simulator import Simulated, simulate
 from metabolismgraph.train.fit import FitResult
 from metabolismgraph.train.phase1 import fit_reactions
 from metabolismgraph.train.phase2 import fit_homeostasis

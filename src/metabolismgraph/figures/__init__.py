@@ -9,7 +9,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from metabolismgraph.config import Plotting
-from metabolismgraph.evaluate import Metric
+from metabolismgraph.evaluation import Metric
 from metabolismgraph.figures import dynamics, homeostasis, rates, training
 from metabolismgraph.figures.scene import Scene
 from metabolismgraph.figures.style import applied, check_colormap, save

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.identify import Identifiability, analyse
+from metabolismgraph.identifiability import Identifiability, analyse
 from metabolismgraph.kinetics import Structure
 from metabolismgraph.model import SubstrateFunction
 from metabolismgraph.observations import Observations, Transitions
@@ -95,7 +95,7 @@ def fit_reactions(
     """
     _check_size(observations, training)
     data = _Data(observations, graph_model, training, trapezoid=training.derivative == "trapezoid")
-    follows = follows_equation(data.transitions)
+    follows = follows_equation(data.transitions) & ~data.constant
     keep: Bool[np.ndarray, "transitions species"] = follows
     weight: Float[np.ndarray, " species"] | None = None
     mlp_sub = best_power_law(data.initial_function(), data.problem(keep, weight, stride=data.stride)[0])
@@ -151,7 +151,8 @@ def fit_reactions(
         converged=converged,
         trapezoid=data.trapezoid,
         notes=(
-            *_row_notes(follows, keep, training),
+            *_constant_notes(observations, data),
+            *_row_notes(follows_equation(data.transitions), follows, keep, training),
             *k_notes,
             *_quality_notes(training, losses, converged=converged),
         ),
@@ -164,7 +165,9 @@ class _Data:
     def __init__(self, observations: Observations, graph_model: GraphModel, training: Training, *, trapezoid: bool):
         self.trapezoid = trapezoid
         self.transitions = observations.transitions()
-        self.fixed = observations.network.fixed
+        # A species that never moves, declared fixed or not, has no equation: its own would be 0 = flux.
+        self.constant = np.all(self.transitions.end == self.transitions.start, axis=0)
+        self.fixed = observations.network.fixed | self.constant
         self.structure = Structure.of(observations.network)
         self.graph_model = graph_model
         self.training = training
@@ -318,10 +321,18 @@ def _line_of(transform: Float[np.ndarray, "species terms terms"]) -> Float[np.nd
     return np.pad(used, ((0, 0), (0, 2 - used.shape[1]), (0, 0)))
 
 
-def _row_notes(follows: np.ndarray, keep: np.ndarray, training: Training) -> list[str]:
+def _constant_notes(observations: Observations, data: _Data) -> list[str]:
+    undeclared = np.flatnonzero(data.constant & ~observations.network.fixed)
+    if not undeclared.size:
+        return []
+    names = ", ".join(observations.network.species[i] for i in undeclared[:5])
+    return [f"{undeclared.size} species never change and were taken as fixed: {names}{', ...' * (undeclared.size > 5)}"]
+
+
+def _row_notes(nonzero: np.ndarray, follows: np.ndarray, keep: np.ndarray, training: Training) -> list[str]:
     notes = []
-    if not follows.all():
-        notes.append(f"{int((~follows).sum())} changes into or out of an exact zero were left out")
+    if not nonzero.all():
+        notes.append(f"{int((~nonzero).sum())} changes into or out of an exact zero were left out")
     outliers = int((follows & ~keep).sum())
     if outliers:
         notes.append(

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Float
 
-from metabolismgraph.identify import Identifiability
+from metabolismgraph.identifiability import Identifiability
 
 _POINTS = 2001
 _SAMPLES = 2000

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import build, network_of, relabelled, written_networks
 
-from metabolismgraph.identify import Combination, analyse, identify
+from metabolismgraph.identifiability import Combination, analyse, identify
 from metabolismgraph.observations import Observations
 from metabolismgraph.train.undetermined import fill_undetermined
 
@@ -26,7 +26,7 @@ def build_padded(written):
 @pytest.fixture(autouse=True, scope="module")
 def compiled():
     """One compilation per shape instead of one per operation."""
-    module = import_module("metabolismgraph.identify")
+    module = import_module("metabolismgraph.identifiability")
     with pytest.MonkeyPatch.context() as patch:
         for name, static in (("normal_equations", ()), ("aggregate", ("aggregation",)), ("pair_concentrations", ())):
             patch.setattr(module, name, jax.jit(getattr(module, name), static_argnames=static))

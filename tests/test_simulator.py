@@ -7,7 +7,7 @@ import pytest
 
 from metabolismgraph.config import Config, Simulation
 from metabolismgraph.errors import InputError, SimulationDivergedError
-from metabolismgraph.simulate import random_network, simulate
+from metabolismgraph.simulator import random_network, simulate
 
 BASE = {"simulation.n_metabolites": 10, "simulation.n_reactions": 14, "simulation.n_frames": 60}
 
