@@ -100,7 +100,17 @@ def test_resume_repairs_what_is_damaged_and_keeps_the_rest(finished_run, tmp_pat
 def test_an_interrupted_run_resumes(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "metabolismgraph", "run", "small", "--out", out, *QUICK]
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    # A shell's background jobs ignore interrupts, and so would this process, if the tests run as one.
+    heeding = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from metabolismgraph.cli import main; main()"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", heeding, *command[3:]],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     for _ in range(600):
         if (out / "training" / "settings.json").exists():
             break
