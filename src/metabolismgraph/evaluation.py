@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import equinox as eqx
@@ -269,22 +270,32 @@ def _homeostasis_metrics(
         "true_slope": xr.DataArray(-truth.lam, dims="species"),
         "true_offset": xr.DataArray(truth.lam * truth.baseline, dims="species"),
     }
+    metrics |= _type_metrics({"": (slope, offset), "_observed": (seen_slope, seen_offset)}, truth, moving)
+    metrics["embedding_cluster_acc"] = cluster_accuracy(clusters[moving], truth.type[moving])
+    return metrics
+
+
+def _type_metrics(
+    lines: Mapping[str, tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"]]],
+    truth: Truth,
+    moving: Bool[np.ndarray, " species"],
+) -> dict[str, Metric]:
+    """Learned against true homeostasis of every type; `lines` holds slope and offset by suffix of the name."""
+    metrics: dict[str, Metric] = {}
     ratios = []
     for t in np.unique(truth.type[moving]):
         members = moving & (truth.type == t)
         true_slope, true_offset = -truth.lam[members].mean(), (truth.lam * truth.baseline)[members].mean()
-        for suffix, s, o in (("", slope, offset), ("_observed", seen_slope, seen_offset)):
-            metrics[f"MLP_node_slope_ratio_{t}{suffix}"] = _ratio(s[members].mean(), true_slope)
-            metrics[f"MLP_node_offset_ratio_{t}{suffix}"] = _ratio(o[members].mean(), true_offset)
-            metrics[f"MLP_node_slope_{t}{suffix}"] = float(s[members].mean())
-            metrics[f"MLP_node_offset_{t}{suffix}"] = float(o[members].mean())
+        for suffix, (slope, offset) in lines.items():
+            metrics[f"MLP_node_slope_ratio_{t}{suffix}"] = _ratio(slope[members].mean(), true_slope)
+            metrics[f"MLP_node_offset_ratio_{t}{suffix}"] = _ratio(offset[members].mean(), true_offset)
+            metrics[f"MLP_node_slope_{t}{suffix}"] = float(slope[members].mean())
+            metrics[f"MLP_node_offset_{t}{suffix}"] = float(offset[members].mean())
         metrics[f"MLP_node_gt_slope_{t}"] = float(true_slope)
         metrics[f"MLP_node_gt_offset_{t}"] = float(true_offset)
-        ratios.append(_ratio(slope[members].mean(), true_slope))
-    metrics["embedding_cluster_acc"] = cluster_accuracy(clusters[moving], truth.type[moving])
-    metrics["avg_slope_ratio"] = float(np.mean(ratios))
-    metrics["classification"] = classify(float(np.mean(ratios)))
-    return metrics
+        ratios.append(_ratio(lines[""][0][members].mean(), true_slope))
+    average = float(np.mean(ratios))
+    return metrics | {"avg_slope_ratio": average, "classification": classify(average)}
 
 
 def _ratio(learned: float, true: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -94,36 +95,11 @@ def fit_reactions(
         InputError: fewer equations than unknowns.
     """
     _check_size(observations, training)
-    data = _Data(observations, graph_model, training, trapezoid=training.derivative == "trapezoid")
-    follows = follows_equation(data.transitions) & ~data.constant
-    keep: Bool[np.ndarray, "transitions species"] = follows
-    weight: Float[np.ndarray, " species"] | None = None
-    mlp_sub = best_power_law(data.initial_function(), data.problem(keep, weight, stride=data.stride)[0])
-    losses, converged, decided = [], False, False
-    for _ in range(_ROUNDS):
-        mlp_sub, found = learn_substrate_function(
-            mlp_sub,
-            data.problem(keep, weight, stride=data.stride)[0],
-            max_iterations=training.phase1_max_iterations,
-            tolerance=training.phase1_tolerance,
-            progress=progress,
-        )
-        converged = found.converged
-        losses += found.losses
-        if training.derivative == "auto" and not decided:
-            decided = True
-            if data.is_better_by_trapezoid(mlp_sub, keep):
-                data = _Data(observations, graph_model, training, trapezoid=True)
-                continue
-        left = np.asarray(fit_linear(mlp_sub, data.problem(keep, weight)[0]).left)
-        still = keep & ~_outliers(left, keep, data.transitions, training.outlier_threshold)
-        settled = weight is not None and bool((still == keep).all())
-        keep, weight = still, 1.0 / _noise_variance(left, still)
-        if settled:
-            break
+    settled = _learn(observations, graph_model, training, progress)
     progress("phase 1", 1.0, "")
-    problem, transform = data.problem(keep, weight)
-    fitted = fit_linear(mlp_sub, problem)
+    data, keep = settled.data, settled.keep
+    problem, transform = data.problem(keep, settled.weight)
+    fitted = fit_linear(settled.mlp_sub, problem)
     if not bool(np.isfinite(np.asarray(fitted.k)).all()):
         raise InputError(
             f"network {observations.network.id}: the normal equations have no finite solution; concentrations that "
@@ -137,7 +113,7 @@ def fit_reactions(
     theta = np.asarray(fitted.equations.nuisance(jnp.asarray(k)))
     line = np.einsum("ipl,il->ip", _line_of(transform), theta[:, :2])
     return Phase1Result(
-        mlp_sub=mlp_sub,
+        mlp_sub=settled.mlp_sub,
         log_k=np.log10(k),
         log_k_error=np.where(identifiability.identifiable, k_error / (k * np.log(10.0)), np.inf),
         identifiability=identifiability,
@@ -145,18 +121,62 @@ def fit_reactions(
         offset=line[:, 0],
         slope_error=line_error[:, 1],
         offset_error=line_error[:, 0],
-        noise=np.sqrt(_noise_variance(left, keep)),
+        noise=np.sqrt(_noise_variance(settled.left, keep)),
         keep=keep,
-        losses=np.array(losses),
-        converged=converged,
+        losses=np.array(settled.losses),
+        converged=settled.converged,
         trapezoid=data.trapezoid,
         notes=(
             *_constant_notes(observations, data),
-            *_row_notes(follows_equation(data.transitions), follows, keep, training),
+            *_row_notes(follows_equation(data.transitions), data.usable, keep, training),
             *k_notes,
-            *_quality_notes(training, losses, converged=converged),
+            *_quality_notes(training, settled.losses, converged=settled.converged),
         ),
     )
+
+
+class _Settled(NamedTuple):
+    """Where learning f, weighing species and leaving out outliers have come to rest."""
+
+    data: _Data
+    mlp_sub: SubstrateFunction
+    keep: Bool[np.ndarray, "transitions species"]
+    weight: Float[np.ndarray, " species"]
+    left: Float[np.ndarray, "transitions species"]
+    losses: list[float]
+    converged: bool
+
+
+def _learn(observations: Observations, graph_model: GraphModel, training: Training, progress: Progress) -> _Settled:
+    """Learn f, look at what is left, weigh species and drop outliers by it, until nothing changes."""
+    data = _Data(observations, graph_model, training, trapezoid=training.derivative == "trapezoid")
+    keep = data.usable
+    weight: Float[np.ndarray, " species"] | None = None
+    mlp_sub = best_power_law(data.initial_function(), data.problem(keep, weight, stride=data.stride)[0])
+    losses: list[float] = []
+    undecided = training.derivative == "auto"
+    for _ in range(_ROUNDS):
+        mlp_sub, found = learn_substrate_function(
+            mlp_sub,
+            data.problem(keep, weight, stride=data.stride)[0],
+            max_iterations=training.phase1_max_iterations,
+            tolerance=training.phase1_tolerance,
+            progress=progress,
+        )
+        losses += found.losses
+        if undecided:
+            undecided = False
+            if data.is_better_by_trapezoid(mlp_sub, keep):
+                data = _Data(observations, graph_model, training, trapezoid=True)
+                continue
+        left = np.asarray(fit_linear(mlp_sub, data.problem(keep, weight)[0]).left)
+        still = keep & ~_outliers(left, keep, data.transitions, training.outlier_threshold)
+        unchanged = weight is not None and bool((still == keep).all())
+        keep, weight = still, 1.0 / _noise_variance(left, still)
+        if unchanged:
+            break
+    assert weight is not None  # only the first round may end early
+    return _Settled(data, mlp_sub, keep, weight, left, losses, found.converged)
 
 
 class _Data:
@@ -168,6 +188,7 @@ class _Data:
         # A species that never moves, declared fixed or not, has no equation: its own would be 0 = flux.
         self.constant = np.all(self.transitions.end == self.transitions.start, axis=0)
         self.fixed = observations.network.fixed | self.constant
+        self.usable = follows_equation(self.transitions) & ~self.constant
         self.structure = Structure.of(observations.network)
         self.graph_model = graph_model
         self.training = training
