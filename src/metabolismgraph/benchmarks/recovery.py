@@ -74,7 +74,12 @@ def run_recovery(
                 done({"config": name, "simulation_seed": seed, "training_seed": repeat, **_case(simulated, config)})
     for folder in datasets:
         done(
-            {"config": folder.name, "simulation_seed": None, "training_seed": Config().training.seed, **_files(folder)}
+            {
+                "config": f"{folder.name} (files)",
+                "simulation_seed": None,
+                "training_seed": Config().training.seed,
+                **_files(folder),
+            }
         )
     cold = _cold_run(overrides) if _MAIN in configs else None
     result = {"host": _host(), "cases": cases, "diverged": diverged, "cold_run": cold}
