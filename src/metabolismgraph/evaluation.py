@@ -308,7 +308,12 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[st
     structure = Structure.of(observations.network)
     transitions = observations.transitions()
     predicted = np.asarray(
-        _predicted(model, structure, jnp.asarray(transitions.start), jnp.asarray(transitions.end), trapezoid=trapezoid)
+        mean_rate(
+            eqx.Partial(model, structure=structure),
+            jnp.asarray(transitions.start),
+            jnp.asarray(transitions.end),
+            trapezoid=trapezoid,
+        )
     )
     data["derivative"] = xr.DataArray(transitions.derivative, dims=("transition", "species"))
     data["predicted_derivative"] = xr.DataArray(predicted, dims=("transition", "species"))
@@ -337,15 +342,3 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[st
         moved = (t.end[steps][-1] - t.start[starts])[:, moving]
         metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(missed**2) / max(np.sum(moved**2), 1e-300)))
     return metrics
-
-
-@eqx.filter_jit
-def _predicted(
-    model: MetabolismModel,
-    structure: Structure,
-    start: Float[Array, "transitions species"],
-    end: Float[Array, "transitions species"],
-    *,
-    trapezoid: bool,
-) -> Float[Array, "transitions species"]:
-    return mean_rate(lambda c: model(c, structure), start, end, trapezoid=trapezoid)

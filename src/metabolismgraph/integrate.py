@@ -60,6 +60,7 @@ def rollout(
     return (heun if trapezoid else euler)(lambda x: model(x, structure), c, dt)
 
 
+@eqx.filter_jit
 def mean_rate(
     rate: RateEquation,
     start: Float[Array, "*batch species"],
@@ -67,5 +68,10 @@ def mean_rate(
     *,
     trapezoid: bool,
 ) -> Float[Array, "*batch species"]:
-    """dc/dt over a step: at its start (forward rule), or the mean of both ends (trapezoid rule)."""
+    """dc/dt over a step: at its start (forward rule), or the mean of both ends (trapezoid rule).
+
+    Args:
+        rate: a function or, so that one compilation serves all models of a shape, an `eqx.Partial` of
+            a model and its structure.
+    """
     return (rate(start) + rate(end)) / 2 if trapezoid else rate(start)

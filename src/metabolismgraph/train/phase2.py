@@ -164,8 +164,11 @@ def condense(observations: Observations, model: MetabolismModel, phase1: Phase1R
     """
     transitions = observations.transitions()
     structure = Structure.of(observations.network)
-    explained = _explained(
-        model, structure, jnp.asarray(transitions.start), jnp.asarray(transitions.end), trapezoid=phase1.trapezoid
+    explained = mean_rate(
+        eqx.Partial(model.reactions, structure=structure),
+        jnp.asarray(transitions.start),
+        jnp.asarray(transitions.end),
+        trapezoid=phase1.trapezoid,
     )
     residual = transitions.derivative - np.asarray(explained)
     at = (transitions.start + transitions.end) / 2 if phase1.trapezoid else transitions.start
@@ -192,19 +195,6 @@ def condense(observations: Observations, model: MetabolismModel, phase1: Phase1R
         grid=jnp.asarray(np.quantile(at[keep], (np.arange(_GRID) + 0.5) / _GRID)),
         reach=jnp.linspace(0.0, at[keep].max(), _REACH),
     )
-
-
-@eqx.filter_jit
-def _explained(
-    model: MetabolismModel,
-    structure: Structure,
-    start: Float[Array, "transitions species"],
-    end: Float[Array, "transitions species"],
-    *,
-    trapezoid: bool,
-) -> Float[Array, "transitions species"]:
-    """dc/dt by the reactions alone."""
-    return mean_rate(lambda c: model.reactions(c, structure), start, end, trapezoid=trapezoid)
 
 
 def check_frozen(before: MetabolismModel, after: MetabolismModel) -> None:
