@@ -37,6 +37,8 @@ def test_help_loads_no_jax_and_gives_an_example_for_every_command():
 def test_run_leaves_everything_behind(finished_run):
     manifest = json.loads((finished_run / "manifest.json").read_text())
     assert set(manifest["stages"]) == {"simulate", "phase 1", "phase 2", "evaluate", "figures"}
+    assert "leak" not in manifest
+    assert manifest["walls"][0] == "audit hook"
     metrics = json.loads((finished_run / "metrics.json").read_text())
     assert metrics["rate_constants_R2_identifiable"] > 0.9999
     log = dict(line.split(": ") for line in (finished_run / "analysis.log").read_text().splitlines())
@@ -53,7 +55,8 @@ def test_training_folder_holds_no_truth_and_no_simulation(finished_run):
     assert set(settings) == {"graph_model", "training"}
     names = {path.name for path in (finished_run / "training").iterdir()}
     assert names == {
-        "observations.nc",
+        "observations.json",
+        "observations.safetensors",
         "settings.json",
         "stderr.txt",
         "phase1.json",

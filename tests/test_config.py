@@ -63,6 +63,7 @@ def test_published_defaults() -> None:
     assert {key: getattr(config.simulation, key) for key in published} == published
     assert config.graph_model.model_dump() == {
         "aggr_type": "mul",
+        "substrate_input": "log",
         "embedding_dim": 2,
         "hidden_dim_sub": 64,
         "n_layers_sub": 3,

@@ -1,6 +1,7 @@
 """Training cannot see the truth: not by import, not by argument, not by what the linter lets through."""
 
 import dataclasses
+import hashlib
 import importlib
 import inspect
 import json
@@ -13,8 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import metabolismgraph.train
+from metabolismgraph.checkpoint import load_observations, save_observations
+from metabolismgraph.errors import InputError
 from metabolismgraph.observations import Observations
 from metabolismgraph.truth import Truth
 
@@ -58,14 +62,39 @@ def test_training_takes_no_truth():
 
 def test_observations_written_for_training_hold_no_labels(small, tmp_path):
     """The same file, byte for byte, whatever the true types are."""
-    small.observations.save(tmp_path / "one.nc")
+    save_observations(tmp_path / "one", small.observations)
     mixed = small._replace(truth=dataclasses.replace(small.truth, type=np.roll(small.truth.type, 1)))
-    mixed.observations.save(tmp_path / "two.nc")
-    one, two = (Observations.load(tmp_path / name).to_xarray() for name in ("one.nc", "two.nc"))
-    assert one.identical(two)
-    assert set(one.variables) == {"concentration", "time", "run", "species"}
-    assert set(one.attrs) == {"network"}
-    assert set(json.loads(one.attrs["network"])) == {"id", "species", "fixed", "reactions"}
+    save_observations(tmp_path / "two", mixed.observations)
+    for kind in ("safetensors", "json"):
+        assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
+    assert set(safetensors.numpy.load_file(tmp_path / "one.safetensors")) == {"concentration", "time", "run"}
+    written = json.loads((tmp_path / "one.json").read_text())
+    assert set(written) == {"sha256", "network"}
+    assert set(json.loads(written["network"])) == {"id", "species", "fixed", "reactions"}
+
+
+def test_observations_come_back_as_they_were_written(small, tmp_path):
+    save_observations(tmp_path / "observations", small.observations)
+    again = load_observations(tmp_path / "observations")
+    assert again.network.to_json() == small.observations.network.to_json()
+    for name in ("time", "run", "concentration"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(small.observations, name))
+
+
+def test_damaged_observations_are_refused_with_one_line(small, tmp_path):
+    with pytest.raises(InputError, match="observations.safetensors: no such file"):
+        load_observations(tmp_path / "observations")
+    save_observations(tmp_path / "observations", small.observations)
+    arrays = tmp_path / "observations.safetensors"
+    content = arrays.read_bytes()
+    arrays.write_bytes(content[:-1])
+    with pytest.raises(InputError, match="does not match its checksum"):
+        load_observations(tmp_path / "observations")
+    meta = tmp_path / "observations.json"
+    meta.write_text(json.dumps({"sha256": hashlib.sha256(content).hexdigest()}))
+    arrays.write_bytes(content)
+    with pytest.raises(InputError, match="holds no observations .network is missing."):
+        load_observations(tmp_path / "observations")
 
 
 @pytest.fixture(scope="module")

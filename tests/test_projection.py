@@ -18,8 +18,9 @@ from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.observations import Observations, Transitions
 from metabolismgraph.regression import make_rows, normal_equations
 from metabolismgraph.simulator import simulate
-from metabolismgraph.train.phase1 import _check_size, _Data, _non_negative, fit_reactions
+from metabolismgraph.train.phase1 import _check_size, _non_negative, fit_reactions
 from metabolismgraph.train.projection import _value_and_gradient, evaluate_loss, fit_linear
+from metabolismgraph.train.solution import Phase1Data
 
 # -- the loss
 
@@ -27,7 +28,7 @@ from metabolismgraph.train.projection import _value_and_gradient, evaluate_loss,
 @pytest.fixture(scope="module")
 def problem(small, small_config):
     """As in the first round of Phase 1, so that its compilation serves here too."""
-    data = _Data(small.observations, small_config.graph_model, small_config.training, trapezoid=False)
+    data = Phase1Data(small.observations, small_config.graph_model, small_config.training, trapezoid=False)
     keep = np.ones((len(data.transitions.dt), 30), dtype=bool)
     return data.problem(keep, None, stride=data.stride)[0]
 
@@ -35,7 +36,7 @@ def problem(small, small_config):
 @pytest.fixture(scope="module")
 def somewhere(small, small_config):
     """MLP_sub at a random point, last layer included."""
-    data = _Data(small.observations, small_config.graph_model, small_config.training, trapezoid=False)
+    data = Phase1Data(small.observations, small_config.graph_model, small_config.training, trapezoid=False)
     start = data.initial_function()
     last = 0.1 * jax.random.normal(jax.random.key(5), start.perceptron.weights[-1].shape)
     return eqx.tree_at(lambda f: (f.perceptron.weights[-1], f.skip), start, (last, jnp.array([0.8, 0.1])))

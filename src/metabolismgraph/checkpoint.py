@@ -1,4 +1,7 @@
-"""Checkpoints: what training found, as safetensors beside JSON. No pickle, since checkpoints are exchanged."""
+"""Checkpoints: what training is given and what it found, as safetensors beside JSON.
+
+No pickle, since checkpoints are exchanged.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from metabolismgraph.config import GraphModel
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.identifiability import Combination, Identifiability
-from metabolismgraph.model import MetabolismModel, NodeFunction, SubstrateFunction
+from metabolismgraph.model import MetabolismModel, NodeFunction, empty_substrate_function
+from metabolismgraph.network import ReactionNetwork
+from metabolismgraph.observations import Observations
 from metabolismgraph.train.phase1 import Phase1Result
 from metabolismgraph.train.phase2 import Phase2Result
 
@@ -32,6 +37,7 @@ _PHASE1_ARRAYS = (
     "keep",
     "losses",
 )
+_OBSERVED_ARRAYS = ("time", "run", "concentration")
 _ANY_KEY = 0  # shapes only: the random numbers drawn with it are replaced
 
 Module = TypeVar("Module", bound=eqx.Module)
@@ -69,7 +75,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         combinations=tuple(tuple(Combination(tuple(r), tuple(c)) for r, c in g) for g in meta["combinations"]),
     )
     return Phase1Result(
-        mlp_sub=_filled(_empty_substrate_function(graph_model), arrays, "mlp_sub", path),
+        mlp_sub=_filled(empty_substrate_function(graph_model), arrays, "mlp_sub", path),
         identifiability=identifiability,
         converged=meta["converged"],
         trapezoid=meta["trapezoid"],
@@ -80,8 +86,10 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
 
 def save_phase2(path: Path, result: Phase2Result, seconds: float) -> None:
     """Write `path`.safetensors and `path`.json; `seconds` is how long training took."""
-    arrays = {"losses": result.losses, "similarity_losses": result.similarity_losses} | _named(result.model, "model")
-    _write(path, arrays, {"seconds": seconds, "node_magnitude": result.node_magnitude})
+    arrays = {"losses": np.asarray(result.losses)} | _named(result.model, "model")
+    arrays |= {f"component.{name}": np.asarray(curve) for name, curve in result.components.items()}
+    meta = {"node_magnitude": result.node_magnitude, "loss_unit": result.loss_unit, "notes": list(result.notes)}
+    _write(path, arrays, {"seconds": seconds, **meta})
 
 
 def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
@@ -94,7 +102,7 @@ def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
     key = jax.random.key(_ANY_KEY)
     empty = MetabolismModel(
         log_k=jnp.zeros(0),
-        mlp_sub=_empty_substrate_function(graph_model),
+        mlp_sub=empty_substrate_function(graph_model),
         mlp_node=NodeFunction(graph_model.hidden_dim_node, graph_model.n_layers_node, graph_model.embedding_dim, key),
         embeddings=jnp.zeros((0, graph_model.embedding_dim)),
         aggregation=graph_model.aggr_type,
@@ -102,9 +110,32 @@ def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
     return Phase2Result(
         model=_filled(empty, arrays, "model", path),
         losses=arrays["losses"],
-        similarity_losses=arrays["similarity_losses"],
+        loss_unit=meta["loss_unit"],
+        components={
+            name.removeprefix("component."): curve for name, curve in arrays.items() if name.startswith("component.")
+        },
         node_magnitude=meta["node_magnitude"],
+        notes=tuple(meta["notes"]),
     )
+
+
+def save_observations(path: Path, observations: Observations) -> None:
+    """Write `path`.safetensors and `path`.json, for a process that may not load the NetCDF library."""
+    arrays = {name: np.asarray(getattr(observations, name)) for name in _OBSERVED_ARRAYS}
+    _write(path, arrays, {"network": observations.network.to_json()})
+
+
+def load_observations(path: Path) -> Observations:
+    """Read what `save_observations` wrote.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    arrays, meta = _read(path)
+    missing = [name for name in (*_OBSERVED_ARRAYS, "network") if name not in {**arrays, **meta}]
+    if missing:
+        raise InputError(f"{path}.safetensors: holds no observations ({missing[0]} is missing); start the run again")
+    return Observations(ReactionNetwork.from_json(meta["network"]), **{name: arrays[name] for name in _OBSERVED_ARRAYS})
 
 
 def is_intact(path: Path) -> bool:
@@ -123,11 +154,6 @@ def seconds_taken(path: Path) -> float:
         InputError: it is missing or damaged.
     """
     return float(_read(path)[1]["seconds"])
-
-
-def _empty_substrate_function(graph_model: GraphModel) -> SubstrateFunction:
-    key = jax.random.key(_ANY_KEY)
-    return SubstrateFunction(graph_model.hidden_dim_sub, graph_model.n_layers_sub, 0.0, 1.0, key)
 
 
 def _named(module: eqx.Module, prefix: str) -> dict[str, np.ndarray]:

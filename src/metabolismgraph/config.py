@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -167,6 +167,11 @@ class GraphModel(_Section):
     aggr_type: Literal["mul", "add"] = Field(
         "mul", description="how the substrates of a reaction combine, in simulation and model: product or sum of f"
     )
+    substrate_input: Literal["log", "raw"] = Field(
+        "log",
+        description="what MLP_sub is a network of: log = log c, a power law being a straight line over all decades; "
+        "raw = c itself, as published (gradient Phase 1 only)",
+    )
     embedding_dim: int = Field(2, ge=1, le=64, description="dimension of a metabolite's embedding a_i")
     hidden_dim_sub: int = Field(64, ge=1, le=4096, description="width of MLP_sub [units]")
     n_layers_sub: int = Field(3, ge=1, le=16, description="Linear layers of MLP_sub")
@@ -183,8 +188,10 @@ class Training(_Section):
     )
 
     # Phase 1, projection
-    phase1_method: Literal["projection"] = Field(
-        "projection", description="how Phase 1 is solved: projection = k solved exactly while only f is learned"
+    phase1_method: Literal["projection", "gradient"] = Field(
+        "projection",
+        description="how Phase 1 is solved: projection = k solved exactly while only f is learned; gradient = "
+        "minibatch Adam on all parameters, as published",
     )
     phase1_max_iterations: int = Field(300, ge=1, description="L-BFGS iterations at most; it stops when converged")
     phase1_tolerance: float = Field(
@@ -246,6 +253,15 @@ class Training(_Section):
     )
     recurrent_training: bool = Field(False, description="Phase 1 on rollouts of time_step steps (our default)")
     time_step: int = Field(1, ge=1, description="Euler steps of a Phase 1 rollout (our default) [frames]")
+    phase1_snapshots: int = Field(
+        0, ge=0, le=1000, description="copies of the model taken on the way, log-spaced in steps; 0: none"
+    )
+    phase1_stop_at_r2: float | None = Field(
+        None,
+        le=1,
+        description="benchmark only, which holds the truth: take the snapshot whose R2 of identifiable log10 k comes "
+        "closest; training itself never reads it",
+    )
 
     # Phase 2
     homeostasis_training: bool = Field(True, description="train Phase 2, MLP_node and embeddings (our default)")
@@ -253,7 +269,22 @@ class Training(_Section):
     homeostasis_time_step: int = Field(
         1, ge=1, description="Euler steps of a Phase 2 rollout; 1: plain regression (our default) [frames]"
     )
-    phase2_steps: int = Field(600, ge=1, description="gradient steps of Phase 2")
+    strategies: tuple[str | dict[str, dict[str, Any]], ...] | None = Field(
+        None,
+        description="how Phase 2 trains: names of strategies (see `metabolismgraph strategies`), each alone or as "
+        "{name: {option: value}}; []: plain rollouts; null: [residual, contrastive] after a projection, "
+        "[orthogonalised, contrastive] after gradient Phase 1",
+    )
+    joint_refinement: bool = Field(
+        False,
+        description="after Phase 2 unfreeze everything and refine it together, from the checkpoint on; reported "
+        "apart from Phase 2, as refined_*",
+    )
+    phase2_steps: int = Field(
+        600,
+        ge=1,
+        description="gradient steps of full-batch Phase 2 (residual, orthogonalised); see also steps_per_epoch",
+    )
     learning_rate_node_homeostasis: float = Field(
         0.01, ge=0, description="learning rate of MLP_node in Phase 2; 0: that of Phase 1 (our default)"
     )
@@ -609,8 +640,12 @@ def _nearest(key: str) -> str:
         near = difflib.get_close_matches(key, candidates, 1, 0.6 if section else 0.75)
         if near:
             return near[0]
-    near = difflib.get_close_matches(name, by_name, 1, 0.0)
-    return by_name[near[0]]
+    return by_name[nearest_name(name, by_name)]
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str:
+    """The one of `names` that is most like `name`."""
+    return difflib.get_close_matches(name, list(names), 1, 0.0)[0]
 
 
 def _merge(tree: dict[str, Any], changes: Mapping[str, object], where: str) -> list[str]:

@@ -23,7 +23,7 @@ from sklearn.metrics import silhouette_score
 from metabolismgraph.config import Training
 from metabolismgraph.integrate import mean_rate, rollout
 from metabolismgraph.kinetics import Structure
-from metabolismgraph.model import MetabolismModel, SubstrateFunction
+from metabolismgraph.model import AnySubstrateFunction, MetabolismModel
 from metabolismgraph.observations import Observations
 from metabolismgraph.train.fit import FitResult
 from metabolismgraph.train.phase1 import Phase1Result
@@ -88,7 +88,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
         metrics |= _homeostasis_metrics(observations, phase2, result.training, truth, data)
         metrics |= _prediction_metrics(result, phase2.model, data)
     dataset = xr.Dataset(data, coords={"species": list(network.species), "reaction": list(network.reactions)})
-    return Evaluation(metrics, dataset, phase1.notes)
+    return Evaluation(metrics, dataset, phase1.notes + (phase2.notes if phase2 else ()))
 
 
 def r_squared(learned: Float[np.ndarray, " n"], true: Float[np.ndarray, " n"]) -> float:
@@ -193,7 +193,7 @@ def _rate_law_metrics(
 
 @eqx.filter_jit
 def _log_f(
-    mlp_sub: SubstrateFunction, log_c: Float[Array, " points"], order: Float[Array, ""]
+    mlp_sub: AnySubstrateFunction, log_c: Float[Array, " points"], order: Float[Array, ""]
 ) -> Float[Array, " points"]:
     return mlp_sub(log_c, order)
 
@@ -248,9 +248,14 @@ def _homeostasis_metrics(
         "moving": xr.DataArray(moving, dims="species"),
         "embedding": xr.DataArray(embeddings, dims=("species", "dim")),
         "cluster": xr.DataArray(clusters, dims="species"),
-        "phase2_loss": xr.DataArray(phase2.losses, dims="phase2_step"),
-        "similarity_loss": xr.DataArray(phase2.similarity_losses, dims="similarity_step"),
+        "phase2_loss": xr.DataArray(phase2.losses, dims="phase2_step", attrs={"units": phase2.loss_unit}),
     }
+    if phase2.components:
+        data["phase2_components"] = xr.DataArray(
+            np.stack(list(phase2.components.values())),
+            dims=("component_name", "phase2_gradient_step"),
+            coords={"component_name": list(phase2.components)},
+        )
     several = len(np.unique(clusters[moving])) > 1
     metrics: dict[str, Metric] = {
         "phase2_loss": float(phase2.losses[-1]),

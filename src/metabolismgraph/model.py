@@ -7,9 +7,14 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metabolismgraph.config import GraphModel
 from metabolismgraph.kinetics import Aggregation, Structure, aggregate, pair_concentrations, reaction_rates
+
+_RAW_SPREAD = 0.1  # standard deviation of the untrained network's output where its input is raw
+_SOFTPLUS_IS_EXP = -15.0
 
 
 class Perceptron(eqx.Module):
@@ -69,6 +74,66 @@ class SubstrateFunction(eqx.Module):
         return self.perceptron(x)[..., 0]
 
 
+class RawSubstrateFunction(eqx.Module):
+    """MLP_sub as published: f(c, |s|) = softplus of a network of the concentration itself.
+
+    Nothing makes f a power law, rising, or 1 at c = 1: that is left to the data and to penalties.
+
+    Attributes:
+        center, width: mean and standard deviation of c in the data; constants, never trained.
+        gauge: log f(1, 1) of the network, subtracted so that f(1, 1) = 1; zero while it is trained.
+    """
+
+    perceptron: Perceptron
+    center: Float[Array, ""]
+    width: Float[Array, ""]
+    gauge: Float[Array, ""]
+
+    def __init__(self, hidden: int, layers: int, center: float, width: float, key: PRNGKeyArray):
+        network_key, last_key = jax.random.split(key)
+        perceptron = Perceptron([2, *[hidden] * (layers - 1), 1], network_key)
+        last = _RAW_SPREAD * jax.random.normal(last_key, (hidden, 1)) / jnp.sqrt(hidden)
+        # softplus(log(e - 1)) = 1
+        bias = jnp.full(1, jnp.log(jnp.expm1(1.0)))
+        self.perceptron = eqx.tree_at(lambda p: (p.weights[-1], p.biases[-1]), perceptron, (last, bias))
+        self.center = jnp.asarray(center)
+        self.width = jnp.asarray(width)
+        self.gauge = jnp.zeros(())
+
+    def __call__(self, log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
+        """log f at log concentrations `log_c` for substrate orders `order` (same shape, or broadcast)."""
+        order = jnp.broadcast_to(order, log_c.shape)
+        x = jnp.stack([(jnp.exp(log_c) - self.center) / self.width, order - 1.0], axis=-1)
+        y = self.perceptron(x)[..., 0]
+        # Far below zero softplus(y) is exp(y), and would round to zero.
+        return (
+            jnp.where(y < _SOFTPLUS_IS_EXP, y, jnp.log(jax.nn.softplus(jnp.maximum(y, _SOFTPLUS_IS_EXP)))) - self.gauge
+        )
+
+
+AnySubstrateFunction = SubstrateFunction | RawSubstrateFunction
+
+
+def new_substrate_function(
+    graph_model: GraphModel, c: Float[np.ndarray, " values"], key: PRNGKeyArray
+) -> AnySubstrateFunction:
+    """MLP_sub with random weights, of the kind that `graph_model.substrate_input` names.
+
+    Args:
+        c: concentrations > 0 by which its input is standardised; may be empty.
+    """
+    raw = graph_model.substrate_input == "raw"
+    x = (c if raw else np.log(c)) if c.size else np.zeros(1)
+    kind = RawSubstrateFunction if raw else SubstrateFunction
+    center, width = float(x.mean()), max(float(x.std()), 1e-6)
+    return kind(graph_model.hidden_dim_sub, graph_model.n_layers_sub, center, width, key)
+
+
+def empty_substrate_function(graph_model: GraphModel) -> AnySubstrateFunction:
+    """MLP_sub of the right shapes, for a checkpoint to be read into."""
+    return new_substrate_function(graph_model, np.zeros(0), jax.random.key(0))
+
+
 class NodeFunction(eqx.Module):
     """MLP_node: homeostatic dc/dt of a species from its concentration and its embedding.
 
@@ -118,10 +183,15 @@ class NodeFunction(eqx.Module):
     ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
         """The straight line, and what the network adds to it, in concentration per time."""
         z = (c - self.center) / self.width
-        slope = embedding @ self.slope[:-1] + self.slope[-1]
-        offset = embedding @ self.offset[:-1] + self.offset[-1]
+        slope, offset = self.line(embedding)
         correction = self.perceptron(jnp.concatenate([z[..., None], embedding], axis=-1))[..., 0]
-        return self.unit * (slope * z + offset), self.unit * correction
+        return slope * c + offset, self.unit * correction
+
+    def line(self, embedding: Float[Array, "*batch dim"]) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+        """Slope (1/time) and offset (concentration/time) of the straight line."""
+        slope = (embedding @ self.slope[:-1] + self.slope[-1]) * self.unit / self.width
+        offset = (embedding @ self.offset[:-1] + self.offset[-1]) * self.unit
+        return slope, offset - slope * self.center
 
 
 class MetabolismModel(eqx.Module):
@@ -134,7 +204,7 @@ class MetabolismModel(eqx.Module):
     """
 
     log_k: Float[Array, " reactions"]
-    mlp_sub: SubstrateFunction
+    mlp_sub: AnySubstrateFunction
     mlp_node: NodeFunction
     embeddings: Float[Array, "species dim"]
     aggregation: Aggregation = eqx.field(static=True)

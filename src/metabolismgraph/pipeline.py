@@ -16,22 +16,23 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from metabolismgraph.checkpoint import is_intact, load_phase1, load_phase2
+from metabolismgraph.checkpoint import is_intact, load_observations, load_phase1, load_phase2, save_observations
 from metabolismgraph.config import Config
-from metabolismgraph.errors import InputError, TrainingFailedError
+from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError
 from metabolismgraph.evaluation import Evaluation, evaluate
 from metabolismgraph.figures import check_colormap, draw_all
-from metabolismgraph.files import write_bytes
+from metabolismgraph.files import one_line, write_bytes
 from metabolismgraph.formats.dataset import read_inputs, write_dataset
 from metabolismgraph.observations import Observations
 from metabolismgraph.report import analysis_log, metrics_json
 from metabolismgraph.runs import RunFolder
 from metabolismgraph.simulator import simulate
 from metabolismgraph.train.fit import FitResult
+from metabolismgraph.train.guard import LEAK
 from metabolismgraph.train.progress import Progress, silent
 from metabolismgraph.truth import Truth
 
-_OBSERVATIONS = "observations.nc"
+_OBSERVATIONS = "observations"
 _ERRORS = "stderr.txt"
 
 
@@ -43,6 +44,7 @@ def run(
     Raises:
         InputError: `out` cannot be used.
         SimulationDivergedError: the simulation blew up.
+        FirewallError: training tried to reach something outside its folder.
         TrainingFailedError: the training process failed.
     """
     check_colormap(config.plotting.colormap)
@@ -75,6 +77,7 @@ def fit_files(
 
     Raises:
         InputError: a file is wrong, the data do not suffice, or `out` cannot be used.
+        FirewallError: training tried to reach something outside its folder.
         TrainingFailedError: the training process failed.
     """
     check_colormap(config.plotting.colormap)
@@ -114,6 +117,7 @@ def reevaluate(
 
     Raises:
         InputError: no trained run there, or the truth does not belong to it.
+        FirewallError: its training tried to reach something outside its folder.
     """
     folder = RunFolder.open(path)
     labels = Truth.load(truth) if truth else _own_truth(folder)
@@ -139,14 +143,18 @@ def _complete(folder: RunFolder, first: str, make_data: Callable[[], None], prog
 def _hand_over(folder: RunFolder, observations: Observations) -> None:
     """Put down what training may see: observations, and two sections of the configuration."""
     folder.training.mkdir(parents=True, exist_ok=True)
-    part = folder.training / f"{_OBSERVATIONS}.part"
-    observations.save(part)
-    part.replace(folder.training / _OBSERVATIONS)
+    save_observations(folder.training / _OBSERVATIONS, observations)
+    folder.hand_over(_observations_digest(folder))
     settings = {
         "graph_model": folder.config.graph_model.model_dump(mode="json"),
         "training": folder.config.training.model_dump(mode="json"),
     }
     write_bytes(folder.training / "settings.json", json.dumps(settings, indent=1).encode())
+
+
+def _observations_digest(folder: RunFolder) -> str:
+    content = (folder.training / _OBSERVATIONS).with_suffix(".safetensors").read_bytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _train(folder: RunFolder, progress: Progress) -> None:
@@ -158,37 +166,56 @@ def _train(folder: RunFolder, progress: Progress) -> None:
         # -P: a file of the user's that is called like one of our imports must not stand in for it.
         command = [sys.executable, "-P", "-m", "metabolismgraph.train", str(folder.training)]
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True, errors="replace"
         ) as child:
             try:
-                refused = _follow(child, folder, progress)
+                refused, leak = _follow(child, folder, progress)
                 code = child.wait()
             finally:
                 child.kill()
+    if leak or code == LEAK:
+        folder.mark_leak(leak or "something that it kept from being reported")
+        raise FirewallError(folder.leak)
     if refused is not None:
         raise InputError(refused)
     if code:
-        lines = errors.read_text().strip().splitlines()
+        lines = errors.read_text(errors="replace").strip().splitlines()
         raise TrainingFailedError(
             f"training ended with code {code} ({lines[-1] if lines else 'no message'}); see {errors}, "
             "then continue with --resume"
         )
 
 
-def _follow(child: subprocess.Popen[str], folder: RunFolder, progress: Progress) -> str | None:
-    """Pass on what the training process reports; the reason, if it refuses the data."""
+def _follow(child: subprocess.Popen[str], folder: RunFolder, progress: Progress) -> tuple[str | None, str | None]:
+    """Pass on what the training process reports: (why it refuses the data, what it tried to reach), where it did.
+
+    Its code is not trusted, so that anything may come; what is not a report is passed over.
+    """
     assert child.stdout is not None
-    refused = None
+    refused = leak = None
+    sealed = False
     for line in child.stdout:
-        event = json.loads(line)
-        match event["event"]:
-            case "progress":
-                progress(event["stage"], event["done"], event["message"])
-            case "finished":
-                folder.finish(event["stage"], event["seconds"])
-            case "refused":
-                refused = event["message"]
-    return refused
+        match _report(line):
+            # The first is said before any code runs that might say it untruly.
+            case {"event": "sealed", "kernel": bool(kernel)} if not sealed:
+                folder.note_walls(kernel=kernel)
+                sealed = True
+            case {"event": "progress", "stage": str(stage), "done": float() | int() as done, "message": str(message)}:
+                progress(stage, float(done), message)
+            case {"event": "finished", "stage": "phase 1" | "phase 2" as stage, "seconds": float() | int() as seconds}:
+                folder.finish(stage, float(seconds))
+            case {"event": "refused", "message": str(message)}:
+                refused = one_line(message)
+            case {"event": "leak", "tried": str(tried), "on": str(on)}:
+                leak = one_line(f"{tried} {on}")
+    return refused, leak
+
+
+def _report(line: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _own_truth(folder: RunFolder) -> Truth | None:
@@ -201,12 +228,19 @@ def load_result(folder: RunFolder, config: Config) -> FitResult:
 
     Raises:
         InputError: it is missing or damaged, or does not fit the configuration.
+        FirewallError: training changed the observations that it is to be judged by.
     """
+    observations = load_observations(folder.training / _OBSERVATIONS)
+    if _observations_digest(folder) != folder.manifest.get("observations"):
+        raise FirewallError(
+            f"{folder.training / _OBSERVATIONS}.safetensors: not what was handed to training; "
+            "start again with --overwrite"
+        )
     phase2 = None
     if config.training.homeostasis_training:
         phase2 = load_phase2(folder.training / "phase2", config.graph_model)
     return FitResult(
-        observations=Observations.load(folder.training / _OBSERVATIONS),
+        observations=observations,
         graph_model=config.graph_model,
         training=config.training,
         phase1=load_phase1(folder.training / "phase1", config.graph_model),

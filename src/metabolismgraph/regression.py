@@ -71,6 +71,7 @@ class NormalEquations(NamedTuple):
         rhs: right-hand side for the scaled k.
         scale: k = scaled k / scale.
         coupling, inverse_nuisance, nuisance_rhs: what back-substitution of theta needs.
+        visible: False for a reaction that ran only in rows left out.
     """
 
     matrix: Float[Array, "reactions reactions"]
@@ -79,6 +80,7 @@ class NormalEquations(NamedTuple):
     coupling: Float[Array, "reactions species terms"]
     inverse_nuisance: Float[Array, "species terms terms"]
     nuisance_rhs: Float[Array, "species terms"]
+    visible: Bool[Array, " reactions"]
 
     def nuisance(self, k: Float[Array, " reactions"]) -> Float[Array, "species terms"]:
         """The best theta for given k."""
@@ -187,27 +189,41 @@ def normal_equations(v: Float[Array, "rows reactions"], rows: Rows, structure: S
     # A reaction that ran only in rows left out is invisible; rounding would make noise of it.
     visible = jnp.diag(a) > _CANCELLED * whole
     a = jnp.where(visible[:, None] & visible[None, :], a, 0.0)
-    weight = rows.full_weight
-    weighted = weight[..., None] * rows.basis
+    weighted = rows.full_weight[..., None] * rows.basis
     coupling = jnp.einsum("tj,til->jil", v, weighted) * jnp.where(visible[:, None], s.T, 0.0)[..., None]
     nuisance = jnp.einsum("til,tim->ilm", weighted, rows.basis)
     size = jnp.maximum(rows.weight * rows.derivative.shape[0], 1.0 * (rows.weight == 0))
     nuisance = nuisance + _NUISANCE_RIDGE * size[:, None, None] * jnp.eye(nuisance.shape[-1])
     inverse = jnp.linalg.inv(nuisance)
-    nuisance_rhs = jnp.einsum("til,ti->il", weighted, rows.derivative)
-    rhs = jnp.where(visible, jnp.sum(v * ((weight * rows.derivative) @ s), axis=0), 0.0)
     solved = jnp.einsum("jil,ilm->jim", coupling, inverse)
     diagonal = jnp.diag(a)
     scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
     schur = a - jnp.einsum("jil,qil->jq", solved, coupling)
-    return NormalEquations(
+    equations = NormalEquations(
         matrix=schur / scale[:, None] / scale[None, :],
-        rhs=(rhs - jnp.einsum("jil,il->j", solved, nuisance_rhs)) / scale,
+        rhs=jnp.zeros_like(scale),
         scale=scale,
         coupling=coupling,
         inverse_nuisance=inverse,
-        nuisance_rhs=nuisance_rhs,
+        nuisance_rhs=jnp.zeros(nuisance.shape[:2]),
+        visible=visible,
     )
+    return for_target(equations, rows.derivative, v, rows, structure)
+
+
+def for_target(
+    equations: NormalEquations,
+    target: Float[Array, "rows species"],
+    v: Float[Array, "rows reactions"],
+    rows: Rows,
+    structure: Structure,
+) -> NormalEquations:
+    """The same equations with `target` in place of dc/dt."""
+    weight = rows.full_weight
+    nuisance_rhs = jnp.einsum("til,ti->il", weight[..., None] * rows.basis, target)
+    rhs = jnp.where(equations.visible, jnp.sum(v * ((weight * target) @ structure.stoichiometry), axis=0), 0.0)
+    through = jnp.einsum("jil,ilm,im->j", equations.coupling, equations.inverse_nuisance, nuisance_rhs)
+    return equations._replace(rhs=(rhs - through) / equations.scale, nuisance_rhs=nuisance_rhs)
 
 
 def solve_rate_constants(equations: NormalEquations) -> Float[Array, " reactions"]:

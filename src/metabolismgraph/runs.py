@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from metabolismgraph.config import Config
-from metabolismgraph.errors import InputError
+from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.files import write_bytes
 
 MANIFEST = "manifest.json"
+_RESULTS = ("metrics.json", "analysis.log", "evaluation.nc")
+_PICTURES = ("figures", "tmp_training")
 _PACKAGES = ("metabolismgraph", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "scikit-learn")
 
 
@@ -76,6 +78,7 @@ class RunFolder:
 
         Raises:
             InputError: there is none.
+            FirewallError: its training tried to reach something outside its folder.
         """
         try:
             manifest = json.loads((path / MANIFEST).read_text())
@@ -87,7 +90,10 @@ class RunFolder:
             raise InputError(f"{path}: no run here ({MANIFEST} is missing)") from None
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{path / MANIFEST}: damaged; start again with --overwrite") from None
-        return cls(path, manifest)
+        folder = cls(path, manifest)
+        if folder.leak:
+            raise FirewallError(folder.leak)
+        return folder
 
     @classmethod
     def resume(cls, path: Path, config: Config, source: Mapping[str, str]) -> RunFolder:
@@ -95,6 +101,7 @@ class RunFolder:
 
         Raises:
             InputError: the run there was made with another configuration or other data.
+            FirewallError: its training tried to reach something outside its folder.
         """
         if not (path / MANIFEST).exists():
             return cls.create(path, config, source)
@@ -120,6 +127,33 @@ class RunFolder:
     def seconds(self, stage: str) -> float:
         """How long a finished stage took; 0 for one that was not run."""
         return float(self.manifest["stages"].get(stage, {}).get("seconds", 0.0))
+
+    @property
+    def leak(self) -> str | None:
+        """Why nothing that was trained here counts, in one line; None where training kept to its folder."""
+        if "leak" not in self.manifest:
+            return None
+        attempt = self.manifest["leak"]["attempt"]
+        return f"{self.path}: training tried to reach outside its folder ({attempt}); start again with --overwrite"
+
+    def mark_leak(self, attempt: str) -> None:
+        """Note that training tried to reach outside its folder, and take away what was drawn from it."""
+        self.manifest["leak"] = {"attempt": attempt, "found": _now()}
+        self._write()
+        for name in _RESULTS:
+            (self.path / name).unlink(missing_ok=True)
+        for name in _PICTURES:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def hand_over(self, digest: str) -> None:
+        """Note the checksum of the observations that training is given."""
+        self.manifest["observations"] = digest
+        self._write()
+
+    def note_walls(self, *, kernel: bool) -> None:
+        """Note what held training in its folder: the audit hook, and the kernel where it can."""
+        self.manifest["walls"] = ["audit hook", *(["kernel"] if kernel else [])]
+        self._write()
 
     def _write(self) -> None:
         write_bytes(self.path / MANIFEST, (json.dumps(self.manifest, indent=1) + "\n").encode())

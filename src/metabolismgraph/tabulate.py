@@ -74,3 +74,13 @@ def _lagrange(t: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch 4"]:
         ],
         axis=-1,
     )
+
+
+def cubic_coefficients(values: Float[Array, "*batch knots_and_three"]) -> Float[Array, "*batch intervals 4"]:
+    """Powers of t in [0, 1) of the same four-point cubics, interval by interval.
+
+    Args:
+        values: at equally spaced knots, one before the first interval and two after the start of the last.
+    """
+    a, b, c, d = values[..., :-3], values[..., 1:-2], values[..., 2:-1], values[..., 3:]
+    return jnp.stack([b, -a / 3 - b / 2 + c - d / 6, a / 2 - b + c / 2, -a / 6 + b / 2 - c / 2 + d / 6], axis=-1)

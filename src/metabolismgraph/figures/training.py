@@ -10,20 +10,12 @@ from matplotlib.figure import Figure
 from metabolismgraph.figures.scene import Scene
 from metabolismgraph.figures.style import FAINT, GREEN, ORANGE, log_axis, panels, positive
 
-_SQUARED = "(concentration/time)²"
-
 
 def loss(scene: Scene) -> Figure:
-    """Losses per step, linear above and logarithmic below; that of Phase 2 in blue."""
-    parts: list[tuple[str, str, str, dict[str, Any]]] = [
-        ("phase2_loss", f"Phase 2 loss\n[{_SQUARED}]", "Phase 2 step", {"color": "blue", "linewidth": 3}),
-        ("similarity_loss", "similarity loss", "Phase 2 step", {"color": ORANGE}),
-        ("phase1_loss", "Phase 1 loss\n[unexplained share]", "Phase 1 iteration", {"color": GREEN}),
-    ]
-    parts = [part for part in parts if scene.has(part[0])]
-    figure, axes = panels(2, len(parts), 1.0 + 3.2 * len(parts), 5.2, sharex="col")
-    for column, (name, label, step, line) in zip(axes.T, parts, strict=True):
-        values = scene.values(name)
+    """Losses per step, linear above and logarithmic below; that of Phase 2 in blue, its components beside it."""
+    curves = _curves(scene)
+    figure, axes = panels(2, len(curves), 1.0 + 3.2 * len(curves), 5.2, sharex="col")
+    for column, (label, step, values, line) in zip(axes.T, curves, strict=True):
         number = np.arange(1, len(values) + 1)
         column[0].plot(number, values, **line)
         column[1].plot(number, positive(values), **line)
@@ -31,12 +23,29 @@ def loss(scene: Scene) -> Figure:
         column[0].set_title(label, pad=14)  # above the axis's power of ten
         column[1].set_xlabel(step)
         column[0].set_ylim(bottom=min(0.0, float(np.min(values, initial=0.0, where=np.isfinite(values)))))
-    if scene.has("similarity_loss"):
-        # The embeddings are held while L-BFGS polishes MLP_node, so their loss ends earlier.
-        polish = scene.data.sizes["similarity_step"]
+    descent = scene.data.sizes.get("phase2_gradient_step", 0)
+    if 0 < descent < scene.data.sizes.get("phase2_step", 0):
+        # What follows the gradient steps is the polish of MLP_node, with the embeddings held.
         for ax in axes[:, 0]:
-            ax.axvline(polish, color=FAINT, linewidth=1, zorder=0)
-        axes[0, 0].annotate("L-BFGS ", (polish, 0.5), xycoords=("data", "axes fraction"), ha="right", color="0.4")
+            ax.axvline(descent, color=FAINT, linewidth=1, zorder=0)
+        axes[0, 0].annotate("L-BFGS ", (descent, 0.5), xycoords=("data", "axes fraction"), ha="right", color="0.4")
     axes[0, 0].set_ylabel("linear")
     axes[1, 0].set_ylabel("logarithmic")
     return figure
+
+
+def _curves(scene: Scene) -> list[tuple[str, str, np.ndarray, dict[str, Any]]]:
+    """Title, name of the horizontal axis, values and looks of every panel."""
+    curves: list[tuple[str, str, np.ndarray, dict[str, Any]]] = []
+    if scene.has("phase2_loss"):
+        unit = scene.data["phase2_loss"].attrs.get("units", "(concentration/time)²")
+        thick = {"color": "blue", "linewidth": 3}
+        curves.append((f"Phase 2 loss\n[{unit}]", "Phase 2 step", scene.values("phase2_loss"), thick))
+    if scene.has("phase2_components"):
+        for part in scene.data["phase2_components"]:
+            name = f"{part.component_name.item()}".replace("_", " ")
+            curves.append((f"{name}\n[part of the loss]", "Phase 2 step", np.asarray(part), {"color": ORANGE}))
+    if scene.has("phase1_loss"):
+        label = "Phase 1 loss\n[unexplained share]"
+        curves.append((label, "Phase 1 iteration", scene.values("phase1_loss"), {"color": GREEN}))
+    return curves

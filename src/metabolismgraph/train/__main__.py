@@ -1,65 +1,39 @@
-"""Training in a process of its own: `python -m metabolismgraph.train FOLDER`.
+"""Training in a process of its own: `python -P -m metabolismgraph.train FOLDER`.
 
-The folder holds observations.nc and settings.json (sections `graph_model` and `training`) and
+The folder holds the observations and settings.json (sections `graph_model` and `training`) and
 nothing else that matters: no truth, no simulation, no seed of one. Checkpoints are written beside
-them. Progress goes to standard output, one JSON object per line.
+them. The process can reach nothing outside it but its libraries (`guard.py`). Progress goes to
+standard output, one JSON object per line.
 """
 
 from __future__ import annotations
 
-import json
 import sys
-import time
 from pathlib import Path
 
-from metabolismgraph.checkpoint import is_intact, load_phase1, save_phase1, save_phase2, seconds_taken
-from metabolismgraph.config import GraphModel, Training
-from metabolismgraph.errors import InputError
-from metabolismgraph.observations import Observations
-from metabolismgraph.train.phase1 import fit_reactions
-from metabolismgraph.train.phase2 import fit_homeostasis
+from metabolismgraph.train import guard
 
 
-def train_folder(folder: Path) -> None:
-    """Run the phases whose checkpoints are not there yet.
+def main(folder: Path) -> int:
+    """Exit code: 0, 2 where the observations cannot be used, `guard.LEAK` after an attempt to leave the folder."""
+    held_by_kernel = guard.seal(folder)
+    # Everything heavy is imported behind the walls.
+    import jax  # noqa: PLC0415
 
-    Raises:
-        InputError: the observations cannot be used.
-    """
-    settings = json.loads((folder / "settings.json").read_text())
-    graph_model = GraphModel.model_validate(settings["graph_model"])
-    training = Training.model_validate(settings["training"])
-    observations, _ = Observations.load(folder / "observations.nc").split(training.held_out_fraction)
-    first, second = folder / "phase1", folder / "phase2"
-    if not is_intact(first):
-        # What was built on a checkpoint that is gone must go with it.
-        second.with_suffix(".json").unlink(missing_ok=True)
-        started = time.perf_counter()
-        result = fit_reactions(observations, graph_model, training, _report)
-        save_phase1(first, result, time.perf_counter() - started)
-    _say(event="finished", stage="phase 1", seconds=seconds_taken(first))
-    if not training.homeostasis_training:
-        return
-    if not is_intact(second):
-        phase1 = load_phase1(first, graph_model)
-        started = time.perf_counter()
-        homeostasis = fit_homeostasis(observations, phase1, graph_model, training, _report)
-        save_phase2(second, homeostasis, time.perf_counter() - started)
-    _say(event="finished", stage="phase 2", seconds=seconds_taken(second))
+    from metabolismgraph.errors import InputError  # noqa: PLC0415
+    from metabolismgraph.train.folder import say, train_folder  # noqa: PLC0415
 
-
-def _report(stage: str, done: float, message: str) -> None:
-    _say(event="progress", stage=stage, done=done, message=message)
-
-
-def _say(**fields: object) -> None:
-    sys.stdout.write(json.dumps(fields) + "\n")
-    sys.stdout.flush()
+    # Libraries read their settings, files among them, when they look for devices: let it be done now.
+    jax.devices()
+    guard.close()
+    say(event="sealed", kernel=held_by_kernel)
+    try:
+        train_folder(folder)
+    except InputError as error:
+        say(event="refused", message=str(error))
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        train_folder(Path(sys.argv[1]))
-    except InputError as error:
-        _say(event="refused", message=str(error))
-        sys.exit(2)
+    sys.exit(main(Path(sys.argv[1])))

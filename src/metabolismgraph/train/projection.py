@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float
 from metabolismgraph.kinetics import Aggregation, Structure, aggregate
 from metabolismgraph.model import SubstrateFunction
 from metabolismgraph.regression import NormalEquations, Rows, normal_equations, residual, solve_rate_constants
-from metabolismgraph.tabulate import Stencil
+from metabolismgraph.tabulate import LogFunction, Stencil
 from metabolismgraph.train.minimise import Minimum, minimise
 from metabolismgraph.train.progress import Progress
 
@@ -46,7 +46,7 @@ class Problem:
         stencil = Stencil.of(np.log(np.where(c > 0, c, 1.0)), np.asarray(structure.pair_order))
         return cls(rows, stencil, jnp.asarray(c > 0), structure, aggregation)
 
-    def saturations(self, mlp_sub: SubstrateFunction) -> Float[Array, "rows reactions"]:
+    def saturations(self, mlp_sub: LogFunction) -> Float[Array, "rows reactions"]:
         """V of every row (the mean over both ends under the trapezoid rule)."""
         log_f = self.stencil.interpolate(mlp_sub)
         return jnp.mean(aggregate(log_f, self.present, self.structure, self.aggregation), axis=0)
@@ -62,7 +62,7 @@ class LinearFit(NamedTuple):
     left: Float[Array, "rows species"]
 
 
-def projected_loss(mlp_sub: SubstrateFunction, problem: Problem) -> Float[Array, ""]:
+def projected_loss(mlp_sub: LogFunction, problem: Problem) -> Float[Array, ""]:
     """Log of the share of the weighted sum of squares of dc/dt that the best k and theta leave."""
     v = problem.saturations(mlp_sub)
     fitted = _solve(jax.lax.stop_gradient(v), problem)
@@ -73,7 +73,7 @@ def projected_loss(mlp_sub: SubstrateFunction, problem: Problem) -> Float[Array,
 
 
 @eqx.filter_jit
-def fit_linear(mlp_sub: SubstrateFunction, problem: Problem) -> LinearFit:
+def fit_linear(mlp_sub: LogFunction, problem: Problem) -> LinearFit:
     """Solve for rate constants and nuisance homeostasis with f given."""
     return _solve(problem.saturations(mlp_sub), problem)
 
@@ -109,7 +109,7 @@ def _with_exponent(mlp_sub: SubstrateFunction, exponent: float) -> SubstrateFunc
 
 def learn_substrate_function(
     start: SubstrateFunction, problem: Problem, *, max_iterations: int, tolerance: float, progress: Progress
-) -> tuple[SubstrateFunction, Minimum[SubstrateFunction]]:
+) -> Minimum[SubstrateFunction]:
     """Minimise the projected loss over the parameters of f; see `minimise` for the arguments."""
     parameters, constants = eqx.partition(start, _trainable(start))
     found = minimise(
@@ -121,7 +121,7 @@ def learn_substrate_function(
             "phase 1", i / max_iterations, f"unexplained {np.exp(loss / 2):.1e} of dc/dt"
         ),
     )
-    return eqx.combine(found.parameters, constants), found
+    return dataclasses.replace(found, parameters=eqx.combine(found.parameters, constants))
 
 
 def _trainable(mlp_sub: SubstrateFunction) -> SubstrateFunction:

@@ -1,0 +1,122 @@
+"""What a reaction model leaves of dc/dt: the evidence on homeostasis that Phase 2 learns from."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float, PRNGKeyArray
+
+from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.integrate import mean_rate
+from metabolismgraph.kinetics import Structure
+from metabolismgraph.observations import Observations, Transitions
+from metabolismgraph.train.rollout import FrozenReactions
+from metabolismgraph.train.solution import Phase1Result
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """The residual of a reaction model, row by row, and the line through it of every species.
+
+    Attributes:
+        at: concentrations that the rows belong to.
+        residual: dc/dt minus reactions, in concentration per time.
+        keep: rows in use.
+        noise: standard deviation of what is no homeostasis in the residual, per species.
+        slope, offset: of the best line of each species in 1/time and concentration/time, with
+            standard errors.
+    """
+
+    at: Float[np.ndarray, "transitions species"]
+    residual: Float[np.ndarray, "transitions species"]
+    keep: Bool[np.ndarray, "transitions species"]
+    noise: Float[np.ndarray, " species"]
+    slope: Float[np.ndarray, " species"]
+    offset: Float[np.ndarray, " species"]
+    slope_error: Float[np.ndarray, " species"]
+    offset_error: Float[np.ndarray, " species"]
+
+    @functools.cached_property
+    def unit(self) -> float:
+        """Root mean square of the residual; what MLP_node's output is measured in."""
+        used = self.residual[self.keep]
+        return max(float(np.sqrt(np.mean(used**2))), 1e-30) if used.size else 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """All that Phase 2 and its strategies may see: observations, a Phase 1 checkpoint, two sections of settings.
+
+    Attributes:
+        observations: the frames to learn from.
+        phase1: the checkpoint; frozen.
+    """
+
+    observations: Observations
+    phase1: Phase1Result
+    graph_model: GraphModel
+    training: Training
+
+    @functools.cached_property
+    def structure(self) -> Structure:
+        return Structure.of(self.observations.network)
+
+    @functools.cached_property
+    def transitions(self) -> Transitions:
+        return self.observations.transitions()
+
+    @functools.cached_property
+    def moving(self) -> Bool[np.ndarray, " species"]:
+        return np.asarray(~self.observations.network.fixed)
+
+    @functools.cached_property
+    def keep(self) -> Bool[np.ndarray, "transitions species"]:
+        """Rows that follow the rate equation, of species that may change."""
+        return np.asarray(self.phase1.keep & self.moving)
+
+    @functools.cached_property
+    def reactions(self) -> FrozenReactions:
+        """The checkpoint's reaction term."""
+        return FrozenReactions.of(
+            self.phase1.mlp_sub,
+            10.0**self.phase1.log_k,
+            self.structure,
+            self.graph_model.aggr_type,
+            self.observations.concentration,
+        )
+
+    @functools.cached_property
+    def at(self) -> Float[np.ndarray, "transitions species"]:
+        """Concentrations at which a row's dc/dt holds: the start of a step, or its middle (trapezoid rule)."""
+        t = self.transitions
+        return (t.start + t.end) / 2 if self.phase1.trapezoid else t.start
+
+    @functools.cached_property
+    def residual(self) -> Float[np.ndarray, "transitions species"]:
+        """dc/dt minus the checkpoint's reactions, in concentration per time."""
+        t = self.transitions
+        explained = mean_rate(
+            eqx.Partial(self.reactions), jnp.asarray(t.start), jnp.asarray(t.end), trapezoid=self.phase1.trapezoid
+        )
+        return np.asarray(t.derivative - np.asarray(explained))
+
+    @functools.cached_property
+    def highest(self) -> Float[np.ndarray, " species"]:
+        """Highest concentration of each species, never zero."""
+        c = self.observations.concentration
+        return np.asarray(np.maximum(c.max(axis=0), 1e-3 * c.max() + 1e-30))
+
+    def key(self, purpose: int) -> PRNGKeyArray:
+        """A random key of the configuration's seed; a different number for every purpose."""
+        return jax.random.fold_in(jax.random.key(self.training.seed), purpose)
+
+    def checkpoint_evidence(self) -> Evidence:
+        """The evidence as the checkpoint leaves it."""
+        found = self.phase1
+        lines = {name: getattr(found, name) for name in ("slope", "offset", "slope_error", "offset_error")}
+        return Evidence(self.at, self.residual, self.keep, found.noise, **lines)

@@ -1,0 +1,210 @@
+"""What both methods of Phase 1 share: their result, the data as regression problems, errors and notes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.identifiability import Identifiability
+from metabolismgraph.kinetics import Structure
+from metabolismgraph.model import AnySubstrateFunction, new_substrate_function
+from metabolismgraph.observations import Observations
+from metabolismgraph.regression import NormalEquations, follows_equation, make_rows
+from metabolismgraph.tabulate import LogFunction
+from metabolismgraph.train.projection import Problem, evaluate_loss
+
+# Interpolations per evaluation of the loss while f is learned; more frames than that change nothing.
+_LEARNING_POINTS = 25_000
+# Bounds on how far the noise of one species may lie below the median's, so that none rules alone.
+_LEAST_NOISE = 1e-2
+# Beyond this correlation of neighbouring residuals the number of independent ones is anybody's guess.
+_MOST_CORRELATED = 0.999
+# An rms of dc/dt above this share left unexplained is worth a word.
+_MUCH_UNEXPLAINED = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase1Result:
+    """What Phase 1 found.
+
+    Attributes:
+        mlp_sub: the substrate function.
+        log_k: log10 of the rate constants.
+        log_k_error: their standard errors; infinite where not identifiable.
+        identifiability: what the data determine.
+        slope, offset: nuisance homeostasis as the line slope * c + offset over the observed
+            concentrations, in 1/time and concentration/time, with standard errors.
+        noise: standard deviation of the residual dc/dt of each species, correlation in time counted in.
+        keep: rows (transition, species) that were used.
+        losses: log of the share of the weighted sum of squares left, per iteration.
+        converged: whether learning f ended by itself.
+        trapezoid: whether dc/dt is the mean over both ends of a step, and not its value at the start.
+        notes: plain sentences on anything that a user should know.
+    """
+
+    mlp_sub: AnySubstrateFunction
+    log_k: Float[np.ndarray, " reactions"]
+    log_k_error: Float[np.ndarray, " reactions"]
+    identifiability: Identifiability
+    slope: Float[np.ndarray, " species"]
+    offset: Float[np.ndarray, " species"]
+    slope_error: Float[np.ndarray, " species"]
+    offset_error: Float[np.ndarray, " species"]
+    noise: Float[np.ndarray, " species"]
+    keep: Bool[np.ndarray, "transitions species"]
+    losses: Float[np.ndarray, " iterations"]
+    converged: bool
+    trapezoid: bool
+    notes: tuple[str, ...]
+
+
+class Phase1Data:
+    """The transitions and how to make regression problems of them."""
+
+    def __init__(self, observations: Observations, graph_model: GraphModel, training: Training, *, trapezoid: bool):
+        self.trapezoid = trapezoid
+        self.transitions = observations.transitions()
+        # A species that never moves, declared fixed or not, has no equation: its own would be 0 = flux.
+        self.constant = np.all(self.transitions.end == self.transitions.start, axis=0)
+        self.fixed = observations.network.fixed | self.constant
+        self.usable = follows_equation(self.transitions) & ~self.constant
+        self.structure = Structure.of(observations.network)
+        self.graph_model = graph_model
+        self.training = training
+        ends = 2 if trapezoid else 1
+        points = ends * len(self.transitions.dt) * max(1, self.structure.pair_species.size)
+        self.stride = training.phase1_frame_stride or max(1, points // _LEARNING_POINTS)
+
+    def initial_function(self) -> AnySubstrateFunction:
+        """MLP_sub with random weights, its input standardised by the data."""
+        c = self.transitions.start
+        key = jax.random.fold_in(jax.random.key(self.training.seed), 1)
+        return new_substrate_function(self.graph_model, c[c > 0], key)
+
+    def problem(
+        self,
+        keep: Bool[np.ndarray, "transitions species"],
+        weight: Float[np.ndarray, " species"] | None,
+        stride: int = 1,
+        *,
+        trapezoid: bool | None = None,
+    ) -> tuple[Problem, Float[np.ndarray, "species terms terms"]]:
+        """Every stride-th transition as a problem, and the transform of its nuisance basis.
+
+        Args:
+            trapezoid: another rule than this object's own.
+        """
+        rows, transform = make_rows(
+            self.transitions.select(slice(None, None, stride)),
+            self.fixed,
+            degree=self.training.nuisance_degree,
+            trapezoid=self.trapezoid if trapezoid is None else trapezoid,
+            keep=keep[::stride],
+            weight=weight,
+        )
+        return Problem.of(rows, self.structure, self.graph_model.aggr_type), transform
+
+    def is_better_by_trapezoid(self, mlp_sub: LogFunction, keep: Bool[np.ndarray, "transitions species"]) -> bool:
+        """Whether the trapezoid rule leaves less unexplained than the forward rule, for one f."""
+        left = [
+            evaluate_loss(mlp_sub, self.problem(keep, None, self.stride, trapezoid=rule)[0]) for rule in (False, True)
+        ]
+        return bool(left[1] < left[0])
+
+
+def noise_variance(
+    left: Float[np.ndarray, "rows species"], keep: Bool[np.ndarray, "rows species"]
+) -> Float[np.ndarray, " species"]:
+    """Variance that independent errors would need to make the estimates as uncertain as they are.
+
+    What f misses is smooth in time: n rows with correlation rho from one to the next are worth
+    n (1 - rho) / (1 + rho) independent ones (Bartlett 1946).
+    """
+    used = np.where(keep, left, 0.0)
+    squares = np.sum(used**2, axis=0)
+    rho = np.sum(used[1:] * used[:-1], axis=0) / np.maximum(squares, 1e-300)
+    rho = np.clip(rho, 0.0, _MOST_CORRELATED)
+    variance = squares / np.maximum(keep.sum(axis=0), 1) * (1 + rho) / (1 - rho)
+    typical = np.median(variance[variance > 0]) if (variance > 0).any() else 1.0
+    return np.asarray(np.maximum(variance, _LEAST_NOISE**2 * typical))
+
+
+def standard_errors(
+    equations: NormalEquations,
+    identifiability: Identifiability,
+    transform: Float[np.ndarray, "species terms terms"],
+    training: Training,
+) -> tuple[Float[np.ndarray, " reactions"], Float[np.ndarray, "species 2"]]:
+    """Of k, and of offset and slope of every species; rows are weighed by 1/variance already."""
+    values, vectors = np.linalg.eigh(np.asarray(equations.matrix))
+    seen = values > training.identifiability_tolerance
+    scaled = vectors[:, seen] / np.asarray(equations.scale)[:, None]
+    covariance = (scaled / values[seen]) @ scaled.T
+    inverse, coupling = np.asarray(equations.inverse_nuisance), np.asarray(equations.coupling)
+    through_k = np.einsum("jil,jq,qim->ilm", coupling, covariance, coupling, optimize=True)
+    theta = inverse + inverse @ through_k @ inverse
+    hidden = ~identifiability.identifiable
+    return np.where(hidden, np.inf, np.sqrt(np.diag(covariance))), line_errors(theta, transform)
+
+
+def homeostatic_lines(
+    theta: Float[Array, "species terms"], transform: Float[np.ndarray, "species terms terms"]
+) -> Float[np.ndarray, "species 2"]:
+    """Offset and slope of the best line of every species' nuisance homeostasis."""
+    return np.asarray(np.einsum("ipl,il->ip", _line_of(transform), np.asarray(theta)[:, :2]))
+
+
+def line_errors(
+    covariance: Float[np.ndarray, "species terms terms"], transform: Float[np.ndarray, "species terms terms"]
+) -> Float[np.ndarray, "species 2"]:
+    """Standard errors of `homeostatic_lines`, from the covariance of theta."""
+    terms = _line_of(transform)
+    variance = np.einsum("ipl,ilm,ipm->ip", terms, covariance[:, :2, :2], terms)
+    return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
+
+
+def _line_of(transform: Float[np.ndarray, "species terms terms"]) -> Float[np.ndarray, "species 2 used"]:
+    """What takes nuisance coefficients to offset and slope of the best line (slope 0 where degree is 0).
+
+    The basis is orthonormal, so the best line consists of the constant and the linear term.
+    """
+    used = transform[:, :2, :2]
+    return np.pad(used, ((0, 0), (0, 2 - used.shape[1]), (0, 0)))
+
+
+def constant_notes(observations: Observations, data: Phase1Data) -> list[str]:
+    """Name the species that were taken as fixed because they never change."""
+    undeclared = np.flatnonzero(data.constant & ~observations.network.fixed)
+    if not undeclared.size:
+        return []
+    names = ", ".join(observations.network.species[i] for i in undeclared[:5])
+    return [f"{undeclared.size} species never change and were taken as fixed: {names}{', ...' * (undeclared.size > 5)}"]
+
+
+def row_notes(nonzero: np.ndarray, follows: np.ndarray, keep: np.ndarray, training: Training) -> list[str]:
+    """Say how many rows were left out, and why."""
+    notes = []
+    if not nonzero.all():
+        notes.append(f"{int((~nonzero).sum())} changes into or out of an exact zero were left out")
+    outliers = int((follows & ~keep).sum())
+    if outliers:
+        notes.append(
+            f"{outliers} of {keep.size} changes did not fit the rate equation and were left out "
+            f"(beyond training.outlier_threshold = {training.outlier_threshold:g} robust standard deviations)"
+        )
+    return notes
+
+
+def unexplained_note(loss: float) -> list[str]:
+    """A sentence where much is left unexplained; `loss` is the log of the share of squares that is left."""
+    unexplained = float(np.exp(loss / 2))
+    if unexplained <= _MUCH_UNEXPLAINED:
+        return []
+    return [
+        f"{unexplained:.0%} of dc/dt (rms) is left unexplained: network, rate law, sampling or noise do not fit "
+        "the model, and what was recovered is not to be trusted"
+    ]

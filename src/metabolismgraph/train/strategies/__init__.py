@@ -1,0 +1,110 @@
+"""The strategies of Phase 2, one file each, and how those that a configuration names make a plan.
+
+To add one: a file here with a subclass of `Strategy`, and its line in `STRATEGIES`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from metabolismgraph.config import Training, nearest_name
+from metabolismgraph.errors import InputError
+from metabolismgraph.train.evidence import Setting
+from metabolismgraph.train.plan import Plan
+from metabolismgraph.train.strategies.accumulation import Accumulation
+from metabolismgraph.train.strategies.amplification import Amplification
+from metabolismgraph.train.strategies.base import Strategy
+from metabolismgraph.train.strategies.contrastive import Contrastive
+from metabolismgraph.train.strategies.curriculum import Curriculum
+from metabolismgraph.train.strategies.multi_scale import MultiScale
+from metabolismgraph.train.strategies.orthogonalised import Orthogonalised
+from metabolismgraph.train.strategies.residual import Residual
+from metabolismgraph.train.strategies.separate import Separate
+from metabolismgraph.train.strategies.warmup import Warmup
+from metabolismgraph.train.strategies.weak_form import WeakForm
+
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    "residual": Residual,
+    "amplification": Amplification,
+    "contrastive": Contrastive,
+    "curriculum": Curriculum,
+    "warmup": Warmup,
+    "multi_scale": MultiScale,
+    "accumulation": Accumulation,
+    "separate": Separate,
+    "orthogonalised": Orthogonalised,
+    "weak_form": WeakForm,
+}
+_WHERE = "training.strategies"
+# Who decides on the evidence goes first, then who replaces the objective, then all others as they are written.
+_FIRST = ("evidence", "objective")
+
+
+def chosen(training: Training) -> dict[str, Strategy]:
+    """The strategies that a configuration names, with their options, in the order in which they apply.
+
+    Raises:
+        InputError: an unknown name or option, or a combination that makes no sense.
+    """
+    found: dict[str, Strategy] = {}
+    for name, options in (entry if isinstance(entry, tuple) else (entry, {}) for entry in _entries(training)):
+        if name not in STRATEGIES:
+            raise InputError(
+                f"{_WHERE}: unknown strategy {name}; did you mean {nearest_name(name, STRATEGIES)}? "
+                f"(all: {', '.join(STRATEGIES)})"
+            )
+        if name in found:
+            raise InputError(f"{_WHERE}: {name} is named twice; keep one")
+        try:
+            found[name] = STRATEGIES[name].model_validate(options)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            option = ".".join(str(part) for part in first["loc"])
+            known = ", ".join(STRATEGIES[name].model_fields) or "none"
+            raise InputError(f"{_WHERE}: option {option} of {name}: {first['msg']} (options: {known})") from None
+    _check_combination(found)
+    return dict(sorted(found.items(), key=lambda item: _rank(item[1])))
+
+
+def _entries(training: Training) -> list[str | tuple[str, object]]:
+    if training.strategies is None:
+        first = "residual" if training.phase1_method == "projection" else "orthogonalised"
+        return [first, "contrastive"]
+    return [entry if isinstance(entry, str) else next(iter(entry.items())) for entry in training.strategies]
+
+
+def _rank(strategy: Strategy) -> int:
+    return min((_FIRST.index(part) for part in strategy.sets if part in _FIRST), default=len(_FIRST))
+
+
+def _check_combination(found: Mapping[str, Strategy]) -> None:
+    for (a, one), (b, other) in itertools.combinations(found.items(), 2):
+        both = sorted(one.sets & other.sets)
+        if both:
+            raise InputError(f"{_WHERE}: {a} and {b} both decide on the {both[0]}; keep one of them")
+    for part in reversed(_FIRST):
+        trained = next((name for name, strategy in found.items() if part in strategy.sets), None)
+        if trained is not None:
+            break
+    else:
+        return  # rollouts in minibatches, which suit all
+    for name, strategy in found.items():
+        if strategy.needs == "rollouts" or (strategy.needs == "minibatches" and not found[trained].draws_minibatches):
+            raise InputError(
+                f"{_WHERE}: {name} works on {strategy.needs}, and {trained} trains without; leave one of them out"
+            )
+
+
+def make_plan(setting: Setting) -> Plan:
+    """The plan that the strategies of the settings make of the classical trainer.
+
+    Raises:
+        InputError: as `chosen`, or a strategy cannot work with these data.
+    """
+    plan = Plan.classical(setting)
+    for strategy in chosen(setting.training).values():
+        plan = strategy.apply(plan, setting)
+    return plan

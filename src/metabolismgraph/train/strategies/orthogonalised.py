@@ -1,0 +1,82 @@
+"""Strategy 9: orthogonalised residual."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from pydantic import Field
+
+from metabolismgraph.identifiability import analyse
+from metabolismgraph.integrate import mean_rate
+from metabolismgraph.train.evidence import Evidence, Setting
+from metabolismgraph.train.gauss_newton import Spline, learn_spline
+from metabolismgraph.train.plan import Plan
+from metabolismgraph.train.progress import silent
+from metabolismgraph.train.projection import fit_linear
+from metabolismgraph.train.rollout import FrozenReactions
+from metabolismgraph.train.settle import settle
+from metabolismgraph.train.solution import homeostatic_lines, noise_variance, standard_errors
+from metabolismgraph.train.strategies.base import Part, Strategy
+from metabolismgraph.train.strategies.residual import Residual
+
+
+class Orthogonalised(Strategy):
+    """Residual supervision, after what the frozen parameters could explain has been projected out.
+
+    Copies of rate constants and rate law, started at the checkpoint's, are corrected by Gauss-Newton
+    together with a line of homeostasis per species; the residual is taken from the copies.
+    """
+
+    number: ClassVar = 9
+    summary: ClassVar = "residual supervision, free of what errors of the checkpoint could explain"
+    reference: ClassVar = "Frisch & Waugh 1933; Chernozhukov et al. 2018 (orthogonal estimation)"
+    sets: ClassVar[frozenset[Part]] = frozenset({"evidence"})
+
+    iterations: int = Field(100, ge=1, description="Gauss-Newton steps at most; it stops when converged")
+    tolerance: float = Field(1e-3, gt=0, lt=1, description="converged when a step lowers the loss by a smaller share")
+
+    def apply(self, plan: Plan, setting: Setting) -> Plan:
+        return Residual().apply(dataclasses.replace(plan, evidence=self._evidence(setting)), setting)
+
+    def _evidence(self, setting: Setting) -> Evidence:
+        training = setting.training
+        settled = settle(
+            setting.observations,
+            setting.graph_model,
+            training,
+            start=lambda _, problem: Spline.through(setting.phase1.mlp_sub, problem),
+            learn=lambda f, problem: learn_spline(
+                f, problem, max_iterations=self.iterations, tolerance=self.tolerance, progress=silent
+            ),
+        )
+        data, keep = settled.data, settled.keep
+        problem, transform = data.problem(keep, settled.weight)
+        fitted = fit_linear(settled.f, problem)
+        found = analyse(
+            np.asarray(fitted.equations.matrix), np.asarray(fitted.equations.scale), training.identifiability_tolerance
+        )
+        _, errors = standard_errors(fitted.equations, found, transform, training)
+        line = homeostatic_lines(fitted.theta, transform)
+        t = data.transitions
+        copies = FrozenReactions.of(
+            settled.f,
+            np.asarray(fitted.k),
+            setting.structure,
+            setting.graph_model.aggr_type,
+            setting.observations.concentration,
+        )
+        explained = mean_rate(eqx.Partial(copies), jnp.asarray(t.start), jnp.asarray(t.end), trapezoid=data.trapezoid)
+        return Evidence(
+            at=(t.start + t.end) / 2 if data.trapezoid else t.start,
+            residual=t.derivative - np.asarray(explained),
+            keep=keep & setting.moving,
+            noise=np.sqrt(noise_variance(settled.left, keep)),
+            slope=line[:, 1],
+            offset=line[:, 0],
+            slope_error=errors[:, 1],
+            offset_error=errors[:, 0],
+        )

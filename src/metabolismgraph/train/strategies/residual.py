@@ -1,0 +1,36 @@
+"""Strategy 1: residual supervision."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import ClassVar
+
+from metabolismgraph.train.evidence import Setting
+from metabolismgraph.train.plan import Plan, Schedule
+from metabolismgraph.train.points import Regress, condense, polish, start_from_line
+from metabolismgraph.train.strategies.base import Part, Strategy
+
+
+class Residual(Strategy):
+    """Regress MLP_node on dc/dt minus the frozen reactions, without any rollout.
+
+    The output layers of MLP_node are solved for exactly, and all of it is polished by L-BFGS.
+    """
+
+    number: ClassVar = 1
+    summary: ClassVar = "regress MLP_node on dc/dt minus the frozen reactions"
+    reference: ClassVar = "Raissi et al. 2019 (physics-informed networks); Brunton et al. 2016 (SINDy)"
+    sets: ClassVar[frozenset[Part]] = frozenset({"objective"})
+
+    def apply(self, plan: Plan, setting: Setting) -> Plan:
+        points = condense(plan.evidence)
+        return dataclasses.replace(
+            plan,
+            objective=Regress(points),
+            steps=setting.training.phase2_steps,
+            # While MLP_node is still wrong, its gradient would carry embeddings out of their types.
+            schedule=Schedule("onecycle", embeddings_wait=0.4),
+            start=functools.partial(start_from_line, points=points),
+            finish=functools.partial(polish, points=points),
+        )
