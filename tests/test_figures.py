@@ -97,7 +97,7 @@ def made_up(species=12, reactions=20, types=3, runs=1, dim=2, orders=(1.0, 2.0))
             "embedding": (("species", "dim"), true_type[:, None] + 0.01 * rng.normal(size=(species, dim))),
             "cluster": ("species", types - 1 - true_type),
             "phase2_loss": ("phase2_step", np.geomspace(1e-4, 1e-9, STEPS)),
-            "similarity_loss": ("similarity_step", np.geomspace(1, 1e-3, 50)),
+            "phase2_components": (("component_name", "phase2_gradient_step"), np.geomspace(1, 1e-3, 50)[None]),
             "true_type": ("species", true_type),
             "true_slope": ("species", true_slope),
             "true_offset": ("species", true_offset),
@@ -105,7 +105,11 @@ def made_up(species=12, reactions=20, types=3, runs=1, dim=2, orders=(1.0, 2.0))
             "predicted_derivative": (("transition", "species"), derivative + 1e-6 * rng.normal(size=derivative.shape)),
             "transition_time": ("transition", np.tile(t[:-1], runs)),
         },
-        coords={"species": [f"M{i}" for i in range(species)], "reaction": [f"R{j}" for j in range(reactions)]},
+        coords={
+            "species": [f"M{i}" for i in range(species)],
+            "reaction": [f"R{j}" for j in range(reactions)],
+            "component_name": ["similarity"],
+        },
     )
 
 
@@ -367,7 +371,7 @@ def hopeless(data):
     data["log_k_error"][:] = np.inf
     data["identifiable"][:] = False
     data["phase2_loss"][:] = np.nan
-    data["similarity_loss"][:] = 0.0
+    data["phase2_components"][:] = 0.0
     data["singular_value"][5:] = 0.0
     data["concentration"][:] = 0.0
     if "true_slope" in data:

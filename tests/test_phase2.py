@@ -12,17 +12,12 @@ from sklearn.cluster import DBSCAN
 from metabolismgraph.errors import FirewallError
 from metabolismgraph.simulator import simulate
 from metabolismgraph.train import phase2
+from metabolismgraph.train.evidence import Evidence, Setting
 from metabolismgraph.train.phase1 import fit_reactions
-from metabolismgraph.train.phase2 import (
-    check_frozen,
-    condense,
-    fit_homeostasis,
-    initial_model,
-    regress,
-    response_coordinates,
-    similarity_loss,
-    solve_outputs,
-)
+from metabolismgraph.train.phase2 import fit_homeostasis, initial_model, response_coordinates
+from metabolismgraph.train.points import condense, regress, solve_outputs
+from metabolismgraph.train.strategies import make_plan, residual
+from metabolismgraph.train.trainable import check_frozen
 
 
 def lines(model):
@@ -62,12 +57,22 @@ def both(small_config):
 
 
 @pytest.fixture(scope="module")
-def start(small, small_phase1, small_config):
+def setting(small, small_phase1, small_config):
+    return Setting(small.observations, small_phase1, small_config.graph_model, small_config.training)
+
+
+@pytest.fixture(scope="module")
+def start(setting):
     """The model before any step, and the points that it is fitted to."""
-    model = initial_model(small.observations, small_phase1, small_config.graph_model, small_config.training)
-    points = condense(small.observations, model, small_phase1)
-    standard = jnp.mean(points.c), jnp.std(points.c), points.unit
-    return eqx.tree_at(lambda m: (m.mlp_node.center, m.mlp_node.width, m.mlp_node.unit), model, standard), points
+    evidence = setting.checkpoint_evidence()
+    return initial_model(setting, evidence), condense(evidence)
+
+
+@pytest.fixture(scope="module")
+def similarity(setting):
+    """The loss term on the embeddings."""
+    (term,) = make_plan(setting).penalties
+    return term
 
 
 # -- recovery
@@ -83,8 +88,11 @@ def test_types_and_slopes(small, small_phase2):
 
 def test_losses_fall_to_almost_nothing(small_phase2, small_config):
     losses, rms = small_phase2.losses, 0.01
-    assert len(small_phase2.similarity_losses) == small_config.training.phase2_steps
-    assert len(losses) > len(small_phase2.similarity_losses)
+    assert small_phase2.loss_unit == "(concentration/time)²"
+    assert list(small_phase2.components) == ["similarity"]
+    descent = small_config.training.phase2_steps
+    assert len(small_phase2.components["similarity"]) == descent
+    assert len(losses) > descent
     assert np.sqrt(losses[-1]) < 1e-3 * rms
     # In concentration per time: homeostasis on this data set is about a hundredth.
     assert 0.2 * rms < small_phase2.node_magnitude < 5 * rms
@@ -145,12 +153,12 @@ def test_a_changed_bit_is_noticed(small_phase2, name, where):
 
 
 def test_every_run_is_checked(monkeypatch, small, small_phase1, small_config):
-    def descend(model, points, training, progress):
+    def descend(model, plan, setting, progress):
         tampered = eqx.tree_at(lambda m: m.log_k, model, model.log_k * (1 + 1e-15))
-        return tampered, np.zeros(1), np.zeros(1)
+        return tampered, np.zeros(1), {}
 
     monkeypatch.setattr(phase2, "_descend", descend)
-    monkeypatch.setattr(phase2, "_polish", lambda model, points, progress: (model, np.zeros(1)))
+    monkeypatch.setattr(residual, "polish", lambda model, progress, points: (model, np.zeros(1)))
     with pytest.raises(FirewallError, match="its result is void"):
         fit_homeostasis(small.observations, small_phase1, small_config.graph_model, small_config.training)
 
@@ -173,14 +181,14 @@ def test_training_moves_nothing_else(start, small_phase2):
 # -- the start
 
 
-def test_nothing_at_the_start_yet_gradients(start):
+def test_nothing_at_the_start_yet_gradients(start, similarity):
     model, points = start
     assert jnp.abs(model.homeostasis(points.c.T)).max() == 0
 
     @eqx.filter_jit
     @eqx.filter_grad
     def gradient(m):
-        return regress(m, points).loss + similarity_loss(m, points)
+        return regress(m, points).loss + similarity(m)
 
     found = gradient(model)
     for leaf in jax.tree.leaves(found):
@@ -190,10 +198,10 @@ def test_nothing_at_the_start_yet_gradients(start):
     assert jnp.abs(found.embeddings).max() > 0
 
 
-def test_equal_embeddings_have_finite_gradients(start):
-    model, points = start
+def test_equal_embeddings_have_finite_gradients(start, similarity):
+    model, _ = start
     model = eqx.tree_at(lambda m: m.embeddings, model, jnp.zeros((30, 2)))
-    value, gradient = eqx.filter_jit(jax.value_and_grad(lambda m: similarity_loss(m, points)))(model)
+    value, gradient = eqx.filter_jit(jax.value_and_grad(lambda m: similarity(m)))(model)
     assert np.isfinite(value)
     assert np.isfinite(gradient.embeddings).all()
 
@@ -232,14 +240,12 @@ def test_points_are_the_residual(small, start):
     assert (points.weight > 0.9).all()
 
 
-def test_rows_left_out_do_not_enter(small, small_phase1, small_config):
+def test_rows_left_out_do_not_enter(small, setting):
     """A species without a row has no weight; one with few has the mean of those."""
-    keep = small_phase1.keep.copy()
+    keep = setting.phase1.keep.copy()
     keep[:, 4] = False
     keep[3:, 7] = False
-    phase1 = dataclasses.replace(small_phase1, keep=keep)
-    model = initial_model(small.observations, phase1, small_config.graph_model, small_config.training)
-    points = condense(small.observations, model, phase1)
+    points = condense(dataclasses.replace(setting.checkpoint_evidence(), keep=keep))
     assert (points.weight[4] == 0).all()
     assert int((points.weight[7] > 0).sum()) == 3
     assert np.sort(points.c[7])[-3:].tolist() == np.sort(small.observations.concentration[:3, 7]).tolist()
@@ -249,13 +255,14 @@ def test_rows_left_out_do_not_enter(small, small_phase1, small_config):
 
 
 @pytest.fixture
-def coordinates(small_phase1):
-    """Of a Phase 1 with given slopes and offsets."""
+def coordinates():
+    """Of evidence with given slopes and offsets."""
 
     def inner(slope, offset, error=0.0, moving=None, dim=2):
         n = len(slope)
-        phase1 = dataclasses.replace(
-            small_phase1,
+        evidence = Evidence(
+            at=np.ones((3, n)),
+            residual=np.zeros((3, n)),
             slope=np.array(slope, dtype=float),
             offset=np.array(offset, dtype=float),
             slope_error=np.full(n, error),
@@ -263,7 +270,7 @@ def coordinates(small_phase1):
             noise=np.ones(n),
             keep=np.ones((3, n), dtype=bool),
         )
-        return response_coordinates(phase1, np.ones(n, dtype=bool) if moving is None else np.array(moving), dim)
+        return response_coordinates(evidence, np.ones(n, dtype=bool) if moving is None else np.array(moving), dim)
 
     return inner
 
@@ -311,12 +318,11 @@ def test_no_homeostasis_at_all(coordinates):
     assert (coordinates([0.0] * 4, [0.0] * 4) == 0).all()
 
 
-def test_a_random_start_is_random_and_reproducible(small, small_phase1, small_config):
+def test_a_random_start_is_random_and_reproducible(setting, small_config):
     def start(seed):
         training = small_config.replace({"training.embedding_start": "random", "training.seed": seed}).training
-        return np.asarray(
-            initial_model(small.observations, small_phase1, small_config.graph_model, training).embeddings
-        )
+        model = initial_model(dataclasses.replace(setting, training=training), setting.checkpoint_evidence())
+        return np.asarray(model.embeddings)
 
     np.testing.assert_array_equal(start(1), start(1))
     assert (start(1) != start(2)).all()

@@ -36,6 +36,9 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override, such as training.seed=3; repeatable")
 ]
 Out = Annotated[Path | None, typer.Option(help="run folder; default: a new one under runs/")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="run folder, or phase1.safetensors, to start Phase 2 from; Phase 1 is skipped")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="continue the run in the folder after its last finished stage")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="remove the run in the folder first")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress bars, no table")]
@@ -79,6 +82,7 @@ def _say(message: str) -> None:
 def run(
     config: ConfigName = "oscillatory_rank50",
     out: Out = None,
+    checkpoint: Checkpoint = None,
     set_: Set = None,
     *,
     resume: Resume = False,
@@ -92,7 +96,9 @@ def run(
 
     folder = _run_folder(out, settings.dataset or "run", resume=resume)
     with _resumable(folder), progress_bars(_console(), quiet=quiet) as progress:
-        evaluation = pipeline.run(settings, folder, resume=resume, overwrite=overwrite, progress=progress)
+        evaluation = pipeline.run(
+            settings, folder, checkpoint=checkpoint, resume=resume, overwrite=overwrite, progress=progress
+        )
     _show(evaluation, folder, quiet=quiet)
 
 
@@ -132,6 +138,7 @@ def fit(
     config: Annotated[
         str, typer.Option(help="configuration whose graph_model and training are used")
     ] = "oscillatory_rank50",
+    checkpoint: Checkpoint = None,
     set_: Set = None,
     *,
     resume: Resume = False,
@@ -146,7 +153,15 @@ def fit(
     folder = _run_folder(out, network.absolute().parent.name or "fit", resume=resume)
     with _resumable(folder), progress_bars(_console(), quiet=quiet) as progress:
         evaluation = pipeline.fit_files(
-            network, timeseries, settings, folder, truth=truth, resume=resume, overwrite=overwrite, progress=progress
+            network,
+            timeseries,
+            settings,
+            folder,
+            truth=truth,
+            checkpoint=checkpoint,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
         )
     _show(evaluation, folder, quiet=quiet)
 
@@ -233,6 +248,20 @@ def configs(
     for name, description in shipped_configs().items():
         table.add_row(name, description)
     _console().print(table)
+
+
+@app.command(epilog="Example: metabolismgraph run --set 'training.strategies=[orthogonalised, contrastive]'")
+def strategies(
+    name: Annotated[str | None, typer.Argument(help="one strategy, to see its options and what it does")] = None,
+) -> None:
+    """List the strategies of Phase 2, one line and reference each, for training.strategies."""
+    from metabolismgraph.display import strategies_table, strategy_page
+    from metabolismgraph.train.strategies import STRATEGIES, find
+
+    if name is None:
+        _console().print(strategies_table(STRATEGIES))
+    else:
+        _console().print(strategy_page(name, find(name)), markup=False, highlight=False)
 
 
 @benchmark.command(epilog="Example: metabolismgraph benchmark recovery --configs small --seeds 2")

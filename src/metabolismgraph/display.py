@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from metabolismgraph.identifiability import Combination, Identifiability
 from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.train.progress import Progress as Report
 from metabolismgraph.train.progress import silent
+from metabolismgraph.train.strategies.base import Strategy
 
 _GOOD, _FAIR, _BAD = "[green]pass[/]", "[yellow]partial[/]", "[red]fail[/]"
 _MOST_ROWS = 40
@@ -164,3 +166,26 @@ def _combination(network: ReactionNetwork, combination: Combination) -> str:
         text += f" {sign} " if text else sign
         text += f"{size}k({network.reactions[j]})"
     return text
+
+
+def strategies_table(strategies: Mapping[str, type[Strategy]]) -> Table:
+    """All strategies of Phase 2."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", justify="right", style="dim")
+    table.add_column("strategy", no_wrap=True)
+    table.add_column("what it does")
+    table.add_column("reference", style="dim")
+    for name, strategy in strategies.items():
+        table.add_row(str(strategy.number), name, strategy.summary, strategy.reference)
+    return table
+
+
+def strategy_page(name: str, strategy: type[Strategy]) -> str:
+    """One strategy in full: what it does, what it needs, its options."""
+    lines = [f"{name} (strategy {strategy.number})", "", inspect.cleandoc(strategy.__doc__ or ""), ""]
+    lines += [f"Reference: {strategy.reference}"]
+    if strategy.needs:
+        lines.append(f"Needs: {strategy.needs}")
+    options = strategy.model_fields.items()
+    lines += [f"Option {option} = {field.default}: {field.description}" for option, field in options]
+    return "\n".join(lines)

@@ -85,10 +85,23 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
         metrics |= rate_constant_metrics(phase1.log_k, np.log10(truth.k), phase1.identifiability.identifiable)
     metrics |= _rate_law_metrics(observations, phase1, truth, data)
     if phase2 is not None:
-        metrics |= _homeostasis_metrics(observations, phase2, result.training, truth, data)
+        found, drawn = homeostasis_metrics(observations, phase2, result.training, truth)
+        metrics |= found
+        data |= drawn
         metrics |= _prediction_metrics(result, phase2.model, data)
+    if result.refined is not None:
+        metrics |= {f"refined_{name}": value for name, value in _refined_metrics(result, result.refined, truth).items()}
     dataset = xr.Dataset(data, coords={"species": list(network.species), "reaction": list(network.reactions)})
     return Evaluation(metrics, dataset, phase1.notes + (phase2.notes if phase2 else ()))
+
+
+def _refined_metrics(result: FitResult, refined: Phase2Result, truth: Truth | None) -> dict[str, Metric]:
+    """The same figures for the model after everything was unfrozen, which is no longer Phase 2 alone."""
+    metrics, _ = homeostasis_metrics(result.observations, refined, result.training, truth)
+    if truth is not None:
+        known = result.phase1.identifiability.identifiable
+        metrics |= rate_constant_metrics(np.asarray(refined.model.log_k), np.log10(truth.k), known)
+    return metrics | _prediction_metrics(result, refined.model, {})
 
 
 def r_squared(learned: Float[np.ndarray, " n"], true: Float[np.ndarray, " n"]) -> float:
@@ -220,13 +233,16 @@ def _lines(
     return slope, y.mean(axis=0) - slope * c.mean(axis=0), c, y
 
 
-def _homeostasis_metrics(
-    observations: Observations,
-    phase2: Phase2Result,
-    training: Training,
-    truth: Truth | None,
-    data: dict[str, xr.DataArray],
-) -> dict[str, Metric]:
+def homeostasis_metrics(
+    observations: Observations, phase2: Phase2Result, training: Training, truth: Truth | None = None
+) -> tuple[dict[str, Metric], dict[str, xr.DataArray]]:
+    """Homeostasis and types that Phase 2 learned: metrics, and the arrays that the figures draw.
+
+    Args:
+        observations: what was simulated or measured, held-out frames included.
+        training: cluster_distance_threshold is used.
+        truth: labels in the order of the network; None for real data.
+    """
     network, model = observations.network, phase2.model
     n = network.n_species
     slope, offset, grid, curves = _lines(model, np.full(n, SWEEP[0]), np.full(n, SWEEP[1]))
@@ -236,7 +252,7 @@ def _homeostasis_metrics(
     embeddings = np.asarray(model.embeddings)
     clusters = np.full(n, -1)
     clusters[moving] = cluster(embeddings[moving], training.cluster_distance_threshold)
-    data |= {
+    data = {
         "sweep": xr.DataArray(grid[:, 0], dims="sweep"),
         "node_curve": xr.DataArray(curves.T, dims=("species", "sweep")),
         "slope": xr.DataArray(slope, dims="species"),
@@ -269,7 +285,7 @@ def _homeostasis_metrics(
             members = clusters == g
             metrics[f"MLP_node_slope_cluster_{g}"] = float(slope[members].mean())
             metrics[f"MLP_node_offset_cluster_{g}"] = float(offset[members].mean())
-        return metrics
+        return metrics, data
     data |= {
         "true_type": xr.DataArray(truth.type, dims="species"),
         "true_slope": xr.DataArray(-truth.lam, dims="species"),
@@ -277,7 +293,7 @@ def _homeostasis_metrics(
     }
     metrics |= _type_metrics({"": (slope, offset), "_observed": (seen_slope, seen_offset)}, truth, moving)
     metrics["embedding_cluster_acc"] = cluster_accuracy(clusters[moving], truth.type[moving])
-    return metrics
+    return metrics, data
 
 
 def _type_metrics(

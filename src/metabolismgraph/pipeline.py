@@ -30,16 +30,27 @@ from metabolismgraph.simulator import simulate
 from metabolismgraph.train.fit import FitResult
 from metabolismgraph.train.guard import LEAK
 from metabolismgraph.train.progress import Progress, silent
+from metabolismgraph.train.strategies import chosen
 from metabolismgraph.truth import Truth
 
 _OBSERVATIONS = "observations"
+_CHECKPOINT = "phase1"
 _ERRORS = "stderr.txt"
 
 
 def run(
-    config: Config, out: Path, *, resume: bool = False, overwrite: bool = False, progress: Progress = silent
+    config: Config,
+    out: Path,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Simulate, train, evaluate and draw into the folder `out`.
+
+    Args:
+        checkpoint: run folder or phase1 file to start Phase 2 from; Phase 1 is then skipped.
 
     Raises:
         InputError: `out` cannot be used.
@@ -47,14 +58,14 @@ def run(
         FirewallError: training tried to reach something outside its folder.
         TrainingFailedError: the training process failed.
     """
-    check_colormap(config.plotting.colormap)
-    folder = _folder(out, config, {"command": "run"}, resume=resume, overwrite=overwrite)
+    config, start = _checked(config, checkpoint)
+    folder = _folder(out, config, {"command": "run", **_named(start)}, resume=resume, overwrite=overwrite)
 
     def make() -> None:
         simulated = simulate(config, lambda share: progress("simulate", share, ""))
         write_dataset(folder.data, simulated.observations)
         simulated.truth.save(folder.data / "truth")
-        _hand_over(folder, simulated.observations)
+        _hand_over(folder, simulated.observations, start)
 
     return _complete(folder, "simulate", make, progress)
 
@@ -66,6 +77,7 @@ def fit_files(
     out: Path,
     *,
     truth: Path | None = None,
+    checkpoint: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -73,6 +85,7 @@ def fit_files(
     """Train on measured data, evaluate and draw into the folder `out`.
 
     Args:
+        checkpoint: run folder or phase1 file to start Phase 2 from; Phase 1 is then skipped.
         truth: folder with the labels of the same system, where they are known; for evaluation only.
 
     Raises:
@@ -80,13 +93,14 @@ def fit_files(
         FirewallError: training tried to reach something outside its folder.
         TrainingFailedError: the training process failed.
     """
-    check_colormap(config.plotting.colormap)
+    config, start = _checked(config, checkpoint)
     observations, _ = read_inputs(network, timeseries)
     labels = Truth.load(truth).aligned(observations.network.species, observations.network.reactions) if truth else None
     source = {"command": "fit"} | {
         name: f"{path.resolve()} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
         for name, path in (("network", network), ("timeseries", timeseries))
     }
+    source |= _named(start)
     existed = out.exists()
     folder = _folder(out, config, source, resume=resume, overwrite=overwrite)
 
@@ -94,7 +108,7 @@ def fit_files(
         write_dataset(folder.data, observations)
         if labels is not None:
             labels.save(folder.data / "truth")
-        _hand_over(folder, observations)
+        _hand_over(folder, observations, start)
 
     try:
         return _complete(folder, "read", read, progress)
@@ -124,6 +138,32 @@ def reevaluate(
     return _judge(folder, folder.config.override(overrides), labels, progress)
 
 
+def _checked(config: Config, checkpoint: Path | None) -> tuple[Config, Path | None]:
+    """What can be found wrong before any work is done; the configuration and the checkpoint without its suffix.
+
+    Raises:
+        InputError: a colour map or a strategy that does not exist, a checkpoint that is not there or damaged.
+    """
+    check_colormap(config.plotting.colormap)
+    chosen(config.training)
+    if checkpoint is None:
+        if config.training.skip_phase1:
+            raise InputError("training.skip_phase1 is true, but there is no checkpoint; give one with --checkpoint")
+        return config, None
+    inside = checkpoint / "training" / _CHECKPOINT
+    start = inside if checkpoint.is_dir() else checkpoint.with_suffix("")
+    load_phase1(start, config.graph_model)
+    return config.replace({"training.skip_phase1": True}), start
+
+
+def _named(start: Path | None) -> dict[str, str]:
+    """What a manifest says of the checkpoint that a run started from."""
+    if start is None:
+        return {}
+    content = start.with_suffix(".safetensors").read_bytes()
+    return {"checkpoint": f"{start.resolve()} sha256:{hashlib.sha256(content).hexdigest()}"}
+
+
 def _folder(out: Path, config: Config, source: dict[str, str], *, resume: bool, overwrite: bool) -> RunFolder:
     if resume:
         return RunFolder.resume(out, config, source)
@@ -140,8 +180,8 @@ def _complete(folder: RunFolder, first: str, make_data: Callable[[], None], prog
     return _judge(folder, folder.config, _own_truth(folder), progress)
 
 
-def _hand_over(folder: RunFolder, observations: Observations) -> None:
-    """Put down what training may see: observations, and two sections of the configuration."""
+def _hand_over(folder: RunFolder, observations: Observations, start: Path | None) -> None:
+    """Put down what training may see: observations, two sections of the configuration, a checkpoint."""
     folder.training.mkdir(parents=True, exist_ok=True)
     save_observations(folder.training / _OBSERVATIONS, observations)
     folder.hand_over(_observations_digest(folder))
@@ -150,6 +190,9 @@ def _hand_over(folder: RunFolder, observations: Observations) -> None:
         "training": folder.config.training.model_dump(mode="json"),
     }
     write_bytes(folder.training / "settings.json", json.dumps(settings, indent=1).encode())
+    if start is not None:
+        for suffix in (".safetensors", ".json"):
+            write_bytes((folder.training / _CHECKPOINT).with_suffix(suffix), start.with_suffix(suffix).read_bytes())
 
 
 def _observations_digest(folder: RunFolder) -> str:
@@ -158,7 +201,10 @@ def _observations_digest(folder: RunFolder) -> str:
 
 
 def _train(folder: RunFolder, progress: Progress) -> None:
-    phases = {"phase 1": "phase1"} | ({"phase 2": "phase2"} if folder.config.training.homeostasis_training else {})
+    training = folder.config.training
+    phases = {"phase 1": _CHECKPOINT}
+    if training.homeostasis_training:
+        phases |= {"phase 2": "phase2"} | ({"refine": "refined"} if training.joint_refinement else {})
     if all(folder.is_finished(stage) and is_intact(folder.training / name) for stage, name in phases.items()):
         return
     errors = folder.training / _ERRORS
@@ -202,7 +248,11 @@ def _follow(child: subprocess.Popen[str], folder: RunFolder, progress: Progress)
                 sealed = True
             case {"event": "progress", "stage": str(stage), "done": float() | int() as done, "message": str(message)}:
                 progress(stage, float(done), message)
-            case {"event": "finished", "stage": "phase 1" | "phase 2" as stage, "seconds": float() | int() as seconds}:
+            case {
+                "event": "finished",
+                "stage": "phase 1" | "phase 2" | "refine" as stage,
+                "seconds": float() | int() as seconds,
+            }:
                 folder.finish(stage, float(seconds))
             case {"event": "refused", "message": str(message)}:
                 refused = one_line(message)
@@ -236,15 +286,18 @@ def load_result(folder: RunFolder, config: Config) -> FitResult:
             f"{folder.training / _OBSERVATIONS}.safetensors: not what was handed to training; "
             "start again with --overwrite"
         )
-    phase2 = None
+    phase2 = refined = None
     if config.training.homeostasis_training:
         phase2 = load_phase2(folder.training / "phase2", config.graph_model)
+        if config.training.joint_refinement:
+            refined = load_phase2(folder.training / "refined", config.graph_model)
     return FitResult(
         observations=observations,
         graph_model=config.graph_model,
         training=config.training,
-        phase1=load_phase1(folder.training / "phase1", config.graph_model),
+        phase1=load_phase1(folder.training / _CHECKPOINT, config.graph_model),
         phase2=phase2,
+        refined=refined,
     )
 
 
@@ -252,7 +305,7 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
     started = time.perf_counter()
     progress("evaluate", 0.0, "")
     evaluation = evaluate(load_result(folder, config), truth)
-    minutes = (folder.seconds("phase 1") + folder.seconds("phase 2")) / 60
+    minutes = sum(folder.seconds(stage) for stage in ("phase 1", "phase 2", "refine")) / 60
     metrics = {"training_time_min": minutes, **evaluation.metrics}
     part = folder.path / "evaluation.nc.part"
     evaluation.data.to_netcdf(part, engine="h5netcdf")

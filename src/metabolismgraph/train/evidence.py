@@ -12,9 +12,11 @@ import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
 
 from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.errors import InputError
 from metabolismgraph.integrate import mean_rate
 from metabolismgraph.kinetics import Structure
 from metabolismgraph.observations import Observations, Transitions
+from metabolismgraph.regression import follows_equation
 from metabolismgraph.train.rollout import FrozenReactions
 from metabolismgraph.train.solution import Phase1Result
 
@@ -55,12 +57,24 @@ class Setting:
     Attributes:
         observations: the frames to learn from.
         phase1: the checkpoint; frozen.
+
+    Raises:
+        InputError: on construction, when the checkpoint belongs to another network.
     """
 
     observations: Observations
     phase1: Phase1Result
     graph_model: GraphModel
     training: Training
+
+    def __post_init__(self) -> None:
+        network = self.observations.network
+        found = (len(self.phase1.log_k), len(self.phase1.slope))
+        if found != (network.n_reactions, network.n_species):
+            raise InputError(
+                f"checkpoint: made for {found[0]} reactions and {found[1]} species, but the network has "
+                f"{network.n_reactions} and {network.n_species}; use one of the same network"
+            )
 
     @functools.cached_property
     def structure(self) -> Structure:
@@ -76,8 +90,12 @@ class Setting:
 
     @functools.cached_property
     def keep(self) -> Bool[np.ndarray, "transitions species"]:
-        """Rows that follow the rate equation, of species that may change."""
-        return np.asarray(self.phase1.keep & self.moving)
+        """Rows that follow the rate equation, of species that may change.
+
+        What Phase 1 left out stays out, unless the checkpoint was made of other frames.
+        """
+        usable = follows_equation(self.transitions) & self.moving
+        return np.asarray(usable & self.phase1.keep if self.phase1.keep.shape == usable.shape else usable)
 
     @functools.cached_property
     def reactions(self) -> FrozenReactions:

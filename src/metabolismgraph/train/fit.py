@@ -10,7 +10,10 @@ import xarray as xr
 from jaxtyping import Float
 
 from metabolismgraph.config import Config, GraphModel, Training
+from metabolismgraph.errors import InputError
 from metabolismgraph.observations import Observations
+from metabolismgraph.train.evidence import Setting
+from metabolismgraph.train.joint import refine
 from metabolismgraph.train.phase1 import Phase1Result, fit_reactions
 from metabolismgraph.train.phase2 import Phase2Result, fit_homeostasis
 from metabolismgraph.train.progress import Progress, silent
@@ -25,6 +28,7 @@ class FitResult:
         graph_model, training: the configuration's sections that it was learned with.
         phase1: rate constants, substrate function, identifiability, first homeostasis.
         phase2: MLP_node and embeddings; None where training.homeostasis_training is false.
+        refined: the model after everything was unfrozen, where training.joint_refinement is true.
     """
 
     observations: Observations
@@ -32,6 +36,7 @@ class FitResult:
     training: Training
     phase1: Phase1Result
     phase2: Phase2Result | None
+    refined: Phase2Result | None = None
 
     @property
     def rate_constants(self) -> xr.Dataset:
@@ -66,7 +71,13 @@ class FitResult:
         return np.asarray(jnp.exp(self.phase1.mlp_sub(jnp.log(jnp.asarray(c)), jnp.asarray(order))))
 
 
-def fit(observations: Observations, config: Config | None = None, progress: Progress = silent) -> FitResult:
+def fit(
+    observations: Observations,
+    config: Config | None = None,
+    progress: Progress = silent,
+    *,
+    checkpoint: Phase1Result | None = None,
+) -> FitResult:
     """Learn rate constants, rate law, homeostasis and types in this process.
 
     Args:
@@ -74,14 +85,21 @@ def fit(observations: Observations, config: Config | None = None, progress: Prog
             run is kept aside.
         config: `graph_model` and `training` are used; None: the defaults.
         progress: called with (stage, share done, message).
+        checkpoint: a Phase 1 to start Phase 2 from, in place of one of our own.
 
     Raises:
-        InputError: the observations are too few for the network.
+        InputError: the observations are too few for the network, settings that make no sense, or a checkpoint
+            of another network.
     """
     config = config or Config()
     seen, _ = observations.split(config.training.held_out_fraction)
-    phase1 = fit_reactions(seen, config.graph_model, config.training, progress)
-    phase2 = None
-    if config.training.homeostasis_training:
-        phase2 = fit_homeostasis(seen, phase1, config.graph_model, config.training, progress)
-    return FitResult(observations, config.graph_model, config.training, phase1, phase2)
+    graph_model, training = config.graph_model, config.training
+    if checkpoint is None and training.skip_phase1:
+        raise InputError("training.skip_phase1 is true, but there is no checkpoint to start from; give one")
+    phase1 = checkpoint or fit_reactions(seen, graph_model, training, progress)
+    phase2 = refined = None
+    if training.homeostasis_training:
+        phase2 = fit_homeostasis(seen, phase1, graph_model, training, progress)
+        if training.joint_refinement:
+            refined = refine(Setting(seen, phase1, graph_model, training), phase2, progress)
+    return FitResult(observations, graph_model, training, phase1, phase2, refined)

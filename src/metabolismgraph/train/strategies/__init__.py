@@ -51,22 +51,30 @@ def chosen(training: Training) -> dict[str, Strategy]:
     """
     found: dict[str, Strategy] = {}
     for name, options in (entry if isinstance(entry, tuple) else (entry, {}) for entry in _entries(training)):
-        if name not in STRATEGIES:
-            raise InputError(
-                f"{_WHERE}: unknown strategy {name}; did you mean {nearest_name(name, STRATEGIES)}? "
-                f"(all: {', '.join(STRATEGIES)})"
-            )
+        kind = find(name)
         if name in found:
             raise InputError(f"{_WHERE}: {name} is named twice; keep one")
         try:
-            found[name] = STRATEGIES[name].model_validate(options)
+            found[name] = kind.model_validate(options)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             option = ".".join(str(part) for part in first["loc"])
-            known = ", ".join(STRATEGIES[name].model_fields) or "none"
+            known = ", ".join(kind.model_fields) or "none"
             raise InputError(f"{_WHERE}: option {option} of {name}: {first['msg']} (options: {known})") from None
     _check_combination(found)
     return dict(sorted(found.items(), key=lambda item: _rank(item[1])))
+
+
+def find(name: str) -> type[Strategy]:
+    """The strategy of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in STRATEGIES:
+        near = nearest_name(name, STRATEGIES)
+        raise InputError(f"{_WHERE}: unknown strategy {name}; did you mean {near}? (all: {', '.join(STRATEGIES)})")
+    return STRATEGIES[name]
 
 
 def _entries(training: Training) -> list[str | tuple[str, object]]:

@@ -1,0 +1,471 @@
+"""Which strategies of Phase 2 recover homeostasis, from good and from polluted checkpoints: every case a row."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from metabolismgraph.benchmarks.checkpoints import polluted
+from metabolismgraph.benchmarks.recovery import ratios
+from metabolismgraph.benchmarks.strategy_report import Journal, Row, write_report
+from metabolismgraph.checkpoint import is_intact, load_phase1, save_phase1
+from metabolismgraph.config import Config, Training, load_config
+from metabolismgraph.errors import InputError, SimulationDivergedError, TrainingFailedError
+from metabolismgraph.evaluation import homeostasis_metrics, rate_constant_metrics
+from metabolismgraph.files import one_line
+from metabolismgraph.observations import Observations
+from metabolismgraph.report import metrics_json
+from metabolismgraph.simulator import Simulated, simulate
+from metabolismgraph.train.evidence import Setting
+from metabolismgraph.train.phase1 import Phase1Result, fit_reactions
+from metabolismgraph.train.phase2 import fit_homeostasis
+from metabolismgraph.train.strategies import STRATEGIES, chosen
+
+CLASSICAL = "classical"
+CHECKPOINTS: Mapping[str, float | None] = {"projection": None, "polluted 0.87": 0.87, "polluted 0.70": 0.70}
+MAIN = "oscillatory_rank50"
+CONFIGS = (MAIN, "types3")
+TIME_STEPS, QUICK_TIME_STEPS = (4, 16, 32, 64), (4, 64)
+COMBINATIONS = (
+    "contrastive+warmup",
+    "contrastive+warmup+curriculum",
+    "contrastive+warmup+separate",
+    "contrastive+warmup+multi_scale",
+    "amplification+warmup",
+    "residual+contrastive",
+    "orthogonalised+contrastive",
+    "weak_form+contrastive",
+    "weak_form+orthogonalised+contrastive",
+)
+STRATEGY_SETS = (CLASSICAL, *STRATEGIES, *COMBINATIONS)
+_LARGEST_SEED = 100  # simulations that blow up are listed and the next seed is taken, up to here
+_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class _Varied(NamedTuple):
+    """One key of `training`, varied around the grid at the projection checkpoint of the main configuration."""
+
+    key: str
+    values: tuple[float | str, ...]
+    sets: tuple[str, ...]
+    time_steps: tuple[int, ...]
+
+
+_SWEEPS = (
+    _Varied("learning_rate_node_homeostasis", (1e-4, 1e-3, 1e-2, 1e-1), (CLASSICAL,), (16,)),
+    _Varied("learning_rate_embedding_homeostasis", (1e-4, 1e-3, 1e-2), (CLASSICAL,), (16,)),
+    _Varied("data_augmentation_loop", (2, 10, 50), (CLASSICAL,), (4, 64)),
+    _Varied("embedding_start", ("coefficients", "random"), (CLASSICAL, "contrastive", "residual+contrastive"), (16,)),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured; a benchmark is only continued with the same.
+
+    Attributes:
+        seeds: simulations per configuration; the training seed is the simulation's.
+        strategies: names joined by +, or classical.
+        time_steps: homeostasis_time_step, where the objective depends on it.
+        sweeps: vary learning rates, length of training and start of the embeddings as well.
+        overrides: as for --set; keys that the benchmark itself sets are not affected by them.
+    """
+
+    configs: tuple[str, ...] = CONFIGS
+    seeds: int = 5
+    strategies: tuple[str, ...] = STRATEGY_SETS
+    time_steps: tuple[int, ...] = TIME_STEPS
+    batch_size: int = 8
+    data_augmentation_loop: int = 10
+    sweeps: bool = True
+    overrides: tuple[str, ...] = ()
+
+    def config(self, name: str, seed: int = 0) -> Config:
+        """The configuration that all cases of a simulation start from.
+
+        Raises:
+            InputError: no such configuration, or an override does not fit.
+        """
+        return load_config(name, self.overrides).replace(
+            {
+                "simulation.seed": seed,
+                "training.seed": seed,
+                "training.batch_size": self.batch_size,
+                "training.data_augmentation_loop": self.data_augmentation_loop,
+            }
+        )
+
+    def header(self) -> Row:
+        """As it is written down, with the values from which the sweeps depart.
+
+        Raises:
+            InputError: as `config`, or a set of strategies makes no sense.
+        """
+        for name in self.strategies:
+            depends_on_time_step(name)
+        training = [self.config(name).training for name in self.configs][0]
+        defaults = {varied.key: getattr(training, varied.key) for varied in _SWEEPS}
+        header: Row = json.loads(json.dumps(dataclasses.asdict(self) | {"defaults": defaults}))
+        return header
+
+
+class Case(NamedTuple):
+    """One training of Phase 2.
+
+    Attributes:
+        T: homeostasis_time_step; None where the objective does not depend on it.
+        sweep: key of `training` and its value, where that differs from the grid's.
+    """
+
+    config: str
+    checkpoint: str
+    seed: int
+    strategies: str
+    T: int | None
+    sweep: tuple[str, float | str] | None = None
+
+    def row(self) -> Row:
+        """The keys of its line in the results."""
+        sweep = None if self.sweep is None else {"key": self.sweep[0], "value": self.sweep[1]}
+        return self._asdict() | {"sweep": sweep}
+
+
+class Group(NamedTuple):
+    """Cases that share a simulation and a checkpoint."""
+
+    config: str
+    checkpoint: str
+    seed: int
+    cases: tuple[Case, ...]
+
+
+class Watch(Protocol):
+    """Who is told how far the benchmark is."""
+
+    def begin(self, planned: Sequence[Row], done: Sequence[Row]) -> None:
+        """All cases, and those that an earlier call has done."""
+
+    def add(self, row: Row) -> None:
+        """One more is done."""
+
+
+def names_of(strategies: str) -> list[str]:
+    """The value of training.strategies that a set stands for."""
+    return [] if strategies == CLASSICAL else strategies.split("+")
+
+
+def depends_on_time_step(strategies: str) -> bool:
+    """Whether a set trains on rollouts or windows of homeostasis_time_step frames.
+
+    Raises:
+        InputError: an unknown strategy, or a combination that makes no sense.
+    """
+    found = chosen(Training(strategies=tuple(names_of(strategies)))).values()
+    deciding = [s for part in ("objective", "evidence") for s in found if part in s.sets]
+    return not deciding or deciding[0].draws_minibatches
+
+
+def plan(settings: Settings, seeds: Mapping[str, Sequence[int]]) -> list[Group]:
+    """All cases; the first seed of every configuration and checkpoint comes first.
+
+    Args:
+        seeds: simulation seeds per configuration.
+    """
+    lengths = {name: settings.time_steps if depends_on_time_step(name) else (None,) for name in settings.strategies}
+    groups = []
+    for number in range(settings.seeds):
+        for config in settings.configs:
+            for checkpoint in CHECKPOINTS if number < len(seeds[config]) else ():
+                where = config, checkpoint, seeds[config][number]
+                grid = [Case(*where, name, length) for name, many in lengths.items() for length in many]
+                swept = settings.sweeps and (config, checkpoint) == (MAIN, "projection")
+                groups.append(Group(*where, (*grid, *(_swept(settings, where) if swept else ()))))
+    return groups
+
+
+def _swept(settings: Settings, where: tuple[str, str, int]) -> list[Case]:
+    """The sweeps, without what the grid has already."""
+    training = settings.config(where[0]).training
+    return [
+        Case(*where, name, length, (varied.key, value))
+        for varied in _SWEEPS
+        for value in varied.values
+        if value != getattr(training, varied.key)
+        for name in varied.sets
+        if name in settings.strategies
+        for length in (varied.time_steps if depends_on_time_step(name) else (None,))
+    ]
+
+
+def run_strategies(settings: Settings, out: Path, workers: int, watch: Watch, *, overwrite: bool = False) -> str:
+    """Run every case that has no line in `out`/strategies.jsonl yet, write the report, return its Markdown.
+
+    Args:
+        workers: processes side by side, each with its share of the cores.
+        overwrite: start again, whatever is there.
+
+    Raises:
+        InputError: the folder holds results of other settings, or the settings make no sense.
+        TrainingFailedError: the simulations could not be made.
+    """
+    header = settings.header()
+    if overwrite:
+        for part in ("checkpoints", "compiled"):
+            shutil.rmtree(out / part, ignore_errors=True)
+    journal = Journal.open(out, header, overwrite=overwrite)
+    with _environment(max(1, (os.cpu_count() or 1) // workers), out / "compiled"):
+        missing = [name for name in settings.configs if name not in journal.seeds]
+        _run(deque(_Job(_survey, (name, settings)) for name in missing), workers, journal)
+        for name in missing:
+            if name not in journal.seeds:
+                raise TrainingFailedError(f"{name}: the process that simulates it was killed; start again")
+        groups = plan(settings, journal.seeds)
+        watch.begin([case.row() for group in groups for case in group.cases], journal.cases)
+        jobs = (_Job(_results, (_left(group, journal), settings, out / "checkpoints")) for group in groups)
+        _run(deque(job for job in jobs if job.arguments[0].cases), workers, journal, watch.add)
+    shutil.rmtree(out / "compiled", ignore_errors=True)
+    return write_report(journal.results(), out)
+
+
+def _left(group: Group, journal: Journal) -> Group:
+    return group._replace(cases=tuple(case for case in group.cases if not journal.has(case.row())))
+
+
+# -- processes
+
+
+class _Job(NamedTuple):
+    """A generator of rows to be run in a process of its own."""
+
+    call: Callable[..., Iterator[Row]]
+    arguments: tuple[Any, ...]
+    attempt: int = 1
+
+
+def _run(jobs: deque[_Job], workers: int, journal: Journal, done: Callable[[Row], None] = lambda _: None) -> None:
+    """Run jobs side by side; every row is written down here, by the parent."""
+    running: dict[Connection, tuple[BaseProcess, _Job]] = {}
+
+    def take(row: Row) -> None:
+        journal.append(row)
+        done(row)
+
+    try:
+        while jobs or running:
+            while jobs and len(running) < workers:
+                job = jobs.popleft()
+                process, pipe = _started(job)
+                running[pipe] = process, job
+            for pipe in wait(list(running)):
+                assert isinstance(pipe, Connection)
+                try:
+                    row = pipe.recv()
+                except (EOFError, OSError):
+                    process, job = running.pop(pipe)
+                    process.join()
+                    _after(job, process.exitcode, jobs, journal, take)
+                    continue
+                take(row)
+    finally:
+        for process, _ in running.values():
+            process.kill()
+            process.join()
+
+
+def _after(
+    job: _Job, exit_code: int | None, jobs: deque[_Job], journal: Journal, take: Callable[[Row], None]
+) -> None:
+    """What a process that was killed left undone is tried once more, then listed as failed."""
+    if exit_code == 0 or not isinstance(job.arguments[0], Group):
+        return
+    group = _left(job.arguments[0], journal)
+    if job.attempt == 1:
+        jobs.append(_Job(job.call, (group, *job.arguments[1:]), attempt=2))
+        return
+    for case in group.cases:
+        take(case.row() | {"error": f"the worker process ended twice, with exit code {exit_code}"})
+
+
+def _started(job: _Job) -> tuple[BaseProcess, Connection]:
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(job, send), daemon=True)
+    # Ctrl-C is for the parent, which ends its children itself; what is ignored stays so in a child.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    send.close()
+    return process, receive
+
+
+def _work(job: _Job, pipe: Connection) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone
+        for row in job.call(*job.arguments):
+            pipe.send(row)
+
+
+@contextlib.contextmanager
+def _environment(threads: int, compiled: Path) -> Iterator[None]:
+    """Variables that JAX and BLAS read when a worker imports them: its share of the cores, a common cache."""
+    before = dict(os.environ)
+    flags = " --xla_cpu_multi_thread_eigen=false" if threads == 1 else ""
+    os.environ.update(dict.fromkeys(_BLAS, str(threads)))
+    os.environ.update(
+        {
+            "NPROC": str(threads),  # size of XLA's own pool of threads
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + flags,
+            # Several processes on one GPU would each claim most of its memory.
+            "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
+            "JAX_COMPILATION_CACHE_DIR": str(compiled.absolute()),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        }
+    )
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+# -- in a worker
+
+
+def _survey(name: str, settings: Settings) -> Iterator[Row]:
+    """Which seeds of a configuration give data."""
+    seeds: list[int] = []
+    diverged: list[Row] = []
+    for seed in range(_LARGEST_SEED):
+        if len(seeds) == settings.seeds:
+            break
+        try:
+            simulate(settings.config(name, seed))
+            seeds.append(seed)
+        except SimulationDivergedError as error:
+            diverged.append({"config": name, "seed": seed, "error": one_line(error)})
+    yield {"kind": "seeds", "config": name, "seeds": seeds, "diverged": diverged}
+
+
+def _results(group: Group, settings: Settings, folder: Path) -> Iterator[Row]:
+    try:
+        stand = _Stand.of(group, settings, folder)
+    except Exception as error:
+        for case in group.cases:
+            yield case.row() | {"error": one_line(f"{type(error).__name__}: {error}")}
+        return
+    for case in group.cases:
+        try:
+            found = stand.measure(case)
+        except Exception as error:
+            found = {"error": one_line(f"{type(error).__name__}: {error}")}
+        yield case.row() | found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stand:
+    """A simulation and a checkpoint, on which strategies are tried.
+
+    Attributes:
+        seen: the frames that are not held out.
+        known: what is recorded of the checkpoint.
+    """
+
+    config: Config
+    simulated: Simulated
+    seen: Observations
+    phase1: Phase1Result
+    known: Row
+
+    @classmethod
+    def of(cls, group: Group, settings: Settings, folder: Path) -> _Stand:
+        config = settings.config(group.config, group.seed)
+        simulated = simulate(config)
+        network = simulated.observations.network
+        simulated = simulated._replace(truth=simulated.truth.aligned(network.species, network.reactions))
+        seen, _ = simulated.observations.split(config.training.held_out_fraction)
+        phase1 = _checkpoint(group, config, simulated, seen, folder)
+        agreement = rate_constant_metrics(
+            phase1.log_k, np.log10(simulated.truth.k), phase1.identifiability.identifiable
+        )
+        evidence = Setting(seen, phase1, config.graph_model, config.training).checkpoint_evidence()
+        known = {
+            "checkpoint_R2_identifiable": agreement["rate_constants_R2_identifiable"],
+            "checkpoint_residual_rms": evidence.unit,
+        }
+        return cls(config, simulated, seen, phase1, known)
+
+    def measure(self, case: Case) -> Row:
+        changes: dict[str, object] = {
+            "training.strategies": names_of(case.strategies),
+            "training.homeostasis_time_step": case.T or 1,
+        }
+        if case.sweep is not None:
+            changes[f"training.{case.sweep[0]}"] = case.sweep[1]
+        training = self.config.replace(changes).training
+        started = time.perf_counter()
+        phase2 = fit_homeostasis(self.seen, self.phase1, self.config.graph_model, training)
+        seconds = time.perf_counter() - started
+        metrics, _ = homeostasis_metrics(self.simulated.observations, phase2, training, self.simulated.truth)
+        clean = json.loads(metrics_json(metrics))
+        kept = ("avg_slope_ratio", "classification", "embedding_cluster_acc", "embedding_silhouette")
+        found: Row = {
+            "slope_ratio": _finite(ratios(clean, "slope")),
+            "offset_ratio": _finite(ratios(clean, "offset")),
+            **{key: clean[key] for key in (*kept, "embedding_n_clusters", "phase2_loss")},
+            "phase2_loss_unit": phase2.loss_unit,
+            "node_magnitude": clean["phase2_node_magnitude"],
+            "seconds": seconds,
+            # Full-batch plans end with a polish, whose iterations are among the losses.
+            "gradient_steps": training.phase2_steps if case.T is None else len(phase2.losses),
+        }
+        return found | self.known
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    return [value if np.isfinite(value) else None for value in values]
+
+
+def _checkpoint(
+    group: Group, config: Config, simulated: Simulated, seen: Observations, folder: Path
+) -> Phase1Result:
+    """The checkpoint of a group: from `folder` where it is intact, made and saved there where not."""
+    kind = group.checkpoint.replace(" ", "").replace(".", "")
+    path = folder / f"{Path(group.config).stem}_{kind}_{group.seed}"
+    if is_intact(path):
+        return load_phase1(path, config.graph_model)
+    started = time.perf_counter()
+    wanted = CHECKPOINTS[group.checkpoint]
+    if wanted is None:
+        phase1 = fit_reactions(seen, config.graph_model, config.training)
+    else:
+        phase1 = polluted(simulated, config, wanted)
+    save_phase1(path, phase1, time.perf_counter() - started)
+    return phase1
+
+
+def check_strategies(names: Sequence[str]) -> tuple[str, ...]:
+    """Sets of strategies as they are written on the command line, each once.
+
+    Raises:
+        InputError: an unknown strategy, a combination that makes no sense, or a set named twice.
+    """
+    for name in names:
+        depends_on_time_step(name)
+        if names.count(name) > 1:
+            raise InputError(f"--strategies: {name} is named twice; keep one")
+    return tuple(names)

@@ -1,0 +1,398 @@
+"""The report of the strategy benchmark, from its lines alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.figures.strategies import slope_ratios
+from metabolismgraph.figures.style import applied, save
+from metabolismgraph.files import write_bytes
+from metabolismgraph.train.strategies import STRATEGIES
+
+Row = dict[str, Any]
+LINES = "strategies.jsonl"
+KEYS = ("config", "checkpoint", "seed", "strategies", "T", "sweep")
+_LAST_LISTED = 8  # strategies 1-8 of the requirement, which leave the frozen reactions as they are
+_GOOD = 0.2  # a slope ratio within 0.8-1.2 is converged
+# Checkpoint -> largest |slope ratio - 1| and lowest accuracy of the best set.
+_TARGETS = {"projection": (0.01, 1.0), "polluted 0.87": (0.02, 0.98), "polluted 0.70": (0.05, 0.95)}
+_DPI = 150
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """What the lines of a benchmark say.
+
+    Attributes:
+        header: its settings.
+        diverged: simulations without data.
+        cases: a row per case; those that failed have an error and no figures.
+    """
+
+    header: Row
+    diverged: list[Row]
+    cases: list[Row]
+
+
+class Journal:
+    """The file of results, one JSON object per line: settings first, then seeds and cases as they come."""
+
+    def __init__(self, path: Path, lines: Sequence[Row]):
+        self._path = path
+        self.header = lines[0]
+        self.seeds: dict[str, list[int]] = {}
+        self.diverged: list[Row] = []
+        self.cases: list[Row] = []
+        self._known: set[str] = set()
+        for line in lines[1:]:
+            self._take(line)
+
+    @classmethod
+    def open(cls, out: Path, header: Row, *, overwrite: bool = False) -> Journal:
+        """Take up the results in a folder, or begin them.
+
+        Raises:
+            InputError: they are of other settings, damaged, or the folder cannot be written.
+        """
+        path = out / LINES
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            lines = [] if overwrite else read_lines(path)
+            if not lines:
+                write_bytes(path, _line(header))
+                lines = [header]
+            elif lines[0] != header:
+                raise InputError(
+                    f"{out}: holds results of other settings ({_difference(lines[0], header)}); "
+                    "take another --out, or --overwrite them"
+                )
+            else:
+                # What a killed process left of its last line would spoil the next.
+                whole = path.read_bytes().rpartition(b"\n")
+                os.truncate(path, len(whole[0]) + len(whole[1]))
+        except OSError as error:
+            raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+        return cls(path, lines)
+
+    def append(self, row: Row) -> None:
+        """Write a line, so that it is there whatever happens next."""
+        with self._path.open("ab") as stream:
+            stream.write(_line(row))
+            stream.flush()
+            os.fsync(stream.fileno())
+        self._take(row)
+
+    def has(self, case: Row) -> bool:
+        """Whether a case, given by its keys, has its line."""
+        return identity(case) in self._known
+
+    def results(self) -> Results:
+        return Results(self.header, self.diverged, self.cases)
+
+    def _take(self, row: Row) -> None:
+        if row.get("kind") == "seeds":
+            self.seeds[row["config"]] = row["seeds"]
+            self.diverged += row["diverged"]
+            return
+        self.cases.append(row)
+        self._known.add(identity(row))
+
+
+def identity(row: Row) -> str:
+    """What tells a case from all others."""
+    return json.dumps([row[key] for key in KEYS])
+
+
+def read_lines(path: Path) -> list[Row]:
+    """All whole lines of a file of results; none if there is no file.
+
+    Raises:
+        InputError: a line is no JSON.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError:
+        raise InputError(f"{path}: damaged; restore it, or start again with --overwrite") from None
+
+
+def read_results(out: Path) -> Results:
+    """The results in a folder, finished or not.
+
+    Raises:
+        InputError: there are none, or they are damaged.
+    """
+    lines = read_lines(out / LINES)
+    if not lines:
+        raise InputError(f"{out}: holds no {LINES}; run the benchmark first")
+    return Journal(out / LINES, lines).results()
+
+
+def _line(row: Row) -> bytes:
+    return json.dumps(row).encode() + b"\n"
+
+
+def _difference(there: Row, wanted: Row) -> str:
+    return next(key for key in {**there, **wanted} if there.get(key) != wanted.get(key))
+
+
+def write_report(results: Results, out: Path) -> str:
+    """Write strategies.json, strategies.md and a picture per configuration; return the Markdown."""
+    report = summarise(results)
+    text = markdown(report)
+    write_bytes(out / "strategies.json", (json.dumps(report, indent=1) + "\n").encode())
+    write_bytes(out / "strategies.md", text.encode())
+    for number, config in enumerate(results.header["configs"]):
+        cases = [c for c in _grid(results.cases) if c["config"] == config]
+        name = f"strategies_{Path(config).stem}.png" if number else "strategies.png"
+        with applied():
+            save(slope_ratios(config, cases, results.header["strategies"]), out / name, _DPI)
+    return text
+
+
+def summarise(results: Results) -> Row:
+    """All tables of the report, and the cases they are made of."""
+    cases, header = results.cases, results.header
+    grid = _grid(cases)
+    checkpoints = list(dict.fromkeys(c["checkpoint"] for c in grid))
+    pairs = [(a, b) for a in header["configs"] for b in checkpoints]
+    return {
+        "settings": header,
+        "n_cases": len(cases),
+        "n_failed": sum("error" in c for c in cases),
+        "targets": _targets(grid, cases),
+        "checkpoints": [row for pair in pairs for row in _checkpoint_row(_at(grid, *pair), *pair)],
+        "grid": [
+            {"config": a, "checkpoint": b, **row}
+            for a, b in pairs
+            for row in _by(_at(grid, a, b), ("strategies", "T"), header["strategies"])
+        ],
+        "sweeps": _sweeps(cases, header["defaults"]),
+        "diverged": results.diverged,
+        "cases": cases,
+    }
+
+
+def worst_deviation(case: Row) -> float:
+    """Largest |slope ratio - 1| over the types; infinite where there is none."""
+    found = case.get("slope_ratio") or [None]
+    return max(math.inf if ratio is None else abs(ratio - 1) for ratio in found)
+
+
+def _grid(cases: Iterable[Row]) -> list[Row]:
+    return [c for c in cases if c["sweep"] is None]
+
+
+def _at(cases: Iterable[Row], config: str, checkpoint: str) -> list[Row]:
+    return [c for c in cases if (c["config"], c["checkpoint"]) == (config, checkpoint)]
+
+
+# -- targets
+
+
+def _targets(grid: list[Row], cases: list[Row]) -> list[Row]:
+    rows = []
+    for checkpoint, (within, accuracy) in _TARGETS.items():
+        mine = [c for c in grid if c["checkpoint"] == checkpoint]
+        if not mine:
+            continue
+        rows += _best(mine, f"{checkpoint}: slope ratios, farthest from 1", within, lambda _: True)
+        rows.append(_accuracy(mine, f"{checkpoint}: accuracy, lowest", accuracy))
+        if checkpoint == "polluted 0.87":
+            rows += _best(mine, f"{checkpoint}: the same, strategies 1-8 only", _GOOD, _listed)
+    failed = sum("error" in c for c in cases)
+    rows.append({"what": "failed cases", "set": "", "target": "none", "measured": failed, "met": failed == 0})
+    return rows
+
+
+def _listed(strategies: str) -> bool:
+    return all(name in STRATEGIES and STRATEGIES[name].number <= _LAST_LISTED for name in strategies.split("+"))
+
+
+def best_set(cases: list[Row], wanted: Callable[[str], bool] = lambda _: True) -> tuple[str, float] | None:
+    """The set of strategies whose worst case is the least bad, and how far its slope ratios are from 1.
+
+    Worst over every configuration, seed, type and rollout length; a failed case is infinitely bad.
+    """
+    worst: dict[str, float] = {}
+    for case in cases:
+        name = case["strategies"]
+        if wanted(name):
+            worst[name] = max(worst.get(name, 0.0), worst_deviation(case))
+    return min(worst.items(), key=lambda item: item[1]) if worst else None
+
+
+def _best(cases: list[Row], what: str, within: float, wanted: Callable[[str], bool]) -> list[Row]:
+    found = best_set(cases, wanted)
+    if found is None:
+        return []
+    name, worst = found
+    target = f"within {within:g}" + (" (0.8-1.2)" if within == _GOOD else "")
+    return [{"what": what, "set": name, "target": target, "measured": _number(worst), "met": worst <= within}]
+
+
+def _accuracy(cases: list[Row], what: str, target: float) -> Row:
+    found = best_set(cases)
+    assert found is not None
+    lowest = min(c.get("embedding_cluster_acc") or 0.0 for c in cases if c["strategies"] == found[0])
+    row = {"what": what, "set": found[0], "target": f"at least {target:g}", "measured": lowest, "met": lowest >= target}
+    return row
+
+
+# -- tables
+
+
+def _checkpoint_row(cases: list[Row], config: str, checkpoint: str) -> list[Row]:
+    """What the checkpoints of one kind are like, one figure per simulation."""
+    by_seed = {c["seed"]: c for c in cases if "error" not in c}
+    if not by_seed:
+        return []
+    row: Row = {"config": config, "checkpoint": checkpoint, "simulations": len(by_seed)}
+    for name in ("checkpoint_R2_identifiable", "checkpoint_residual_rms"):
+        row[name] = _spread([c[name] for c in by_seed.values()])
+    return [row]
+
+
+def _by(cases: list[Row], keys: Sequence[str], order: Sequence[str]) -> list[Row]:
+    """A row for every combination of keys: the figures of all its seeds and types together."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for case in sorted(cases, key=lambda c: (order.index(c["strategies"]), c["T"] or 0)):
+        groups.setdefault(tuple(case[key] for key in keys), []).append(case)
+    return [dict(zip(keys, group, strict=True)) | _figures(mine) for group, mine in groups.items()]
+
+
+def _figures(cases: list[Row]) -> Row:
+    done = [c for c in cases if "error" not in c]
+    return {
+        "cases": len(cases),
+        "failed": len(cases) - len(done),
+        "slope_ratio": _spread([math.nan if r is None else r for c in done for r in c["slope_ratio"]]),
+        "converged_share": sum(worst_deviation(c) <= _GOOD for c in cases) / len(cases),
+        "embedding_cluster_acc": _median([c["embedding_cluster_acc"] for c in done]),
+        "seconds": _median([c["seconds"] for c in done]),
+    }
+
+
+def _sweeps(cases: list[Row], defaults: Row) -> list[Row]:
+    """Every sweep with the grid's own case at its place among the values."""
+    swept = [c for c in cases if c["sweep"] is not None]
+    rows = []
+    for key, _ in dict.fromkeys((c["sweep"]["key"], None) for c in swept):
+        mine = [c for c in swept if c["sweep"]["key"] == key]
+        for name, length in dict.fromkeys((c["strategies"], c["T"]) for c in mine):
+            same = (mine[0]["config"], mine[0]["checkpoint"], name, length)
+            values = {c["sweep"]["value"]: None for c in mine} | {defaults[key]: None}
+            for value in sorted(values, key=lambda v: (isinstance(v, str), v)):
+                many = [c for c in mine if (c["strategies"], c["T"], c["sweep"]["value"]) == (name, length, value)]
+                if value == defaults[key]:
+                    many = [
+                        c for c in _grid(cases) if (c["config"], c["checkpoint"], c["strategies"], c["T"]) == same
+                    ]
+                if many:
+                    rows.append({"key": key, "strategies": name, "T": length, "value": value, **_figures(many)})
+    return rows
+
+
+def _spread(values: list[float]) -> list[float | None]:
+    """Median, least and largest; None where there is nothing finite."""
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    return [float(f(known)) for f in (np.median, min, max)] if known else [None, None, None]
+
+
+def _median(values: list[float]) -> float | None:
+    return _spread(values)[0]
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+# -- Markdown
+
+
+def markdown(report: Row) -> str:
+    """The report as a page."""
+    settings = report["settings"]
+    lines = [
+        "# Strategies of Phase 2",
+        "",
+        f"{report['n_cases']} cases, {report['n_failed']} failed. batch_size {settings['batch_size']}, "
+        f"data_augmentation_loop {settings['data_augmentation_loop']}, T = homeostasis_time_step. Sets whose objective "
+        "has neither rollouts nor windows ran once per seed; their figures (T: any) hold for every T.",
+        "",
+        "The best set is the one whose worst slope ratio, over all configurations, seeds, types and T, is nearest to "
+        "1; a failed case counts as infinitely far.",
+        "",
+        "| what | best set | target | measured | met |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {t['what']} | {t['set']} | {t['target']} | {_shown(t['measured'])} | {'yes' if t['met'] else 'NO'} |"
+            for t in report["targets"]
+        ),
+        "",
+        "| configuration | checkpoint | simulations | R² of identifiable log10 k | rms of dc/dt left by reactions |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {c['config']} | {c['checkpoint']} | {c['simulations']} "
+            f"| {_shown_spread(c['checkpoint_R2_identifiable'])} | {_shown_spread(c['checkpoint_residual_rms'])} |"
+            for c in report["checkpoints"]
+        ),
+    ]
+    for pair in dict.fromkeys((row["config"], row["checkpoint"]) for row in report["grid"]):
+        mine = [row for row in report["grid"] if (row["config"], row["checkpoint"]) == pair]
+        lines += ["", f"## {pair[0]}, {pair[1]}", "", *_table(mine, ("strategies", "T"))]
+    if report["sweeps"]:
+        lines += ["", "## Sweeps (projection checkpoint; all else as above)"]
+    for key in dict.fromkeys(row["key"] for row in report["sweeps"]):
+        mine = [row for row in report["sweeps"] if row["key"] == key]
+        lines += ["", f"{key}:", "", *_table(mine, ("strategies", "T", "value"))]
+    if report["diverged"]:
+        lines += ["", "## Simulations that blew up, and so gave no data (the next seed was taken)", ""]
+        lines += [f"- {d['config']} seed {d['seed']}: {d['error']}" for d in report["diverged"]]
+    failed = [c for c in report["cases"] if "error" in c]
+    if failed:
+        lines += ["", "## Failed cases", "", *(f"- {described(c)}: {c['error']}" for c in failed)]
+    return "\n".join(lines) + "\n"
+
+
+def described(case: Row) -> str:
+    """A case in a few words."""
+    text = f"{case['config']}, {case['checkpoint']}, seed {case['seed']}, {case['strategies']}, T {case['T'] or 'any'}"
+    sweep = case["sweep"]
+    return f"{text}, {sweep['key']} {_shown(sweep['value'])}" if sweep else text
+
+
+def _table(rows: list[Row], keys: Sequence[str]) -> list[str]:
+    return [
+        f"| {' | '.join(keys)} | slope ratio, median (min, max) | every type in 0.8-1.2 | accuracy, median "
+        "| seconds, median | cases | failed |",
+        "|---" * (len(keys) + 6) + "|",
+        *(
+            f"| {' | '.join('any' if row[key] is None else _shown(row[key]) for key in keys)} "
+            f"| {_shown_spread(row['slope_ratio'])} | {100 * row['converged_share']:.0f} % "
+            f"| {_shown(row['embedding_cluster_acc'])} | {_shown(row['seconds'])} | {row['cases']} | {row['failed']} |"
+            for row in rows
+        ),
+    ]
+
+
+def _shown_spread(spread: Sequence[float | None]) -> str:
+    middle, low, high = (_shown(value) for value in spread)
+    return f"{middle} ({low}, {high})"
+
+
+def _shown(value: float | str | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
