@@ -35,7 +35,12 @@ def test_it_works(example, small, small_phase1, small_config):
     plan = example.Decay(weight=0.5).apply(Plan.classical(setting), setting)
     (term,) = plan.penalties
     model = initial_model(setting, plan.evidence)
-    value, gradient = eqx.filter_jit(lambda m: jax.value_and_grad(term)(m))(model)
+
+    @eqx.filter_jit
+    def both(model):
+        return jax.value_and_grad(term)(model)
+
+    value, gradient = both(model)
     assert term.name == "decay"
     assert float(value) == pytest.approx(0.5 * sum(float(np.sum(w**2)) for w in model.mlp_node.perceptron.weights))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

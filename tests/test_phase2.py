@@ -201,7 +201,7 @@ def test_nothing_at_the_start_yet_gradients(start, similarity):
 def test_equal_embeddings_have_finite_gradients(start, similarity):
     model, _ = start
     model = eqx.tree_at(lambda m: m.embeddings, model, jnp.zeros((30, 2)))
-    value, gradient = eqx.filter_jit(jax.value_and_grad(lambda m: similarity(m)))(model)
+    value, gradient = eqx.filter_jit(jax.value_and_grad(lambda m: similarity(m)))(model)  # noqa: PLW0108
     assert np.isfinite(value)
     assert np.isfinite(gradient.embeddings).all()
 

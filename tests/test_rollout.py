@@ -1,6 +1,8 @@
 """Rollouts from tables: against the network itself, against plain integration, and their gradient."""
 
 import dataclasses
+import functools
+import itertools
 
 import equinox as eqx
 import jax
@@ -11,6 +13,7 @@ from random_networks import network_of
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
+from metabolismgraph.identifiability import analyse
 from metabolismgraph.integrate import euler, heun
 from metabolismgraph.kinetics import Structure
 from metabolismgraph.model import MetabolismModel, NodeFunction, new_substrate_function
@@ -18,6 +21,7 @@ from metabolismgraph.observations import Observations
 from metabolismgraph.train.evidence import Setting
 from metabolismgraph.train.plan import FixedLength, Rollouts, starts_of_windows
 from metabolismgraph.train.rollout import FrozenReactions, NodeTable, Scheme, rolled
+from metabolismgraph.train.solution import Phase1Result
 
 # Orders 1 and 2, a reaction without substrates, a species that drives and is not driven.
 NETWORK = network_of(
@@ -31,6 +35,7 @@ STRUCTURE = Structure.of(NETWORK)
 BATCH, CAPACITY = 3, 64
 
 
+@functools.cache
 def model_of(aggregation="mul", substrate_input="log"):
     """A model with random weights everywhere."""
     keys = jax.random.split(jax.random.key(5), 6)
@@ -122,7 +127,7 @@ def test_one_compilation_for_every_length(tables):
 
     ends = [gradient(node, jnp.asarray(steps)).offset for steps in (4, 16, 64)]
     assert compiled == 1
-    assert all(float(jnp.abs(a - b).max()) > 1e-3 for a, b in zip(ends, ends[1:], strict=False))
+    assert all(float(jnp.abs(a - b).max()) > 1e-3 for a, b in itertools.pairwise(ends))
 
 
 # -- its gradient
@@ -207,23 +212,25 @@ def test_gradients_reach_weights_and_embeddings(data):
 # -- the objective
 
 
-def measured(small_phase1, network=NETWORK, frames=30, run=None, **training):
-    """A setting with the made-up network; of the checkpoint only rates and substrate function matter."""
+def measured(*, frames=30, run=None, keep=None):
+    """The made-up network, its random model as the checkpoint, and data that have nothing to do with it."""
     model = model_of()
     c = np.exp(np.random.default_rng(6).normal(0.0, 0.3, (frames, 4)))
     c[:, 3] = 1.0
     run = np.zeros(frames, dtype=np.int64) if run is None else run
-    observations = Observations(network, 0.05 * np.arange(frames), run, c)
-    rows = len(observations.transitions().dt)
-    phase1 = dataclasses.replace(
-        small_phase1,
+    observations = Observations(NETWORK, 0.05 * np.arange(frames), run, c)
+    checkpoint = Phase1Result(
         mlp_sub=model.mlp_sub,
         log_k=np.asarray(model.log_k),
-        keep=np.ones((rows, 4), dtype=bool),
-        **{name: np.zeros(4) for name in ("slope", "offset", "slope_error", "offset_error", "noise")},
-        log_k_error=np.zeros(4),
+        identifiability=analyse(np.eye(4), np.ones(4), 1e-8),
+        keep=np.ones((len(observations.transitions().dt), 4), dtype=bool) if keep is None else keep,
+        **{name: np.zeros(4) for name in ("slope", "offset", "slope_error", "offset_error", "noise", "log_k_error")},
+        losses=np.zeros(1),
+        converged=True,
+        trapezoid=False,
+        notes=(),
     )
-    return Setting(observations, phase1, GraphModel(), Training(homeostasis_time_step=4, batch_size=2, **training))
+    return Setting(observations, checkpoint, GraphModel(), Training(homeostasis_time_step=4, batch_size=2))
 
 
 def starting_at(rollouts, *frames):
@@ -231,13 +238,19 @@ def starting_at(rollouts, *frames):
     return dataclasses.replace(rollouts, starts=jnp.asarray(frames), batch=16)
 
 
-judge = eqx.filter_jit(lambda objective, share: objective(model_of(), jax.random.key(0), share))
-START = jnp.asarray(0.0)
+@eqx.filter_jit
+def _judge(objective, model, share):
+    return objective(model, jax.random.key(0), share)
+
+
+def judge(objective, share=0.0, model=None):
+    """What the objective says of the random model, or another."""
+    return _judge(objective, model or model_of(), jnp.asarray(share))
 
 
 @pytest.fixture(scope="module")
-def setting(small_phase1):
-    return measured(small_phase1)
+def setting():
+    return measured()
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +262,7 @@ def test_misfit_is_the_mean_square_error_of_concentrations(setting, objective):
     model, c = model_of(), setting.observations.concentration
     states = np.asarray(euler(lambda x: model(x, STRUCTURE), jnp.asarray(c[5]), jnp.full(4, 0.05)))
     expected = np.mean((states - c[6:10])[:, :3] ** 2)  # D is fixed
-    found = judge(starting_at(objective, 5), START)
+    found = judge(starting_at(objective, 5))
     assert float(found.misfit) == pytest.approx(expected, rel=1e-4)
     assert objective.unit == "concentration²"
     assert not found.parts
@@ -270,33 +283,30 @@ def test_every_rollout_counts_its_own_steps_only(setting, objective):
         "short": FixedLength(jnp.asarray(1)), "long": FixedLength(jnp.asarray(4)), "mixed": Two(jnp.asarray(4)),
     }  # fmt: skip
     misfit = {
-        name: float(judge(dataclasses.replace(one_frame, lengths=length), START).misfit)
-        for name, length in lengths.items()
+        name: float(judge(dataclasses.replace(one_frame, lengths=length)).misfit) for name, length in lengths.items()
     }
     # Sums over 1 step and over 4 steps in equal numbers.
     assert misfit["mixed"] == pytest.approx((misfit["short"] + 4 * misfit["long"]) / 5, rel=1e-9)
     spoilt = dataclasses.replace(one_frame, c=one_frame.c.at[7:10].add(100.0))
-    assert float(judge(dataclasses.replace(spoilt, lengths=lengths["short"]), START).misfit) == misfit["short"]
-    assert float(judge(spoilt, START).misfit) > 100 * misfit["long"]
+    assert float(judge(dataclasses.replace(spoilt, lengths=lengths["short"])).misfit) == misfit["short"]
+    assert float(judge(spoilt).misfit) > 100 * misfit["long"]
     beyond = dataclasses.replace(one_frame, c=one_frame.c.at[10:].add(100.0))
-    assert float(judge(beyond, START).misfit) == misfit["long"]
+    assert float(judge(beyond).misfit) == misfit["long"]
 
 
-def test_a_species_counts_until_its_first_dropped_row(small_phase1, objective):
+def test_a_species_counts_until_its_first_dropped_row(objective):
     keep = np.ones((29, 4), dtype=bool)
     keep[6, 1] = False  # B, the step from frame 6 to frame 7
-    setting = measured(small_phase1)
-    dropped = Rollouts.of(dataclasses.replace(setting, phase1=dataclasses.replace(setting.phase1, keep=keep)))
-    one_frame = starting_at(dropped, 5)
-    base = float(judge(one_frame, START).misfit)
+    one_frame = starting_at(Rollouts.of(measured(keep=keep)), 5)
+    base = float(judge(one_frame).misfit)
     after = dataclasses.replace(one_frame, c=one_frame.c.at[7:10, 1].add(100.0))
-    assert float(judge(after, START).misfit) == base
+    assert float(judge(after).misfit) == base
     before = dataclasses.replace(one_frame, c=one_frame.c.at[6, 1].add(100.0))
-    assert float(judge(before, START).misfit) > 100 * base
+    assert float(judge(before).misfit) > 100 * base
     others = dataclasses.replace(one_frame, c=one_frame.c.at[8, 0].add(100.0))
-    assert float(judge(others, START).misfit) > 100 * base
+    assert float(judge(others).misfit) > 100 * base
     fixed = dataclasses.replace(starting_at(objective, 5), c=objective.c.at[7:10, 3].add(100.0))
-    assert float(judge(fixed, START).misfit) == float(judge(starting_at(objective, 5), START).misfit)
+    assert float(judge(fixed).misfit) == float(judge(starting_at(objective, 5)).misfit)
 
 
 def test_late_steps_weigh_more(setting, objective):
@@ -305,7 +315,7 @@ def test_late_steps_weigh_more(setting, objective):
     error = np.mean((states - c[6:10])[:, :3] ** 2, axis=1)
     late = dataclasses.replace(starting_at(objective, 5), late=jnp.asarray(2.0))
     expected = np.average(error, weights=np.arange(1, 5) ** 2)
-    assert float(judge(late, START).misfit) == pytest.approx(expected, rel=1e-4)
+    assert float(judge(late).misfit) == pytest.approx(expected, rel=1e-4)
 
 
 def test_amplification_falls_to_one(objective):
@@ -318,21 +328,21 @@ def test_amplification_falls_to_one(objective):
     assert float(table.offset[0]) == float(table.coefficients[0, 0, 0]) == 50.0
     assert float(table.step[0]) == 1.0
     one_frame = starting_at(amplified, 5)
-    at_the_end = float(judge(one_frame, jnp.asarray(0.9)).misfit)
-    assert at_the_end == float(judge(starting_at(objective, 5), START).misfit)
+    at_the_end = float(judge(one_frame, 0.9).misfit)
+    assert at_the_end == float(judge(starting_at(objective, 5)).misfit)
     large = eqx.tree_at(lambda m: m.mlp_node.unit, model_of(), 50 * model_of().mlp_node.unit)
-    really = eqx.filter_jit(starting_at(objective, 5))(large, jax.random.key(0), START)
-    assert float(judge(one_frame, START).misfit) == pytest.approx(float(really.misfit), rel=1e-9)
+    really = judge(starting_at(objective, 5), model=large)
+    assert float(judge(one_frame).misfit) == pytest.approx(float(really.misfit), rel=1e-9)
     assert float(really.misfit) > 2 * at_the_end
 
 
 def test_detach_reports_the_reactions_alone(objective):
     """Their own error is that of a model without MLP_node, and no part of what is minimised."""
     detached = dataclasses.replace(starting_at(objective, 5), scheme=Scheme(detach=True))
-    found, plain = judge(detached, START), judge(starting_at(objective, 5), START)
+    found, plain = judge(detached), judge(starting_at(objective, 5))
     assert float(found.value) == pytest.approx(float(plain.value), rel=1e-12)
     silent = eqx.tree_at(lambda m: m.mlp_node.unit, model_of(), jnp.asarray(0.0))
-    alone = eqx.filter_jit(starting_at(objective, 5))(silent, jax.random.key(0), START)
+    alone = judge(starting_at(objective, 5), model=silent)
     assert float(found.parts["reactions_alone"]) == pytest.approx(float(alone.misfit), rel=1e-9)
     assert float(found.parts["reactions_alone"]) != float(found.misfit)
 
@@ -353,6 +363,6 @@ def test_rollouts_stay_within_a_run(setting):
     )
 
 
-def test_too_long_rollouts_are_refused(small_phase1):
+def test_too_long_rollouts_are_refused():
     with pytest.raises(InputError, match="homeostasis_time_step is 4, but the longest run has 4 training frames"):
-        Rollouts.of(measured(small_phase1, frames=8, run=np.repeat([0, 1], 4)))
+        Rollouts.of(measured(frames=8, run=np.repeat([0, 1], 4)))

@@ -284,6 +284,72 @@ def recovery(
     sys.stdout.write(markdown)
 
 
+@benchmark.command(epilog="Example: metabolismgraph benchmark strategies --quick --out benchmarks/quick")
+def strategies(
+    out: Annotated[Path, typer.Option(help="folder of results; the same command again continues them")] = Path(
+        "benchmarks/strategies"
+    ),
+    seeds: Annotated[int | None, typer.Option(min=1, help="simulations per configuration (5; quick: 1)")] = None,
+    configs: Annotated[
+        str | None, typer.Option(help="comma-separated configurations (oscillatory_rank50,types3)")
+    ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option("--strategies", metavar="A,B+C", help="sets to try, comma-separated; classical is none"),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="processes side by side; default: one per core")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="training.batch_size")] = 8,
+    loop: Annotated[int | None, typer.Option(min=1, help="training.data_augmentation_loop (10; quick: 3)")] = None,
+    set_: Set = None,
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="one seed, two rollout lengths, no sweeps")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="remove the results in the folder first")] = False,
+    report_only: Annotated[bool, typer.Option("--report-only", help="tables and pictures of what is there")] = False,
+) -> None:
+    """Try every strategy of Phase 2 on good and on polluted checkpoints: every case, failures included."""
+    import os
+
+    from metabolismgraph.benchmarks.strategies import check_strategies, run_strategies, settings_of
+    from metabolismgraph.benchmarks.strategy_report import read_results, write_report
+    from metabolismgraph.display import strategy_board
+
+    if report_only:
+        sys.stdout.write(write_report(read_results(out), out))
+        return
+    settings = settings_of(
+        quick=quick,
+        configs=configs and tuple(configs.split(",")),
+        seeds=seeds,
+        strategies=names and check_strategies(names.split(",")),
+        batch_size=batch_size,
+        data_augmentation_loop=loop,
+        overrides=tuple(set_ or ()),
+    )
+    try:
+        with strategy_board(_console()) as board:
+            markdown = run_strategies(settings, out, workers or os.cpu_count() or 1, board, overwrite=overwrite)
+    except KeyboardInterrupt:
+        _say(f"interrupted; what is done is in {out}, and the same command continues")
+        raise typer.Exit(130) from None
+    sys.stdout.write(markdown)
+
+
+@benchmark.command(epilog="Example: metabolismgraph benchmark speed --out benchmarks")
+def speed(
+    out: Annotated[Path | None, typer.Option(help="folder for speed.json; default: only print")] = None,
+) -> None:
+    """Time the inner loops of both phases against the plain way of writing them."""
+    from metabolismgraph.benchmarks.speed import gradient_phase1, rollout_step
+    from metabolismgraph.display import speed_table
+    from metabolismgraph.files import write_bytes
+
+    figures = {"Phase 1, gradient step": gradient_phase1(), "Phase 2, rollout step": rollout_step()}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_bytes(out / "speed.json", (json.dumps(figures, indent=1) + "\n").encode())
+    _console().print(speed_table(figures))
+
+
 def _config(source: str, overrides: list[str] | None) -> Config:
     from metabolismgraph.config import load_config
 

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
+from metabolismgraph.benchmarks.strategy_report import Row, described, worst_deviation
 from metabolismgraph.evaluation import Metric
 from metabolismgraph.identifiability import Combination, Identifiability
 from metabolismgraph.network import ReactionNetwork
@@ -189,3 +190,88 @@ def strategy_page(name: str, strategy: type[Strategy]) -> str:
     options = strategy.model_fields.items()
     lines += [f"Option {option} = {field.default}: {field.description}" for option, field in options]
     return "\n".join(lines)
+
+
+class StrategyBoard:
+    """How far the strategy benchmark is: a table that follows it, or plain lines where nothing can."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._started = time.monotonic()
+        self._planned: Sequence[Row] = []
+        self._before = 0
+        self._done: list[Row] = []
+
+    def begin(self, planned: Sequence[Row], done: Sequence[Row]) -> None:
+        self._planned, self._before, self._done = planned, len(done), list(done)
+        self._started = time.monotonic()
+        if not self._console.is_terminal:
+            self._console.print(f"{len(planned)} cases, {len(done)} of them done already", highlight=False)
+
+    def add(self, row: Row) -> None:
+        self._done.append(row)
+        if not self._console.is_terminal:
+            self._console.print(f"[{self._standing()}] {_outcome(row)}", markup=False, highlight=False, soft_wrap=True)
+
+    def __rich__(self) -> Table | str:
+        if not self._planned:
+            return f"simulating, {_clock(time.monotonic() - self._started)}"
+        checkpoints = list(dict.fromkeys(row["checkpoint"] for row in self._planned))
+        table = Table(title=self._standing(), title_justify="left", caption=_BOARD_CAPTION, caption_justify="left")
+        table.add_column("strategies")
+        for checkpoint in checkpoints:
+            table.add_column(checkpoint)
+        for name in dict.fromkeys(row["strategies"] for row in self._planned):
+            table.add_row(name, *(self._cell(name, checkpoint) for checkpoint in checkpoints))
+        return table
+
+    def _cell(self, name: str, checkpoint: str) -> str:
+        planned, done = (
+            [row for row in rows if (row["strategies"], row["checkpoint"]) == (name, checkpoint)]
+            for rows in (self._planned, self._done)
+        )
+        deviations = [worst_deviation(row) for row in done if "error" not in row and row["sweep"] is None]
+        failed = sum("error" in row for row in done)
+        worst = f"  {max(deviations):.2g}" if deviations else ""
+        return f"{len(done)}/{len(planned)}{worst}" + (f"  [red]{failed} failed[/]" if failed else "")
+
+    def _standing(self) -> str:
+        elapsed, now = time.monotonic() - self._started, len(self._done) - self._before
+        left = elapsed / now * (len(self._planned) - len(self._done)) if now else math.nan
+        about = f", about {_clock(left)} left" if now else ""
+        return f"{len(self._done)}/{len(self._planned)} cases, {_clock(elapsed)}{about}"
+
+
+_BOARD_CAPTION = "cases done, largest |slope ratio - 1| so far, failures"
+
+
+@contextmanager
+def strategy_board(console: Console) -> Iterator[StrategyBoard]:
+    """A board that stays up to date while it is open."""
+    board = StrategyBoard(console)
+    if not console.is_terminal:
+        yield board
+        return
+    with Live(board, console=console, refresh_per_second=1):
+        yield board
+
+
+def _outcome(row: Row) -> str:
+    if "error" in row:
+        return f"{described(row)}: failed, {row['error']}"
+    shown = ", ".join("-" if ratio is None else f"{ratio:.4g}" for ratio in row["slope_ratio"])
+    return f"{described(row)}: slope ratios {shown}, {row['seconds']:.1f} s"
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def speed_table(figures: Mapping[str, Mapping[str, float]]) -> Table:
+    """Steps per second of the inner loops, and of the plain way of writing them."""
+    table = Table("inner loop", "steps/s", "plain steps/s", "ratio")
+    for name, found in figures.items():
+        table.add_row(
+            name, f"{found['steps_per_second']:.0f}", f"{found['plain_steps_per_second']:.1f}", f"{found['ratio']:.1f}"
+        )
+    return table

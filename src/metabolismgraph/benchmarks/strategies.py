@@ -39,7 +39,7 @@ CLASSICAL = "classical"
 CHECKPOINTS: Mapping[str, float | None] = {"projection": None, "polluted 0.87": 0.87, "polluted 0.70": 0.70}
 MAIN = "oscillatory_rank50"
 CONFIGS = (MAIN, "types3")
-TIME_STEPS, QUICK_TIME_STEPS = (4, 16, 32, 64), (4, 64)
+TIME_STEPS = (4, 16, 32, 64)
 COMBINATIONS = (
     "contrastive+warmup",
     "contrastive+warmup+curriculum",
@@ -52,6 +52,7 @@ COMBINATIONS = (
     "weak_form+orthogonalised+contrastive",
 )
 STRATEGY_SETS = (CLASSICAL, *STRATEGIES, *COMBINATIONS)
+QUICK_SETS = (CLASSICAL, *STRATEGIES, "contrastive+warmup", *COMBINATIONS[-4:])
 _LARGEST_SEED = 100  # simulations that blow up are listed and the next seed is taken, up to here
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -121,6 +122,18 @@ class Settings:
         defaults = {varied.key: getattr(training, varied.key) for varied in _SWEEPS}
         header: Row = json.loads(json.dumps(dataclasses.asdict(self) | {"defaults": defaults}))
         return header
+
+
+def settings_of(*, quick: bool = False, **changes: Any) -> Settings:
+    """The settings of the benchmark or of its quick form; what is None is left at its default.
+
+    The quick form keeps every single strategy and the combinations of few parts: under ten minutes on
+    two cores.
+    """
+    start = Settings()
+    if quick:
+        start = Settings(seeds=1, strategies=QUICK_SETS, time_steps=(4, 64), data_augmentation_loop=3, sweeps=False)
+    return dataclasses.replace(start, **{key: value for key, value in changes.items() if value is not None})
 
 
 class Case(NamedTuple):
@@ -286,9 +299,7 @@ def _run(jobs: deque[_Job], workers: int, journal: Journal, done: Callable[[Row]
             process.join()
 
 
-def _after(
-    job: _Job, exit_code: int | None, jobs: deque[_Job], journal: Journal, take: Callable[[Row], None]
-) -> None:
+def _after(job: _Job, exit_code: int | None, jobs: deque[_Job], journal: Journal, take: Callable[[Row], None]) -> None:
     """What a process that was killed left undone is tried once more, then listed as failed."""
     if exit_code == 0 or not isinstance(job.arguments[0], Group):
         return
@@ -440,9 +451,7 @@ def _finite(values: Sequence[float]) -> list[float | None]:
     return [value if np.isfinite(value) else None for value in values]
 
 
-def _checkpoint(
-    group: Group, config: Config, simulated: Simulated, seen: Observations, folder: Path
-) -> Phase1Result:
+def _checkpoint(group: Group, config: Config, simulated: Simulated, seen: Observations, folder: Path) -> Phase1Result:
     """The checkpoint of a group: from `folder` where it is intact, made and saved there where not."""
     kind = group.checkpoint.replace(" ", "").replace(".", "")
     path = folder / f"{Path(group.config).stem}_{kind}_{group.seed}"

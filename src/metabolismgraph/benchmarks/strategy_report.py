@@ -296,9 +296,7 @@ def _sweeps(cases: list[Row], defaults: Row) -> list[Row]:
             for value in sorted(values, key=lambda v: (isinstance(v, str), v)):
                 many = [c for c in mine if (c["strategies"], c["T"], c["sweep"]["value"]) == (name, length, value)]
                 if value == defaults[key]:
-                    many = [
-                        c for c in _grid(cases) if (c["config"], c["checkpoint"], c["strategies"], c["T"]) == same
-                    ]
+                    many = [c for c in _grid(cases) if (c["config"], c["checkpoint"], c["strategies"], c["T"]) == same]
                 if many:
                     rows.append({"key": key, "strategies": name, "T": length, "value": value, **_figures(many)})
     return rows

@@ -161,7 +161,9 @@ def rolled(
             and back are loops of that length (reverse-mode adjoint of the discrete steps, as in
             Griewank & Walther 2008), with no compilation for each length.
     """
-    states: Array = _rolled(node, reactions, start, dt, n_steps, scheme)
+    # As leaves: Equinox makes trees of booleans like its arguments, and a Structure holds no booleans.
+    leaves, tree = jax.tree.flatten(reactions)
+    states: Array = _rolled(node, leaves, tree, start, dt, n_steps, scheme)
     return states
 
 
@@ -185,12 +187,15 @@ def _step(
 @eqx.filter_custom_vjp
 def _rolled(
     node: NodeTable,
-    reactions: FrozenReactions,
+    leaves: list[Array],
+    tree: jax.tree_util.PyTreeDef,
     start: Float[Array, "batch species"],
     dt: Float[Array, "capacity batch"],
     n_steps: Int[Array, ""],
     scheme: Scheme,
 ) -> Float[Array, "capacity batch species"]:
+    reactions: FrozenReactions = jax.tree.unflatten(tree, leaves)
+
     def body(t: Int[Array, ""], carry: tuple[Array, Array]) -> tuple[Array, Array]:
         c, states = carry
         c = _step(node, reactions, c, dt[t], scheme)
@@ -213,13 +218,15 @@ def _backward(  # the signature is Equinox's: residuals, cotangents, what is per
     cotangents: Float[Array, "capacity batch species"],
     perturbed: Any,
     node: NodeTable,
-    reactions: FrozenReactions,
+    leaves: list[Array],
+    tree: jax.tree_util.PyTreeDef,
     start: Float[Array, "batch species"],
     dt: Float[Array, "capacity batch"],
     n_steps: Int[Array, ""],
     scheme: Scheme,
 ) -> NodeTable:
     del perturbed
+    reactions: FrozenReactions = jax.tree.unflatten(tree, leaves)
 
     def body(done: Int[Array, ""], carry: tuple[Array, NodeTable]) -> tuple[Array, NodeTable]:
         t = n_steps - 1 - done

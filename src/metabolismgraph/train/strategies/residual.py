@@ -24,7 +24,8 @@ class Residual(Strategy):
     sets: ClassVar[frozenset[Part]] = frozenset({"objective"})
 
     def apply(self, plan: Plan, setting: Setting) -> Plan:
-        points = condense(plan.evidence)
+        points, steps = condense(plan.evidence), setting.training.homeostasis_time_step
+        unused = f"training.homeostasis_time_step = {steps} has no effect: Phase 2 is trained without rollouts"
         return dataclasses.replace(
             plan,
             objective=Regress(points),
@@ -33,4 +34,5 @@ class Residual(Strategy):
             schedule=Schedule("onecycle", embeddings_wait=0.4),
             start=functools.partial(start_from_line, points=points),
             finish=functools.partial(polish, points=points),
+            notes=(*plan.notes, *([unused] if steps > 1 else [])),
         )
