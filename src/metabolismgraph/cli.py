@@ -284,8 +284,10 @@ def recovery(
     sys.stdout.write(markdown)
 
 
-@benchmark.command(epilog="Example: metabolismgraph benchmark strategies --quick --out benchmarks/quick")
-def strategies(
+@benchmark.command(
+    "strategies", epilog="Example: metabolismgraph benchmark strategies --quick --out benchmarks/quick"
+)
+def compare_strategies(
     out: Annotated[Path, typer.Option(help="folder of results; the same command again continues them")] = Path(
         "benchmarks/strategies"
     ),
@@ -309,8 +311,8 @@ def strategies(
     """Try every strategy of Phase 2 on good and on polluted checkpoints: every case, failures included."""
     import os
 
-    from metabolismgraph.benchmarks.strategies import check_strategies, run_strategies, settings_of
-    from metabolismgraph.benchmarks.strategy_report import read_results, write_report
+    from metabolismgraph.benchmarks.strategies import check_strategies, run_strategies, settings_of, write_report
+    from metabolismgraph.benchmarks.strategy_report import read_results
     from metabolismgraph.display import strategy_board
 
     if report_only:

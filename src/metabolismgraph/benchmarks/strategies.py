@@ -21,12 +21,14 @@ import numpy as np
 
 from metabolismgraph.benchmarks.checkpoints import polluted
 from metabolismgraph.benchmarks.recovery import ratios
-from metabolismgraph.benchmarks.strategy_report import Journal, Row, write_report
+from metabolismgraph.benchmarks.strategy_report import Journal, Results, Row, markdown, on_grid, summarise
 from metabolismgraph.checkpoint import is_intact, load_phase1, save_phase1
 from metabolismgraph.config import Config, Training, load_config
 from metabolismgraph.errors import InputError, SimulationDivergedError, TrainingFailedError
 from metabolismgraph.evaluation import homeostasis_metrics, rate_constant_metrics
-from metabolismgraph.files import one_line
+from metabolismgraph.figures.strategies import slope_ratios
+from metabolismgraph.figures.style import applied, save
+from metabolismgraph.files import one_line, write_bytes
 from metabolismgraph.observations import Observations
 from metabolismgraph.report import metrics_json
 from metabolismgraph.simulator import Simulated, simulate
@@ -54,6 +56,7 @@ COMBINATIONS = (
 STRATEGY_SETS = (CLASSICAL, *STRATEGIES, *COMBINATIONS)
 QUICK_SETS = (CLASSICAL, *STRATEGIES, "contrastive+warmup", *COMBINATIONS[-4:])
 _LARGEST_SEED = 100  # simulations that blow up are listed and the next seed is taken, up to here
+_DPI = 150
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -252,6 +255,20 @@ def run_strategies(settings: Settings, out: Path, workers: int, watch: Watch, *,
         _run(deque(job for job in jobs if job.arguments[0].cases), workers, journal, watch.add)
     shutil.rmtree(out / "compiled", ignore_errors=True)
     return write_report(journal.results(), out)
+
+
+def write_report(results: Results, out: Path) -> str:
+    """Write strategies.json, strategies.md and a picture per configuration; return the Markdown."""
+    report = summarise(results)
+    text = markdown(report)
+    write_bytes(out / "strategies.json", (json.dumps(report, indent=1) + "\n").encode())
+    write_bytes(out / "strategies.md", text.encode())
+    for number, config in enumerate(results.header["configs"]):
+        cases = [c for c in on_grid(results.cases) if c["config"] == config]
+        name = f"strategies_{Path(config).stem}.png" if number else "strategies.png"
+        with applied():
+            save(slope_ratios(config, cases, results.header["strategies"]), out / name, _DPI)
+    return text
 
 
 def _left(group: Group, journal: Journal) -> Group:

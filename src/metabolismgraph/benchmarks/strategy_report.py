@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.figures.strategies import slope_ratios
-from metabolismgraph.figures.style import applied, save
 from metabolismgraph.files import write_bytes
 from metabolismgraph.train.strategies import STRATEGIES
 
@@ -25,7 +23,6 @@ _LAST_LISTED = 8  # strategies 1-8 of the requirement, which leave the frozen re
 _GOOD = 0.2  # a slope ratio within 0.8-1.2 is converged
 # Checkpoint -> largest |slope ratio - 1| and lowest accuracy of the best set.
 _TARGETS = {"projection": (0.01, 1.0), "polluted 0.87": (0.02, 0.98), "polluted 0.70": (0.05, 0.95)}
-_DPI = 150
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,24 +144,10 @@ def _difference(there: Row, wanted: Row) -> str:
     return next(key for key in {**there, **wanted} if there.get(key) != wanted.get(key))
 
 
-def write_report(results: Results, out: Path) -> str:
-    """Write strategies.json, strategies.md and a picture per configuration; return the Markdown."""
-    report = summarise(results)
-    text = markdown(report)
-    write_bytes(out / "strategies.json", (json.dumps(report, indent=1) + "\n").encode())
-    write_bytes(out / "strategies.md", text.encode())
-    for number, config in enumerate(results.header["configs"]):
-        cases = [c for c in _grid(results.cases) if c["config"] == config]
-        name = f"strategies_{Path(config).stem}.png" if number else "strategies.png"
-        with applied():
-            save(slope_ratios(config, cases, results.header["strategies"]), out / name, _DPI)
-    return text
-
-
 def summarise(results: Results) -> Row:
     """All tables of the report, and the cases they are made of."""
     cases, header = results.cases, results.header
-    grid = _grid(cases)
+    grid = on_grid(cases)
     checkpoints = list(dict.fromkeys(c["checkpoint"] for c in grid))
     pairs = [(a, b) for a in header["configs"] for b in checkpoints]
     return {
@@ -190,7 +173,7 @@ def worst_deviation(case: Row) -> float:
     return max(math.inf if ratio is None else abs(ratio - 1) for ratio in found)
 
 
-def _grid(cases: Iterable[Row]) -> list[Row]:
+def on_grid(cases: Iterable[Row]) -> list[Row]:
     return [c for c in cases if c["sweep"] is None]
 
 
@@ -296,7 +279,7 @@ def _sweeps(cases: list[Row], defaults: Row) -> list[Row]:
             for value in sorted(values, key=lambda v: (isinstance(v, str), v)):
                 many = [c for c in mine if (c["strategies"], c["T"], c["sweep"]["value"]) == (name, length, value)]
                 if value == defaults[key]:
-                    many = [c for c in _grid(cases) if (c["config"], c["checkpoint"], c["strategies"], c["T"]) == same]
+                    many = [c for c in on_grid(cases) if (c["config"], c["checkpoint"], c["strategies"], c["T"]) == same]
                 if many:
                     rows.append({"key": key, "strategies": name, "T": length, "value": value, **_figures(many)})
     return rows

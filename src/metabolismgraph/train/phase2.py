@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.model import MetabolismModel, NodeFunction
@@ -174,7 +174,7 @@ def _steps(
     constants: MetabolismModel,
     objective: Objective,
     penalties: tuple[Penalty, ...],
-    keys: PRNGKeyArray,
+    keys: Key[Array, " steps"],
     shares: Float[Array, " steps"],
     chosen: optax.GradientTransformation,
 ) -> tuple[_Carry, _Curves]:
