@@ -6,11 +6,11 @@ ARGS ?=
 EXTERNAL ?= $(wildcard ../shared/benchmarks/oscillatory_rank50)
 BIN := .venv/bin
 
-.PHONY: help run test lint bench
+.PHONY: help run test lint bench bench-strategies
 .DEFAULT_GOAL := help
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 run: .venv/.ok  ## simulate, fit, evaluate and draw: make run CONFIG=small ARGS="--out DIR"
 	$(BIN)/metabolismgraph run $(CONFIG) $(ARGS)
@@ -25,6 +25,9 @@ lint: .venv/.ok  ## style, format, types
 
 bench: .venv/.ok  ## the recovery benchmark: benchmarks/recovery.json and a table
 	$(BIN)/metabolismgraph benchmark recovery $(foreach d,$(EXTERNAL),--dataset $d) $(ARGS)
+
+bench-strategies: .venv/.ok  ## every strategy of Phase 2 on good and bad checkpoints: make bench-strategies ARGS=--quick
+	$(BIN)/metabolismgraph benchmark strategies $(ARGS)
 
 # The stamp is written last: an interrupted build is done again. The build backend is installed first, at the
 # version of constraints.txt, instead of at whatever version an isolated build would fetch.

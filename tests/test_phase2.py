@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn.cluster import DBSCAN
+from recovered import assert_types, lines
 
 from metabolismgraph.errors import FirewallError
 from metabolismgraph.simulator import simulate
@@ -18,29 +18,6 @@ from metabolismgraph.train.phase2 import fit_homeostasis, initial_model, respons
 from metabolismgraph.train.points import condense, regress, solve_outputs
 from metabolismgraph.train.strategies import make_plan, residual
 from metabolismgraph.train.trainable import check_frozen
-
-
-def lines(model):
-    """Slope and offset of MLP_node per species, over the sweep 0 to 40."""
-    c = np.linspace(0, 40, 50)
-    n = len(model.embeddings)
-    response = jax.jit(lambda m, x: m.homeostasis(x))
-    curves = np.asarray(eqx.filter_jit(response)(model, jnp.broadcast_to(c[:, None], (50, n))))
-    return np.polyfit(c, curves, 1)
-
-
-def assert_types(model, truth):
-    """The true types, by DBSCAN on the embeddings, and the line of each within 2 %."""
-    pairs = np.stack([truth.lam, truth.baseline], axis=1)
-    true = np.unique(pairs, axis=0, return_inverse=True)[1].reshape(-1)
-    found = DBSCAN(eps=0.1, min_samples=5).fit_predict(np.asarray(model.embeddings))
-    assert len(set(zip(true, found, strict=True))) == len(set(true)) == len(set(found)), found
-    slope, offset = lines(model)
-    for one in set(true):
-        members = true == one
-        assert np.mean(slope[members] / -truth.lam[members]) == pytest.approx(1.0, abs=0.02)
-        assert np.mean(offset[members] / (truth.lam * truth.baseline)[members]) == pytest.approx(1.0, abs=0.02)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -284,9 +284,7 @@ def recovery(
     sys.stdout.write(markdown)
 
 
-@benchmark.command(
-    "strategies", epilog="Example: metabolismgraph benchmark strategies --quick --out benchmarks/quick"
-)
+@benchmark.command("strategies", epilog="Example: metabolismgraph benchmark strategies --quick --out benchmarks/quick")
 def compare_strategies(
     out: Annotated[Path, typer.Option(help="folder of results; the same command again continues them")] = Path(
         "benchmarks/strategies"

@@ -13,18 +13,27 @@ import optax
 from jaxtyping import Array, Float
 
 from metabolismgraph.config import Config, load_config
+from metabolismgraph.integrate import euler
 from metabolismgraph.model import MetabolismModel
 from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.simulator import simulate
 from metabolismgraph.train import penalties
 from metabolismgraph.train.batches import Batches
 from metabolismgraph.train.descent import Coefficients, advance, begin, learning_rates
+from metabolismgraph.train.evidence import Setting
 from metabolismgraph.train.gradient import initial_model, to_single_precision
+from metabolismgraph.train.phase1 import fit_reactions
+from metabolismgraph.train.phase2 import initial_model as phase2_model
+from metabolismgraph.train.rollout import NodeTable, Scheme, rolled
 from metabolismgraph.train.solution import Phase1Data
+from metabolismgraph.train.trainable import phase2_parameters
 
 _REPEATS = 5
 _FAST_STEPS, _PLAIN_STEPS = 1000, 60  # per repeat
 _BATCH = 8
+_FAST_ROLLOUTS, _PLAIN_ROLLOUTS = 40, 4  # per repeat
+_ROLLOUT = 64  # Euler steps
+_NODE_WIDTH = 64  # units of MLP_node
 _RISE = 200  # concentrations at which the plain form asks whether f rises
 
 
@@ -50,8 +59,65 @@ def gradient_phase1(substrate_input: str = "log") -> dict[str, float]:
     observations = simulate(config).observations
     data = Phase1Data(observations, config.graph_model, config.training, trapezoid=False)
     fast, plain = _fast(data, config), _plain(data, observations.network, config)
-    fast(), plain()
-    rates = np.array([(_FAST_STEPS / _seconds(fast), _PLAIN_STEPS / _seconds(plain)) for _ in range(_REPEATS)])
+    return _compared(fast, plain, _FAST_STEPS, _PLAIN_STEPS)
+
+
+def rollout_step() -> dict[str, float]:
+    """Gradients per second of one minibatch of Phase 2 rollouts on rank50: batch 8, 64 Euler steps, 64-wide MLP_node.
+
+    The plain form scans over Euler steps of the whole model, with MLP_sub evaluated for every substrate
+    and MLP_node for every species at every step. Measured as `gradient_phase1` is.
+
+    Returns:
+        steps_per_second, plain_steps_per_second, and ratio, the median of the ratios of the turns.
+    """
+    config = load_config("oscillatory_rank50").replace({"graph_model.hidden_dim_node": _NODE_WIDTH})
+    observations = simulate(config).observations
+    phase1 = fit_reactions(observations, config.graph_model, config.training)
+    setting = Setting(observations, phase1, config.graph_model, config.training)
+    model = phase2_model(setting, setting.checkpoint_evidence())
+    parameters, constants = eqx.partition(model, phase2_parameters(model))
+    start = np.random.default_rng(0).integers(observations.n_frames - _ROLLOUT, size=_BATCH)
+    frames = start + np.arange(_ROLLOUT)[:, None]
+    c = observations.concentration
+    first, later = jnp.asarray(c[start]), jnp.asarray(c[frames + 1])
+    dt = jnp.asarray(observations.time[frames + 1] - observations.time[frames])
+    moving, highest = jnp.asarray(setting.moving, jnp.float64), jnp.asarray(setting.highest)
+    n_steps, scheme = jnp.asarray(_ROLLOUT), Scheme()
+
+    def tabulated(p: MetabolismModel) -> Float[Array, ""]:
+        node = NodeTable.of(eqx.combine(p, constants), highest).only(moving)
+        return jnp.mean((rolled(node, setting.reactions, first, dt, n_steps, scheme) - later) ** 2)
+
+    def plain(p: MetabolismModel) -> Float[Array, ""]:
+        whole = eqx.combine(p, constants)
+        return jnp.mean((euler(lambda x: whole(x, setting.structure), first, dt) - later) ** 2)
+
+    return _compared(
+        _gradients(tabulated, parameters, _FAST_ROLLOUTS),
+        _gradients(plain, parameters, _PLAIN_ROLLOUTS),
+        _FAST_ROLLOUTS,
+        _PLAIN_ROLLOUTS,
+    )
+
+
+def _gradients(
+    loss: Callable[[MetabolismModel], Float[Array, ""]], parameters: MetabolismModel, times: int
+) -> Callable[[], None]:
+    gradient = eqx.filter_jit(jax.grad(loss))
+
+    def run() -> None:
+        for _ in range(times):
+            np.asarray(gradient(parameters).embeddings)  # waits for the result
+
+    return run
+
+
+def _compared(fast: Callable[[], None], plain: Callable[[], None], n_fast: int, n_plain: int) -> dict[str, float]:
+    """Steps per second of both, in turns, after a first call that compiles."""
+    fast()
+    plain()
+    rates = np.array([(n_fast / _seconds(fast), n_plain / _seconds(plain)) for _ in range(_REPEATS)])
     return {
         "steps_per_second": float(np.median(rates[:, 0])),
         "plain_steps_per_second": float(np.median(rates[:, 1])),

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -46,15 +46,12 @@ COMBINATIONS = (
     "contrastive+warmup",
     "contrastive+warmup+curriculum",
     "contrastive+warmup+separate",
-    "contrastive+warmup+multi_scale",
-    "amplification+warmup",
     "residual+contrastive",
     "orthogonalised+contrastive",
-    "weak_form+contrastive",
     "weak_form+orthogonalised+contrastive",
 )
 STRATEGY_SETS = (CLASSICAL, *STRATEGIES, *COMBINATIONS)
-QUICK_SETS = (CLASSICAL, *STRATEGIES, "contrastive+warmup", *COMBINATIONS[-4:])
+QUICK_SETS = (CLASSICAL, *STRATEGIES, "residual+contrastive", "orthogonalised+contrastive")
 _LARGEST_SEED = 100  # simulations that blow up are listed and the next seed is taken, up to here
 _DPI = 150
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -121,7 +118,9 @@ class Settings:
         """
         for name in self.strategies:
             depends_on_time_step(name)
-        training = [self.config(name).training for name in self.configs][0]
+        for name in self.configs:
+            self.config(name)
+        training = self.config(self.configs[0]).training
         defaults = {varied.key: getattr(training, varied.key) for varied in _SWEEPS}
         header: Row = json.loads(json.dumps(dataclasses.asdict(self) | {"defaults": defaults}))
         return header
@@ -169,6 +168,7 @@ class Group(NamedTuple):
     cases: tuple[Case, ...]
 
 
+@runtime_checkable
 class Watch(Protocol):
     """Who is told how far the benchmark is."""
 
@@ -196,21 +196,32 @@ def depends_on_time_step(strategies: str) -> bool:
 
 
 def plan(settings: Settings, seeds: Mapping[str, Sequence[int]]) -> list[Group]:
-    """All cases; the first seed of every configuration and checkpoint comes first.
+    """All cases; those without rollouts come first, since they are quick, then seed by seed.
 
     Args:
         seeds: simulation seeds per configuration.
     """
     lengths = {name: settings.time_steps if depends_on_time_step(name) else (None,) for name in settings.strategies}
+    places = [
+        (config, checkpoint, seeds[config][number])
+        for number in range(settings.seeds)
+        for config in settings.configs
+        if number < len(seeds[config])
+        for checkpoint in CHECKPOINTS
+    ]
     groups = []
-    for number in range(settings.seeds):
-        for config in settings.configs:
-            for checkpoint in CHECKPOINTS if number < len(seeds[config]) else ():
-                where = config, checkpoint, seeds[config][number]
-                grid = [Case(*where, name, length) for name, many in lengths.items() for length in many]
-                swept = settings.sweeps and (config, checkpoint) == (MAIN, "projection")
-                groups.append(Group(*where, (*grid, *(_swept(settings, where) if swept else ()))))
-    return groups
+    for rollouts in (False, True):
+        for where in places:
+            cases = [
+                Case(*where, name, length)
+                for name, many in lengths.items()
+                if (None not in many) == rollouts
+                for length in many
+            ]
+            if rollouts and settings.sweeps and where[:2] == (MAIN, "projection"):
+                cases += _swept(settings, where)
+            groups.append(Group(*where, tuple(cases)))
+    return [group for group in groups if group.cases]
 
 
 def _swept(settings: Settings, where: tuple[str, str, int]) -> list[Case]:
@@ -235,7 +246,7 @@ def run_strategies(settings: Settings, out: Path, workers: int, watch: Watch, *,
         overwrite: start again, whatever is there.
 
     Raises:
-        InputError: the folder holds results of other settings, or the settings make no sense.
+        InputError: the folder holds results of other settings, or the settings make no sense or give no data.
         TrainingFailedError: the simulations could not be made.
     """
     header = settings.header()
@@ -249,6 +260,10 @@ def run_strategies(settings: Settings, out: Path, workers: int, watch: Watch, *,
         for name in missing:
             if name not in journal.seeds:
                 raise TrainingFailedError(f"{name}: the process that simulates it was killed; start again")
+        for name in settings.configs:
+            if not journal.seeds[name]:
+                why = next(d["error"] for d in journal.diverged if d["config"] == name)
+                raise InputError(f"{name}: no seed gives data ({why}); change its simulation section")
         groups = plan(settings, journal.seeds)
         watch.begin([case.row() for group in groups for case in group.cases], journal.cases)
         jobs = (_Job(_results, (_left(group, journal), settings, out / "checkpoints")) for group in groups)
@@ -300,8 +315,8 @@ def _run(jobs: deque[_Job], workers: int, journal: Journal, done: Callable[[Row]
                 job = jobs.popleft()
                 process, pipe = _started(job)
                 running[pipe] = process, job
-            for pipe in wait(list(running)):
-                assert isinstance(pipe, Connection)
+            ready = wait(list(running))
+            for pipe in [known for known in running if known in ready]:
                 try:
                     row = pipe.recv()
                 except (EOFError, OSError):
@@ -386,6 +401,9 @@ def _survey(name: str, settings: Settings) -> Iterator[Row]:
             seeds.append(seed)
         except SimulationDivergedError as error:
             diverged.append({"config": name, "seed": seed, "error": one_line(error)})
+        except InputError as error:  # holds for every seed
+            diverged.append({"config": name, "seed": seed, "error": one_line(error)})
+            break
     yield {"kind": "seeds", "config": name, "seeds": seeds, "diverged": diverged}
 
 
@@ -432,7 +450,7 @@ class _Stand:
         )
         evidence = Setting(seen, phase1, config.graph_model, config.training).checkpoint_evidence()
         known = {
-            "checkpoint_R2_identifiable": agreement["rate_constants_R2_identifiable"],
+            "checkpoint_R2_identifiable": json.loads(metrics_json(agreement))["rate_constants_R2_identifiable"],
             "checkpoint_residual_rms": evidence.unit,
         }
         return cls(config, simulated, seen, phase1, known)

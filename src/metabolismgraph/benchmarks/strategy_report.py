@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.evaluation import Metric
 from metabolismgraph.files import write_bytes
 from metabolismgraph.train.strategies import STRATEGIES
 
@@ -229,8 +230,13 @@ def _accuracy(cases: list[Row], what: str, target: float) -> Row:
     found = best_set(cases)
     assert found is not None
     lowest = min(c.get("embedding_cluster_acc") or 0.0 for c in cases if c["strategies"] == found[0])
-    row = {"what": what, "set": found[0], "target": f"at least {target:g}", "measured": lowest, "met": lowest >= target}
-    return row
+    return {
+        "what": what,
+        "set": found[0],
+        "target": f"at least {target:g}",
+        "measured": lowest,
+        "met": lowest >= target,
+    }
 
 
 # -- tables
@@ -260,7 +266,7 @@ def _figures(cases: list[Row]) -> Row:
     return {
         "cases": len(cases),
         "failed": len(cases) - len(done),
-        "slope_ratio": _spread([math.nan if r is None else r for c in done for r in c["slope_ratio"]]),
+        "slope_ratio": _spread([ratio for c in done for ratio in c["slope_ratio"]]),
         "converged_share": sum(worst_deviation(c) <= _GOOD for c in cases) / len(cases),
         "embedding_cluster_acc": _median([c["embedding_cluster_acc"] for c in done]),
         "seconds": _median([c["seconds"] for c in done]),
@@ -279,19 +285,20 @@ def _sweeps(cases: list[Row], defaults: Row) -> list[Row]:
             for value in sorted(values, key=lambda v: (isinstance(v, str), v)):
                 many = [c for c in mine if (c["strategies"], c["T"], c["sweep"]["value"]) == (name, length, value)]
                 if value == defaults[key]:
-                    many = [c for c in on_grid(cases) if (c["config"], c["checkpoint"], c["strategies"], c["T"]) == same]
+                    grid = on_grid(cases)
+                    many = [c for c in grid if (c["config"], c["checkpoint"], c["strategies"], c["T"]) == same]
                 if many:
                     rows.append({"key": key, "strategies": name, "T": length, "value": value, **_figures(many)})
     return rows
 
 
-def _spread(values: list[float]) -> list[float | None]:
+def _spread(values: Sequence[float | None]) -> list[float | None]:
     """Median, least and largest; None where there is nothing finite."""
     known = [v for v in values if v is not None and math.isfinite(v)]
     return [float(f(known)) for f in (np.median, min, max)] if known else [None, None, None]
 
 
-def _median(values: list[float]) -> float | None:
+def _median(values: Sequence[float | None]) -> float | None:
     return _spread(values)[0]
 
 
@@ -373,7 +380,7 @@ def _shown_spread(spread: Sequence[float | None]) -> str:
     return f"{middle} ({low}, {high})"
 
 
-def _shown(value: float | str | None) -> str:
+def _shown(value: Metric) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -19,9 +19,14 @@ Row = Mapping[str, Any]
 _COLUMNS = 4
 _LINEAR = 0.1  # ratios this close to 1 are drawn on a linear scale, those beyond on a logarithmic one
 _FARTHEST = 100.0  # |ratio - 1| beyond which a point is drawn at the edge
-_TICKS = (-10, -1, 0, 0.8, 1, 1.2, 2, 11)
+_TICKS = (-10, 0, 0.8, 1, 1.2, 2, 11)
 _ACCEPTED = (0.8, 1.2)
-_LOOKS = (("o", "-"), ("s", "--"), ("^", ":"))  # marker and line per checkpoint
+# Per checkpoint.
+_LOOKS: tuple[dict[str, Any], ...] = (
+    {"marker": "o", "linestyle": "-"},
+    {"marker": "s", "linestyle": "--"},
+    {"marker": "^", "linestyle": ":"},
+)
 
 
 def slope_ratios(config: str, cases: Sequence[Row], order: Sequence[str]) -> Figure:
@@ -56,11 +61,10 @@ def slope_ratios(config: str, cases: Sequence[Row], order: Sequence[str]) -> Fig
         ax.set_title("\n+".join(_wrapped(name)), fontsize=11)
     for ax in axes.flat[len(sets) :]:
         ax.set_axis_off()
-    for column in range(columns):
+    for ax in axes.flat[max(0, len(sets) - columns) : len(sets)]:
         # sharex hides the ticks of panels that have another row below them, though that may be empty
-        lowest = axes[(len(sets) - 1 - column) // columns if sets else 0, column]
-        lowest.tick_params(labelbottom=True)
-    figure.supxlabel("T = homeostasis_time_step  [frames]")
+        ax.tick_params(labelbottom=True)
+        ax.set_xlabel("T  [frames]")
     figure.supylabel("learned / true homeostatic slope")
     figure.suptitle(f"{config}: median over seeds, bars from least to largest")
     legend_below(figure, _handles(checkpoints, colours))
@@ -95,34 +99,32 @@ def _expanded(y: np.ndarray) -> np.ndarray:
     return np.asarray(1 + np.sign(y) * _LINEAR * (10 ** np.abs(y) - 1))
 
 
-def _ratios(ax: Axes, cases: Sequence[Row], look: tuple[str, str], shift: float, colours: Sequence[str]) -> None:
+def _ratios(ax: Axes, cases: Sequence[Row], look: dict[str, Any], shift: float, colours: Sequence[str]) -> None:
     """All types of one set and checkpoint."""
-    marker, line = look
     for t, colour in enumerate(colours):
+        apart = shift * (1.0 + 0.02 * (t - (len(colours) - 1) / 2))
         by_length: dict[int | None, list[float]] = {}
         for case in cases:
             found = case.get("slope_ratio", [])
             if t < len(found) and found[t] is not None:
                 by_length.setdefault(case["T"], []).append(_clipped(found[t]))
         for values in [by_length.pop(None)] if None in by_length else []:
-            ax.axhspan(min(values), max(values), color=colour, alpha=0.15, linewidth=0)
-            ax.axhline(float(np.median(values)), color=colour, linestyle=line, linewidth=1.2)
-            middle = np.sqrt(np.prod(ax.get_xlim()))
-            ax.plot([middle * shift**3], [np.median(values)], marker, color=colour, markersize=4)
+            ax.axhspan(min(values), max(values), color=colour, alpha=0.08, linewidth=0)
+            ax.axhline(float(np.median(values)), color=colour, linestyle=look["linestyle"], linewidth=1)
+            by_length[round(float(np.sqrt(np.prod(ax.get_xlim()))))] = values
         if by_length:
             lengths = sorted(length for length in by_length if length is not None)
             middle = np.array([np.median(by_length[n]) for n in lengths])
             low, high = (np.array([f(by_length[n]) for n in lengths]) for f in (min, max))
             ax.errorbar(
-                np.array(lengths) * shift,
+                np.array(lengths) * apart,
                 middle,
                 yerr=[middle - low, high - middle],
-                marker=marker,
-                linestyle=line,
                 color=colour,
                 markersize=4,
                 linewidth=1,
                 elinewidth=0.8,
+                **look,
             )
 
 
@@ -133,7 +135,7 @@ def _clipped(ratio: float) -> float:
 def _handles(checkpoints: Sequence[str], colours: Sequence[str]) -> list[Line2D | Patch]:
     types = [Patch(color=colour, label=f"type {t}") for t, colour in enumerate(colours)]
     kinds = [
-        Line2D([], [], marker=marker, linestyle=line, color="0.3", markersize=5, label=name)
-        for name, (marker, line) in zip(checkpoints, _LOOKS, strict=False)
+        Line2D([], [], color="0.3", markersize=5, label=name, **look)
+        for name, look in zip(checkpoints, _LOOKS, strict=False)
     ]
     return [*types, *kinds, Patch(color="0.9", label=f"{_ACCEPTED[0]}-{_ACCEPTED[1]}")]

@@ -22,8 +22,8 @@ from metabolismgraph.train.evidence import Evidence, Setting
 from metabolismgraph.train.progress import Progress
 from metabolismgraph.train.rollout import FrozenReactions, NodeTable, Scheme, rolled
 
-# Rollouts up to so many steps share one compiled program.
-_CAPACITY = 64
+# Rollouts and windows up to so many steps share one compiled program.
+CAPACITY = 64
 
 
 class Loss(NamedTuple):
@@ -89,6 +89,38 @@ class FixedLength(Lengths):
         return jnp.full(batch, self.steps)
 
 
+class Starts(eqx.Module):
+    """Frames with enough frames of the same run behind them.
+
+    Attributes:
+        frames: those, padded to the number of all frames: one compiled program serves windows of every length.
+        count: how many of them are meant.
+    """
+
+    frames: Int[Array, " frames"]
+    count: Int[Array, ""]
+
+    @classmethod
+    def of(cls, observations: Observations, steps: int) -> Starts:
+        """Frames from which `steps` steps lead to a frame of the same run.
+
+        Raises:
+            InputError: no run has so many frames.
+        """
+        last = np.array([np.flatnonzero(observations.run == r)[-1] for r in observations.run])
+        found = np.flatnonzero(np.arange(observations.n_frames) + steps <= last)
+        if not found.size:
+            raise InputError(
+                f"training.homeostasis_time_step is {steps}, but the longest run has "
+                f"{int(np.bincount(observations.run).max())} training frames; take fewer steps"
+            )
+        return cls(jnp.asarray(np.resize(found, observations.n_frames)), jnp.asarray(len(found)))
+
+    def draw(self, key: PRNGKeyArray, batch: int) -> Int[Array, " batch"]:
+        """A random minibatch, with replacement."""
+        return self.frames[jax.random.randint(key, (batch,), 0, self.count)]
+
+
 class Rollouts(Objective):
     """Mean squared error of concentrations along rollouts from random frames: the classical trainer.
 
@@ -96,7 +128,7 @@ class Rollouts(Objective):
         c: concentrations of every frame.
         dt: length of the step that follows a frame.
         valid: 1 where the step that follows a frame may be used, per species.
-        starts: frames with enough frames of the same run behind them.
+        starts: where rollouts may begin.
         moving, highest: see `NodeTable`.
         lengths: of the rollouts of a batch.
         late: weight of step t of T is proportional to (t / T) to this power.
@@ -108,7 +140,7 @@ class Rollouts(Objective):
     c: Float[Array, "frames species"]
     dt: Float[Array, " frames"]
     valid: Float[Array, "frames species"]
-    starts: Int[Array, " starts"]
+    starts: Starts
     moving: Float[Array, " species"]
     highest: Float[Array, " species"]
     reactions: FrozenReactions
@@ -135,7 +167,7 @@ class Rollouts(Objective):
             c=jnp.asarray(observations.concentration),
             dt=jnp.asarray(dt),
             valid=jnp.asarray(valid),
-            starts=jnp.asarray(starts_of_windows(observations, steps)),
+            starts=Starts.of(observations, steps),
             moving=jnp.asarray(setting.moving.astype(np.float64)),
             highest=jnp.asarray(setting.highest),
             reactions=setting.reactions,
@@ -145,7 +177,7 @@ class Rollouts(Objective):
             scale=jnp.asarray(setting.checkpoint_evidence().unit ** 2),
             scheme=Scheme(trapezoid=setting.phase1.trapezoid),
             batch=setting.training.batch_size,
-            capacity=max(_CAPACITY, steps),
+            capacity=max(CAPACITY, steps),
         )
 
     @property
@@ -154,7 +186,7 @@ class Rollouts(Objective):
 
     def __call__(self, model: MetabolismModel, key: PRNGKeyArray, share: Float[Array, ""]) -> Loss:
         choose, measure = jax.random.split(key)
-        start = jax.random.choice(choose, self.starts, (self.batch,))
+        start = self.starts.draw(choose, self.batch)
         lengths = self.lengths(measure, share, self.batch)
         weight, time = self._weights(start, lengths)
         frame = self._frames(start)
@@ -198,17 +230,6 @@ class Rollouts(Objective):
         largest, end = self.amplification
         factor = largest ** (1.0 - jnp.minimum(share / end, 1.0))
         return NodeTable(node.slope * factor, node.offset * factor, node.step, node.coefficients * factor)
-
-
-def starts_of_windows(observations: Observations, steps: int) -> Int[np.ndarray, " starts"]:
-    last = np.array([np.flatnonzero(observations.run == r)[-1] for r in observations.run])
-    starts = np.flatnonzero(np.arange(observations.n_frames) + steps <= last)
-    if not starts.size:
-        raise InputError(
-            f"training.homeostasis_time_step is {steps}, but the longest run has "
-            f"{int(np.bincount(observations.run).max())} training frames; take fewer steps"
-        )
-    return starts
 
 
 @dataclasses.dataclass(frozen=True)

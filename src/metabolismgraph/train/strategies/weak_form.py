@@ -6,16 +6,15 @@ import dataclasses
 from typing import ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.model import MetabolismModel
 from metabolismgraph.train.evidence import Setting
-from metabolismgraph.train.plan import Loss, Objective, Plan, Schedule, starts_of_windows
+from metabolismgraph.train.plan import CAPACITY, Loss, Objective, Plan, Schedule, Starts
 from metabolismgraph.train.rollout import NodeTable
 from metabolismgraph.train.strategies.base import Part, Strategy
 
@@ -27,8 +26,8 @@ class Windows(Objective):
 
     Attributes:
         c, residual, valid: rows by frame: concentration, dc/dt minus reactions, 1 where in use.
-        starts: frames with a whole window of the same run behind them.
-        bump: weights of a window's rows.
+        starts: where windows may begin.
+        bump: weights of a window's rows, padded with zeros.
         highest: see `NodeTable`.
         unit_rate: rms of the windowed residual, in concentration/time.
         batch: windows per gradient step.
@@ -37,7 +36,7 @@ class Windows(Objective):
     c: Float[Array, "frames species"]
     residual: Float[Array, "frames species"]
     valid: Float[Array, "frames species"]
-    starts: Int[Array, " starts"]
+    starts: Starts
     bump: Float[Array, " window"]
     highest: Float[Array, " species"]
     unit_rate: Float[Array, ""]
@@ -49,8 +48,8 @@ class Windows(Objective):
 
     def __call__(self, model: MetabolismModel, key: PRNGKeyArray, share: Float[Array, ""]) -> Loss:
         del share
-        start = jax.random.choice(key, self.starts, (self.batch,))
-        frames = start[:, None] + jnp.arange(len(self.bump))
+        start = self.starts.draw(key, self.batch)
+        frames = jnp.minimum(start[:, None] + jnp.arange(len(self.bump)), len(self.c) - 1)
         node = NodeTable.of(model, self.highest)
         weight = self.bump[:, None] * self.valid[frames]
         error = jnp.sum(weight * (node(self.c[frames]) - self.residual[frames]), axis=1)
@@ -90,8 +89,8 @@ class WeakForm(Strategy):
             c=jnp.asarray(c),
             residual=jnp.asarray(residual),
             valid=jnp.asarray(valid),
-            starts=jnp.asarray(starts_of_windows(setting.observations, length)),
-            bump=jnp.asarray((1 - u**2) ** self.power),
+            starts=Starts.of(setting.observations, length),
+            bump=jnp.asarray(np.pad((1 - u**2) ** self.power, (0, max(CAPACITY - length, 0)))),
             highest=jnp.asarray(setting.highest),
             unit_rate=jnp.asarray(evidence.unit),
             batch=setting.training.batch_size,

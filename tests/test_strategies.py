@@ -1,0 +1,416 @@
+"""The strategies of Phase 2: what all of them keep to, what is refused, and what each of them does."""
+
+import ast
+import dataclasses
+import inspect
+import sys
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from recovered import assert_types, ratios
+
+from metabolismgraph.config import Training
+from metabolismgraph.errors import InputError
+from metabolismgraph.integrate import euler
+from metabolismgraph.train.evidence import Setting
+from metabolismgraph.train.gradient import Snapshot, conclude
+from metabolismgraph.train.phase2 import fit_homeostasis, initial_model
+from metabolismgraph.train.plan import FixedLength, Plan, Rollouts, Schedule, Starts, optimiser
+from metabolismgraph.train.points import Regress, condense, regress
+from metabolismgraph.train.strategies import STRATEGIES, chosen, make_plan
+from metabolismgraph.train.strategies.weak_form import Windows
+from metabolismgraph.train.trainable import check_frozen, phase2_parameters
+
+KEY, START = jax.random.key(0), jnp.asarray(0.0)
+QUICK = {
+    "graph_model.hidden_dim_node": 8,
+    "graph_model.n_layers_node": 2,
+    "training.phase2_steps": 100,
+    "training.data_augmentation_loop": 1,
+    "training.batch_size": 16,
+    "training.homeostasis_time_step": 4,
+}
+CASES = {"plain rollouts": [], "default": None, **{name: [name] for name in STRATEGIES}}
+
+
+@pytest.fixture(scope="module")
+def setting_for(small, small_phase1, small_config):
+    """The small benchmark, its checkpoint or another, and quick settings."""
+
+    def inner(strategies, phase1=small_phase1, **training):
+        changes = QUICK | {"training.strategies": strategies}
+        config = small_config.replace(changes | {f"training.{key}": value for key, value in training.items()})
+        return Setting(small.observations, phase1, config.graph_model, config.training)
+
+    return inner
+
+
+@pytest.fixture(scope="module")
+def plain(setting_for):
+    """The classical trainer."""
+    setting = setting_for([])
+    return setting, Plan.classical(setting)
+
+
+def train(setting):
+    return fit_homeostasis(setting.observations, setting.phase1, setting.graph_model, setting.training)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    setting: Setting
+    plan: Plan
+    before: object
+    result: object
+
+
+@pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
+def trained(request, setting_for):
+    """Every strategy alone, a hundred steps."""
+    setting = setting_for(request.param)
+    plan = make_plan(setting)
+    return Trained(setting, plan, initial_model(setting, plan.evidence), train(setting))
+
+
+# -- what all of them keep to
+
+
+def test_frozen_stays_frozen(trained):
+    check_frozen(trained.before, trained.result.model)
+    phase1, model = trained.setting.phase1, trained.result.model
+    np.testing.assert_array_equal(model.log_k, phase1.log_k)
+    for a, b in zip(jax.tree.leaves(model.mlp_sub), jax.tree.leaves(phase1.mlp_sub), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_loss_falls(trained):
+    losses, plan = trained.result.losses, trained.plan
+    assert np.isfinite(losses).all()
+    assert len(losses) >= 100
+    # While MLP_node is amplified it is another quantity that is small.
+    first, last = losses[:10], losses[-10:]
+    assert last.mean() < 0.9 * first.mean()
+    assert trained.result.loss_unit == plan.objective.unit
+    assert trained.result.node_magnitude > 0
+    # And by one measure for all: MLP_node against the residual of the checkpoint.
+    points = condense(trained.setting.checkpoint_evidence())
+    before, after = (float(regress(m, points).misfit) for m in (trained.before, trained.result.model))
+    assert before == pytest.approx(1.0, abs=0.1)
+    assert after < 0.9 * before
+
+
+def test_the_seed_decides(trained):
+    """The same seed gives the same bits; another seed, other weights."""
+    again = train(trained.setting)
+    for a, b in zip(jax.tree.leaves(again.model), jax.tree.leaves(trained.result.model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(again.losses, trained.result.losses)
+    training = trained.setting.training.model_copy(update={"seed": 99})
+    other = train(dataclasses.replace(trained.setting, training=training))
+    assert (other.model.mlp_node.perceptron.weights[0] != trained.result.model.mlp_node.perceptron.weights[0]).all()
+    assert not np.array_equal(other.losses, trained.result.losses)
+
+
+@eqx.filter_jit
+def gradient_of(model, objective):
+    return jax.value_and_grad(lambda m: objective(m, KEY, START).value)(model)
+
+
+def test_gradients_at_the_start(trained):
+    """MLP_node is zero there; what it is to say gets through all the same."""
+    model, plan = trained.before, trained.plan
+    assert float(jnp.abs(model.mlp_node.perceptron.weights[-1]).max()) == 0.0
+    objective = plan.objective
+    if isinstance(objective, Rollouts):  # rollouts of one length, as one compilation serves
+        steps = jnp.asarray(int(objective.lengths(KEY, START, objective.batch).max()))
+        objective = dataclasses.replace(objective, lengths=FixedLength(steps))
+    value, found = gradient_of(model, objective)
+    for leaf in (value, *jax.tree.leaves(eqx.filter(found, phase2_parameters(model)))):
+        assert np.isfinite(leaf).all()
+    for output in (found.mlp_node.slope, found.mlp_node.offset, found.mlp_node.perceptron.weights[-1]):
+        assert float(jnp.abs(output).max()) > 0
+    assert 0.05 < float(value) < 50  # of order one, whatever the units
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategies_are_described(name):
+    strategy = STRATEGIES[name]
+    assert strategy.summary
+    assert strategy.reference
+    assert strategy.__doc__
+    for option, field in strategy.model_fields.items():
+        assert field.description, option
+        assert not field.is_required(), option
+
+
+def test_numbers_are_those_of_the_requirement():
+    assert sorted(strategy.number for strategy in STRATEGIES.values()) == list(range(1, 11))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategies_see_no_labels(name):
+    tree = ast.parse(inspect.getsource(sys.modules[STRATEGIES[name].__module__]))
+    imported = {
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+    }
+    assert "metabolismgraph.train.strategies.base" in imported
+    parts = {part for name in imported for part in name.lower().split(".")}
+    assert not parts & {"truth", "simulator", "evaluation", "benchmarks", "figures"}
+    read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not read & {"truth", "lam", "baseline", "type", "rate_law"}
+
+
+# -- what is refused
+
+
+def refusal(strategies, **training):
+    with pytest.raises(InputError) as caught:
+        chosen(Training(strategies=strategies, **training))
+    message = str(caught.value)
+    assert message.startswith("training.strategies: ")
+    assert "\n" not in message
+    return message
+
+
+def test_an_unknown_name_is_met_with_the_nearest():
+    assert "unknown strategy amplifcation; did you mean amplification?" in refusal(["amplifcation"])
+    assert all(name in refusal(["x"]) for name in STRATEGIES)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ({"amplification": {"facto": 2}}, "option facto of amplification"),
+        ({"amplification": {"factor": 0.5}}, "option factor of amplification: Input should be greater than or equal"),
+        ({"warmup": {"share": 1.0}}, "option share of warmup: Input should be less than 1"),
+        ({"accumulation": {"batches": 1}}, "option batches of accumulation"),
+        ({"multi_scale": {"scales": "many"}}, "option scales of multi_scale"),
+        ({"residual": {"weight": 1.0}}, r"(options: none)"),
+    ],
+)
+def test_options_are_checked(strategy, message):
+    assert message in refusal([strategy])
+
+
+def test_a_name_twice():
+    assert "curriculum is named twice" in refusal(["curriculum", {"curriculum": {"stages": 3}}])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "part"), [("curriculum", "multi_scale", "lengths"), ("residual", "weak_form", "objective")]
+)
+def test_two_that_decide_on_the_same(first, second, part):
+    assert f"{first} and {second} both decide on the {part}; keep one" in refusal([first, second])
+    assert f"{second} and {first} both decide on the {part}; keep one" in refusal([second, first])
+
+
+@pytest.mark.parametrize("trained", ["residual", "orthogonalised", "weak_form"])
+@pytest.mark.parametrize("name", ["amplification", "curriculum", "multi_scale", "separate"])
+def test_rollout_strategies_need_rollouts(trained, name):
+    message = f"{name} works on rollouts, and {trained} trains without; leave one of them out"
+    assert message in refusal([name, trained])
+    assert message in refusal([trained, name])
+
+
+@pytest.mark.parametrize("trained", ["residual", "orthogonalised"])
+def test_accumulation_needs_minibatches(trained):
+    assert f"accumulation works on minibatches, and {trained} trains without" in refusal(["accumulation", trained])
+
+
+def test_weak_form_needs_a_window(setting_for):
+    with pytest.raises(InputError, match="weak_form averages over homeostasis_time_step = 1 frames; set it to 3 or"):
+        make_plan(setting_for(["weak_form"], homeostasis_time_step=1))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("residual", "orthogonalised"), ("weak_form", "orthogonalised"), ("weak_form", "accumulation"),
+        ("orthogonalised", "weak_form", "accumulation", "warmup"), ("amplification", "curriculum", "separate"),
+        *(("contrastive", name) for name in STRATEGIES if name != "contrastive"),
+    ],
+)  # fmt: skip
+def test_what_goes_together(names):
+    """In any order, which does not matter for evidence and objective."""
+    for order in (names, names[::-1]):
+        found = list(chosen(Training(strategies=order)))
+        assert sorted(found) == sorted(names)
+        leading = [name for name in found if name in {"orthogonalised", "residual", "weak_form"}]
+        assert found[: len(leading)] == leading
+        assert leading == sorted(leading, key=["orthogonalised", "residual", "weak_form"].index)
+
+
+def test_defaults_follow_phase1():
+    assert list(chosen(Training())) == ["residual", "contrastive"]
+    assert list(chosen(Training(phase1_method="gradient"))) == ["orthogonalised", "contrastive"]
+    assert chosen(Training(strategies=())) == {}
+
+
+# -- what each of them does
+
+
+def applied(name, setting, plan, **options):
+    return STRATEGIES[name].model_validate(options).apply(plan, setting)
+
+
+def test_plain_rollouts_are_the_published_trainer(plain):
+    setting, plan = plain
+    assert isinstance(plan.objective, Rollouts)
+    assert plan.objective.batch == 16
+    assert isinstance(plan.objective.lengths, FixedLength)
+    assert int(plan.objective.lengths.steps) == 4
+    assert plan.penalties == ()
+    assert plan.accumulate == 1
+    assert plan.schedule == Schedule()
+    assert plan.steps == setting.training.steps_per_epoch(1501) == 18
+
+
+def test_residual_regresses(plain):
+    setting, plan = plain
+    changed = applied("residual", *plain)
+    assert isinstance(changed.objective, Regress)
+    assert changed.steps == setting.training.phase2_steps
+    assert changed.evidence is plan.evidence
+
+
+def test_amplification_enters_the_loss(plain):
+    _, plan = plain
+    changed = applied("amplification", *plain, factor=20.0, until=0.5)
+    assert np.asarray(changed.objective.amplification).tolist() == [20.0, 0.5]
+    assert np.asarray(plan.objective.amplification).tolist() == [1.0, 1.0]
+    setting = plain[0]
+    model = initial_model(setting, plan.evidence)
+    (before, slow), (after, fast) = (gradient_of(model, p.objective) for p in (plan, changed))
+    assert float(before) == float(after)  # zero times anything
+    for part in (lambda g: g.mlp_node.slope, lambda g: g.mlp_node.offset, lambda g: g.mlp_node.perceptron.weights[-1]):
+        np.testing.assert_allclose(part(fast), 20.0 * part(slow), rtol=1e-9, atol=1e-12)
+
+
+def test_curriculum_goes_from_long_to_short(plain):
+    changed = applied("curriculum", *plain, stages=3, late=2.0).objective
+    lengths = [np.unique(changed.lengths(KEY, jnp.asarray(s), 5)).tolist() for s in (0.0, 0.3, 0.34, 0.66, 0.67, 1.0)]
+    assert lengths == [[4], [4], [2], [2], [1], [1]]
+    assert float(changed.late) == 2.0
+    halves = applied("curriculum", *plain).objective
+    assert [int(halves.lengths(KEY, jnp.asarray(s), 1)[0]) for s in (0.0, 0.49, 0.5, 1.0)] == [4, 4, 2, 2]
+    many = applied("curriculum", *plain, stages=8).objective
+    assert int(many.lengths(KEY, jnp.asarray(1.0), 1)[0]) == 1
+
+
+def test_multi_scale_mixes_lengths(plain):
+    lengths = applied("multi_scale", *plain, scales=3).objective.lengths(KEY, START, 300)
+    values, counts = np.unique(lengths, return_counts=True)
+    assert values.tolist() == [1, 2, 4]
+    assert counts.min() > 70
+    assert not np.array_equal(lengths, applied("multi_scale", *plain).objective.lengths(jax.random.key(1), START, 300))
+
+
+def test_warmup_rises_then_falls_and_restarts(plain):
+    schedule = applied("warmup", *plain, share=0.1, restarts=3, peak=5.0).schedule
+    rate = np.asarray(schedule.rate(400, 0.01)(np.arange(400)))
+    assert rate[0] == 0.0
+    assert rate.max() == pytest.approx(0.05)
+    assert int(rate.argmax()) == 40
+    assert (np.diff(rate[:41]) > 0).all()
+    ups = np.flatnonzero(np.diff(rate[40:]) > 0) + 41
+    assert ups.tolist() == [160, 280]
+    np.testing.assert_allclose(rate[[160, 280]], 0.05)
+    np.testing.assert_allclose(rate[[159, 279, 399]], 0.0005, rtol=0.05)
+
+
+def test_embeddings_wait_as_long_as_they_are_told(plain):
+    changed = applied("contrastive", *plain, wait=0.3)
+    late = np.asarray(changed.schedule.late_rate(100, 0.01)(np.arange(100)))
+    assert (late[:30] == 0).all()
+    assert (late[30:] == 0.01).all()
+    assert applied("warmup", plain[0], changed).schedule.embeddings_wait == 0.3
+    (term,) = changed.penalties
+    assert term.name == "similarity"
+    assert float(term.weight) == plain[0].training.coeff_similarity
+
+
+def test_accumulation_is_a_step_on_the_mean_gradient(plain):
+    setting, plan = plain
+    assert applied("accumulation", *plain, batches=3).accumulate == 3
+    model = initial_model(setting, plan.evidence)
+    parameters, _ = eqx.partition(model, phase2_parameters(model))
+    rng = np.random.default_rng(0)
+    gradients = [jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), parameters) for _ in range(6)]
+    means = [jax.tree.map(lambda *g: sum(g) / 3, *gradients[i : i + 3]) for i in (0, 3)]
+
+    def end(chosen, sequence):
+        @jax.jit
+        def step(p, state, gradient):
+            updates, state = chosen.update(gradient, state, p)
+            return eqx.apply_updates(p, updates), state
+
+        p, state = parameters, chosen.init(parameters)
+        ends = []
+        for gradient in sequence:
+            p, state = step(p, state, gradient)
+            ends.append(p)
+        return ends
+
+    several = end(optimiser(Schedule(), 6, 0.01, 0.002, 3), gradients)
+    single = end(optimiser(Schedule(), 2, 0.01, 0.002, 1), means)
+    for a, b in zip(jax.tree.leaves(several[2::3]), jax.tree.leaves(single), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)  # Adam divides by small numbers
+    for a, b in zip(jax.tree.leaves(several[1]), jax.tree.leaves(parameters), strict=True):
+        np.testing.assert_array_equal(a, b)  # not yet
+
+
+def test_separate_watches_the_reactions_alone(setting_for):
+    """The watched figure is that of rollouts without MLP_node, and stays what it is while the loss falls."""
+    setting = setting_for(["separate"])
+    plan = make_plan(setting)
+    assert plan.objective.scheme.detach
+    watched = train(setting).components["reactions_alone"]
+    assert watched.shape == (100,)
+    c, dt = setting.observations.concentration, float(setting.transitions.dt[0])
+    starts = np.arange(0, 1497, 7)
+    states = np.asarray(euler(setting.reactions, jnp.asarray(c[starts]), jnp.full((4, len(starts)), dt)))
+    expected = np.mean((states - c[starts + np.arange(1, 5)[:, None]]) ** 2)
+    assert watched.mean() == pytest.approx(expected, rel=0.2)
+
+
+def test_weak_form_averages_over_windows(setting_for):
+    """Against sums that are written out; noise in the residual averages out."""
+    setting = setting_for(["weak_form"])
+    plan = make_plan(setting)
+    objective = plan.objective
+    assert isinstance(objective, Windows)
+    u = np.array([-0.6, -0.2, 0.2, 0.6])
+    np.testing.assert_allclose(objective.bump[:4], (1 - u**2) ** 4)
+    assert (objective.bump[4:] == 0).all()
+    one = dataclasses.replace(objective, starts=Starts(jnp.full(1501, 100), jnp.asarray(1)))
+    value, _ = gradient_of(initial_model(setting, plan.evidence), one)
+    mean = np.average(plan.evidence.residual[100:104], axis=0, weights=(1 - u**2) ** 4)
+    assert float(value) == pytest.approx(np.mean(mean**2) / plan.evidence.unit**2, rel=1e-9)
+    assert objective.starts.frames[:1497].tolist() == list(range(1497))
+    assert int(objective.starts.count) == 1497
+
+
+# -- a checkpoint that is only about right
+
+
+@pytest.fixture(scope="module")
+def spoilt(small, small_phase1, small_config):
+    """Rate constants off by a tenth of a decade, the exponent of the rate law by 10 %."""
+    noise = 0.1 * np.random.default_rng(0).standard_normal(72)
+    law = eqx.tree_at(lambda f: f.skip, small_phase1.mlp_sub, 1.1 * small_phase1.mlp_sub.skip)
+    snapshot = Snapshot(0, small_phase1.log_k + noise, law, np.zeros(0))
+    return conclude(snapshot, small.observations, small_config.graph_model, small_config.training)
+
+
+def test_orthogonalised_sees_through_a_spoilt_checkpoint(small, spoilt, setting_for):
+    found = train(setting_for(["orthogonalised", "contrastive"], spoilt, phase2_steps=300))
+    assert_types(found.model, small.truth)
+    np.testing.assert_array_equal(found.model.log_k, spoilt.log_k)
+    alone = train(setting_for(["residual", "contrastive"], spoilt, phase2_steps=300))
+    assert np.abs(ratios(alone.model, small.truth) - 1).max() > 1.0
