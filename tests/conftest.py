@@ -6,12 +6,28 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from command_line import QUICK, call
+
+
+def pytest_configure(config):
+    """One store of compiled programs for all workers and child processes, gone afterwards."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        config.compiled = tempfile.mkdtemp(prefix="compiled")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compiled
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "compiled"):
+        shutil.rmtree(config.compiled, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

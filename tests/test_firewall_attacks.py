@@ -483,7 +483,7 @@ def target(config, tmp_path_factory):
     write_dataset(folder.data, simulated.observations)
     truth = folder.data / "truth"
     simulated.truth.save(truth)
-    pipeline._hand_over(folder, simulated.observations)
+    pipeline._hand_over(folder, simulated.observations, None)
     folder.finish("simulate", 1.0)
     _other_formats(truth, simulated.truth.k)
     (folder.training / "link.csv").symlink_to(truth / "reactions.csv")
