@@ -207,14 +207,22 @@ def _listed(strategies: str) -> bool:
 def best_set(cases: list[Row], wanted: Callable[[str], bool] = lambda _: True) -> tuple[str, float] | None:
     """The set of strategies whose worst case is the least bad, and how far its slope ratios are from 1.
 
-    Worst over every configuration, seed, type and rollout length; a failed case is infinitely bad.
+    Worst over every configuration, seed, type and rollout length; a failed case is infinitely bad. Only sets that
+    ran on the most simulations compete: while a benchmark is unfinished, fewer cases make a better worst one.
     """
     worst: dict[str, float] = {}
+    simulations: dict[str, set[tuple[str, int]]] = {}
     for case in cases:
         name = case["strategies"]
         if wanted(name):
             worst[name] = max(worst.get(name, 0.0), worst_deviation(case))
-    return min(worst.items(), key=lambda item: item[1]) if worst else None
+            simulations.setdefault(name, set()).add((case["config"], case["seed"]))
+    most = max(map(len, simulations.values()), default=0)
+    return min(
+        ((name, value) for name, value in worst.items() if len(simulations[name]) == most),
+        key=lambda item: item[1],
+        default=None,
+    )
 
 
 def _best(cases: list[Row], what: str, within: float, wanted: Callable[[str], bool]) -> list[Row]:
@@ -320,7 +328,7 @@ def markdown(report: Row) -> str:
         "has neither rollouts nor windows ran once per seed; their figures (T: any) hold for every T.",
         "",
         "The best set is the one whose worst slope ratio, over all configurations, seeds, types and T, is nearest to "
-        "1; a failed case counts as infinitely far.",
+        "1; a failed case counts as infinitely far, and only sets that ran on the most simulations compete.",
         "",
         "| what | best set | target | measured | met |",
         "|---|---|---|---|---|",
