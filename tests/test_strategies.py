@@ -186,7 +186,10 @@ def test_an_unknown_name_is_met_with_the_nearest():
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        ({"amplification": {"facto": 2}}, "option facto of amplification"),
+        (
+            {"amplification": {"facto": 2}},
+            "option facto of amplification: there is no such option (options: factor, until)",
+        ),
         ({"amplification": {"factor": 0.5}}, "option factor of amplification: Input should be greater than or equal"),
         ({"warmup": {"share": 1.0}}, "option share of warmup: Input should be less than 1"),
         ({"accumulation": {"batches": 1}}, "option batches of accumulation"),

@@ -705,7 +705,7 @@ _PLAIN_WORDS = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
     "string_type": "text (put it in quotes)",
-    "tuple_type": "a list, such as [0.001, 0.002]",
+    "tuple_type": "a list in brackets, such as [0.001, 0.002] or [residual]",
     "missing": "two numbers, such as [-2, -1]",
     "too_long": "two numbers, such as [-2, -1]",
 }

@@ -60,7 +60,8 @@ def chosen(training: Training) -> dict[str, Strategy]:
             first = error.errors(include_url=False)[0]
             option = ".".join(str(part) for part in first["loc"])
             known = ", ".join(kind.model_fields) or "none"
-            raise InputError(f"{_WHERE}: option {option} of {name}: {first['msg']} (options: {known})") from None
+            problem = "there is no such option" if first["type"] == "extra_forbidden" else first["msg"]
+            raise InputError(f"{_WHERE}: option {option} of {name}: {problem} (options: {known})") from None
     _check_combination(found)
     return dict(sorted(found.items(), key=lambda item: _rank(item[1])))
 
