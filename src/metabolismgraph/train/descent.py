@@ -17,9 +17,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metabolismgraph.config import Training
 from metabolismgraph.integrate import euler, heun
-from metabolismgraph.model import MetabolismModel, SubstrateFunction
+from metabolismgraph.model import MetabolismModel
 from metabolismgraph.train import penalties
 from metabolismgraph.train.batches import Batches
+from metabolismgraph.train.trainable import node_parameters, substrate_parameters
 
 Part = TypeVar("Part")
 
@@ -132,15 +133,10 @@ def learning_rates(model: MetabolismModel, training: Training) -> MetabolismMode
 
 
 def _trainable(model: MetabolismModel) -> MetabolismModel:
-    """A mask of the parameters: everything but the standardisation of inputs and outputs, and the gauge."""
-
-    def constants(m: MetabolismModel) -> tuple[object, ...]:
-        sub, node = m.mlp_sub, m.mlp_node
-        gauge = () if isinstance(sub, SubstrateFunction) else (sub.gauge,)
-        return sub.center, sub.width, node.center, node.width, node.unit, *gauge
-
+    """A mask of all parameters."""
     mask = jax.tree.map(lambda _: True, model)
-    trainable: MetabolismModel = eqx.tree_at(constants, mask, replace_fn=lambda _: False)
+    parts = substrate_parameters(model.mlp_sub), node_parameters(model.mlp_node)
+    trainable: MetabolismModel = eqx.tree_at(lambda m: (m.mlp_sub, m.mlp_node), mask, parts)
     return trainable
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metabolismgraph.identifiability import analyse
-from metabolismgraph.model import MetabolismModel, RawSubstrateFunction
+from metabolismgraph.model import MetabolismModel
 from metabolismgraph.regression import for_target, normal_equations, residual, solve_rate_constants
 from metabolismgraph.train.evidence import Setting
 from metabolismgraph.train.minimise import minimise
@@ -24,7 +24,7 @@ from metabolismgraph.train.progress import Progress
 from metabolismgraph.train.projection import Problem
 from metabolismgraph.train.rollout import NodeTable
 from metabolismgraph.train.solution import Phase1Data
-from metabolismgraph.train.trainable import phase2_parameters
+from metabolismgraph.train.trainable import phase2_parameters, substrate_parameters
 
 _ITERATIONS = 300
 _TOLERANCE = 1e-3  # over ten iterations, see `minimise`
@@ -42,7 +42,7 @@ def refine(setting: Setting, phase2: Phase2Result, progress: Progress) -> Phase2
     keep, weight = setting.keep & data.usable, 1.0 / np.maximum(setting.phase1.noise, 1e-12) ** 2
     problem = _without_nuisance(data.problem(keep, weight, stride=data.stride)[0])
     highest = jnp.asarray(setting.highest)
-    mask = eqx.tree_at(lambda m: m.mlp_sub, phase2_parameters(phase2.model), _learned(phase2.model))
+    mask = eqx.tree_at(lambda m: m.mlp_sub, phase2_parameters(phase2.model), substrate_parameters(phase2.model.mlp_sub))
     parameters, constants = eqx.partition(phase2.model, mask)
     found = minimise(
         lambda p: _value_and_gradient(p, constants, problem, highest),
@@ -67,16 +67,6 @@ def refine(setting: Setting, phase2: Phase2Result, progress: Progress) -> Phase2
         components={},
         notes=(),
     )
-
-
-def _learned(model: MetabolismModel) -> MetabolismModel:
-    """A mask of MLP_sub's parameters: everything but its standardisation and gauge."""
-    mask = jax.tree.map(lambda _: True, model.mlp_sub)
-    if isinstance(model.mlp_sub, RawSubstrateFunction):
-        raw: MetabolismModel = eqx.tree_at(lambda f: (f.center, f.width, f.gauge), mask, (False, False, False))
-        return raw
-    log: MetabolismModel = eqx.tree_at(lambda f: (f.center, f.width), mask, (False, False))
-    return log
 
 
 def _without_nuisance(problem: Problem) -> Problem:

@@ -285,7 +285,7 @@ class Plan:
 
     Attributes:
         evidence: where standardisation and the start of the embeddings come from.
-        objective: what is minimised; None: `Rollouts`, as a strategy leaves it.
+        objective: what is minimised.
         penalties: loss terms besides it.
         steps: gradient steps.
         schedule: learning rates.

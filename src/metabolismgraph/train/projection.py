@@ -24,6 +24,7 @@ from metabolismgraph.regression import NormalEquations, Rows, normal_equations, 
 from metabolismgraph.tabulate import LogFunction, Stencil
 from metabolismgraph.train.minimise import Minimum, minimise
 from metabolismgraph.train.progress import Progress
+from metabolismgraph.train.trainable import substrate_parameters
 
 _EXPONENTS = (0.25, 3.0)  # range in which the best power law is looked for
 
@@ -111,7 +112,7 @@ def learn_substrate_function(
     start: SubstrateFunction, problem: Problem, *, max_iterations: int, tolerance: float, progress: Progress
 ) -> Minimum[SubstrateFunction]:
     """Minimise the projected loss over the parameters of f; see `minimise` for the arguments."""
-    parameters, constants = eqx.partition(start, _trainable(start))
+    parameters, constants = eqx.partition(start, substrate_parameters(start))
     found = minimise(
         lambda p: _value_and_gradient(p, constants, problem),
         parameters,
@@ -122,13 +123,6 @@ def learn_substrate_function(
         ),
     )
     return dataclasses.replace(found, parameters=eqx.combine(found.parameters, constants))
-
-
-def _trainable(mlp_sub: SubstrateFunction) -> SubstrateFunction:
-    """A mask of the parameters: everything but the standardisation of the input."""
-    mask = jax.tree.map(lambda _: True, mlp_sub)
-    trainable: SubstrateFunction = eqx.tree_at(lambda f: (f.center, f.width), mask, (False, False))
-    return trainable
 
 
 evaluate_loss = eqx.filter_jit(projected_loss)

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import equinox as eqx
 import jax
 import numpy as np
 
 from metabolismgraph.errors import FirewallError
-from metabolismgraph.model import MetabolismModel
+from metabolismgraph.model import AnySubstrateFunction, MetabolismModel, NodeFunction, RawSubstrateFunction
+
+F = TypeVar("F", bound=AnySubstrateFunction)
+
+
+def substrate_parameters(mlp_sub: F) -> F:
+    """True for what is learned of MLP_sub: everything but the standardisation of its input, and the gauge."""
+
+    def constants(f: F) -> tuple[object, ...]:
+        gauge = (f.gauge,) if isinstance(f, RawSubstrateFunction) else ()
+        return f.center, f.width, *gauge
+
+    trainable: F = eqx.tree_at(constants, jax.tree.map(lambda _: True, mlp_sub), replace_fn=lambda _: False)
+    return trainable
+
+
+def node_parameters(mlp_node: NodeFunction) -> NodeFunction:
+    """True for what is learned of MLP_node: everything but the standardisation of its input and output."""
+    mask = jax.tree.map(lambda _: True, mlp_node)
+    trainable: NodeFunction = eqx.tree_at(lambda f: (f.center, f.width, f.unit), mask, (False, False, False))
+    return trainable
 
 
 def phase2_parameters(model: MetabolismModel) -> MetabolismModel:
-    """True for what Phase 2 moves: MLP_node, but not its standardisation, and the embeddings."""
+    """True for what Phase 2 moves: MLP_node and the embeddings."""
     mask = jax.tree.map(lambda _: False, model)
-    node = jax.tree.map(lambda _: True, model.mlp_node)
-    node = eqx.tree_at(lambda f: (f.center, f.width, f.unit), node, (False, False, False))
-    trainable: MetabolismModel = eqx.tree_at(lambda m: (m.mlp_node, m.embeddings), mask, (node, True))
+    trainable: MetabolismModel = eqx.tree_at(
+        lambda m: (m.mlp_node, m.embeddings), mask, (node_parameters(model.mlp_node), True)
+    )
     return trainable
 
 
