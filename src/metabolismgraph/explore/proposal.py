@@ -1,0 +1,121 @@
+"""What a proposer answers: a proposal for one slot, a reading of finished iterations, a strategy file for review.
+
+These are the schemas that answers of language models and other programs are validated against; the field
+descriptions are shown to them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from metabolismgraph.files import one_line
+
+Mode = Literal["exploit", "strategy-switch", "embedding-focus", "slope-focus", "explore", "replicate"]
+
+MEMORY_LINES = 300  # at most, in the working memory
+_LINE = 500  # characters at most in a line that a proposer writes
+
+
+def _on_one_line(text: str) -> str:
+    # A line break would let an answer write lines of the log that are not its own.
+    return one_line(text, _LINE)
+
+
+def _few_lines(text: str) -> str:
+    if text.count("\n") > MEMORY_LINES:
+        raise ValueError(f"has {text.count(chr(10))} lines, expected at most {MEMORY_LINES}; shorten it")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_on_one_line)]
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Mutation(_Answer):
+    """One change of the configuration."""
+
+    param: Line = Field(description="configuration key, such as training.batch_size, lr_node_homeo or strategies")
+    old: Any = Field(description="its value in the parent")
+    new: Any = Field(description="its new value")
+
+    def __str__(self) -> str:
+        return f"{self.param}: {shown(self.old)} -> {shown(self.new)}"
+
+
+class Proposal(_Answer):
+    """What one slot is to run next."""
+
+    parent: int | None = Field(description="id of the node that the configuration is taken from; null: root")
+    mode: Mode = Field(description="move of the strategy-selection table; replicate: the parent again, other seed")
+    mutations: tuple[Mutation, ...] = Field((), description="changes of the parent's configuration; none to replicate")
+    strategy: Line = Field(description="literature strategy by number or name, or hyperparameter-only")
+    hypothesis: Line = Field(description="what this should show, in one line")
+
+
+class IterationReading(_Answer):
+    """What is seen in the results of one iteration."""
+
+    iteration: int
+    visual: Line = Field(
+        description="MLP_node=active|inactive: slopes seen, Embeddings=separated|clustered|collapsed: clusters seen"
+    )
+    observation: Line = Field(description="what it teaches, in one line")
+
+
+class Reading(_Answer):
+    """What a batch taught, and the working memory rewritten."""
+
+    iterations: tuple[IterationReading, ...] = Field(description="one for every iteration of the batch")
+    memory: Annotated[str, AfterValidator(_few_lines)] = Field(
+        description=f"the whole working memory, markdown, at most {MEMORY_LINES} lines"
+    )
+
+
+class StrategyFile(_Answer):
+    """A new or changed strategy, as source of a Python file."""
+
+    name: Line = Field(
+        description="name of the strategy, as training.strategies will name it", pattern=r"^[a-z]\w{1,40}$"
+    )
+    source: str = Field(description="the whole file: imports and one subclass of Strategy", max_length=20_000)
+    rationale: Line = Field(description="why it should work")
+    reference: Line = Field(description="the paper that it follows, or the number of the strategy in the requirement")
+
+
+class Submission(_Answer):
+    """What is to change between two blocks."""
+
+    start: tuple[Mutation, ...] = Field(
+        (), description="changes of the configuration that the next block starts from (its root)"
+    )
+    file: StrategyFile | None = Field(None, description="a strategy file for review; null: no code")
+    rationale: Line = Field(description="why, in one line")
+    reference: Line = Field("", description="literature that it rests on")
+
+
+class Slot(NamedTuple):
+    """Where an iteration runs.
+
+    Attributes:
+        number: from 0.
+        time_step: training.homeostasis_time_step of what is new in this slot.
+    """
+
+    number: int
+    time_step: int
+
+
+def shown(value: object) -> str:
+    """A value on one line, as it stands in a Mutation line."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(shown(entry) for entry in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {shown(entry)}" for key, entry in value.items()) + "}"
+    return "null" if value is None else one_line(value)

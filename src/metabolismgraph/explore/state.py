@@ -1,0 +1,174 @@
+"""What a journal amounts to: the state of an exploration, read-only."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from metabolismgraph.config import Config, Exploration
+from metabolismgraph.errors import InputError
+from metabolismgraph.explore.events import (
+    Answered,
+    Changes,
+    Event,
+    Failed,
+    Finished,
+    Opened,
+    Proposed,
+    Refused,
+    Remembered,
+    Reviewed,
+    Scored,
+    Started,
+)
+from metabolismgraph.explore.proposal import IterationReading, Slot
+
+
+@dataclasses.dataclass(frozen=True)
+class Iteration:
+    """All that is known of one iteration.
+
+    Attributes:
+        outcome: None while it runs.
+    """
+
+    proposed: Proposed
+    started: Started | None = None
+    outcome: Finished | Failed | None = None
+    scored: Scored | None = None
+    reading: IterationReading | None = None
+
+    @property
+    def number(self) -> int:
+        return self.proposed.iteration
+
+    @property
+    def node(self) -> int:
+        return self.proposed.node
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Metrics of its run; empty where there are none."""
+        return dict(self.outcome.metrics) if isinstance(self.outcome, Finished) else {}
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What has happened so far, by iteration.
+
+    Attributes:
+        opened: how it began.
+        iterations: in order; number i is at place i - 1.
+        memories: what was remembered after every batch.
+        reviews: every block boundary that was passed.
+        answered, refused: every exchange with a proposer, and every answer that was not accepted.
+    """
+
+    opened: Opened
+    iterations: tuple[Iteration, ...] = ()
+    memories: tuple[Remembered, ...] = ()
+    reviews: tuple[Reviewed, ...] = ()
+    answered: tuple[Answered, ...] = ()
+    refused: tuple[Refused, ...] = ()
+
+    @classmethod
+    def of(cls, events: Sequence[Event]) -> State:
+        """The state after these events.
+
+        Raises:
+            InputError: they are no exploration's.
+        """
+        if not events or not isinstance(events[0], Opened):
+            raise InputError(
+                "the journal does not begin with how the exploration was opened; nothing can go on from it"
+            )
+        return functools.reduce(State.after, events[1:], cls(events[0]))
+
+    def after(self, event: Event) -> State:
+        """The state with one more event."""
+        state = self
+        match event:
+            case Proposed():
+                state = dataclasses.replace(self, iterations=(*self.iterations, Iteration(event)))
+            case Started():
+                state = self._knowing(event.iteration, started=event)
+            case Finished() | Failed():
+                state = self._knowing(event.iteration, outcome=event)
+            case Scored():
+                state = self._knowing(event.iteration, scored=event)
+            case Remembered():
+                state = dataclasses.replace(self, memories=(*self.memories, event))
+                for reading in event.readings:
+                    state = State._knowing(state, reading.iteration, reading=reading)
+            case Reviewed():
+                state = dataclasses.replace(self, reviews=(*self.reviews, event))
+            case Answered():
+                state = dataclasses.replace(self, answered=(*self.answered, event))
+            case Refused():
+                state = dataclasses.replace(self, refused=(*self.refused, event))
+        return state
+
+    def _knowing(self, number: int, **known: Any) -> State:
+        if not 1 <= number <= len(self.iterations):
+            raise InputError(f"the journal speaks of iteration {number}, which was never proposed; restore the file")
+        at = number - 1
+        changed = dataclasses.replace(self.iterations[at], **known)
+        return dataclasses.replace(self, iterations=(*self.iterations[:at], changed, *self.iterations[at + 1 :]))
+
+    @functools.cached_property
+    def config(self) -> Config:
+        """The configuration that the exploration began with."""
+        return Config.model_validate(self.opened.config)
+
+    @property
+    def settings(self) -> Exploration:
+        return self.config.exploration
+
+    @property
+    def memory(self) -> str:
+        """The working memory."""
+        return self.memories[-1].memory if self.memories else ""
+
+    @property
+    def cost(self) -> float:
+        """What proposers were paid, in US dollars."""
+        return sum(event.cost for event in self.answered)
+
+    def block_of(self, iteration: int) -> int:
+        """Number of the block of an iteration, from 0."""
+        return (iteration - 1) // self.settings.n_iter_block
+
+    def in_block(self, block: int) -> tuple[Iteration, ...]:
+        """The iterations of a block."""
+        return tuple(i for i in self.iterations if self.block_of(i.number) == block)
+
+    def slot(self, iteration: int) -> Slot:
+        """The slot of an iteration; slots are filled in order, from the first of every block."""
+        within = (iteration - 1) % self.settings.n_iter_block
+        number = within % self.settings.n_parallel
+        steps = self.settings.time_steps
+        return Slot(number, steps[number % len(steps)])
+
+    def root(self, block: int) -> Changes:
+        """What the configuration at the root of a block differs in from the opened one."""
+        found = [review.changes for review in self.reviews if review.block <= block]
+        return found[-1] if found else {}
+
+    def node_changes(self, node: int | None, block: int) -> Changes:
+        """What the configuration of a node, or of the root of a block, differs in from the opened one.
+
+        Raises:
+            KeyError: there is no such node.
+        """
+        if node is None:
+            return self.root(block)
+        for iteration in self.iterations:
+            if iteration.node == node:
+                return iteration.proposed.changes
+        raise KeyError(node)
+
+    def refusals(self, kind: str, iteration: int) -> tuple[str, ...]:
+        """Why answers to a question were not accepted so far."""
+        return tuple(r.reason for r in self.refused if r.kind == kind and r.iteration == iteration)

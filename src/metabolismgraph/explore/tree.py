@@ -1,0 +1,139 @@
+"""The tree of what was tried: nodes, their replicates, and the UCB score that picks the next parent.
+
+A node is a configuration with the code that it ran; run again with another seed it is the same node, whose reward is
+the mean. Pure functions of the state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+from metabolismgraph.explore.state import Iteration, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """A configuration and code version, with all its runs.
+
+    Attributes:
+        id: the first iteration that ran it.
+        parent: id of the node that it was made from; None: root.
+        runs: its iterations, those in flight included.
+    """
+
+    id: int
+    parent: int | None
+    runs: tuple[Iteration, ...]
+
+    @property
+    def rewards(self) -> tuple[float, ...]:
+        """Rewards of its replicates; runs that failed to deliver metrics are none."""
+        return tuple(r.scored.reward for r in self.runs if r.scored is not None and r.scored.state != "failed")
+
+    @property
+    def mean(self) -> float | None:
+        """Mean reward over replicates; None while there is none."""
+        return sum(self.rewards) / len(self.rewards) if self.rewards else None
+
+    @property
+    def in_flight(self) -> int:
+        """Runs without an outcome yet."""
+        return sum(run.scored is None for run in self.runs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """UCB score of a node within a block.
+
+    Attributes:
+        parent: within the block; None: root, or outside the block.
+        visits: runs of the node and of its descendants within the block, those in flight included.
+    """
+
+    node: Node
+    parent: int | None
+    visits: int
+    ucb: float
+
+
+def nodes(state: State) -> tuple[Node, ...]:
+    """All nodes, by id."""
+    runs: dict[int, list[Iteration]] = {}
+    for iteration in state.iterations:
+        runs.setdefault(iteration.node, []).append(iteration)
+    return tuple(Node(id_, found[0].proposed.parent, tuple(found)) for id_, found in sorted(runs.items()))
+
+
+def pooled_deviation(every: Iterable[Node]) -> float | None:
+    """Standard deviation of a reward between replicates, pooled over nodes; None where no node has two.
+
+    One node has too few replicates for an estimate of its own: sums of squares and degrees of freedom are added up
+    over all of them (Snedecor & Cochran 1989, pooled variance).
+    """
+    squares, freedom = 0.0, 0
+    for node in every:
+        if len(node.rewards) > 1 and node.mean is not None:
+            squares += sum((reward - node.mean) ** 2 for reward in node.rewards)
+            freedom += len(node.rewards) - 1
+    return math.sqrt(squares / freedom) if freedom else None
+
+
+def standard_error(node: Node, every: Iterable[Node]) -> float | None:
+    """Standard error of a node's mean reward, from the pooled deviation."""
+    deviation = pooled_deviation(every)
+    return None if deviation is None or not node.rewards else deviation / math.sqrt(len(node.rewards))
+
+
+def candidate(state: State) -> Node | None:
+    """The node of the highest mean reward above zero, however often it was run; the first among equals."""
+    judged = [node for node in nodes(state) if node.mean]
+    return max(judged, key=lambda node: node.mean or 0.0, default=None)
+
+
+def best(state: State) -> Node | None:
+    """The node of the highest mean reward above zero among those with enough replicates; None while there is none."""
+    judged = [n for n in nodes(state) if n.mean and len(n.rewards) >= state.settings.replicates]
+    return max(judged, key=lambda node: node.mean or 0.0, default=None)
+
+
+def scores(state: State, block: int) -> tuple[Score, ...]:
+    """UCB scores of the nodes with a reward that ran in a block, highest first; ties in order of id.
+
+    UCB_i = r_i + c σ √(ln N / V_i) (UCB1, Auer et al. 2002, for rewards whose spread σ is not one): r_i is the mean
+    reward, σ the standard deviation of the mean rewards of these nodes, but not less than that between replicates;
+    N all visits of the block, V_i those of the node and of what was made from it. Runs in flight count as visits
+    (virtual loss, Chaslot et al. 2008), so that slots filled one after the other do not all get the same parent.
+    """
+    every = nodes(state)
+    here = {node.id: _runs_in(state, node, block) for node in every}
+    listed = [node for node in every if here[node.id] and node.mean is not None]
+    parents = {node.id: node.parent if node.parent is not None and here.get(node.parent) else None for node in every}
+    means = [node.mean or 0.0 for node in listed]
+    spread = max(_deviation(means), pooled_deviation(every) or 0.0)
+    total = sum(here.values())
+    found = []
+    for node, mean in zip(listed, means, strict=True):
+        visits = sum(n for id_, n in here.items() if n and _descends(id_, node.id, parents))
+        bonus = state.settings.ucb_c * spread * math.sqrt(math.log(max(total, 1)) / visits)
+        found.append(Score(node, parents[node.id], visits, mean + bonus))
+    return tuple(sorted(found, key=lambda score: -score.ucb))
+
+
+def _runs_in(state: State, node: Node, block: int) -> int:
+    return sum(state.block_of(run.number) == block for run in node.runs)
+
+
+def _descends(id_: int | None, ancestor: int, parents: dict[int, int | None]) -> bool:
+    # A parent always ran before its child, so that this ends.
+    while id_ is not None and id_ > ancestor:
+        id_ = parents[id_]
+    return id_ == ancestor
+
+
+def _deviation(values: Sequence[float]) -> float:
+    if not values:
+        return 0.0
+    mean = sum(values) / len(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
