@@ -259,8 +259,8 @@ class Training(_Section):
     phase1_stop_at_r2: float | None = Field(
         None,
         le=1,
-        description="benchmark only, which holds the truth: take the snapshot whose R2 of identifiable log10 k comes "
-        "closest; training itself never reads it",
+        description="simulated systems only, whose truth is known: a bad Phase 1, to practise on; gradient descent, of "
+        "which the snapshot is taken whose R2 of identifiable log10 k comes closest (training itself never reads it)",
     )
 
     # Phase 2

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
@@ -24,7 +25,7 @@ from metabolismgraph.config import Training
 from metabolismgraph.integrate import mean_rate, rollout
 from metabolismgraph.kinetics import Structure
 from metabolismgraph.model import AnySubstrateFunction, MetabolismModel
-from metabolismgraph.observations import Observations
+from metabolismgraph.observations import Observations, Transitions
 from metabolismgraph.train.fit import FitResult
 from metabolismgraph.train.phase1 import Phase1Result
 from metabolismgraph.train.phase2 import Phase2Result
@@ -324,7 +325,10 @@ def _ratio(learned: float, true: float) -> float:
 
 
 def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[str, xr.DataArray]) -> dict[str, Metric]:
-    """dc/dt everywhere, and one-step and rollout errors on the frames that training never saw."""
+    """dc/dt everywhere, and one-step and rollout errors on the frames that training never saw.
+
+    held_out_skill is the share of the rollouts' squared error that homeostasis removes (a skill score, Murphy 1988).
+    """
     observations, trapezoid = result.observations, result.phase1.trapezoid
     structure = Structure.of(observations.network)
     transitions = observations.transitions()
@@ -356,10 +360,28 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[st
     ]
     if starts:
         steps = np.array(starts)[None, :] + np.arange(_HORIZON)[:, None]
-        states = np.asarray(
-            rollout(model, structure, jnp.asarray(t.start[starts]), jnp.asarray(t.dt[steps]), trapezoid=trapezoid)
+        missed, without = (
+            np.sum((_rolled(m, structure, t, steps, trapezoid=trapezoid) - t.end[steps[-1]])[:, moving] ** 2)
+            for m in (model, _without_homeostasis(model))
         )
-        missed = (states - t.end[steps])[-1][:, moving]
-        moved = (t.end[steps][-1] - t.start[starts])[:, moving]
-        metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(missed**2) / max(np.sum(moved**2), 1e-300)))
+        moved = np.sum((t.end[steps[-1]] - t.start[starts])[:, moving] ** 2)
+        metrics["held_out_rollout_error"] = float(np.sqrt(missed / max(moved, 1e-300)))
+        metrics["held_out_skill"] = float(1 - missed / max(without, 1e-300))
     return metrics
+
+
+def _rolled(
+    model: MetabolismModel,
+    structure: Structure,
+    t: Transitions,
+    steps: Int[np.ndarray, "steps starts"],
+    *,
+    trapezoid: bool,
+) -> Float[np.ndarray, "starts species"]:
+    """Where rollouts over these transitions end."""
+    start, dt = jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps])
+    return np.asarray(rollout(model, structure, start, dt, trapezoid=trapezoid))[-1]
+
+
+def _without_homeostasis(model: MetabolismModel) -> MetabolismModel:
+    return eqx.tree_at(lambda m: m.mlp_node, model, jax.tree.map(jnp.zeros_like, model.mlp_node))

@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from metabolismgraph.checkpoint import is_intact, load_observations, load_phase1, load_phase2, save_observations
+from metabolismgraph.benchmarks.checkpoints import polluted
+from metabolismgraph.checkpoint import (
+    is_intact,
+    load_observations,
+    load_phase1,
+    load_phase2,
+    save_observations,
+    save_phase1,
+)
 from metabolismgraph.config import Config
 from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError
 from metabolismgraph.evaluation import Evaluation, evaluate
@@ -66,6 +75,10 @@ def run(
         write_dataset(folder.data, simulated.observations)
         simulated.truth.save(folder.data / "truth")
         _hand_over(folder, simulated.observations, start)
+        if start is None and config.training.phase1_stop_at_r2 is not None:
+            began = time.perf_counter()
+            imperfect = polluted(simulated, config, progress=progress)
+            save_phase1(folder.training / _CHECKPOINT, imperfect, time.perf_counter() - began)
 
     return _complete(folder, "simulate", make, progress)
 
@@ -138,6 +151,44 @@ def reevaluate(
     return _judge(folder, folder.config.override(overrides), labels, progress)
 
 
+def run_phase2(
+    config: Config,
+    base: Path,
+    out: Path,
+    *,
+    strategies: Mapping[str, str] | None = None,
+    cache: Path | None = None,
+    truth: bool = True,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Phase 2 alone in the folder `out`, on data and Phase 1 of the run `base`, which it shares; resumable.
+
+    Args:
+        strategies: reviewed strategy files that the configuration names besides those of the package: name -> source.
+        cache: folder of compiled code that training may read and write.
+        truth: whether to compare with the truth of the base, where it has one.
+
+    Raises:
+        InputError: `base` has no finished Phase 1, or does not fit the configuration, or `out` cannot be used.
+        FirewallError: training tried to reach something outside its folder.
+        TrainingFailedError: the training process failed.
+    """
+    given = RunFolder.open(base)
+    if not given.is_finished("phase 1"):
+        raise InputError(f"{base}: its Phase 1 is not finished; run it with --resume first")
+    source = {"command": "phase 2", "base": str(given.manifest["observations"])}
+    folder = RunFolder.resume(out, config.replace({"training.skip_phase1": True}), source, base=base)
+    if not folder.is_finished("given"):
+        (folder.training / "strategies").mkdir(parents=True, exist_ok=True)
+        for name, text in (strategies or {}).items():
+            write_bytes(folder.training / "strategies" / f"{name}.py", text.encode())
+        _write_settings(folder)
+        folder.hand_over(str(given.manifest["observations"]))
+        folder.finish("given", 0.0)
+    _train(folder, progress, cache)
+    return _judge(folder, folder.config, _own_truth(folder) if truth else None, progress)
+
+
 def _checked(config: Config, checkpoint: Path | None) -> tuple[Config, Path | None]:
     """What can be found wrong before any work is done; the configuration and the checkpoint without its suffix.
 
@@ -185,24 +236,28 @@ def _hand_over(folder: RunFolder, observations: Observations, start: Path | None
     folder.training.mkdir(parents=True, exist_ok=True)
     save_observations(folder.training / _OBSERVATIONS, observations)
     folder.hand_over(_observations_digest(folder))
-    settings = {
-        "graph_model": folder.config.graph_model.model_dump(mode="json"),
-        "training": folder.config.training.model_dump(mode="json"),
-    }
-    write_bytes(folder.training / "settings.json", json.dumps(settings, indent=1).encode())
+    _write_settings(folder)
     if start is not None:
         for suffix in (".safetensors", ".json"):
             write_bytes((folder.training / _CHECKPOINT).with_suffix(suffix), start.with_suffix(suffix).read_bytes())
 
 
+def _write_settings(folder: RunFolder) -> None:
+    settings = {
+        "graph_model": folder.config.graph_model.model_dump(mode="json"),
+        "training": folder.config.training.model_dump(mode="json"),
+    }
+    write_bytes(folder.training / "settings.json", json.dumps(settings, indent=1).encode())
+
+
 def _observations_digest(folder: RunFolder) -> str:
-    content = (folder.training / _OBSERVATIONS).with_suffix(".safetensors").read_bytes()
+    content = (folder.given / _OBSERVATIONS).with_suffix(".safetensors").read_bytes()
     return hashlib.sha256(content).hexdigest()
 
 
-def _train(folder: RunFolder, progress: Progress) -> None:
+def _train(folder: RunFolder, progress: Progress, cache: Path | None = None) -> None:
     training = folder.config.training
-    phases = {"phase 1": _CHECKPOINT}
+    phases = {} if folder.base else {"phase 1": _CHECKPOINT}
     if training.homeostasis_training:
         phases |= {"phase 2": "phase2"} | ({"refine": "refined"} if training.joint_refinement else {})
     if all(folder.is_finished(stage) and is_intact(folder.training / name) for stage, name in phases.items()):
@@ -211,8 +266,15 @@ def _train(folder: RunFolder, progress: Progress) -> None:
     with errors.open("w") as stderr:
         # -P: a file of the user's that is called like one of our imports must not stand in for it.
         command = [sys.executable, "-P", "-m", "metabolismgraph.train", str(folder.training)]
+        command += [str(folder.given)] if folder.base else []
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True, errors="replace"
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            errors="replace",
+            env={**os.environ, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})},
         ) as child:
             try:
                 refused, leak = _follow(child, folder, progress)
@@ -280,11 +342,10 @@ def load_result(folder: RunFolder, config: Config) -> FitResult:
         InputError: it is missing or damaged, or does not fit the configuration.
         FirewallError: training changed the observations that it is to be judged by.
     """
-    observations = load_observations(folder.training / _OBSERVATIONS)
+    observations = load_observations(folder.given / _OBSERVATIONS)
     if _observations_digest(folder) != folder.manifest.get("observations"):
         raise FirewallError(
-            f"{folder.training / _OBSERVATIONS}.safetensors: not what was handed to training; "
-            "start again with --overwrite"
+            f"{folder.given / _OBSERVATIONS}.safetensors: not what was handed to training; start again with --overwrite"
         )
     phase2 = refined = None
     if config.training.homeostasis_training:
@@ -295,7 +356,7 @@ def load_result(folder: RunFolder, config: Config) -> FitResult:
         observations=observations,
         graph_model=config.graph_model,
         training=config.training,
-        phase1=load_phase1(folder.training / _CHECKPOINT, config.graph_model),
+        phase1=load_phase1(folder.given / _CHECKPOINT, config.graph_model),
         phase2=phase2,
         refined=refined,
     )
@@ -305,17 +366,21 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
     started = time.perf_counter()
     progress("evaluate", 0.0, "")
     evaluation = evaluate(load_result(folder, config), truth)
-    minutes = sum(folder.seconds(stage) for stage in ("phase 1", "phase 2", "refine")) / 60
+    own = ("phase 2", "refine") if folder.base else ("phase 1", "phase 2", "refine")
+    minutes = sum(folder.seconds(stage) for stage in own) / 60
     metrics = {"training_time_min": minutes, **evaluation.metrics}
-    part = folder.path / "evaluation.nc.part"
-    evaluation.data.to_netcdf(part, engine="h5netcdf")
-    part.replace(folder.path / "evaluation.nc")
+    if folder.base is None:
+        part = folder.path / "evaluation.nc.part"
+        evaluation.data.to_netcdf(part, engine="h5netcdf")
+        part.replace(folder.path / "evaluation.nc")
     write_bytes(folder.path / "metrics.json", metrics_json(metrics).encode())
     write_bytes(folder.path / "analysis.log", analysis_log(metrics).encode())
     folder.finish("evaluate", time.perf_counter() - started)
     progress("evaluate", 1.0, "")
     started = time.perf_counter()
-    draw_all(evaluation.data, metrics, folder.path, config.plotting, progress=progress)
+    # Runs on the data of another leave out what would be the same for all of them.
+    below = "" if folder.base is None else "tmp_training"
+    draw_all(evaluation.data, metrics, folder.path, config.plotting, below=below, progress=progress)
     folder.finish("figures", time.perf_counter() - started)
     progress("figures", 1.0, "")
     return Evaluation(metrics, evaluation.data, evaluation.notes)

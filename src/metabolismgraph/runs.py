@@ -28,7 +28,8 @@ class RunFolder:
 
     Layout: `manifest.json`, `data/` (network.xml, timeseries.csv.gz, truth/), `training/` (observations,
     settings and checkpoints: all that the training process sees), `metrics.json`, `analysis.log`,
-    `evaluation.nc`, `tmp_training/` and `figures/`.
+    `evaluation.nc`, `tmp_training/` and `figures/`. A run of Phase 2 alone may take data, observations and
+    Phase 1 from another run, its base, instead of holding copies.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
@@ -37,19 +38,38 @@ class RunFolder:
 
     @property
     def data(self) -> Path:
-        return self.path / "data"
+        return (self.base or self.path) / "data"
 
     @property
     def training(self) -> Path:
         return self.path / "training"
 
+    @property
+    def given(self) -> Path:
+        """Where the observations and the Phase 1 checkpoint are."""
+        return (self.base or self.path) / "training"
+
+    @property
+    def base(self) -> Path | None:
+        """The run that this one takes data, observations and Phase 1 from."""
+        return self.path / self.manifest["base"] if "base" in self.manifest else None
+
     @classmethod
-    def create(cls, path: Path, config: Config, source: Mapping[str, str], *, overwrite: bool = False) -> RunFolder:
+    def create(
+        cls,
+        path: Path,
+        config: Config,
+        source: Mapping[str, str],
+        *,
+        overwrite: bool = False,
+        base: Path | None = None,
+    ) -> RunFolder:
         """Start a run in an empty or new folder.
 
         Args:
             source: where the data come from, such as {"command": "run"}; a resumed run must agree.
             overwrite: remove an earlier run there first.
+            base: a run to take data, observations and Phase 1 from.
 
         Raises:
             InputError: the folder holds something, or cannot be written.
@@ -65,6 +85,8 @@ class RunFolder:
                 shutil.rmtree(path)
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path, _new_manifest(config, source))
+            if base is not None:
+                folder.manifest["base"] = os.path.relpath(base, path)
             folder._write()
         except NotADirectoryError:
             raise InputError(f"{path}: is a file or lies below one; choose another --out") from None
@@ -96,7 +118,7 @@ class RunFolder:
         return folder
 
     @classmethod
-    def resume(cls, path: Path, config: Config, source: Mapping[str, str]) -> RunFolder:
+    def resume(cls, path: Path, config: Config, source: Mapping[str, str], *, base: Path | None = None) -> RunFolder:
         """Take up a run where it stopped; a folder without one is started.
 
         Raises:
@@ -104,7 +126,7 @@ class RunFolder:
             FirewallError: its training tried to reach something outside its folder.
         """
         if not (path / MANIFEST).exists():
-            return cls.create(path, config, source)
+            return cls.create(path, config, source, base=base)
         folder = cls.open(path)
         if folder.config != config or folder.manifest["source"] != dict(source):
             raise InputError(

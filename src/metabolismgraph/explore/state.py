@@ -9,6 +9,7 @@ from typing import Any
 
 from metabolismgraph.config import Config, Exploration
 from metabolismgraph.errors import InputError
+from metabolismgraph.explore.engine import default_workers
 from metabolismgraph.explore.events import (
     Answered,
     Changes,
@@ -135,6 +136,13 @@ class State:
     def cost(self) -> float:
         """What proposers were paid, in US dollars."""
         return sum(event.cost for event in self.answered)
+
+    @property
+    def hours(self) -> float:
+        """Time spent so far: that of the runs, shared among the workers, and that of waiting for answers."""
+        runs = sum(i.outcome.seconds for i in self.iterations if i.outcome is not None)
+        workers = self.settings.n_workers or default_workers(self.settings.n_parallel)
+        return (runs / workers + sum(event.seconds for event in self.answered)) / 3600
 
     def block_of(self, iteration: int) -> int:
         """Number of the block of an iteration, from 0."""

@@ -20,7 +20,13 @@ __all__ = ["check_colormap", "draw_all"]
 
 
 def draw_all(
-    data: xr.Dataset, metrics: Mapping[str, Metric], folder: Path, plotting: Plotting, progress: Progress = silent
+    data: xr.Dataset,
+    metrics: Mapping[str, Metric],
+    folder: Path,
+    plotting: Plotting,
+    *,
+    below: str = "",
+    progress: Progress = silent,
 ) -> list[Path]:
     """Draw every figure that the data allow.
 
@@ -28,6 +34,7 @@ def draw_all(
         data, metrics: of an `Evaluation`; without truth or without Phase 2 the figures do without.
         folder: the run folder; figures go to `tmp_training` and `figures` in it.
         plotting: the configuration's section of this name.
+        below: draw only files whose path in the folder begins so.
         progress: see `train.progress`.
 
     Returns:
@@ -38,7 +45,7 @@ def draw_all(
     """
     check_colormap(plotting.colormap)
     scene = Scene.of(data, metrics, plotting.colormap)
-    wanted = _figures(scene)
+    wanted = {name: draw for name, draw in _figures(scene).items() if name.startswith(below)}
     written = []
     with applied():
         for done, (name, draw) in enumerate(wanted.items()):

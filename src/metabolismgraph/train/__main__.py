@@ -1,9 +1,10 @@
-"""Training in a process of its own: `python -P -m metabolismgraph.train FOLDER`.
+"""Training in a process of its own: `python -P -m metabolismgraph.train FOLDER [SHARED]`.
 
-The folder holds the observations and settings.json (sections `graph_model` and `training`) and
-nothing else that matters: no truth, no simulation, no seed of one. Checkpoints are written beside
-them. The process can reach nothing outside it but its libraries (`guard.py`). Progress goes to
-standard output, one JSON object per line.
+The folder holds the observations and settings.json (sections `graph_model` and `training`), strategies
+of the run's own (`strategies/NAME.py`), and nothing else that matters: no truth, no simulation, no
+seed of one. Checkpoints are written beside them. Observations and the Phase 1 checkpoint are those of
+the folder SHARED where one is given, which is only read. The process can reach nothing else but its
+libraries (`guard.py`). Progress goes to standard output, one JSON object per line.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from pathlib import Path
 from metabolismgraph.train import guard
 
 
-def main(folder: Path) -> int:
-    """Exit code: 0, 2 where the observations cannot be used, `guard.LEAK` after an attempt to leave the folder."""
-    held_by_kernel = guard.seal(folder)
+def main(folder: Path, shared: Path | None = None) -> int:
+    """Exit code: 0, 2 where the input cannot be used, `guard.LEAK` after an attempt to leave the folder."""
+    held_by_kernel = guard.seal(folder, shared)
     # Everything heavy is imported behind the walls.
     import jax  # noqa: PLC0415
 
@@ -28,7 +29,7 @@ def main(folder: Path) -> int:
     guard.close()
     say(event="sealed", kernel=held_by_kernel)
     try:
-        train_folder(folder)
+        train_folder(folder, shared)
     except InputError as error:
         say(event="refused", message=str(error))
         return 2
@@ -36,4 +37,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(*map(Path, sys.argv[1:3])))

@@ -7,6 +7,9 @@ import sys
 import time
 from pathlib import Path
 
+import equinox as eqx
+import jax.numpy as jnp
+
 from metabolismgraph.checkpoint import (
     is_intact,
     load_observations,
@@ -18,39 +21,54 @@ from metabolismgraph.checkpoint import (
 )
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
+from metabolismgraph.model import MetabolismModel
 from metabolismgraph.train.evidence import Setting
 from metabolismgraph.train.joint import refine
 from metabolismgraph.train.phase1 import fit_reactions
 from metabolismgraph.train.phase2 import fit_homeostasis
+from metabolismgraph.train.solution import Phase1Result
+from metabolismgraph.train.strategies import STRATEGIES, custom, names
+from metabolismgraph.train.trainable import check_frozen
 
 
-def train_folder(folder: Path) -> None:
+def train_folder(folder: Path, shared: Path | None = None) -> None:
     """Run the phases whose checkpoints are not there yet.
 
+    Args:
+        folder: what is particular to this run: settings, strategies of its own, checkpoints.
+        shared: where observations and the Phase 1 checkpoint are, for several runs; None: in `folder`.
+
     Raises:
-        InputError: the observations cannot be used.
+        InputError: the observations or a checkpoint cannot be used, or a strategy fails.
+        FirewallError: an array of Phase 1 changed.
     """
-    settings = json.loads((folder / "settings.json").read_text())
-    graph_model = GraphModel.model_validate(settings["graph_model"])
-    training = Training.model_validate(settings["training"])
-    observations, _ = load_observations(folder / "observations").split(training.held_out_fraction)
-    first, second, third = folder / "phase1", folder / "phase2", folder / "refined"
-    if not is_intact(first):
+    graph_model, training = read_settings(folder)
+    source = shared or folder
+    observations, _ = load_observations(source / "observations").split(training.held_out_fraction)
+    first, second, third = source / "phase1", folder / "phase2", folder / "refined"
+    if shared is None and not is_intact(first):
         if training.skip_phase1:
             raise InputError("training.skip_phase1 is true, but there is no checkpoint; give one with --checkpoint")
         # What was built on a checkpoint that is gone must go with it.
         second.with_suffix(".json").unlink(missing_ok=True)
         started = time.perf_counter()
-        result = fit_reactions(observations, graph_model, training, _report)
+        result = fit_reactions(observations, graph_model, training, report)
         save_phase1(first, result, time.perf_counter() - started)
+    phase1 = load_phase1(first, graph_model)
     say(event="finished", stage="phase 1", seconds=seconds_taken(first))
     if not training.homeostasis_training:
         return
-    phase1 = load_phase1(first, graph_model)
+    own = own_strategies(folder, training)
+    for path in own:
+        custom.load(path)
     if not is_intact(second):
         third.with_suffix(".json").unlink(missing_ok=True)
         started = time.perf_counter()
-        homeostasis = fit_homeostasis(observations, phase1, graph_model, training, _report)
+        # Code of the run's own may change arrays that it is handed: compare with what nobody was handed.
+        frozen = load_phase1(first, graph_model) if own else phase1
+        with custom.blamed(own):
+            homeostasis = fit_homeostasis(observations, phase1, graph_model, training, report)
+        check_frozen(from_checkpoint(homeostasis.model, frozen), homeostasis.model)
         save_phase2(second, homeostasis, time.perf_counter() - started)
     say(event="finished", stage="phase 2", seconds=seconds_taken(second))
     if not training.joint_refinement:
@@ -58,9 +76,38 @@ def train_folder(folder: Path) -> None:
     if not is_intact(third):
         started = time.perf_counter()
         setting = Setting(observations, phase1, graph_model, training)
-        refined = refine(setting, load_phase2(second, graph_model), _report)
+        with custom.blamed(own):
+            refined = refine(setting, load_phase2(second, graph_model), report)
         save_phase2(third, refined, time.perf_counter() - started)
     say(event="finished", stage="refine", seconds=seconds_taken(third))
+
+
+def read_settings(folder: Path) -> tuple[GraphModel, Training]:
+    """The two sections of the configuration that settings.json holds."""
+    settings = json.loads((folder / "settings.json").read_text())
+    return GraphModel.model_validate(settings["graph_model"]), Training.model_validate(settings["training"])
+
+
+def own_strategies(folder: Path, training: Training) -> list[Path]:
+    """The strategy files of a training folder that its settings name.
+
+    Raises:
+        InputError: one is called like a strategy of the package.
+    """
+    files = sorted((folder / custom.FOLDER).glob("*.py"))
+    shadowing = [path.name for path in files if path.stem in STRATEGIES]
+    if shadowing:
+        raise InputError(f"{custom.FOLDER}/{shadowing[0]}: the package has a strategy of that name; choose another")
+    named = names(training)
+    return [path for path in files if path.stem in named]
+
+
+def from_checkpoint(model: MetabolismModel, phase1: Phase1Result) -> MetabolismModel:
+    """The model with everything that Phase 1 found as the checkpoint has it."""
+    restored: MetabolismModel = eqx.tree_at(
+        lambda m: (m.log_k, m.mlp_sub), model, (jnp.asarray(phase1.log_k), phase1.mlp_sub)
+    )
+    return restored
 
 
 def say(**fields: object) -> None:
@@ -69,5 +116,6 @@ def say(**fields: object) -> None:
     sys.stdout.flush()
 
 
-def _report(stage: str, done: float, message: str) -> None:
+def report(stage: str, done: float, message: str) -> None:
+    """Pass on the progress of training."""
     say(event="progress", stage=stage, done=done, message=message)

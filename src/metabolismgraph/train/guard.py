@@ -9,6 +9,9 @@ Readers in C and C++ raise no audit event. They are not loaded; functions of tha
 training does need are taken out (`_BLUNTED`). The hook alone cannot hold code that writes to the memory of its own
 process (NumPy can be made to); that is what the kernel's wall is for.
 
+Runs that share observations and a checkpoint read them from a second folder: those four files, and nothing else
+that lies there or around it.
+
 The order is: `seal`, imports of trusted code, `close`, and only then code that is not trusted.
 """
 
@@ -29,6 +32,8 @@ from typing import Any, NamedTuple
 from metabolismgraph.train import landlock
 
 LEAK = 86  # exit code of a process that tried
+# What may be read of a shared folder.
+SHARED_FILES = tuple(f"{name}.{kind}" for name in ("observations", "phase1") for kind in ("safetensors", "json"))
 
 # Takes a path, whether it may be relative, and whether it may go upwards.
 Resolve = Callable[[Any, bool, bool], "str | None"]
@@ -126,18 +131,22 @@ class Bounds(NamedTuple):
 
     Attributes:
         folder: the training folder.
-        run: the folder around it, where the truth may lie: refused, whatever else allows it.
+        around: the folders around it and around the shared one, where the truth may lie: refused, whatever else
+            allows it.
+        shared: the files of the shared folder that may be read.
         package: this package's own folder.
         libraries: folders of the Python installation and the system that may be read.
         sites: those that hold installed packages.
-        within: libraries and cache that lie inside `run` all the same.
+        within: libraries and cache that lie inside `around` all the same.
         files: single files that may be read.
         listed: folders that may be listed, without what is in them.
         cache: JAX's compilation cache, or nothing.
+        cache_kept: whether the cache may be written to.
     """
 
     folder: str
-    run: str
+    around: tuple[str, ...]
+    shared: frozenset[str]
     package: str
     libraries: tuple[str, ...]
     sites: tuple[str, ...]
@@ -145,26 +154,35 @@ class Bounds(NamedTuple):
     files: frozenset[str]
     listed: frozenset[str]
     cache: tuple[str, ...]
+    cache_kept: bool
 
     @property
     def single_files(self) -> tuple[str, ...]:
-        return tuple(path.rstrip("/") for path in self.files)
+        return tuple(path.rstrip("/") for path in (*self.files, *self.shared))
 
     @property
     def own(self) -> tuple[str, ...]:
         """Folders that may be written to."""
-        return (self.folder, *self.cache)
+        return (self.folder, *(self.cache if self.cache_kept else ()))
 
 
-def seal(folder: Path) -> bool:
+def seal(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True) -> bool:
     """Confine this process to `folder`, for good; to be called before any other thread runs.
 
     Until `close` a refusal is an exception, since libraries probe for what they can do without.
 
+    Args:
+        shared: a folder of which `SHARED_FILES` may be read.
+        keep_compiled: whether JAX's compilation cache may be written to, or only read. What code writes there that
+            nobody has reviewed would be run by others.
+
     Returns:
         whether the kernel holds the wall as well.
+
+    Raises:
+        ValueError: the shared folder lies in `folder`, where everything can be written.
     """
-    bounds = _bounds(folder)
+    bounds = _bounds(folder, shared, keep_compiled=keep_compiled)
     # Nothing outside the folder is written: neither compiled modules nor temporary files.
     sys.dont_write_bytecode = True
     os.environ["TMPDIR"] = bounds.folder.rstrip("/")
@@ -173,7 +191,7 @@ def seal(folder: Path) -> bool:
     held = landlock.confine(
         landlock.Allowed(
             readable=(*_KERNEL_FOLDERS, *_linker_folders(), bounds.package, *bounds.libraries, *bounds.single_files),
-            writable=(bounds.folder, *bounds.cache, "/dev/shm"),  # noqa: S108 (shared memory of GPU libraries)
+            writable=(*bounds.own, "/dev/shm"),  # noqa: S108 (shared memory of GPU libraries)
             listed=tuple(bounds.listed),
             devices=(*_DEVICES, *glob.glob("/dev/nvidia*")),  # noqa: PTH207
         )
@@ -212,10 +230,12 @@ def _taken_out(name: str) -> Callable[..., None]:
     return refuse
 
 
-def _bounds(folder: Path) -> Bounds:
+def _bounds(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True) -> Bounds:
     real = os.path.realpath
     inside = _prefix(real(folder))
-    run = _prefix(os.path.dirname(real(folder)))  # noqa: PTH120
+    around = tuple(_prefix(os.path.dirname(real(path))) for path in (folder, shared) if path)  # noqa: PTH120
+    if shared is not None and _prefix(real(shared)).startswith(inside):
+        raise ValueError(f"{shared}: lies in {folder}, which training writes to; share a folder outside it")
     entries = [real(entry) for entry in sys.path if entry]
     sites = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
     sites |= {entry for entry in entries if entry.endswith(("/site-packages", "/dist-packages"))}
@@ -225,14 +245,20 @@ def _bounds(folder: Path) -> Bounds:
     every = tuple(sorted({_prefix(real(path)) for path in libraries | cache}))
     return Bounds(
         folder=inside,
-        run=run,
+        around=around,
+        shared=frozenset(_prefix(real(shared / name)) for name in SHARED_FILES) if shared else frozenset(),
         package=_prefix(os.path.dirname(os.path.dirname(real(__file__)))),  # noqa: PTH120
         libraries=every,
         sites=tuple(sorted({_prefix(real(path)) for path in sites})),
-        within=tuple(path for path in every if path.startswith(run) and not inside.startswith(path)),
+        within=tuple(
+            path
+            for path in every
+            if path.startswith(around) and not any(one.startswith(path) for one in (inside, *around))
+        ),
         files=frozenset(_prefix(real(path)) for path in (*_SYSTEM_FILES, *_PROC_FILES, f"{sys.prefix}/pyvenv.cfg")),
         listed=frozenset(_prefix(entry) for entry in entries),
         cache=tuple(_prefix(real(path)) for path in cache),
+        cache_kept=keep_compiled,
     )
 
 
@@ -290,8 +316,9 @@ def _resolver() -> Resolve:
 
 def _reader(bounds: Bounds) -> Callable[[str], bool]:
     """Whether a resolved path may be read."""
-    folder, run, package, within, files = bounds.folder, bounds.run, bounds.package, bounds.within, bounds.files
-    libraries, hidden, lstat, failure, length = bounds.libraries, _HIDDEN, os.lstat, OSError, len(bounds.package)
+    folder, around, package, within, files = bounds.folder, bounds.around, bounds.package, bounds.within, bounds.files
+    shared, libraries, hidden, length = bounds.shared, bounds.libraries, _HIDDEN, len(bounds.package)
+    lstat, failure = os.lstat, OSError
     file_type, ordinary = _FILE_TYPE, frozenset({_REGULAR, _FOLDER})
 
     def may_read(path: str) -> bool:
@@ -304,7 +331,9 @@ def _reader(bounds: Bounds) -> Callable[[str], bool]:
         if path.startswith(package):
             first, _, rest = path[length:].partition("/")
             return (rest if first == "__pycache__" else first).partition(".")[0] not in hidden
-        if path.startswith(run):
+        if path in shared:
+            return True
+        if path.startswith(around):
             return path.startswith(within)
         return path.startswith(libraries) or path in files
 

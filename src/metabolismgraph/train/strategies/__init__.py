@@ -1,6 +1,7 @@
 """The strategies of Phase 2, one file each, and how those that a configuration names make a plan.
 
-To add one: a file here with a subclass of `Strategy`, and its line in `STRATEGIES`.
+To add one: a file here with a subclass of `Strategy`, and its line in `STRATEGIES`. An exploration's own are
+loaded from its files (`custom.py`) and found by name like the others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from metabolismgraph.config import Training, nearest_name
 from metabolismgraph.errors import InputError
 from metabolismgraph.train.evidence import Setting
 from metabolismgraph.train.plan import Plan
+from metabolismgraph.train.strategies import custom
 from metabolismgraph.train.strategies.accumulation import Accumulation
 from metabolismgraph.train.strategies.amplification import Amplification
 from metabolismgraph.train.strategies.base import Strategy
@@ -50,7 +52,7 @@ def chosen(training: Training) -> dict[str, Strategy]:
         InputError: an unknown name or option, or a combination that makes no sense.
     """
     found: dict[str, Strategy] = {}
-    for name, options in (entry if isinstance(entry, tuple) else (entry, {}) for entry in _entries(training)):
+    for name, options in _entries(training):
         kind = find(name)
         if name in found:
             raise InputError(f"{_WHERE}: {name} is named twice; keep one")
@@ -67,22 +69,28 @@ def chosen(training: Training) -> dict[str, Strategy]:
 
 
 def find(name: str) -> type[Strategy]:
-    """The strategy of that name.
+    """The strategy of that name, the package's own before those that were loaded.
 
     Raises:
         InputError: there is none.
     """
-    if name not in STRATEGIES:
-        near = nearest_name(name, STRATEGIES)
-        raise InputError(f"{_WHERE}: unknown strategy {name}; did you mean {near}? (all: {', '.join(STRATEGIES)})")
-    return STRATEGIES[name]
+    every = {**custom.known(), **STRATEGIES}
+    if name not in every:
+        near = nearest_name(name, every)
+        raise InputError(f"{_WHERE}: unknown strategy {name}; did you mean {near}? (all: {', '.join(every)})")
+    return every[name]
 
 
-def _entries(training: Training) -> list[str | tuple[str, object]]:
+def names(training: Training) -> tuple[str, ...]:
+    """The strategies that a configuration names, known or not, in its order."""
+    return tuple(name for name, _ in _entries(training))
+
+
+def _entries(training: Training) -> list[tuple[str, object]]:
     if training.strategies is None:
         first = "residual" if training.phase1_method == "projection" else "orthogonalised"
-        return [first, "contrastive"]
-    return [entry if isinstance(entry, str) else next(iter(entry.items())) for entry in training.strategies]
+        return [(first, {}), ("contrastive", {})]
+    return [(entry, {}) if isinstance(entry, str) else next(iter(entry.items())) for entry in training.strategies]
 
 
 def _rank(strategy: Strategy) -> int:

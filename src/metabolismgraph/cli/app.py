@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metabolismgraph.cli.explore import explore
+from metabolismgraph.cli.options import (
+    Checkpoint,
+    ConfigName,
+    Out,
+    Overwrite,
+    Quiet,
+    Resume,
+    Set,
+    console,
+    read_config,
+    say,
+)
 from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from metabolismgraph.config import Config
     from metabolismgraph.evaluation import Evaluation
 
 app = typer.Typer(
@@ -30,18 +40,7 @@ app = typer.Typer(
 )
 benchmark = typer.Typer(no_args_is_help=True, help="Measure how well, and how fast, known systems are recovered.")
 app.add_typer(benchmark, name="benchmark")
-
-ConfigName = Annotated[str, typer.Argument(help="name of a ready-made configuration (see `configs`), or a YAML file")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override, such as training.seed=3; repeatable")
-]
-Out = Annotated[Path | None, typer.Option(help="run folder; default: a new one under runs/")]
-Checkpoint = Annotated[
-    Path | None, typer.Option(help="run folder, or phase1.safetensors, to start Phase 2 from; Phase 1 is skipped")
-]
-Resume = Annotated[bool, typer.Option("--resume", help="continue the run in the folder after its last finished stage")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="remove the run in the folder first")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress bars, no table")]
+app.add_typer(explore, name="explore")
 
 
 def main() -> None:
@@ -54,13 +53,13 @@ def main() -> None:
 def _one_line_errors() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+            warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
             yield
     except InputError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         sys.exit(2)
     except (FirewallError, SimulationDivergedError, TrainingFailedError) as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         sys.exit(1)
 
 
@@ -70,12 +69,8 @@ def _resumable(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _say(f"interrupted; the same command with --resume --out {folder} continues after the last finished stage")
+        say(f"interrupted; the same command with --resume --out {folder} continues after the last finished stage")
         raise typer.Exit(130) from None
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
 
 
 @app.command(epilog="Example: metabolismgraph run oscillatory_rank50 --set training.seed=3 --out runs/first")
@@ -90,12 +85,12 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Simulate a system, recover it, and compare with the truth: figures and a table."""
-    settings = _config(config, set_)
+    settings = read_config(config, set_)
     from metabolismgraph import pipeline
     from metabolismgraph.display import progress_bars
 
     folder = _run_folder(out, settings.dataset or "run", resume=resume)
-    with _resumable(folder), progress_bars(_console(), quiet=quiet) as progress:
+    with _resumable(folder), progress_bars(console(), quiet=quiet) as progress:
         evaluation = pipeline.run(
             settings, folder, checkpoint=checkpoint, resume=resume, overwrite=overwrite, progress=progress
         )
@@ -112,19 +107,19 @@ def simulate(
     quiet: Quiet = False,
 ) -> None:
     """Make a data set: network.xml, timeseries.csv.gz and, for evaluation only, truth/."""
-    settings = _config(config, set_)
+    settings = read_config(config, set_)
     from metabolismgraph.display import progress_bars
     from metabolismgraph.formats.dataset import new_dataset_folder, write_dataset
     from metabolismgraph.runs import free_path
     from metabolismgraph.simulator import simulate as make
 
     folder = new_dataset_folder(out or free_path(Path("data") / (settings.dataset or "simulated")), overwrite=overwrite)
-    with progress_bars(_console(), quiet=quiet) as progress:
+    with progress_bars(console(), quiet=quiet) as progress:
         simulated = make(settings, lambda share: progress("simulate", share, ""))
     write_dataset(folder, simulated.observations)
     simulated.truth.save(folder / "truth")
     if not quiet:
-        _console().print(
+        console().print(
             f"data set in {folder}; next: metabolismgraph fit {folder}/network.xml {folder}/timeseries.csv.gz"
         )
 
@@ -146,12 +141,12 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Recover rate constants, rate law and homeostasis from measured concentrations."""
-    settings = _config(config, set_)
+    settings = read_config(config, set_)
     from metabolismgraph import pipeline
     from metabolismgraph.display import progress_bars
 
     folder = _run_folder(out, network.absolute().parent.name or "fit", resume=resume)
-    with _resumable(folder), progress_bars(_console(), quiet=quiet) as progress:
+    with _resumable(folder), progress_bars(console(), quiet=quiet) as progress:
         evaluation = pipeline.fit_files(
             network,
             timeseries,
@@ -178,7 +173,7 @@ def evaluate(
     from metabolismgraph import pipeline
     from metabolismgraph.display import progress_bars
 
-    with progress_bars(_console(), quiet=quiet) as progress:
+    with progress_bars(console(), quiet=quiet) as progress:
         evaluation = pipeline.reevaluate(run, truth, set_ or [], progress)
     _show(evaluation, run, quiet=quiet)
 
@@ -197,9 +192,9 @@ def identify(
     from metabolismgraph.formats.sbml import read_sbml
     from metabolismgraph.identifiability import identify as find
 
-    settings = _config("oscillatory_rank50", set_)
+    settings = read_config("oscillatory_rank50", set_)
     observations, model = read_inputs(network, timeseries) if timeseries else (None, read_sbml(network))
-    with _console(stderr=True).status("looking for what can be determined"):
+    with console(stderr=True).status("looking for what can be determined"):
         found, alone = (
             find(
                 model.network,
@@ -227,8 +222,8 @@ def identify(
         sys.stdout.write(json.dumps(answer, indent=1) + "\n")
         return
     for note in model.notes:
-        _console().print(f"note: {note}", markup=False)
-    _console().print(identifiability_table(model.network, found, alone))
+        console().print(f"note: {note}", markup=False)
+    console().print(identifiability_table(model.network, found, alone))
 
 
 @app.command(epilog="Example: metabolismgraph configs --show small")
@@ -247,7 +242,7 @@ def configs(
     table = Table("name", "what it is", box=None)
     for name, description in shipped_configs().items():
         table.add_row(name, description)
-    _console().print(table)
+    console().print(table)
 
 
 @app.command(epilog="Example: metabolismgraph run --set 'training.strategies=[orthogonalised, contrastive]'")
@@ -259,9 +254,9 @@ def strategies(
     from metabolismgraph.train.strategies import STRATEGIES, find
 
     if name is None:
-        _console().print(strategies_table(STRATEGIES))
+        console().print(strategies_table(STRATEGIES))
     else:
-        _console().print(strategy_page(name, find(name)), markup=False, highlight=False)
+        console().print(strategy_page(name, find(name)), markup=False, highlight=False)
 
 
 @benchmark.command(epilog="Example: metabolismgraph benchmark recovery --configs small --seeds 2")
@@ -279,7 +274,7 @@ def recovery(
     from metabolismgraph.benchmarks.recovery import run_recovery
     from metabolismgraph.display import progress_bars
 
-    with progress_bars(_console(), quiet=False) as progress:
+    with progress_bars(console(), quiet=False) as progress:
         markdown = run_recovery(configs.split(","), seeds, repeats, dataset or [], set_ or [], out, progress)
     sys.stdout.write(markdown)
 
@@ -326,10 +321,10 @@ def compare_strategies(
         overrides=tuple(set_ or ()),
     )
     try:
-        with strategy_board(_console()) as board:
+        with strategy_board(console()) as board:
             markdown = run_strategies(settings, out, workers or os.cpu_count() or 1, board, overwrite=overwrite)
     except KeyboardInterrupt:
-        _say(f"interrupted; what is done is in {out}, and the same command continues")
+        say(f"interrupted; what is done is in {out}, and the same command continues")
         raise typer.Exit(130) from None
     sys.stdout.write(markdown)
 
@@ -347,13 +342,7 @@ def speed(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_bytes(out / "speed.json", (json.dumps(figures, indent=1) + "\n").encode())
-    _console().print(speed_table(figures))
-
-
-def _config(source: str, overrides: list[str] | None) -> Config:
-    from metabolismgraph.config import load_config
-
-    return load_config(source, overrides or [])
+    console().print(speed_table(figures))
 
 
 def _run_folder(out: Path | None, name: str, *, resume: bool) -> Path:
@@ -363,17 +352,10 @@ def _run_folder(out: Path | None, name: str, *, resume: bool) -> Path:
     return out or (latest_path(base) if resume else free_path(base))
 
 
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr)
-
-
 def _show(evaluation: Evaluation, folder: Path, *, quiet: bool) -> None:
     if quiet:
         return
     from metabolismgraph.display import summary_table
 
-    console = _console()
-    console.print(summary_table(evaluation.metrics, evaluation.notes))
-    console.print(f"everything is in {folder}; the picture to look at first: {folder}/figures/summary.png")
+    console().print(summary_table(evaluation.metrics, evaluation.notes))
+    console().print(f"everything is in {folder}; the picture to look at first: {folder}/figures/summary.png")

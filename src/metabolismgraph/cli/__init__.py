@@ -1,0 +1,5 @@
+"""The command line."""
+
+from metabolismgraph.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,248 @@
+"""The commands of the explorer."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metabolismgraph.cli.options import Checkpoint, ConfigName, Quiet, Set, console, read_config, say
+from metabolismgraph.errors import InputError, TrainingFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from metabolismgraph.config import Config
+    from metabolismgraph.explore.folder import ExplorationFolder
+    from metabolismgraph.explore.proposers.base import Proposer
+    from metabolismgraph.explore.state import State
+
+explore = typer.Typer(
+    no_args_is_help=True,
+    help="Propose, run, read, remember: search over configurations and strategies of Phase 2.",
+)
+
+Folder = Annotated[Path, typer.Argument(help="folder of the exploration")]
+Iterations = Annotated[int, typer.Option(min=1, help="how many iterations in all, those done before included")]
+Record = Annotated[Path | None, typer.Option(help="proposer replay: the exploration whose answers are given again")]
+
+
+@explore.command(
+    epilog="Example: metabolismgraph explore start oscillatory_rank50 --iterations 16 --out explorations/a"
+)
+def start(
+    config: ConfigName = "explore_rank50",
+    iterations: Iterations = 16,
+    out: Annotated[Path | None, typer.Option(help="folder; default: a new one under explorations/")] = None,
+    proposer: Annotated[
+        str | None, typer.Option(help="rules, llm, command or replay; default: exploration.proposer")
+    ] = None,
+    record: Record = None,
+    primary: Annotated[
+        str | None,
+        typer.Option(help="avg_slope_ratio (uses the truth) or validation (for real data); see exploration.primary"),
+    ] = None,
+    network: Annotated[Path | None, typer.Option(help="SBML of measured data, instead of a simulation")] = None,
+    timeseries: Annotated[Path | None, typer.Option(help="concentrations over time, with --network")] = None,
+    truth: Annotated[Path | None, typer.Option(help="folder with known labels, with --network")] = None,
+    checkpoint: Checkpoint = None,
+    set_: Set = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Begin an exploration; data and Phase 1 are made first where they are missing."""
+    overrides = [*(set_ or []), *([f"exploration.primary={primary}"] if primary else [])]
+    overrides += [f"exploration.proposer={proposer}"] if proposer and proposer != "replay" else []
+    settings = read_config(config, overrides)
+    from metabolismgraph.explore.start import check_free, open_exploration, prepared
+    from metabolismgraph.runs import free_path
+
+    settings = prepared(settings)
+    if (network is None) != (timeseries is None):
+        raise InputError("--network and --timeseries go together: give both, or neither for a simulated system")
+    if network is not None and truth is None and settings.exploration.primary == "avg_slope_ratio":
+        raise InputError("avg_slope_ratio needs the truth: give --truth, or --primary validation")
+    path = out or free_path(Path("explorations") / (settings.dataset or "exploration"))
+    asked = _proposer(settings, path, proposer, record)
+    check_free(path)
+    data = _make_base(path, settings, network, timeseries, truth, checkpoint, quiet=quiet)
+    folder = open_exploration(path, settings, proposer=asked.name, data=data)
+    _go_on(folder, iterations, asked, quiet=quiet)
+
+
+@explore.command(epilog="Example: metabolismgraph explore resume explorations/a --iterations 32")
+def resume(
+    folder: Folder,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="how many in all; default: to the end of the block, 16 at least")
+    ] = None,
+    record: Record = None,
+    *,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with an exploration that was interrupted, or for more iterations."""
+    opened, state = _read(folder)
+    block = state.settings.n_iter_block
+    wanted = iterations or max(16, -(-len(state.iterations) // block) * block)
+    _go_on(opened, wanted, _proposer(state.config, folder, state.opened.proposer, record), quiet=quiet)
+
+
+@explore.command(epilog="Example: metabolismgraph explore status explorations/a --watch")
+def status(
+    folder: Folder,
+    *,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="stay, and follow what happens")] = False,
+) -> None:
+    """Show slots, block, the best node with its error, and the budget."""
+    from metabolismgraph.explore.display import follow, status_table
+
+    opened, state = _read(folder)
+    if watch:
+        follow(opened, console())
+    else:
+        console().print(status_table(state))
+
+
+@explore.command(epilog="Example: metabolismgraph explore show explorations/a 7")
+def show(
+    folder: Folder,
+    iteration: Annotated[int, typer.Argument(min=1, help="number of the iteration")],
+) -> None:
+    """Show one iteration: what was proposed and why, what came of it, and where its files are."""
+    from metabolismgraph.explore.display import iteration_page
+
+    opened, state = _read(folder)
+    if iteration > len(state.iterations):
+        raise InputError(f"{folder}: there is no iteration {iteration}, the last is {len(state.iterations)}")
+    console().print(iteration_page(state, iteration, opened.path))
+
+
+@explore.command(epilog="Example: metabolismgraph explore tree explorations/a")
+def tree(folder: Folder) -> None:
+    """Show what came from what: a tree in text, and as a picture in figures/tree.png."""
+    from metabolismgraph.explore.display import tree_text
+    from metabolismgraph.figures.exploration import draw_tree
+
+    opened, state = _read(folder)
+    console().print(tree_text(state))
+    console().print(f"the same as a picture: {draw_tree(state, opened.path / 'figures')}")
+
+
+@explore.command(epilog="Example: metabolismgraph explore rebuild explorations/a")
+def rebuild(folder: Folder) -> None:
+    """Write log, UCB scores and memory again from the journal."""
+    from metabolismgraph.explore.views import rebuild as write
+
+    _read(folder)
+    write(folder)
+    console().print(f"written again from the journal: the views in {folder}")
+
+
+@explore.command("import", epilog="Example: metabolismgraph explore import old_analysis.md --out explorations/old")
+def import_(
+    log: Annotated[Path, typer.Argument(help="analysis log in the published format")],
+    out: Annotated[Path | None, typer.Option(help="folder; default: a new one under explorations/")] = None,
+) -> None:
+    """Read an existing analysis log into a journal."""
+    from metabolismgraph.explore.imports import import_log
+    from metabolismgraph.runs import free_path
+
+    folder = out or free_path(Path("explorations") / log.stem.removesuffix("_analysis"))
+    number = import_log(log, folder)
+    console().print(f"{number} iterations read into {folder}")
+
+
+def _read(path: Path) -> tuple[ExplorationFolder, State]:
+    from metabolismgraph.explore.folder import ExplorationFolder
+    from metabolismgraph.explore.state import State
+
+    folder = ExplorationFolder(path)
+    return folder, State.of(folder.journal.read())
+
+
+def _proposer(config: Config, folder: Path, name: str | None, record: Path | None) -> Proposer:
+    from metabolismgraph.explore.proposers import make_proposer
+
+    return make_proposer(name or config.exploration.proposer, config.exploration, folder, record)
+
+
+def _make_base(
+    path: Path,
+    config: Config,
+    network: Path | None,
+    timeseries: Path | None,
+    truth: Path | None,
+    checkpoint: Path | None,
+    *,
+    quiet: bool,
+) -> str:
+    """Data and Phase 1, in a process of their own: this one is not to hold the truth."""
+    base = config.replace({"training.homeostasis_training": False, "training.skip_phase1": False})
+    path.mkdir(parents=True, exist_ok=True)
+    written = path / "base.yaml"
+    written.write_text(base.to_yaml())
+    command = [sys.executable, "-P", "-m", "metabolismgraph"]
+    if network is not None and timeseries is not None:
+        command += ["fit", str(network), str(timeseries), "--config", str(written)]
+        command += ["--truth", str(truth)] if truth else []
+        data = f"{network} and {timeseries}"
+    else:
+        command += ["run", str(written)]
+        data = f"simulated, {config.dataset}"
+    command += ["--out", str(path / "base"), "--resume", *(["--quiet"] if quiet else [])]
+    command += ["--checkpoint", str(checkpoint)] if checkpoint else []
+    try:
+        code = subprocess.run(command, check=False).returncode
+    except KeyboardInterrupt:
+        say(f"interrupted; the same command with --out {path} continues")
+        raise typer.Exit(130) from None
+    if code:
+        raise TrainingFailedError(f"{path / 'base'}: data and Phase 1 could not be made (see above)")
+    written.unlink()
+    return data + (f", Phase 1 of {checkpoint}" if checkpoint else "")
+
+
+def _go_on(folder: ExplorationFolder, iterations: int, proposer: Proposer, *, quiet: bool) -> None:
+    from metabolismgraph.explore.display import board, status_table
+    from metabolismgraph.explore.engine import ProcessEngine, default_workers
+    from metabolismgraph.explore.loop import Explorer
+    from metabolismgraph.explore.state import State
+
+    settings = State.of(folder.journal.read()).settings
+    engine = ProcessEngine(settings.n_workers or default_workers(settings.n_parallel), settings.slot_minutes * 60)
+    with _interrupts() as stopping, board(console(), iterations, quiet=quiet) as watch:
+        try:
+            state = Explorer(folder, engine, proposer, stopping=stopping, watch=watch).run(iterations)
+        except KeyboardInterrupt:
+            say(f"stopped; `metabolismgraph explore resume {folder.path}` goes on")
+            raise typer.Exit(130) from None
+    if not quiet:
+        console().print(status_table(state))
+    console().print(
+        f"everything is in {folder.path}; the log to read first: {folder.path}/{state.opened.name}_analysis.md"
+    )
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], int]]:
+    """Count interrupts instead of raising them."""
+    count = 0
+
+    def note(number: int, frame: object) -> None:
+        del number, frame
+        nonlocal count
+        count += 1
+        if count == 1:
+            say("finishing the running batch; interrupt again to stop at once")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: count
+    finally:
+        signal.signal(signal.SIGINT, before)

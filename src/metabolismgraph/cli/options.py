@@ -1,0 +1,42 @@
+"""What the commands share: options, the console, messages."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from metabolismgraph.config import Config
+
+ConfigName = Annotated[str, typer.Argument(help="name of a ready-made configuration (see `configs`), or a YAML file")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override, such as training.seed=3; repeatable")
+]
+Out = Annotated[Path | None, typer.Option(help="run folder; default: a new one under runs/")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="run folder, or phase1.safetensors, to start Phase 2 from; Phase 1 is skipped")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="continue the run in the folder after its last finished stage")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="remove the run in the folder first")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress bars, no table")]
+
+
+def read_config(source: str, overrides: list[str] | None) -> Config:
+    from metabolismgraph.config import load_config
+
+    return load_config(source, overrides or [])
+
+
+def console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def say(message: str) -> None:
+    sys.stderr.write(f"{message}\n")

@@ -1,0 +1,58 @@
+"""The folder of an exploration: where everything is, and how an iteration is described to its job."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from metabolismgraph.explore.events import Proposed
+from metabolismgraph.explore.guard import configuration
+from metabolismgraph.explore.journal import JOURNAL, Journal
+from metabolismgraph.explore.state import State
+from metabolismgraph.files import write_bytes
+
+
+class ExplorationFolder:
+    """Layout: `journal.jsonl`, its views, `base/` (a run with data and Phase 1, which all iterations share),
+    `runs/NNNN/` (one per iteration), `strategies/` (accepted strategy files, under git), `cache/` (compiled code).
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.journal = Journal(path / JOURNAL)
+
+    @property
+    def base(self) -> Path:
+        return self.path / "base"
+
+    @property
+    def strategies(self) -> Path:
+        return self.path / "strategies"
+
+    def job(self, iteration: int) -> Path:
+        """Folder of an iteration's job; its run folder is `run` in it."""
+        return self.path / "runs" / f"{iteration:04d}"
+
+    def describe(self, proposed: Proposed, state: State, sources: Mapping[str, str]) -> None:
+        """Put down what the job of an iteration is to do.
+
+        Args:
+            sources: strategy files by name.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        folder = self.job(proposed.iteration)
+        config = configuration(state, proposed.changes).replace({"training.seed": proposed.seed})
+        content = {
+            "config": config.model_dump(mode="json"),
+            "base": os.path.relpath(self.base, folder),
+            "strategies": {name: sources[name] for name in proposed.files},
+            # Own strategies may write there: their compiled code is nobody else's.
+            "cache": os.path.relpath(self.path / "cache" / proposed.code, folder),
+            "truth": state.opened.oracle,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / "job.json", json.dumps(content, indent=1).encode())

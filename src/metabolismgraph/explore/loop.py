@@ -1,0 +1,317 @@
+"""The closed loop: propose, run, score, read, and between blocks review.
+
+The journal decides what comes next: every step is one event, and what is not in the journal has not happened. So an
+explorer that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from metabolismgraph.explore.engine import Engine
+from metabolismgraph.explore.events import (
+    Answered,
+    Event,
+    Failed,
+    Finished,
+    Kind,
+    Proposed,
+    Refused,
+    Remembered,
+    Reviewed,
+    Scored,
+    Started,
+)
+from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.guard import RefusedError, changed, plan
+from metabolismgraph.explore.history import StrategyHistory
+from metabolismgraph.explore.outcome import read_outcome
+from metabolismgraph.explore.proposal import Reading, Submission
+from metabolismgraph.explore.proposers.base import Answer, Exchange, InvalidAnswerError, Proposer, UnavailableError
+from metabolismgraph.explore.proposers.replay import ReplayProposer
+from metabolismgraph.explore.proposers.rules import RulesProposer
+from metabolismgraph.explore.review import Verdict
+from metabolismgraph.explore.review import review as review_file
+from metabolismgraph.explore.reward import score
+from metabolismgraph.explore.state import State
+from metabolismgraph.explore.views import write_views
+
+_TICK = 0.5  # seconds between two looks at whether to stop
+
+T = TypeVar("T")
+R = TypeVar("R")
+Ask = Callable[[Proposer, Sequence[str]], Answer[T]]
+Watch = Callable[[State, frozenset[int]], None]
+
+
+def _nobody_watches(state: State, running: frozenset[int]) -> None:
+    del state, running
+
+
+class Explorer:
+    """One exploration, from wherever its journal stands.
+
+    Args:
+        folder: opened before, see `start.open_exploration`.
+        engine: runs the jobs.
+        proposer: asked first; the rules stand in where it fails.
+        stopping: how often the user has asked to stop: once ends after the running batch, twice at once.
+        watch: called after every event with the state and the iterations that are running.
+        review: judges strategy files.
+    """
+
+    def __init__(
+        self,
+        folder: ExplorationFolder,
+        engine: Engine,
+        proposer: Proposer,
+        *,
+        stopping: Callable[[], int] = lambda: 0,
+        watch: Watch = _nobody_watches,
+        review: Callable[[str, str, Path, Path], Verdict] = review_file,
+    ):
+        self._folder, self._engine, self._proposer = folder, engine, proposer
+        self._stopping, self._watch, self._review = stopping, watch, review
+        self._rules = RulesProposer()
+        self._history = StrategyHistory(folder.strategies)
+        self._events: list[Event] = []
+        self._running: frozenset[int] = frozenset()
+
+    def run(self, iterations: int) -> State:
+        """Go on until so many iterations are done, the time budget is spent or the user asks to stop.
+
+        Raises:
+            InputError: the journal is damaged, held by another explorer or cannot be written.
+            KeyboardInterrupt: the user asked twice; nothing runs any more.
+        """
+        with self._folder.journal.held():
+            self._events = list(self._folder.journal.read())
+            self._state = State.of(self._events)
+            try:
+                while (batch := self._batch(iterations)) and not self._spent(batch):
+                    self._step(batch)
+            finally:
+                self._engine.close()
+                write_views(self._folder.path, self._events)
+        return self._state
+
+    def _batch(self, iterations: int) -> range:
+        """The iterations of the batch at hand; empty when all are done."""
+        state, settings = self._state, self._state.settings
+        first = state.memories[-1].iteration + 1 if state.memories else 1
+        last = first
+        while last % settings.n_iter_block and state.slot(last).number < settings.n_parallel - 1:
+            last += 1
+        last = max(min(last, iterations), len(state.iterations))
+        return range(first, last + 1)
+
+    def _spent(self, batch: range) -> bool:
+        """Whether to begin nothing new: a batch that was begun is finished, unless the user is in a hurry."""
+        begun = len(self._state.iterations) >= batch.start
+        hours = self._state.settings.max_hours
+        late = hours is not None and self._state.hours >= hours
+        return self._stopping() > (1 if begun else 0) or (late and not begun)
+
+    def _step(self, batch: range) -> None:
+        state = self._state
+        block = state.block_of(batch.start)
+        if block > max((review.block for review in state.reviews), default=0):
+            self._review_block(block, batch.start)
+        elif len(state.iterations) < batch[-1]:
+            self._propose(len(state.iterations) + 1)
+        elif any(state.iterations[i - 1].scored is None for i in batch):
+            self._run_batch(batch)
+        else:
+            self._read(batch)
+            write_views(self._folder.path, self._events)
+
+    def _record(self, event: Event) -> None:
+        self._events.append(self._folder.journal.append(event))
+        self._state = self._state.after(self._events[-1])
+        self._watch(self._state, self._running)
+
+    # Asking
+
+    def _ask(self, kind: Kind, iteration: int, ask: Ask[T], accept: Callable[[T, str, str], R]) -> R:
+        """Ask until an answer is accepted; after too many that are not, or when none comes, the rules answer.
+
+        Args:
+            ask: puts the question, with the reasons for earlier refusals, to a proposer.
+            accept: makes of (value, by, note) what was wanted, or raises RefusedError.
+        """
+        note = ""
+        while not note:
+            refusals = self._state.refusals(kind, iteration)
+            proposer, recorded = self._whom(kind, iteration, len(refusals))
+            if len(refusals) >= self._state.settings.attempts:
+                note = f"{len(refusals)} answers of {proposer.name} were refused"
+                break
+            try:
+                answer = ask(proposer, refusals)
+                self._note(kind, iteration, len(refusals), proposer, answer.exchange, recorded=recorded)
+                return accept(answer.value, proposer.name, "")
+            except (InvalidAnswerError, RefusedError) as error:
+                if isinstance(error, InvalidAnswerError):
+                    self._note(kind, iteration, len(refusals), proposer, error.exchange, recorded=recorded)
+                refused = {"kind": kind, "iteration": iteration, "attempt": len(refusals), "by": proposer.name}
+                self._record(Refused(**refused, reason=str(error)))
+            except UnavailableError as error:
+                self._note(kind, iteration, len(refusals), proposer, error.exchange, recorded=recorded)
+                note = f"{proposer.name} gave no answer: {error}"
+        return accept(ask(self._rules, ()).value, self._rules.name, note)
+
+    def _whom(self, kind: Kind, iteration: int, attempt: int) -> tuple[Proposer, bool]:
+        """Who is to answer: an answer that was recorded before a crash is not asked, and paid for, again."""
+        known = (kind, iteration, attempt)
+        if any((a.kind, a.iteration, a.attempt) == known for a in self._state.answered):
+            return ReplayProposer(self._events), True
+        return self._proposer, False
+
+    def _note(
+        self, kind: Kind, iteration: int, attempt: int, proposer: Proposer, exchange: Exchange | None, *, recorded: bool
+    ) -> None:
+        if exchange is None or recorded:
+            return
+        self._record(
+            Answered(
+                kind=kind,
+                iteration=iteration,
+                attempt=attempt,
+                by=proposer.name,
+                answer=exchange.answer,
+                error=exchange.error,
+                input_tokens=exchange.input_tokens,
+                output_tokens=exchange.output_tokens,
+                cost=exchange.cost,
+                seconds=exchange.seconds,
+            )
+        )
+
+    def _propose(self, iteration: int) -> None:
+        state, slot = self._state, self._state.slot(iteration)
+        self._record(
+            self._ask(
+                "proposal",
+                iteration,
+                lambda proposer, refusals: proposer.propose(state, iteration, slot, refusals),
+                lambda value, by, note: plan(value, state, iteration, by=by, note=note),
+            )
+        )
+
+    def _read(self, batch: range) -> None:
+        state = self._state
+
+        def accept(value: Reading, by: str, note: str) -> Remembered:
+            if [r.iteration for r in value.iterations] != list(batch):
+                raise RefusedError(f"iterations must be those of the batch, in order: {', '.join(map(str, batch))}")
+            return Remembered(iteration=batch[-1], readings=value.iterations, memory=value.memory, by=by, note=note)
+
+        self._record(
+            self._ask("reading", batch.start, lambda proposer, refusals: proposer.read(state, batch, refusals), accept)
+        )
+
+    def _review_block(self, block: int, first: int) -> None:
+        state = self._state
+
+        def accept(value: Submission, by: str, note: str) -> Reviewed:
+            changes = changed(state.root(block), value.start, state)
+            verdict = self._judge(value)
+            if verdict is not None and not verdict.accepted:
+                raise RefusedError("; ".join(verdict.reasons))
+            landed = None
+            if value.file is not None:
+                file = value.file
+                landed = self._history.land(file.name, file.source, file.rationale, file.reference)
+            return Reviewed(
+                block=block,
+                iteration=first,
+                changes=changes,
+                submission=value,
+                landed=landed,
+                declaration=verdict.declaration.as_dict() if verdict and verdict.declaration else None,
+                reasons=self._state.refusals("submission", first),
+                by=by,
+                note=note,
+            )
+
+        self._record(
+            self._ask("submission", first, lambda proposer, refusals: proposer.review(state, block, refusals), accept)
+        )
+
+    def _judge(self, submission: Submission) -> Verdict | None:
+        if submission.file is None:
+            return None
+        scratch = self._folder.path / "review"
+        return self._review(submission.file.name, submission.file.source, self._folder.base / "training", scratch)
+
+    # Running
+
+    def _run_batch(self, batch: range) -> None:
+        """Start what is not over yet, and write down outcomes in the order of the iterations, whoever ends first."""
+        ended = self._submit(batch)
+        for i in batch:
+            while i not in ended and self._state.iterations[i - 1].outcome is None:
+                for job in self._engine.wait(_TICK):
+                    ended[job.job] = self._outcome(job.job, job.reason, job.seconds)
+                    self._running -= {job.job}
+                    self._watch(self._state, self._running)
+                if self._stopping() > 1:
+                    self._engine.close()
+                    raise KeyboardInterrupt
+            if self._state.iterations[i - 1].outcome is None:
+                self._record(ended[i])
+            outcome = self._state.iterations[i - 1].outcome
+            if self._state.iterations[i - 1].scored is None and outcome is not None:
+                self._record(self._score(outcome))
+
+    def _submit(self, batch: range) -> dict[int, Finished | Failed]:
+        """Hand over the jobs that have no outcome; gives those that need not, or cannot, run."""
+        ended: dict[int, Finished | Failed] = {}
+        wanted = [i for i in batch if self._state.iterations[i - 1].outcome is None]
+        for i in wanted:
+            iteration, folder = self._state.iterations[i - 1], self._folder.job(i)
+            if iteration.started is None:
+                where = (folder / "run").relative_to(self._folder.path)
+                self._record(Started(iteration=i, folder=str(where)))
+            found = self._left_behind(i)
+            if found is not None:
+                ended[i] = found
+                continue
+            try:
+                self._folder.describe(iteration.proposed, self._state, self._sources(iteration.proposed))
+            except OSError as error:
+                ended[i] = Failed(iteration=i, reason=f"{error.filename}: {error.strerror}", seconds=0.0)
+                continue
+            self._running |= {i}
+            self._engine.submit(i, folder)
+        return ended
+
+    def _sources(self, proposed: Proposed) -> dict[str, str]:
+        """The strategy files that an iteration was proposed with."""
+        found = {
+            r.file.name: r.file.source for r in self._state.reviews if r.file and r.landed in proposed.files.values()
+        }
+        return {name: found[name] for name in proposed.files}
+
+    def _left_behind(self, iteration: int) -> Finished | Failed | None:
+        """What a job left that ended while nobody listened."""
+        try:
+            return self._outcome(iteration, None, 0.0) if read_outcome(self._folder.job(iteration)) else None
+        except ValueError as error:
+            return Failed(iteration=iteration, reason=str(error), seconds=0.0)
+
+    def _outcome(self, iteration: int, reason: str | None, seconds: float) -> Finished | Failed:
+        try:
+            found = read_outcome(self._folder.job(iteration))
+        except ValueError as error:
+            return Failed(iteration=iteration, reason=str(error), seconds=seconds)
+        if found is None:
+            return Failed(iteration=iteration, reason=reason or "ended without a result", seconds=seconds)
+        if found.metrics is None:
+            return Failed(iteration=iteration, reason=str(found.reason), seconds=found.seconds)
+        return Finished(iteration=iteration, metrics=found.metrics, seconds=found.seconds)
+
+    def _score(self, outcome: Finished | Failed) -> Scored:
+        return score(outcome, self._state.opened.primary)

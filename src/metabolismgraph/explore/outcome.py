@@ -1,0 +1,57 @@
+"""How the process of a slot tells the explorer what came of it: one checked file in its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from metabolismgraph.files import one_line, write_bytes
+
+OUTCOME = "outcome.json"
+
+
+class Outcome(NamedTuple):
+    """What came of a job: metrics, or the reason why there are none."""
+
+    metrics: dict[str, float | int | str | None] | None
+    reason: str | None
+    seconds: float
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Write it whole or not at all, with its checksum."""
+    metrics = outcome.metrics and {name: _plain(value) for name, value in outcome.metrics.items()}
+    content = {"metrics": metrics, "reason": outcome.reason, "seconds": outcome.seconds}
+    write_bytes(folder / OUTCOME, json.dumps({**content, "sha256": _digest(content)}, indent=1).encode())
+
+
+def read_outcome(folder: Path) -> Outcome | None:
+    """What a job left behind; None if nothing.
+
+    Raises:
+        ValueError: the file is damaged; the message says so in one line.
+    """
+    try:
+        content = json.loads((folder / OUTCOME).read_bytes())
+        digest = content.pop("sha256")
+        if _digest(content) != digest:
+            raise ValueError("checksum")
+        return Outcome(**content)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{OUTCOME} is damaged ({one_line(error, 80)})") from None
+    except OSError as error:
+        raise ValueError(f"{OUTCOME} cannot be read ({error.strerror})") from None
+
+
+def _digest(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: float | str | None) -> float | int | str | None:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

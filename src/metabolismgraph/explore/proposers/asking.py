@@ -1,0 +1,273 @@
+"""A proposer that asks somebody else, and takes nothing for granted of what comes back."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from metabolismgraph.config import nearest_name
+from metabolismgraph.explore.proposal import (
+    IterationReading,
+    Mutation,
+    Proposal,
+    Reading,
+    Slot,
+    StrategyFile,
+    Submission,
+)
+from metabolismgraph.explore.proposers.base import (
+    Answer,
+    Exchange,
+    InvalidAnswerError,
+    Proposer,
+    UnavailableError,
+)
+from metabolismgraph.explore.proposers.prompt import Prompt, for_proposal, for_reading, for_submission
+from metabolismgraph.explore.state import State
+from metabolismgraph.files import one_line
+
+MOST_CHARACTERS = 200_000  # of an answer
+MOST_MEMORY = 40_000  # characters of the working memory
+_MOST_COMPLAINTS = 3
+_FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_PARTS: dict[str, type[BaseModel]] = {
+    "mutations": Mutation,
+    "start": Mutation,
+    "iterations": IterationReading,
+    "file": StrategyFile,
+}
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class Transport(abc.ABC):
+    """A way of getting one answer to one prompt.
+
+    Attributes:
+        shows_images: whether figures reach whoever answers.
+    """
+
+    shows_images: bool = True
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """What it is called in the journal."""
+
+    @abc.abstractmethod
+    def ask(self, prompt: Prompt) -> Exchange:
+        """Ask once.
+
+        Raises:
+            UnavailableError: no answer came.
+        """
+
+
+class AskingProposer(Proposer):
+    """Puts every question to a transport.
+
+    Args:
+        folder: of the exploration; figures of its runs are shown.
+    """
+
+    def __init__(self, transport: Transport, folder: Path):
+        self._transport = transport
+        self._folder = folder if transport.shows_images else None
+
+    @property
+    def name(self) -> str:
+        return self._transport.name
+
+    def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
+        exchange = self._ask(for_proposal(state, iteration, slot.number, refusals))
+        return Answer(parsed_proposal(exchange), exchange)
+
+    def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
+        exchange = self._ask(for_reading(state, batch, refusals, self._folder))
+        return Answer(parsed_reading(exchange, batch), exchange)
+
+    def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
+        exchange = self._ask(for_submission(state, block, refusals))
+        return Answer(parsed_submission(exchange), exchange)
+
+    def _ask(self, prompt: Prompt) -> Exchange:
+        started = time.perf_counter()
+        try:
+            exchange = self._transport.ask(prompt)
+        except UnavailableError as error:
+            reason = recordable(one_line(error))
+            exchange = dataclasses.replace(error.exchange, answer=None, error=reason)
+            raise UnavailableError(reason, exchange) from error
+        except Exception as error:
+            # Whatever a library may throw: the exploration goes on without an answer.
+            reason = recordable(one_line(f"{type(error).__name__}: {error}"))
+            exchange = Exchange(None, reason, seconds=time.perf_counter() - started)
+            raise UnavailableError(reason, exchange) from error
+        return dataclasses.replace(exchange, answer=recordable(exchange.answer or ""))
+
+
+def recordable(answer: str) -> str:
+    """An answer as it is recorded: what is too long is cut just behind the limit, what is no Unicode is spelt out."""
+    return answer[: MOST_CHARACTERS + 1].encode("utf-8", "backslashreplace").decode()
+
+
+def parsed_proposal(exchange: Exchange) -> Proposal:
+    """The proposal that an answer holds.
+
+    Raises:
+        InvalidAnswerError: it holds none.
+    """
+    return _parsed(exchange, Proposal)
+
+
+def parsed_submission(exchange: Exchange) -> Submission:
+    """The submission that an answer holds.
+
+    Raises:
+        InvalidAnswerError: it holds none.
+    """
+    return _parsed(exchange, Submission)
+
+
+def parsed_reading(exchange: Exchange, batch: Sequence[int]) -> Reading:
+    """The reading of a batch that an answer holds, iterations in order.
+
+    Raises:
+        InvalidAnswerError: it holds none, or one of other iterations.
+    """
+    reading = _parsed(exchange, Reading)
+    found = sorted(reading.iterations, key=lambda entry: entry.iteration)
+    numbers = [entry.iteration for entry in found]
+    if numbers != sorted(batch):
+        wanted = ", ".join(map(str, batch))
+        got = one_line(", ".join(map(str, numbers)) or "none", 100)
+        raise InvalidAnswerError(f"iterations: expected each of {wanted} exactly once, found {got}", exchange)
+    if len(reading.memory) > MOST_MEMORY:
+        raise InvalidAnswerError(
+            f"memory has {len(reading.memory)} characters, expected at most {MOST_MEMORY}; shorten it", exchange
+        )
+    return reading.model_copy(update={"iterations": tuple(found)})
+
+
+def _parsed(exchange: Exchange, schema: type[T]) -> T:
+    answer = exchange.answer or ""
+    try:
+        text = _json_in(answer)
+        _check_text(json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite))
+        # JSON mode with strict types: "3" and 3.0 are no whole numbers, and lists still make tuples.
+        return schema.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise InvalidAnswerError(_complaints(error, schema), exchange) from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno} column {error.colno}"
+        raise InvalidAnswerError(f"not valid JSON: {error.msg} at {place}; give one JSON object", exchange) from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InvalidAnswerError(one_line(reason), exchange) from None
+
+
+def _json_in(answer: str) -> str:
+    """The one JSON object of an answer, which may stand in a code fence or between sentences.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    if len(answer) > MOST_CHARACTERS:
+        raise ValueError(f"the answer has more than {MOST_CHARACTERS} characters; give a shorter one")
+    text = answer.strip().removeprefix("\ufeff")
+    if not text:
+        raise ValueError("the answer is empty; give one JSON object")
+    if text.startswith("{"):
+        return text
+    fenced = [block.strip() for block in _FENCE.findall(text)]
+    objects = [block for block in fenced if block.startswith("{")] or list(_objects(text))
+    if not objects:
+        raise ValueError(f"there is no JSON object in the answer, which begins {one_line(text, 60)!r}")
+    if len(objects) > 1:
+        raise ValueError(f"there are {len(objects)} JSON objects in the answer; give exactly one")
+    return objects[0]
+
+
+def _objects(text: str) -> Iterable[str]:
+    """JSON objects in running text, from left to right, not those inside others."""
+    decoder, at = json.JSONDecoder(), text.find("{")
+    tries = 0
+    while at >= 0 and tries < 100:
+        tries += 1
+        try:
+            _, end = decoder.raw_decode(text, at)
+        except ValueError:
+            end = at + 1
+        else:
+            yield text[at:end]
+        at = text.find("{", end)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"{one_line(key, 60)} is given twice; keep one")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON; give a finite number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{one_line(text, 60)} is too large a number")
+    return value
+
+
+def _check_text(value: object, where: str = "") -> None:
+    """Refuse control characters, which could drive the terminal that shows them.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if isinstance(value, str) and (found := _CONTROL.search(value)):
+        raise ValueError(f"{where or 'the answer'} holds the control character {found.group()!r}; leave it out")
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            _check_text(key)
+            _check_text(entry, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for entry in value:
+            _check_text(entry, where)
+
+
+def _complaints(error: ValidationError, schema: type[BaseModel]) -> str:
+    """What pydantic says, on one line that tells how to put it right."""
+    problems = error.errors(include_url=False)
+    said = [_complaint(problem["type"], problem["loc"], problem, schema) for problem in problems[:_MOST_COMPLAINTS]]
+    more = f" (and {len(problems) - _MOST_COMPLAINTS} more)" if len(problems) > _MOST_COMPLAINTS else ""
+    return one_line("; ".join(said) + more, 500)
+
+
+def _complaint(kind: str, loc: tuple[int | str, ...], problem: Any, schema: type[BaseModel]) -> str:
+    where = one_line(".".join(map(str, loc)), 80) or "the answer"
+    names = [part for part in loc[:-1] if isinstance(part, str)]
+    fields = list((_PARTS[names[-1]] if names and names[-1] in _PARTS else schema).model_fields)
+    if kind == "extra_forbidden":
+        near = nearest_name(str(loc[-1]), fields)
+        return f"{where}: there is no such field; did you mean {near}? (fields: {', '.join(fields)})"
+    if kind == "missing":
+        return f"{where} is missing"
+    message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "value_error":
+        return f"{where} {message}"
+    return f"{where}: expected {message}, found {one_line(json.dumps(problem['input'], default=str), 60)}"

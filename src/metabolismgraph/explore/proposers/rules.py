@@ -1,0 +1,252 @@
+"""The proposer that needs no model: the strategy-selection table and the parameter order of the requirement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from metabolismgraph.explore.guard import CHANGEABLE, STRATEGY, TIME_STEP, RefusedError, changed, depends_on_time_step
+from metabolismgraph.explore.guard import configuration as configured
+from metabolismgraph.explore.proposal import (
+    IterationReading,
+    Mode,
+    Mutation,
+    Proposal,
+    Reading,
+    Slot,
+    Submission,
+)
+from metabolismgraph.explore.proposers import notes
+from metabolismgraph.explore.proposers.base import Answer, Proposer
+from metabolismgraph.explore.proposers.steps import Step, next_step, parameters
+from metabolismgraph.explore.state import Iteration, State
+from metabolismgraph.explore.tree import Node, best, candidate, nodes, scores
+from metabolismgraph.train.strategies import STRATEGIES
+
+# Sets of strategies to switch to, the requirement's first priority and what trains in seconds first. All of them
+# pull embeddings together by learned response: types are half of what is looked for.
+APPROACHES: tuple[tuple[str, ...], ...] = (
+    ("residual", "contrastive"),
+    ("orthogonalised", "contrastive"),
+    ("weak_form", "orthogonalised", "contrastive"),
+    ("separate", "warmup", "contrastive"),
+    ("amplification", "contrastive"),
+    ("multi_scale", "contrastive"),
+    ("curriculum", "contrastive"),
+    ("accumulation", "warmup", "contrastive"),
+    ("weak_form", "contrastive"),
+)
+_WORTH_REPLICATING = 0.3  # reward; below that a node is no candidate for anything
+_GOOD = 0.8
+_FLAT = 0.05  # a reward below that is stuck near zero
+_FLAT_RUNS, _FAILED_RUNS = 3, 4
+
+
+class RulesProposer(Proposer):
+    """Exploit by default; replicate what leads; switch strategy when flat or failing; step sizes learn.
+
+    The table of the requirement, in the order in which it is asked:
+        the leading node has too few replicates: replicate it;
+        the last 4 runs failed: explore, by a set of strategies that was not tried;
+        the last 3 runs are stuck near zero: strategy-switch, the same way;
+        slopes move, embeddings are one cluster: embedding-focus;
+        embeddings are separated, slopes are off: slope-focus;
+        otherwise exploit: the node of the highest UCB score, one parameter changed.
+    """
+
+    @property
+    def name(self) -> str:
+        return "rules"
+
+    def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
+        del slot
+        done = [i for i in state.iterations if i.scored is not None]
+        if not done or refusals:
+            return Answer(_baseline())
+        leading = _to_replicate(state)
+        if leading is not None:
+            return Answer(_replicate(leading))
+        mode = _mode(state, done)
+        if mode in {"explore", "strategy-switch"}:
+            untried = next(_untried(state, iteration), None)
+            if untried is not None:
+                return Answer(_switch(state, iteration, untried, mode))
+            mode = "exploit"
+        return Answer(_mutate(state, iteration, mode))
+
+    def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
+        del refusals
+        readings = tuple(_reading(state, state.iterations[i - 1]) for i in batch)
+        return Answer(Reading(iterations=readings, memory=notes.memory(state)))
+
+    def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
+        leading = candidate(state)
+        if leading is None or refusals:
+            return Answer(Submission(rationale="nothing has worked so far: the next block starts as this one did"))
+        composed = None if (leading.mean or 0.0) >= _GOOD else _composed(state, block)
+        if composed is not None:
+            start = (_strategy_mutation(state, state.root(block), composed),)
+            why = "the best sets so far do not get there alone; what they decide on does not clash, so both together"
+            return Answer(Submission(start=start, rationale=why, reference=_references(composed)))
+        start = _way(state, state.root(block), leading.runs[0].proposed.changes)
+        why = f"node {leading.id} leads with a mean reward of {leading.mean:.3f}: the next block starts from it"
+        return Answer(
+            Submission(start=start, rationale=why, reference=_references(notes.strategies_of(state, leading)))
+        )
+
+
+def _baseline() -> Proposal:
+    return Proposal(
+        parent=None,
+        mode="exploit",
+        strategy="hyperparameter-only",
+        hypothesis="baseline: the same configuration in every slot shows what the rollout length does",
+    )
+
+
+def _replicate(node: Node) -> Proposal:
+    return Proposal(
+        parent=node.id,
+        mode="replicate",
+        strategy="hyperparameter-only",
+        hypothesis=f"node {node.id} leads with {node.mean or 0.0:.3f}: another seed shows whether that was luck",
+    )
+
+
+def _to_replicate(state: State) -> Node | None:
+    """The leading node, as long as it has too few replicates to be called best."""
+    leading = candidate(state)
+    if leading is None or (leading.mean or 0.0) < _WORTH_REPLICATING:
+        return None
+    confirmed = best(state)
+    if confirmed is not None and (confirmed.mean or 0.0) >= (leading.mean or 0.0):
+        return None
+    enough = len(leading.rewards) + leading.in_flight >= state.settings.replicates
+    return None if enough else leading
+
+
+def _mode(state: State, done: Sequence[Iteration]) -> Mode:
+    """The row of the strategy-selection table that applies."""
+    verdicts = [i.scored for i in done if i.scored is not None]
+    if len(verdicts) >= _FAILED_RUNS and all(v.classification == "failed" for v in verdicts[-_FAILED_RUNS:]):
+        return "explore"
+    if len(verdicts) >= _FLAT_RUNS and all(v.reward < _FLAT for v in verdicts[-_FLAT_RUNS:]):
+        return "strategy-switch"
+    leading = candidate(state)
+    if leading is None:
+        return "explore"
+    reward, clusters = leading.mean or 0.0, notes.clusters(leading)
+    if clusters is not None and clusters < 2:
+        return "embedding-focus"
+    return "slope-focus" if clusters is not None and reward < _GOOD else "exploit"
+
+
+def _untried(state: State, iteration: int) -> Iterator[tuple[str, ...]]:
+    """Approaches that no iteration has taken, those in flight included, own strategies of the exploration first."""
+    tried = {notes.strategies_of(state, node) for node in nodes(state)}
+    own = tuple((name, "contrastive") for name in notes.own_names(state))
+    for approach in (*own, *APPROACHES):
+        if approach not in tried and _fits(state, iteration, approach):
+            yield approach
+
+
+def _fits(state: State, iteration: int, approach: tuple[str, ...]) -> bool:
+    before = state.root(state.block_of(iteration))
+    try:
+        changed(before, (_strategy_mutation(state, before, approach),), state)
+    except RefusedError:
+        return False
+    return True
+
+
+def _switch(state: State, iteration: int, approach: tuple[str, ...], mode: Mode) -> Proposal:
+    before = state.root(state.block_of(iteration))
+    return Proposal(
+        parent=None,
+        mode=mode,
+        mutations=(_strategy_mutation(state, before, approach),),
+        strategy=_named(approach),
+        hypothesis=f"what was tried so far fails or is stuck; {' + '.join(approach)} trains in another way",
+    )
+
+
+def _mutate(state: State, iteration: int, mode: Mode) -> Proposal:
+    """One parameter of the node of the highest UCB score changed, by a step that learns from what worked."""
+    block = state.block_of(iteration)
+    listed = scores(state, block)
+    parent = listed[0].node.id if listed else None
+    before = state.node_changes(parent, block)
+    config = configured(state, before)
+    names = list(config.training.strategies or ())
+    if mode == "embedding-focus" and names and "contrastive" not in names:
+        together = (*(entry for entry in names if isinstance(entry, str)), "contrastive")
+        return Proposal(
+            parent=parent,
+            mode=mode,
+            mutations=(_strategy_mutation(state, before, together),),
+            strategy=_named(together),
+            hypothesis="slopes move, embeddings do not: equal response curves get equal embeddings",
+        )
+    step = next_step(state, parent, before, parameters(mode, rollouts=depends_on_time_step(config)))
+    return Proposal(
+        parent=parent,
+        mode=mode,
+        mutations=(Mutation(param=CHANGEABLE[step.key], old=step.old, new=step.new),),
+        strategy="hyperparameter-only",
+        hypothesis=_expectation(step),
+    )
+
+
+def _expectation(step: Step) -> str:
+    name = CHANGEABLE[step.key]
+    way = "more" if step.new > step.old else "less"
+    return f"{way} {name} helps: {step.worked} of {step.tried} changes of it did so far"
+
+
+def _composed(state: State, block: int) -> tuple[str, ...] | None:
+    """The best set of strategies with the next best that goes together with it and was not tried so."""
+    tried = {frozenset(notes.strategies_of(state, node)) for node in nodes(state)}
+    ranked = [n for n in sorted(nodes(state), key=lambda n: -(n.mean or 0.0)) if n.mean]
+    sets = list(dict.fromkeys(notes.strategies_of(state, node) for node in ranked))
+    before = state.root(block)
+    for other in sets[1:]:
+        together = tuple(dict.fromkeys((*sets[0], *other)))
+        if frozenset(together) in tried:
+            continue
+        try:
+            changed(before, (_strategy_mutation(state, before, together),), state)
+        except RefusedError:
+            continue
+        return together
+    return None
+
+
+def _way(state: State, before: dict[str, object], after: dict[str, object]) -> tuple[Mutation, ...]:
+    """Mutations that lead from one configuration to another."""
+    old, new = (configured(state, changes).model_dump(mode="json") for changes in (before, after))
+    found = []
+    for key in dict.fromkeys((*before, *after)):
+        section, _, name = key.partition(".")
+        if key != TIME_STEP and old[section][name] != new[section][name]:
+            found.append(Mutation(param=CHANGEABLE[key], old=old[section][name], new=new[section][name]))
+    return tuple(found)
+
+
+def _strategy_mutation(state: State, before: dict[str, object], approach: Sequence[str]) -> Mutation:
+    old = configured(state, before).model_dump(mode="json")["training"]["strategies"]
+    return Mutation(param=CHANGEABLE[STRATEGY], old=old, new=list(approach))
+
+
+def _named(approach: Sequence[str]) -> str:
+    return " + ".join(f"{STRATEGIES[name].number} {name}" if name in STRATEGIES else name for name in approach)
+
+
+def _references(approach: Sequence[str]) -> str:
+    return "; ".join(STRATEGIES[name].reference for name in approach if name in STRATEGIES)
+
+
+def _reading(state: State, iteration: Iteration) -> IterationReading:
+    return IterationReading(
+        iteration=iteration.number,
+        visual=notes.visual(iteration, state.opened.primary),
+        observation=notes.observation(state, iteration),
+    )

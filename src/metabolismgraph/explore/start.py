@@ -1,0 +1,68 @@
+"""The beginning of an exploration: its folder, and the first line of its journal."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+from metabolismgraph.config import Config
+from metabolismgraph.errors import InputError
+from metabolismgraph.explore.events import Opened
+from metabolismgraph.explore.folder import ExplorationFolder
+
+
+def prepared(config: Config) -> Config:
+    """The configuration that an exploration begins with, section `exploration` applied to `training`.
+
+    Raises:
+        InputError: Phase 2 is switched off.
+    """
+    if not config.training.homeostasis_training:
+        raise InputError("training.homeostasis_training is false: there is nothing to explore; set it to true")
+    settings = config.exploration
+    return config.replace(
+        {
+            "training.skip_phase1": True,
+            "training.n_epochs": settings.n_epochs,
+            "training.data_augmentation_loop": settings.data_augmentation_loop,
+        }
+    )
+
+
+def check_free(path: Path) -> None:
+    """Check that a new exploration may begin in a folder.
+
+    Raises:
+        InputError: there is one already, or something else.
+    """
+    if ExplorationFolder(path).journal.path.exists():
+        raise InputError(f"{path}: holds an exploration; continue it with `explore resume`, or choose another --out")
+    if path.exists() and (not path.is_dir() or any(not entry.name.startswith("base") for entry in path.iterdir())):
+        raise InputError(f"{path}: not empty, and holds no exploration; choose another --out")
+
+
+def open_exploration(path: Path, config: Config, *, proposer: str, data: str) -> ExplorationFolder:
+    """Begin an exploration whose base run is finished.
+
+    Args:
+        config: as `prepared` gives it.
+        data: where the data come from, in words.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    folder = ExplorationFolder(path)
+    primary = config.exploration.primary
+    with folder.journal.held():
+        folder.journal.append(
+            Opened(
+                name=config.dataset or "exploration",
+                config=config.model_dump(mode="json"),
+                primary=primary,
+                oracle=primary == "avg_slope_ratio",
+                proposer=proposer,
+                version=metadata.version("metabolismgraph"),
+                data=data,
+            )
+        )
+    return folder

@@ -1,0 +1,88 @@
+"""The process of a slot: `python -P -m metabolismgraph.jobs FOLDER` trains, evaluates and leaves an outcome.
+
+It may hold the truth, which the explorer does not: what it says of a run are metrics. `job.json` in the folder says
+what to do. A job whose outcome is there is done, and one that was interrupted goes on; two processes never work in
+the same folder. It ends when whoever started it is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
+from metabolismgraph.explore.outcome import Outcome, read_outcome, write_outcome
+from metabolismgraph.files import one_line
+
+JOB = "job.json"
+RUN = "run"  # the run folder in that of the job
+
+
+def main(folder: Path) -> int:
+    """Exit code: 0 once there is an outcome, good or bad."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cores = os.environ.get("METABOLISMGRAPH_CORES")
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if read_outcome(folder) is None:
+            write_outcome(folder, _outcome(folder))
+    return 0
+
+
+def _end_with_parent() -> None:
+    # Standard input is a pipe that nobody writes to: it ends when the other end is closed. (sys.stdin would be locked
+    # by this thread when the process ends.)
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _outcome(folder: Path) -> Outcome:
+    started = time.perf_counter()
+    try:
+        metrics = run_job(folder)
+    except (InputError, FirewallError, SimulationDivergedError, TrainingFailedError) as error:
+        return Outcome(None, one_line(error), time.perf_counter() - started)
+    except OSError as error:
+        return Outcome(None, one_line(f"{error.filename or folder}: {error.strerror}"), time.perf_counter() - started)
+    return Outcome(metrics, None, time.perf_counter() - started)
+
+
+def run_job(folder: Path) -> dict[str, Any]:
+    """Do what job.json says, and give the metrics.
+
+    Raises:
+        InputError, FirewallError, SimulationDivergedError, TrainingFailedError: as `pipeline.run`.
+    """
+    # Not before the lock is held and the parent watched: these imports take seconds.
+    from metabolismgraph import pipeline  # noqa: PLC0415
+    from metabolismgraph.config import Config  # noqa: PLC0415
+    from metabolismgraph.runs import MANIFEST  # noqa: PLC0415
+
+    job = json.loads((folder / JOB).read_text())
+    config = Config.model_validate(job["config"])
+    out = folder / RUN
+    if not (out / MANIFEST).exists():
+        shutil.rmtree(out, ignore_errors=True)  # cut off before it was anything
+    evaluation = pipeline.run_phase2(
+        config,
+        Path(os.path.normpath(folder / job["base"])),
+        out,
+        strategies=job["strategies"],
+        cache=folder / job["cache"],
+        truth=job["truth"],
+    )
+    return evaluation.metrics
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
