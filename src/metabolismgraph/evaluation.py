@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
@@ -384,4 +383,5 @@ def _rolled(
 
 
 def _without_homeostasis(model: MetabolismModel) -> MetabolismModel:
-    return eqx.tree_at(lambda m: m.mlp_node, model, jax.tree.map(jnp.zeros_like, model.mlp_node))
+    # All that MLP_node gives is a multiple of its unit.
+    return eqx.tree_at(lambda m: m.mlp_node.unit, model, jnp.zeros_like(model.mlp_node.unit))

@@ -63,26 +63,33 @@ def run_job(folder: Path) -> dict[str, Any]:
     Raises:
         InputError, FirewallError, SimulationDivergedError, TrainingFailedError: as `pipeline.run`.
     """
+    try:
+        job = json.loads((folder / JOB).read_text())
+        base, cache = (Path(os.path.normpath(folder / job[name])) for name in ("base", "cache"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / JOB}: damaged ({error!r}); `explore resume` writes it again") from None
+    # This process reads compiled code from a cache that training, whose code is not trusted, does not write to.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.with_name("evaluation"))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     # Not before the lock is held and the parent watched: these imports take seconds.
     from metabolismgraph import pipeline  # noqa: PLC0415
     from metabolismgraph.config import Config  # noqa: PLC0415
     from metabolismgraph.runs import MANIFEST  # noqa: PLC0415
 
-    job = json.loads((folder / JOB).read_text())
     config = Config.model_validate(job["config"])
     out = folder / RUN
     if not (out / MANIFEST).exists():
         shutil.rmtree(out, ignore_errors=True)  # cut off before it was anything
     evaluation = pipeline.run_phase2(
         config,
-        Path(os.path.normpath(folder / job["base"])),
+        base,
         out,
         strategies=job["strategies"],
-        cache=folder / job["cache"],
+        cache=cache,
         truth=job["truth"],
     )
     return evaluation.metrics
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]).absolute()))

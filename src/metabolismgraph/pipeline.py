@@ -107,6 +107,8 @@ def fit_files(
         TrainingFailedError: the training process failed.
     """
     config, start = _checked(config, checkpoint)
+    if config.training.phase1_stop_at_r2 is not None:
+        raise InputError("training.phase1_stop_at_r2 is for simulated systems, whose truth is known; leave it empty")
     observations, _ = read_inputs(network, timeseries)
     labels = Truth.load(truth).aligned(observations.network.species, observations.network.reactions) if truth else None
     source = {"command": "fit"} | {

@@ -52,7 +52,10 @@ class RunFolder:
     @property
     def base(self) -> Path | None:
         """The run that this one takes data, observations and Phase 1 from."""
-        return self.path / self.manifest["base"] if "base" in self.manifest else None
+        if "base" not in self.manifest:
+            return None
+        # Without "..", which the walls of training do not let pass.
+        return Path(os.path.normpath(self.path.absolute() / self.manifest["base"]))
 
     @classmethod
     def create(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metabolismgraph.cli.options import Checkpoint, ConfigName, Quiet, Set, console, read_config, say
+from metabolismgraph.cli.options import Checkpoint, Quiet, Set, console, read_config, say
 from metabolismgraph.errors import InputError, TrainingFailedError
 
 if TYPE_CHECKING:
@@ -37,7 +37,10 @@ Record = Annotated[Path | None, typer.Option(help="proposer replay: the explorat
     epilog="Example: metabolismgraph explore start oscillatory_rank50 --iterations 16 --out explorations/a"
 )
 def start(
-    config: ConfigName = "explore_rank50",
+    config: Annotated[
+        str | None,
+        typer.Argument(help="configuration or YAML file; default: explore_rank50, for data oscillatory_rank50"),
+    ] = None,
     iterations: Iterations = 16,
     out: Annotated[Path | None, typer.Option(help="folder; default: a new one under explorations/")] = None,
     proposer: Annotated[
@@ -59,7 +62,7 @@ def start(
     """Begin an exploration; data and Phase 1 are made first where they are missing."""
     overrides = [*(set_ or []), *([f"exploration.primary={primary}"] if primary else [])]
     overrides += [f"exploration.proposer={proposer}"] if proposer and proposer != "replay" else []
-    settings = read_config(config, overrides)
+    settings = read_config(config or ("oscillatory_rank50" if network else "explore_rank50"), overrides)
     from metabolismgraph.explore.start import check_free, open_exploration, prepared
     from metabolismgraph.runs import free_path
 
@@ -69,10 +72,11 @@ def start(
     if network is not None and truth is None and settings.exploration.primary == "avg_slope_ratio":
         raise InputError("avg_slope_ratio needs the truth: give --truth, or --primary validation")
     path = out or free_path(Path("explorations") / (settings.dataset or "exploration"))
-    asked = _proposer(settings, path, proposer, record)
+    kind = proposer or settings.exploration.proposer
+    asked = _proposer(settings, path, kind, record)
     check_free(path)
     data = _make_base(path, settings, network, timeseries, truth, checkpoint, quiet=quiet)
-    folder = open_exploration(path, settings, proposer=asked.name, data=data)
+    folder = open_exploration(path, settings, proposer=kind, data=data)
     _go_on(folder, iterations, asked, quiet=quiet)
 
 
@@ -166,10 +170,10 @@ def _read(path: Path) -> tuple[ExplorationFolder, State]:
     return folder, State.of(folder.journal.read())
 
 
-def _proposer(config: Config, folder: Path, name: str | None, record: Path | None) -> Proposer:
+def _proposer(config: Config, folder: Path, kind: str, record: Path | None) -> Proposer:
     from metabolismgraph.explore.proposers import make_proposer
 
-    return make_proposer(name or config.exploration.proposer, config.exploration, folder, record)
+    return make_proposer(kind, config.exploration, folder, record)
 
 
 def _make_base(

@@ -176,6 +176,7 @@ class Reviewed(_Event):
         block: that begins, from 1.
         iteration: its first.
         changes: configuration of its root, as differences from the opened one.
+        rolled_back: strategies that did not train: name -> digest of the version in force again; None: none is.
         landed: digest of the strategy file that was accepted; None: none was.
         reasons: why the file was refused.
     """
@@ -185,6 +186,7 @@ class Reviewed(_Event):
     iteration: int
     changes: Changes
     submission: Submission
+    rolled_back: dict[str, str | None] = {}
     landed: str | None
     declaration: dict[str, Any] | None = None
     reasons: tuple[str, ...]

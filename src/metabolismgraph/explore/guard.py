@@ -32,6 +32,7 @@ CHANGEABLE: Mapping[str, str] = {
     "training.embedding_start": "embedding_start",
     STRATEGY: "strategies",
 }
+_MOST = 2**31 - 1  # of whole numbers, as far as training can count
 _BY_SHORT_NAME = {short: key for key, short in CHANGEABLE.items()}
 _WHY_NOT = {
     "simulation": "the simulated system is fixed in an exploration",
@@ -126,6 +127,8 @@ def _replicate(proposal: Proposal, state: State, iteration: int, *, by: str, not
         update={
             "iteration": iteration,
             "slot": state.slot(iteration).number,
+            # Of a node that depends on the rollout length it is the node's, wherever it runs.
+            "time_step": first.changes.get(TIME_STEP, state.slot(iteration).time_step),
             "seed": state.config.training.seed + len(node.runs),
             "proposal": proposal,
             "by": by,
@@ -151,14 +154,21 @@ def changed(before: Changes, mutations: Sequence[Mutation], state: State) -> Cha
     """
     config = configuration(state, before)
     changes = dict(before)
+    named: set[str] = set()
     for mutation in mutations:
         key = full_key(mutation.param)
+        if key in named:
+            raise RefusedError(f"{mutation}: {mutation.param} is changed twice; keep one change of it")
+        named.add(key)
         old = _value(config, key)
         if _plain(mutation.old) != _plain(old):
             raise RefusedError(f"{mutation}: the old value of {mutation.param} is {json.dumps(old)}")
         changes[key] = mutation.new
     config = configuration(state, changes)
     found = {key: _value(config, key) for key in changes}
+    for key, value in found.items():
+        if isinstance(value, int) and value > _MOST:
+            raise RefusedError(f"{key} has {len(str(value))} digits, expected at most {_MOST}")
     return {key: value for key, value in found.items() if value != _value(state.config, key)}
 
 
@@ -182,24 +192,46 @@ def check_strategies(config: Config, state: State) -> None:
     Raises:
         InputError: there is no such strategy or option, or they do not go together.
     """
-    own = own_strategies(state)
     entries = config.training.strategies
     if entries is None:
         return
+    # Those that were taken back since still have a meaning in nodes that ran with them.
+    ever = {review.file.name: review for review in state.reviews if review.landed and review.file}
     for entry in entries:
+        if not isinstance(entry, str) and len(entry) != 1:
+            raise InputError(
+                f"{STRATEGY}: found {len(entry)} names in one entry, expected one: {{name: {{option: value}}}}"
+            )
         name, options = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
-        if name in own:
-            known = ((own[name].declaration or {}).get("options") or {}).get("properties", {})
+        if name in ever:
+            known = ((ever[name].declaration or {}).get("options") or {}).get("properties", {})
             wrong = [option for option in options if option not in known]
             if wrong:
                 raise InputError(f"{STRATEGY}: there is no option {wrong[0]} of {name} (options: {', '.join(known)})")
-    of_package = tuple(e for e in entries if (e if isinstance(e, str) else next(iter(e))) not in own)
+    of_package = tuple(e for e in entries if (e if isinstance(e, str) else next(iter(e))) not in ever)
     chosen(config.training.model_copy(update={"strategies": of_package}))
 
 
 def own_strategies(state: State) -> dict[str, Reviewed]:
-    """Strategy files that were accepted, by name: the last version of each."""
-    return {review.file.name: review for review in state.reviews if review.landed and review.file}
+    """Strategy files that are in force, by name, with the review that accepted them."""
+    found: dict[str, Reviewed] = {}
+    for review in state.reviews:
+        for name, digest in review.rolled_back.items():
+            found.pop(name, None)
+            earlier = [r for r in state.reviews if r.file and r.file.name == name and r.landed == digest]
+            if earlier:
+                found[name] = earlier[-1]
+        if review.landed and review.file:
+            found[review.file.name] = review
+    return found
+
+
+def names_of(config: Config) -> tuple[str, ...]:
+    """Names of the strategies that a configuration trains with; where it leaves that open, those by default."""
+    entries = config.training.strategies
+    if entries is None:
+        return tuple(chosen(config.training))
+    return tuple(entry if isinstance(entry, str) else next(iter(entry)) for entry in entries)
 
 
 def depends_on_time_step(config: Config) -> bool:
@@ -207,8 +239,7 @@ def depends_on_time_step(config: Config) -> bool:
 
     Strategies of the exploration's own are taken to depend on it.
     """
-    names = [e if isinstance(e, str) else next(iter(e)) for e in config.training.strategies or ()]
-    if any(name not in STRATEGIES for name in names):
+    if any(name not in STRATEGIES for name in names_of(config)):
         return True
     found = chosen(config.training).values()
     deciding = [s for part in ("objective", "evidence") for s in found if part in s.sets]
@@ -216,10 +247,16 @@ def depends_on_time_step(config: Config) -> bool:
 
 
 def files_of(config: Config, state: State) -> dict[str, str]:
-    """Strategy files that a configuration names: name -> sha256 of the source."""
-    names = [e if isinstance(e, str) else next(iter(e)) for e in config.training.strategies or ()]
+    """Strategy files that a configuration names: name -> sha256 of the source.
+
+    Raises:
+        RefusedError: one of them was taken back.
+    """
     own = own_strategies(state)
-    return {name: str(own[name].landed) for name in names if name in own}
+    gone = [name for name in names_of(config) if name not in STRATEGIES and name not in own]
+    if gone:
+        raise RefusedError(f"strategy {gone[0]} was taken back, since it did not train; choose another one")
+    return {name: str(own[name].landed) for name in names_of(config) if name in own}
 
 
 def code_of(files: Mapping[str, str]) -> str:
@@ -235,9 +272,9 @@ def _value(config: Config, key: str) -> Any:
 
 def _plain(value: Any) -> Any:
     """A value for comparison: 0.01, "0.01" and 1e-2 are the same."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value.strip()
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return value
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return value.strip() if isinstance(value, str) else value

@@ -33,9 +33,16 @@ class Journal:
         """Keep others from appending.
 
         Raises:
-            InputError: somebody else does already.
+            InputError: somebody else does already, or there is no place for the lock.
         """
-        with self.path.with_suffix(".lock").open("a") as stream:
+        path = self.path.with_suffix(".lock")
+        try:
+            opened = path.open("a")
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be made ({error.strerror}); choose a folder that can be written"
+            ) from None
+        with opened as stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -53,16 +60,18 @@ class Journal:
         stamped = event.model_copy(update={"time": datetime.now(UTC).isoformat(timespec="milliseconds")})
         line = stamped.model_dump_json().encode() + b"\n"
         try:
-            with self.path.open("ab") as stream:
+            # Without a buffer: what a full disk left in one would be written on closing, after the cut.
+            with self.path.open("ab", buffering=0) as stream:
                 end = _end_of_last_line(self.path)
                 if end < stream.tell():
                     stream.truncate(end)
                 try:
-                    stream.write(line)
-                    stream.flush()
+                    written = 0
+                    while written < len(line):
+                        written += stream.write(line[written:])
                     os.fsync(stream.fileno())
                 except OSError:
-                    os.ftruncate(stream.fileno(), end)
+                    stream.truncate(end)
                     raise
         except OSError as error:
             raise InputError(
@@ -88,7 +97,7 @@ class Journal:
     def _parsed(self, number: int, line: bytes) -> Event:
         try:
             return EVENT.validate_python(json.loads(line))
-        except (ValueError, ValidationError) as error:
+        except (ValueError, ValidationError, RecursionError) as error:
             what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not JSON"
             raise InputError(
                 f"{self.path}, line {number}: damaged ({what}); restore the file, or delete that line and all after it"

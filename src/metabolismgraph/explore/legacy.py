@@ -11,9 +11,9 @@ What it does that one would not expect:
 - labels in bold type or behind a bullet are not read.
 
 Where the description is silent: Pearson (`test_pearson` or `pearson`, 0 if absent), Cluster (`embedding_cluster_acc`
-or `cluster_accuracy`) and Time (`training_time_min`) are read from the line that the reward was read from; the last two
-are left out if absent or NaN. A node that is logged twice keeps its place and takes the later values. A node on a circle
-of parents counts as its own descendant. Without blocks parents are shown as they stand, even where they are no node.
+or `cluster_accuracy`) and Time (`training_time_min`) are read from the line that the reward was read from; the last
+two are left out if absent or NaN. A node that is logged twice keeps its place and takes the later values. A node on a
+circle of parents is its own descendant. Without blocks parents are shown as they stand, even if they are no node.
 """
 
 from __future__ import annotations

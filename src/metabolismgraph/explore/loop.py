@@ -6,6 +6,8 @@ explorer that was killed goes on where it stopped.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -25,7 +27,15 @@ from metabolismgraph.explore.events import (
     Started,
 )
 from metabolismgraph.explore.folder import ExplorationFolder
-from metabolismgraph.explore.guard import RefusedError, changed, plan
+from metabolismgraph.explore.guard import (
+    STRATEGY,
+    RefusedError,
+    changed,
+    configuration,
+    names_of,
+    own_strategies,
+    plan,
+)
 from metabolismgraph.explore.history import StrategyHistory
 from metabolismgraph.explore.outcome import read_outcome
 from metabolismgraph.explore.proposal import Reading, Submission
@@ -75,7 +85,6 @@ class Explorer:
         self._folder, self._engine, self._proposer = folder, engine, proposer
         self._stopping, self._watch, self._review = stopping, watch, review
         self._rules = RulesProposer()
-        self._history = StrategyHistory(folder.strategies)
         self._events: list[Event] = []
         self._running: frozenset[int] = frozenset()
 
@@ -96,6 +105,11 @@ class Explorer:
                 self._engine.close()
                 write_views(self._folder.path, self._events)
         return self._state
+
+    @functools.cached_property
+    def _history(self) -> StrategyHistory:
+        # Not before the journal is held: it takes away what it finds half written, as the only one to write there.
+        return StrategyHistory(self._folder.strategies)
 
     def _batch(self, iterations: int) -> range:
         """The iterations of the batch at hand; empty when all are done."""
@@ -213,10 +227,12 @@ class Explorer:
         )
 
     def _review_block(self, block: int, first: int) -> None:
-        state = self._state
+        state, rolled_back = self._state, self._roll_back()
 
         def accept(value: Submission, by: str, note: str) -> Reviewed:
             changes = changed(state.root(block), value.start, state)
+            if rolled_back and any(name in rolled_back for name in names_of(configuration(state, changes))):
+                changes.pop(STRATEGY)
             verdict = self._judge(value)
             if verdict is not None and not verdict.accepted:
                 raise RefusedError("; ".join(verdict.reasons))
@@ -229,6 +245,7 @@ class Explorer:
                 iteration=first,
                 changes=changes,
                 submission=value,
+                rolled_back=rolled_back,
                 landed=landed,
                 declaration=verdict.declaration.as_dict() if verdict and verdict.declaration else None,
                 reasons=self._state.refusals("submission", first),
@@ -239,6 +256,21 @@ class Explorer:
         self._record(
             self._ask("submission", first, lambda proposer, refusals: proposer.review(state, block, refusals), accept)
         )
+
+    def _roll_back(self) -> dict[str, str | None]:
+        """Take back strategy files in force that never trained to a result."""
+        found: dict[str, str | None] = {}
+        for name, review in own_strategies(self._state).items():
+            runs = [i for i in self._state.iterations if i.proposed.files.get(name) == review.landed]
+            # One failure may have been anything.
+            if len(runs) > 1 and all(i.scored is not None and i.scored.state in {"failed", "nan"} for i in runs):
+                # A crash may have come between the commit and the journal: then it is done already.
+                current = self._history.sources().get(name)
+                if current is not None and hashlib.sha256(current.encode()).hexdigest() == review.landed:
+                    self._history.rollback(name)
+                earlier = self._history.sources().get(name)
+                found[name] = earlier and hashlib.sha256(earlier.encode()).hexdigest()
+        return found
 
     def _judge(self, submission: Submission) -> Verdict | None:
         if submission.file is None:
@@ -282,7 +314,7 @@ class Explorer:
             try:
                 self._folder.describe(iteration.proposed, self._state, self._sources(iteration.proposed))
             except OSError as error:
-                ended[i] = Failed(iteration=i, reason=f"{error.filename}: {error.strerror}", seconds=0.0)
+                ended[i] = Failed(iteration=i, reason=f"{error.filename or folder}: {error.strerror}", seconds=0.0)
                 continue
             self._running |= {i}
             self._engine.submit(i, folder)

@@ -43,7 +43,7 @@ def read_outcome(folder: Path) -> Outcome | None:
         return Outcome(**content)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{OUTCOME} is damaged ({one_line(error, 80)})") from None
     except OSError as error:
         raise ValueError(f"{OUTCOME} cannot be read ({error.strerror})") from None

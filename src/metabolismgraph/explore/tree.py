@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 
 from metabolismgraph.explore.state import Iteration, State
 
+_TRIFLE = 0.005  # of a reward; nobody would choose a configuration for that
+
 
 @dataclasses.dataclass(frozen=True)
 class Node:
@@ -84,6 +86,14 @@ def standard_error(node: Node, every: Iterable[Node]) -> float | None:
     """Standard error of a node's mean reward, from the pooled deviation."""
     deviation = pooled_deviation(every)
     return None if deviation is None or not node.rewards else deviation / math.sqrt(len(node.rewards))
+
+
+def differ(a: Node, b: Node, every: Sequence[Node]) -> bool:
+    """Whether two mean rewards are apart by more than the standard error of their difference, and more than trifles."""
+    if a.mean is None or b.mean is None:
+        return a.mean != b.mean
+    errors = [standard_error(node, every) or 0.0 for node in (a, b)]
+    return abs(a.mean - b.mean) > max(math.hypot(*errors), _TRIFLE)
 
 
 def candidate(state: State) -> Node | None:

@@ -31,12 +31,11 @@ from metabolismgraph.explore.proposers.base import (
     Proposer,
     UnavailableError,
 )
-from metabolismgraph.explore.proposers.prompt import Prompt, for_proposal, for_reading, for_submission
+from metabolismgraph.explore.proposers.prompt import MOST_MEMORY, Prompt, for_proposal, for_reading, for_submission
 from metabolismgraph.explore.state import State
 from metabolismgraph.files import one_line
 
 MOST_CHARACTERS = 200_000  # of an answer
-MOST_MEMORY = 40_000  # characters of the working memory
 _MOST_COMPLAINTS = 3
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -189,7 +188,7 @@ def _json_in(answer: str) -> str:
         raise ValueError("the answer is empty; give one JSON object")
     if text.startswith("{"):
         return text
-    fenced = [block.strip() for block in _FENCE.findall(text)]
+    fenced: list[str] = [block.strip() for block in _FENCE.findall(text)]
     objects = [block for block in fenced if block.startswith("{")] or list(_objects(text))
     if not objects:
         raise ValueError(f"there is no JSON object in the answer, which begins {one_line(text, 60)!r}")

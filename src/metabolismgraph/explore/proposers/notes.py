@@ -7,25 +7,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from metabolismgraph.explore.events import Failed, Primary
-from metabolismgraph.explore.guard import RefusedError, configuration, own_strategies
+from metabolismgraph.explore.guard import configuration, names_of, own_strategies
 from metabolismgraph.explore.proposal import MEMORY_LINES
 from metabolismgraph.explore.reward import SKILL, slope_ratios
 from metabolismgraph.explore.state import Iteration, State
-from metabolismgraph.explore.tree import Node, best, nodes, standard_error
+from metabolismgraph.explore.tree import Node, best, differ, nodes, standard_error
 
 _ACTIVE = 0.05  # of the true slope, or of skill
 _SEPARATED = 0.5  # silhouette
 
 
 def strategies_of(state: State, node: Node) -> tuple[str, ...]:
-    """Names of the strategies that a node trains with; ("default",) where the configuration leaves it open."""
-    try:
-        entries = configuration(state, node.runs[0].proposed.changes).training.strategies
-    except RefusedError:  # strategies that were taken back since
-        entries = node.runs[0].proposed.changes.get("training.strategies")
-    if entries is None:
-        return ("default",)
-    return tuple(entry if isinstance(entry, str) else next(iter(entry)) for entry in entries)
+    """Names of the strategies that a node trains with."""
+    return names_of(configuration(state, node.runs[0].proposed.changes))
 
 
 def own_names(state: State) -> tuple[str, ...]:
@@ -90,6 +84,8 @@ def observation(state: State, iteration: Iteration) -> str:
     parent = by_id.get(node.parent) if node.parent is not None else None
     if parent is None or parent.mean is None:
         return f"reward {reward:.3f}, from the root of the block"
+    if not differ(node, parent, tuple(by_id.values())):
+        return f"reward {reward:.3f}, no different from {parent.mean:.3f} in node {parent.id}"
     way = "up" if reward > parent.mean else "down"
     return f"reward {reward:.3f}, {way} from {parent.mean:.3f} in node {parent.id}"
 
@@ -150,7 +146,7 @@ def _falsified(state: State) -> Iterator[str]:
         first = node.runs[0].proposed.proposal
         if parent is None or parent.mean is None or node.mean is None or not first.mutations:
             continue
-        if node.mean <= parent.mean:
+        if node.mean < parent.mean and differ(node, parent, tuple(by_id.values())):
             some = True
             changes = ", ".join(map(str, first.mutations))
             yield f"- iteration {node.id}: {changes} ({node.mean:.3f} after {parent.mean:.3f} in node {parent.id})"

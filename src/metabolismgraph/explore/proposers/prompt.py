@@ -31,10 +31,10 @@ from metabolismgraph.train.strategies.amplification import Amplification
 from metabolismgraph.train.strategies.base import Strategy
 
 MOST_FIGURES = 12
+MOST_MEMORY = 40_000  # characters of the working memory
 _MOST_BYTES = 2_000_000  # of a figure
 _MOST_RUNS = 64  # that are told in full
 _MOST_METRICS = 80
-_MOST_MEMORY = 40_000  # characters
 _PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")
 _FIGURES = {
     "MLP_node": "tmp_training/function/rate_func/MLP_node_p2_*.png",
@@ -161,8 +161,8 @@ you have a reason. At the beginning of a block no node has a score: parent null.
 - `old` in a mutation is the value in the parent's configuration as it stands in the data; `new` has the same type.
 - Only the parameters listed above may be changed, within their ranges. Simulation, data set, architecture and \
 everything of Phase 1 are fixed. {time_step} belongs to the slot and may not be changed.
-- Slots of a batch run side by side: do not propose what another slot of this batch already runs. The first batch of an \
-exploration runs the root's parameters, unchanged, in every slot, so that rollout lengths can be compared.
+- Slots of a batch run side by side: do not propose what another slot of this batch already runs. The first batch of \
+an exploration runs the root's parameters, unchanged, in every slot, so that rollout lengths can be compared.
 """
 
 _READING = """\
@@ -215,7 +215,7 @@ class Prompt:
     system: str
     text: str
     images: tuple[Path, ...]
-    schema: type[Proposal] | type[Reading] | type[Submission]
+    schema: type[Proposal | Reading | Submission]
 
     def in_words(self) -> str:
         """All of it as one text, for a program that knows no structured output: schema and paths of images too."""
@@ -256,7 +256,7 @@ def for_reading(state: State, batch: Sequence[int], refusals: Sequence[str], fol
     text = _Text()
     text.say(
         f"Read the batch of iterations {', '.join(map(str, batch))} of block {block}, and rewrite the memory. It may "
-        f"have {_MOST_MEMORY} characters at most."
+        f"have {MOST_MEMORY} characters at most."
     )
     _tell_standing(text, state, block)
     earlier = [iteration for iteration in state.in_block(block) if iteration.number < batch[0]]
@@ -307,15 +307,13 @@ def _finished(
     text: _Text,
     state: State,
     kind: Kind,
-    schema: type[Proposal] | type[Reading] | type[Submission],
+    schema: type[Proposal | Reading | Submission],
     refusals: Sequence[str],
     images: tuple[Path, ...] = (),
 ) -> Prompt:
     if refusals:
         text.say("Earlier answers of yours to this question were not accepted. Answer so that no reason applies again:")
-        text.data(
-            "why they were not accepted", "\n".join(f"{i}. {_open(state, r)}" for i, r in enumerate(refusals, 1))
-        )
+        text.data("why they were not accepted", "\n".join(f"{i}. {_open(state, r)}" for i, r in enumerate(refusals, 1)))
     return Prompt(kind, _system(state, kind, text.mark()), text.fenced(), images, schema)
 
 
@@ -413,7 +411,7 @@ def _first_line(function: object) -> str:
 
 def _tell_standing(text: _Text, state: State, block: int) -> None:
     """Memory, scores and best node: what every question is answered from."""
-    text.data("working memory", _open(state, state.memory[:_MOST_MEMORY]) or "empty")
+    text.data("working memory", _open(state, state.memory[:MOST_MEMORY]) or "empty")
     root = state.root(block)
     text.data(f"configuration of the root of block {block} (parent null)", _values(state, root))
     listed = [
@@ -476,7 +474,7 @@ def _run(state: State, iteration: Iteration) -> Iterable[str]:
         return
     verdict = iteration.scored
     parts = ", ".join(f"{part:.4f}" for part in verdict.parts)
-    yield f"  result: {verdict.state}, {verdict.classification}, reward {verdict.reward:.4f}, by part: {parts or 'none'}"
+    yield f"  result: {verdict.state}, {verdict.classification}, reward {verdict.reward:.4f}, parts {parts or 'none'}"
     if isinstance(iteration.outcome, Failed):
         yield f"  reason: {_open(state, one_line(iteration.outcome.reason))}"
     metrics = [
@@ -536,7 +534,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _open(state: State, text: str) -> str:
-    """Text from elsewhere, without the lines that name figures computed with the truth, where that is not to be used."""
+    """Text from elsewhere; where the truth is not to be used, without lines that name a figure computed with it."""
     if state.opened.oracle:
         return text
     return "\n".join(

@@ -19,7 +19,7 @@ from metabolismgraph.explore.proposers import notes
 from metabolismgraph.explore.proposers.base import Answer, Proposer
 from metabolismgraph.explore.proposers.steps import Step, next_step, parameters
 from metabolismgraph.explore.state import Iteration, State
-from metabolismgraph.explore.tree import Node, best, candidate, nodes, scores
+from metabolismgraph.explore.tree import Node, best, candidate, differ, nodes, scores
 from metabolismgraph.train.strategies import STRATEGIES
 
 # Sets of strategies to switch to, the requirement's first priority and what trains in seconds first. All of them
@@ -35,8 +35,8 @@ APPROACHES: tuple[tuple[str, ...], ...] = (
     ("accumulation", "warmup", "contrastive"),
     ("weak_form", "contrastive"),
 )
-_WORTH_REPLICATING = 0.3  # reward; below that a node is no candidate for anything
-_GOOD = 0.8
+_GOOD = 0.8  # reward from which a node is worth replicating at once
+_UNBEATEN = 8  # iterations after which the leading node is replicated even if it is not good
 _FLAT = 0.05  # a reward below that is stuck near zero
 _FLAT_RUNS, _FAILED_RUNS = 3, 4
 
@@ -66,11 +66,11 @@ class RulesProposer(Proposer):
         if leading is not None:
             return Answer(_replicate(leading))
         mode = _mode(state, done)
-        if mode in {"explore", "strategy-switch"}:
+        if mode in {"explore", "strategy-switch"} or (mode == "slope-focus" and _turn_to_switch(state)):
             untried = next(_untried(state, iteration), None)
             if untried is not None:
                 return Answer(_switch(state, iteration, untried, mode))
-            mode = "exploit"
+            mode = "slope-focus" if mode == "slope-focus" else "exploit"
         return Answer(_mutate(state, iteration, mode))
 
     def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
@@ -84,9 +84,9 @@ class RulesProposer(Proposer):
             return Answer(Submission(rationale="nothing has worked so far: the next block starts as this one did"))
         composed = None if (leading.mean or 0.0) >= _GOOD else _composed(state, block)
         if composed is not None:
-            start = (_strategy_mutation(state, state.root(block), composed),)
+            both = (_strategy_mutation(state, state.root(block), composed),)
             why = "the best sets so far do not get there alone; what they decide on does not clash, so both together"
-            return Answer(Submission(start=start, rationale=why, reference=_references(composed)))
+            return Answer(Submission(start=both, rationale=why, reference=_references(composed)))
         start = _way(state, state.root(block), leading.runs[0].proposed.changes)
         why = f"node {leading.id} leads with a mean reward of {leading.mean:.3f}: the next block starts from it"
         return Answer(
@@ -113,12 +113,18 @@ def _replicate(node: Node) -> Proposal:
 
 
 def _to_replicate(state: State) -> Node | None:
-    """The leading node, as long as it has too few replicates to be called best."""
+    """The leading node, as long as it has too few replicates to be called best.
+
+    One that is not good is replicated only when nothing better has come for a while.
+    """
     leading = candidate(state)
-    if leading is None or (leading.mean or 0.0) < _WORTH_REPLICATING:
+    if leading is None:
+        return None
+    since = sum(i.scored is not None and i.number > leading.id for i in state.iterations)
+    if (leading.mean or 0.0) < _GOOD and since < _UNBEATEN:
         return None
     confirmed = best(state)
-    if confirmed is not None and (confirmed.mean or 0.0) >= (leading.mean or 0.0):
+    if confirmed is not None and not differ(confirmed, leading, nodes(state)):
         return None
     enough = len(leading.rewards) + leading.in_flight >= state.settings.replicates
     return None if enough else leading
@@ -140,12 +146,19 @@ def _mode(state: State, done: Sequence[Iteration]) -> Mode:
     return "slope-focus" if clusters is not None and reward < _GOOD else "exploit"
 
 
+def _turn_to_switch(state: State) -> bool:
+    """Whether slope-focus is to try another set of strategies, as it does in turn with another learning rate."""
+    focused = [i.proposed.proposal for i in state.iterations if i.proposed.proposal.mode == "slope-focus"]
+    switched = sum(CHANGEABLE[STRATEGY] in {m.param for m in p.mutations} for p in focused)
+    return 2 * switched <= len(focused)
+
+
 def _untried(state: State, iteration: int) -> Iterator[tuple[str, ...]]:
     """Approaches that no iteration has taken, those in flight included, own strategies of the exploration first."""
-    tried = {notes.strategies_of(state, node) for node in nodes(state)}
+    tried = {frozenset(notes.strategies_of(state, node)) for node in nodes(state)}
     own = tuple((name, "contrastive") for name in notes.own_names(state))
     for approach in (*own, *APPROACHES):
-        if approach not in tried and _fits(state, iteration, approach):
+        if frozenset(approach) not in tried and _fits(state, iteration, approach):
             yield approach
 
 

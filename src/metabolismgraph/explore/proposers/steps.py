@@ -46,9 +46,9 @@ class Step:
 PARAMETERS: Mapping[str, Parameter] = {
     _LR_NODE: Parameter(10**0.5, up=True, low=1e-4, high=1e-1),
     _LR_EMBEDDING: Parameter(10**0.5, up=True, low=1e-4, high=1e-1),
-    _LOOP: Parameter(2.0, up=True, low=1, high=5000),
-    _STEPS: Parameter(2.0, up=True, low=100, high=20_000),
-    _BATCH: Parameter(2.0, up=False, low=4, high=64),
+    _LOOP: Parameter(2.0, up=True, low=1.0, high=5000.0),
+    _STEPS: Parameter(2.0, up=True, low=100.0, high=20_000.0),
+    _BATCH: Parameter(2.0, up=False, low=4.0, high=64.0),
 }
 # Steps grow after a success and shrink after a failure, which also turns them round (Rechenberg 1973).
 _GROW, _SHRINK, _SMALLEST, _LARGEST = 1.5, 0.75, 1.1, 10.0
@@ -101,4 +101,4 @@ def _step(state: State, key: str, old: float, siblings: int) -> Step:
     up, factor = up != bool(siblings % 2), factor ** (1 + siblings // 2)
     new = min(max(old * factor if up else old / factor, parameter.low), parameter.high)
     whole = key in {_LOOP, _BATCH, _STEPS}
-    return Step(key, old, max(1.0, round(new)) if whole else float(f"{new:.3g}"), tried, worked)
+    return Step(key, old, max(1.0, float(round(new))) if whole else float(f"{new:.3g}"), tried, worked)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from metabolismgraph.explore.events import Opened, Proposed
-from metabolismgraph.explore.reward import SKILL
 
-_LINE = 2000  # characters; what a proposer writes on one line is cut earlier
 # Control and format characters, lone surrogates, line and paragraph separators: they end a line in some readers, or
 # make it look like another (writing from right to left).
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -19,8 +17,7 @@ _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 def line(text: object, empty: str = "none") -> str:
     """Text of unknown origin on one line, so that it cannot pass for another line of the same file."""
     spaced = "".join(" " if unicodedata.category(c) in _UNSEEN else c for c in str(text))
-    found = " ".join(spaced.split())
-    return (found if len(found) <= _LINE else f"{found[: _LINE - 3]}...") or empty
+    return " ".join(spaced.split()) or empty
 
 
 def decimals(value: object) -> str:
@@ -49,9 +46,6 @@ def basis(opened: Opened) -> str:
     if opened.oracle:
         return f"oracle: scored by {opened.primary}, which uses the truth"
     return f"{opened.primary}: scored by held-out rollouts; no truth is used"
-
-
-METRIC: Mapping[str, str] = {"avg_slope_ratio": "avg_slope_ratio", "validation": SKILL}
 
 
 def mean(values: Iterable[Any]) -> float | None:

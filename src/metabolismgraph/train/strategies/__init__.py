@@ -7,6 +7,7 @@ loaded from its files (`custom.py`) and found by name like the others.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping
 
 from pydantic import ValidationError
@@ -119,9 +120,13 @@ def make_plan(setting: Setting) -> Plan:
     """The plan that the strategies of the settings make of the classical trainer.
 
     Raises:
-        InputError: as `chosen`, or a strategy cannot work with these data.
+        InputError: as `chosen`, or a strategy cannot work with these data, or two add the same loss term.
     """
     plan = Plan.classical(setting)
     for strategy in chosen(setting.training).values():
         plan = strategy.apply(plan, setting)
+    terms = Counter(penalty.name for penalty in plan.penalties)
+    if terms and max(terms.values()) > 1:
+        twice = terms.most_common(1)[0][0]
+        raise InputError(f"{_WHERE}: two of them add the loss term {twice}; leave one of them out")
     return plan

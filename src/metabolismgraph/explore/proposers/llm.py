@@ -1,0 +1,309 @@
+"""Answers from a language model, through pydantic-ai (extra `llm`).
+
+One question is one request, and one more after a failure that passes: a rate limit, a server error, a lost connection.
+The model answers by calling a tool whose arguments have the answer's schema; they are handed on word for word and
+validated by whoever asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections.abc import AsyncIterator
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from metabolismgraph.config import Exploration
+from metabolismgraph.errors import InputError
+from metabolismgraph.explore.proposers.asking import Transport
+from metabolismgraph.explore.proposers.base import Exchange, UnavailableError
+from metabolismgraph.explore.proposers.prompt import Prompt
+from metabolismgraph.files import one_line
+
+RETRIES = 2  # after failures that pass, each after twice the time
+FIRST_WAIT = 0.5  # seconds, where the server asks for none
+_MOST_BYTES = 8_000_000  # of a response
+_MOST_TOKENS = 16_000  # of an answer, for servers that must be told; the memory takes some ten thousand
+_SHORTEST_KEY = 12  # characters; what is shorter is a placeholder, and a word of its own in answers
+
+_USUAL_KEY = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
+
+
+class _Server(NamedTuple):
+    """Where a model is found. Any `compatible` one speaks OpenAI's chat protocol."""
+
+    kind: Literal["openai", "anthropic", "compatible"]
+    model: str
+    url: str | None
+
+
+class LLMTransport(Transport):
+    """Asks the language model that the settings name.
+
+    Raises:
+        InputError: on construction: the extra is not installed, model or key are missing, or a budget in money is set
+            for a model whose price is not known.
+    """
+
+    def __init__(self, settings: Exploration):
+        try:
+            import anthropic  # noqa: F401, PLC0415
+            import openai  # noqa: F401, PLC0415
+            import pydantic_ai  # noqa: F401, PLC0415
+        except ImportError:
+            raise InputError(
+                "exploration.proposer is llm, but pydantic-ai is not installed; pip install 'metabolismgraph[llm]'"
+            ) from None
+        self._settings = settings
+        self._server = _server(settings)
+        self._key = _key(settings, self._server)
+        self.shows_images = settings.llm_images
+        if settings.max_cost is not None:
+            _check_price(settings, self._server)
+
+    @property
+    def name(self) -> str:
+        return f"llm ({self._server.model})"
+
+    def ask(self, prompt: Prompt) -> Exchange:
+        started = time.perf_counter()
+        try:
+            response = asyncio.run(self._answer(prompt))
+        except Exception as error:
+            reason = self._without_key(self._explained(error))
+            raise UnavailableError(reason, Exchange(None, reason, seconds=time.perf_counter() - started)) from None
+        answer = _answer_in(response)
+        withheld = "the provider's content filter withheld the answer"
+        exchange = Exchange(
+            None if answer is None else self._without_key(answer),
+            withheld if answer is None else None,
+            response.usage.input_tokens,
+            response.usage.output_tokens,
+            self._cost(response),
+            time.perf_counter() - started,
+        )
+        if answer is None:
+            raise UnavailableError(withheld, exchange)
+        return exchange
+
+    async def _answer(self, prompt: Prompt) -> Any:
+        """The response of the first request that gets one; all of them together stay within the time limit."""
+        from pydantic_ai.exceptions import (  # noqa: PLC0415
+            ModelAPIError,
+            ModelConnectionError,
+            ModelRateLimitError,
+            ModelServerError,
+            ModelUnavailableError,
+        )
+
+        passing = (ModelRateLimitError, ModelUnavailableError, ModelServerError, ModelConnectionError)
+        until = time.monotonic() + self._settings.llm_timeout_s
+        for attempt in range(RETRIES + 1):
+            try:
+                return await self._request(prompt, max(until - time.monotonic(), 0.001))
+            except ModelAPIError as error:
+                asked = error.retry_after
+                wait = FIRST_WAIT * 2**attempt if asked is None else max(asked, 0.0)
+                passes = isinstance(error, passing) and not _is_too_long(error)
+                if attempt == RETRIES or not passes or time.monotonic() + wait >= until:
+                    raise
+                await asyncio.sleep(wait)
+        raise AssertionError
+
+    async def _request(self, prompt: Prompt, seconds: float) -> Any:
+        from pydantic_ai import BinaryContent, ModelRequest, SystemPromptPart, UserPromptPart  # noqa: PLC0415
+        from pydantic_ai.direct import model_request  # noqa: PLC0415
+        from pydantic_ai.models import ModelRequestParameters, create_async_httpx2_client  # noqa: PLC0415
+        from pydantic_ai.settings import ModelSettings  # noqa: PLC0415
+        from pydantic_ai.tools import ToolDefinition  # noqa: PLC0415
+
+        answer = ToolDefinition(
+            name="answer",
+            description=f"Give the answer. {prompt.schema.__doc__}",
+            parameters_json_schema=prompt.schema.model_json_schema(),
+            strict=False,  # old and new values of mutations may be of any type, which strict schemas cannot say
+            kind="output",
+        )
+        images = [BinaryContent(path.read_bytes(), media_type="image/png") for path in prompt.images]
+        message = [prompt.text, *images] if images else prompt.text  # some servers know text only
+        settings = ModelSettings(request_timeout=seconds, max_retries=0)
+        if self._server.kind == "anthropic":
+            settings["max_tokens"] = _MOST_TOKENS
+        # A client per request: event loops, and the connections that belong to them, do not outlive a question.
+        async with create_async_httpx2_client() as client:
+            client.event_hooks["response"].append(_bound)
+            return await model_request(
+                self._model(client),
+                [ModelRequest(parts=[SystemPromptPart(prompt.system), UserPromptPart(message)])],
+                model_settings=settings,
+                model_request_parameters=ModelRequestParameters(
+                    output_mode="tool", output_tools=[answer], allow_text_output=False
+                ),
+                instrument=False,
+            )
+
+    def _model(self, client: Any) -> Any:
+        kind, model, url = self._server
+        if kind == "anthropic":
+            from pydantic_ai.models.anthropic import AnthropicModel  # noqa: PLC0415
+            from pydantic_ai.providers.anthropic import AnthropicProvider  # noqa: PLC0415
+
+            return AnthropicModel(model, provider=AnthropicProvider(api_key=self._key, http_client=client))
+        if url is None:
+            from pydantic_ai.models.openai import OpenAIResponsesModel  # noqa: PLC0415
+            from pydantic_ai.providers.openai import OpenAIProvider  # noqa: PLC0415
+
+            return OpenAIResponsesModel(model, provider=OpenAIProvider(api_key=self._key, http_client=client))
+        from pydantic_ai.models.openai import OpenAIChatModel  # noqa: PLC0415
+        from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider  # noqa: PLC0415
+
+        # Without a name that says otherwise no key is sent, least of all another provider's; the library wants a word.
+        key = self._key or "none"
+        provider = OpenAICompatibleProvider("compatible", base_url=url, api_key=key, http_client=client)
+        return OpenAIChatModel(model, provider=provider)
+
+    def _explained(self, error: Exception) -> str:
+        from pydantic_ai.exceptions import ModelAuthenticationError, ModelHTTPError, ModelRequestTimeout  # noqa: PLC0415
+
+        if isinstance(error, ModelAuthenticationError):
+            # What the server says may quote the key, or part of it.
+            return "the server did not accept the key; check the environment variable that holds it"
+        if _is_too_long(error):
+            return f"the response has more than {_MOST_BYTES} bytes"
+        if isinstance(error, ModelRequestTimeout):
+            return f"no answer within exploration.llm_timeout_s = {self._settings.llm_timeout_s:g} s"
+        if isinstance(error, ModelHTTPError):
+            return one_line(f"the server answered with HTTP {error.status_code}: {error.body}")
+        return one_line(f"{type(error).__name__}: {error}")
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "[key]") if len(self._key) >= _SHORTEST_KEY else text
+
+    def _cost(self, response: Any) -> float:
+        usage, price = response.usage, self._settings.llm_price_per_million
+        if price is not None:
+            return float((usage.input_tokens * price[0] + usage.output_tokens * price[1]) / 1e6)
+        try:
+            return float(response.cost().total_price)
+        except (AssertionError, LookupError, ValueError):
+            return 0.0  # a model without a listed price
+
+
+def _server(settings: Exploration) -> _Server:
+    written, url = settings.llm_model.strip(), settings.llm_base_url
+    provider, _, rest = written.partition(":")
+    if not written or (provider in _USUAL_KEY and not rest):
+        raise InputError(
+            "exploration.llm_model names no model; set it to openai:NAME or anthropic:NAME, or set "
+            "exploration.llm_base_url and the name that the server there knows"
+        )
+    if url is not None:
+        _check_url(url)
+        if provider == "anthropic":
+            raise InputError(
+                "exploration.llm_base_url is for servers that speak the OpenAI protocol; leave it out for anthropic:"
+            )
+        return _Server("compatible", rest if provider == "openai" else written, url)
+    if provider == "openai":
+        return _Server("openai", rest, None)
+    if provider == "anthropic":
+        return _Server("anthropic", rest, None)
+    raise InputError(
+        f"exploration.llm_model is {one_line(written, 60)!r}, expected openai:NAME or anthropic:NAME; for another "
+        "server set exploration.llm_base_url as well"
+    )
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        found = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        found = False
+    if not found:
+        raise InputError("exploration.llm_base_url is no address; expected one such as http://localhost:8000/v1")
+    if parts.username or parts.password:
+        raise InputError(
+            "exploration.llm_base_url holds a name or password; put the key into an environment variable and name "
+            "that in exploration.llm_key_variable"
+        )
+
+
+def _key(settings: Exploration, server: _Server) -> str:
+    """The key; empty where none is needed."""
+    named = settings.llm_key_variable
+    if named is not None and not re.fullmatch(r"[A-Za-z_]\w*", named, re.ASCII):
+        # Not shown: it may be the key itself.
+        raise InputError("exploration.llm_key_variable is no name of an environment variable; the key goes in there")
+    variable = named or _USUAL_KEY.get(server.kind)
+    if variable is None:
+        return ""
+    key = os.environ.get(variable, "").strip()
+    where = "the variable that exploration.llm_key_variable names" if named else variable
+    if not key:
+        raise InputError(f"no key for {server.model}: set the environment variable ({where}) to it")
+    if not (key.isascii() and key.isprintable()):
+        raise InputError(f"the key for {server.model} holds characters that no key has; set it anew ({where})")
+    return key
+
+
+def _check_price(settings: Exploration, server: _Server) -> None:
+    if settings.llm_price_per_million is not None:
+        return
+    from genai_prices import Usage, calc_price  # noqa: PLC0415
+
+    try:
+        if server.kind == "compatible":
+            raise LookupError(server.model)
+        calc_price(Usage(input_tokens=1, output_tokens=1), server.model, provider_id=server.kind)
+    except LookupError:
+        raise InputError(
+            f"exploration.max_cost is set, but the price of {server.model} is not known; set "
+            "exploration.llm_price_per_million to [input, output], [0, 0] for a server of your own"
+        ) from None
+
+
+def _answer_in(response: Any) -> str | None:
+    """What a response says, word for word; None where the provider held it back without a word."""
+    calls = [part for part in response.parts if part.part_kind == "tool-call"]
+    if calls:
+        return "\n".join(c.args if isinstance(c.args, str) else json.dumps(c.args or {}) for c in calls)
+    text = "".join(part.content for part in response.parts if part.part_kind == "text")
+    text = text or str((response.provider_details or {}).get("refusal") or "")
+    return None if not text and response.finish_reason == "content_filter" else text
+
+
+class _TooLongError(Exception):
+    pass
+
+
+async def _bound(response: Any) -> None:
+    """Make the body of a response end with an error where it does not end by itself."""
+    from httpx2 import AsyncByteStream  # noqa: PLC0415
+
+    class Bounded(AsyncByteStream):
+        def __init__(self, stream: AsyncByteStream):
+            self._stream = stream
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            read = 0
+            async for chunk in self._stream:
+                read += len(chunk)
+                if read > _MOST_BYTES:
+                    raise _TooLongError
+                yield chunk
+
+        async def aclose(self) -> None:
+            await self._stream.aclose()
+
+    response.stream = Bounded(response.stream)
+
+
+def _is_too_long(error: BaseException | None) -> bool:
+    """Whether that is what is behind an error; libraries wrap what they did not expect."""
+    while error is not None and not isinstance(error, _TooLongError):
+        error = error.__cause__ or error.__context__
+    return error is not None

@@ -1,0 +1,78 @@
+"""Proposals from a journal: an exploration once more, without asking anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from metabolismgraph.explore.events import Answered, Event, Kind, Opened, Proposed, Remembered, Reviewed
+from metabolismgraph.explore.proposal import Proposal, Reading, Slot, Submission
+from metabolismgraph.explore.proposers.asking import parsed_proposal, parsed_reading, parsed_submission
+from metabolismgraph.explore.proposers.base import Answer, Exchange, Proposer, UnavailableError
+from metabolismgraph.explore.state import State
+
+T = TypeVar("T")
+
+
+class ReplayProposer(Proposer):
+    """Gives to every question, and to every attempt at it, what the record says.
+
+    Recorded answers of programs are parsed again; what nobody else was asked for is taken from the record as it is.
+    Tokens and cost are those of the record.
+
+    Args:
+        events: the record. Where a question was put twice, because the explorer was killed in between, the later
+            answer holds.
+    """
+
+    def __init__(self, events: Sequence[Event]):
+        self._answered = {(e.kind, e.iteration, e.attempt): e for e in events if isinstance(e, Answered)}
+        self._proposed = {e.iteration: e for e in events if isinstance(e, Proposed)}
+        self._remembered = {e.iteration: e for e in events if isinstance(e, Remembered)}
+        self._reviewed = {e.block: e for e in events if isinstance(e, Reviewed)}
+        opened = next((e for e in events if isinstance(e, Opened)), None)
+        self._name = opened.proposer if opened is not None else "replay"
+
+    @property
+    def name(self) -> str:
+        """Who answered the latest question when it was recorded."""
+        return self._name
+
+    def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
+        del state, slot
+        event = self._proposed.get(iteration)
+        value = None if event is None else (event.proposal, event.by)
+        return self._answer("proposal", iteration, refusals, parsed_proposal, value)
+
+    def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
+        del state
+        event = self._remembered.get(batch[-1])
+        value = None if event is None else (Reading(iterations=event.readings, memory=event.memory), event.by)
+        return self._answer("reading", batch[0], refusals, lambda exchange: parsed_reading(exchange, batch), value)
+
+    def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
+        event = self._reviewed.get(block)
+        value = None if event is None else (event.submission, event.by)
+        first = block * state.settings.n_iter_block + 1
+        return self._answer("submission", first, refusals, parsed_submission, value)
+
+    def _answer(
+        self,
+        kind: Kind,
+        iteration: int,
+        refusals: Sequence[str],
+        parse: Callable[[Exchange], T],
+        value: tuple[T, str] | None,
+    ) -> Answer[T]:
+        event = self._answered.get((kind, iteration, len(refusals)))
+        if event is None:
+            if value is None:
+                reason = f"the record holds no {kind} for iteration {iteration}, attempt {len(refusals) + 1}"
+                raise UnavailableError(reason, Exchange(None, reason))
+            self._name = value[1]
+            return Answer(value[0])
+        self._name = event.by
+        exchange = Exchange(event.answer, event.error, event.input_tokens, event.output_tokens, event.cost)
+        if event.answer is None:
+            raise UnavailableError(event.error or "no answer", exchange)
+        return Answer(parse(exchange), exchange)

@@ -1,0 +1,103 @@
+"""What a strategy on trial has to pass: the contract of strategies, and a short training on the exploration's data.
+
+It runs the file: only in a sealed process, see `review_trial.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+from metabolismgraph.checkpoint import load_observations, load_phase1
+from metabolismgraph.train.evidence import Setting
+from metabolismgraph.train.folder import from_checkpoint, read_settings
+from metabolismgraph.train.phase2 import fit_homeostasis, initial_model
+from metabolismgraph.train.plan import Plan
+from metabolismgraph.train.solution import Phase1Result
+from metabolismgraph.train.strategies import STRATEGIES, contract, custom, make_plan
+from metabolismgraph.train.strategies.base import Strategy
+from metabolismgraph.train.trainable import check_frozen
+
+_STEPS = 100
+_BRIEF = "trial_brief"
+
+
+class Brief(Strategy):
+    """Few gradient steps, whatever the strategy on trial asks for."""
+
+    number: ClassVar = 1
+    summary: ClassVar = "few gradient steps"
+    reference: ClassVar = "none"
+
+    def apply(self, plan: Plan, setting: Setting) -> Plan:
+        del setting
+        return dataclasses.replace(plan, steps=min(plan.steps, _STEPS))
+
+
+def examine(folder: Path, shared: Path, name: str) -> tuple[dict[str, object], list[str]]:
+    """What the strategy declares, and what is wrong with it.
+
+    Args:
+        folder: with settings.json and the file.
+        shared: with observations and the Phase 1 checkpoint.
+
+    Raises:
+        InputError: it fails, or refuses these data.
+        FirewallError: it changes what Phase 1 had frozen.
+    """
+    path = folder / custom.FOLDER / f"{name}.py"
+    graph_model, training = read_settings(folder)
+    observations, _ = load_observations(shared / "observations").split(training.held_out_fraction)
+    # One for the strategy, one for comparison.
+    phase1, frozen = (load_phase1(shared / "phase1", graph_model) for _ in range(2))
+    setting = Setting(observations, phase1, graph_model, training)
+    with custom.blamed([path]):
+        kind = custom.load(path)
+        faults = contract.declaration_faults(kind)
+        if faults:
+            return {}, faults
+        return _declared(kind), (
+            contract.behaviour_faults(kind(), Plan.classical(setting), setting)
+            or _combinations(name, setting)
+            or _training(name, setting, frozen)
+        )
+
+
+def _declared(kind: type[Strategy]) -> dict[str, object]:
+    return {
+        "number": kind.number,
+        "summary": kind.summary,
+        "reference": kind.reference,
+        "sets": sorted(kind.sets),
+        "needs": kind.needs,
+        "draws_minibatches": kind.draws_minibatches,
+        "options": kind.model_json_schema(),
+    }
+
+
+def _with(setting: Setting, *entries: str) -> Setting:
+    # A new one: what is derived from observations and checkpoint is derived again, from what they are now.
+    training = setting.training.model_copy(update={"strategies": entries})
+    return Setting(setting.observations, setting.phase1, setting.graph_model, training)
+
+
+def _combinations(name: str, setting: Setting) -> list[str]:
+    # The plan of orthogonalised is that of residual, on evidence that takes its time.
+    others = [other for other in STRATEGIES if other != "orthogonalised"]
+    return contract.combination_faults(others, lambda *entries: make_plan(_with(setting, *entries)), name)
+
+
+def _training(name: str, setting: Setting, frozen: Phase1Result) -> list[str]:
+    """Train a hundred steps, twice."""
+    custom.register(_BRIEF, Brief)
+    brief = _with(setting, name, _BRIEF)
+    results = [fit_homeostasis(brief.observations, brief.phase1, brief.graph_model, brief.training) for _ in range(2)]
+    result = results[0]
+    check_frozen(from_checkpoint(result.model, frozen), result.model)
+    before = initial_model(brief, make_plan(brief).evidence)
+    return (
+        contract.loss_faults(result.losses, result.components)
+        or contract.learning_faults(before, result.model)
+        or contract.repetition_faults(*(one.model for one in results))
+    )

@@ -1,0 +1,301 @@
+"""The journal: what is on the disk after a crash, on a full disk, or with a second explorer about."""
+
+import contextlib
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import journals
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.explore import journal as module
+from metabolismgraph.explore.events import EVENT, Failed
+from metabolismgraph.explore.journal import Journal
+from metabolismgraph.explore.state import State
+
+FOUR = journals.exploration(4)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    """No waiting for the disk, save where a test looks at that."""
+    monkeypatch.setattr(module.os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A journal of four iterations."""
+    return journals.journal(tmp_path / "exploration", FOUR)
+
+
+def untimed(events):
+    return [event.model_copy(update={"time": ""}) for event in events]
+
+
+def in_child(task):
+    """Exit code of a forked process that does one thing: limits of a process are for good."""
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        with contextlib.suppress(BaseException):
+            code = task()
+        os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+# -- what is written is read
+
+
+def test_events_come_back_in_their_order(made):
+    assert untimed(made.read()) == FOUR
+    assert all(event.time for event in made.read())
+    assert made.path.read_bytes().count(b"\n") == len(FOUR)
+
+
+def test_what_append_returns_is_what_is_read(made):
+    stamped = made.append(journals.failed(4, "nothing"))
+    assert made.read()[-1] == stamped
+    assert stamped.time > made.read()[-2].time or stamped.time == made.read()[-2].time
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_a_number_is_none_in_the_next_life(tmp_path, number):
+    written = journals.finished(1, 0.5, odd=number)
+    made = journals.journal(tmp_path, [written])
+    assert made.read()[0].metrics["odd"] is None
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])))
+@settings(max_examples=200, deadline=None)
+def test_no_text_breaks_a_line(tmp_path_factory, text):
+    """Line and paragraph separators, carriage returns and NUL are characters like any other."""
+    odd = f"{text}\u2028\u2029\x85\x0b\x0c\x1c\r\n\0{text}"
+    folder = tmp_path_factory.mktemp("odd")
+    made = journals.journal(folder, [journals.failed(1, odd), journals.failed(2, "after")])
+    assert [event.reason for event in made.read()] == [odd, "after"]
+
+
+def test_every_kind_of_event_survives(tmp_path):
+    events = journals.exploration(
+        12, failing={3: "broke"}, reviews={1: journals.reviewed(1, file=journals.strategy_file())}
+    )
+    made = journals.journal(tmp_path, events)
+    assert untimed(made.read()) == events
+    assert {event.event for event in made.read()} >= {"opened", "proposed", "started", "finished", "failed", "reviewed"}
+    for event in made.read():
+        assert EVENT.validate_json(event.model_dump_json()) == event
+
+
+def test_a_line_is_on_the_disk_before_append_returns(made, monkeypatch):
+    """Not in the memory of this process or of the kernel only: fsync sees the whole line."""
+    seen = []
+
+    def fsync(descriptor):
+        seen.append(os.fstat(descriptor).st_size)
+        seen.append(made.path.stat().st_size)
+
+    monkeypatch.setattr(module.os, "fsync", fsync)
+    before = made.path.stat().st_size
+    made.append(journals.failed(4))
+    after = made.path.stat().st_size
+    assert after > before
+    assert seen
+    assert set(seen) == {after}
+
+
+# -- torn and damaged
+
+
+def test_a_last_line_torn_anywhere_is_as_if_never_written(made):
+    whole = made.path.read_bytes()
+    start = whole.rstrip(b"\n").rfind(b"\n") + 1
+    for length in range(start, len(whole)):
+        made.path.write_bytes(whole[:length])
+        assert untimed(made.read()) == FOUR[:-1], length
+
+
+def test_what_is_appended_after_a_torn_line_stands_alone(made):
+    whole = made.path.read_bytes()
+    start = whole.rstrip(b"\n").rfind(b"\n") + 1
+    for length in range(start, len(whole)):
+        made.path.write_bytes(whole[:length])
+        made.append(journals.failed(4, "went on"))
+        events = made.read()
+        assert untimed(events[:-1]) == FOUR[:-1], length
+        assert events[-1].reason == "went on"
+        assert made.path.read_bytes().startswith(whole[:start])
+
+
+def test_a_torn_line_longer_than_any_buffer_is_cut_off(made):
+    whole = made.path.read_bytes()
+    made.path.write_bytes(whole + b'{"event": "failed", "reason": "' + b"x" * 1_000_000)
+    assert untimed(made.read()) == FOUR
+    made.append(journals.failed(4, "went on"))
+    assert made.path.read_bytes().startswith(whole + b'{"time"')
+    assert made.read()[-1].reason == "went on"
+
+
+def test_a_journal_torn_in_its_first_line_holds_nothing(tmp_path):
+    made = Journal(tmp_path / "journal.jsonl")
+    made.path.write_bytes(b'{"event": "ope')
+    assert made.read() == ()
+    with pytest.raises(InputError, match="does not begin with"):
+        State.of(made.read())
+    made.append(journals.opened())
+    assert State.of(made.read()).iterations == ()
+
+
+DAMAGES = {
+    "cut": lambda line: line[: len(line) // 2],
+    "empty": lambda line: b"",
+    "not text": lambda line: b"\xff\xfe" + line,
+    "other JSON": lambda line: b'["proposed"]',
+    "a number": lambda line: b"3",
+    "unknown event": lambda line: line.replace(b'"event":"', b'"event":"un'),
+    "unknown field": lambda line: line[:-1] + b',"cheat":1}',
+    "missing field": lambda line: b'{"event":"scored"}',
+    "two lines in one": lambda line: line + line,
+    "nested without end": lambda line: b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("number", [1, 5, len(FOUR)])
+def test_a_damaged_line_is_named_by_its_number(made, damage, number):
+    lines = made.path.read_bytes().split(b"\n")
+    lines[number - 1] = damage(lines[number - 1])
+    made.path.write_bytes(b"\n".join(lines))
+    with pytest.raises(InputError) as error:
+        made.read()
+    said = str(error.value)
+    assert f"line {number}:" in said
+    assert str(made.path) in said
+    assert "\n" not in said
+
+
+def test_no_journal_and_an_unreadable_one_are_told_apart(tmp_path):
+    with pytest.raises(InputError, match="no exploration here"):
+        Journal(tmp_path / "journal.jsonl").read()
+    (tmp_path / "journal.jsonl").mkdir()
+    with pytest.raises(InputError, match="cannot be read"):
+        Journal(tmp_path / "journal.jsonl").read()
+    with pytest.raises(InputError, match="cannot be written"):
+        Journal(tmp_path / "journal.jsonl").append(journals.failed(1))
+
+
+# -- a full disk
+
+
+def test_a_disk_that_fills_up_in_the_middle_of_a_line_leaves_the_journal_whole(made):
+    """With room for every number of bytes less than the line: neither its head nor its tail stays behind.
+
+    A file size limit is a full disk that needs no disk: the system call writes what fits, and the next one fails.
+    """
+    whole = made.path.read_bytes()
+    extra = journals.failed(4, "x" * 60)
+    made.append(extra)
+    length = made.path.stat().st_size - len(whole)
+    made.path.write_bytes(whole)
+
+    def append_with(room):
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + room, resource.RLIM_INFINITY))
+        try:
+            made.append(extra)
+        except InputError as error:
+            return 7 if "cannot be written" in str(error) and "\n" not in str(error) else 8
+        return 0
+
+    for room in range(length):
+        assert in_child(lambda room=room: append_with(room)) == 7, room
+        assert made.path.read_bytes() == whole, room
+    assert in_child(lambda: append_with(length)) == 0
+    assert len(made.read()) == len(FOUR) + 1
+
+
+def test_a_line_longer_than_any_buffer_on_a_full_disk(made):
+    whole = made.path.read_bytes()
+
+    def append():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 70_000, resource.RLIM_INFINITY))
+        with pytest.raises(InputError, match="cannot be written"):
+            made.append(journals.failed(4, "x" * 200_000))
+        return 7
+
+    assert in_child(append) == 7
+    assert made.path.read_bytes() == whole
+
+
+def test_a_line_that_cannot_be_forced_to_the_disk_does_not_count(made, monkeypatch):
+    """Some file systems find out at fsync that there is no room."""
+    whole = made.path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "fsync", full)
+        with pytest.raises(InputError, match="No space left on device.*explore resume"):
+            made.append(journals.failed(4))
+    assert made.path.read_bytes() == whole
+    made.append(journals.failed(4, "went on"))
+    assert made.read()[-1].reason == "went on"
+
+
+# -- two explorers
+
+
+def test_a_second_explorer_is_refused(made):
+    with made.held(), pytest.raises(InputError, match="another explorer is running there"), Journal(made.path).held():
+        pytest.fail("got in")
+    with made.held():
+        pass  # given back
+
+
+def test_the_lock_of_a_process_that_was_killed_is_free(made):
+    ready, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with made.held():
+            os.write(tell, b"x")
+            signal.pause()
+    os.read(ready, 1)
+    with pytest.raises(InputError, match="another explorer"), made.held():
+        pytest.fail("got in")
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    with made.held():
+        made.append(journals.failed(4))
+
+
+def test_children_do_not_keep_the_lock(made):
+    """What an explorer started, and what may outlive it, does not stand for it."""
+    with made.held():
+        child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+    try:
+        with made.held():
+            pass
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_where_no_lock_can_be_made_it_says_so(tmp_path):
+    for journal in (Journal(tmp_path / "missing" / "journal.jsonl"), Journal(tmp_path / "file" / "journal.jsonl")):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match="cannot be"), journal.held():
+            pytest.fail("got in")
+
+
+def test_events_are_json_that_others_can_read(made):
+    for line in made.path.read_text(encoding="utf-8").splitlines():
+        assert json.loads(line)["event"]
+    assert isinstance(EVENT.validate_python(json.loads(made.append(journals.failed(4)).model_dump_json())), Failed)

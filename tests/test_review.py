@@ -1,0 +1,566 @@
+"""Review of strategy files: hostile and broken ones do not land, each for its own reason; honest ones land and train.
+
+Files that the syntax tree gives away are tried in the sealed process as well, where that is cheap: it alone would
+have held them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from metabolismgraph.checkpoint import load_phase1, load_phase2, save_observations, save_phase1
+from metabolismgraph.config import load_config
+from metabolismgraph.errors import InputError
+from metabolismgraph.explore.review import Declaration, Verdict, on_trial, review
+from metabolismgraph.explore.review_static import LARGEST, static_reasons
+from metabolismgraph.simulator import simulate
+from metabolismgraph.train import guard
+from metabolismgraph.train.phase1 import fit_reactions
+from metabolismgraph.train.strategies import STRATEGIES, chosen, custom, find
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILT_IN = ROOT / "src" / "metabolismgraph" / "train" / "strategies"
+EXAMPLE = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+LIMIT = 240.0  # seconds; generous, as machines that run tests may be busy
+SHORT = 12.0  # for what never ends
+
+
+def written(apply: str = "return plan", *, top: str = "", body: str = "", head: str = "class Odd(Strategy):") -> str:
+    """A strategy file around what is odd about it."""
+    parts = [
+        '"""Odd."""\n\nfrom __future__ import annotations\n\nimport dataclasses\nimport functools',
+        "from typing import ClassVar\n\nimport equinox as eqx\nimport jax\nimport jax.numpy as jnp\nimport numpy as np",
+        "from pydantic import Field\n\nfrom metabolismgraph.train.evidence import Setting",
+        "from metabolismgraph.train.plan import Penalty, Plan, Schedule",
+        "from metabolismgraph.train.strategies.base import Part, Strategy\n",
+        textwrap.dedent(top),
+        f'\n{head}\n    """Odd."""\n',
+        '    number: ClassVar = 11\n    summary: ClassVar = "odd"\n    reference: ClassVar = "none"\n',
+        textwrap.indent(textwrap.dedent(body), "    "),
+        "\n    def apply(self, plan: Plan, setting: Setting) -> Plan:",
+        textwrap.indent(textwrap.dedent(apply).strip(), " " * 8),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Hostile:
+    """A file that must not land.
+
+    Attributes:
+        source: TRUTH in it is where the truth lies.
+        reason: what one of the reasons must say.
+        sealed: what the sealed process alone must say of it; None: not tried there.
+    """
+
+    source: str
+    reason: str
+    sealed: str | None = None
+
+
+READ = "open\\('TRUTH/reactions.csv'\\)"
+LEAK = "tried to reach outside its folder"
+
+# Refused by their syntax tree.
+STATIC = {
+    "open": Hostile(written("open('TRUTH/reactions.csv').read()\nreturn plan"), "open is not allowed", f"{LEAK}.*open"),
+    "open at import": Hostile(written(top="TEXT = open('TRUTH/reactions.csv').read()"), "worked out at import", LEAK),
+    "np.load": Hostile(written("np.load('TRUTH/x.npy')\nreturn plan"), "numpy.load is not allowed"),
+    "np.fromfile": Hostile(
+        written("np.fromfile('TRUTH/reactions.csv', dtype='u1')\nreturn plan"), "numpy.fromfile is not allowed", LEAK
+    ),
+    "np.memmap": Hostile(written("np.memmap('TRUTH/reactions.csv')\nreturn plan"), "numpy.memmap is not allowed"),
+    "numpy under another name": Hostile(
+        written("n = np\nn.loadtxt('TRUTH/reactions.csv', dtype=str)\nreturn plan"), "np: a module is no value", LEAK
+    ),
+    "a module in a module": Hostile(written("np.lib.format.open_memmap('x')\nreturn plan"), "numpy.lib is not allowed"),
+    "ctypes by numpy": Hostile(written("np.ctypeslib.load_library('libc.so.6', '/')\nreturn plan"), "numpy.ctypeslib"),
+    "tofile": Hostile(written("np.ones(3).tofile('TRUTH/x')\nreturn plan"), "attribute tofile is not allowed"),
+    "pathlib": Hostile(
+        written("Path('TRUTH/reactions.csv').read_text()\nreturn plan", top="from pathlib import Path"),
+        "import of pathlib is not allowed",
+        LEAK,
+    ),
+    "importlib": Hostile(
+        written("importlib.import_module('metabolismgraph.truth')\nreturn plan", top="import importlib"),
+        "import of importlib",
+        LEAK,
+    ),
+    "the truth itself": Hostile(
+        written(top="from metabolismgraph.truth import Truth"), "import of metabolismgraph.truth", LEAK
+    ),
+    "the simulator": Hostile(
+        written(top="from metabolismgraph.simulator import simulate"), "import of metabolismgraph.simulator"
+    ),
+    "the walls": Hostile(written(top="from metabolismgraph.train import guard"), "import of metabolismgraph.train is"),
+    "what a module has imported": Hostile(
+        written(top="from metabolismgraph.train.evidence import jax as j"), "import of jax from metabolismgraph.train"
+    ),
+    "relative import": Hostile(written(top="from . import guard"), "relative or star import"),
+    "star import": Hostile(written(top="from numpy import *"), "relative or star import"),
+    "import on the way": Hostile(written("import math\nreturn plan"), "import inside of something"),
+    "getattr chain": Hostile(
+        written("getattr(getattr(plan, '_' * 2 + 'class' + '_' * 2), 'x')\nreturn plan"), "getattr is not allowed"
+    ),
+    "subclasses": Hostile(
+        written("().__class__.__base__.__subclasses__()\nreturn plan"), "attribute __subclasses__ is not allowed"
+    ),
+    "globals of a function": Hostile(
+        written("dataclasses.replace.__globals__['sys'].modules['os'].system('true')\nreturn plan"),
+        "attribute __globals__ is not allowed",
+        LEAK,
+    ),
+    "format string": Hostile(
+        written("'{0.' + '_' * 2 + 'class' + '_' * 2 + '}'.format(plan)\nreturn plan"), "attribute format is not allowed"
+    ),
+    "pattern that reads attributes": Hostile(
+        written("match plan:\n    case Plan(__class__=kind):\n        return kind\nreturn plan"), "match: write it with if"
+    ),
+    "builtins by name": Hostile(written("__builtins__['open']('x')\nreturn plan"), "names with two underscores"),
+    "import under a special name": Hostile(written(top="import math as __builtins__"), "names with two underscores"),
+    "eval": Hostile(written("eval('1 + 1')\nreturn plan"), "eval is not allowed"),
+    "annotation that is run": Hostile(
+        written(body="option: \"open('TRUTH/reactions.csv')\" = 1"), "a text in an annotation that is no shape", LEAK
+    ),
+    "annotation with a call": Hostile(written(body="option: print('x') = 1"), "an annotation that is more than names"),
+    "ctypes": Hostile(
+        written("ctypes.CDLL(None).system(b'true')\nreturn plan", top="import ctypes"), "import of ctypes", LEAK
+    ),
+    "sys": Hostile(written("sys.modules['os'].system('true')\nreturn plan", top="import sys"), "import of sys"),
+    "io_callback": Hostile(
+        written(
+            "io_callback(lambda: np.loadtxt('TRUTH/reactions.csv'), jnp.zeros(3))\nreturn plan",
+            top="from jax.experimental import io_callback",
+        ),
+        "import of jax.experimental is not allowed",
+        LEAK,
+    ),
+    "pure_callback": Hostile(written("jax.pure_callback(len, 1, [])\nreturn plan"), "jax.pure_callback is not allowed"),
+    "debug.callback": Hostile(written("jax.debug.print('x')\nreturn plan"), "jax.debug is not allowed"),
+    "settings of jax": Hostile(written("jax.config.update('jax_enable_x64', False)\nreturn plan"), "jax.config is not"),
+    "files of equinox": Hostile(
+        written("eqx.tree_serialise_leaves('TRUTH/x', plan)\nreturn plan"), "equinox.tree_serialise_leaves is not"
+    ),
+    "files of pydantic": Hostile(
+        written("setting.training.parse_file('TRUTH/x.json')\nreturn plan"), "attribute parse_file is not allowed"
+    ),
+    "subprocess": Hostile(
+        written("subprocess.run(['true'])\nreturn plan", top="import subprocess"), "import of subprocess", LEAK
+    ),
+    "socket": Hostile(
+        written("socket.create_connection(('127.0.0.1', 9))\nreturn plan", top="import socket"), "import of socket", LEAK
+    ),
+    "threading": Hostile(written(top="import threading"), "import of threading"),
+    "multiprocessing": Hostile(written(top="import multiprocessing as m"), "import of multiprocessing"),
+    "monkeypatch of a library": Hostile(written("jnp.sum = max\nreturn plan"), "assigns to the attribute sum"),
+    "monkeypatch at import": Hostile(written(top="np.mean = max"), "assigns to the attribute mean"),
+    "monkeypatch of a class": Hostile(written("Plan.steps = 1\nreturn plan"), "assigns to the attribute steps"),
+    "the evaluation": Hostile(
+        written("evaluation.evaluate = None\nreturn plan", top="from metabolismgraph import evaluation"),
+        "import of metabolismgraph is not allowed",
+        LEAK,
+    ),
+    "frozen array": Hostile(written("setting.phase1.log_k[:] = 0\nreturn plan"), "in place that is not its own"),
+    "frozen array made writable": Hostile(
+        written("setting.phase1.log_k.setflags(write=True)\nreturn plan"), "attribute setflags is not allowed"
+    ),
+    "label words": Hostile(written("types = setting.metabolite_types\nreturn plan"), "names the truth .metabolite type"),
+    "label words in a name": Hostile(written("true_k = 1\nreturn plan"), "names the truth .true."),
+    "label words in a text": Hostile(written("x = {}['gt_labels']\nreturn plan"), "names the truth .gt."),
+    "label words in an f-string": Hostile(written("x = f'{1}baseline'\nreturn plan"), "names the truth .baseline."),
+    "label words in an argument": Hostile(written(body="lam: float = Field(1.0, description='x')"), "names the truth"),
+    "decorator": Hostile(written(head="@functools.cache\nclass Odd(Strategy):"), "decorator functools.cache is not"),
+    "decorator with work": Hostile(
+        written(top="@dataclasses.dataclass(frozen=len('ab'))\nclass Two:\n    x: int"), "an argument of a decorator is"
+    ),
+    "metaclass": Hostile(written(head="class Odd(Strategy, metaclass=Odder):"), "class Odd: arguments of a class"),
+    "__init_subclass__": Hostile(
+        written(body="def __init_subclass__(cls):\n    pass"), "__init_subclass__: no special methods"
+    ),
+    "__class_getitem__": Hostile(
+        written(body="def __class_getitem__(cls, key):\n    pass"), "__class_getitem__: no special methods"
+    ),
+    "how options are read": Hostile(written(body="model_config: ClassVar = {}"), "model_config: leave it as it is"),
+    "lambda as a default": Hostile(written(top="def f(x=(lambda: 1)()):\n    return x"), "a default argument is worked"),
+    "work at import": Hostile(written(top="for i in range(3):\n    pass"), "work at import"),
+    "work in a class": Hostile(written(body="[i for i in range(3)]"), "work in the body of a class"),
+    "state between calls": Hostile(written("global x\nx = 1\nreturn plan", top="x = 0"), "global: keep no state"),
+    "bare except": Hostile(written("try:\n    pass\nexcept:\n    pass\nreturn plan"), "except without a kind of error"),
+    "built-in replaced": Hostile(written("isinstance = 1\nreturn plan"), "assigned to, but it is an import or a built-"),
+    "syntax error": Hostile("def f(:\n", "line 1: cannot be parsed", "strategies/odd.py: line 1: SyntaxError"),
+    "nested too deeply": Hostile("x = " + "-" * 15_000 + "1", "cannot be parsed"),
+    "nothing": Hostile("", "0 subclasses of Strategy", "strategies/odd.py: 0 subclasses of Strategy; write one"),
+    "two strategies": Hostile(
+        written() + "\nclass Odder(Strategy):\n    pass\n", "2 subclasses of Strategy; write one", "2 subclasses"
+    ),
+    "derived from another": Hostile(
+        written(
+            top="from metabolismgraph.train.strategies.residual import Residual\n\nclass A(Residual):\n    pass"
+        ),
+        "2 subclasses of Strategy",
+    ),
+    "hidden strategy": Hostile(written(head="class _Odd(Strategy):"), "the strategy must be public"),
+    "no number": Hostile(written().replace("number: ClassVar = 11", "x: ClassVar = 11"), "class Odd: number is missing"),
+    "no apply": Hostile(written().replace("def apply", "def use"), "class Odd: apply is missing"),
+    "huge": Hostile(written() + "# " + "x" * LARGEST, f"write at most {LARGEST}"),
+    "null bytes": Hostile(written() + "# \0", "holds the character U.0000"),
+    "no UTF-8": Hostile(written() + "# \udc80", "holds characters that are no UTF-8"),
+    "text that runs backwards": Hostile(written() + "# \u202e", "holds the character U.202E"),
+}
+
+# What only a trial can tell.
+TRIED = {
+    "frozen array by a local name": Hostile(
+        written("k = setting.phase1.log_k\nk[:] = 0\nreturn plan"), "apply changes the setting that it is given"
+    ),
+    "frozen array in the model": Hostile(
+        written(
+            "return dataclasses.replace(plan, start=_spoil)",
+            top="def _spoil(model):\n    return eqx.tree_at(lambda m: m.log_k, model, model.log_k + 1.0)",
+        ),
+        "Phase 2 changed log_k",
+    ),
+    "random numbers of its own": Hostile(
+        written("return dataclasses.replace(plan, steps=int(np.random.default_rng().integers(1, 10**9)))"),
+        "apply gives two plans for the same input",
+    ),
+    "another answer the second time": Hostile(
+        written("_CALLS.append(1)\nreturn dataclasses.replace(plan, steps=len(_CALLS))", top="_CALLS = []"),
+        "apply gives two plans for the same input",
+    ),
+    "random numbers in training": Hostile(
+        written(
+            "return dataclasses.replace(plan, start=_shake)",
+            top="""
+            def _shake(model):
+                noise = np.random.default_rng().standard_normal(model.embeddings.shape)
+                return eqx.tree_at(lambda m: m.embeddings, model, model.embeddings + noise)
+            """,
+        ),
+        "training twice gives two models",
+    ),
+    "not a number": Hostile(
+        written(
+            "return dataclasses.replace(plan, penalties=(*plan.penalties, Nothing()))",
+            top="""
+            class Nothing(Penalty):
+                @property
+                def name(self):
+                    return "nothing"
+
+                def __call__(self, model):
+                    return jnp.log(-jnp.sum(model.embeddings**2) - 1.0)
+            """,
+        ),
+        "loss is not finite|nothing is not finite|model is not finite",
+    ),
+    "an endless loop": Hostile(written("while True:\n    pass"), f"took longer than {SHORT:g} s"),
+    "all the memory": Hostile(written("x = np.ones(3 * 10**9)\nreturn plan"), "line .*: .*MemoryError"),
+    "nothing is learned": Hostile(
+        written("return dataclasses.replace(plan, schedule=Schedule(peak=0.0))"), "no parameter moved"
+    ),
+    "no plan": Hostile(written("return None"), "apply gives a NoneType, expected a Plan"),
+    "an error": Hostile(written("return plan.nothing"), "strategies/odd.py: line 29: AttributeError"),
+    "parts not named": Hostile(
+        written("return dataclasses.replace(plan, accumulate=4)"), "accumulation, which sets does not name"
+    ),
+    "declarations": Hostile(
+        written(
+            body="""
+            sets: ClassVar[frozenset[Part]] = frozenset({"everything"})
+            needs: ClassVar = "luck"
+            one: float = Field(description="x")
+            two: dict = Field({}, description="x")
+            three: int = 3
+            """
+        ).replace("plan: Plan, setting: Setting", "plan: Plan"),
+        "sets: expected a frozenset of",
+    ),
+}
+DECLARED = [
+    "needs: expected", "apply: expected the arguments self, plan, setting", "option one: has no default",
+    "option two: expected a bool, int", "option three: has no description",
+]  # fmt: skip
+
+HONEST = {
+    "decay": EXAMPLE,
+    "freed_contrastive": '''"""Strategies 9 and 3 in one, the embeddings waiting longer. No labels are seen, and no truth."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from metabolismgraph.train.evidence import Setting
+from metabolismgraph.train.plan import Plan
+from metabolismgraph.train.strategies.base import Part, Strategy
+from metabolismgraph.train.strategies.contrastive import Contrastive
+from metabolismgraph.train.strategies.orthogonalised import Orthogonalised
+
+
+class FreedContrastive(Strategy):
+    """Residual supervision, free of the checkpoint's errors, with the contrastive loss."""
+
+    number: ClassVar = 12
+    summary: ClassVar = "orthogonalised residual and contrastive loss; no labels"
+    reference: ClassVar = "Chernozhukov et al. 2018; Chen et al. 2020"
+    sets: ClassVar[frozenset[Part]] = frozenset({"evidence"})
+
+    wait: float = Field(0.5, ge=0, lt=1, description="share of the training before the embeddings move")
+
+    def apply(self, plan: Plan, setting: Setting) -> Plan:
+        return Contrastive(wait=self.wait).apply(Orthogonalised(iterations=3).apply(plan, setting), setting)
+''',
+}
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """A training folder in a run, the truth beside it."""
+    config = load_config(
+        "small", ("simulation.n_metabolites=12", "simulation.n_reactions=24", "simulation.n_frames=200")
+    )
+    run = tmp_path_factory.mktemp("review") / "base"
+    folder = run / "training"
+    simulated = simulate(config)
+    simulated.truth.save(run / "data" / "truth")
+    save_observations(folder / "observations", simulated.observations)
+    seen, _ = simulated.observations.split(config.training.held_out_fraction)
+    save_phase1(folder / "phase1", fit_reactions(seen, config.graph_model, config.training), 1.0)
+    sections = {name: getattr(config, name).model_dump(mode="json") for name in ("graph_model", "training")}
+    (folder / "settings.json").write_text(json.dumps(sections))
+    return folder
+
+
+def _told(source: str, training: Path) -> str:
+    return source.replace("TRUTH", str(training.parent / "data" / "truth"))
+
+
+@pytest.fixture(scope="module")
+def verdicts(training, tmp_path_factory):
+    """What came of all files that are run, two at a time."""
+    scratch = tmp_path_factory.mktemp("scratch")
+
+    def judge(key: tuple[str, str]) -> Verdict:
+        kind, name = key
+        if kind == "honest":
+            return review(name, HONEST[name], training, scratch, time_limit=LIMIT)
+        if kind == "sealed":
+            return on_trial("odd", _told(STATIC[name].source, training), training, scratch, time_limit=LIMIT)
+        limit = SHORT if "endless" in name else LIMIT
+        return review("odd", _told(TRIED[name].source, training), training, scratch, time_limit=limit)
+
+    keys = [
+        *(("honest", name) for name in HONEST),
+        *(("tried", name) for name in TRIED),
+        *(("sealed", name) for name, hostile in STATIC.items() if hostile.sealed),
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(keys, pool.map(judge, keys), strict=True))
+    assert list(scratch.iterdir()) == []  # nothing is left behind
+    return found
+
+
+def _check(verdict: Verdict, reason: str) -> None:
+    assert not verdict.accepted
+    assert verdict.declaration is None
+    assert any(re.search(reason, line) for line in verdict.reasons), verdict.reasons
+    assert all(len(line) <= Verdict.limit and len(line.splitlines()) == 1 for line in verdict.reasons)
+
+
+@pytest.mark.parametrize("name", STATIC)
+def test_hostile_files_are_refused_by_their_text(name, tmp_path):
+    # Nothing is trained on here: the file does not come so far.
+    _check(review("odd", STATIC[name].source, tmp_path / "none", tmp_path / "scratch"), STATIC[name].reason)
+    assert not (tmp_path / "scratch").exists()
+
+
+@pytest.mark.parametrize("name", [name for name, hostile in STATIC.items() if hostile.sealed])
+def test_the_sealed_process_alone_would_have_held_them(name, verdicts):
+    _check(verdicts["sealed", name], STATIC[name].sealed)
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_hostile_files_are_refused_on_trial(name, verdicts):
+    assert static_reasons("odd", TRIED[name].source) == ()
+    _check(verdicts["tried", name], TRIED[name].reason)
+
+
+def test_every_fault_of_a_declaration_is_named(verdicts):
+    for reason in DECLARED:
+        _check(verdicts["tried", "declarations"], reason)
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_files_land(name, verdicts):
+    verdict = verdicts["honest", name]
+    assert verdict.reasons == ()
+    assert verdict.accepted
+    assert verdict.declaration.name == name
+
+
+def test_what_a_strategy_declares(verdicts):
+    declared = verdicts["honest", "freed_contrastive"].declaration
+    assert declared.number == 12
+    assert declared.sets == ("evidence",)
+    assert declared.needs == ""
+    assert declared.summary.endswith("no labels")
+    assert declared.options["properties"]["wait"]["default"] == 0.5
+    assert Declaration.model_validate_json(json.dumps(declared.as_dict())) == declared
+    declared.check({"wait": 0.3})
+    declared.check({"wait": 0})
+    for options, message in (
+        ({"weight": 1}, r"option weight of freed_contrastive: there is no such option \(options: wait\)"),
+        ({"wait": 1}, "expected less than 1, not 1"),
+        ({"wait": -0.1}, "expected at least 0"),
+        ({"wait": "long"}, "expected a value of type number"),
+        ({"wait": True}, "expected a value of type number"),
+        ({"wait": float("nan")}, "expected a finite number"),
+    ):
+        with pytest.raises(InputError, match=message):
+            declared.check(options)
+
+
+def test_the_packages_own_strategies_pass_the_reading():
+    for name, kind in STRATEGIES.items():
+        source = Path(sys.modules[kind.__module__].__file__).read_text(encoding="utf-8")
+        assert static_reasons(f"own_{name}", source) == (), name
+        assert static_reasons(name, source) == (f"{name}: the package has a strategy of that name; choose another",)
+    assert static_reasons("decay", EXAMPLE) == ()
+
+
+@pytest.mark.parametrize("name", ["Decay", "1st", "a", "de cay", "../decay", "x" * 42, "class", "décay", "", "a.b", "a\n"])
+def test_names_that_are_none(name):
+    assert "no name of a strategy" in static_reasons(name, EXAMPLE)[0]
+
+
+def test_nothing_to_train_on(training, tmp_path):
+    for missing in ("settings.json", "observations.safetensors", "phase1.json"):
+        folder = tmp_path / missing / "training"
+        folder.mkdir(parents=True)
+        for path in training.iterdir():
+            if path.name != missing:
+                (folder / path.name).symlink_to(path)
+        with pytest.raises(InputError, match=missing.replace("settings.json", "settings.json: cannot be read")):
+            review("decay", EXAMPLE, folder, tmp_path / "scratch")
+
+
+# -- strategies of its own in a training
+
+
+def _train(folder: Path, *shared: Path) -> tuple[int, list[dict[str, object]]]:
+    command = [sys.executable, "-P", "-m", "metabolismgraph.train", str(folder), *map(str, shared)]
+    answer = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=LIMIT, check=False)
+    return answer.returncode, [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.fixture
+def own_run(training, tmp_path):
+    """A folder that trains with a strategy of its own, on observations and a checkpoint elsewhere."""
+
+    def inner(source: str, name: str = "decay", entry: object = None) -> Path:
+        folder = tmp_path / "run" / "training"
+        (folder / custom.FOLDER).mkdir(parents=True)
+        settings = json.loads((training / "settings.json").read_text())
+        settings["training"]["strategies"] = ["residual", entry or name]
+        settings["training"]["phase2_steps"] = 100
+        (folder / "settings.json").write_text(json.dumps(settings))
+        (folder / custom.FOLDER / f"{name}.py").write_text(source, encoding="utf-8")
+        return folder
+
+    return inner
+
+
+def test_an_own_strategy_trains_on_shared_data(own_run, training):
+    folder = own_run(EXAMPLE, entry={"decay": {"weight": 0.01}})
+    (folder / custom.FOLDER / "not_named.py").write_text("raise SystemError")
+    before = {path.name: path.read_bytes() for path in training.iterdir()}
+    code, said = _train(folder, training)
+    assert code == 0, said
+    assert said[-1]["stage"] == "phase 2"
+    config = load_config("small")
+    found = load_phase2(folder / "phase2", config.graph_model)
+    assert (found.components["decay"] > 0).all()
+    assert (found.model.log_k == load_phase1(training / "phase1", config.graph_model).log_k).all()
+    assert {path.name for path in folder.iterdir()} == {
+        "settings.json", "strategies", "phase2.safetensors", "phase2.json"
+    }  # fmt: skip
+    assert {path.name: path.read_bytes() for path in training.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("decay", written("return plan.nothing"), "strategies/decay.py: line 29: AttributeError: 'Plan' object has no"),
+        ("decay", "x = 1 / 0", "strategies/decay.py: line 1: ZeroDivisionError: division by zero"),
+        ("decay", "raise SystemExit(0)", "strategies/decay.py: line 1: SystemExit: 0"),
+        ("curriculum", EXAMPLE, "strategies/curriculum.py: the package has a strategy of that name; choose another"),
+    ],
+)
+def test_a_file_that_fails_is_named(own_run, training, name, source, message):
+    code, said = _train(own_run(source, name), training)
+    assert code == 2
+    assert said[-1]["event"] == "refused"
+    assert str(said[-1]["message"]).startswith(message)
+    assert "\n" not in str(said[-1]["message"])
+
+
+def test_a_frozen_array_that_is_changed_voids_the_result(own_run, training):
+    """Even where what training starts from was changed with it."""
+    folder = own_run(written("k = setting.phase1.log_k\nk[:] = 0\nreturn plan"), "decay")
+    code, _ = _train(folder, training)
+    assert code == 1
+    assert not (folder / "phase2.json").exists()
+
+
+def test_a_shared_checkpoint_is_never_made_anew(own_run, training, tmp_path):
+    for damage, message in ((None, "no such file"), (b"x", "does not match its checksum")):
+        shared = tmp_path / f"shared {message}"
+        shared.mkdir()
+        for path in training.iterdir():
+            (shared / path.name).write_bytes(path.read_bytes())
+        arrays = shared / "phase1.safetensors"
+        if damage is None:
+            arrays.unlink()
+        else:
+            arrays.write_bytes(damage)
+        folder = tmp_path / "run" / "training"
+        folder = folder if folder.exists() else own_run(EXAMPLE)
+        code, said = _train(folder, shared)
+        assert code == 2
+        assert message in str(said[-1]["message"])
+        assert arrays.exists() == (damage is not None)
+
+
+def test_own_strategies_are_found_until_they_are_forgotten():
+    custom.register("decay", STRATEGIES["warmup"])
+    custom.register("warmup", STRATEGIES["residual"])
+    try:
+        assert find("decay") is STRATEGIES["warmup"]
+        assert find("warmup") is STRATEGIES["warmup"]  # the package's own come first
+        training = load_config("small").replace({"training.strategies": [{"decay": {"peak": 2.0}}]}).training
+        assert chosen(training)["decay"].peak == 2.0
+    finally:
+        custom.forget()
+    with pytest.raises(InputError, match="unknown strategy decay"):
+        find("decay")
+
+
+def test_the_trial_cannot_write_compiled_programs(training, tmp_path, monkeypatch):
+    """What it wrote there would be run by others."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    (tmp_path / "trial").mkdir()
+    for kept in (True, False):
+        bounds = guard._bounds(tmp_path / "trial", training, keep_compiled=kept)
+        assert (f"{os.path.realpath(tmp_path)}/cache/" in bounds.own) == kept
