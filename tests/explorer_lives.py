@@ -9,6 +9,7 @@ often goes on for another block, and so does the undisturbed one.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -148,11 +149,14 @@ def lives(plan):
     first, second = Path(plan["path"]) / "undisturbed", Path(plan["path"]) / "disturbed"
     for path in (first, second):
         opened(path, plan["proposer"], **plan["changes"])
+    gc.collect()
+    gc.freeze()  # what a life shares with this process is not to be copied
     rng, iterations, kills = random.Random(plan.get("seed", 0)), plan["iterations"], []
     started = time.monotonic()
     code = _end_of(begin(plan, first, iterations, 0))
-    # Lives of about a batch: some die while proposing, some while jobs run, some get further.
-    longest = 2.4 * (time.monotonic() - started) / iterations
+    # Lives of about half a batch: some die while proposing, some while jobs run. Where they get nowhere, on a machine
+    # that has become slower meanwhile, the next one lives longer.
+    usual = longest = 2.4 * (time.monotonic() - started) / iterations
     while code == 0:
         by_event = plan["kills"] == "events"
         pid = begin(plan, second, iterations, len(kills), dying=by_event)
@@ -163,6 +167,7 @@ def lives(plan):
         code = _end_of(pid)
         if code == -signal.SIGKILL:
             events = ExplorationFolder(second).journal.read()
+            longest = 1.5 * longest if kills and kills[-1][0] == len(events) else usual
             kills.append([len(events), events[-1].event])
             code = 0
         elif code == 0 and alive:

@@ -1,7 +1,7 @@
 import json
-import os
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -68,7 +68,7 @@ def test_an_exploration_with_a_program(tmp_path, monkeypatch):
     begin = opened(n_iter_block=2)
     loop = SmallLoop(begin, AskingProposer(transport, tmp_path)).run(4)
     loop.assert_sound(4)
-    assert transport.name == f"command ({os.path.basename(sys.executable)})"
+    assert transport.name == f"command ({Path(sys.executable).name})"
     prompts = [json.loads(line) for line in asked.read_text().splitlines()]
     # The last proposal finds nothing left: IndexError. So does the reading that has gone wrong once.
     assert loop.questions == len(prompts) == len(loop.of(Answered)) == 9
@@ -112,10 +112,10 @@ time.sleep(60)
 
 
 def test_what_a_program_leaves_behind_is_ended_too(tmp_path, prompt):
-    source = f"""
+    source = """
 import subprocess
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-print(json.dumps({{"child": child.pid}}))
+print(json.dumps({"child": child.pid}))
 """
     started = time.perf_counter()
     exchange = CommandTransport(program(tmp_path, source), 20.0).ask(prompt)

@@ -379,9 +379,10 @@ def _rolled(
 ) -> Float[np.ndarray, "starts species"]:
     """Where rollouts over these transitions end."""
     start, dt = jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps])
-    return np.asarray(rollout(model, structure, start, dt, trapezoid=trapezoid))[-1]
+    return np.asarray(rollout(model, structure, start, dt, trapezoid=trapezoid)[-1])
 
 
 def _without_homeostasis(model: MetabolismModel) -> MetabolismModel:
     # All that MLP_node gives is a multiple of its unit.
-    return eqx.tree_at(lambda m: m.mlp_node.unit, model, jnp.zeros_like(model.mlp_node.unit))
+    silent: MetabolismModel = eqx.tree_at(lambda m: m.mlp_node.unit, model, jnp.zeros_like(model.mlp_node.unit))
+    return silent

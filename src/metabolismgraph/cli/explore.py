@@ -122,8 +122,8 @@ def show(
     from metabolismgraph.explore.display import iteration_page
 
     opened, state = _read(folder)
-    if iteration > len(state.iterations):
-        raise InputError(f"{folder}: there is no iteration {iteration}, the last is {len(state.iterations)}")
+    if iteration not in {known.number for known in state.iterations}:
+        raise InputError(f"{folder}: there is no iteration {iteration}; there are {len(state.iterations)}")
     console().print(iteration_page(state, iteration, opened.path))
 
 

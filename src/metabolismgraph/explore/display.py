@@ -106,7 +106,7 @@ def _outcome(iteration: Iteration, running: frozenset[int]) -> Text:
         return _text(f"failed: {outcome.reason}", "red")
     if verdict is None:
         return _text(_before_the_verdict(iteration, running), _COLOURS["in flight"])
-    text = {"nan": "failed: no number (NaN)", "negative": "failed: negative"}.get(verdict.state, verdict.classification)
+    text = {"nan": "failed: NaN", "negative": "failed: negative"}.get(verdict.state, verdict.classification)
     return _text(text, _COLOURS[verdict.classification])
 
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engine import Engine
 from metabolismgraph.explore.events import (
     Answered,
     Event,
     Failed,
     Finished,
+    Imported,
     Kind,
     Proposed,
     Refused,
@@ -98,6 +100,8 @@ class Explorer:
         with self._folder.journal.held():
             self._events = list(self._folder.journal.read())
             self._state = State.of(self._events)
+            if any(isinstance(event, Imported) for event in self._events):
+                raise InputError(f"{self._folder.path}: an imported log cannot be gone on with; start an exploration")
             try:
                 while (batch := self._batch(iterations)) and not self._spent(batch):
                     self._step(batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from metabolismgraph.explore.events import (
     Event,
     Failed,
     Finished,
+    Imported,
     Opened,
     Proposed,
     Refused,
@@ -24,7 +26,12 @@ from metabolismgraph.explore.events import (
     Scored,
     Started,
 )
-from metabolismgraph.explore.proposal import IterationReading, Slot
+from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, Slot
+from metabolismgraph.explore.reward import score
+
+_RATIO = re.compile(r"(slope|offset)_ratio_\d+$")
+_SLOT = re.compile(r"slot_(?P<slot>\d+) \(time_step=(?P<T>\d+)\)")
+_MUTATION = re.compile(r"(?P<param>[^:]+): (?P<old>.+?) -> (?P<new>.+)$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +68,7 @@ class State:
 
     Attributes:
         opened: how it began.
-        iterations: in order; number i is at place i - 1.
+        iterations: in order; number i is at place i - 1, except in an imported log, which may lack some.
         memories: what was remembered after every batch.
         reviews: every block boundary that was passed.
         answered, refused: every exchange with a proposer, and every answer that was not accepted.
@@ -93,6 +100,8 @@ class State:
         match event:
             case Proposed():
                 state = dataclasses.replace(self, iterations=(*self.iterations, Iteration(event)))
+            case Imported():
+                state = dataclasses.replace(self, iterations=(*self.iterations, _of_log(event)))
             case Started():
                 state = self._knowing(event.iteration, started=event)
             case Finished() | Failed():
@@ -180,3 +189,38 @@ class State:
     def refusals(self, kind: str, iteration: int) -> tuple[str, ...]:
         """Why answers to a question were not accepted so far."""
         return tuple(r.reason for r in self.refused if r.kind == kind and r.iteration == iteration)
+
+
+def _of_log(event: Imported) -> Iteration:
+    """An iteration of an imported log, as far as it tells; its reward is computed as for our own."""
+    number, fields = event.iteration, event.fields
+    metrics = {f"MLP_node_{name}" if _RATIO.match(name) else name: value for name, value in event.metrics.items()}
+    outcome = (
+        Finished(iteration=number, metrics=metrics, seconds=0.0)
+        if metrics
+        else Failed(iteration=number, reason=f"the log says {event.status} and gives no metrics", seconds=0.0)
+    )
+    slot, mutation = _SLOT.search(fields.get("Slot", "")), _MUTATION.match(fields.get("Mutation", ""))
+    time_step = int(slot["T"]) if slot else 1
+    proposed = Proposed(
+        iteration=number,
+        slot=int(slot["slot"]) if slot else 0,
+        time_step=time_step,
+        node=event.node,
+        parent=event.parent,
+        changes={},
+        seed=0,
+        code="",
+        proposal=Proposal(
+            parent=event.parent,
+            mode="exploit",
+            mutations=(Mutation(**mutation.groupdict()),) if mutation else (),
+            strategy=fields.get("Strategy", ""),
+            hypothesis=fields.get("Mode/Strategy", ""),
+        ),
+        by="imported log",
+    )
+    reading = IterationReading(
+        iteration=number, visual=fields.get("Visual", ""), observation=fields.get("Observation", "")
+    )
+    return Iteration(proposed, outcome=outcome, scored=score(outcome, "avg_slope_ratio"), reading=reading)

@@ -39,7 +39,7 @@ _ROW, _STEP = 0.52, 2.6  # at most, between leaves and between generations
 _DIAMETER = 0.36  # of a node, at most
 _NAMED = 0.2  # diameter from which there is room for an id
 _TEXT, _MORE_TEXT = 0.3, 0.5  # distance of leaves from which there is room for one line above a branch, for two
-_LARGE, _SMALL = 11.0, 9.0  # points
+_TITLE_SIZE, _LARGE, _SMALL = 12.0, 11.0, 9.0  # points
 _FEWEST = 10  # letters that are worth showing of what changed
 
 _CMAP = "viridis"
@@ -76,7 +76,7 @@ def _drawn(state: State) -> Figure:
     def axes(left: float, bottom: float, width: float, tall: float) -> Axes:
         return figure.add_axes((left / _WIDTH, bottom / height, width / _WIDTH, tall / height))
 
-    tree = axes(0, below + _REWARD + _STATUS, _WIDTH, plan.height)
+    tree = axes(0.0, below + _REWARD + _STATUS, _WIDTH, plan.height)
     tree.set(xlim=(0, _WIDTH), ylim=(-plan.height, 0))
     tree.set_axis_off()
     for place in plan.places:
@@ -95,10 +95,10 @@ def _drawn(state: State) -> Figure:
 def _head(figure: Figure, axes: Any, state: State, height: float) -> None:
     opened = state.opened
     basis = "oracle: uses the truth" if opened.oracle else "held-out rollouts, no truth"
-    figure.text(_MARGIN / _WIDTH, 1 - 0.28 / height, "a", fontweight="bold", va="baseline", fontsize=12)
+    figure.text(_MARGIN / _WIDTH, 1 - 0.28 / height, "a", fontweight="bold", va="baseline", fontsize=_TITLE_SIZE)
     look: dict[str, Any] = {"va": "baseline", "parse_math": False}
     width = _WIDTH - 5.5
-    figure.text(0.5 / _WIDTH, 1 - 0.28 / height, _cut(opened.name, width, 12), fontsize=12, **look)
+    figure.text(0.5 / _WIDTH, 1 - 0.28 / height, _cut(opened.name, width, _TITLE_SIZE), fontsize=_TITLE_SIZE, **look)
     figure.text(0.5 / _WIDTH, 1 - 0.5 / height, f"scored by {opened.primary} ({basis})", fontsize=_SMALL, **look)
     bar = axes(_WIDTH - 3.5, height - 0.36, 3.1, 0.13)
     figure.colorbar(ScalarMappable(_norm(), _CMAP), cax=bar, orientation="horizontal", ticks=_TICKS)
@@ -507,7 +507,7 @@ def _explained(figure: Figure, height: float, bottom: float) -> None:
     left = _LEFT / _WIDTH
     _legend(figure, shapes, (left, (bottom + 0.5) / height))
     _legend(figure, lines, (left, (bottom + 0.12) / height))
-    figure.text(_MARGIN / _WIDTH, (bottom + 0.14) / height, "b", fontweight="bold", fontsize=12)
+    figure.text(_MARGIN / _WIDTH, (bottom + 0.14) / height, "b", fontweight="bold", fontsize=_TITLE_SIZE)
 
 
 def _legend(figure: Figure, handles: Sequence[Line2D], at: tuple[float, float]) -> None:
@@ -556,6 +556,6 @@ def _cut(text: str, width: float, points: float) -> str:
     text = _drawable(text)
     if _length(text, points) <= width:
         return text
-    while text and _length(f"{text}…", points) > width:
-        text = text[:-1]
-    return f"{text}…" if text else ""
+    ends = itertools.accumulate(_length(sign, points) for sign in text)
+    fitting = sum(end <= width - _length("…", points) for end in ends)
+    return f"{text[:fitting]}…" if fitting else ""

@@ -128,7 +128,7 @@ class LLMTransport(Transport):
             kind="output",
         )
         images = [BinaryContent(path.read_bytes(), media_type="image/png") for path in prompt.images]
-        message = [prompt.text, *images] if images else prompt.text  # some servers know text only
+        message: Any = [prompt.text, *images] if images else prompt.text  # some servers know text only
         settings = ModelSettings(request_timeout=seconds, max_retries=0)
         if self._server.kind == "anthropic":
             settings["max_tokens"] = _MOST_TOKENS

@@ -190,11 +190,13 @@ dataclasses.replace and computes with jax.numpy.
   - It may change terms of the loss, optimiser and schedule, auxiliary losses, amplification or scaling of MLP_node, \
 and the structure of the training loop.
   - It may not touch architecture, Phase 1, data, checkpoints or metrics; open files or connections, start processes, \
-look into the interpreter (getattr, eval, exec, __subclasses__ and the like) or change anything global. It imports \
-from jax, numpy, optax, equinox, jaxtyping, pydantic, dataclasses, typing, functools, math and metabolismgraph.train \
-only.
+print, look into the interpreter (getattr, eval, exec, names with two underscores and the like) or keep state between \
+calls. At the top it holds imports, constants, functions and classes, no other statements.
+  - It imports from jax, numpy, optax, equinox, jaxtyping, pydantic (Field only), dataclasses, functools, itertools, \
+math, typing, collections.abc, and from metabolismgraph.train: plan, evidence, points, rollout, strategies.base and \
+the modules of the built-in strategies.
   - No supervision by labels. True types, strengths and baselines exist for evaluation only; groups must come from \
-what the model has learned.
+what the model has learned. Names such as truth, label, lam or baseline are refused as well.
 - name is a new name, not one of the built-in ones. To use an accepted strategy, name it in `strategies` of start.
 - rationale and reference say why it should work and which paper, or which strategy of the list, it follows.
 """
@@ -313,7 +315,10 @@ def _finished(
 ) -> Prompt:
     if refusals:
         text.say("Earlier answers of yours to this question were not accepted. Answer so that no reason applies again:")
-        text.data("why they were not accepted", "\n".join(f"{i}. {_open(state, r)}" for i, r in enumerate(refusals, 1)))
+        text.data(
+            "why they were not accepted",
+            "\n".join(f"{i}. {_open(state, one_line(r, 600))}" for i, r in enumerate(refusals, 1)),
+        )
     return Prompt(kind, _system(state, kind, text.mark()), text.fenced(), images, schema)
 
 
