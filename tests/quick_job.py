@@ -78,6 +78,10 @@ def _late(folder, metrics):
     subprocess.run([sys.executable, "-I", "-S", "-c", f"import time; time.sleep(60) # {folder}"], check=False)
 
 
+def _slow(folder, metrics):
+    time.sleep(1.5)
+
+
 def _chatty(folder, metrics):
     for _ in range(8):
         sys.stdout.write("x" * 1_000_000)
@@ -125,6 +129,7 @@ FAULTS = {
     "nested": _left(lambda content: b"[" * 100_000),
     "other": _left(lambda content: b'{"metrics": {"MLP_node_slope_ratio_0": 1.0}, "reason": null, "seconds": 1.0}'),
     "late": _late,
+    "slow": _slow,
     "chatty": _chatty,
     "chatty but well": _chatty_but_well,
     "mute": _mute,

@@ -361,13 +361,20 @@ def texts_of(found, renderer):
         (16, {"replicates": {10: 8, 12: 8, 13: 8, 14: 11}, "failing": {6: "x"}, "in_flight": 1}),
         (136, {"replicates": {10: 8, 30: 27, 31: 27, 136: 131}, "failing": {50: "x"}}),
         (30, {"replicates": {9: 7, 10: 7}, "config": Config().replace({"exploration.n_iter_block": 30})}),
+        (
+            60,
+            {
+                "parents": {i: i - 1 or None for i in range(1, 61)},
+                "config": Config().replace({"exploration.n_iter_block": 30}),
+            },
+        ),
     ],
-    ids=["two blocks", "many blocks", "one large block"],
+    ids=["two blocks", "many blocks", "one large block", "long lines of descent"],
 )
 def test_no_text_covers_other_text_or_leaves_the_page(n, given):
     found, renderer = drawn(state_of(n, **given))
     boxes = texts_of(found, renderer)
-    assert len(boxes) > 30
+    assert len(boxes) > 25
     for (one, a), (other, b) in itertools.combinations(boxes, 2):
         overlap = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
         assert min(overlap) < 0.02 * found.dpi, (one.get_text(), other.get_text())

@@ -19,6 +19,7 @@ import pytest
 from explorer_lives import Asked, explorer, opened
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.explore import loop
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.proposers.rules import RulesProposer
@@ -163,3 +164,376 @@ def test_the_recorded_exploration_had_everything_in_it(at_every_event):
     assert "answers of asked were refused" in notes
     assert [event.landed is not None for event in of_kind(path, "reviewed")] == [True, False]
     assert any(event.files for event in of_kind(path, "proposed"))
+
+
+# -- jobs go wrong, each in its own way
+
+FAULTS = {
+    "killed": "was killed by SIGKILL (no message)",
+    "nameless signal": f"was killed by signal {signal.SIGRTMIN + 1} (no message)",
+    "silent": "ended without a result",
+    "truncated": "outcome.json is damaged",
+    "empty": "outcome.json is damaged",
+    "garbled": "outcome.json is damaged (checksum)",
+    "nested": "outcome.json is damaged",
+    "other": "outcome.json is damaged ('sha256')",
+    "chatty": "ended with code 3 (last words of it)",
+    "mute": "ended with code 3 (no message)",
+    "full": "No space left on device",
+    "read-only": "/there/settings.json: Read-only file system",
+    "no room": "could not write its result; is there room on the disk? (no message)",
+    "no room for the outcome": "could not write its result; is there room on the disk? (File too large)",
+    "broken": "ZeroDivisionError: a message of more than one line",
+}
+
+
+def faulty(path, **faults):
+    (path / "faults.json").write_text(json.dumps({str(int(name[1:])): fault for name, fault in faults.items()}))
+
+
+@pytest.fixture(scope="module")
+def with_faults(tmp_path_factory):
+    """One exploration in which every fault happens once, each between two iterations that go well."""
+    path = tmp_path_factory.mktemp("faults") / "exploration"
+    opened(path)
+    last = 2 * len(FAULTS) + 2
+    faulty(
+        path, **{f"i{2 * place + 2}": fault for place, fault in enumerate(FAULTS)}, **{f"i{last}": "chatty but well"}
+    )
+    explorer(path).run(last)
+    return path
+
+
+@pytest.mark.parametrize(("place", "fault"), list(enumerate(FAULTS)), ids=list(FAULTS))
+def test_a_fault_ends_as_one_failed_entry_with_its_reason(with_faults, place, fault):
+    (found,) = outcomes(with_faults)[2 * place + 2]
+    assert found.event == "failed"
+    assert FAULTS[fault] in found.reason
+    assert "\n" not in found.reason
+    assert len(found.reason) <= 300
+    scored = [event for event in of_kind(with_faults, "scored") if event.iteration == found.iteration]
+    assert [(event.state, event.reward, event.parts) for event in scored] == [("failed", 0.0, ())]
+
+
+def test_the_others_go_on(with_faults):
+    found = outcomes(with_faults)
+    assert set(found) == set(range(1, 2 * len(FAULTS) + 3))
+    well = [i for i in found if i % 2 or i == 2 * len(FAULTS) + 2]
+    assert [found[i][0].event for i in well] == ["finished"] * len(well)
+    assert left_behind(with_faults) == []
+    log = (with_faults / "explore_rank50_analysis.md").read_text()
+    assert log.count(": failed\n") >= len(FAULTS)
+    assert views(with_faults)
+
+
+def test_every_entry_of_a_fault_is_read_back(with_faults):
+    assert render(events_of(with_faults))
+    assert all("\n" not in line for line in with_faults.joinpath("journal.jsonl").read_text().splitlines())
+
+
+def test_a_job_past_its_time_goes_with_all_that_it_started(tmp_path):
+    path = tmp_path / "exploration"
+    opened(path, n_parallel=2)
+    faulty(path, i2="late")
+    explorer(path, limit=3.0).run(2)
+    (found,) = outcomes(path)[2]
+    assert found.reason == "took longer than exploration.slot_minutes = 0.05 and was stopped"
+    assert found.seconds >= 3.0
+    assert left_behind(path, patience=0.0) == []
+
+
+def test_a_damaged_result_that_was_left_behind_is_not_scored(tmp_path):
+    """The explorer was killed before it read the result, and the disk lost some of it."""
+    path = tmp_path / "exploration"
+    opened(path, n_parallel=2)
+    explorer(path).run(2)
+    journal = path / "journal.jsonl"
+    lines = journal.read_bytes().split(b"\n")
+    started = max(n for n, line in enumerate(lines) if b'"event":"started"' in line)
+    journal.write_bytes(b"\n".join(lines[: started + 1]) + b"\n")
+    result = path / "runs" / "0002" / "outcome.json"
+    result.write_bytes(result.read_bytes()[:-40])
+    explorer(path).run(2)
+    first, second = outcomes(path)[1][0], outcomes(path)[2][0]
+    assert first.event == "finished"
+    assert (second.event, len(outcomes(path)[2])) == ("failed", 1)
+    assert "outcome.json is damaged" in second.reason
+    assert completions(path) == {1: 1, 2: 1}
+
+
+def test_a_file_where_the_folder_of_a_job_should_be(tmp_path):
+    path = tmp_path / "exploration"
+    opened(path)
+    (path / "runs").mkdir()
+    (path / "runs" / "0002").write_text("")
+    explorer(path).run(4)
+    (found,) = outcomes(path)[2]
+    assert found.event == "failed"
+    assert found.reason == f"{path}/runs/0002: File exists"
+    assert [outcomes(path)[i][0].event for i in (1, 3, 4)] == ["finished"] * 3
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_folder_that_a_job_cannot_be_described_in(tmp_path, monkeypatch, error):
+    path = tmp_path / "exploration"
+    opened(path)
+    describe = ExplorationFolder.describe
+
+    def refuse(self, proposed, state, sources):
+        if proposed.iteration == 3:
+            # Writing into an open file that finds no room does not name it.
+            raise OSError(error, os.strerror(error))
+        describe(self, proposed, state, sources)
+
+    monkeypatch.setattr(ExplorationFolder, "describe", refuse)
+    explorer(path).run(4)
+    (found,) = outcomes(path)[3]
+    assert found.event == "failed"
+    assert found.reason == f"{path}/runs/0003: {os.strerror(error)}"
+    assert [outcomes(path)[i][0].event for i in (1, 2, 4)] == ["finished"] * 3
+
+
+def test_a_program_that_cannot_be_started(tmp_path, monkeypatch):
+    path = tmp_path / "exploration"
+    opened(path)
+    monkeypatch.setattr(explorer_lives, "JOB", (str(tmp_path / "missing"),))
+    explorer(path).run(4)
+    for i in range(1, 5):
+        (found,) = outcomes(path)[i]
+        assert found.reason == f"could not be started (No such file or directory: {tmp_path / 'missing'})"
+
+
+# -- the disk of the journal is full
+
+
+def test_a_full_disk_stops_the_explorer_in_one_line_and_resume_goes_on(tmp_path):
+    """Wherever in the journal it happens. A limit for all files is a full disk for the one that is the longest."""
+    undisturbed, path = tmp_path / "undisturbed", tmp_path / "exploration"
+    for folder in (undisturbed, path):
+        opened(folder)
+    explorer(undisturbed).run(10)
+    sizes = sorted(file.stat().st_size for file in undisturbed.rglob("*") if file.is_file())
+    rng = random.Random(7)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for limit in sorted(rng.randrange(sizes[-2] + 100, sizes[-1]) for _ in range(8)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(InputError) as error:
+                explorer(path).run(10)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert str(error.value) == (
+            f"{path}/journal.jsonl: cannot be written (File too large); make room or give access, then `explore resume`"
+        )
+        written = (path / "journal.jsonl").read_bytes()
+        assert written.endswith(b"\n")
+        assert limit - 3000 < len(written) <= limit
+        assert left_behind(path) == []
+    explorer(path).run(10)
+    assert untimed(path) == untimed(undisturbed)
+    assert set(completions(path).values()) == {1}
+
+
+def test_a_disk_too_full_for_the_views_says_what_was_wrong_first(tmp_path, monkeypatch):
+    path = tmp_path / "exploration"
+    opened(path)
+    explorer(path).run(4)
+
+    def full(*arguments):
+        raise InputError(f"{arguments[0]}: no room")
+
+    monkeypatch.setattr(Journal, "append", full)
+    monkeypatch.setattr(loop, "write_views", full)
+    with pytest.raises(InputError, match="Journal object"):
+        explorer(path).run(8)
+
+
+# -- the user stops it
+
+
+LIFE = """
+import signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from explorer_lives import explorer
+count = []
+signal.signal(signal.SIGINT, lambda *_: count.append(1))
+try:
+    explorer(Path(sys.argv[2]), workers=4, stopping=lambda: len(count)).run(12)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def interrupted(path, times):
+    """Exit code of an explorer that is interrupted as soon as the first job of its first batch has ended."""
+    process = subprocess.Popen([sys.executable, "-c", LIFE, str(Path(__file__).parent), str(path)])
+    try:
+        until = time.monotonic() + 60
+        while not (path / "completions").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        for _ in range(times):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)  # two signals at once are one
+        return process.wait(60)
+    finally:
+        process.kill()
+
+
+def test_one_interrupt_finishes_the_batch(tmp_path):
+    path = tmp_path / "exploration"
+    opened(path)
+    faulty(path, i2="slow", i3="slow", i4="slow")
+    assert interrupted(path, 1) == 0
+    assert sorted(outcomes(path)) == [1, 2, 3, 4]
+    assert len(of_kind(path, "finished")) == 4
+    assert len(of_kind(path, "remembered")) == 1
+    assert len(of_kind(path, "proposed")) == 4
+    assert left_behind(path, patience=0.0) == []
+    (path / "faults.json").unlink()
+    explorer(path).run(8)
+    assert sorted(outcomes(path)) == list(range(1, 9))
+    assert set(completions(path).values()) == {1}
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path):
+    path = tmp_path / "exploration"
+    opened(path)
+    faulty(path, i2="late", i3="late", i4="late")
+    assert interrupted(path, 2) == 130
+    assert left_behind(path, patience=0.0) == []
+    assert not of_kind(path, "remembered")
+    assert 2 not in outcomes(path)
+    assert views(path)
+    (path / "faults.json").unlink()
+    explorer(path).run(6)
+    assert sorted(outcomes(path)) == list(range(1, 7))
+    assert len(of_kind(path, "finished")) == 6
+    assert set(completions(path).values()) == {1}
+
+
+# -- one explorer at a time, more or fewer iterations
+
+
+def test_a_second_explorer_is_refused_and_does_no_harm(tmp_path):
+    path = tmp_path / "exploration"
+    opened(path)
+    first = threading.Thread(target=lambda: explorer(path, Asked(path)).run(8))
+    first.start()
+    until = time.monotonic() + 60
+    while len(events_of(path)) < 3 and time.monotonic() < until:
+        time.sleep(0.005)
+    said = []
+    while first.is_alive():
+        try:
+            explorer(path, Asked(path)).run(8)
+        except InputError as error:
+            said.append(str(error))
+        time.sleep(0.02)
+    first.join()
+    assert set(said) == {f"{path}: another explorer is running there; wait for it, or stop it first"}
+    assert sorted(outcomes(path)) == list(range(1, 9))
+    assert set(completions(path).values()) == {1}
+
+
+@pytest.mark.parametrize(("n_parallel", "n_iter_block"), [(1, 3), (7, 9), (3, 8), (4, 2)])
+def test_slots_batches_and_blocks_fit_whatever_their_sizes(tmp_path, n_parallel, n_iter_block):
+    path = tmp_path / "exploration"
+    opened(path, n_parallel=n_parallel, n_iter_block=n_iter_block)
+    explorer(path).run(10)
+    proposed = of_kind(path, "proposed")
+    assert [event.iteration for event in proposed] == list(range(1, 11))
+    for event in proposed:
+        assert event.slot == (event.iteration - 1) % n_iter_block % n_parallel
+    ends = [event.iteration for event in of_kind(path, "remembered")]
+    expected = [i for i in range(1, 11) if i % n_iter_block == 0 or (i % n_iter_block) % n_parallel == 0 or i == 10]
+    assert ends == expected
+    assert [event.iteration for event in of_kind(path, "reviewed")] == list(range(n_iter_block + 1, 11, n_iter_block))
+    # A batch is proposed before any of it is known, and known before the next one is proposed.
+    known = 0
+    for event in events_of(path):
+        if event.event == "remembered":
+            known = event.iteration
+        if event.event == "proposed":
+            assert event.iteration - known <= n_parallel
+        if event.event == "reviewed":
+            assert known == event.iteration - 1
+
+
+def test_fewer_iterations_than_there_are_change_nothing(tmp_path):
+    path = tmp_path / "exploration"
+    opened(path)
+    explorer(path).run(6)
+    before = (path / "journal.jsonl").read_bytes()
+    for fewer in (1, 5, 6):
+        explorer(path).run(fewer)
+        assert (path / "journal.jsonl").read_bytes() == before
+
+
+def test_fewer_iterations_than_were_begun_finish_what_was_begun(tmp_path):
+    path = tmp_path / "exploration"
+    opened(path)
+    explorer(path).run(4)
+    journal = path / "journal.jsonl"
+    lines = journal.read_bytes().split(b"\n")
+    cut = max(n for n, line in enumerate(lines) if b'"event":"proposed"' in line)  # iteration 4 is proposed, not run
+    journal.write_bytes(b"\n".join(lines[: cut + 1]) + b"\n")
+    for i in range(1, 5):
+        (path / "runs" / f"{i:04d}" / "outcome.json").unlink()
+    explorer(path).run(2)
+    assert sorted(outcomes(path)) == [1, 2, 3, 4]
+    assert len(of_kind(path, "proposed")) == 4
+
+
+def test_more_iterations_go_on_where_it_stopped(tmp_path):
+    """In the middle of a batch, whose other slots are filled then."""
+    path = tmp_path / "exploration"
+    opened(path)
+    explorer(path).run(3)
+    assert [event.slot for event in of_kind(path, "proposed")] == [0, 1, 2]
+    explorer(path).run(8)
+    assert [event.slot for event in of_kind(path, "proposed")] == [0, 1, 2, 3, 0, 1, 0, 1]
+    assert [event.iteration for event in of_kind(path, "remembered")] == [3, 4, 6, 8]
+
+
+def test_no_batch_begins_after_the_hours_are_spent(tmp_path):
+    path = tmp_path / "exploration"
+    opened(path, max_hours=1e-9)
+    state = explorer(path).run(12)
+    assert sorted(outcomes(path)) == [1, 2, 3, 4]
+    assert len(of_kind(path, "remembered")) == 1
+    assert state.hours > 1e-9
+    explorer(path).run(12)
+    assert sorted(outcomes(path)) == [1, 2, 3, 4]
+
+
+def test_the_hours_spent_count_from_one_life_to_the_next(tmp_path):
+    """They are in the journal, not in the clock of a process."""
+    path = tmp_path / "exploration"
+    opened(path, n_workers=2)
+    state = explorer(path).run(4)
+    seconds = sum(event.seconds for event in of_kind(path, "finished"))
+    assert state.hours == pytest.approx(seconds / 2 / 3600)
+    assert explorer(path).run(4).hours == state.hours
+
+
+def test_an_explorer_without_a_folder(tmp_path):
+    with pytest.raises(InputError, match="cannot be made"):
+        explorer(tmp_path / "missing", RulesProposer()).run(4)
+
+
+def test_a_journal_that_cannot_be_appended_to_any_more_ends_the_jobs(tmp_path, monkeypatch):
+    path = tmp_path / "exploration"
+    opened(path)
+    append = Journal.append
+
+    def fail(self, event):
+        if event.event == "finished":
+            raise InputError("the journal: cannot be written (Input/output error)")
+        return append(self, event)
+
+    faulty(path, i2="late", i3="late", i4="late")
+    monkeypatch.setattr(Journal, "append", fail)
+    with pytest.raises(InputError, match="Input/output error"):
+        explorer(path, workers=4).run(4)
+    assert left_behind(path, patience=0.0) == []

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -20,19 +21,20 @@ import pytest
 
 from metabolismgraph.checkpoint import load_phase1, load_phase2, save_observations, save_phase1
 from metabolismgraph.config import load_config
-from metabolismgraph.errors import InputError
-from metabolismgraph.explore.review import Declaration, Verdict, on_trial, review
+from metabolismgraph.errors import FirewallError, InputError
+from metabolismgraph.explore.review import Declaration, Verdict, _trial_settings, on_trial, review
+from metabolismgraph.explore.review_checks import examine
 from metabolismgraph.explore.review_static import LARGEST, static_reasons
 from metabolismgraph.simulator import simulate
 from metabolismgraph.train import guard
+from metabolismgraph.train.folder import train_folder
 from metabolismgraph.train.phase1 import fit_reactions
 from metabolismgraph.train.strategies import STRATEGIES, chosen, custom, find
 
 ROOT = Path(__file__).resolve().parents[1]
-BUILT_IN = ROOT / "src" / "metabolismgraph" / "train" / "strategies"
 EXAMPLE = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.DOTALL)[0]
 LIMIT = 240.0  # seconds; generous, as machines that run tests may be busy
-SHORT = 12.0  # for what never ends
+SHORT = 8.0  # for what never ends
 
 
 def written(apply: str = "return plan", *, top: str = "", body: str = "", head: str = "class Odd(Strategy):") -> str:
@@ -68,16 +70,15 @@ class Hostile:
     sealed: str | None = None
 
 
-READ = "open\\('TRUTH/reactions.csv'\\)"
 LEAK = "tried to reach outside its folder"
 
 # Refused by their syntax tree.
 STATIC = {
     "open": Hostile(written("open('TRUTH/reactions.csv').read()\nreturn plan"), "open is not allowed", f"{LEAK}.*open"),
-    "open at import": Hostile(written(top="TEXT = open('TRUTH/reactions.csv').read()"), "worked out at import", LEAK),
+    "open at import": Hostile(written(top="TEXT = open('TRUTH/reactions.csv').read()"), "worked out at import"),
     "np.load": Hostile(written("np.load('TRUTH/x.npy')\nreturn plan"), "numpy.load is not allowed"),
     "np.fromfile": Hostile(
-        written("np.fromfile('TRUTH/reactions.csv', dtype='u1')\nreturn plan"), "numpy.fromfile is not allowed", LEAK
+        written("np.fromfile('TRUTH/reactions.csv', dtype='u1')\nreturn plan"), "numpy.fromfile is not allowed"
     ),
     "np.memmap": Hostile(written("np.memmap('TRUTH/reactions.csv')\nreturn plan"), "numpy.memmap is not allowed"),
     "numpy under another name": Hostile(
@@ -97,7 +98,7 @@ STATIC = {
         LEAK,
     ),
     "the truth itself": Hostile(
-        written(top="from metabolismgraph.truth import Truth"), "import of metabolismgraph.truth", LEAK
+        written(top="from metabolismgraph.truth import Truth"), "import of metabolismgraph.truth"
     ),
     "the simulator": Hostile(
         written(top="from metabolismgraph.simulator import simulate"), "import of metabolismgraph.simulator"
@@ -121,10 +122,12 @@ STATIC = {
         LEAK,
     ),
     "format string": Hostile(
-        written("'{0.' + '_' * 2 + 'class' + '_' * 2 + '}'.format(plan)\nreturn plan"), "attribute format is not allowed"
+        written("'{0.' + '_' * 2 + 'class' + '_' * 2 + '}'.format(plan)\nreturn plan"),
+        "attribute format is not",
     ),
     "pattern that reads attributes": Hostile(
-        written("match plan:\n    case Plan(__class__=kind):\n        return kind\nreturn plan"), "match: write it with if"
+        written("match plan:\n    case Plan(__class__=kind):\n        return kind\nreturn plan"),
+        "match: write it",
     ),
     "builtins by name": Hostile(written("__builtins__['open']('x')\nreturn plan"), "names with two underscores"),
     "import under a special name": Hostile(written(top="import math as __builtins__"), "names with two underscores"),
@@ -155,10 +158,12 @@ STATIC = {
         written("setting.training.parse_file('TRUTH/x.json')\nreturn plan"), "attribute parse_file is not allowed"
     ),
     "subprocess": Hostile(
-        written("subprocess.run(['true'])\nreturn plan", top="import subprocess"), "import of subprocess", LEAK
+        written("subprocess.run(['true'])\nreturn plan", top="import subprocess"), "import of subprocess"
     ),
     "socket": Hostile(
-        written("socket.create_connection(('127.0.0.1', 9))\nreturn plan", top="import socket"), "import of socket", LEAK
+        written("socket.create_connection(('::1', 9))\nreturn plan", top="import socket"),
+        "import of socket",
+        LEAK,
     ),
     "threading": Hostile(written(top="import threading"), "import of threading"),
     "multiprocessing": Hostile(written(top="import multiprocessing as m"), "import of multiprocessing"),
@@ -168,13 +173,12 @@ STATIC = {
     "the evaluation": Hostile(
         written("evaluation.evaluate = None\nreturn plan", top="from metabolismgraph import evaluation"),
         "import of metabolismgraph is not allowed",
-        LEAK,
     ),
     "frozen array": Hostile(written("setting.phase1.log_k[:] = 0\nreturn plan"), "in place that is not its own"),
     "frozen array made writable": Hostile(
         written("setting.phase1.log_k.setflags(write=True)\nreturn plan"), "attribute setflags is not allowed"
     ),
-    "label words": Hostile(written("types = setting.metabolite_types\nreturn plan"), "names the truth .metabolite type"),
+    "label words": Hostile(written("types = setting.metabolite_types\nreturn plan"), "the truth .metabolite type"),
     "label words in a name": Hostile(written("true_k = 1\nreturn plan"), "names the truth .true."),
     "label words in a text": Hostile(written("x = {}['gt_labels']\nreturn plan"), "names the truth .gt."),
     "label words in an f-string": Hostile(written("x = f'{1}baseline'\nreturn plan"), "names the truth .baseline."),
@@ -191,26 +195,24 @@ STATIC = {
         written(body="def __class_getitem__(cls, key):\n    pass"), "__class_getitem__: no special methods"
     ),
     "how options are read": Hostile(written(body="model_config: ClassVar = {}"), "model_config: leave it as it is"),
-    "lambda as a default": Hostile(written(top="def f(x=(lambda: 1)()):\n    return x"), "a default argument is worked"),
+    "lambda as a default": Hostile(written(top="def f(x=(lambda: 1)()):\n    return x"), "a default argument is"),
     "work at import": Hostile(written(top="for i in range(3):\n    pass"), "work at import"),
     "work in a class": Hostile(written(body="[i for i in range(3)]"), "work in the body of a class"),
     "state between calls": Hostile(written("global x\nx = 1\nreturn plan", top="x = 0"), "global: keep no state"),
     "bare except": Hostile(written("try:\n    pass\nexcept:\n    pass\nreturn plan"), "except without a kind of error"),
-    "built-in replaced": Hostile(written("isinstance = 1\nreturn plan"), "assigned to, but it is an import or a built-"),
-    "syntax error": Hostile("def f(:\n", "line 1: cannot be parsed", "strategies/odd.py: line 1: SyntaxError"),
+    "built-in replaced": Hostile(written("isinstance = 1\nreturn plan"), "assigned to, but it is an import or"),
+    "syntax error": Hostile("def f(:\n", "line 1: cannot be parsed"),
     "nested too deeply": Hostile("x = " + "-" * 15_000 + "1", "cannot be parsed"),
-    "nothing": Hostile("", "0 subclasses of Strategy", "strategies/odd.py: 0 subclasses of Strategy; write one"),
+    "nothing": Hostile("", "0 subclasses of Strategy"),
     "two strategies": Hostile(
-        written() + "\nclass Odder(Strategy):\n    pass\n", "2 subclasses of Strategy; write one", "2 subclasses"
+        written() + "\nclass Odder(Strategy):\n    pass\n", "2 subclasses of Strategy; write one"
     ),
     "derived from another": Hostile(
-        written(
-            top="from metabolismgraph.train.strategies.residual import Residual\n\nclass A(Residual):\n    pass"
-        ),
+        written(top="from metabolismgraph.train.strategies.residual import Residual\n\nclass A(Residual):\n    pass"),
         "2 subclasses of Strategy",
     ),
     "hidden strategy": Hostile(written(head="class _Odd(Strategy):"), "the strategy must be public"),
-    "no number": Hostile(written().replace("number: ClassVar = 11", "x: ClassVar = 11"), "class Odd: number is missing"),
+    "no number": Hostile(written().replace("number: ClassVar = 11", "x: ClassVar = 11"), "number is missing"),
     "no apply": Hostile(written().replace("def apply", "def use"), "class Odd: apply is missing"),
     "huge": Hostile(written() + "# " + "x" * LARGEST, f"write at most {LARGEST}"),
     "null bytes": Hostile(written() + "# \0", "holds the character U.0000"),
@@ -218,7 +220,8 @@ STATIC = {
     "text that runs backwards": Hostile(written() + "# \u202e", "holds the character U.202E"),
 }
 
-# What only a trial can tell.
+# What only a trial can tell. Those that are named in IN_PROCESS are run in the tests' own process, to spend less time
+# on starting others; what a trial does there is the same.
 TRIED = {
     "frozen array by a local name": Hostile(
         written("k = setting.phase1.log_k\nk[:] = 0\nreturn plan"), "apply changes the setting that it is given"
@@ -270,7 +273,7 @@ TRIED = {
         written("return dataclasses.replace(plan, schedule=Schedule(peak=0.0))"), "no parameter moved"
     ),
     "no plan": Hostile(written("return None"), "apply gives a NoneType, expected a Plan"),
-    "an error": Hostile(written("return plan.nothing"), "strategies/odd.py: line 29: AttributeError"),
+    "an error": Hostile(written("return plan.nothing"), "strategies/odd.py: line .*: AttributeError"),
     "parts not named": Hostile(
         written("return dataclasses.replace(plan, accumulate=4)"), "accumulation, which sets does not name"
     ),
@@ -287,6 +290,8 @@ TRIED = {
         "sets: expected a frozenset of",
     ),
 }
+SEALED = ("frozen array by a local name", "not a number", "an endless loop", "all the memory", "declarations")
+IN_PROCESS = [name for name in TRIED if name not in SEALED]
 DECLARED = [
     "needs: expected", "apply: expected the arguments self, plan, setting", "option one: has no default",
     "option two: expected a bool, int", "option three: has no description",
@@ -294,7 +299,7 @@ DECLARED = [
 
 HONEST = {
     "decay": EXAMPLE,
-    "freed_contrastive": '''"""Strategies 9 and 3 in one, the embeddings waiting longer. No labels are seen, and no truth."""
+    "freed_contrastive": '''"""Strategies 9 and 3 in one, with a longer wait. No labels are seen, and no truth."""
 
 from __future__ import annotations
 
@@ -363,7 +368,7 @@ def verdicts(training, tmp_path_factory):
 
     keys = [
         *(("honest", name) for name in HONEST),
-        *(("tried", name) for name in TRIED),
+        *(("tried", name) for name in SEALED),
         *(("sealed", name) for name, hostile in STATIC.items() if hostile.sealed),
     ]
     with ThreadPoolExecutor(2) as pool:
@@ -391,10 +396,39 @@ def test_the_sealed_process_alone_would_have_held_them(name, verdicts):
     _check(verdicts["sealed", name], STATIC[name].sealed)
 
 
-@pytest.mark.parametrize("name", TRIED)
+@pytest.mark.parametrize("name", SEALED)
 def test_hostile_files_are_refused_on_trial(name, verdicts):
     assert static_reasons("odd", TRIED[name].source) == ()
     _check(verdicts["tried", name], TRIED[name].reason)
+
+
+@pytest.fixture
+def trial(training, tmp_path):
+    """What a trial finds, in this process; frozen arrays that change are what it fails on."""
+
+    def inner(source: str) -> list[str]:
+        (tmp_path / custom.FOLDER).mkdir()
+        (tmp_path / custom.FOLDER / "odd.py").write_text(source, encoding="utf-8")
+        (tmp_path / "settings.json").write_bytes(_trial_settings("odd", training))
+        try:
+            return examine(tmp_path, training, "odd")[1]
+        except (InputError, FirewallError) as error:
+            return [str(error)]
+        finally:
+            custom.forget()
+
+    return inner
+
+
+@pytest.mark.parametrize("name", IN_PROCESS)
+def test_hostile_files_fail_the_contract(name, trial):
+    assert static_reasons("odd", TRIED[name].source) == ()
+    faults = trial(TRIED[name].source)
+    assert any(re.search(TRIED[name].reason, fault) for fault in faults), faults
+
+
+def test_a_file_that_passes(trial):
+    assert trial(written()) == []
 
 
 def test_every_fault_of_a_declaration_is_named(verdicts):
@@ -440,7 +474,7 @@ def test_the_packages_own_strategies_pass_the_reading():
     assert static_reasons("decay", EXAMPLE) == ()
 
 
-@pytest.mark.parametrize("name", ["Decay", "1st", "a", "de cay", "../decay", "x" * 42, "class", "décay", "", "a.b", "a\n"])
+@pytest.mark.parametrize("name", ["Decay", "1st", "a", "de cay", "../decay", "x" * 42, "class", "décay", "", "a\n"])
 def test_names_that_are_none(name):
     assert "no name of a strategy" in static_reasons(name, EXAMPLE)[0]
 
@@ -499,48 +533,54 @@ def test_an_own_strategy_trains_on_shared_data(own_run, training):
     assert {path.name: path.read_bytes() for path in training.iterdir()} == before
 
 
+def test_a_file_that_fails_is_named(own_run, training):
+    code, said = _train(own_run(written("return plan.nothing")), training)
+    assert code == 2
+    assert said[-1]["event"] == "refused"
+    assert re.fullmatch(
+        r"strategies/decay.py: line \d+: AttributeError: 'Plan' object has no attribute 'nothing'",
+        str(said[-1]["message"]),
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "source", "message"),
     [
-        ("decay", written("return plan.nothing"), "strategies/decay.py: line 29: AttributeError: 'Plan' object has no"),
-        ("decay", "x = 1 / 0", "strategies/decay.py: line 1: ZeroDivisionError: division by zero"),
-        ("decay", "raise SystemExit(0)", "strategies/decay.py: line 1: SystemExit: 0"),
-        ("curriculum", EXAMPLE, "strategies/curriculum.py: the package has a strategy of that name; choose another"),
+        ("decay", "x = 1 / 0", "^strategies/decay.py: line 1: ZeroDivisionError: division by zero$"),
+        ("decay", "\nraise SystemExit(0)", "^strategies/decay.py: line 2: SystemExit: 0$"),
+        ("decay", "x = (", "^strategies/decay.py: line 1: SyntaxError: '.' was never closed"),
+        ("decay", "", "^strategies/decay.py: 0 subclasses of Strategy; write one$"),
+        ("curriculum", EXAMPLE, "^strategies/curriculum.py: the package has a strategy of that name; choose another$"),
     ],
 )
-def test_a_file_that_fails_is_named(own_run, training, name, source, message):
-    code, said = _train(own_run(source, name), training)
-    assert code == 2
-    assert said[-1]["event"] == "refused"
-    assert str(said[-1]["message"]).startswith(message)
-    assert "\n" not in str(said[-1]["message"])
+def test_a_file_that_cannot_be_loaded_is_named(own_run, training, name, source, message):
+    with pytest.raises(InputError, match=message):
+        train_folder(own_run(source, name), training)
 
 
 def test_a_frozen_array_that_is_changed_voids_the_result(own_run, training):
     """Even where what training starts from was changed with it."""
     folder = own_run(written("k = setting.phase1.log_k\nk[:] = 0\nreturn plan"), "decay")
-    code, _ = _train(folder, training)
-    assert code == 1
+    try:
+        with pytest.raises(FirewallError, match="Phase 2 changed log_k"):
+            train_folder(folder, training)
+    finally:
+        custom.forget()
     assert not (folder / "phase2.json").exists()
 
 
-def test_a_shared_checkpoint_is_never_made_anew(own_run, training, tmp_path):
-    for damage, message in ((None, "no such file"), (b"x", "does not match its checksum")):
-        shared = tmp_path / f"shared {message}"
-        shared.mkdir()
-        for path in training.iterdir():
-            (shared / path.name).write_bytes(path.read_bytes())
-        arrays = shared / "phase1.safetensors"
-        if damage is None:
-            arrays.unlink()
-        else:
-            arrays.write_bytes(damage)
-        folder = tmp_path / "run" / "training"
-        folder = folder if folder.exists() else own_run(EXAMPLE)
-        code, said = _train(folder, shared)
-        assert code == 2
-        assert message in str(said[-1]["message"])
-        assert arrays.exists() == (damage is not None)
+@pytest.mark.parametrize(("damage", "message"), [(None, "no such file"), (b"x", "does not match its checksum")])
+def test_a_shared_checkpoint_is_never_made_anew(own_run, training, tmp_path, damage, message):
+    shared = tmp_path / "shared"
+    shutil.copytree(training, shared)
+    arrays = shared / "phase1.safetensors"
+    if damage is None:
+        arrays.unlink()
+    else:
+        arrays.write_bytes(damage)
+    with pytest.raises(InputError, match=message):
+        train_folder(own_run(EXAMPLE), shared)
+    assert arrays.exists() == (damage is not None)
 
 
 def test_own_strategies_are_found_until_they_are_forgotten():

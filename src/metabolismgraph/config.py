@@ -378,7 +378,9 @@ class Exploration(_Section):
         None, description="address of a server that speaks the OpenAI protocol, a local one for instance"
     )
     llm_key_variable: str | None = Field(
-        None, description="environment variable that holds the key; null: the provider's usual one"
+        None,
+        description="environment variable that holds the key; null: the provider's usual one, and none with "
+        "llm_base_url, where a key goes only if it is named",
     )
     llm_images: bool = Field(True, description="show the latest figures to the model")
     llm_timeout_s: float = Field(120.0, gt=0, description="time limit of one question [s]")

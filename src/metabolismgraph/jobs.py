@@ -7,6 +7,7 @@ the same folder. It ends when whoever started it is gone.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -15,10 +16,12 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
 from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
+from metabolismgraph.explore.engine import NO_ROOM
 from metabolismgraph.explore.outcome import Outcome, read_outcome, write_outcome
 from metabolismgraph.files import one_line
 
@@ -27,7 +30,7 @@ RUN = "run"  # the run folder in that of the job
 
 
 def main(folder: Path) -> int:
-    """Exit code: 0 once there is an outcome, good or bad."""
+    """Exit code: 0 once there is an outcome, good or bad; `engine.NO_ROOM` if it could not be written."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     cores = os.environ.get("METABOLISMGRAPH_CORES")
     if cores and hasattr(os, "sched_setaffinity"):
@@ -35,7 +38,13 @@ def main(folder: Path) -> int:
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if read_outcome(folder) is None:
-            write_outcome(folder, _outcome(folder))
+            outcome = _outcome(folder)
+            try:
+                write_outcome(folder, outcome)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.write(1, f"{error.strerror}\n".encode())
+                return NO_ROOM
     return 0
 
 
@@ -54,6 +63,9 @@ def _outcome(folder: Path) -> Outcome:
         return Outcome(None, one_line(error), time.perf_counter() - started)
     except OSError as error:
         return Outcome(None, one_line(f"{error.filename or folder}: {error.strerror}"), time.perf_counter() - started)
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(None, one_line(f"{type(error).__name__}: {error}"), time.perf_counter() - started)
     return Outcome(metrics, None, time.perf_counter() - started)
 
 

@@ -92,6 +92,8 @@ def resume(
 ) -> None:
     """Go on with an exploration that was interrupted, or for more iterations."""
     opened, state = _read(folder)
+    if state.imported:
+        raise InputError(f"{folder}: an imported log cannot be gone on with; start an exploration")
     block = state.settings.n_iter_block
     wanted = iterations or max(16, -(-len(state.iterations) // block) * block)
     _go_on(opened, wanted, _proposer(state.config, folder, state.opened.proposer, record), quiet=quiet)

@@ -19,7 +19,9 @@ from metabolismgraph.files import one_line
 
 STDOUT = "stdout.txt"
 JOB = (sys.executable, "-P", "-m", "metabolismgraph.jobs")
+NO_ROOM = os.EX_IOERR  # exit code of a job that could not write what came of it
 _POLL = 0.02  # seconds
+_LAST = 20_000  # bytes of what a job printed in which its last line is looked for
 
 
 class Ended(NamedTuple):
@@ -123,7 +125,9 @@ class ProcessEngine(Engine):
                         env={**os.environ, "METABOLISMGRAPH_CORES": ",".join(map(str, self._shares[worker]))},
                     )
             except OSError as error:
-                self._ended.append(Ended(job, f"could not be started ({error.strerror}: {error.filename})", 0.0))
+                self._ended.append(
+                    Ended(job, f"could not be started ({error.strerror}: {error.filename or folder})", 0.0)
+                )
                 continue
             self._running[job] = _Running(process, folder, started, worker)
 
@@ -199,9 +203,17 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def _reason(code: int, folder: Path) -> str | None:
     if code == 0:
         return None
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    if code == NO_ROOM:
+        how = "could not write its result; is there room on the disk?"
+    elif code < 0:
+        named = {member.value: member.name for member in signal.Signals}
+        how = f"was killed by {named.get(-code, f'signal {-code}')}"
+    else:
+        how = f"ended with code {code}"
     try:
-        lines = (folder / STDOUT).read_text(errors="replace").strip().splitlines()
+        with (folder / STDOUT).open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - _LAST))
+            lines = stream.read().decode(errors="replace").strip().splitlines()
     except OSError:
         lines = []
     return one_line(f"{how} ({lines[-1] if lines else 'no message'})")

@@ -46,7 +46,7 @@ _WHY_NOT = {
 }
 
 
-class RefusedError(Exception):
+class RefusedError(InputError):
     """A proposal is not accepted; the message says why, in one line."""
 
 

@@ -6,6 +6,7 @@ explorer that was killed goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
@@ -13,13 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engine import Engine
 from metabolismgraph.explore.events import (
     Answered,
     Event,
     Failed,
     Finished,
-    Imported,
     Kind,
     Proposed,
     Refused,
@@ -49,7 +50,9 @@ from metabolismgraph.explore.review import review as review_file
 from metabolismgraph.explore.reward import score
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.views import write_views
+from metabolismgraph.files import one_line
 
+_REASON = 500  # characters at most of why an answer was refused
 _TICK = 0.5  # seconds between two looks at whether to stop
 
 T = TypeVar("T")
@@ -100,14 +103,19 @@ class Explorer:
         with self._folder.journal.held():
             self._events = list(self._folder.journal.read())
             self._state = State.of(self._events)
-            if any(isinstance(event, Imported) for event in self._events):
+            if self._state.imported:
                 raise InputError(f"{self._folder.path}: an imported log cannot be gone on with; start an exploration")
             try:
                 while (batch := self._batch(iterations)) and not self._spent(batch):
                     self._step(batch)
-            finally:
+            except BaseException:
+                # What stopped it is to be told, and not that the views, too, found no room.
                 self._engine.close()
-                write_views(self._folder.path, self._events)
+                with contextlib.suppress(InputError):
+                    write_views(self._folder.path, self._events)
+                raise
+            self._engine.close()
+            write_views(self._folder.path, self._events)
         return self._state
 
     @functools.cached_property
@@ -163,6 +171,10 @@ class Explorer:
         while not note:
             refusals = self._state.refusals(kind, iteration)
             proposer, recorded = self._whom(kind, iteration, len(refusals))
+            limit = self._state.settings.max_cost
+            if limit is not None and self._state.cost >= limit and not recorded and proposer.name != self._rules.name:
+                note = f"exploration.max_cost = {limit:g} is spent"
+                break
             if len(refusals) >= self._state.settings.attempts:
                 note = f"{len(refusals)} answers of {proposer.name} were refused"
                 break
@@ -174,7 +186,7 @@ class Explorer:
                 if isinstance(error, InvalidAnswerError):
                     self._note(kind, iteration, len(refusals), proposer, error.exchange, recorded=recorded)
                 refused = {"kind": kind, "iteration": iteration, "attempt": len(refusals), "by": proposer.name}
-                self._record(Refused(**refused, reason=str(error)))
+                self._record(Refused(**refused, reason=one_line(error, _REASON)))
             except UnavailableError as error:
                 self._note(kind, iteration, len(refusals), proposer, error.exchange, recorded=recorded)
                 note = f"{proposer.name} gave no answer: {error}"

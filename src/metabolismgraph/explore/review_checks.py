@@ -9,7 +9,10 @@ import dataclasses
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from metabolismgraph.checkpoint import load_observations, load_phase1
+from metabolismgraph.observations import Observations
 from metabolismgraph.train.evidence import Setting
 from metabolismgraph.train.folder import from_checkpoint, read_settings
 from metabolismgraph.train.phase2 import fit_homeostasis, initial_model
@@ -20,6 +23,7 @@ from metabolismgraph.train.strategies.base import Strategy
 from metabolismgraph.train.trainable import check_frozen
 
 _STEPS = 100
+_FRAMES, _FRAMES_PER_RUN = 400, 50
 _BRIEF = "trial_brief"
 
 
@@ -48,7 +52,7 @@ def examine(folder: Path, shared: Path, name: str) -> tuple[dict[str, object], l
     """
     path = folder / custom.FOLDER / f"{name}.py"
     graph_model, training = read_settings(folder)
-    observations, _ = load_observations(shared / "observations").split(training.held_out_fraction)
+    observations = _beginning(load_observations(shared / "observations").split(training.held_out_fraction)[0])
     # One for the strategy, one for comparison.
     phase1, frozen = (load_phase1(shared / "phase1", graph_model) for _ in range(2))
     setting = Setting(observations, phase1, graph_model, training)
@@ -62,6 +66,13 @@ def examine(folder: Path, shared: Path, name: str) -> tuple[dict[str, object], l
             or _combinations(name, setting)
             or _training(name, setting, frozen)
         )
+
+
+def _beginning(observations: Observations) -> Observations:
+    """The first frames of every run: enough for a trial, and the same for whatever the data are."""
+    shortest = int(np.unique(observations.run, return_counts=True)[1].min())
+    kept = max(_FRAMES / observations.n_frames, _FRAMES_PER_RUN / shortest)
+    return observations.split(1.0 - kept)[0] if kept < 1 else observations
 
 
 def _declared(kind: type[Strategy]) -> dict[str, object]:

@@ -29,6 +29,7 @@ from metabolismgraph.explore.events import (
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, Slot
 from metabolismgraph.explore.reward import score
 
+_BY_LOG = "imported log"
 _RATIO = re.compile(r"(slope|offset)_ratio_\d+$")
 _SLOT = re.compile(r"slot_(?P<slot>\d+) \(time_step=(?P<T>\d+)\)")
 _MUTATION = re.compile(r"(?P<param>[^:]+): (?P<old>.+?) -> (?P<new>.+)$")
@@ -137,6 +138,11 @@ class State:
         return self.config.exploration
 
     @property
+    def imported(self) -> bool:
+        """Whether this is a log that was made elsewhere."""
+        return any(iteration.proposed.by == _BY_LOG for iteration in self.iterations)
+
+    @property
     def memory(self) -> str:
         """The working memory."""
         return self.memories[-1].memory if self.memories else ""
@@ -218,7 +224,7 @@ def _of_log(event: Imported) -> Iteration:
             strategy=fields.get("Strategy", ""),
             hypothesis=fields.get("Mode/Strategy", ""),
         ),
-        by="imported log",
+        by=_BY_LOG,
     )
     reading = IterationReading(
         iteration=number, visual=fields.get("Visual", ""), observation=fields.get("Observation", "")

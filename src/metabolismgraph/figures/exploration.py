@@ -33,9 +33,10 @@ from metabolismgraph.figures.style import FAINT, OKABE_ITO, TRUTH, applied, save
 # All lengths in inches. Printed at the width of a page the figure is about two thirds of this.
 _WIDTH, _MARGIN, _LEFT = 10.5, 0.25, 0.85
 _HEAD, _STATUS, _REWARD, _XLABEL, _LINE = 0.7, 0.75, 3.1, 0.55, 0.24
-_TALLEST = 10.0  # of the tree
+_TALLEST = 10.0  # of the tree, unless leaves would come too close
 _TITLE, _GAP = 0.4, 0.2  # of a block: above it, and to the next
 _ROW, _STEP = 0.52, 2.6  # at most, between leaves and between generations
+_LEAST_ROW = 0.1
 _DIAMETER = 0.36  # of a node, at most
 _NAMED = 0.2  # diameter from which there is room for an id
 _TEXT, _MORE_TEXT = 0.3, 0.5  # distance of leaves from which there is room for one line above a branch, for two
@@ -275,7 +276,7 @@ def _grid(blocks: Sequence[_Place], columns: int) -> _Plan:
     width = (_WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) / columns
     lines = [blocks[i : i + columns] for i in range(0, len(blocks), columns)]
     leaves = [max(block.leaves for block in each) for each in lines]
-    row = min(_ROW, (_TALLEST - (_TITLE + _GAP) * len(lines)) / sum(leaves))
+    row = min(_ROW, max(_LEAST_ROW, (_TALLEST - (_TITLE + _GAP) * len(lines)) / sum(leaves)))
     step = min(_STEP, (width - 0.35) / max(block.depth for block in blocks))
     places, top = [], 0.0
     for each, most in zip(lines, leaves, strict=True):
@@ -326,16 +327,17 @@ def _marker(ax: Axes, at: tuple[float, float], plan: _Plan, node: Node, mark: st
     status = standing(node)
     fill = "white" if node.mean is None else mpl.colormaps[_CMAP](float(_norm()(node.mean)))
     size = 72 * plan.diameter * _RELATIVE[_MARKERS[status]]
-    ring = {"best": 3.0, "leading": 2.0}.get(mark, 0.8)
-    look: dict[str, Any] = {"marker": _MARKERS[status], "linestyle": "none", "zorder": 3}
+    ring = 3.0 if mark == "best" else 2.0
+    marker = _MARKERS[status]
     if mark:
-        ax.plot(*at, markersize=size + 7, color="none", markeredgecolor=TRUTH, markeredgewidth=ring, **look)
+        look: dict[str, Any] = {"color": "none", "markeredgecolor": TRUTH, "markeredgewidth": ring, "zorder": 3}
+        ax.plot(*at, marker=marker, markersize=size + 7, **look)
     edge: dict[str, Any] = {
         "edgecolors": TRUTH,
         "linewidths": 0.8,
         "linestyles": "dashed" if status == "in flight" else "solid",
     }
-    ax.scatter(*at, s=size**2, facecolors=[fill], marker=look["marker"], zorder=4, **edge)
+    ax.scatter(*at, s=size**2, facecolors=[fill], marker=marker, zorder=4, **edge)
     if plan.numbered:
         dark = float(np.dot(to_rgb(fill), (0.299, 0.587, 0.114))) < 0.5
         colour = "white" if dark else "black"

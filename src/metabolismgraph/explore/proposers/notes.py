@@ -18,7 +18,9 @@ _SEPARATED = 0.5  # silhouette
 
 
 def strategies_of(state: State, node: Node) -> tuple[str, ...]:
-    """Names of the strategies that a node trains with."""
+    """Names of the strategies that a node trains with; of an imported one what its log calls them."""
+    if state.imported:
+        return (node.runs[0].proposed.proposal.strategy,)
     return names_of(configuration(state, node.runs[0].proposed.changes))
 
 
