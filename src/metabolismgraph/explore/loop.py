@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engine import Engine
 from metabolismgraph.explore.events import (
     Answered,

@@ -150,14 +150,14 @@ class State:
     @property
     def cost(self) -> float:
         """What proposers were paid, in US dollars."""
-        return sum(event.cost for event in self.answered)
+        return sum((event.cost for event in self.answered), 0.0)
 
     @property
     def hours(self) -> float:
         """Time spent so far: that of the runs, shared among the workers, and that of waiting for answers."""
-        runs = sum(i.outcome.seconds for i in self.iterations if i.outcome is not None)
+        runs = sum((i.outcome.seconds for i in self.iterations if i.outcome is not None), 0.0)
         workers = self.settings.n_workers or default_workers(self.settings.n_parallel)
-        return (runs / workers + sum(event.seconds for event in self.answered)) / 3600
+        return (runs / workers + sum((event.seconds for event in self.answered), 0.0)) / 3600
 
     def block_of(self, iteration: int) -> int:
         """Number of the block of an iteration, from 0."""
