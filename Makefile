@@ -6,7 +6,7 @@ ARGS ?=
 EXTERNAL ?= $(wildcard ../shared/benchmarks/oscillatory_rank50)
 BIN := .venv/bin
 
-.PHONY: help run test lint bench bench-strategies
+.PHONY: help run test coverage lint bench bench-strategies
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -15,7 +15,10 @@ help:  ## show this list
 run: .venv/.ok  ## simulate, fit, evaluate and draw: make run CONFIG=small ARGS="--out DIR"
 	$(BIN)/metabolismgraph run $(CONFIG) $(ARGS)
 
-test: .venv/.ok  ## all tests, with branch coverage: make test ARGS="-k config"
+test: .venv/.ok  ## all tests: make test ARGS="-k config"
+	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+coverage: .venv/.ok  ## all tests, with branch coverage; slower
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
 
 lint: .venv/.ok  ## style, format, types

@@ -13,6 +13,8 @@ QUICK = [
     "simulation.n_reactions=24",
     "--set",
     "simulation.n_frames=400",
+    "--set",
+    "plotting.dpi=40",
 ]
 
 

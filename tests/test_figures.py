@@ -160,7 +160,7 @@ def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     reports = []
     before = dict(mpl.rcParams)
-    written = draw_all(made_up(), METRICS, folder, Plotting(dpi=50), lambda *report: reports.append(report))
+    written = draw_all(made_up(), METRICS, folder, Plotting(dpi=50), progress=lambda *report: reports.append(report))
     assert dict(mpl.rcParams) == before, "Matplotlib's settings are the caller's own"
     return folder, written, reports
 

@@ -88,12 +88,12 @@ STATIC = {
     "ctypes by numpy": Hostile(written("np.ctypeslib.load_library('libc.so.6', '/')\nreturn plan"), "numpy.ctypeslib"),
     "tofile": Hostile(written("np.ones(3).tofile('TRUTH/x')\nreturn plan"), "attribute tofile is not allowed"),
     "pathlib": Hostile(
-        written("Path('TRUTH/reactions.csv').read_text()\nreturn plan", top="from pathlib import Path"),
+        written(top="from pathlib import Path\n\nTEXT = Path('TRUTH/reactions.csv').read_text()"),
         "import of pathlib is not allowed",
         LEAK,
     ),
     "importlib": Hostile(
-        written("importlib.import_module('metabolismgraph.truth')\nreturn plan", top="import importlib"),
+        written(top="import importlib\n\nTRUE = importlib.import_module('metabolismgraph.truth')"),
         "import of importlib",
         LEAK,
     ),
@@ -137,7 +137,7 @@ STATIC = {
     ),
     "annotation with a call": Hostile(written(body="option: print('x') = 1"), "an annotation that is more than names"),
     "ctypes": Hostile(
-        written("ctypes.CDLL(None).system(b'true')\nreturn plan", top="import ctypes"), "import of ctypes", LEAK
+        written(top="import ctypes\n\nDONE = ctypes.CDLL(None).system(b'true')"), "import of ctypes", LEAK
     ),
     "sys": Hostile(written("sys.modules['os'].system('true')\nreturn plan", top="import sys"), "import of sys"),
     "io_callback": Hostile(
@@ -161,7 +161,7 @@ STATIC = {
         written("subprocess.run(['true'])\nreturn plan", top="import subprocess"), "import of subprocess"
     ),
     "socket": Hostile(
-        written("socket.create_connection(('::1', 9))\nreturn plan", top="import socket"),
+        written(top="import socket\n\nLINE = socket.create_connection(('::1', 9))"),
         "import of socket",
         LEAK,
     ),
@@ -270,7 +270,8 @@ TRIED = {
     "an endless loop": Hostile(written("while True:\n    pass"), f"took longer than {SHORT:g} s"),
     "all the memory": Hostile(written("x = np.ones(3 * 10**9)\nreturn plan"), "line .*: .*MemoryError"),
     "nothing is learned": Hostile(
-        written("return dataclasses.replace(plan, schedule=Schedule(peak=0.0))"), "no parameter moved"
+        written("return dataclasses.replace(plan, schedule=Schedule(peak=0.0))"),
+        "training changed nothing",
     ),
     "no plan": Hostile(written("return None"), "apply gives a NoneType, expected a Plan"),
     "an error": Hostile(written("return plan.nothing"), "strategies/odd.py: line .*: AttributeError"),
@@ -299,7 +300,7 @@ DECLARED = [
 
 HONEST = {
     "decay": EXAMPLE,
-    "freed_contrastive": '''"""Strategies 9 and 3 in one, with a longer wait. No labels are seen, and no truth."""
+    "regressed_contrastive": '''"""Strategies 1 and 3 in one, with a longer wait. No labels are seen, and no truth."""
 
 from __future__ import annotations
 
@@ -311,21 +312,21 @@ from metabolismgraph.train.evidence import Setting
 from metabolismgraph.train.plan import Plan
 from metabolismgraph.train.strategies.base import Part, Strategy
 from metabolismgraph.train.strategies.contrastive import Contrastive
-from metabolismgraph.train.strategies.orthogonalised import Orthogonalised
+from metabolismgraph.train.strategies.residual import Residual
 
 
-class FreedContrastive(Strategy):
-    """Residual supervision, free of the checkpoint's errors, with the contrastive loss."""
+class RegressedContrastive(Strategy):
+    """Residual supervision with the contrastive loss."""
 
     number: ClassVar = 12
-    summary: ClassVar = "orthogonalised residual and contrastive loss; no labels"
-    reference: ClassVar = "Chernozhukov et al. 2018; Chen et al. 2020"
-    sets: ClassVar[frozenset[Part]] = frozenset({"evidence"})
+    summary: ClassVar = "regression on the residual and contrastive loss; no labels"
+    reference: ClassVar = "Raissi et al. 2019; Chen et al. 2020"
+    sets: ClassVar[frozenset[Part]] = frozenset({"objective"})
 
     wait: float = Field(0.5, ge=0, lt=1, description="share of the training before the embeddings move")
 
     def apply(self, plan: Plan, setting: Setting) -> Plan:
-        return Contrastive(wait=self.wait).apply(Orthogonalised(iterations=3).apply(plan, setting), setting)
+        return Contrastive(wait=self.wait).apply(Residual().apply(plan, setting), setting)
 ''',
 }
 
@@ -445,9 +446,9 @@ def test_honest_files_land(name, verdicts):
 
 
 def test_what_a_strategy_declares(verdicts):
-    declared = verdicts["honest", "freed_contrastive"].declaration
+    declared = verdicts["honest", "regressed_contrastive"].declaration
     assert declared.number == 12
-    assert declared.sets == ("evidence",)
+    assert declared.sets == ("objective",)
     assert declared.needs == ""
     assert declared.summary.endswith("no labels")
     assert declared.options["properties"]["wait"]["default"] == 0.5
@@ -455,7 +456,7 @@ def test_what_a_strategy_declares(verdicts):
     declared.check({"wait": 0.3})
     declared.check({"wait": 0})
     for options, message in (
-        ({"weight": 1}, r"option weight of freed_contrastive: there is no such option \(options: wait\)"),
+        ({"weight": 1}, r"option weight of regressed_contrastive: there is no such option \(options: wait\)"),
         ({"wait": 1}, "expected less than 1, not 1"),
         ({"wait": -0.1}, "expected at least 0"),
         ({"wait": "long"}, "expected a value of type number"),

@@ -20,7 +20,7 @@ from metabolismgraph.train.gradient import Snapshot, conclude
 from metabolismgraph.train.phase2 import fit_homeostasis, initial_model
 from metabolismgraph.train.plan import FixedLength, Plan, Rollouts, Schedule, Starts, optimiser
 from metabolismgraph.train.points import Regress, condense, regress
-from metabolismgraph.train.strategies import STRATEGIES, chosen, make_plan
+from metabolismgraph.train.strategies import STRATEGIES, chosen, contract, make_plan
 from metabolismgraph.train.strategies.weak_form import Windows
 from metabolismgraph.train.trainable import check_frozen, phase2_parameters
 
@@ -136,14 +136,23 @@ def test_gradients_at_the_start(trained):
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_strategies_are_described(name):
-    strategy = STRATEGIES[name]
-    assert strategy.summary
-    assert strategy.reference
-    assert strategy.__doc__
-    for option, field in strategy.model_fields.items():
-        assert field.description, option
-        assert not field.is_required(), option
+def test_strategies_keep_the_contract(name, plain):
+    """The one that strategies of an exploration's own are held to as well."""
+    setting, plan = plain
+    assert contract.declaration_faults(STRATEGIES[name]) == []
+    assert contract.behaviour_faults(STRATEGIES[name](), plan, setting) == []
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_strategies_combine_or_are_refused(name, setting_for):
+    others = [other for other in STRATEGIES if other != "orthogonalised"]
+    assert contract.combination_faults(others, lambda *entries: make_plan(setting_for(list(entries))), name) == []
+
+
+def test_a_loss_term_twice_is_refused(setting_for, monkeypatch):
+    monkeypatch.setitem(STRATEGIES, "again", STRATEGIES["contrastive"])
+    with pytest.raises(InputError, match="training.strategies: two of them add the loss term similarity; leave one"):
+        make_plan(setting_for(["contrastive", "again"]))
 
 
 def test_numbers_are_those_of_the_requirement():

@@ -12,6 +12,7 @@ from metabolismgraph.config import Config, nearest_name
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Changes, Proposed, Reviewed
 from metabolismgraph.explore.proposal import Mutation, Proposal
+from metabolismgraph.explore.review import Declaration
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import nodes
 from metabolismgraph.train.strategies import STRATEGIES, chosen
@@ -203,11 +204,9 @@ def check_strategies(config: Config, state: State) -> None:
                 f"{STRATEGY}: found {len(entry)} names in one entry, expected one: {{name: {{option: value}}}}"
             )
         name, options = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
-        if name in ever:
-            known = ((ever[name].declaration or {}).get("options") or {}).get("properties", {})
-            wrong = [option for option in options if option not in known]
-            if wrong:
-                raise InputError(f"{STRATEGY}: there is no option {wrong[0]} of {name} (options: {', '.join(known)})")
+        declared = ever[name].declaration if name in ever else None
+        if declared is not None:
+            Declaration.model_validate_json(json.dumps(declared)).check(options)
     of_package = tuple(e for e in entries if (e if isinstance(e, str) else next(iter(e))) not in ever)
     chosen(config.training.model_copy(update={"strategies": of_package}))
 

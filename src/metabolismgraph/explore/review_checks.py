@@ -15,16 +15,18 @@ from metabolismgraph.checkpoint import load_observations, load_phase1
 from metabolismgraph.observations import Observations
 from metabolismgraph.train.evidence import Setting
 from metabolismgraph.train.folder import from_checkpoint, read_settings
-from metabolismgraph.train.phase2 import fit_homeostasis, initial_model
+from metabolismgraph.train.phase2 import fit_homeostasis
 from metabolismgraph.train.plan import Plan
 from metabolismgraph.train.solution import Phase1Result
-from metabolismgraph.train.strategies import STRATEGIES, contract, custom, make_plan
+from metabolismgraph.train.strategies import contract, custom, make_plan
 from metabolismgraph.train.strategies.base import Strategy
 from metabolismgraph.train.trainable import check_frozen
 
 _STEPS = 100
 _FRAMES, _FRAMES_PER_RUN = 400, 50
 _BRIEF = "trial_brief"
+# One of each kind: points, windows, rollouts, loss terms, steps. The others change a plan as one of these does.
+_PARTNERS = ("residual", "weak_form", "curriculum", "contrastive", "accumulation")
 
 
 class Brief(Strategy):
@@ -51,16 +53,16 @@ def examine(folder: Path, shared: Path, name: str) -> tuple[dict[str, object], l
         FirewallError: it changes what Phase 1 had frozen.
     """
     path = folder / custom.FOLDER / f"{name}.py"
-    graph_model, training = read_settings(folder)
-    observations = _beginning(load_observations(shared / "observations").split(training.held_out_fraction)[0])
-    # One for the strategy, one for comparison.
-    phase1, frozen = (load_phase1(shared / "phase1", graph_model) for _ in range(2))
-    setting = Setting(observations, phase1, graph_model, training)
     with custom.blamed([path]):
         kind = custom.load(path)
         faults = contract.declaration_faults(kind)
         if faults:
             return {}, faults
+        graph_model, training = read_settings(folder)
+        observations = _beginning(load_observations(shared / "observations").split(training.held_out_fraction)[0])
+        # One for the strategy, one for comparison.
+        phase1, frozen = (load_phase1(shared / "phase1", graph_model) for _ in range(2))
+        setting = Setting(observations, phase1, graph_model, training)
         return _declared(kind), (
             contract.behaviour_faults(kind(), Plan.classical(setting), setting)
             or _combinations(name, setting)
@@ -94,9 +96,7 @@ def _with(setting: Setting, *entries: str) -> Setting:
 
 
 def _combinations(name: str, setting: Setting) -> list[str]:
-    # The plan of orthogonalised is that of residual, on evidence that takes its time.
-    others = [other for other in STRATEGIES if other != "orthogonalised"]
-    return contract.combination_faults(others, lambda *entries: make_plan(_with(setting, *entries)), name)
+    return contract.combination_faults(_PARTNERS, lambda *entries: make_plan(_with(setting, *entries)), name)
 
 
 def _training(name: str, setting: Setting, frozen: Phase1Result) -> list[str]:
@@ -106,9 +106,8 @@ def _training(name: str, setting: Setting, frozen: Phase1Result) -> list[str]:
     results = [fit_homeostasis(brief.observations, brief.phase1, brief.graph_model, brief.training) for _ in range(2)]
     result = results[0]
     check_frozen(from_checkpoint(result.model, frozen), result.model)
-    before = initial_model(brief, make_plan(brief).evidence)
     return (
         contract.loss_faults(result.losses, result.components)
-        or contract.learning_faults(before, result.model)
+        or contract.learning_faults(result.model, result.node_magnitude)
         or contract.repetition_faults(*(one.model for one in results))
     )

@@ -9,16 +9,18 @@ from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Opened
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.train.strategies import chosen
 
 
 def prepared(config: Config) -> Config:
     """The configuration that an exploration begins with, section `exploration` applied to `training`.
 
     Raises:
-        InputError: Phase 2 is switched off.
+        InputError: Phase 2 is switched off, or its strategies make no sense.
     """
     if not config.training.homeostasis_training:
         raise InputError("training.homeostasis_training is false: there is nothing to explore; set it to true")
+    chosen(config.training)
     settings = config.exploration
     return config.replace(
         {

@@ -7,6 +7,7 @@ the mean. Pure functions of the state.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -29,12 +30,12 @@ class Node:
     parent: int | None
     runs: tuple[Iteration, ...]
 
-    @property
+    @functools.cached_property
     def rewards(self) -> tuple[float, ...]:
         """Rewards of its replicates; runs that failed to deliver metrics are none."""
         return tuple(r.scored.reward for r in self.runs if r.scored is not None and r.scored.state != "failed")
 
-    @property
+    @functools.cached_property
     def mean(self) -> float | None:
         """Mean reward over replicates; None while there is none."""
         return sum(self.rewards) / len(self.rewards) if self.rewards else None

@@ -1,0 +1,166 @@
+"""The explorer's commands, with real training on a tiny system."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from command_line import QUICK, call, refused
+
+TINY = [
+    *QUICK,
+    *("--set", "training.strategies=[residual]", "--set", "training.phase2_steps=20"),
+    *("--set", "exploration.n_parallel=2", "--set", "exploration.n_iter_block=2"),
+]
+VIEWS = ("small_analysis.md", "small_ucb_scores.txt", "small_memory.md")
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "metabolismgraph", "explore", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def explored(tmp_path_factory):
+    """An exploration of one block of two iterations."""
+    out = tmp_path_factory.mktemp("explorations") / "first"
+    subprocess.run(
+        command("start", "small", "--iterations", 2, "--out", out, "--quiet", *TINY), check=True, capture_output=True
+    )
+    return out
+
+
+def events(folder, *kinds):
+    found = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    return [event for event in found if not kinds or event["event"] in kinds]
+
+
+def test_an_exploration_leaves_everything_behind(explored):
+    assert [e["event"] for e in events(explored)] == [
+        "opened",
+        *["proposed"] * 2,
+        *["started"] * 2,
+        *["finished", "scored"] * 2,
+        "remembered",
+    ]
+    for event in events(explored, "finished"):
+        assert event["metrics"]["avg_slope_ratio"] == pytest.approx(1, abs=0.05)
+    for number in (1, 2):
+        run = explored / "runs" / f"000{number}" / "run"
+        assert list(run.glob("tmp_training/function/rate_func/MLP_node_p2_*.png"))
+        assert not [path for path in run.rglob("*") if path.name.startswith(("observations", "phase1", "timeseries"))]
+    log = (explored / VIEWS[0]).read_text()
+    assert "oracle" in log
+    assert log.count("\n## Iter ") == 2
+
+
+def test_views_come_again_from_the_journal(explored, monkeypatch):
+    before = {name: (explored / name).read_bytes() for name in VIEWS}
+    for name in VIEWS:
+        (explored / name).unlink()
+    assert call(monkeypatch, "explore", "rebuild", explored) == 0
+    assert {name: (explored / name).read_bytes() for name in VIEWS} == before
+
+
+def test_looking_at_it(explored, monkeypatch, capsys):
+    assert call(monkeypatch, "explore", "status", explored) == 0
+    assert "oracle" in capsys.readouterr().out
+    assert call(monkeypatch, "explore", "show", explored, 2) == 0
+    assert "iteration 2" in capsys.readouterr().out
+    assert call(monkeypatch, "explore", "tree", explored) == 0
+    assert (explored / "figures" / "tree.png").stat().st_size > 10_000
+    assert "there is no iteration 3" in refused(monkeypatch, capsys, "explore", "show", explored, 3)
+
+
+def test_its_log_can_be_imported(explored, monkeypatch, capsys, tmp_path):
+    out = tmp_path / "imported"
+    assert call(monkeypatch, "explore", "import", explored / VIEWS[0], "--out", out) == 0
+    assert "2 iterations" in capsys.readouterr().out
+    assert call(monkeypatch, "explore", "status", out) == 0
+    assert "imported log" in refused(monkeypatch, capsys, "explore", "resume", out)
+
+
+def test_a_replay_gives_the_same_proposals_and_scores(explored, tmp_path):
+    """With training and all; interrupted once on the way, and resumed."""
+    out = tmp_path / "again"
+    shutil.copytree(explored / "base", out / "base")  # what is there is not made again
+    heeding = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from metabolismgraph.cli import main; main()"
+    )
+    start = command("start", "small", "--iterations", 2, "--out", out, "--quiet", *TINY)
+    replay = ["--proposer", "replay", "--record", str(explored)]
+    child = subprocess.Popen(
+        [sys.executable, "-c", heeding, *start[3:], *replay],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    for _ in range(1200):
+        if (out / "runs" / "0001" / "run" / "training" / "settings.json").exists():
+            break
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert b"explore resume" in errors
+    assert b"Traceback" not in errors
+    subprocess.run(
+        command("resume", out, "--iterations", 2, "--record", explored, "--quiet"), check=True, capture_output=True
+    )
+    ours, theirs = (
+        [timeless(event) for event in events(folder, "proposed", "started", "finished", "scored", "remembered")]
+        for folder in (out, explored)
+    )
+    assert ours == theirs
+
+
+def timeless(event):
+    event = {key: value for key, value in event.items() if key not in {"time", "seconds"}}
+    if "metrics" in event:
+        event["metrics"] = {k: v for k, v in event["metrics"].items() if k != "training_time_min"}
+    return event
+
+
+def test_what_cannot_begin_is_one_line(explored, monkeypatch, capsys, tmp_path):
+    new = tmp_path / "new"
+    assert "explore resume" in refused(monkeypatch, capsys, "explore", "start", "small", "--out", explored)
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert "not empty" in refused(monkeypatch, capsys, "explore", "start", "small", "--out", tmp_path)
+    for arguments, expected in {
+        ("--proposer", "oracle"): "rules",
+        ("--proposer", "replay"): "--record",
+        ("--proposer", "replay", "--record", tmp_path): "no exploration here",
+        ("--proposer", "command"): "exploration.command",
+        ("--proposer", "llm"): "llm_model",
+        ("--primary", "beauty"): "exploration.primary",
+        ("--network", "network.xml"): "--timeseries",
+        ("--network", "network.xml", "--timeseries", "data.csv"): "--primary validation",
+        ("--set", "training.homeostasis_training=false"): "nothing to explore",
+        ("--set", "training.strategies=[residul]"): "residual",
+    }.items():
+        assert expected in refused(monkeypatch, capsys, "explore", "start", "small", "--out", new, *arguments)
+        assert not new.exists()
+    for name in ("status", "resume", "tree", "rebuild"):
+        assert "no exploration here" in refused(monkeypatch, capsys, "explore", name, tmp_path)
+    assert "no such file" in refused(monkeypatch, capsys, "explore", "import", tmp_path / "log.md", "--out", new)
+
+
+def test_a_journal_damaged_in_the_middle_is_named_by_its_line(explored, monkeypatch, capsys, tmp_path):
+    lines = (explored / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    lines[2] = lines[2][:20] + b"\n"
+    (tmp_path / "journal.jsonl").write_bytes(b"".join(lines))
+    assert "line 3" in refused(monkeypatch, capsys, "explore", "status", tmp_path)
+
+
+def test_help_gives_an_example_for_every_command():
+    for name in ("start", "resume", "status", "show", "tree", "rebuild", "import"):
+        answer = subprocess.run(command(name, "--help"), check=True, capture_output=True, text=True, env=os.environ)
+        assert "Example: metabolismgraph explore" in answer.stdout

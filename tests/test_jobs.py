@@ -1,0 +1,288 @@
+"""The process of a slot, for real: what it finds, what it shares, and what it does not believe."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import journals
+import psutil
+import pytest
+from command_line import QUICK
+
+from metabolismgraph import jobs
+from metabolismgraph.config import load_config
+from metabolismgraph.explore.engine import JOB, ProcessEngine
+from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.guard import plan
+from metabolismgraph.explore.outcome import read_outcome
+from metabolismgraph.explore.reward import slope_ratios
+from metabolismgraph.explore.start import prepared
+from metabolismgraph.explore.state import State
+from metabolismgraph.pipeline import run
+
+SMALL = {
+    "graph_model.hidden_dim_node": 8,
+    "graph_model.n_layers_node": 2,
+    "graph_model.hidden_dim_sub": 16,
+    "training.phase1_max_iterations": 20,
+    "training.phase2_steps": 100,
+    "training.strategies": ["residual", "contrastive"],
+}
+PATIENCE = 240.0  # seconds; two cores may be busy with something else
+
+
+@pytest.fixture(scope="module")
+def exploration(tmp_path_factory):
+    """A folder with a finished base, and three jobs described in it, the last of which may not see the truth."""
+    path = tmp_path_factory.mktemp("jobs") / "exploration"
+    config = prepared(load_config("small", QUICK[1::2]).replace(SMALL))
+    run(config.replace({"training.homeostasis_training": False, "training.skip_phase1": False}), path / "base")
+    folder = ExplorationFolder(path)
+    for iteration, oracle in ((1, True), (2, True), (3, False)):
+        state = State.of([journals.opened(config, oracle=oracle)])
+        folder.describe(plan(journals.proposal(), state, iteration, by="rules"), state, {})
+    return folder
+
+
+def fingerprint(folder):
+    """Every file with what it is and when it was made."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def processes(folder, program):
+    """Processes of one program that work in a folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = " ".join(process.info["cmdline"] or ())
+        if program in line and str(folder) in line and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def wait_for(what):
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it never happened")
+
+
+def start(folder):
+    """The job as the engine starts it."""
+    out = (folder / "stdout.txt").open("ab")
+    return subprocess.Popen([*JOB, str(folder)], stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True)
+
+
+@pytest.fixture(scope="module")
+def finished(exploration):
+    """The first job, started twice at the same time: (folder, what was seen meanwhile)."""
+    folder = exploration.job(1)
+    before = fingerprint(exploration.base)
+    both = [start(folder) for _ in range(2)]
+    most = 0
+    while any(process.poll() is None for process in both):
+        most = max(most, len(processes(folder, "metabolismgraph.train")))
+        time.sleep(0.05)
+    written = (folder / "outcome.json").stat().st_mtime_ns
+    return folder, {"codes": [p.returncode for p in both], "trainers": most, "written": written, "base": before}
+
+
+def metrics_of(folder):
+    """Metrics of a job without what is never the same twice."""
+    found = read_outcome(folder)
+    assert found is not None
+    assert found.reason is None
+    return {name: value for name, value in found.metrics.items() if name != "training_time_min"}
+
+
+def test_a_job_leaves_the_metrics_of_its_run(finished):
+    folder, _ = finished
+    found = read_outcome(folder)
+    assert found.reason is None, found.reason
+    assert found.seconds > 0
+    assert set(slope_ratios(found.metrics)) == {0, 1}
+    assert all(isinstance(value, float) for value in slope_ratios(found.metrics).values())
+    assert {"avg_slope_ratio", "embedding_n_clusters", "rate_constants_R2", "held_out_skill"} <= set(found.metrics)
+    own = json.loads((folder / "run" / "metrics.json").read_text())
+    assert own["avg_slope_ratio"] == found.metrics["avg_slope_ratio"]
+
+
+def test_of_two_jobs_in_one_folder_one_works_and_one_waits(finished):
+    folder, seen = finished
+    assert seen["codes"] == [0, 0]
+    assert seen["trainers"] == 1
+    assert (folder / "outcome.json").stat().st_mtime_ns == seen["written"]
+
+
+def test_a_job_that_is_done_is_done(finished):
+    folder, _ = finished
+    before = fingerprint(folder)
+    process = start(folder)
+    assert process.wait(PATIENCE) == 0
+    process.stdin.close()
+    assert fingerprint(folder) == before | {"lock": fingerprint(folder)["lock"]}
+
+
+def test_data_and_phase_1_are_shared_and_never_copied(exploration, finished):
+    folder, seen = finished
+    assert fingerprint(exploration.base) == seen["base"]
+    names = {path.name for path in (folder / "run").rglob("*") if path.is_file()}
+    assert "phase2.safetensors" in names
+    assert not [name for name in names if name.startswith(("observations", "phase1", "timeseries", "network"))]
+    large = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in {".png", ".tif"}]
+    size = (exploration.base / "training" / "observations.safetensors").stat().st_size
+    assert sum(path.stat().st_size for path in large) < size + 100_000
+    assert not [path for path in folder.rglob("*") if "truth" in path.name]
+
+
+@pytest.fixture
+def again(exploration, finished, tmp_path, monkeypatch):
+    """The whole exploration once more, its first job trained but not evaluated yet: its folder."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", os.environ.get("JAX_COMPILATION_CACHE_DIR", ""))
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    shutil.copytree(exploration.path, tmp_path / "exploration", ignore=shutil.ignore_patterns("cache"))
+    folder = tmp_path / "exploration" / "runs" / "0001"
+    (folder / "outcome.json").unlink()
+    return folder
+
+
+def evaluated(folder):
+    """What comes of a job, in this process."""
+    outcome = jobs._outcome(folder)
+    assert (outcome.metrics is None) != (outcome.reason is None)
+    return outcome
+
+
+def test_what_was_trained_is_evaluated_alike_a_second_time(finished, again):
+    first, _ = finished
+    second = evaluated(again)
+    assert second.reason is None
+    expected = metrics_of(first)
+    found = {name: second.metrics[name] for name in expected}
+    assert found == pytest.approx(expected, nan_ok=True, rel=1e-6)
+
+
+def test_without_the_truth_there_are_no_metrics_that_need_it(exploration, again):
+    job = json.loads((again / "job.json").read_text())
+    assert job["truth"] is True
+    assert json.loads((exploration.job(3) / "job.json").read_text())["truth"] is False
+    (again / "job.json").write_text(json.dumps(job | {"truth": False}))
+    found = evaluated(again)
+    assert found.reason is None
+    assert "held_out_skill" in found.metrics
+    known = {"_ratio", "rate_constants", "trimmed", "cluster_acc", "_gt_", "MLP_sub_R2", "slope_ratio", "outliers"}
+    told = [name for name, value in found.metrics.items() if any(k in name for k in known) and value is not None]
+    assert told == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["base/training/phase1.safetensors", "base/training/observations.safetensors", "run/training/phase2.safetensors"],
+)
+@pytest.mark.parametrize("place", ["middle", "end"])
+def test_a_flipped_byte_is_found_and_nothing_is_scored(again, name, place, monkeypatch):
+    path = again / name if name.startswith("run") else again.parents[1] / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 if place == "middle" else -1] ^= 1
+    path.write_bytes(content)
+    # Training again is not what is looked at here: it would repair what is the run's own.
+    monkeypatch.setattr("metabolismgraph.pipeline._train", lambda *arguments: None)
+    found = evaluated(again)
+    assert found.metrics is None
+    assert path.stem in found.reason
+    assert "\n" not in found.reason
+
+
+def test_a_flipped_byte_in_its_own_checkpoint_is_trained_anew(finished, again):
+    """The checkpoint was damaged after training: what is scored is what training finds, not what the disk says."""
+    path = again / "run" / "training" / "phase2.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 64
+    path.write_bytes(content)
+    found = evaluated(again)
+    if found.reason is None:
+        expected = metrics_of(finished[0])
+        assert {name: found.metrics[name] for name in expected} == pytest.approx(expected, nan_ok=True, rel=1e-6)
+    else:
+        assert "phase2" in found.reason
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"config": {}}', '{"config": 3, "base": "", "cache": ""}'])
+def test_a_damaged_description_of_the_job(again, content):
+    (again / "job.json").write_text(content)
+    found = evaluated(again)
+    assert found.metrics is None
+    assert "\n" not in found.reason
+    assert "job.json" in found.reason
+
+
+def test_a_base_that_is_gone(again):
+    shutil.rmtree(again.parents[1] / "base")
+    found = evaluated(again)
+    assert found.metrics is None
+    assert "base" in found.reason
+
+
+def test_a_file_where_the_run_should_be(again):
+    shutil.rmtree(again / "run")
+    (again / "run").write_text("")
+    found = evaluated(again)
+    assert found.metrics is None
+    assert "run" in found.reason
+
+
+ENGINE = """
+import sys, time
+from pathlib import Path
+from metabolismgraph.explore.engine import ProcessEngine
+engine = ProcessEngine(1, 600.0)
+engine.submit(1, Path(sys.argv[1]))
+time.sleep(600)
+"""
+
+
+def test_a_job_ends_with_its_parent_and_goes_on_in_the_next_life(exploration, finished):
+    """In the middle of training: job and trainer are gone, and what the next one finds is what it would have been."""
+    first, _ = finished
+    folder = exploration.job(2)
+    parent = subprocess.Popen([sys.executable, "-c", ENGINE, str(folder)])
+    trainer = wait_for(lambda: processes(folder, "metabolismgraph.train"))
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 20
+    while processes(folder, "metabolismgraph") and time.monotonic() < until:
+        time.sleep(0.02)
+    assert processes(folder, "metabolismgraph") == []
+    assert not trainer[0].is_running()
+    assert read_outcome(folder) is None
+    engine = ProcessEngine(1, PATIENCE)
+    engine.submit(2, folder)
+    (ended,) = wait_for(lambda: engine.wait(1.0))
+    engine.close()
+    assert ended.reason is None
+    assert metrics_of(folder) == metrics_of(first)
+
+
+def test_a_trainer_that_is_killed_alone_is_a_failure_with_its_reason(exploration):
+    folder = exploration.job(3)
+    process = start(folder)
+    (trainer,) = wait_for(lambda: processes(folder, "metabolismgraph.train"))
+    trainer.send_signal(signal.SIGKILL)
+    assert process.wait(PATIENCE) == 0
+    process.stdin.close()
+    found = read_outcome(folder)
+    assert found.metrics is None
+    assert "training ended with code -9" in found.reason
+    assert "\n" not in found.reason
+    assert Path(folder / "run" / "manifest.json").exists()
