@@ -14,7 +14,8 @@ import psutil
 import pytest
 from command_line import QUICK
 
-from metabolismgraph import jobs
+from metabolismgraph import jobs, pipeline
+from metabolismgraph.checkpoint import save_phase1
 from metabolismgraph.config import load_config
 from metabolismgraph.explore.engine import JOB, ProcessEngine
 from metabolismgraph.explore.folder import ExplorationFolder
@@ -23,13 +24,20 @@ from metabolismgraph.explore.outcome import read_outcome
 from metabolismgraph.explore.reward import slope_ratios
 from metabolismgraph.explore.start import prepared
 from metabolismgraph.explore.state import State
-from metabolismgraph.pipeline import run
+from metabolismgraph.formats.dataset import write_dataset
+from metabolismgraph.runs import RunFolder
+from metabolismgraph.simulator import simulate
+from metabolismgraph.train.phase1 import fit_reactions
 
 SMALL = {
     "graph_model.hidden_dim_node": 8,
     "graph_model.n_layers_node": 2,
-    "graph_model.hidden_dim_sub": 16,
-    "training.phase1_max_iterations": 20,
+    "graph_model.hidden_dim_sub": 8,
+    "graph_model.n_layers_sub": 2,
+    "training.phase1_method": "gradient",  # a few steps: what Phase 1 finds is of no importance here
+    "training.n_epochs": 1,
+    "exploration.data_augmentation_loop": 1,
+    "plotting.dpi": 30,
     "training.phase2_steps": 100,
     "training.strategies": ["residual", "contrastive"],
 }
@@ -41,8 +49,17 @@ def exploration(tmp_path_factory):
     """A folder with a finished base, and three jobs described in it, the last of which may not see the truth."""
     path = tmp_path_factory.mktemp("jobs") / "exploration"
     config = prepared(load_config("small", QUICK[1::2]).replace(SMALL))
-    run(config.replace({"training.homeostasis_training": False, "training.skip_phase1": False}), path / "base")
     folder = ExplorationFolder(path)
+    # As `pipeline.run` leaves it, but for what nobody reads here: evaluation and figures.
+    base = RunFolder.create(folder.base, config, {"command": "run"})
+    simulated = simulate(config)
+    write_dataset(base.data, simulated.observations)
+    simulated.truth.save(base.data / "truth")
+    pipeline._hand_over(base, simulated.observations, None)
+    save_phase1(
+        base.training / "phase1", fit_reactions(simulated.observations, config.graph_model, config.training), 0.0
+    )
+    base.finish("phase 1", 0.0)
     for iteration, oracle in ((1, True), (2, True), (3, False)):
         state = State.of([journals.opened(config, oracle=oracle)])
         folder.describe(plan(journals.proposal(), state, iteration, by="rules"), state, {})
@@ -80,8 +97,16 @@ def wait_for(what):
 
 def start(folder):
     """The job as the engine starts it."""
-    out = (folder / "stdout.txt").open("ab")
-    return subprocess.Popen([*JOB, str(folder)], stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True)
+    command = [*JOB, str(folder)]
+    with (folder / "stdout.txt").open("ab") as out:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out, start_new_session=True)
+
+
+def ends(process):
+    """Its exit code; what it was started with is closed."""
+    code = process.wait(PATIENCE)
+    process.stdin.close()
+    return code
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +120,7 @@ def finished(exploration):
         most = max(most, len(processes(folder, "metabolismgraph.train")))
         time.sleep(0.05)
     written = (folder / "outcome.json").stat().st_mtime_ns
-    return folder, {"codes": [p.returncode for p in both], "trainers": most, "written": written, "base": before}
+    return folder, {"codes": [ends(process) for process in both], "trainers": most, "written": written, "base": before}
 
 
 def metrics_of(folder):
@@ -103,7 +128,18 @@ def metrics_of(folder):
     found = read_outcome(folder)
     assert found is not None
     assert found.reason is None
-    return {name: value for name, value in found.metrics.items() if name != "training_time_min"}
+    return comparable(found)
+
+
+def comparable(outcome):
+    return {name: value for name, value in outcome.metrics.items() if name != "training_time_min"}
+
+
+def assert_alike(found, expected):
+    """The same metrics, those that are None among them, but for the last digits of arithmetic in another process."""
+    assert {name for name, value in found.items() if value is None} == {n for n, v in expected.items() if v is None}
+    numbers = {name: value for name, value in expected.items() if value is not None}
+    assert {name: found[name] for name in numbers} == pytest.approx(numbers, rel=1e-6)
 
 
 def test_a_job_leaves_the_metrics_of_its_run(finished):
@@ -128,9 +164,7 @@ def test_of_two_jobs_in_one_folder_one_works_and_one_waits(finished):
 def test_a_job_that_is_done_is_done(finished):
     folder, _ = finished
     before = fingerprint(folder)
-    process = start(folder)
-    assert process.wait(PATIENCE) == 0
-    process.stdin.close()
+    assert ends(start(folder)) == 0
     assert fingerprint(folder) == before | {"lock": fingerprint(folder)["lock"]}
 
 
@@ -151,7 +185,7 @@ def again(exploration, finished, tmp_path, monkeypatch):
     """The whole exploration once more, its first job trained but not evaluated yet: its folder."""
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", os.environ.get("JAX_COMPILATION_CACHE_DIR", ""))
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    shutil.copytree(exploration.path, tmp_path / "exploration", ignore=shutil.ignore_patterns("cache"))
+    shutil.copytree(exploration.path, tmp_path / "exploration")
     folder = tmp_path / "exploration" / "runs" / "0001"
     (folder / "outcome.json").unlink()
     return folder
@@ -168,9 +202,8 @@ def test_what_was_trained_is_evaluated_alike_a_second_time(finished, again):
     first, _ = finished
     second = evaluated(again)
     assert second.reason is None
-    expected = metrics_of(first)
-    found = {name: second.metrics[name] for name in expected}
-    assert found == pytest.approx(expected, nan_ok=True, rel=1e-6)
+    jobs.write_outcome(again, second)
+    assert_alike(metrics_of(again), metrics_of(first))
 
 
 def test_without_the_truth_there_are_no_metrics_that_need_it(exploration, again):
@@ -211,11 +244,9 @@ def test_a_flipped_byte_in_its_own_checkpoint_is_trained_anew(finished, again):
     content[-1] ^= 64
     path.write_bytes(content)
     found = evaluated(again)
-    if found.reason is None:
-        expected = metrics_of(finished[0])
-        assert {name: found.metrics[name] for name in expected} == pytest.approx(expected, nan_ok=True, rel=1e-6)
-    else:
-        assert "phase2" in found.reason
+    assert found.reason is None
+    jobs.write_outcome(again, found)
+    assert_alike(metrics_of(again), metrics_of(finished[0]))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"config": {}}', '{"config": 3, "base": "", "cache": ""}'])
@@ -257,14 +288,13 @@ def test_a_job_ends_with_its_parent_and_goes_on_in_the_next_life(exploration, fi
     first, _ = finished
     folder = exploration.job(2)
     parent = subprocess.Popen([sys.executable, "-c", ENGINE, str(folder)])
-    trainer = wait_for(lambda: processes(folder, "metabolismgraph.train"))
+    wait_for(lambda: processes(folder, "metabolismgraph.train"))
     parent.kill()
     parent.wait()
     until = time.monotonic() + 20
     while processes(folder, "metabolismgraph") and time.monotonic() < until:
         time.sleep(0.02)
     assert processes(folder, "metabolismgraph") == []
-    assert not trainer[0].is_running()
     assert read_outcome(folder) is None
     engine = ProcessEngine(1, PATIENCE)
     engine.submit(2, folder)
@@ -279,8 +309,7 @@ def test_a_trainer_that_is_killed_alone_is_a_failure_with_its_reason(exploration
     process = start(folder)
     (trainer,) = wait_for(lambda: processes(folder, "metabolismgraph.train"))
     trainer.send_signal(signal.SIGKILL)
-    assert process.wait(PATIENCE) == 0
-    process.stdin.close()
+    assert ends(process) == 0
     found = read_outcome(folder)
     assert found.metrics is None
     assert "training ended with code -9" in found.reason

@@ -88,7 +88,10 @@ def run_job(folder: Path) -> dict[str, Any]:
     from metabolismgraph.config import Config  # noqa: PLC0415
     from metabolismgraph.runs import MANIFEST  # noqa: PLC0415
 
-    config = Config.model_validate(job["config"])
+    try:
+        config = Config.model_validate(job["config"])
+    except ValueError as error:
+        raise InputError(f"{folder / JOB}: damaged ({one_line(error, 80)})") from None
     out = folder / RUN
     if not (out / MANIFEST).exists():
         shutil.rmtree(out, ignore_errors=True)  # cut off before it was anything

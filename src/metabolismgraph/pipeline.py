@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
+
 from metabolismgraph.benchmarks.checkpoints import polluted
 from metabolismgraph.checkpoint import (
     is_intact,
@@ -32,6 +34,7 @@ from metabolismgraph.evaluation import Evaluation, evaluate
 from metabolismgraph.figures import check_colormap, draw_all
 from metabolismgraph.files import one_line, write_bytes
 from metabolismgraph.formats.dataset import read_inputs, write_dataset
+from metabolismgraph.model import MetabolismModel
 from metabolismgraph.observations import Observations
 from metabolismgraph.report import analysis_log, metrics_json
 from metabolismgraph.runs import RunFolder
@@ -40,6 +43,7 @@ from metabolismgraph.train.fit import FitResult
 from metabolismgraph.train.guard import LEAK
 from metabolismgraph.train.progress import Progress, silent
 from metabolismgraph.train.strategies import chosen
+from metabolismgraph.train.trainable import check_frozen
 from metabolismgraph.truth import Truth
 
 _OBSERVATIONS = "observations"
@@ -342,23 +346,33 @@ def load_result(folder: RunFolder, config: Config) -> FitResult:
 
     Raises:
         InputError: it is missing or damaged, or does not fit the configuration.
-        FirewallError: training changed the observations that it is to be judged by.
+        FirewallError: training changed the observations that it is to be judged by, or what was frozen.
     """
     observations = load_observations(folder.given / _OBSERVATIONS)
     if _observations_digest(folder) != folder.manifest.get("observations"):
         raise FirewallError(
             f"{folder.given / _OBSERVATIONS}.safetensors: not what was handed to training; start again with --overwrite"
         )
+    phase1 = load_phase1(folder.given / _CHECKPOINT, config.graph_model)
     phase2 = refined = None
     if config.training.homeostasis_training:
         phase2 = load_phase2(folder.training / "phase2", config.graph_model)
+        # Training says so too, but training is not trusted.
+        given = MetabolismModel(
+            jnp.asarray(phase1.log_k),
+            phase1.mlp_sub,
+            phase2.model.mlp_node,
+            phase2.model.embeddings,
+            config.graph_model.aggr_type,
+        )
+        check_frozen(given, phase2.model)
         if config.training.joint_refinement:
             refined = load_phase2(folder.training / "refined", config.graph_model)
     return FitResult(
         observations=observations,
         graph_model=config.graph_model,
         training=config.training,
-        phase1=load_phase1(folder.given / _CHECKPOINT, config.graph_model),
+        phase1=phase1,
         phase2=phase2,
         refined=refined,
     )

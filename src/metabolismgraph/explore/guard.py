@@ -15,7 +15,7 @@ from metabolismgraph.explore.proposal import Mutation, Proposal
 from metabolismgraph.explore.review import Declaration
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import nodes
-from metabolismgraph.train.strategies import STRATEGIES, chosen
+from metabolismgraph.train.strategies import STRATEGIES, chosen, names
 
 TIME_STEP = "training.homeostasis_time_step"
 STRATEGY = "training.strategies"
@@ -198,17 +198,14 @@ def check_strategies(config: Config, state: State) -> None:
         return
     # Those that were taken back since still have a meaning in nodes that ran with them.
     ever = {review.file.name: review for review in state.reviews if review.landed and review.file}
+    of_package = []
     for entry in entries:
-        if not isinstance(entry, str) and len(entry) != 1:
-            raise InputError(
-                f"{STRATEGY}: found {len(entry)} names in one entry, expected one: {{name: {{option: value}}}}"
-            )
         name, options = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
-        declared = ever[name].declaration if name in ever else None
-        if declared is not None:
-            Declaration.model_validate_json(json.dumps(declared)).check(options)
-    of_package = tuple(e for e in entries if (e if isinstance(e, str) else next(iter(e))) not in ever)
-    chosen(config.training.model_copy(update={"strategies": of_package}))
+        if name not in ever:
+            of_package.append(entry)
+        elif ever[name].declaration is not None:
+            Declaration.model_validate_json(json.dumps(ever[name].declaration)).check(options)
+    chosen(config.training.model_copy(update={"strategies": tuple(of_package)}))
 
 
 def own_strategies(state: State) -> dict[str, Reviewed]:
@@ -225,20 +222,12 @@ def own_strategies(state: State) -> dict[str, Reviewed]:
     return found
 
 
-def names_of(config: Config) -> tuple[str, ...]:
-    """Names of the strategies that a configuration trains with; where it leaves that open, those by default."""
-    entries = config.training.strategies
-    if entries is None:
-        return tuple(chosen(config.training))
-    return tuple(entry if isinstance(entry, str) else next(iter(entry)) for entry in entries)
-
-
 def depends_on_time_step(config: Config) -> bool:
     """Whether training.homeostasis_time_step makes a difference.
 
     Strategies of the exploration's own are taken to depend on it.
     """
-    if any(name not in STRATEGIES for name in names_of(config)):
+    if any(name not in STRATEGIES for name in names(config.training)):
         return True
     found = chosen(config.training).values()
     deciding = [s for part in ("objective", "evidence") for s in found if part in s.sets]
@@ -252,10 +241,10 @@ def files_of(config: Config, state: State) -> dict[str, str]:
         RefusedError: one of them was taken back.
     """
     own = own_strategies(state)
-    gone = [name for name in names_of(config) if name not in STRATEGIES and name not in own]
+    gone = [name for name in names(config.training) if name not in STRATEGIES and name not in own]
     if gone:
         raise RefusedError(f"strategy {gone[0]} was taken back, since it did not train; choose another one")
-    return {name: str(own[name].landed) for name in names_of(config) if name in own}
+    return {name: str(own[name].landed) for name in names(config.training) if name in own}
 
 
 def code_of(files: Mapping[str, str]) -> str:

@@ -34,7 +34,6 @@ from metabolismgraph.explore.guard import (
     RefusedError,
     changed,
     configuration,
-    names_of,
     own_strategies,
     plan,
 )
@@ -50,6 +49,7 @@ from metabolismgraph.explore.reward import score
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.views import write_views
 from metabolismgraph.files import one_line
+from metabolismgraph.train.strategies import names
 
 _REASON = 500  # characters at most of why an answer was refused
 _TICK = 0.5  # seconds between two looks at whether to stop
@@ -246,7 +246,7 @@ class Explorer:
 
         def accept(value: Submission, by: str, note: str) -> Reviewed:
             changes = changed(state.root(block), value.start, state)
-            if rolled_back and any(name in rolled_back for name in names_of(configuration(state, changes))):
+            if rolled_back and any(name in rolled_back for name in names(configuration(state, changes).training)):
                 changes.pop(STRATEGY)
             verdict = self._judge(value)
             if verdict is not None and not verdict.accepted:

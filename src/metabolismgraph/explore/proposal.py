@@ -80,7 +80,7 @@ class StrategyFile(_Answer):
     """A new or changed strategy, as source of a Python file."""
 
     name: Line = Field(
-        description="name of the strategy, as training.strategies will name it", pattern=r"^[a-z]\w{1,40}$"
+        description="name of the strategy, as training.strategies will name it", pattern=r"^[a-z][a-z0-9_]{1,40}$"
     )
     source: str = Field(description="the whole file: imports and one subclass of Strategy", max_length=20_000)
     rationale: Line = Field(description="why it should work")

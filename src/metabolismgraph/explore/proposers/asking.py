@@ -33,7 +33,7 @@ from metabolismgraph.explore.proposers.base import (
 )
 from metabolismgraph.explore.proposers.prompt import MOST_MEMORY, Prompt, for_proposal, for_reading, for_submission
 from metabolismgraph.explore.state import State
-from metabolismgraph.files import one_line
+from metabolismgraph.files import one_line, write_bytes
 
 MOST_CHARACTERS = 200_000  # of an answer
 _MOST_COMPLAINTS = 3
@@ -73,14 +73,15 @@ class Transport(abc.ABC):
 
 
 class AskingProposer(Proposer):
-    """Puts every question to a transport.
+    """Puts every question to a transport, and writes it down.
 
     Args:
-        folder: of the exploration; figures of its runs are shown.
+        folder: of the exploration; figures of its runs are shown, and questions kept under `questions/`.
     """
 
     def __init__(self, transport: Transport, folder: Path):
         self._transport = transport
+        self._questions = folder / "questions"
         self._folder = folder if transport.shows_images else None
 
     @property
@@ -88,20 +89,25 @@ class AskingProposer(Proposer):
         return self._transport.name
 
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
-        exchange = self._ask(for_proposal(state, iteration, slot.number, refusals))
+        exchange = self._ask(for_proposal(state, iteration, slot.number, refusals), iteration, refusals)
         return Answer(parsed_proposal(exchange), exchange)
 
     def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
-        exchange = self._ask(for_reading(state, batch, refusals, self._folder))
+        exchange = self._ask(for_reading(state, batch, refusals, self._folder), batch[0], refusals)
         return Answer(parsed_reading(exchange, batch), exchange)
 
     def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
-        exchange = self._ask(for_submission(state, block, refusals))
+        first = block * state.settings.n_iter_block + 1
+        exchange = self._ask(for_submission(state, block, refusals), first, refusals)
         return Answer(parsed_submission(exchange), exchange)
 
-    def _ask(self, prompt: Prompt) -> Exchange:
+    def _ask(self, prompt: Prompt, iteration: int, refusals: Sequence[str]) -> Exchange:
         started = time.perf_counter()
         try:
+            # The journal has the answer; a question of some thousand characters would only hide it there.
+            self._questions.mkdir(parents=True, exist_ok=True)
+            name = f"{iteration:04d}-{prompt.kind}-{len(refusals)}.txt"
+            write_bytes(self._questions / name, prompt.in_words().encode(errors="backslashreplace"))
             exchange = self._transport.ask(prompt)
         except UnavailableError as error:
             reason = recordable(one_line(error))

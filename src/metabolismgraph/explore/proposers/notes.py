@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from metabolismgraph.explore.events import Failed, Primary
-from metabolismgraph.explore.guard import configuration, names_of, own_strategies
+from metabolismgraph.explore.guard import configuration, own_strategies
 from metabolismgraph.explore.proposal import MEMORY_LINES
 from metabolismgraph.explore.reward import SKILL, slope_ratios
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, differ, nodes, standard_error
+from metabolismgraph.train.strategies import names
 
 _ACTIVE = 0.05  # of the true slope, or of skill
 _SEPARATED = 0.5  # silhouette
@@ -21,7 +22,7 @@ def strategies_of(state: State, node: Node) -> tuple[str, ...]:
     """Names of the strategies that a node trains with; of an imported one what its log calls them."""
     if state.imported:
         return (node.runs[0].proposed.proposal.strategy,)
-    return names_of(configuration(state, node.runs[0].proposed.changes))
+    return names(configuration(state, node.runs[0].proposed.changes).training)
 
 
 def own_names(state: State) -> tuple[str, ...]:
