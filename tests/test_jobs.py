@@ -1,5 +1,6 @@
 """The process of a slot, for real: what it finds, what it shares, and what it does not believe."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -75,14 +76,20 @@ def fingerprint(folder):
     }
 
 
-def processes(folder, program):
-    """Processes of one program that work in a folder."""
+def trainers(*started):
+    """Processes of training below some that we started."""
     found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        line = " ".join(process.info["cmdline"] or ())
-        if program in line and str(folder) in line and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process)
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below = psutil.Process(process.pid).children(recursive=True)
+            found += [child for child in below if "metabolismgraph.train" in child.cmdline()]
     return found
+
+
+def lives(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def wait_for(what):
@@ -91,7 +98,7 @@ def wait_for(what):
         found = what()
         if found:
             return found
-        time.sleep(0.02)
+        time.sleep(0.1)
     raise AssertionError("it never happened")
 
 
@@ -117,8 +124,8 @@ def finished(exploration):
     both = [start(folder) for _ in range(2)]
     most = 0
     while any(process.poll() is None for process in both):
-        most = max(most, len(processes(folder, "metabolismgraph.train")))
-        time.sleep(0.05)
+        most = max(most, len(trainers(*both)))
+        time.sleep(0.1)
     written = (folder / "outcome.json").stat().st_mtime_ns
     return folder, {"codes": [ends(process) for process in both], "trainers": most, "written": written, "base": before}
 
@@ -136,10 +143,13 @@ def comparable(outcome):
 
 
 def assert_alike(found, expected):
-    """The same metrics, those that are None among them, but for the last digits of arithmetic in another process."""
-    assert {name for name, value in found.items() if value is None} == {n for n, v in expected.items() if v is None}
-    numbers = {name: value for name, value in expected.items() if value is not None}
-    assert {name: found[name] for name in numbers} == pytest.approx(numbers, rel=1e-6)
+    """The same metrics, but for the last digits of arithmetic in another process."""
+    for numbers in (True, False):
+        one, other = (
+            {name: value for name, value in metrics.items() if isinstance(value, float) == numbers}
+            for metrics in (found, expected)
+        )
+        assert one == (pytest.approx(other, rel=1e-6) if numbers else other)
 
 
 def test_a_job_leaves_the_metrics_of_its_run(finished):
@@ -288,13 +298,13 @@ def test_a_job_ends_with_its_parent_and_goes_on_in_the_next_life(exploration, fi
     first, _ = finished
     folder = exploration.job(2)
     parent = subprocess.Popen([sys.executable, "-c", ENGINE, str(folder)])
-    wait_for(lambda: processes(folder, "metabolismgraph.train"))
+    wait_for(lambda: trainers(parent))
+    below = psutil.Process(parent.pid).children(recursive=True)
+    assert len(below) == 2  # the job, and the trainer that it waits for
+    assert all(lives(process) for process in below)
     parent.kill()
     parent.wait()
-    until = time.monotonic() + 20
-    while processes(folder, "metabolismgraph") and time.monotonic() < until:
-        time.sleep(0.02)
-    assert processes(folder, "metabolismgraph") == []
+    wait_for(lambda: not any(lives(process) for process in below))
     assert read_outcome(folder) is None
     engine = ProcessEngine(1, PATIENCE)
     engine.submit(2, folder)
@@ -307,7 +317,7 @@ def test_a_job_ends_with_its_parent_and_goes_on_in_the_next_life(exploration, fi
 def test_a_trainer_that_is_killed_alone_is_a_failure_with_its_reason(exploration):
     folder = exploration.job(3)
     process = start(folder)
-    (trainer,) = wait_for(lambda: processes(folder, "metabolismgraph.train"))
+    (trainer,) = wait_for(lambda: trainers(process))
     trainer.send_signal(signal.SIGKILL)
     assert ends(process) == 0
     found = read_outcome(folder)

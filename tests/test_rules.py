@@ -260,7 +260,9 @@ LANDSCAPES = {
     "flat": lambda config, seed: ((0.01, 0.01), 1),
     "perfect": lambda config, seed: ((1.0, 1.0), 2),
     "pure noise": lambda config, seed: ((2 * drawn(seed, config.training.model_dump(mode="json")), 0.5), None),
-    "every other one fails": lambda config, seed: smooth(config, seed) if drawn(config.training.model_dump(mode="json")) < 0.5 else None,
+    "every other one fails": lambda config, seed: (
+        smooth(config, seed) if drawn(config.training.model_dump(mode="json")) < 0.5 else None
+    ),
     "replicates fail": lambda config, seed: smooth(config, seed) if seed == 42 else None,
     "too strong": lambda config, seed: ((50.0, 2.0), 2),
 }

@@ -193,6 +193,7 @@ def check_strategies(config: Config, state: State) -> None:
     Raises:
         InputError: there is no such strategy or option, or they do not go together.
     """
+    names(config.training)  # one in every entry, or it is refused
     entries = config.training.strategies
     if entries is None:
         return

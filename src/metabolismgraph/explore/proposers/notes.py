@@ -131,12 +131,12 @@ def _outcomes(state: State) -> Iterator[str]:
     by_set: dict[tuple[str, ...], list[Node]] = {}
     for node in nodes(state):
         by_set.setdefault(strategies_of(state, node), []).append(node)
-    for names, members in by_set.items():
+    for chosen_set, members in by_set.items():
         rewards = [reward for node in members for reward in node.rewards]
         runs = sum(len(node.runs) for node in members)
         failed = runs - len(rewards) - sum(node.in_flight for node in members)
         said = f"mean reward {sum(rewards) / len(rewards):.3f}, best {max(rewards):.3f}" if rewards else "no reward"
-        yield f"- {' + '.join(names) or 'classical rollouts'}: {runs} runs, {said}" + (
+        yield f"- {' + '.join(chosen_set) or 'classical rollouts'}: {runs} runs, {said}" + (
             f", {failed} failed" if failed else ""
         )
 

@@ -83,7 +83,11 @@ def find(name: str) -> type[Strategy]:
 
 
 def names(training: Training) -> tuple[str, ...]:
-    """The strategies that a configuration names, known or not, in its order."""
+    """The strategies that a configuration names, known or not, in its order.
+
+    Raises:
+        InputError: an entry holds no name, or several.
+    """
     return tuple(name for name, _ in _entries(training))
 
 
@@ -91,6 +95,11 @@ def _entries(training: Training) -> list[tuple[str, object]]:
     if training.strategies is None:
         first = "residual" if training.phase1_method == "projection" else "orthogonalised"
         return [(first, {}), ("contrastive", {})]
+    for entry in training.strategies:
+        if not isinstance(entry, str) and len(entry) != 1:
+            raise InputError(
+                f"{_WHERE}: found {len(entry)} names in one entry, expected one: {{name: {{option: value}}}}"
+            )
     return [(entry, {}) if isinstance(entry, str) else next(iter(entry.items())) for entry in training.strategies]
 
 
