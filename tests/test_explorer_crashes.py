@@ -20,6 +20,7 @@ from explorer_lives import Asked, explorer, opened
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore import loop
+from metabolismgraph.explore.engine import ProcessEngine
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.proposers.rules import RulesProposer
@@ -240,6 +241,24 @@ def test_a_job_past_its_time_goes_with_all_that_it_started(tmp_path):
     assert found.reason == "took longer than exploration.slot_minutes = 0.05 and was stopped"
     assert found.seconds >= 3.0
     assert left_behind(path, patience=0.0) == []
+
+
+def test_of_jobs_in_one_folder_one_works_and_the_others_wait(tmp_path):
+    """An orphan that is about to end, and the job of the next life: whoever comes first, it is done once."""
+    path = tmp_path / "exploration"
+    opened(path, n_parallel=1)
+    explorer(path).run(1)
+    (path / "runs" / "0001" / "outcome.json").unlink()
+    (path / "completions").unlink()
+    engine = ProcessEngine(4, 60.0, explorer_lives.JOB)
+    for number in range(4):
+        engine.submit(number, path / "runs" / "0001")
+    ended = []
+    while len(ended) < 4:
+        ended += engine.wait(1.0)
+    engine.close()
+    assert {job.reason for job in ended} == {None}
+    assert completions(path) == {1: 1}
 
 
 def test_a_damaged_result_that_was_left_behind_is_not_scored(tmp_path):

@@ -5,7 +5,6 @@ import errno
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 
@@ -39,15 +38,15 @@ def untimed(events):
     return [event.model_copy(update={"time": ""}) for event in events]
 
 
-def in_child(task):
-    """Exit code of a forked process that does one thing: limits of a process are for good."""
-    pid = os.fork()
-    if pid == 0:
-        code = 99
-        with contextlib.suppress(BaseException):
-            code = task()
-        os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+@contextlib.contextmanager
+def room_for(size):
+    """No file may grow beyond that: a full disk that needs no disk. What fits is written, and the next call fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # -- what is written is read
@@ -194,43 +193,25 @@ def test_no_journal_and_an_unreadable_one_are_told_apart(tmp_path):
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_line_leaves_the_journal_whole(made):
-    """With room for every number of bytes less than the line: neither its head nor its tail stays behind.
-
-    A file size limit is a full disk that needs no disk: the system call writes what fits, and the next one fails.
-    """
+    """With room for every number of bytes less than the line: neither its head nor its tail stays behind."""
     whole = made.path.read_bytes()
     extra = journals.failed(4, "x" * 60)
     made.append(extra)
     length = made.path.stat().st_size - len(whole)
     made.path.write_bytes(whole)
-
-    def append_with(room):
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + room, resource.RLIM_INFINITY))
-        try:
-            made.append(extra)
-        except InputError as error:
-            return 7 if "cannot be written" in str(error) and "\n" not in str(error) else 8
-        return 0
-
     for room in range(length):
-        assert in_child(lambda room=room: append_with(room)) == 7, room
+        with room_for(len(whole) + room), pytest.raises(InputError, match=r"^[^\n]*cannot be written[^\n]*$"):
+            made.append(extra)
         assert made.path.read_bytes() == whole, room
-    assert in_child(lambda: append_with(length)) == 0
+    with room_for(len(whole) + length):
+        made.append(extra)
     assert len(made.read()) == len(FOUR) + 1
 
 
 def test_a_line_longer_than_any_buffer_on_a_full_disk(made):
     whole = made.path.read_bytes()
-
-    def append():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 70_000, resource.RLIM_INFINITY))
-        with pytest.raises(InputError, match="cannot be written"):
-            made.append(journals.failed(4, "x" * 200_000))
-        return 7
-
-    assert in_child(append) == 7
+    with room_for(len(whole) + 70_000), pytest.raises(InputError, match="cannot be written"):
+        made.append(journals.failed(4, "x" * 200_000))
     assert made.path.read_bytes() == whole
 
 
@@ -260,18 +241,23 @@ def test_a_second_explorer_is_refused(made):
         pass  # given back
 
 
+HOLDER = """
+import fcntl, sys, time
+stream = open(sys.argv[1], "a")
+fcntl.flock(stream, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
 def test_the_lock_of_a_process_that_was_killed_is_free(made):
-    ready, tell = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        with made.held():
-            os.write(tell, b"x")
-            signal.pause()
-    os.read(ready, 1)
-    with pytest.raises(InputError, match="another explorer"), made.held():
-        pytest.fail("got in")
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    command = [sys.executable, "-I", "-S", "-c", HOLDER, str(made.path.with_suffix(".lock"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with pytest.raises(InputError, match="another explorer"), made.held():
+            pytest.fail("got in")
+        holder.kill()
+        holder.wait()
     with made.held():
         made.append(journals.failed(4))
 

@@ -18,6 +18,7 @@ from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import (
     best,
     candidate,
+    differ,
     nodes,
     pooled_deviation,
     scores,
@@ -407,3 +408,21 @@ def test_the_tree_leaves_the_state_as_it_was():
     best(state)
     assert dataclasses.asdict(state) == dataclasses.asdict(other)
     assert all(isinstance(i.proposed, Proposed) for i in state.iterations)
+
+
+@pytest.mark.parametrize(
+    ("found", "apart"),
+    [
+        ([(1, None, 0.5), (2, None, 0.504)], False),  # a trifle
+        ([(1, None, 0.5), (2, None, 0.52)], True),  # nothing is known of the noise
+        ([(1, None, 0.4), (1, None, 0.6), (3, None, 0.52)], False),  # within it
+        ([(1, None, 0.4), (1, None, 0.6), (3, None, 0.9)], True),
+        ([(1, None, 0.5), (2, None, None)], True),  # a failed run has no reward to compare
+    ],
+)
+def test_two_nodes_differ_by_more_than_noise_and_trifles(found, apart):
+    every = nodes(exploration(found))
+    one, other = every[0], every[-1]
+    assert differ(one, other, every) is apart
+    assert differ(other, one, every) is apart
+    assert not differ(one, one, every)
