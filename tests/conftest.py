@@ -23,6 +23,9 @@ def pytest_configure(config):
         config.compiled = tempfile.mkdtemp(prefix="compiled")
         os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compiled
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    # Most programs run for less time than it takes to optimise them.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
 
 
 def pytest_unconfigure(config):

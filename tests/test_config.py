@@ -102,6 +102,7 @@ def test_shipped_configs_load(name: str) -> None:
 
 def test_shipped_configs_are_what_they_are_called() -> None:
     assert list(shipped_configs()) == [
+        "explore_rank50",
         "homeostatic",
         "oscillatory_rank20",
         "oscillatory_rank50",

@@ -18,12 +18,14 @@ import psutil
 import pytest
 from explorer_lives import Asked, explorer, opened
 
+from metabolismgraph.config import load_config
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore import loop
 from metabolismgraph.explore.engine import ProcessEngine
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.proposers.rules import RulesProposer
+from metabolismgraph.explore.start import check_free, open_exploration, prepared
 from metabolismgraph.explore.views import render
 
 TIMES = ("time", "seconds")
@@ -556,3 +558,24 @@ def test_a_journal_that_cannot_be_appended_to_any_more_ends_the_jobs(tmp_path, m
     with pytest.raises(InputError, match="Input/output error"):
         explorer(path, workers=4).run(4)
     assert left_behind(path, patience=0.0) == []
+
+
+def test_an_exploration_cut_off_before_its_first_line_can_begin(tmp_path):
+    path = tmp_path / "a"
+    (path / "base").mkdir(parents=True)
+    (path / "journal.jsonl").write_bytes(b'{"time":"2026')
+    (path / "journal.lock").touch()
+    check_free(path)
+    config = prepared(load_config("explore_rank50"))
+    folder = open_exploration(path, config, proposer="rules", data="made up")
+    assert len(folder.journal.read()) == 1
+    with pytest.raises(InputError, match="explore resume"):
+        check_free(path)
+
+
+def test_what_a_crash_left_half_written_is_taken_away(tmp_path):
+    path = tmp_path / "a"
+    opened(path)
+    (path / ".explore_rank50_memory.md.4711.part").write_text("half")
+    explorer(path).run(2)
+    assert not list(path.glob(".*.part"))

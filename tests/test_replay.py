@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import pytest
 from questions import Scripted, SmallLoop, Steady, metrics, opened, proposal, reading, submission
@@ -19,7 +18,7 @@ def made(iteration):
 
 
 @pytest.fixture(scope="module")
-def recorded():
+def recorded(tmp_path_factory):
     """Eight iterations with all that can happen: answers, refused ones, none at all, the rules standing in."""
     answers = [
         proposal(),
@@ -42,7 +41,7 @@ def recorded():
         reading([7, 8]),
     ]
     transport = Scripted(answers)
-    loop = SmallLoop(opened(), AskingProposer(transport, Path("nowhere")), made).run(8)
+    loop = SmallLoop(opened(), AskingProposer(transport, tmp_path_factory.mktemp("recorded")), made).run(8)
     loop.assert_sound(8)
     assert transport.answers == []
     return loop

@@ -295,7 +295,7 @@ def explored(landscape, n=40, config=BASE, rules=RULES):
     return state
 
 
-LONG = ("smooth", "noisy", "all fail", "every other one fails", "replicates fail")
+LONG = ("smooth", "noisy", "pure noise", "all fail", "every other one fails", "replicates fail")
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def run_job(folder: Path) -> dict[str, Any]:
         job = json.loads((folder / JOB).read_text())
         base, cache = (Path(os.path.normpath(folder / job[name])) for name in ("base", "cache"))
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / JOB}: damaged ({error!r}); `explore resume` writes it again") from None
+        raise InputError(f"{folder / JOB}: damaged ({error!r}); replicate the node to run it again") from None
     # This process reads compiled code from a cache that training, whose code is not trusted, does not write to.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.with_name("evaluation"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

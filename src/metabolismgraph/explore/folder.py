@@ -35,6 +35,11 @@ class ExplorationFolder:
         """Folder of an iteration's job; its run folder is `run` in it."""
         return self.path / "runs" / f"{iteration:04d}"
 
+    def tidy(self) -> None:
+        """Take away views that a crash left half written."""
+        for part in self.path.glob(".*.part"):
+            part.unlink(missing_ok=True)
+
     def describe(self, proposed: Proposed, state: State, sources: Mapping[str, str]) -> None:
         """Put down what the job of an iteration is to do.
 

@@ -104,6 +104,7 @@ class Explorer:
             self._state = State.of(self._events)
             if self._state.imported:
                 raise InputError(f"{self._folder.path}: an imported log cannot be gone on with; start an exploration")
+            self._folder.tidy()
             try:
                 while (batch := self._batch(iterations)) and not self._spent(batch):
                     self._step(batch)

@@ -37,10 +37,17 @@ def check_free(path: Path) -> None:
     Raises:
         InputError: there is one already, or something else.
     """
-    if ExplorationFolder(path).journal.path.exists():
+    journal = ExplorationFolder(path).journal
+    # A journal without a line was cut off before anything began.
+    if journal.path.exists() and journal.read():
         raise InputError(f"{path}: holds an exploration; continue it with `explore resume`, or choose another --out")
-    if path.exists() and (not path.is_dir() or any(not entry.name.startswith("base") for entry in path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(not _ours(entry) for entry in path.iterdir())):
         raise InputError(f"{path}: not empty, and holds no exploration; choose another --out")
+
+
+def _ours(entry: Path) -> bool:
+    """Whether a file is there before an exploration begins: its base, and a journal without a line."""
+    return entry.name.startswith(("base", "journal."))
 
 
 def open_exploration(path: Path, config: Config, *, proposer: str, data: str) -> ExplorationFolder:

@@ -122,7 +122,8 @@ def scores(state: State, block: int) -> tuple[Score, ...]:
     listed = [node for node in every if here[node.id] and node.mean is not None]
     parents = {node.id: node.parent if node.parent is not None and here.get(node.parent) else None for node in every}
     means = [node.mean or 0.0 for node in listed]
-    spread = max(_deviation(means), pooled_deviation(every) or 0.0)
+    # Never zero: among equal rewards runs in flight still decide.
+    spread = max(_deviation(means), pooled_deviation(every) or 0.0, 1e-9)
     total = sum(here.values())
     found = []
     for node, mean in zip(listed, means, strict=True):
