@@ -14,8 +14,10 @@ from recovered import assert_types, ratios
 
 from metabolismgraph.config import Training
 from metabolismgraph.errors import InputError
+from metabolismgraph.evaluation import evaluate
 from metabolismgraph.integrate import euler
 from metabolismgraph.train.evidence import Setting
+from metabolismgraph.train.fit import FitResult
 from metabolismgraph.train.gradient import Snapshot, conclude
 from metabolismgraph.train.phase2 import fit_homeostasis, initial_model
 from metabolismgraph.train.plan import FixedLength, Plan, Rollouts, Schedule, Starts, optimiser
@@ -420,9 +422,16 @@ def spoilt(small, small_phase1, small_config):
     return conclude(snapshot, small.observations, small_config.graph_model, small_config.training)
 
 
-def test_orthogonalised_sees_through_a_spoilt_checkpoint(small, spoilt, setting_for):
+def test_orthogonalised_sees_through_a_spoilt_checkpoint(small, small_config, spoilt, setting_for):
     found = train(setting_for(["orthogonalised", "contrastive"], spoilt, phase2_steps=300))
     assert_types(found.model, small.truth)
     np.testing.assert_array_equal(found.model.log_k, spoilt.log_k)
     alone = train(setting_for(["residual", "contrastive"], spoilt, phase2_steps=300))
     assert np.abs(ratios(alone.model, small.truth) - 1).max() > 1.0
+    # Held-out rollouts tell the one from the other, without the truth.
+    right, wrong = (
+        evaluate(FitResult(small.observations, small_config.graph_model, small_config.training, spoilt, result)).metrics
+        for result in (found, alone)
+    )
+    assert right["held_out_skill"] > 0.99
+    assert wrong["held_out_skill"] < 0.5

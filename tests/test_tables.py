@@ -3,6 +3,7 @@
 import gzip
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np

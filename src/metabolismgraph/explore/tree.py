@@ -110,7 +110,7 @@ def best(state: State) -> Node | None:
 
 
 def scores(state: State, block: int) -> tuple[Score, ...]:
-    """UCB scores of the nodes with a reward that ran in a block, highest first; ties in order of id.
+    """UCB scores of the nodes with a reward that ran in a block, highest first; ties by fewest visits, then by id.
 
     UCB_i = r_i + c σ √(ln N / V_i) (UCB1, Auer et al. 2002, for rewards whose spread σ is not one): r_i is the mean
     reward, σ the standard deviation of the mean rewards of these nodes, but not less than that between replicates;
@@ -122,15 +122,14 @@ def scores(state: State, block: int) -> tuple[Score, ...]:
     listed = [node for node in every if here[node.id] and node.mean is not None]
     parents = {node.id: node.parent if node.parent is not None and here.get(node.parent) else None for node in every}
     means = [node.mean or 0.0 for node in listed]
-    # Never zero: among equal rewards runs in flight still decide.
-    spread = max(_deviation(means), pooled_deviation(every) or 0.0, 1e-9)
+    spread = max(_deviation(means), pooled_deviation(every) or 0.0)
     total = sum(here.values())
     found = []
     for node, mean in zip(listed, means, strict=True):
         visits = sum(n for id_, n in here.items() if n and _descends(id_, node.id, parents))
         bonus = state.settings.ucb_c * spread * math.sqrt(math.log(max(total, 1)) / visits)
         found.append(Score(node, parents[node.id], visits, mean + bonus))
-    return tuple(sorted(found, key=lambda score: -score.ucb))
+    return tuple(sorted(found, key=lambda score: (-score.ucb, score.visits)))
 
 
 def _runs_in(state: State, node: Node, block: int) -> int:

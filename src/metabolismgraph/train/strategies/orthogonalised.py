@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -40,43 +40,62 @@ class Orthogonalised(Strategy):
     tolerance: float = Field(1e-3, gt=0, lt=1, description="converged when a step lowers the loss by a smaller share")
 
     def apply(self, plan: Plan, setting: Setting) -> Plan:
-        return Residual().apply(dataclasses.replace(plan, evidence=self._evidence(setting)), setting)
+        mended = mend(setting, iterations=self.iterations, tolerance=self.tolerance)
+        return Residual().apply(dataclasses.replace(plan, evidence=mended.evidence), setting)
 
-    def _evidence(self, setting: Setting) -> Evidence:
-        training = setting.training
-        settled = settle(
-            setting.observations,
-            setting.graph_model,
-            training,
-            start=lambda _, problem: Spline.through(setting.phase1.mlp_sub, problem),
-            learn=lambda f, problem: learn_spline(
-                f, problem, max_iterations=self.iterations, tolerance=self.tolerance, progress=silent
-            ),
-        )
-        data, keep = settled.data, settled.keep
-        problem, transform = data.problem(keep, settled.weight)
-        fitted = fit_linear(settled.f, problem)
-        found = analyse(
-            np.asarray(fitted.equations.matrix), np.asarray(fitted.equations.scale), training.identifiability_tolerance
-        )
-        _, errors = standard_errors(fitted.equations, found, transform, training)
-        line = homeostatic_lines(fitted.theta, transform)
-        t = data.transitions
-        copies = FrozenReactions.of(
-            settled.f,
-            np.asarray(fitted.k),
-            setting.structure,
-            setting.graph_model.aggr_type,
-            setting.observations.concentration,
-        )
-        explained = mean_rate(eqx.Partial(copies), jnp.asarray(t.start), jnp.asarray(t.end), trapezoid=data.trapezoid)
-        return Evidence(
-            at=(t.start + t.end) / 2 if data.trapezoid else t.start,
-            residual=t.derivative - np.asarray(explained),
-            keep=keep & setting.moving,
-            noise=np.sqrt(noise_variance(settled.left, keep)),
-            slope=line[:, 1],
-            offset=line[:, 0],
-            slope_error=errors[:, 1],
-            offset_error=errors[:, 0],
-        )
+
+class Mended(NamedTuple):
+    """A checkpoint's reactions, corrected on copies, and what they leave of dc/dt."""
+
+    reactions: FrozenReactions
+    evidence: Evidence
+
+
+def mend(setting: Setting, *, iterations: int = 100, tolerance: float = 1e-3) -> Mended:
+    """Correct copies of a checkpoint's rate constants and rate law, beside a line of homeostasis per species.
+
+    Args:
+        iterations: Gauss-Newton steps at most.
+        tolerance: it stops when a step lowers the loss by a smaller share.
+
+    Raises:
+        InputError: the observations are too few for the network.
+    """
+    training = setting.training
+    settled = settle(
+        setting.observations,
+        setting.graph_model,
+        training,
+        start=lambda _, problem: Spline.through(setting.phase1.mlp_sub, problem),
+        learn=lambda f, problem: learn_spline(
+            f, problem, max_iterations=iterations, tolerance=tolerance, progress=silent
+        ),
+    )
+    data, keep = settled.data, settled.keep
+    problem, transform = data.problem(keep, settled.weight)
+    fitted = fit_linear(settled.f, problem)
+    found = analyse(
+        np.asarray(fitted.equations.matrix), np.asarray(fitted.equations.scale), training.identifiability_tolerance
+    )
+    _, errors = standard_errors(fitted.equations, found, transform, training)
+    line = homeostatic_lines(fitted.theta, transform)
+    t = data.transitions
+    copies = FrozenReactions.of(
+        settled.f,
+        np.asarray(fitted.k),
+        setting.structure,
+        setting.graph_model.aggr_type,
+        setting.observations.concentration,
+    )
+    explained = mean_rate(eqx.Partial(copies), jnp.asarray(t.start), jnp.asarray(t.end), trapezoid=data.trapezoid)
+    evidence = Evidence(
+        at=(t.start + t.end) / 2 if data.trapezoid else t.start,
+        residual=t.derivative - np.asarray(explained),
+        keep=keep & setting.moving,
+        noise=np.sqrt(noise_variance(settled.left, keep)),
+        slope=line[:, 1],
+        offset=line[:, 0],
+        slope_error=errors[:, 1],
+        offset_error=errors[:, 0],
+    )
+    return Mended(copies, evidence)
