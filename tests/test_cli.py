@@ -134,9 +134,10 @@ def test_evaluate_with_another_truth(finished_run, monkeypatch, capsys, tmp_path
     table["lambda"] *= 2
     table.to_csv(truth / "metabolites.csv", index=False)
     before = json.loads((finished_run / "metrics.json").read_text())["avg_slope_ratio"]
-    assert call(monkeypatch, "evaluate", finished_run, "--truth", truth, "--quiet") == 0
-    assert json.loads((finished_run / "metrics.json").read_text())["avg_slope_ratio"] == pytest.approx(before / 2)
-    assert call(monkeypatch, "evaluate", finished_run, "--quiet") == 0
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-r", finished_run, copy], check=True)
+    assert call(monkeypatch, "evaluate", copy, "--truth", truth, "--quiet") == 0
+    assert json.loads((copy / "metrics.json").read_text())["avg_slope_ratio"] == pytest.approx(before / 2)
     assert "no run here" in refused(monkeypatch, capsys, "evaluate", tmp_path)
     assert "no such file" in refused(monkeypatch, capsys, "evaluate", finished_run, "--truth", tmp_path)
 

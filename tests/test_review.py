@@ -82,7 +82,7 @@ STATIC = {
     ),
     "np.memmap": Hostile(written("np.memmap('TRUTH/reactions.csv')\nreturn plan"), "numpy.memmap is not allowed"),
     "numpy under another name": Hostile(
-        written("n = np\nn.loadtxt('TRUTH/reactions.csv', dtype=str)\nreturn plan"), "np: a module is no value", LEAK
+        written("n = np\nn.loadtxt('TRUTH/reactions.csv', dtype=str)\nreturn plan"), "np: a module is no value"
     ),
     "a module in a module": Hostile(written("np.lib.format.open_memmap('x')\nreturn plan"), "numpy.lib is not allowed"),
     "ctypes by numpy": Hostile(written("np.ctypeslib.load_library('libc.so.6', '/')\nreturn plan"), "numpy.ctypeslib"),
@@ -90,7 +90,6 @@ STATIC = {
     "pathlib": Hostile(
         written(top="from pathlib import Path\n\nTEXT = Path('TRUTH/reactions.csv').read_text()"),
         "import of pathlib is not allowed",
-        LEAK,
     ),
     "importlib": Hostile(
         written(top="import importlib\n\nTRUE = importlib.import_module('metabolismgraph.truth')"),
@@ -119,7 +118,6 @@ STATIC = {
     "globals of a function": Hostile(
         written("dataclasses.replace.__globals__['sys'].modules['os'].system('true')\nreturn plan"),
         "attribute __globals__ is not allowed",
-        LEAK,
     ),
     "format string": Hostile(
         written("'{0.' + '_' * 2 + 'class' + '_' * 2 + '}'.format(plan)\nreturn plan"),
@@ -136,9 +134,7 @@ STATIC = {
         written(body="option: \"open('TRUTH/reactions.csv')\" = 1"), "a text in an annotation that is no shape", LEAK
     ),
     "annotation with a call": Hostile(written(body="option: print('x') = 1"), "an annotation that is more than names"),
-    "ctypes": Hostile(
-        written(top="import ctypes\n\nDONE = ctypes.CDLL(None).system(b'true')"), "import of ctypes", LEAK
-    ),
+    "ctypes": Hostile(written(top="import ctypes\n\nDONE = ctypes.CDLL(None).system(b'true')"), "import of ctypes"),
     "sys": Hostile(written("sys.modules['os'].system('true')\nreturn plan", top="import sys"), "import of sys"),
     "io_callback": Hostile(
         written(

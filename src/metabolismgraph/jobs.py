@@ -80,9 +80,12 @@ def run_job(folder: Path) -> dict[str, Any]:
         base, cache = (Path(os.path.normpath(folder / job[name])) for name in ("base", "cache"))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / JOB}: damaged ({error!r}); replicate the node to run it again") from None
-    # This process reads compiled code from a cache that training, whose code is not trusted, does not write to.
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.with_name("evaluation"))
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    # This process reads compiled code from a cache that code of strategy files does not write to; the user's own, if
+    # there is one, serves for all code of the package.
+    users = bool(os.environ.get("JAX_COMPILATION_CACHE_DIR"))
+    if not users:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.with_name("evaluation"))
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     # Not before the lock is held and the parent watched: these imports take seconds.
     from metabolismgraph import pipeline  # noqa: PLC0415
     from metabolismgraph.config import Config  # noqa: PLC0415
@@ -100,7 +103,7 @@ def run_job(folder: Path) -> dict[str, Any]:
         base,
         out,
         strategies=job["strategies"],
-        cache=cache,
+        cache=None if users and not job["strategies"] else cache,
         truth=job["truth"],
     )
     return evaluation.metrics

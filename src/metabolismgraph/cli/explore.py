@@ -161,7 +161,7 @@ def import_(
 
     folder = out or free_path(Path("explorations") / log.stem.removesuffix("_analysis"))
     number = import_log(log, folder)
-    console().print(f"{number} iterations read into {folder}")
+    console().print(f"iterations read into {folder}: {number}")
 
 
 def _read(path: Path) -> tuple[ExplorationFolder, State]:
