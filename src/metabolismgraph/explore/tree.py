@@ -110,7 +110,7 @@ def best(state: State) -> Node | None:
 
 
 def scores(state: State, block: int) -> tuple[Score, ...]:
-    """UCB scores of the nodes with a reward that ran in a block, highest first; ties by fewest visits, then by id.
+    """UCB scores of the nodes with a reward that ran in a block, highest first; ties in order of id.
 
     UCB_i = r_i + c σ √(ln N / V_i) (UCB1, Auer et al. 2002, for rewards whose spread σ is not one): r_i is the mean
     reward, σ the standard deviation of the mean rewards of these nodes, but not less than that between replicates;
@@ -129,7 +129,7 @@ def scores(state: State, block: int) -> tuple[Score, ...]:
         visits = sum(n for id_, n in here.items() if n and _descends(id_, node.id, parents))
         bonus = state.settings.ucb_c * spread * math.sqrt(math.log(max(total, 1)) / visits)
         found.append(Score(node, parents[node.id], visits, mean + bonus))
-    return tuple(sorted(found, key=lambda score: (-score.ucb, score.visits)))
+    return tuple(sorted(found, key=lambda score: -score.ucb))
 
 
 def _runs_in(state: State, node: Node, block: int) -> int:

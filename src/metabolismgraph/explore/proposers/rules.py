@@ -186,7 +186,8 @@ def _mutate(state: State, iteration: int, mode: Mode) -> Proposal:
     """One parameter of the node of the highest UCB score changed, by a step that learns from what worked."""
     block = state.block_of(iteration)
     listed = scores(state, block)
-    parent = listed[0].node.id if listed else None
+    # Among equal scores runs in flight still decide.
+    parent = min(listed, key=lambda score: (-score.ucb, score.visits)).node.id if listed else None
     before = state.node_changes(parent, block)
     config = configured(state, before)
     names = list(config.training.strategies or ())
