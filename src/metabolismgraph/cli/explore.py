@@ -189,7 +189,11 @@ def _make_base(
     quiet: bool,
 ) -> str:
     """Data and Phase 1, in a process of their own: this one is not to hold the truth."""
+    from metabolismgraph.config import Exploration
+
     base = config.replace({"training.homeostasis_training": False, "training.skip_phase1": False})
+    # What the exploration is like makes no difference to its base, which may be there from an earlier attempt.
+    base = base.model_copy(update={"exploration": Exploration()})
     path.mkdir(parents=True, exist_ok=True)
     written = path / "base.yaml"
     written.write_text(base.to_yaml())
