@@ -35,7 +35,8 @@ from metabolismgraph.simulator import Simulated, simulate
 from metabolismgraph.train.evidence import Setting
 from metabolismgraph.train.phase1 import Phase1Result, fit_reactions
 from metabolismgraph.train.phase2 import fit_homeostasis
-from metabolismgraph.train.strategies import STRATEGIES, chosen
+from metabolismgraph.train.strategies import STRATEGIES
+from metabolismgraph.train.strategies import depends_on_time_step as trains_on_windows
 
 CLASSICAL = "classical"
 CHECKPOINTS: Mapping[str, float | None] = {"projection": None, "polluted 0.87": 0.87, "polluted 0.70": 0.70}
@@ -190,9 +191,7 @@ def depends_on_time_step(strategies: str) -> bool:
     Raises:
         InputError: an unknown strategy, or a combination that makes no sense.
     """
-    found = chosen(Training(strategies=tuple(names_of(strategies)))).values()
-    deciding = [s for part in ("objective", "evidence") for s in found if part in s.sets]
-    return not deciding or deciding[0].draws_minibatches
+    return trains_on_windows(Training(strategies=tuple(names_of(strategies))))
 
 
 def plan(settings: Settings, seeds: Mapping[str, Sequence[int]]) -> list[Group]:

@@ -16,6 +16,7 @@ from metabolismgraph.explore.review import Declaration
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import nodes
 from metabolismgraph.train.strategies import STRATEGIES, chosen, names
+from metabolismgraph.train.strategies import depends_on_time_step as trains_on_windows
 
 TIME_STEP = "training.homeostasis_time_step"
 STRATEGY = "training.strategies"
@@ -228,11 +229,8 @@ def depends_on_time_step(config: Config) -> bool:
 
     Strategies of the exploration's own are taken to depend on it.
     """
-    if any(name not in STRATEGIES for name in names(config.training)):
-        return True
-    found = chosen(config.training).values()
-    deciding = [s for part in ("objective", "evidence") for s in found if part in s.sets]
-    return not deciding or deciding[0].draws_minibatches
+    own = any(name not in STRATEGIES for name in names(config.training))
+    return own or trains_on_windows(config.training)
 
 
 def files_of(config: Config, state: State) -> dict[str, str]:

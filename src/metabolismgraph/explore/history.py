@@ -78,7 +78,7 @@ class StrategyHistory:
         if self.sources().get(name) != source:
             self._commit(_LAND, name, source, rationale, reference)
         self._write_out()
-        return _digest(source)
+        return digest_of(source)
 
     def sources(self) -> dict[str, str]:
         """The committed sources by name.
@@ -110,7 +110,7 @@ class StrategyHistory:
             source = self._source(self._tree(good[-2])[name], name)
         self._commit(_ROLLBACK, name, source, "back to the version before", "")
         self._write_out()
-        return None if source is None else _digest(source)
+        return None if source is None else digest_of(source)
 
     def log(self) -> tuple[Change, ...]:
         """All commits, the oldest first."""
@@ -127,7 +127,7 @@ class StrategyHistory:
             tree[name] = self._git("hash-object", "-w", "--stdin", given=source.encode()).decode().strip()
         entries = "".join(f"100644 blob {blob}\t{one}.py\n" for one, blob in sorted(tree.items()))
         made = self._git("mktree", given=entries.encode()).decode().strip()
-        digest = "" if source is None else _digest(source)
+        digest = "" if source is None else digest_of(source)
         fields = zip(_FIELDS, (action, name, digest, one_line(_plain(reference))), strict=True)
         subject = one_line(f"{action} {name}: {_plain(rationale)}", 100)
         message = f"{subject}\n\n{_plain(rationale).strip()}\n\n" + "".join(f"{key}: {text}\n" for key, text in fields)
@@ -211,7 +211,8 @@ def _change(entry: str) -> Change:
     )
 
 
-def _digest(source: str) -> str:
+def digest_of(source: str) -> str:
+    """Sha256 of a strategy file's source."""
     return hashlib.sha256(source.encode()).hexdigest()
 
 

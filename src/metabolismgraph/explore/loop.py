@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -37,7 +36,7 @@ from metabolismgraph.explore.guard import (
     own_strategies,
     plan,
 )
-from metabolismgraph.explore.history import StrategyHistory
+from metabolismgraph.explore.history import StrategyHistory, digest_of
 from metabolismgraph.explore.outcome import read_outcome
 from metabolismgraph.explore.proposal import Reading, Submission
 from metabolismgraph.explore.proposers.base import Answer, Exchange, InvalidAnswerError, Proposer, UnavailableError
@@ -282,10 +281,10 @@ class Explorer:
             if len(runs) > 1 and all(i.scored is not None and i.scored.state in {"failed", "nan"} for i in runs):
                 # A crash may have come between the commit and the journal: then it is done already.
                 current = self._history.sources().get(name)
-                if current is not None and hashlib.sha256(current.encode()).hexdigest() == review.landed:
+                if current is not None and digest_of(current) == review.landed:
                     self._history.rollback(name)
                 earlier = self._history.sources().get(name)
-                found[name] = earlier and hashlib.sha256(earlier.encode()).hexdigest()
+                found[name] = earlier and digest_of(earlier)
         return found
 
     def _judge(self, submission: Submission) -> Verdict | None:

@@ -91,6 +91,17 @@ def names(training: Training) -> tuple[str, ...]:
     return tuple(name for name, _ in _entries(training))
 
 
+def depends_on_time_step(training: Training) -> bool:
+    """Whether Phase 2 trains on rollouts or windows of homeostasis_time_step frames.
+
+    Raises:
+        InputError: as `chosen`.
+    """
+    found = chosen(training).values()
+    deciding = [s for part in _FIRST[::-1] for s in found if part in s.sets]
+    return not deciding or deciding[0].draws_minibatches
+
+
 def _entries(training: Training) -> list[tuple[str, object]]:
     if training.strategies is None:
         first = "residual" if training.phase1_method == "projection" else "orthogonalised"
