@@ -122,7 +122,7 @@ def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
 def save_observations(path: Path, observations: Observations) -> None:
     """Write `path`.safetensors and `path`.json, for a process that may not load the NetCDF library."""
     arrays = {name: np.asarray(getattr(observations, name)) for name in _OBSERVED_ARRAYS}
-    _write(path, arrays, {"network": observations.network.to_json()})
+    _write(path, arrays, {"network": observations.network.to_json(), "notes": list(observations.notes)})
 
 
 def load_observations(path: Path) -> Observations:
@@ -135,7 +135,11 @@ def load_observations(path: Path) -> Observations:
     missing = [name for name in (*_OBSERVED_ARRAYS, "network") if name not in {**arrays, **meta}]
     if missing:
         raise InputError(f"{path}.safetensors: holds no observations ({missing[0]} is missing); start the run again")
-    return Observations(ReactionNetwork.from_json(meta["network"]), **{name: arrays[name] for name in _OBSERVED_ARRAYS})
+    return Observations(
+        ReactionNetwork.from_json(meta["network"]),
+        **{name: arrays[name] for name in _OBSERVED_ARRAYS},
+        notes=tuple(meta.get("notes", ())),
+    )
 
 
 def is_intact(path: Path) -> bool:

@@ -20,11 +20,15 @@ class Reaction:
     `substrates` maps a species to its order |s| in the rate law; `net` maps a species to its net
     stoichiometric coefficient. The two are kept apart on purpose: A + B -> 2 B has net -1 for A and
     +1 for B, while its rate depends on both A and B.
+
+    `mass_action` says that the rate law is known to be k times the product of concentration^order over the
+    substrates; otherwise the law is unknown, and is learned from data.
     """
 
     id: str
     substrates: Mapping[str, float]
     net: Mapping[str, float]
+    mass_action: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +41,10 @@ class ReactionNetwork:
         reactions: ids of the m reactions, in the order of every reaction axis.
         edge_species, edge_reaction, edge_order: one entry per (substrate, reaction) pair, sorted by
             reaction: index of the species, index of the reaction, order |s| (dimensionless).
-        net_species, net_reaction, net_coefficient: the nonzero entries of the net stoichiometric
-            matrix S (species x reactions), sorted by reaction.
+        net_species, net_reaction, net_coefficient: the net stoichiometric coefficients, as written (in
+            amounts), sorted by reaction.
+        mass_action: True for a reaction whose rate law is known to be mass action.
+        volume: size of the compartment that each species is in; only ratios matter.
         fixed: True for a species whose concentration the reactions do not change (SBML boundary
             or constant species): it drives rates but has no equation.
     """
@@ -52,6 +58,8 @@ class ReactionNetwork:
     net_species: Int[np.ndarray, " entries"]
     net_reaction: Int[np.ndarray, " entries"]
     net_coefficient: Float[np.ndarray, " entries"]
+    mass_action: Bool[np.ndarray, " reactions"]
+    volume: Float[np.ndarray, " species"]
     fixed: Bool[np.ndarray, " species"]
 
     @property
@@ -64,11 +72,25 @@ class ReactionNetwork:
 
     @property
     def stoichiometry(self) -> Float[np.ndarray, "species reactions"]:
-        """Dense net stoichiometric matrix S; rows of fixed species are zero."""
+        """Dense net stoichiometric matrix S, which takes rates to changes of concentration.
+
+        The rate of a reaction is counted in concentration per time in its own volume (`reaction_volume`). A species
+        in another compartment changes by the ratio of the two volumes. Rows of fixed species are zero.
+        """
         matrix = np.zeros((self.n_species, self.n_reactions))
         np.add.at(matrix, (self.net_species, self.net_reaction), self.net_coefficient)
+        matrix *= self.reaction_volume / self.volume[:, None]
         matrix[self.fixed] = 0.0
         return matrix
+
+    @property
+    def reaction_volume(self) -> Float[np.ndarray, " reactions"]:
+        """The volume that the rate of each reaction refers to: that of the first species consumed, or else produced."""
+        volume = np.ones(self.n_reactions)
+        for consumed in (False, True):  # reversed, so that the first species consumed is written last
+            entries = np.flatnonzero((self.net_coefficient < 0) == consumed)[::-1]
+            volume[self.net_reaction[entries]] = self.volume[self.net_species[entries]]
+        return volume
 
     @classmethod
     def from_reactions(
@@ -77,11 +99,17 @@ class ReactionNetwork:
         species: Sequence[str],
         reactions: Sequence[Reaction],
         fixed: Sequence[str] = (),
+        volume: Mapping[str, float] | None = None,
     ) -> ReactionNetwork:
         """Build a network from written reactions.
 
+        Args:
+            fixed: species that the reactions do not change.
+            volume: size of the compartment of a species; 1 where it is not given.
+
         Raises:
-            InputError: an id is used twice, or a reaction or `fixed` names a species that is not listed.
+            InputError: an id is used twice, a reaction, `fixed` or `volume` names a species that is not listed, or a
+                volume is not a number > 0.
         """
         for what, ids in (("species", list(species)), ("reaction", [r.id for r in reactions])):
             seen: set[str] = set()
@@ -90,9 +118,14 @@ class ReactionNetwork:
                     raise InputError(f"network {id}: {what} id {name!r} is used twice; ids must be unique")
                 seen.add(name)
         index = {name: i for i, name in enumerate(species)}
-        absent = [name for name in fixed if name not in index]
-        if absent:
-            raise InputError(f"network {id}: fixed species {absent[0]!r} is not listed among the species")
+        volume = volume or {}
+        for what, names in (("fixed species", fixed), ("species with a volume,", volume)):
+            absent = [name for name in names if name not in index]
+            if absent:
+                raise InputError(f"network {id}: {what} {absent[0]!r} is not listed among the species")
+        empty = [name for name, size in volume.items() if not 0 < size < float("inf")]
+        if empty:
+            raise InputError(f"network {id}: the volume of {empty[0]} is {volume[empty[0]]:g}; it must be a number > 0")
         edges: list[tuple[int, int, float]] = []
         net: list[tuple[int, int, float]] = []
         for j, reaction in enumerate(reactions):
@@ -113,6 +146,8 @@ class ReactionNetwork:
             net_species=np.array([e[0] for e in net], dtype=np.int64),
             net_reaction=np.array([e[1] for e in net], dtype=np.int64),
             net_coefficient=np.array([e[2] for e in net], dtype=np.float64),
+            mass_action=np.array([r.mass_action for r in reactions], dtype=bool),
+            volume=np.array([volume.get(s, 1.0) for s in species], dtype=np.float64),
             fixed=np.isin(np.array(species, dtype=object), np.array(list(fixed), dtype=object)),
         )
 
@@ -124,7 +159,10 @@ class ReactionNetwork:
             substrates[j][self.species[i]] = float(order)
         for i, j, coeff in zip(self.net_species, self.net_reaction, self.net_coefficient, strict=True):
             net[j][self.species[i]] = float(coeff)
-        return [Reaction(r, s, d) for r, s, d in zip(self.reactions, substrates, net, strict=True)]
+        return [
+            Reaction(r, s, d, bool(known))
+            for r, s, d, known in zip(self.reactions, substrates, net, self.mass_action, strict=True)
+        ]
 
     def to_json(self) -> str:
         """The network as one JSON object, for storage beside observations."""
@@ -133,6 +171,7 @@ class ReactionNetwork:
                 "id": self.id,
                 "species": list(self.species),
                 "fixed": [s for s, f in zip(self.species, self.fixed, strict=True) if f],
+                "volume": {s: float(v) for s, v in zip(self.species, self.volume, strict=True) if v != 1},
                 "reactions": [dataclasses.asdict(r) for r in self.to_reactions()],
             }
         )
@@ -141,4 +180,5 @@ class ReactionNetwork:
     def from_json(cls, text: str) -> ReactionNetwork:
         """The inverse of `to_json`."""
         raw: dict[str, Any] = json.loads(text)
-        return cls.from_reactions(raw["id"], raw["species"], [Reaction(**r) for r in raw["reactions"]], raw["fixed"])
+        reactions = [Reaction(**r) for r in raw["reactions"]]
+        return cls.from_reactions(raw["id"], raw["species"], reactions, raw["fixed"], raw.get("volume"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ class Observations:
         time: time of each frame, strictly increasing within a run.
         run: index of the run a frame belongs to, non-decreasing, from 0.
         concentration: >= 0 and finite, in the data's own unit.
+        notes: plain sentences on what was assumed when they were read.
 
     Raises:
         InputError: on construction, when one of these promises does not hold.
@@ -56,6 +58,7 @@ class Observations:
     time: Float[np.ndarray, " frames"]
     run: Int[np.ndarray, " frames"]
     concentration: Float[np.ndarray, "frames species"]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.concentration.shape != (len(self.time), self.network.n_species) or len(self.run) != len(self.time):
@@ -137,7 +140,7 @@ class Observations:
                 "run": ("frame", self.run, {"long_name": "index of the run"}),
                 "species": ("species", np.array(self.network.species, dtype=object)),
             },
-            attrs={"network": self.network.to_json()},
+            attrs={"network": self.network.to_json(), "notes": json.dumps(self.notes)},
         )
 
     def save(self, path: Path) -> None:
@@ -159,6 +162,7 @@ class Observations:
                 time=np.asarray(data["time"].values, dtype=np.float64),
                 run=np.asarray(data["run"].values, dtype=np.int64),
                 concentration=np.asarray(data["concentration"].values, dtype=np.float64),
+                notes=tuple(json.loads(data.attrs.get("notes", "[]"))),
             )
         except InputError:
             raise
