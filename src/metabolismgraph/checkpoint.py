@@ -29,6 +29,8 @@ from metabolismgraph.train.phase2 import Phase2Result
 _PHASE1_ARRAYS = (
     "log_k",
     "log_k_error",
+    "upper",
+    "mass_action",
     "slope",
     "offset",
     "slope_error",
@@ -54,7 +56,8 @@ def save_phase1(path: Path, result: Phase1Result, seconds: float) -> None:
     meta = {
         "seconds": seconds,
         "converged": result.converged,
-        "trapezoid": result.trapezoid,
+        "rule": result.rule,
+        "reasons": list(result.reasons),
         "notes": list(result.notes),
         "groups": [list(g) for g in found.groups],
         "combinations": [[[list(c.reactions), list(c.coefficients)] for c in g] for g in found.combinations],
@@ -78,7 +81,8 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         mlp_sub=_filled(empty_substrate_function(graph_model), arrays, "mlp_sub", path),
         identifiability=identifiability,
         converged=meta["converged"],
-        trapezoid=meta["trapezoid"],
+        rule=meta["rule"],
+        reasons=tuple(meta["reasons"]),
         notes=tuple(meta["notes"]),
         **{name: arrays[name] for name in _PHASE1_ARRAYS},
     )
@@ -174,6 +178,8 @@ def _filled(empty: Module, arrays: dict[str, np.ndarray], prefix: str, path: Pat
     """The module with its arrays replaced by the stored ones of the same names."""
     leaves, tree = jax.tree_util.tree_flatten_with_path(empty)
     names = [f"{prefix}.{_dotted(p)}" for p, _ in leaves]
+    # Checkpoints from before rate laws had a reference concentration have it at 1.
+    arrays = {name: np.zeros(()) for name in names if name.endswith("mlp_sub.reference")} | arrays
     missing = [name for name in names if name not in arrays]
     if missing or len(names) != sum(name.startswith(f"{prefix}.") for name in arrays):
         raise InputError(

@@ -167,6 +167,11 @@ class GraphModel(_Section):
     aggr_type: Literal["mul", "add"] = Field(
         "mul", description="how the substrates of a reaction combine, in simulation and model: product or sum of f"
     )
+    rate_law: Literal["auto", "mass_action", "learned"] = Field(
+        "auto",
+        description="f in the rate k * product of f(c): auto = mass action (c^order) where the network file says so, "
+        "and one learned function for all other reactions; mass_action = known for all; learned = for all",
+    )
     substrate_input: Literal["log", "raw"] = Field(
         "log",
         description="what MLP_sub is a network of: log = log c, a power law being a straight line over all decades; "
@@ -208,10 +213,10 @@ class Training(_Section):
     nuisance_degree: int = Field(
         1, ge=0, le=8, description="degree in c of the polynomial that stands for homeostasis while k is solved"
     )
-    derivative: Literal["auto", "forward", "trapezoid"] = Field(
+    derivative: Literal["auto", "forward", "trapezoid", "cubic"] = Field(
         "auto",
-        description="rule for dc/dt: forward, for data made by Euler steps; trapezoid, for continuous processes; "
-        "auto: the one that leaves less unexplained",
+        description="rule for dc/dt: forward, for data made by Euler steps; trapezoid and cubic (four frames, fourth "
+        "order), for continuous processes; auto: the one that leaves least unexplained, each with an f of its own",
     )
     outlier_threshold: float = Field(
         20.0, gt=0, description="residuals beyond that many robust standard deviations are left out"

@@ -21,8 +21,9 @@ from sklearn.cluster import DBSCAN
 from sklearn.metrics import silhouette_score
 
 from metabolismgraph.config import Training
+from metabolismgraph.derivative_rules import Rule, StepQuadrature
 from metabolismgraph.errors import InputError
-from metabolismgraph.integrate import euler, heun, mean_rate, rollout
+from metabolismgraph.integrate import evaluate_rate, integrate, rollout
 from metabolismgraph.kinetics import Structure
 from metabolismgraph.model import AnySubstrateFunction, MetabolismModel
 from metabolismgraph.observations import Observations, Transitions
@@ -331,17 +332,11 @@ def _ratio(learned: float, true: float) -> float:
 
 def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[str, xr.DataArray]) -> dict[str, Metric]:
     """dc/dt everywhere, and one-step and rollout errors on the frames that training never saw."""
-    observations, trapezoid = result.observations, result.phase1.trapezoid
+    observations, rule = result.observations, result.phase1.rule
     structure = Structure.of(observations.network)
     transitions = observations.transitions()
-    predicted = np.asarray(
-        mean_rate(
-            eqx.Partial(model, structure=structure),
-            jnp.asarray(transitions.start),
-            jnp.asarray(transitions.end),
-            trapezoid=trapezoid,
-        )
-    )
+    rate = evaluate_rate(eqx.Partial(model, structure=structure), jnp.asarray(observations.concentration))
+    predicted = StepQuadrature.of(observations, rule).mean(np.asarray(rate))
     data["derivative"] = xr.DataArray(transitions.derivative, dims=("transition", "species"))
     data["predicted_derivative"] = xr.DataArray(predicted, dims=("transition", "species"))
     data["transition_time"] = xr.DataArray(observations.time[transitions.frame], dims="transition")
@@ -358,7 +353,7 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[st
     steps = _windows(t)
     if steps is not None:
         start, dt = jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps])
-        states = np.asarray(rollout(model, structure, start, dt, trapezoid=trapezoid)[-1])
+        states = np.asarray(rollout(model, structure, start, dt, rule=rule)[-1])
         missed = (states - t.end[steps[-1]])[:, moving]
         moved = (t.end[steps[-1]] - t.start[steps[0]])[:, moving]
         metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(missed**2) / max(np.sum(moved**2), 1e-300)))
@@ -398,7 +393,7 @@ def _held_out_skill(result: FitResult, model: MetabolismModel) -> dict[str, Metr
     start, dt = jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps])
     silent: MetabolismModel = eqx.tree_at(lambda m: m.mlp_node.unit, model, jnp.zeros_like(model.mlp_node.unit))
     missed, without = (
-        np.sum((np.asarray(_rolled(mended, m, start, dt, result.phase1.trapezoid)) - t.end[steps[-1]])[:, moving] ** 2)
+        np.sum((np.asarray(_rolled(mended, m, start, dt, result.phase1.rule)) - t.end[steps[-1]])[:, moving] ** 2)
         for m in (model, silent)
     )
     return {"held_out_skill": float(1 - missed / max(without, 1e-300))}
@@ -410,11 +405,11 @@ def _rolled(
     model: MetabolismModel,
     start: Float[Array, "starts species"],
     dt: Float[Array, "steps starts"],
-    trapezoid: bool,
+    rule: Rule,
 ) -> Float[Array, "starts species"]:
     """Where rollouts of these reactions with the model's homeostasis end."""
 
     def rate(c: Float[Array, "starts species"]) -> Float[Array, "starts species"]:
         return reactions(c) + jnp.where(reactions.structure.moving, model.homeostasis(c), 0.0)
 
-    return (heun if trapezoid else euler)(rate, start, dt)[-1]
+    return integrate(rate, start, dt, rule)[-1]

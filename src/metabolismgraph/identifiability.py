@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import scipy.optimize
 import scipy.sparse
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float
 
-from metabolismgraph.kinetics import Aggregation, Structure, aggregate, mass_action, pair_concentrations
+from metabolismgraph.kinetics import Aggregation, Structure
+from metabolismgraph.linear_model import LinearModel
 from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.observations import Observations, Transitions
-from metabolismgraph.regression import NormalEquations, Rows, make_rows, normal_equations
+from metabolismgraph.rate_table import RateTable
+from metabolismgraph.regression import Nodes, follows_equation, orthonormal_basis
 
 _LEVERAGE = 1e-6
+_SAME = 1e-4  # null directions of two analyses that differ by less are the same one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,22 @@ class Identifiability:
     eigenvalues: Float[np.ndarray, " reactions"]
     groups: tuple[tuple[int, ...], ...]
     combinations: tuple[tuple[Combination, ...], ...]
+
+    def joined(self, other: Identifiability) -> Identifiability:
+        """What both determine: hidden is whatever either of them does not see."""
+        if not (self.identifiable & ~other.identifiable).any():
+            return self
+        both, sizes, _ = np.linalg.svd(np.concatenate([self.null_space, other.null_space], axis=1))
+        null_space = both[:, : len(sizes)][:, sizes > _SAME]
+        identifiable = self.identifiable & other.identifiable
+        groups = _groups(null_space, ~identifiable)
+        return Identifiability(
+            identifiable=identifiable,
+            null_space=null_space,
+            eigenvalues=other.eigenvalues,
+            groups=groups,
+            combinations=tuple(_determined(null_space[list(g)], g) for g in groups),
+        )
 
     @property
     def smallest_determined(self) -> float:
@@ -140,18 +157,24 @@ def identify(
         transitions = Transitions(c, c, np.ones(frames), np.arange(frames))
     else:
         transitions = observations.transitions()
-    rows, _ = make_rows(transitions, network.fixed, degree=1, weight=np.ones(network.n_species))
-    if not homeostasis:
-        rows = dataclasses.replace(rows, basis=jnp.zeros_like(rows.basis))
-    equations = _mass_action_equations(rows, Structure.of(network), aggregation)
-    return analyse(np.asarray(equations.matrix), np.asarray(equations.scale), tolerance)
-
-
-@eqx.filter_jit
-def _mass_action_equations(rows: Rows, structure: Structure, aggregation: Aggregation) -> NormalEquations:
-    log_c, present = pair_concentrations(rows.concentration[0], structure)
-    v = aggregate(mass_action(log_c, structure.pair_order), present, structure, aggregation)
+    known = dataclasses.replace(network, mass_action=np.ones(network.n_reactions, dtype=bool))
+    c = transitions.start
+    table = RateTable.of(_no_law, np.ones(network.n_reactions), Structure.of(known), aggregation, c)
+    basis, _ = orthonormal_basis(c, 1)
+    model = LinearModel.of(
+        table,
+        Nodes(c[None], np.ones((1, len(c)))),
+        transitions.derivative,
+        np.where(follows_equation(transitions) & ~network.fixed, 1.0, 0.0),
+        basis if homeostasis else np.zeros_like(basis),
+    )
     # Rows as heavy as their own reactions, so that a species with small fluxes is not lost to rounding.
-    flow = jnp.mean((v**2) @ (structure.stoichiometry**2).T, axis=0)
-    weight = jnp.where(rows.weight > 0, 1.0 / jnp.where(flow > 0, flow, 1.0), 0.0)
-    return normal_equations(v, dataclasses.replace(rows, weight=weight), structure)
+    flow = np.mean((model.v**2) @ (model.stoichiometry**2).T, axis=0)
+    found = dataclasses.replace(model, weight=model.weight / np.where(flow > 0, flow, 1.0)).solve()
+    return analyse(found.matrix, found.scale, tolerance)
+
+
+def _no_law(log_c: Array, order: Array) -> Array:
+    """In place of a learned rate law, where all are known."""
+    del order
+    return log_c

@@ -8,7 +8,8 @@ axis, so that f > 0 and a power law is a straight line; f(0) = 0 holds exactly.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,22 @@ jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
 
 Aggregation = Literal["mul", "add"]
 Scalar = float | Float[Array, ""]
+# log f at log concentrations, for a substrate order: an array of one shape in, one of that shape out.
+LogFunction = Callable[[Array, Array], Array]
+
+
+class RateLaws(NamedTuple):
+    """The distinct rate laws of a network: one per substrate order, and per order that is known to be mass action.
+
+    Attributes:
+        order: |s| of each law.
+        known: True where the law is c^|s|, False where it is learned.
+        of_pair: index of the law of each pair.
+    """
+
+    order: Float[np.ndarray, " laws"]
+    known: Bool[np.ndarray, " laws"]
+    of_pair: Int[np.ndarray, " pairs"]
 
 
 @jax.tree_util.register_dataclass
@@ -30,10 +47,11 @@ Scalar = float | Float[Array, ""]
 class Structure:
     """A network as arrays for JAX.
 
-    f is needed once per distinct (species, order) pair, P in all, not once per edge.
+    f is needed once per distinct (species, order, law) triple, P in all, called pairs, and not once per edge.
 
     Attributes:
         pair_species, pair_order: species index and order |s| of each pair.
+        pair_known: True where f of the pair is known to be c^|s|, False where it is learned.
         substrates: pairs of each reaction, padded with P to the largest number of substrates.
         stoichiometry: net S (species x reactions); rows of fixed species are zero.
         moving: False for a fixed species.
@@ -41,6 +59,7 @@ class Structure:
 
     pair_species: Int[Array, " pairs"]
     pair_order: Float[Array, " pairs"]
+    pair_known: Bool[Array, " pairs"]
     substrates: Int[Array, "reactions width"]
     stoichiometry: Float[Array, "species reactions"]
     moving: Bool[Array, " species"]
@@ -48,8 +67,9 @@ class Structure:
     @classmethod
     def of(cls, network: ReactionNetwork) -> Structure:
         """Compile a network."""
-        edges = np.stack([network.edge_species.astype(np.float64), network.edge_order], axis=1)
-        pairs, pair_of_edge = np.unique(edges.reshape(-1, 2), axis=0, return_inverse=True)
+        known = network.mass_action[network.edge_reaction]
+        edges = np.stack([network.edge_species.astype(np.float64), network.edge_order, known], axis=1)
+        pairs, pair_of_edge = np.unique(edges.reshape(-1, 3), axis=0, return_inverse=True)
         counts = np.bincount(network.edge_reaction, minlength=network.n_reactions)
         substrates = np.full((network.n_reactions, max(1, int(counts.max(initial=0)))), len(pairs))
         slot = np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -57,10 +77,18 @@ class Structure:
         return cls(
             pair_species=jnp.asarray(pairs[:, 0].astype(np.int64)),
             pair_order=jnp.asarray(pairs[:, 1]),
+            pair_known=jnp.asarray(pairs[:, 2].astype(bool)),
             substrates=jnp.asarray(substrates),
             stoichiometry=jnp.asarray(network.stoichiometry),
             moving=jnp.asarray(~network.fixed),
         )
+
+    @property
+    def rate_laws(self) -> RateLaws:
+        """The distinct rate laws; outside of compiled functions only."""
+        pairs = np.stack([np.asarray(self.pair_order), np.asarray(self.pair_known)], axis=1)
+        laws, of_pair = np.unique(pairs, axis=0, return_inverse=True)
+        return RateLaws(laws[:, 0], laws[:, 1].astype(bool), of_pair.reshape(-1))
 
     @property
     def empty(self) -> Bool[Array, " reactions"]:
@@ -95,6 +123,21 @@ def pair_concentrations(
 def mass_action(log_c: Float[Array, "*batch pairs"], order: Float[Array, " pairs"]) -> Float[Array, "*batch pairs"]:
     """log f of mass action, f = c^s (Guldberg & Waage 1864)."""
     return order * log_c
+
+
+def log_factors(
+    f: LogFunction, log_c: Float[Array, "*batch pairs"], structure: Structure
+) -> Float[Array, "*batch pairs"]:
+    """log of each pair's factor in the rate: c^|s| where the law is known, otherwise the learned f."""
+    order = structure.pair_order
+    return jnp.where(structure.pair_known, mass_action(log_c, order), f(log_c, order))
+
+
+def tabulate_laws(
+    f: LogFunction, log_c: Float[Array, " points"], order: Float[Array, " laws"], known: Bool[Array, " laws"]
+) -> Float[Array, "laws points"]:
+    """log of the factor of each rate law at the same concentrations."""
+    return jax.vmap(lambda s, is_known: jnp.where(is_known, s * log_c, f(log_c, s)))(order, known)
 
 
 def michaelis_menten(

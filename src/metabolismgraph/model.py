@@ -11,7 +11,14 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from metabolismgraph.config import GraphModel
-from metabolismgraph.kinetics import Aggregation, Structure, aggregate, pair_concentrations, reaction_rates
+from metabolismgraph.kinetics import (
+    Aggregation,
+    Structure,
+    aggregate,
+    log_factors,
+    pair_concentrations,
+    reaction_rates,
+)
 
 _RAW_SPREAD = 0.1  # standard deviation of the untrained network's output where its input is raw
 _SOFTPLUS_IS_EXP = -15.0
@@ -45,29 +52,36 @@ class SubstrateFunction(eqx.Module):
     """MLP_sub: log f(c, |s|), a network of log c with a linear skip path, shared by all reactions.
 
     The skip path makes a power law a straight line. The scale gauge between f and k is fixed by
-    construction: log f(c = 1) = 0 is subtracted, so f(1, s) = 1 for every s.
+    construction: f is that of mass action, c^|s|, at one reference concentration. So k is the rate constant
+    of mass action there. The reference is 1, or another power of ten where the data are far from 1: a
+    gauge at 1 mol/l would hang on extrapolation over nine decades if concentrations are nanomolar.
 
     Attributes:
         skip: slopes of the skip path: of |s| log c and of log c.
         center, width: mean and standard deviation of log c in the data; constants, never trained.
+        reference: log of the reference concentration; a constant.
     """
 
     perceptron: Perceptron
     skip: Float[Array, " 2"]
     center: Float[Array, ""]
     width: Float[Array, ""]
+    reference: Float[Array, ""]
 
     def __init__(self, hidden: int, layers: int, center: float, width: float, key: PRNGKeyArray):
         self.perceptron = Perceptron([2, *[hidden] * (layers - 1), 1], key)
         self.skip = jnp.zeros(2)
         self.center = jnp.asarray(center)
         self.width = jnp.asarray(width)
+        self.reference = jnp.zeros(())
 
     def __call__(self, log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
         """log f at log concentrations `log_c` for substrate orders `order` (same shape, or broadcast)."""
         order = jnp.broadcast_to(order, log_c.shape)
-        linear = self.skip[0] * order * log_c + self.skip[1] * log_c
-        return linear + self._raw(log_c, order) - self._raw(jnp.zeros_like(order), order)
+        beyond = log_c - self.reference
+        linear = self.skip[0] * order * beyond + self.skip[1] * beyond
+        at_reference = self._raw(jnp.full_like(order, self.reference), order)
+        return order * self.reference + linear + self._raw(log_c, order) - at_reference
 
     def _raw(self, log_c: Float[Array, "*batch"], order: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
         x = jnp.stack([(log_c - self.center) / self.width, order - 1.0], axis=-1)
@@ -212,7 +226,7 @@ class MetabolismModel(eqx.Module):
     def saturations(self, c: Float[Array, "*batch species"], structure: Structure) -> Float[Array, "*batch reactions"]:
         """V_j: what multiplies k_j in the flux."""
         log_c, present = pair_concentrations(c, structure)
-        return aggregate(self.mlp_sub(log_c, structure.pair_order), present, structure, self.aggregation)
+        return aggregate(log_factors(self.mlp_sub, log_c, structure), present, structure, self.aggregation)
 
     def reactions(self, c: Float[Array, "*batch species"], structure: Structure) -> Float[Array, "*batch species"]:
         """dc/dt by the reactions alone; the part that Phase 2 holds frozen."""

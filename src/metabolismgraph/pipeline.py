@@ -36,6 +36,7 @@ from metabolismgraph.files import one_line, write_bytes
 from metabolismgraph.formats.dataset import read_inputs, write_dataset
 from metabolismgraph.model import MetabolismModel
 from metabolismgraph.observations import Observations
+from metabolismgraph.rate_law import assume_rate_laws
 from metabolismgraph.report import analysis_log, metrics_json
 from metabolismgraph.runs import RunFolder
 from metabolismgraph.simulator import simulate
@@ -239,6 +240,9 @@ def _complete(folder: RunFolder, first: str, make_data: Callable[[], None], prog
 
 def _hand_over(folder: RunFolder, observations: Observations, start: Path | None) -> None:
     """Put down what training may see: observations, two sections of the configuration, a checkpoint."""
+    graph_model, training = folder.config.graph_model, folder.config.training
+    given = None if start is None else load_phase1(start, graph_model).mass_action
+    observations = assume_rate_laws(observations, graph_model, training, given)
     folder.training.mkdir(parents=True, exist_ok=True)
     save_observations(folder.training / _OBSERVATIONS, observations)
     folder.hand_over(_observations_digest(folder))

@@ -29,6 +29,8 @@ from metabolismgraph.observations import Transitions
 _RIDGE = 1e-11
 _SAFE_RIDGE = 1e-7
 _NUISANCE_RIDGE = 1e-10
+# Mean square of dc/dt that a species counts with at least, as a share of the largest: below it is rounding.
+_SMALLEST_SQUARE, _TINY = 1e-20, 1e-200
 # What is left of a reaction's diagonal entry once rows are left out is rounding below this share.
 _CANCELLED = 1e-9
 
@@ -39,16 +41,21 @@ class Rows:
     """The regression rows: one equation per transition and species.
 
     Attributes:
-        concentration: where V is evaluated: the start of each transition, or (trapezoid rule) both ends.
+        concentration: at the nodes of the rule for dc/dt: frames whose rates are averaged over a transition.
+        node_weight: weight of each node in that average; sums to one (see `derivative_rules`).
         derivative: left-hand side, in concentration per time.
         weight: per species, 1/variance of its rows; 0 for a species without an equation.
         keep: 1.0 for a row in use, 0.0 for one left out.
         dropped_row, dropped_species: the rows left out, as indices, padded with repeats;
             `dropped_valid` is 1.0 for a true entry and 0.0 for padding.
         basis: nuisance basis phi_l(c_i), orthonormal over the transitions of each species.
+
+    Where a rule has several nodes, the basis is a function of the average concentration. For a straight line
+    that is the average of the line, so nothing is lost.
     """
 
-    concentration: Float[Array, "ends rows species"]
+    concentration: Float[Array, "nodes rows species"]
+    node_weight: Float[Array, "nodes rows"]
     derivative: Float[Array, "rows species"]
     weight: Float[Array, " species"]
     keep: Float[Array, "rows species"]
@@ -130,18 +137,42 @@ def _shift_and_scale(degree: int, center: float, width: float) -> Float[np.ndarr
     return matrix
 
 
+def default_weight(
+    derivative: Float[np.ndarray, "rows species"], keep: Bool[np.ndarray, "rows species"]
+) -> Float[np.ndarray, " species"]:
+    """1 / mean square of each species' dc/dt: every species counts alike before their noise is known."""
+    square = np.mean(np.where(keep, derivative, 0.0) ** 2, axis=0)
+    return np.asarray(1.0 / np.maximum(square, max(_SMALLEST_SQUARE * square.max(initial=0.0), _TINY)))
+
+
+class Nodes(NamedTuple):
+    """Concentrations and weights of the nodes of a rule for dc/dt, as in `Rows`."""
+
+    concentration: Float[np.ndarray, "nodes rows species"]
+    weight: Float[np.ndarray, "nodes rows"]
+
+    @property
+    def mean_concentration(self) -> Float[np.ndarray, "rows species"]:
+        return np.asarray(np.einsum("et,eti->ti", self.weight, self.concentration))
+
+    def select(self, rows: slice) -> Nodes:
+        """Some of the rows."""
+        return Nodes(self.concentration[:, rows], self.weight[:, rows])
+
+
 def make_rows(
     transitions: Transitions,
     fixed: Bool[np.ndarray, " species"],
     *,
     degree: int,
-    trapezoid: bool = False,
+    nodes: Nodes | None = None,
     keep: Bool[np.ndarray, "transitions species"] | None = None,
     weight: Float[np.ndarray, " species"] | None = None,
 ) -> tuple[Rows, Float[np.ndarray, "species terms terms"]]:
     """Rows for the given transitions, and the transform of `orthonormal_basis`.
 
     Args:
+        nodes: where the rule for dc/dt evaluates rates; None: at the start of each transition.
         keep: rows in use; None: all that follow the equation (see `follows_equation`).
         weight: per species; None: 1 / mean square of its derivative.
     """
@@ -149,16 +180,18 @@ def make_rows(
         keep = follows_equation(transitions)
     y = transitions.derivative
     if weight is None:
-        weight = 1.0 / np.maximum(np.mean(np.where(keep, y, 0.0) ** 2, axis=0), 1e-30)
-    ends = [transitions.start, transitions.end] if trapezoid else [transitions.start]
-    basis, transform = orthonormal_basis(np.mean(ends, axis=0), degree)
+        weight = default_weight(y, keep)
+    if nodes is None:
+        nodes = Nodes(transitions.start[None], np.ones((1, len(transitions.dt))))
+    basis, transform = orthonormal_basis(nodes.mean_concentration, degree)
     dropped = np.argwhere(~keep)
     # Padded to a power of two, so that a few more dropped rows do not mean another compilation.
     capacity = max(64, 1 << (len(dropped) - 1).bit_length()) if len(dropped) else 64
     padded = np.zeros((capacity, 2), dtype=np.int64)
     padded[: len(dropped)] = dropped
     rows = Rows(
-        concentration=jnp.asarray(np.stack(ends)),
+        concentration=jnp.asarray(nodes.concentration),
+        node_weight=jnp.asarray(nodes.weight),
         derivative=jnp.asarray(y),
         weight=jnp.asarray(np.where(fixed, 0.0, weight)),
         keep=jnp.asarray(keep.astype(np.float64)),
@@ -171,11 +204,14 @@ def make_rows(
 
 
 def follows_equation(transitions: Transitions) -> Bool[np.ndarray, "transitions species"]:
-    """False where a concentration goes into or out of an exact zero.
+    """False where a concentration goes into or out of an exact zero within a run.
 
-    Simulators clamp concentrations at zero, and such a step does not follow the rate equation.
+    Simulators clamp concentrations at zero, and such a step does not follow the rate equation. A zero at the first
+    frame of a run is where it was started.
     """
-    return np.asarray((transitions.start == 0) == (transitions.end == 0))
+    first = np.diff(transitions.frame, prepend=-2) != 1
+    clamped = (transitions.start == 0) & ~first[:, None]
+    return np.asarray(np.where(transitions.start == 0, ~clamped | (transitions.end == 0), transitions.end != 0))
 
 
 def normal_equations(v: Float[Array, "rows reactions"], rows: Rows, structure: Structure) -> NormalEquations:

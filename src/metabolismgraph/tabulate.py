@@ -8,14 +8,13 @@ costs a hundredth of evaluating the network at every data point; gradients pass 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-LogFunction = Callable[[Float[Array, " knots"], Float[Array, ""]], Float[Array, " knots"]]
+from metabolismgraph.kinetics import LogFunction, RateLaws, tabulate_laws
 
 
 @jax.tree_util.register_dataclass
@@ -25,40 +24,39 @@ class Stencil:
 
     Attributes:
         knots: equally spaced values of log c.
-        orders: the distinct substrate orders, one table each.
+        orders, known: order of each distinct rate law, and whether it is known to be mass action; one table each.
         table: index of the table of each column.
         first: first of the four knots of each point.
         share: their Lagrange weights.
     """
 
     knots: Float[Array, " knots"]
-    orders: Float[Array, " orders"]
+    orders: Float[Array, " laws"]
+    known: Bool[Array, " laws"]
     table: Int[Array, " columns"]
     first: Int[Array, "*batch columns"]
     share: Float[Array, "*batch columns 4"]
 
     @classmethod
-    def of(
-        cls, log_c: Float[np.ndarray, "*batch columns"], order: Float[np.ndarray, " columns"], n_knots: int = 512
-    ) -> Stencil:
+    def of(cls, log_c: Float[np.ndarray, "*batch columns"], laws: RateLaws, n_knots: int = 512) -> Stencil:
         """Knots that span `log_c` and 0 (where the gauge is fixed), and the place of every point on them."""
         low, high = min(log_c.min(initial=0.0), 0.0), max(log_c.max(initial=0.0), 0.0)
         step = max(high - low, 1e-3) / (n_knots - 4)
         knots = low + step * (np.arange(n_knots) - 1.0)
-        orders, table = np.unique(order, return_inverse=True)
         u = (log_c - knots[0]) / step
         left = np.clip(np.floor(u).astype(np.int64), 1, n_knots - 3)
         return cls(
             knots=jnp.asarray(knots),
-            orders=jnp.asarray(orders),
-            table=jnp.asarray(table.reshape(-1)),
+            orders=jnp.asarray(laws.order),
+            known=jnp.asarray(laws.known),
+            table=jnp.asarray(laws.of_pair),
             first=jnp.asarray(left - 1),
             share=jnp.asarray(_lagrange(u - left)),
         )
 
     def interpolate(self, log_f: LogFunction) -> Float[Array, "*batch columns"]:
         """log f at every data point."""
-        values = jax.vmap(lambda order: log_f(self.knots, order))(self.orders)
+        values = tabulate_laws(log_f, self.knots, self.orders, self.known)
         index = self.first[..., None] + jnp.arange(4)
         return jnp.sum(values[self.table[:, None], index] * self.share, axis=-1)
 

@@ -57,7 +57,7 @@ def gradient_phase1(substrate_input: str = "log") -> dict[str, float]:
         }
     )
     observations = simulate(config).observations
-    data = Phase1Data(observations, config.graph_model, config.training, trapezoid=False)
+    data = Phase1Data(observations, config.graph_model, config.training, rule="forward")
     fast, plain = _fast(data, config), _plain(data, observations.network, config)
     return _compared(fast, plain, _FAST_STEPS, _PLAIN_STEPS)
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from metabolismgraph.derivative_rules import Rule
 from metabolismgraph.errors import InputError
 from metabolismgraph.kinetics import Aggregation
 from metabolismgraph.model import AnySubstrateFunction
@@ -104,7 +105,7 @@ class Batches:
         pair_species, pair_table: species of each (species, order) pair, and the index of its order's table.
         factors: 1 where a pair is a substrate of a reaction.
         empty: True for a reaction without substrates.
-        aggregation, trapezoid: as in the model and in `integrate`; `time_step` 1 compares dc/dt itself.
+        aggregation, rule: as in the model and in `integrate`; `time_step` 1 compares dc/dt itself.
     """
 
     first: Int[Array, " windows"]
@@ -123,7 +124,7 @@ class Batches:
     batch_size: int = dataclasses.field(metadata={"static": True})
     time_step: int = dataclasses.field(metadata={"static": True})
     aggregation: Aggregation = dataclasses.field(metadata={"static": True})
-    trapezoid: bool = dataclasses.field(metadata={"static": True})
+    rule: Rule = dataclasses.field(metadata={"static": True})
 
     @classmethod
     def of(cls, data: Phase1Data) -> Batches:
@@ -161,7 +162,7 @@ class Batches:
             batch_size=training.batch_size,
             time_step=steps,
             aggregation=data.graph_model.aggr_type,
-            trapezoid=data.trapezoid,
+            rule=data.rule,
         )
 
     def reactions(

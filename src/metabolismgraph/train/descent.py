@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metabolismgraph.config import Training
-from metabolismgraph.integrate import euler, heun
+from metabolismgraph.integrate import integrate
 from metabolismgraph.model import MetabolismModel
 from metabolismgraph.train import penalties
 from metabolismgraph.train.batches import Batches
@@ -72,13 +72,13 @@ def objective(
     if batches.time_step == 1:
         weight = batches.weight[chosen]
         predicted = batches.reactions(model.log_k, values, c) + at_start
-        if batches.trapezoid:
+        if batches.rule == "trapezoid":
             predicted = (predicted + rate(batches.end[chosen])) / 2
         error = predicted - batches.derivative[chosen]
     else:
         steps = chosen + jnp.arange(batches.time_step)[:, None]
         dt = batches.dt[steps]
-        states = (heun if batches.trapezoid else euler)(rate, c, dt)
+        states = integrate(rate, c, dt, batches.rule)
         error = (states - batches.end[steps]) / jnp.cumsum(dt, axis=0)[..., None]
         # What follows an entry that breaks the rate equation has lost the trajectory.
         weight = jnp.cumprod(batches.weight[steps], axis=0)

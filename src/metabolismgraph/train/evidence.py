@@ -12,13 +12,15 @@ import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
 
 from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.derivative_rules import StepQuadrature
 from metabolismgraph.errors import InputError
-from metabolismgraph.integrate import mean_rate
+from metabolismgraph.integrate import evaluate_rate
 from metabolismgraph.kinetics import Structure
 from metabolismgraph.observations import Observations, Transitions
 from metabolismgraph.regression import follows_equation
 from metabolismgraph.train.rollout import FrozenReactions
 from metabolismgraph.train.solution import Phase1Result
+from metabolismgraph.units import Units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,13 @@ class Setting:
                 f"{network.n_reactions} and {network.n_species}; use one of the same network"
             )
 
+    def in_units(self, units: Units) -> Setting:
+        """The same in units of one's own; both are the same where these are the units of the data."""
+        if units == Units(1.0, 1.0):
+            return self
+        phase1 = self.phase1.in_units(units.inverse(), self.observations.network)
+        return Setting(units.observations(self.observations), phase1, self.graph_model, self.training)
+
     @functools.cached_property
     def structure(self) -> Structure:
         return Structure.of(self.observations.network)
@@ -110,18 +119,23 @@ class Setting:
 
     @functools.cached_property
     def at(self) -> Float[np.ndarray, "transitions species"]:
-        """Concentrations at which a row's dc/dt holds: the start of a step, or its middle (trapezoid rule)."""
-        t = self.transitions
-        return (t.start + t.end) / 2 if self.phase1.trapezoid else t.start
+        """Concentrations at which a row's dc/dt holds: the average over the nodes of the rule for dc/dt."""
+        return self.quadrature.mean(self.observations.concentration)
 
     @functools.cached_property
     def residual(self) -> Float[np.ndarray, "transitions species"]:
         """dc/dt minus the checkpoint's reactions, in concentration per time."""
-        t = self.transitions
-        explained = mean_rate(
-            eqx.Partial(self.reactions), jnp.asarray(t.start), jnp.asarray(t.end), trapezoid=self.phase1.trapezoid
-        )
-        return np.asarray(t.derivative - np.asarray(explained))
+        return self.left_by(self.reactions)
+
+    @functools.cached_property
+    def quadrature(self) -> StepQuadrature:
+        """The rule for dc/dt that Phase 1 found."""
+        return StepQuadrature.of(self.observations, self.phase1.rule)
+
+    def left_by(self, reactions: FrozenReactions) -> Float[np.ndarray, "transitions species"]:
+        """dc/dt minus that of some reactions, in concentration per time."""
+        rates = np.asarray(evaluate_rate(eqx.Partial(reactions), jnp.asarray(self.observations.concentration)))
+        return np.asarray(self.transitions.derivative - self.quadrature.mean(rates))
 
     @functools.cached_property
     def highest(self) -> Float[np.ndarray, " species"]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from metabolismgraph.config import Config, GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.observations import Observations
+from metabolismgraph.rate_law import assume_rate_laws
 from metabolismgraph.train.evidence import Setting
 from metabolismgraph.train.joint import refine
 from metabolismgraph.train.phase1 import Phase1Result, fit_reactions
@@ -92,8 +93,10 @@ def fit(
             of another network.
     """
     config = config or Config()
-    seen, _ = observations.split(config.training.held_out_fraction)
     graph_model, training = config.graph_model, config.training
+    given = None if checkpoint is None else checkpoint.mass_action
+    observations = assume_rate_laws(observations, graph_model, training, given)
+    seen, _ = observations.split(training.held_out_fraction)
     if checkpoint is None and training.skip_phase1:
         raise InputError("training.skip_phase1 is true, but there is no checkpoint to start from; give one")
     phase1 = checkpoint or fit_reactions(seen, graph_model, training, progress)

@@ -20,9 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from metabolismgraph.kinetics import reaction_rates
+from metabolismgraph.kinetics import LogFunction, reaction_rates
 from metabolismgraph.regression import for_target, residual, solve_rate_constants
-from metabolismgraph.tabulate import LogFunction
 from metabolismgraph.train.minimise import Minimum
 from metabolismgraph.train.progress import Progress
 from metabolismgraph.train.projection import LinearFit, Problem, evaluate_loss, fit_linear
@@ -37,7 +36,7 @@ _DAMPING, _FACTOR, _MOST = 1e-3, 8.0, 1e12
 
 
 class Spline(eqx.Module):
-    """log f as a uniform cubic B-spline in log c, one per substrate order, with f(1) = 1.
+    """log f as a uniform cubic B-spline in log c, one per order of a learned rate law, with f(1) = 1.
 
     A power law is a straight line, which the spline holds exactly.
 
@@ -60,14 +59,14 @@ class Spline(eqx.Module):
         low, high = min(log_c.min(initial=0.0), 0.0), max(log_c.max(initial=0.0), 0.0)
         margin = _MARGIN * max(high - low, 1e-3)
         step = (high - low + 2 * margin) / _INTERVALS
-        orders = problem.stencil.orders
+        orders = problem.stencil.orders[~np.asarray(problem.stencil.known)]
         empty = cls(jnp.zeros((len(orders), _INTERVALS + 3)), orders, jnp.asarray(low - margin), jnp.asarray(step))
         # Quantiles, where the data are, and an even grid, so that nothing runs away between them.
         at = np.concatenate([np.quantile(log_c, np.linspace(0, 1, _SAMPLES)), np.linspace(low, high, _SAMPLES)])
         basis = np.asarray(empty.basis(jnp.asarray(at)))
         rough = np.diff(np.eye(basis.shape[1]), 2, axis=0)
         normal = basis.T @ basis + _SMOOTHING * len(at) * rough.T @ rough
-        values = np.stack([np.asarray(_evaluate(f, jnp.asarray(at), order)) for order in orders])
+        values = np.array([np.asarray(_evaluate(f, jnp.asarray(at), order)) for order in orders]).reshape(-1, len(at))
         return dataclasses.replace(empty, coefficients=jnp.asarray(np.linalg.solve(normal, basis.T @ values.T).T))
 
     def basis(self, log_c: Float[Array, " points"]) -> Float[Array, "points terms"]:
@@ -79,6 +78,8 @@ class Spline(eqx.Module):
 
     def __call__(self, log_c: Float[Array, " points"], order: Float[Array, ""]) -> Float[Array, " points"]:
         """log f at log concentrations `log_c` for one substrate order."""
+        if not self.orders.size:  # every law is known
+            return order * log_c
         row = self.coefficients[jnp.argmin(jnp.abs(self.orders - order))]
         at_one = self.basis(jnp.zeros(1))
         return (self.basis(log_c) - at_one) @ row
@@ -100,7 +101,8 @@ def learn_spline(
     spline, damping = start, _DAMPING
     loss = float(evaluate_loss(spline, problem))
     losses = [loss]
-    converged = False
+    converged = not problem.has_unknown_law
+    max_iterations = 0 if converged else max_iterations
     for iteration in range(max_iterations):
         equations = _tangents(spline, problem)
         while damping < _MOST:

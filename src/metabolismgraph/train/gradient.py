@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.derivative_rules import Rule
 from metabolismgraph.errors import InputError
 from metabolismgraph.identifiability import analyse
 from metabolismgraph.kinetics import aggregate, mass_action, pair_concentrations
@@ -160,6 +161,9 @@ def conclude(
         log_k=snapshot.log_k,
         log_k_error=np.where(identifiability.identifiable, k_error / (k * np.log(10.0)), np.inf),
         identifiability=identifiability,
+        reasons=tuple("" if known else "only in combination" for known in identifiability.identifiable),
+        upper=np.full(len(k), np.nan),
+        mass_action=np.zeros(len(k), dtype=bool),
         slope=line[:, 1],
         offset=line[:, 0],
         slope_error=line_error[:, 1],
@@ -168,7 +172,7 @@ def conclude(
         keep=keep,
         losses=losses,
         converged=has_settled(snapshot.losses),
-        trapezoid=data.trapezoid,
+        rule=data.rule,
         notes=(
             *constant_notes(observations, data),
             *row_notes(follows_equation(data.transitions), data.usable, keep, training),
@@ -197,7 +201,13 @@ def _descent_notes(snapshot: Snapshot) -> list[str]:
 
 
 def _data(observations: Observations, graph_model: GraphModel, training: Training) -> Phase1Data:
-    return Phase1Data(observations, graph_model, training, trapezoid=training.derivative == "trapezoid")
+    if training.derivative == "cubic":
+        raise InputError(
+            "training.derivative is cubic, but gradient Phase 1 knows forward and trapezoid only; set "
+            "training.phase1_method to projection, or the rule to trapezoid"
+        )
+    rule: Rule = "trapezoid" if training.derivative == "trapezoid" else "forward"
+    return Phase1Data(observations, graph_model, training, rule=rule)
 
 
 def initial_model(data: Phase1Data) -> MetabolismModel:

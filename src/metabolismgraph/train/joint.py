@@ -25,6 +25,7 @@ from metabolismgraph.train.projection import Problem
 from metabolismgraph.train.rollout import NodeTable
 from metabolismgraph.train.solution import Phase1Data
 from metabolismgraph.train.trainable import phase2_parameters, substrate_parameters
+from metabolismgraph.units import Units
 
 _ITERATIONS = 300
 _TOLERANCE = 1e-3  # over ten iterations, see `minimise`
@@ -37,9 +38,19 @@ def refine(setting: Setting, phase2: Phase2Result, progress: Progress) -> Phase2
         The refined model; rate constants that the data do not determine, or would make negative, stay
         as they are in the checkpoint.
     """
+    network, units = setting.observations.network, Units.of(setting.observations, setting.graph_model)
+    own = setting.in_units(units)
+    found = _refine(own, dataclasses.replace(phase2, model=units.inverse().model(phase2.model, network)), progress)
+    return dataclasses.replace(found, model=units.model(found.model, network))
+
+
+def _refine(setting: Setting, phase2: Phase2Result, progress: Progress) -> Phase2Result:
     training = setting.training
-    data = Phase1Data(setting.observations, setting.graph_model, training, trapezoid=setting.phase1.trapezoid)
-    keep, weight = setting.keep & data.usable, 1.0 / np.maximum(setting.phase1.noise, 1e-12) ** 2
+    data = Phase1Data(setting.observations, setting.graph_model, training, rule=setting.phase1.rule)
+    keep, weight = (
+        setting.keep & data.usable,
+        1.0 / np.maximum(setting.phase1.noise, 1e-12 * setting.phase1.noise.max()) ** 2,
+    )
     problem = _without_nuisance(data.problem(keep, weight, stride=data.stride)[0])
     highest = jnp.asarray(setting.highest)
     mask = eqx.tree_at(lambda m: m.mlp_sub, phase2_parameters(phase2.model), substrate_parameters(phase2.model.mlp_sub))
@@ -76,9 +87,9 @@ def _without_nuisance(problem: Problem) -> Problem:
 
 
 def _pull(model: MetabolismModel, problem: Problem, highest: Float[Array, " species"]) -> Float[Array, "rows species"]:
-    """MLP_node at the rows (the mean over both ends under the trapezoid rule)."""
+    """MLP_node at the rows, averaged over the nodes of the rule for dc/dt."""
     node = NodeTable.of(model, highest).only(problem.structure.moving.astype(highest.dtype))
-    return jnp.mean(node(problem.rows.concentration), axis=0)
+    return jnp.einsum("et,eti->ti", problem.rows.node_weight, node(problem.rows.concentration))
 
 
 @eqx.filter_jit

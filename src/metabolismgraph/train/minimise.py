@@ -20,7 +20,7 @@ Parameters = TypeVar("Parameters")
 
 @dataclasses.dataclass(frozen=True)
 class Minimum(Generic[Parameters]):
-    """Where the search ended, with the loss after every iteration."""
+    """Where the search ended, with the loss at the start and after every iteration."""
 
     parameters: Parameters
     losses: list[float]
@@ -45,7 +45,7 @@ def minimise(
         after_iteration: called with the number of iterations and the loss.
     """
     flat, unravel = ravel_pytree(start)
-    losses: list[float] = []
+    losses: list[float] = [float(value_and_gradient(start)[0])]
 
     def function(x: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = value_and_gradient(unravel(jnp.asarray(x)))
@@ -53,7 +53,7 @@ def minimise(
 
     def callback(intermediate_result: scipy.optimize.OptimizeResult) -> None:
         losses.append(float(intermediate_result.fun))
-        after_iteration(len(losses), losses[-1])
+        after_iteration(len(losses) - 1, losses[-1])
         if len(losses) > _WINDOW and losses[-1 - _WINDOW] - losses[-1] < tolerance:
             raise StopIteration
 
@@ -65,4 +65,4 @@ def minimise(
         callback=callback,
         options={"maxiter": max_iterations, "maxfun": 4 * max_iterations, "maxcor": _MEMORY, "ftol": 0, "gtol": 1e-10},
     )
-    return Minimum(unravel(jnp.asarray(result.x)), losses, len(losses) < max_iterations)
+    return Minimum(unravel(jnp.asarray(result.x)), losses, len(losses) <= max_iterations)

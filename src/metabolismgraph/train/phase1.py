@@ -5,43 +5,48 @@ By variable projection, here, or by gradient descent (`gradient`).
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+import dataclasses
+
 import numpy as np
 import scipy.linalg
 import scipy.optimize
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.identifiability import Identifiability, analyse
+from metabolismgraph.identifiability import Identifiability, analyse, identify
+from metabolismgraph.linear_model import Solution
 from metabolismgraph.model import SubstrateFunction
 from metabolismgraph.observations import Observations
-from metabolismgraph.regression import NormalEquations, follows_equation
+from metabolismgraph.regression import follows_equation
+from metabolismgraph.train.check import check_fit
+from metabolismgraph.train.determined import Estimates, judge
+from metabolismgraph.train.determined import notes as determined_notes
 from metabolismgraph.train.gradient import descend
 from metabolismgraph.train.minimise import Minimum
 from metabolismgraph.train.progress import Progress, silent
 from metabolismgraph.train.projection import (
-    LinearFit,
     Problem,
     best_power_law,
-    fit_linear,
     learn_substrate_function,
+    with_exponent,
 )
 from metabolismgraph.train.settle import Settled, settle
 from metabolismgraph.train.solution import (
     Phase1Data,
     Phase1Result,
     constant_notes,
-    homeostatic_lines,
     noise_variance,
     row_notes,
-    standard_errors,
     unexplained_note,
 )
 from metabolismgraph.train.undetermined import fill_undetermined
+from metabolismgraph.units import Units
 
 __all__ = ["Phase1Result", "fit_reactions"]
 
+# Where no species changes by more than this share of its concentration, the system is at a steady state.
+_STEADY = 1e-6
 # A rate constant that is zero in a constrained solution is stored as this share of the smallest other.
 _ZERO_RATE = 1e-3
 
@@ -62,33 +67,51 @@ def fit_reactions(
     _check_size(observations, training)
     if training.phase1_method == "gradient":
         return descend(observations, graph_model, training, progress).result
-    return _fit_by_projection(observations, graph_model, training, progress)
+    units = Units.of(observations, graph_model)
+    own = _fit_by_projection(units.observations(observations), graph_model, training, progress, units)
+    return own.in_units(units, observations.network)
 
 
 def _fit_by_projection(
-    observations: Observations, graph_model: GraphModel, training: Training, progress: Progress
+    observations: Observations, graph_model: GraphModel, training: Training, progress: Progress, units: Units
 ) -> Phase1Result:
+    """Everything of Phase 1, in `units`, which only the prior of the configuration has to be brought to."""
     settled = _settle(observations, graph_model, training, progress)
     progress("phase 1", 1.0, "")
     data, keep = settled.data, settled.keep
-    problem, transform = data.problem(keep, settled.weight)
-    fitted = fit_linear(settled.f, problem)
-    if not bool(np.isfinite(np.asarray(fitted.k)).all()):
+    fitted = data.linear_model(settled.f, keep, settled.weight).solve()
+    if not bool(np.isfinite(fitted.k).all()):
         raise InputError(
             f"network {observations.network.id}: the normal equations have no finite solution; concentrations that "
-            "differ by less extreme factors (other units, for instance) may help"
+            "differ by less extreme factors may help"
         )
-    identifiability = analyse(
-        np.asarray(fitted.equations.matrix), np.asarray(fitted.equations.scale), training.identifiability_tolerance
+    promised, apart = (
+        identify(
+            observations.network,
+            observations,
+            aggregation=graph_model.aggr_type,
+            tolerance=training.identifiability_tolerance,
+            homeostasis=homeostasis,
+        )
+        for homeostasis in (True, False)
     )
-    k, k_notes = _rate_constants(fitted, identifiability, training)
-    k_error, line_error = standard_errors(fitted.equations, identifiability, transform, training)
-    line = homeostatic_lines(fitted.equations.nuisance(jnp.asarray(k)), transform)
+    hidden = promised.joined(analyse(fitted.matrix, fitted.scale, training.identifiability_tolerance))
+    known = hidden.identifiable
+    k, at_bound, k_notes = _positive_rate_constants(fitted, known)
+    checked = check_fit(settled, fitted)
+    estimates = Estimates(fitted.k, checked.error, known, at_bound, checked.thinned_k)
+    verdict = judge(promised, apart.identifiable, estimates)
+    k = _fill(k, hidden, training, units.rate_constants(observations.network))
+    line = data.homeostatic_lines(data.linear_model(settled.f, keep, settled.weight).nuisance(k))
+    line_error = data.line_errors(fitted.theta_covariance)
     return Phase1Result(
         mlp_sub=settled.f,
         log_k=np.log10(k),
-        log_k_error=np.where(identifiability.identifiable, k_error / (k * np.log(10.0)), np.inf),
-        identifiability=identifiability,
+        log_k_error=verdict.log_k_error,
+        identifiability=dataclasses.replace(hidden, identifiable=verdict.determined),
+        reasons=verdict.reason,
+        upper=verdict.upper,
+        mass_action=observations.network.mass_action,
         slope=line[:, 1],
         offset=line[:, 0],
         slope_error=line_error[:, 1],
@@ -97,11 +120,13 @@ def _fit_by_projection(
         keep=keep,
         losses=np.array(settled.losses),
         converged=settled.converged,
-        trapezoid=data.trapezoid,
+        rule=data.rule,
         notes=(
             *constant_notes(observations, data),
             *row_notes(follows_equation(data.transitions), data.usable, keep, training),
             *k_notes,
+            *determined_notes(verdict, observations.network.reactions),
+            *checked.notes,
             *_convergence_notes(training, converged=settled.converged),
             *unexplained_note(settled.losses[-1]),
         ),
@@ -120,7 +145,7 @@ def _settle(
                 f"graph_model.substrate_input is {graph_model.substrate_input}, but training.phase1_method projection "
                 "needs log; set the one to log, or the other to gradient"
             )
-        return best_power_law(untrained, problem)
+        return best_power_law(untrained, problem) if data.has_unknown_law else with_exponent(untrained, 1.0)
 
     def learn(f: SubstrateFunction, problem: Problem) -> Minimum[SubstrateFunction]:
         return learn_substrate_function(
@@ -141,6 +166,14 @@ def _check_size(observations: Observations, training: Training) -> None:
     unknowns = network.n_reactions + moving * (training.nuisance_degree + 1)
     if network.n_reactions == 0 or moving == 0:
         raise InputError(f"network {network.id}: nothing to fit, it has no reaction or no species that may change")
+    spread, size = (
+        np.asarray(x) for x in (np.ptp(observations.concentration, axis=0), observations.concentration.max(axis=0))
+    )
+    if (spread <= _STEADY * size).all():
+        raise InputError(
+            f"network {network.id}: no species changes (none by more than {_STEADY:g} of its concentration), so that no "
+            "rate constant can be determined from these data; perturb the system, or start it from another state"
+        )
     if equations < unknowns:
         raise InputError(
             f"{observations.n_frames} frames give {equations} equations for {unknowns} unknowns (rate constants and "
@@ -148,34 +181,43 @@ def _check_size(observations: Observations, training: Training) -> None:
         )
 
 
-def _rate_constants(
-    fitted: LinearFit, identifiability: Identifiability, training: Training
-) -> tuple[Float[np.ndarray, " reactions"], list[str]]:
-    """Positive rate constants: constrained where they must be, filled in where nothing is known."""
-    k = np.asarray(fitted.k)
-    known = identifiability.identifiable
-    notes = []
+def _positive_rate_constants(
+    fitted: Solution, known: Bool[np.ndarray, " reactions"]
+) -> tuple[Float[np.ndarray, " reactions"], Bool[np.ndarray, " reactions"], list[str]]:
+    """Rate constants >= 0, which of them are at that bound, and what there is to say about it."""
+    k = fitted.k
     negative = known & (k <= 0)
-    if negative.any():
-        k = _non_negative(fitted.equations)
-        notes.append(
-            f"{int(negative.sum())} determined rate constants came out negative; all were solved again with k >= 0"
-        )
+    if not negative.any():
+        return k, negative, []
+    k = _non_negative(fitted)
+    note = f"{int(negative.sum())} determined rate constants came out negative; all were solved again with k >= 0"
+    return k, known & (k <= 0), [note]
+
+
+def _fill(
+    k: Float[np.ndarray, " reactions"],
+    hidden: Identifiability,
+    training: Training,
+    log_unit: Float[np.ndarray, " reactions"],
+) -> Float[np.ndarray, " reactions"]:
+    """A positive value for every rate constant: the most plausible one where nothing is known."""
+    known = hidden.identifiable
     positive = k[known & (k > 0)]
     if positive.size == 0:
         positive = np.abs(k[k != 0]) if (k != 0).any() else np.ones(1)
-    log_range = training.log_k_prior or (float(np.log10(positive.min())), float(np.log10(positive.max())))
+    low, high = (np.full(len(k), np.log10(edge)) for edge in (positive.min(), positive.max()))
+    if training.log_k_prior is not None:
+        low, high = (edge - log_unit for edge in training.log_k_prior)
     k = np.where(known & (k <= 0), _ZERO_RATE * positive.min(), k)
-    rng = np.random.default_rng(training.seed)
-    return fill_undetermined(k, identifiability, log_range, rng), notes
+    return fill_undetermined(k, hidden, (low, high), np.random.default_rng(training.seed))
 
 
-def _non_negative(equations: NormalEquations) -> Float[np.ndarray, " reactions"]:
+def _non_negative(fitted: Solution) -> Float[np.ndarray, " reactions"]:
     """The same least squares with k >= 0 (Lawson & Hanson 1974), through a square root of the normal matrix."""
-    values, vectors = np.linalg.eigh(np.asarray(equations.matrix))
+    values, vectors = np.linalg.eigh(fitted.matrix)
     root = np.sqrt(np.maximum(values, 1e-12 * values.max()))
-    scaled, _ = scipy.optimize.nnls(root[:, None] * vectors.T, (vectors.T @ np.asarray(equations.rhs)) / root)
-    return np.asarray(scaled / np.asarray(equations.scale))
+    scaled, _ = scipy.optimize.nnls(root[:, None] * vectors.T, (vectors.T @ fitted.rhs) / root)
+    return np.asarray(scaled / fitted.scale)
 
 
 def _convergence_notes(training: Training, *, converged: bool) -> list[str]:

@@ -27,6 +27,7 @@ from metabolismgraph.train.progress import Progress, silent
 from metabolismgraph.train.solution import Phase1Result
 from metabolismgraph.train.strategies import make_plan
 from metabolismgraph.train.trainable import check_frozen, phase2_parameters
+from metabolismgraph.units import Units
 
 _CHUNK = 100  # gradient steps between two progress reports
 # Response coefficients that differ by less than this share of the typical one are not pulled apart.
@@ -72,17 +73,28 @@ def fit_homeostasis(
         InputError: `training.strategies` make no sense, or not for these data.
         FirewallError: an array of Phase 1 changed.
     """
-    setting = Setting(observations, phase1, graph_model, training)
+    units = Units.of(observations, graph_model)
+    given = Setting(observations, phase1, graph_model, training)
+    setting = given.in_units(units)
     plan = make_plan(setting)
     before = initial_model(setting, plan.evidence)
     model, losses, components = _descend(plan.start(before), plan, setting, progress)
     model, polished = plan.finish(model, progress)
     check_frozen(before, model)
     progress("phase 2", 1.0, "")
+    losses = np.concatenate([losses, polished])
+    if setting is not given:
+        losses = losses * (units.rate if "time" in plan.objective.unit else units.concentration) ** 2
+        # The frozen arrays as they were given, to the last bit.
+        model = eqx.tree_at(
+            lambda m: (m.log_k, m.mlp_sub, m.mlp_node),
+            model,
+            (jnp.asarray(phase1.log_k), phase1.mlp_sub, units.node_function(model.mlp_node)),
+        )
     response = eqx.filter_jit(MetabolismModel.homeostasis)(model, jnp.asarray(observations.concentration))
     return Phase2Result(
         model=model,
-        losses=np.concatenate([losses, polished]),
+        losses=losses,
         loss_unit=plan.objective.unit,
         components=components,
         node_magnitude=float(np.mean(np.abs(np.asarray(response)))),

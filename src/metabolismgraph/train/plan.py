@@ -175,7 +175,7 @@ class Rollouts(Objective):
             late=jnp.asarray(0.0),
             amplification=jnp.asarray([1.0, 1.0]),
             scale=jnp.asarray(setting.checkpoint_evidence().unit ** 2),
-            scheme=Scheme(trapezoid=setting.phase1.trapezoid),
+            scheme=Scheme(rule=setting.phase1.rule),
             batch=setting.training.batch_size,
             capacity=max(CAPACITY, steps),
         )

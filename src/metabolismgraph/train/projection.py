@@ -18,10 +18,10 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import Array, Bool, Float
 
-from metabolismgraph.kinetics import Aggregation, Structure, aggregate
+from metabolismgraph.kinetics import Aggregation, LogFunction, Structure, aggregate
 from metabolismgraph.model import SubstrateFunction
 from metabolismgraph.regression import NormalEquations, Rows, normal_equations, residual, solve_rate_constants
-from metabolismgraph.tabulate import LogFunction, Stencil
+from metabolismgraph.tabulate import Stencil
 from metabolismgraph.train.minimise import Minimum, minimise
 from metabolismgraph.train.progress import Progress
 from metabolismgraph.train.trainable import substrate_parameters
@@ -36,7 +36,7 @@ class Problem:
 
     rows: Rows
     stencil: Stencil
-    present: Bool[Array, "ends rows pairs"]
+    present: Bool[Array, "nodes rows pairs"]
     structure: Structure
     aggregation: Aggregation = dataclasses.field(metadata={"static": True})
 
@@ -44,13 +44,19 @@ class Problem:
     def of(cls, rows: Rows, structure: Structure, aggregation: Aggregation) -> Problem:
         """Place the rows' concentrations on the knots (f(0) = 0 is exact and needs none)."""
         c = np.asarray(rows.concentration)[..., np.asarray(structure.pair_species)]
-        stencil = Stencil.of(np.log(np.where(c > 0, c, 1.0)), np.asarray(structure.pair_order))
+        stencil = Stencil.of(np.log(np.where(c > 0, c, 1.0)), structure.rate_laws)
         return cls(rows, stencil, jnp.asarray(c > 0), structure, aggregation)
 
     def saturations(self, mlp_sub: LogFunction) -> Float[Array, "rows reactions"]:
-        """V of every row (the mean over both ends under the trapezoid rule)."""
+        """V of every row, averaged over the nodes of the rule for dc/dt."""
         log_f = self.stencil.interpolate(mlp_sub)
-        return jnp.mean(aggregate(log_f, self.present, self.structure, self.aggregation), axis=0)
+        v = aggregate(log_f, self.present, self.structure, self.aggregation)
+        return jnp.einsum("et,etj->tj", self.rows.node_weight, v)
+
+    @property
+    def has_unknown_law(self) -> bool:
+        """Whether there is any f to learn; outside of compiled functions only."""
+        return not bool(np.asarray(self.stencil.known).all())
 
 
 class LinearFit(NamedTuple):
@@ -94,16 +100,17 @@ def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunct
     """
 
     def loss(exponent: float) -> float:
-        return float(evaluate_loss(_with_exponent(start, exponent), problem))
+        return float(evaluate_loss(with_exponent(start, exponent), problem))
 
     grid = np.geomspace(*_EXPONENTS, 12)
     best = int(np.argmin([loss(p) for p in grid]))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     found = scipy.optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
-    return _with_exponent(start, float(found.x))
+    return with_exponent(start, float(found.x))
 
 
-def _with_exponent(mlp_sub: SubstrateFunction, exponent: float) -> SubstrateFunction:
+def with_exponent(mlp_sub: SubstrateFunction, exponent: float) -> SubstrateFunction:
+    """The power law f = c^(p s), with the exponent p, while the last layer of the network is zero."""
     changed: SubstrateFunction = eqx.tree_at(lambda f: f.skip, mlp_sub, jnp.array([exponent, 0.0]))
     return changed
 

@@ -16,9 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from metabolismgraph.kinetics import Aggregation, Structure, aggregate, pair_concentrations, reaction_rates
+from metabolismgraph.derivative_rules import Rule
+from metabolismgraph.integrate import STEPS
+from metabolismgraph.kinetics import (
+    Aggregation,
+    LogFunction,
+    Structure,
+    aggregate,
+    pair_concentrations,
+    reaction_rates,
+    tabulate_laws,
+)
 from metabolismgraph.model import MetabolismModel
-from metabolismgraph.tabulate import LogFunction, cubic_coefficients
+from metabolismgraph.tabulate import cubic_coefficients
 
 _KNOTS = 16384  # of the frozen f: interpolated to better than 1e-9, which costs nothing once it is made
 _BELOW, _ABOVE = 5.0, 2.0  # how far, in log c, the table of f reaches beyond the data
@@ -31,14 +41,14 @@ class FrozenReactions(eqx.Module):
 
     Attributes:
         low, step: first knot and spacing, in log c.
-        coefficients: of the cubic between two knots, per substrate order.
+        coefficients: of the cubic between two knots, per rate law.
         table: which table each pair reads.
         k: rate constants.
     """
 
     low: Float[Array, ""]
     step: Float[Array, ""]
-    coefficients: Float[Array, "orders intervals 4"]
+    coefficients: Float[Array, "laws intervals 4"]
     table: Int[Array, " pairs"]
     k: Float[Array, " reactions"]
     structure: Structure
@@ -58,13 +68,15 @@ class FrozenReactions(eqx.Module):
         low, high = np.log(seen.min()) - _BELOW, np.log(seen.max()) + _ABOVE
         step = (high - low) / _KNOTS
         knots = jnp.asarray(low + step * (np.arange(_KNOTS + 3) - 1.0))
-        orders, table = np.unique(np.asarray(structure.pair_order), return_inverse=True)
-        values = [_evaluate(f, knots, jnp.asarray(order)) for order in orders] or [jnp.zeros_like(knots)]
+        laws = structure.rate_laws
+        values = [jnp.zeros_like(knots)]
+        if laws.order.size:
+            values = list(_tabulate(f, knots, jnp.asarray(laws.order), jnp.asarray(laws.known)))
         return cls(
             low=jnp.asarray(low),
             step=jnp.asarray(step),
             coefficients=cubic_coefficients(jnp.stack(values)),
-            table=jnp.asarray(table.reshape(-1)),
+            table=jnp.asarray(laws.of_pair),
             k=jnp.asarray(k),
             structure=structure,
             aggregation=aggregation,
@@ -118,9 +130,7 @@ class NodeTable(eqx.Module):
         )
 
 
-@eqx.filter_jit
-def _evaluate(f: LogFunction, log_c: Float[Array, " n"], order: Float[Array, ""]) -> Float[Array, " n"]:
-    return f(log_c, order)
+_tabulate = eqx.filter_jit(tabulate_laws)
 
 
 def _read(
@@ -138,11 +148,11 @@ class Scheme(NamedTuple):
     """How a step is taken.
 
     Attributes:
-        trapezoid: Heun's method instead of Euler's.
+        rule: the rule for dc/dt that the data follow; see `integrate.STEPS`.
         detach: gradients do not pass through the reactions.
     """
 
-    trapezoid: bool = False
+    rule: Rule = "forward"
     detach: bool = False
 
 
@@ -177,11 +187,7 @@ def _step(
     def rate(c: Float[Array, "batch species"]) -> Float[Array, "batch species"]:
         return reactions(jax.lax.stop_gradient(c) if scheme.detach else c) + node(c)
 
-    def forward(rate: Float[Array, "batch species"]) -> Float[Array, "batch species"]:
-        return jnp.maximum(c + dt[:, None] * rate, 0.0)
-
-    first = rate(c)
-    return forward((first + rate(forward(first))) / 2) if scheme.trapezoid else forward(first)
+    return STEPS[scheme.rule](rate, c, dt)
 
 
 @eqx.filter_custom_vjp

@@ -10,14 +10,20 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.derivative_rules import Rule
+from metabolismgraph.kinetics import LogFunction
 from metabolismgraph.observations import Observations, Transitions
-from metabolismgraph.tabulate import LogFunction
 from metabolismgraph.train.minimise import Minimum
-from metabolismgraph.train.projection import Problem, fit_linear
+from metabolismgraph.train.projection import Problem
 from metabolismgraph.train.solution import Phase1Data, noise_variance
 
 # Learn f, look at the residuals, weigh species and drop outliers, learn again: at most so often.
 _ROUNDS = 4
+# The forward rule is exact for data made by Euler steps, and then leaves far less than any other. Where it leaves
+# only a little less, it has explained noise: the start of a step is in both sides of its equation.
+_CLEARLY_LESS = 3.0
+# Where a continuous process leaves less than this of dc/dt, it has explained the data; nothing speaks for Euler steps.
+_EXPLAINED = 1e-4
 # A misfit below this share of a species' rms dc/dt is rounding or curvature of f, not an outlier.
 _SMALL_MISFIT = 1e-3
 
@@ -60,22 +66,17 @@ def settle(
         start: makes the f to start from.
         learn: improves f on a problem.
     """
-    data = Phase1Data(observations, graph_model, training, trapezoid=training.derivative == "trapezoid")
+    data, found = _first_round(observations, graph_model, training, start, learn)
     keep = data.usable
     weight: Float[np.ndarray, " species"] | None = None
-    f = start(data, data.problem(keep, weight, stride=data.stride)[0])
-    losses: list[float] = []
-    undecided = training.derivative == "auto"
-    for _ in range(_ROUNDS):
-        found = learn(f, data.problem(keep, weight, stride=data.stride)[0])
+    losses = list(found.losses)
+    for number in range(_ROUNDS):
+        if number:
+            problem = data.problem(keep, weight, stride=data.stride)[0]
+            found = _learned(found.parameters, data, problem, learn)
+            losses += found.losses
         f = found.parameters
-        losses += found.losses
-        if undecided:
-            undecided = False
-            if data.is_better_by_trapezoid(f, keep):
-                data = Phase1Data(observations, graph_model, training, trapezoid=True)
-                continue
-        left = np.asarray(fit_linear(f, data.problem(keep, weight)[0]).left)
+        left = data.linear_model(f, keep, weight).solve().left
         still = keep & ~_outliers(left, keep, data.transitions, training.outlier_threshold)
         unchanged = weight is not None and bool((still == keep).all())
         keep, weight = still, 1.0 / noise_variance(left, still)
@@ -83,6 +84,53 @@ def settle(
             break
     assert weight is not None  # only the first round may end early
     return Settled(data, f, keep, weight, left, losses, found.converged)
+
+
+def _first_round(
+    observations: Observations,
+    graph_model: GraphModel,
+    training: Training,
+    start: Callable[[Phase1Data, Problem], F],
+    learn: Callable[[F, Problem], Minimum[F]],
+) -> tuple[Phase1Data, Minimum[F]]:
+    """The data under the rule for dc/dt that leaves least unexplained, each rule with an f of its own, and that f.
+
+    All rules explain the same differences of frames, so what they leave can be compared.
+    """
+
+    def fitted(rule: Rule) -> tuple[Phase1Data, Minimum[F]]:
+        data = Phase1Data(observations, graph_model, training, rule=rule)
+        problem = data.problem(data.usable, None, stride=data.stride)[0]
+        return data, _learned(start(data, problem), data, problem, learn)
+
+    if training.derivative != "auto":
+        return fitted(training.derivative)
+    discrete, smooth = fitted("forward"), fitted("cubic")
+    clearly = 2 * np.log(_CLEARLY_LESS)
+    if discrete[1].losses[-1] < smooth[1].losses[-1] - clearly and np.exp(smooth[1].losses[-1] / 2) > _EXPLAINED:
+        # A continuous process that is linear follows the forward rule as well, with other rate constants, whatever the
+        # step; Euler steps are told by their length.
+        found = discrete[1].parameters
+        if _log_share(discrete[0].thinned(), found) > _log_share(discrete[0], found) + clearly:
+            return discrete
+    # Samples that are too coarse for four frames to be on a cubic, or too noisy, may suit the trapezoid rule better.
+    f, trapezoid = smooth[1].parameters, Phase1Data(observations, graph_model, training, rule="trapezoid")
+    if _log_share(trapezoid, f) >= _log_share(smooth[0], f):
+        return smooth
+    rough = fitted("trapezoid")
+    return rough if rough[1].losses[-1] < smooth[1].losses[-1] else smooth
+
+
+def _learned(f: F, data: Phase1Data, problem: Problem, learn: Callable[[F, Problem], Minimum[F]]) -> Minimum[F]:
+    """f, learned where there is anything to learn."""
+    if data.has_unknown_law:
+        return learn(f, problem)
+    return Minimum(f, [_log_share(data, f)], converged=True)
+
+
+def _log_share(data: Phase1Data, f: LogFunction) -> float:
+    """log of the share of the sum of squares of dc/dt that the best rate constants leave."""
+    return data.linear_model(f, data.usable).solve().log_share
 
 
 def _outliers(

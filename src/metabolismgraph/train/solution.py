@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.derivative_rules import Rule, StepQuadrature
 from metabolismgraph.identifiability import Identifiability
-from metabolismgraph.kinetics import Structure
+from metabolismgraph.kinetics import LogFunction, Structure
+from metabolismgraph.linear_model import LinearModel
 from metabolismgraph.model import AnySubstrateFunction, new_substrate_function
+from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.observations import Observations
-from metabolismgraph.regression import NormalEquations, follows_equation, make_rows
-from metabolismgraph.tabulate import LogFunction
-from metabolismgraph.train.projection import Problem, evaluate_loss
+from metabolismgraph.rate_table import RateTable
+from metabolismgraph.regression import (
+    Nodes,
+    NormalEquations,
+    default_weight,
+    follows_equation,
+    make_rows,
+    orthonormal_basis,
+)
+from metabolismgraph.train.projection import Problem
+from metabolismgraph.units import Units
 
+# A range below this share of the concentration itself is what solvers leave of a steady state.
+_STILL = 1e-9
 # Interpolations per evaluation of the loss while f is learned; more frames than that change nothing.
 _LEARNING_POINTS = 25_000
 # Bounds on how far the noise of one species may lie below the median's, so that none rules alone.
@@ -35,14 +49,17 @@ class Phase1Result:
         mlp_sub: the substrate function.
         log_k: log10 of the rate constants.
         log_k_error: their standard errors; infinite where not identifiable.
-        identifiability: what the data determine.
+        identifiability: what the data determine; `identifiable` is the verdict on this fit.
+        reasons: why a rate constant is not determined; empty where it is.
+        upper: what a rate constant that came out as zero does not exceed; otherwise NaN.
+        mass_action: reactions whose rate law was taken as known.
         slope, offset: nuisance homeostasis as the line slope * c + offset over the observed
             concentrations, in 1/time and concentration/time, with standard errors.
         noise: standard deviation of the residual dc/dt of each species, correlation in time counted in.
         keep: rows (transition, species) that were used.
         losses: log of the share of the weighted sum of squares left, per iteration.
         converged: whether learning f ended by itself.
-        trapezoid: whether dc/dt is the mean over both ends of a step, and not its value at the start.
+        rule: for dc/dt over a step, see `derivative_rules`.
         notes: plain sentences on anything that a user should know.
     """
 
@@ -50,6 +67,9 @@ class Phase1Result:
     log_k: Float[np.ndarray, " reactions"]
     log_k_error: Float[np.ndarray, " reactions"]
     identifiability: Identifiability
+    reasons: tuple[str, ...]
+    upper: Float[np.ndarray, " reactions"]
+    mass_action: Bool[np.ndarray, " reactions"]
     slope: Float[np.ndarray, " species"]
     offset: Float[np.ndarray, " species"]
     slope_error: Float[np.ndarray, " species"]
@@ -58,26 +78,91 @@ class Phase1Result:
     keep: Bool[np.ndarray, "transitions species"]
     losses: Float[np.ndarray, " iterations"]
     converged: bool
-    trapezoid: bool
+    rule: Rule
     notes: tuple[str, ...]
+
+    def in_units(self, units: Units, network: ReactionNetwork) -> Phase1Result:
+        """What was found in units of one's own, in those of the data."""
+        log_unit = units.rate_constants(network)
+        return dataclasses.replace(
+            self,
+            mlp_sub=units.substrate_function(self.mlp_sub),
+            log_k=self.log_k + log_unit,
+            upper=self.upper * 10.0**log_unit,
+            slope=self.slope / units.time,
+            slope_error=self.slope_error / units.time,
+            offset=self.offset * units.rate,
+            offset_error=self.offset_error * units.rate,
+            noise=self.noise * units.rate,
+        )
 
 
 class Phase1Data:
     """The transitions and how to make regression problems of them."""
 
-    def __init__(self, observations: Observations, graph_model: GraphModel, training: Training, *, trapezoid: bool):
-        self.trapezoid = trapezoid
+    def __init__(self, observations: Observations, graph_model: GraphModel, training: Training, *, rule: Rule):
+        self.rule = rule
+        self.observations = observations
+        self.quadrature = StepQuadrature.of(observations, rule)
+        self.nodes = Nodes(observations.concentration[self.quadrature.frame], self.quadrature.weight)
         self.transitions = observations.transitions()
         # A species that never moves, declared fixed or not, has no equation: its own would be 0 = flux.
-        self.constant = np.all(self.transitions.end == self.transitions.start, axis=0)
+        c = observations.concentration
+        self.constant = np.ptp(c, axis=0) <= _STILL * np.abs(c).max(axis=0)
         self.fixed = observations.network.fixed | self.constant
         self.usable = follows_equation(self.transitions) & ~self.constant
         self.structure = Structure.of(observations.network)
         self.graph_model = graph_model
         self.training = training
-        ends = 2 if trapezoid else 1
-        points = ends * len(self.transitions.dt) * max(1, self.structure.pair_species.size)
+        points = len(self.transitions.dt) * max(1, self.structure.pair_species.size)
         self.stride = training.phase1_frame_stride or max(1, points // _LEARNING_POINTS)
+
+    def thinned(self) -> Phase1Data:
+        """Every second frame of every run, under the same rule."""
+        run = self.observations.run
+        position = np.arange(len(run)) - np.searchsorted(run, run)
+        half = self.observations.select(position % 2 == 0)
+        return Phase1Data(half, self.graph_model, self.training, rule=self.rule)
+
+    @property
+    def has_unknown_law(self) -> bool:
+        """Whether there is any f to learn."""
+        return not bool(self.structure.rate_laws.known.all())
+
+    @functools.cached_property
+    def homeostasis_basis(
+        self,
+    ) -> tuple[Float[np.ndarray, "transitions species terms"], Float[np.ndarray, "species terms terms"]]:
+        """The nuisance basis of every species, and its transform, see `regression.orthonormal_basis`."""
+        return orthonormal_basis(self.nodes.mean_concentration, self.training.nuisance_degree)
+
+    def homeostatic_lines(self, theta: Float[np.ndarray, "species terms"]) -> Float[np.ndarray, "species 2"]:
+        """Offset and slope of the best line of every species' nuisance homeostasis."""
+        return homeostatic_lines(theta, self.homeostasis_basis[1])
+
+    def line_errors(self, covariance: Float[np.ndarray, "species terms terms"]) -> Float[np.ndarray, "species 2"]:
+        """Standard errors of `homeostatic_lines`, from the covariance of theta."""
+        return line_errors(covariance, self.homeostasis_basis[1])
+
+    def rate_table(self, f: LogFunction) -> RateTable:
+        """The rate laws with f for those that are not known, for NumPy."""
+        k = np.ones(self.observations.network.n_reactions)
+        return RateTable.of(f, k, self.structure, self.graph_model.aggr_type, self.observations.concentration)
+
+    def linear_model(
+        self,
+        f: LogFunction,
+        keep: Bool[np.ndarray, "transitions species"],
+        weight: Float[np.ndarray, " species"] | None = None,
+    ) -> LinearModel:
+        """All transitions as a linear regression, f given.
+
+        Args:
+            weight: of each species; None: 1 / mean square of its dc/dt.
+        """
+        y = self.transitions.derivative
+        weights = np.where(keep & ~self.fixed, default_weight(y, keep) if weight is None else weight, 0.0)
+        return LinearModel.of(self.rate_table(f), self.nodes, y, weights, self.homeostasis_basis[0])
 
     def initial_function(self) -> AnySubstrateFunction:
         """MLP_sub with random weights, its input standardised by the data."""
@@ -90,30 +175,17 @@ class Phase1Data:
         keep: Bool[np.ndarray, "transitions species"],
         weight: Float[np.ndarray, " species"] | None,
         stride: int = 1,
-        *,
-        trapezoid: bool | None = None,
     ) -> tuple[Problem, Float[np.ndarray, "species terms terms"]]:
-        """Every stride-th transition as a problem, and the transform of its nuisance basis.
-
-        Args:
-            trapezoid: another rule than this object's own.
-        """
+        """Every stride-th transition as a problem, and the transform of its nuisance basis."""
         rows, transform = make_rows(
             self.transitions.select(slice(None, None, stride)),
             self.fixed,
             degree=self.training.nuisance_degree,
-            trapezoid=self.trapezoid if trapezoid is None else trapezoid,
+            nodes=self.nodes.select(slice(None, None, stride)),
             keep=keep[::stride],
             weight=weight,
         )
         return Problem.of(rows, self.structure, self.graph_model.aggr_type), transform
-
-    def is_better_by_trapezoid(self, mlp_sub: LogFunction, keep: Bool[np.ndarray, "transitions species"]) -> bool:
-        """Whether the trapezoid rule leaves less unexplained than the forward rule, for one f."""
-        left = [
-            evaluate_loss(mlp_sub, self.problem(keep, None, self.stride, trapezoid=rule)[0]) for rule in (False, True)
-        ]
-        return bool(left[1] < left[0])
 
 
 def noise_variance(
@@ -152,7 +224,8 @@ def standard_errors(
 
 
 def homeostatic_lines(
-    theta: Float[Array, "species terms"], transform: Float[np.ndarray, "species terms terms"]
+    theta: Float[np.ndarray, "species terms"] | Float[Array, "species terms"],
+    transform: Float[np.ndarray, "species terms terms"],
 ) -> Float[np.ndarray, "species 2"]:
     """Offset and slope of the best line of every species' nuisance homeostasis."""
     return np.asarray(np.einsum("ipl,il->ip", _line_of(transform), np.asarray(theta)[:, :2]))

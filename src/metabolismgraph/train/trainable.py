@@ -18,8 +18,7 @@ def substrate_parameters(mlp_sub: F) -> F:
     """True for what is learned of MLP_sub: everything but the standardisation of its input, and the gauge."""
 
     def constants(f: F) -> tuple[object, ...]:
-        gauge = (f.gauge,) if isinstance(f, RawSubstrateFunction) else ()
-        return f.center, f.width, *gauge
+        return f.center, f.width, f.gauge if isinstance(f, RawSubstrateFunction) else f.reference
 
     trainable: F = eqx.tree_at(constants, jax.tree.map(lambda _: True, mlp_sub), replace_fn=lambda _: False)
     return trainable

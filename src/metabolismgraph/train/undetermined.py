@@ -15,7 +15,7 @@ _SAMPLES, _COARSE_POINTS = 8_000, 129  # of the walk, and points of each of its 
 def fill_undetermined(
     k: Float[np.ndarray, " reactions"],
     identifiability: Identifiability,
-    log_k_range: tuple[float, float],
+    log_k_range: tuple[Float[np.ndarray, " reactions"], Float[np.ndarray, " reactions"]],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, " reactions"]:
     """Move k along the null directions to where a log-uniform prior expects it.
@@ -26,7 +26,7 @@ def fill_undetermined(
 
     Args:
         k: one solution of the normal equations; may be negative along null directions.
-        log_k_range: log10 of the prior's bounds.
+        log_k_range: log10 of the prior's bounds on each rate constant.
         rng: used where a group has more than one null direction (hit-and-run sampling).
 
     Returns:
@@ -38,10 +38,10 @@ def fill_undetermined(
     for group in identifiability.groups:
         members = list(group)
         directions = _orthonormal(identifiability.null_space[members])
-        base = k[members]
+        base, bottom, top = k[members], low[members], high[members]
         if directions.size == 0:
             continue  # too faint to move along
-        for lower, upper in ((low, high), (low * 1e-3, high * 1e3)):
+        for lower, upper in ((bottom, top), (bottom * 1e-3, top * 1e3)):
             start = _interior(base, directions, lower, upper)
             if start is not None:
                 filled[members] = _expected(start, directions, lower, upper, rng)
@@ -55,7 +55,7 @@ def _orthonormal(rows: np.ndarray) -> np.ndarray:
     return np.asarray(u[:, s > 1e-6])
 
 
-def _interior(base: np.ndarray, directions: np.ndarray, low: float, high: float) -> np.ndarray | None:
+def _interior(base: np.ndarray, directions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
     """The point of the line (or plane) deepest inside the box, by linear programming; None if it misses it."""
     d = directions.shape[1]
     # Maximise r subject to low + r <= base + directions z <= high - r.
@@ -69,18 +69,20 @@ def _interior(base: np.ndarray, directions: np.ndarray, low: float, high: float)
     return base + directions @ np.asarray(result.x)[:d] if result.success else None
 
 
-def _chord(point: np.ndarray, direction: np.ndarray, low: float, high: float, n_points: int = _POINTS) -> np.ndarray:
+def _chord(
+    point: np.ndarray, direction: np.ndarray, low: np.ndarray, high: np.ndarray, n_points: int = _POINTS
+) -> np.ndarray:
     """Equally spaced points of the line through `point` that lie inside the box."""
     moving = np.abs(direction) > 1e-12
-    to_low = (low - point[moving]) / direction[moving]
-    to_high = (high - point[moving]) / direction[moving]
+    to_low = (low[moving] - point[moving]) / direction[moving]
+    to_high = (high[moving] - point[moving]) / direction[moving]
     first = np.minimum(to_low, to_high).max()
     last = np.maximum(to_low, to_high).min()
     return np.asarray(np.clip(point + np.linspace(first, last, n_points)[:, None] * direction, low, high))
 
 
 def _expected(
-    start: np.ndarray, directions: np.ndarray, low: float, high: float, rng: np.random.Generator
+    start: np.ndarray, directions: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     if directions.shape[1] == 1:
         points = _chord(start, directions[:, 0], low, high)
@@ -98,7 +100,7 @@ def _density(points: np.ndarray) -> np.ndarray:
 
 
 def _hit_and_run(
-    start: np.ndarray, directions: np.ndarray, low: float, high: float, rng: np.random.Generator
+    start: np.ndarray, directions: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Samples of the prior on the plane's share of the box (Smith 1984), and the mean of their logarithms.
 

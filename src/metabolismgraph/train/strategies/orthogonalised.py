@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from metabolismgraph.identifiability import analyse
-from metabolismgraph.integrate import mean_rate
+from metabolismgraph.integrate import evaluate_rate
 from metabolismgraph.train.evidence import Evidence, Setting
 from metabolismgraph.train.gauss_newton import Spline, learn_spline
 from metabolismgraph.train.plan import Plan
@@ -79,7 +79,6 @@ def mend(setting: Setting, *, iterations: int = 100, tolerance: float = 1e-3) ->
     )
     _, errors = standard_errors(fitted.equations, found, transform, training)
     line = homeostatic_lines(fitted.theta, transform)
-    t = data.transitions
     copies = FrozenReactions.of(
         settled.f,
         np.asarray(fitted.k),
@@ -87,10 +86,10 @@ def mend(setting: Setting, *, iterations: int = 100, tolerance: float = 1e-3) ->
         setting.graph_model.aggr_type,
         setting.observations.concentration,
     )
-    explained = mean_rate(eqx.Partial(copies), jnp.asarray(t.start), jnp.asarray(t.end), trapezoid=data.trapezoid)
+    rates = np.asarray(evaluate_rate(eqx.Partial(copies), jnp.asarray(setting.observations.concentration)))
     evidence = Evidence(
-        at=(t.start + t.end) / 2 if data.trapezoid else t.start,
-        residual=t.derivative - np.asarray(explained),
+        at=data.quadrature.mean(setting.observations.concentration),
+        residual=data.transitions.derivative - data.quadrature.mean(rates),
         keep=keep & setting.moving,
         noise=np.sqrt(noise_variance(settled.left, keep)),
         slope=line[:, 1],

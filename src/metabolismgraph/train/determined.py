@@ -1,0 +1,129 @@
+"""Which rate constants count as determined, and for every other one the reason why it does not.
+
+One verdict for `identify` and `fit`: what `identify` says of the same frames is the most that `fit` may
+claim. A fit can only take away from that, and says what it took away and why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from metabolismgraph.identifiability import Identifiability
+
+# A standard error of log10 k beyond which the 95 % interval spans more than a decade.
+MOST_LOG_ERROR = 0.25
+# By how much log10 k may change when every second frame is left out: 12 %. The fourth-order rule is then wrong by
+# less than a fifteenth of that, the second-order rule by a third (Richardson 1911).
+MOST_CHANGE = 0.05
+_ERRORS = 4.0  # standard errors that such a change may be for no other reason than noise
+TOO_COARSE = "samples are too far apart"
+_SHARE_OF_CHANGE = 1 / 3  # of it that counts as an error of sampling
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What can be said of every rate constant.
+
+    Attributes:
+        determined: True where k stands for itself.
+        reason: one phrase where it does not, otherwise empty.
+        log_k_error: standard error of log10 k, infinite where it is not determined.
+        upper: where k came out at its bound of zero, the value that it does not exceed; otherwise NaN.
+        lost: reactions that `identify` promised and that are not determined.
+    """
+
+    determined: Bool[np.ndarray, " reactions"]
+    reason: tuple[str, ...]
+    log_k_error: Float[np.ndarray, " reactions"]
+    upper: Float[np.ndarray, " reactions"]
+    lost: Bool[np.ndarray, " reactions"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimates:
+    """What a fit found, as far as the verdict depends on it.
+
+    Attributes:
+        k: unconstrained; may be negative.
+        error: standard error of k.
+        seen: whether the rows that were used, with the f that was found, determine k.
+        at_bound: where k >= 0 had to be imposed.
+        thinned_k: k from every second frame; NaN where that says nothing.
+    """
+
+    k: Float[np.ndarray, " reactions"]
+    error: Float[np.ndarray, " reactions"]
+    seen: Bool[np.ndarray, " reactions"]
+    at_bound: Bool[np.ndarray, " reactions"]
+    thinned_k: Float[np.ndarray, " reactions"]
+
+
+def judge(promised: Identifiability, apart: Bool[np.ndarray, " reactions"], found: Estimates) -> Verdict:
+    """Decide on every rate constant.
+
+    Args:
+        promised: what `identify` says of the same frames.
+        apart: what it says without homeostasis.
+        found: from the fit.
+    """
+    positive = np.where(found.k > 0, found.k, np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        noise = found.error / (positive * np.log(10.0))
+        change = np.abs(np.log10(np.where(found.thinned_k > 0, found.thinned_k, 1e-300) / positive))
+    change = np.where(np.isnan(found.thinned_k), 0.0, change)
+    coarse = change > np.maximum(MOST_CHANGE, _ERRORS * noise)
+    error = np.hypot(noise, _SHARE_OF_CHANGE * np.minimum(change, 300.0))
+    # In the order of precedence: the first that holds is the reason.
+    causes: list[tuple[Bool[np.ndarray, " reactions"], str]] = [
+        (~promised.identifiable & apart, "not apart from homeostasis"),
+        (~promised.identifiable & _grouped(promised), "only in combination"),
+        (~promised.identifiable, "nothing depends on it"),
+        (found.at_bound, "zero within its error"),
+        (~found.seen, "not seen in the changes that were used"),
+        (coarse, TOO_COARSE),
+        (~(error <= MOST_LOG_ERROR), "its 95 % interval spans more than a decade"),
+    ]
+    reason = np.full(len(found.k), "", dtype=object)
+    for holds, text in reversed(causes):
+        reason[holds] = text
+    determined = reason == ""
+    return Verdict(
+        determined=np.asarray(determined, dtype=bool),
+        reason=tuple(reason),
+        log_k_error=np.where(determined, error, np.inf),
+        upper=np.where(found.at_bound, np.maximum(found.k, 0.0) + 1.96 * found.error, np.nan),
+        lost=np.asarray(promised.identifiable & ~determined, dtype=bool),
+    )
+
+
+def _grouped(found: Identifiability) -> Bool[np.ndarray, " reactions"]:
+    """True for a reaction whose group has a combination that is determined and that it takes part in."""
+    part = np.zeros(len(found.identifiable), dtype=bool)
+    for combinations in found.combinations:
+        for combination in combinations:
+            part[list(combination.reactions)] = True
+    return part
+
+
+def notes(verdict: Verdict, reactions: tuple[str, ...]) -> list[str]:
+    """Say which rate constants the data should determine, and this fit does not, by reason."""
+    lines = []
+    for text in dict.fromkeys(r for r, lost in zip(verdict.reason, verdict.lost, strict=True) if lost):
+        names = [
+            name
+            for name, reason, lost in zip(reactions, verdict.reason, verdict.lost, strict=True)
+            if lost and reason == text
+        ]
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        if text == TOO_COARSE:
+            lines.append(
+                f"samples are too far apart for {shown}: when every second frame is left out, "
+                f"{'its rate constant changes' if len(names) == 1 else 'their rate constants change'} by more than "
+                f"{10**MOST_CHANGE - 1:.0%}; measure more often"
+            )
+        else:
+            lines.append(f"fewer rate constants are determined than `identify` promises: {shown} ({text})")
+    return lines
