@@ -29,12 +29,12 @@ class Checked(NamedTuple):
     Attributes:
         error: standard error of each k, with the shape of learned rate laws among the unknowns.
         thinned_k: k from every second frame, NaN where that says nothing.
-        notes: plain sentences.
+        law_notes: a sentence where the data speak against a rate law that was taken as known.
     """
 
     error: Float[np.ndarray, " reactions"]
     thinned_k: Float[np.ndarray, " reactions"]
-    notes: tuple[str, ...]
+    law_notes: tuple[str, ...]
 
 
 def check_fit(settled: Settled[F], fitted: Solution) -> Checked:

@@ -164,6 +164,7 @@ def conclude(
         reasons=tuple("" if known else "only in combination" for known in identifiability.identifiable),
         upper=np.full(len(k), np.nan),
         mass_action=np.zeros(len(k), dtype=bool),
+        law_fails=False,
         slope=line[:, 1],
         offset=line[:, 0],
         slope_error=line_error[:, 1],

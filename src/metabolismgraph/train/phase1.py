@@ -112,6 +112,7 @@ def _fit_by_projection(
         reasons=verdict.reason,
         upper=verdict.upper,
         mass_action=observations.network.mass_action,
+        law_fails=bool(checked.law_notes),
         slope=line[:, 1],
         offset=line[:, 0],
         slope_error=line_error[:, 1],
@@ -126,7 +127,7 @@ def _fit_by_projection(
             *row_notes(follows_equation(data.transitions), data.usable, keep, training),
             *k_notes,
             *determined_notes(verdict, observations.network.reactions),
-            *checked.notes,
+            *checked.law_notes,
             *_convergence_notes(training, converged=settled.converged),
             *unexplained_note(settled.losses[-1]),
         ),
@@ -166,12 +167,10 @@ def _check_size(observations: Observations, training: Training) -> None:
     unknowns = network.n_reactions + moving * (training.nuisance_degree + 1)
     if network.n_reactions == 0 or moving == 0:
         raise InputError(f"network {network.id}: nothing to fit, it has no reaction or no species that may change")
-    spread, size = (
-        np.asarray(x) for x in (np.ptp(observations.concentration, axis=0), observations.concentration.max(axis=0))
-    )
-    if (spread <= _STEADY * size).all():
+    c = observations.concentration
+    if (np.ptp(c, axis=0) <= _STEADY * c.max(axis=0)).all():
         raise InputError(
-            f"network {network.id}: no species changes (none by more than {_STEADY:g} of its concentration), so that no "
+            f"network {network.id}: no species changes (none by more than {_STEADY:g} of its concentration), so no "
             "rate constant can be determined from these data; perturb the system, or start it from another state"
         )
     if equations < unknowns:

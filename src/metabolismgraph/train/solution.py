@@ -53,6 +53,7 @@ class Phase1Result:
         reasons: why a rate constant is not determined; empty where it is.
         upper: what a rate constant that came out as zero does not exceed; otherwise NaN.
         mass_action: reactions whose rate law was taken as known.
+        law_fails: whether the data speak against a law that was taken as known.
         slope, offset: nuisance homeostasis as the line slope * c + offset over the observed
             concentrations, in 1/time and concentration/time, with standard errors.
         noise: standard deviation of the residual dc/dt of each species, correlation in time counted in.
@@ -70,6 +71,7 @@ class Phase1Result:
     reasons: tuple[str, ...]
     upper: Float[np.ndarray, " reactions"]
     mass_action: Bool[np.ndarray, " reactions"]
+    law_fails: bool
     slope: Float[np.ndarray, " species"]
     offset: Float[np.ndarray, " species"]
     slope_error: Float[np.ndarray, " species"]

@@ -1,0 +1,255 @@
+"""Whether a fit is to be trusted: one verdict, from what it leaves unexplained and from what it predicts.
+
+Three looks at every species: what is left of dc/dt in the frames that were learned from, the same in the
+frames that were kept aside, and rollouts there, integrated between the sample times from one measured
+state on. Each error is a share of the species' own signal. A small residual alone proves little: a wrong
+model may bend to the data that it was fitted to, and it is the rollouts that show it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.integrate
+import scipy.interpolate
+from jaxtyping import Bool, Float, Int
+
+from metabolismgraph.derivative_rules import Rule, StepQuadrature
+from metabolismgraph.kinetics import Structure
+from metabolismgraph.observations import Observations
+from metabolismgraph.rate_table import RateTable
+from metabolismgraph.train.determined import TOO_COARSE
+from metabolismgraph.train.fit import FitResult
+from metabolismgraph.units import Units
+
+# Errors above these shares of a species' signal are too large.
+_MOST_UNEXPLAINED = 0.1
+_MOST_MISFIT = 0.05
+_MOST_MISSED = 0.1
+# Least signal that an error is compared with: shares of the gross flux through a species (one in a quasi-steady state
+# has a dc/dt that is a small difference of large rates), of its dc/dt while learning, and of its range.
+_OF_FLUX, _OF_LEARNED, _OF_RANGE = 1e-2, 0.1, 0.05
+_WINDOWS = 4  # rollouts on the held-out frames of a run
+_SHORTEST_WINDOW = 8  # steps
+_MOST_LEFT_OUT = 0.1  # share of the changes
+_RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # tolerances of the integration, the second as a share of each species' largest value
+_FAR_OFF = 1e3  # a rollout error beyond this is as good as infinite
+
+
+@dataclasses.dataclass(frozen=True)
+class Trust:
+    """The verdict, and the errors that it rests on, as shares of each species' signal; NaN where there is none.
+
+    Attributes:
+        why_not: one phrase for each reason; empty where the fit is to be trusted.
+        unexplained: rms of what is left of dc/dt while learning.
+        misfit: the same without the part that looks like measurement noise.
+        held_out: rms error of dc/dt on the held-out frames.
+        rollout: rms error of rollouts there.
+    """
+
+    why_not: tuple[str, ...]
+    unexplained: Float[np.ndarray, " species"]
+    misfit: Float[np.ndarray, " species"]
+    held_out: Float[np.ndarray, " species"]
+    rollout: Float[np.ndarray, " species"]
+
+    @property
+    def trustworthy(self) -> bool:
+        return not self.why_not
+
+
+def judge_trust(result: FitResult) -> Trust:
+    """Judge the rate constants, rate law and lines of homeostasis that Phase 1 found.
+
+    Args:
+        result: from `fit`, with the frames that were held out.
+    """
+    units = Units.of(result.observations, result.graph_model)
+    observations = units.observations(result.observations)
+    found = result.phase1.in_units(units.inverse(), observations.network)
+    structure = Structure.of(observations.network)
+    moving = ~observations.network.fixed & (np.ptp(observations.concentration, axis=0) > 0)
+    table = RateTable.of(
+        found.mlp_sub,
+        10.0**found.log_k,
+        structure,
+        result.graph_model.aggr_type,
+        observations.concentration,
+        slope=np.where(moving, found.slope, 0.0),
+        offset=np.where(moving, found.offset, 0.0),
+    )
+    errors = _Errors(observations, table, moving, observations.held_out(result.training.held_out_fraction))
+    unexplained, misfit = errors.of_learned(found.keep, found.rule)
+    held_out, rollout = errors.of_held_out(found.rule), errors.of_rollouts(found.rule)
+    names = observations.network.species
+    why_not = [
+        *_complaint(unexplained, _MOST_UNEXPLAINED, "{share} of dc/dt of {names} is left unexplained", names),
+        *(
+            _complaint(misfit, _MOST_MISFIT, "{share} of dc/dt of {names} does not follow the model", names)
+            if not (unexplained > _MOST_UNEXPLAINED).any()
+            else ()
+        ),
+        *_complaint(held_out, _MOST_MISSED, "dc/dt of {names} on held-out frames is missed by {share}", names),
+        *_complaint(rollout, _MOST_MISSED, "held-out rollouts miss {names} by {share} of what it changes", names),
+        *_other_reasons(result),
+    ]
+    return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
+
+
+def _complaint(errors: Float[np.ndarray, " species"], most: float, text: str, names: tuple[str, ...]) -> list[str]:
+    """One phrase that names the species with too large an error, the worst first."""
+    with np.errstate(invalid="ignore"):
+        bad = [i for i in np.argsort(-np.nan_to_num(errors, nan=0.0), kind="stable") if errors[i] > most]
+    if not bad:
+        return []
+    shown = ", ".join(names[i] for i in bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
+    worst = float(errors[bad[0]])
+    return [text.format(share=f"{worst:.0%}" if worst < 10 else f"{worst:.3g} times", names=shown)]
+
+
+def _other_reasons(result: FitResult) -> list[str]:
+    found = result.phase1
+    reasons = []
+    coarse = [
+        name
+        for name, reason in zip(result.observations.network.reactions, found.reasons, strict=True)
+        if reason == TOO_COARSE
+    ]
+    if coarse:
+        shown = ", ".join(coarse[:3]) + (f" and {len(coarse) - 3} more" if len(coarse) > 3 else "")
+        reasons.append(f"samples are too far apart for {shown}")
+    if found.law_fails:
+        reasons.append("the stated rate law, mass action, does not hold")
+    usable = found.keep.any(axis=0)
+    left_out = 1 - float(found.keep[:, usable].mean()) if usable.any() else 1.0
+    if left_out > _MOST_LEFT_OUT:
+        reasons.append(f"{left_out:.0%} of the changes did not fit the rate equation and were left out")
+    return reasons
+
+
+class _Errors:
+    """Errors of a model on observations, species by species."""
+
+    def __init__(
+        self,
+        observations: Observations,
+        table: RateTable,
+        moving: Bool[np.ndarray, " species"],
+        held_out: Bool[np.ndarray, " frames"],
+    ):
+        self.observations, self.table, self.moving = observations, table, moving
+        self.held_out_frames = held_out
+        self.rate = table(observations.concentration)
+        gross = table.fluxes(observations.concentration) @ np.abs(table.stoichiometry).T
+        learned = observations.select(~held_out)
+        self.signal = np.maximum(_rms(learned.transitions().derivative), _OF_FLUX * _rms(gross[~held_out]))
+
+    def of_learned(
+        self, keep: Bool[np.ndarray, "transitions species"], rule: Rule
+    ) -> tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"]]:
+        """What is left of dc/dt in the frames that were learned from: all of it, and what is no measurement noise.
+
+        White noise of the measurements makes neighbouring differences anticorrelated: of the residual's variance it
+        explains minus twice the covariance of neighbours.
+        """
+        seen = self.observations.select(~self.held_out_frames)
+        t = seen.transitions()
+        left = t.derivative - StepQuadrature.of(seen, rule).mean(self.rate[~self.held_out_frames])
+        if keep.shape == left.shape:
+            left = np.where(keep, left, np.nan)
+        steps = left * t.dt[:, None] / np.sqrt(np.mean(t.dt**2))
+        neighbours = np.diff(t.frame) == 1
+        with np.errstate(invalid="ignore"):
+            both = (steps[1:] * steps[:-1])[neighbours]
+            variance = _mean(steps**2)
+            smooth = variance + 2 * np.minimum(_mean(both), 0.0)
+        share = self._share(np.sqrt(_mean(left**2)), self.signal)
+        return share, share * np.sqrt(np.clip(smooth / np.maximum(variance, 1e-300), 0.0, 1.0))
+
+    def of_held_out(self, rule: Rule) -> Float[np.ndarray, " species"]:
+        """Errors of dc/dt on the held-out frames."""
+        if not self.held_out_frames.any():
+            return np.full(len(self.moving), np.nan)
+        unseen = self.observations.select(self.held_out_frames)
+        derivative = unseen.transitions().derivative
+        error = derivative - StepQuadrature.of(unseen, rule).mean(self.rate[self.held_out_frames])
+        return self._share(_rms(error), np.maximum(_rms(derivative), _OF_LEARNED * self.signal))
+
+    def of_rollouts(self, rule: Rule) -> Float[np.ndarray, " species"]:
+        """Errors of rollouts on the held-out frames."""
+        spread = np.ptp(self.observations.concentration, axis=0)
+        missed, moved = [], []
+        for window in self._windows():
+            states = self._roll(window, rule)
+            observed = self.observations.concentration[window]
+            missed.append(np.mean((states - observed)[1:] ** 2, axis=0))
+            moved.append(np.mean((observed - observed[0])[1:] ** 2, axis=0))
+        if not missed:
+            return np.full(len(self.moving), np.nan)
+        change = np.maximum(np.sqrt(np.mean(moved, axis=0)), _OF_RANGE * spread)
+        return self._share(np.sqrt(np.mean(missed, axis=0)), change)
+
+    def _share(
+        self, error: Float[np.ndarray, " species"], signal: Float[np.ndarray, " species"]
+    ) -> Float[np.ndarray, " species"]:
+        share = np.where(np.isinf(error), _FAR_OFF, error / np.maximum(signal, 1e-300))
+        return np.where(self.moving, np.minimum(share, _FAR_OFF), np.nan)
+
+    def _windows(self) -> Iterator[Int[np.ndarray, " frames"]]:
+        """Frames of each rollout: a few windows side by side over the held-out end of every run."""
+        run = self.observations.run
+        for r in np.unique(run[self.held_out_frames]):
+            frames = np.flatnonzero((run == r) & self.held_out_frames)
+            length = max(-(-(len(frames) - 1) // _WINDOWS), _SHORTEST_WINDOW)
+            for first in range(0, len(frames) - 1, length):
+                window = frames[first : first + length + 1]
+                if first == 0 or len(window) > _SHORTEST_WINDOW:
+                    yield window
+
+    def _roll(self, window: Int[np.ndarray, " frames"], rule: Rule) -> Float[np.ndarray, "frames species"]:
+        """States at the times of a window, from its first measured state on; infinite where the model blows up.
+
+        What the model does not move, it takes from the data, between samples along a straight line.
+        """
+        observed, time = self.observations.concentration[window], self.observations.time[window]
+        driven = scipy.interpolate.make_interp_spline(time, observed[:, ~self.moving], k=1)
+
+        def rate(at: float, c: Float[np.ndarray, " species"]) -> Float[np.ndarray, " species"]:
+            state = np.maximum(c, 0.0)
+            state[~self.moving] = driven(at)
+            return np.where(self.moving, self.table(state), 0.0)
+
+        states = np.full(observed.shape, np.inf)
+        with np.errstate(all="ignore"):
+            if rule == "forward":
+                states[0] = observed[0]
+                for step in range(len(time) - 1):
+                    ahead = states[step] + (time[step + 1] - time[step]) * rate(time[step], states[step])
+                    states[step + 1] = np.maximum(ahead, 0.0)
+            else:
+                largest = self.observations.concentration.max(axis=0)
+                solution = scipy.integrate.solve_ivp(
+                    rate,
+                    (time[0], time[-1]),
+                    observed[0],
+                    t_eval=time,
+                    method="LSODA",
+                    rtol=_RELATIVE,
+                    atol=_ABSOLUTE * np.maximum(largest, largest.max() * _ABSOLUTE),
+                )
+                states[: solution.y.shape[1]] = solution.y.T
+        states[:, ~self.moving] = observed[:, ~self.moving]
+        return states
+
+
+def _mean(values: Float[np.ndarray, "rows species"]) -> Float[np.ndarray, " species"]:
+    """Mean over the rows that are there; NaN where there is none."""
+    there = np.isfinite(values)
+    return np.asarray(np.where(there, values, 0.0).sum(axis=0) / np.where(there.any(axis=0), there.sum(axis=0), np.nan))
+
+
+def _rms(values: Float[np.ndarray, "rows species"]) -> Float[np.ndarray, " species"]:
+    return np.asarray(np.sqrt(np.mean(values**2, axis=0))) if len(values) else np.zeros(values.shape[1])
