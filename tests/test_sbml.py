@@ -700,6 +700,45 @@ def test_submodels(read):
     assert "flatten it first" in refused(read, text)
 
 
+def test_any_damage_is_refused_in_one_line(read):
+    """Cut off anywhere, or with some bytes changed: read, or an InputError."""
+    function = f'<functionDefinition id="f">{mathml("lambda(x, 1 / (1 + x))")}</functionDefinition>'
+    text = document(
+        [reaction("R", "A", "B", "k * A - q * B"), reaction("S", "2 A", "C", "k * A * f(E)", modifiers=["E"])],
+        parameters={"k": 2, "q": 1},
+        functions=f"<listOfFunctionDefinitions>{function}</listOfFunctionDefinitions>",
+        more=f'<listOfRules><assignmentRule variable="q">{mathml("k + C")}</assignmentRule></listOfRules>',
+    )
+    random = np.random.default_rng(0)
+    messages = []
+    for _ in range(150):
+        damaged = bytearray(text, "ascii")
+        if random.random() < 0.3:
+            damaged = damaged[: random.integers(1, len(damaged))]
+        for place in random.integers(len(damaged), size=random.integers(3)):
+            damaged[place] = random.integers(256)
+        try:
+            read(bytes(damaged).decode("latin-1"))
+        except InputError as error:
+            messages.append(str(error))
+    assert 50 < len(messages) < 150
+    assert not [message for message in messages if "\n" in message]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig"])
+def test_other_encodings(tmp_path, encoding):
+    text = document([reaction("R", "A", "B")]).replace('id="test"', 'id="test" name="Ä"')
+    path = tmp_path / "network.xml"
+    path.write_bytes(text.replace("UTF-8", encoding.removesuffix("-sig")).encode(encoding))
+    model = read_sbml(path)
+    assert model.network.reactions == ("R",)
+    assert model.index.model.getName() == "Ä"
+
+
+def test_an_unknown_encoding(read):
+    assert "save the file as UTF-8" in refused(read, document([reaction("R", "A", "B")]).replace("UTF-8", "klingon"))
+
+
 # -- writing
 
 
@@ -742,6 +781,23 @@ def test_round_trip_of_floats_and_of_an_empty_reaction(tmp_path):
     write_sbml(network, tmp_path / "network.xml")
     assert read_sbml(tmp_path / "network.xml").network.to_reactions() == network.to_reactions()
     assert '<reaction id="nothing" reversible="false"/>' in (tmp_path / "network.xml").read_text()
+
+
+def test_round_trip_of_volumes_and_of_laws_known(tmp_path):
+    network = ReactionNetwork.from_reactions(
+        "n",
+        ["cell", "B", "k_R"],
+        [
+            Reaction("R", {"cell": 1.0, "k_R": 0.5}, {"cell": -2.0, "B": 1.0}, mass_action=True),
+            Reaction("S", {"B": 1.0}, {"B": -1.0, "k_R": 2.0}),
+        ],
+        volume={"cell": 100.0, "B": 0.1},
+    )
+    write_sbml(network, tmp_path / "network.xml")
+    back = read_sbml(tmp_path / "network.xml")
+    assert back.network.to_reactions() == network.to_reactions()
+    assert np.array_equal(back.network.volume, network.volume)
+    assert back.rate_constants == {}
 
 
 def test_what_is_written_is_valid_sbml(tmp_path):
@@ -818,8 +874,13 @@ def test_carotenoids():
 
 
 def test_yeast_glycolysis():
-    """11 laws: 4 one-way, 1 constant, 1 exchange (v10, a polynomial too), 3 other polynomials, 2 rational."""
+    """11 laws: 4 one-way, 1 constant, 1 exchange (v10, a polynomial too), 3 other polynomials, 2 rational.
+
+    All are reversible by default; but of those that are not mass action, only v3 can run backward.
+    """
     model = read_sbml(shared("models", "BIOMD0000000206.xml"))
-    assert counts(model) == (11, 6, 7)
+    assert counts(model) == (11, 2, 7)
     assert set(model.rate_constants) == {"v2", "v5", "v7", "v9", "v0", "v10_fwd", "v10_rev"}
-    assert model.notes[1].startswith("5 kinetic laws are not mass action")
+    assert model.notes[2].startswith("4 reactions are called reversible, but")
+    assert model.notes[3].startswith("5 kinetic laws are not mass action")
+    assert model.notes[4].endswith("(at in v4, na in v8, na in v6).")

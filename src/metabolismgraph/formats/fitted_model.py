@@ -266,7 +266,7 @@ def power_laws(log_c: Float[np.ndarray, " knots"], log_f: Float[np.ndarray, " kn
         mathml.product([mathml.number(math.exp(f - slope * x)), mathml.power(c, float(slope))])
         for x, f, slope in zip(log_c[:-1], log_f[:-1], slopes, strict=True)
     ]
-    pieces = [(mathml.number(0), mathml.apply("leq", c, mathml.number(0)))]
+    pieces = [(mathml.number(0.0), mathml.apply("leq", c, mathml.number(0.0)))]
     pieces += [
         (law, mathml.apply("lt", c, mathml.number(math.exp(x)))) for law, x in zip(laws[:-1], log_c[1:-1], strict=True)
     ]

@@ -27,7 +27,7 @@ def apply(operator: str, *operands: str) -> str:
 
 def product(factors: Sequence[str]) -> str:
     """Of any number of factors."""
-    return number(1) if not factors else factors[0] if len(factors) == 1 else apply("times", *factors)
+    return number(1.0) if not factors else factors[0] if len(factors) == 1 else apply("times", *factors)
 
 
 def power(base: str, exponent: float) -> str:

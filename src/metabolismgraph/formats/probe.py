@@ -32,8 +32,7 @@ class Probe:
     @functools.cached_property
     def mentioned(self) -> set[str]:
         """The species that the law depends on, also by way of rules."""
-        found = self.index.mentioned(self.node) - set(self.local)
-        return found & set(self.index.species)
+        return self.index.mentioned(self.node, self.local) & set(self.index.species)
 
     @functools.cached_property
     def states(self) -> Concentrations:
@@ -95,7 +94,9 @@ class Probe:
         return bool(np.any(backward[np.isfinite(backward)] < -1e-12 * scale))
 
     def _subtracts(self) -> bool:
-        rules = [self.index.assigned[name] for name in self.index.mentioned(self.node) & set(self.index.assigned)]
+        rules = [
+            self.index.assigned[name] for name in self.index.mentioned(self.node, self.local) & set(self.index.assigned)
+        ]
         return any(subtracts(node, self.index.functions) for node in (self.node, *rules))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,10 +54,10 @@ class ModelIndex:
         """The model at time zero."""
         return State(self)
 
-    def mentioned(self, node: Any) -> set[str]:
-        """All that a formula depends on, also by way of assignment rules."""
+    def mentioned(self, node: Any, hidden: Collection[str] = ()) -> set[str]:
+        """All that a formula depends on, also by way of assignment rules; in it, `hidden` names mean something else."""
         found: set[str] = set()
-        new = names(node)
+        new = names(node) - set(hidden)
         while new:
             found |= new
             rules = [self.assigned[name] for name in new if name in self.assigned]
