@@ -725,6 +725,13 @@ def test_any_damage_is_refused_in_one_line(read):
     assert not [message for message in messages if "\n" in message]
 
 
+@pytest.mark.parametrize("depth", [1500, 50_000])
+def test_formulas_nested_too_deeply(read, depth):
+    nested = f"{MATHML}{'<apply><minus/>' * depth}<ci> A </ci>{'</apply>' * depth}</math>"
+    message = refused(read, document([reaction("R", "A", "B", "A")]).replace(mathml("A"), nested))
+    assert "fewer brackets" in message
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig"])
 def test_other_encodings(tmp_path, encoding):
     text = document([reaction("R", "A", "B")]).replace('id="test"', 'id="test" name="Ä"')

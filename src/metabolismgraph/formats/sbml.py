@@ -23,6 +23,8 @@ from metabolismgraph.network import ReactionNetwork
 
 __all__ = ["BACKWARD", "FORWARD", "FixedValue", "SbmlModel", "parse", "read_sbml", "write_sbml"]
 
+_MAX_DEPTH = 2000  # libsbml recurses, and ends the process where the stack does
+
 
 @dataclasses.dataclass(frozen=True)
 class SbmlModel:
@@ -93,9 +95,14 @@ def parse(content: bytes, source: str) -> Any:
         source: name of the file, for messages.
 
     Raises:
-        InputError: it is no valid SBML, or has no species or reactions of its own.
+        InputError: it is no valid SBML or nested too deeply, or has no species or reactions of its own.
     """
-    document = libsbml.readSBMLFromString(_text(content, source))
+    text = _text(content, source)
+    if _depth(text) > _MAX_DEPTH:
+        raise InputError(
+            f"{source}: elements are nested more than {_MAX_DEPTH} deep; write formulas with fewer brackets"
+        )
+    document = libsbml.readSBMLFromString(text)
     if document.getLevel() == 1:
         raise InputError(f"{source}: SBML Level 1 is not supported; convert it to Level 2 or 3")
     for i in range(document.getNumErrors()):
@@ -114,6 +121,16 @@ def parse(content: bytes, source: str) -> Any:
     if hierarchy is not None and hierarchy.getNumSubmodels():
         raise InputError(f"{source}: the model is made of submodels; flatten it first (SBML package comp)")
     return document
+
+
+def _depth(text: str) -> int:
+    """How deep elements are nested."""
+    depth = deepest = 0
+    for tag in re.finditer(r"<(/?)[A-Za-z_][^<>]*?(/?)>", text):
+        if not tag[2]:
+            depth += -1 if tag[1] else 1
+            deepest = max(deepest, depth)
+    return deepest
 
 
 def _text(content: bytes, source: str) -> str:
