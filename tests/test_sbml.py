@@ -1,6 +1,7 @@
 """SBML in and out: what is read as mass action, what is split, what is refused."""
 
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 L3 = '<sbml xmlns="http://www.sbml.org/sbml/level3/version1/core" level="3" version="1">'
 L2 = '<sbml xmlns="http://www.sbml.org/sbml/level2/version4" level="2" version="4">'
 L1 = '<sbml xmlns="http://www.sbml.org/sbml/level1" level="1" version="2">'
+CATALYST = "1 modifier is taken as a catalyst, a substrate of order 1, since the file does not tell its influence"
 MATHML = '<math xmlns="http://www.w3.org/1998/Math/MathML">'
 
 
@@ -128,7 +130,7 @@ def test_species_reactions_and_modifiers(read, convert):
     ]
     assert model.initial == dict.fromkeys("ABCE", 1.0)
     assert model.rate_constants == {}
-    assert model.notes == ()
+    assert model.notes == (f"{CATALYST} (E in R2).",)
 
 
 def test_a_species_written_twice_on_one_side_is_added_up(read):
@@ -165,7 +167,10 @@ def test_reversible_without_a_law_is_split(read):
         Reaction("R_rev", {"B": 1.0, "E": 1.0}, {"A": 2.0, "B": -1.0}),
         Reaction("S", {"B": 1.0}, {"B": -1.0, "C": 1.0}),
     ]
-    assert model.notes == ("1 reversible reaction was split into forward and backward (R).",)
+    assert model.notes == (
+        "1 reversible reaction was split into forward and backward (R).",
+        f"{CATALYST} (E in R).",
+    )
 
 
 def test_the_xml_declaration_may_be_missing(read):
@@ -216,16 +221,19 @@ def test_mass_action_laws(law, formula, orders, k):
 
 def test_the_law_decides_the_substrates(law):
     reactions, _, notes = law("k * A", left="A + C", modifiers=["E"])
-    assert reactions["R"] == Reaction("R", {"A": 1.0}, {"A": -1.0, "C": -1.0, "B": 1.0})
-    assert notes == ("1 mass action law has other orders than the written reaction: the law's are used (R).",)
+    assert reactions["R"] == Reaction("R", {"A": 1.0}, {"A": -1.0, "C": -1.0, "B": 1.0}, mass_action=True)
+    assert notes == (
+        "1 modifier has no influence on its kinetic law: it was left out (E in R).",
+        "1 mass action law has other orders than the written reaction: the law's are used (R).",
+    )
 
 
 @pytest.mark.parametrize("formula", ["k * A - q * B", "k * (A - B / 4)", "c * (k * A - q * B)"])
 def test_a_difference_is_split(law, formula):
     reactions, constants, notes = law(formula, reversible="true")
     assert reactions == {
-        "R_fwd": Reaction("R_fwd", {"A": 1.0}, {"A": -1.0, "B": 1.0}),
-        "R_rev": Reaction("R_rev", {"B": 1.0}, {"A": 1.0, "B": -1.0}),
+        "R_fwd": Reaction("R_fwd", {"A": 1.0}, {"A": -1.0, "B": 1.0}, mass_action=True),
+        "R_rev": Reaction("R_rev", {"B": 1.0}, {"A": 1.0, "B": -1.0}, mass_action=True),
     }
     assert constants == {"R_fwd": 2.0, "R_rev": 0.5}
     assert notes == ("1 reversible reaction was split into forward and backward (R).",)
@@ -301,12 +309,50 @@ def test_compartment_sizes(read):
     assert read(amounts).rate_constants == {"R": 8.0}
 
 
-def test_compartments_of_different_sizes_give_no_rate_constant(read):
+def test_compartments_of_different_sizes(read):
+    """k of a law in amount per time, divided by the volume of the first reactant."""
     kinds = [species("A"), species("B", cell="d"), species("C", cell="d", boundary="true")]
     reactions = [reaction("R", "A", "B", "k * A"), reaction("S", "C", "A", "k * C")]
-    model = read(document(reactions, kinds=kinds, parameters={"k": 2}, compartments=[("c", 1), ("d", 3)]))
-    assert model.rate_constants == {"S": 2.0}  # a fixed species does not count
-    assert model.notes[0].startswith("1 reaction's compartments differ in size")
+    model = read(document(reactions, kinds=kinds, parameters={"k": 2}, compartments=[("c", 4), ("d", 3)]))
+    assert model.rate_constants == pytest.approx({"R": 2 / 4, "S": 2 / 3})
+    assert model.network.volume.tolist() == [4.0, 3.0, 3.0]
+    rates = np.array([0.5, 2 / 3])  # at concentrations of 1: the laws give 2 amounts per time
+    assert model.network.stoichiometry @ rates == pytest.approx([0.0, 2 / 3, 0.0])
+    assert model.notes == ()
+
+
+def test_transport_between_compartments(read):
+    kinds = [species("gx", cell="big"), species("gy", cell="small")]
+    law = [reaction("move", "gx", "gy", "k * gx", reversible="true")]
+    model = read(document(law, kinds=kinds, parameters={"k": 0.5}, compartments=[("big", 100), ("small", 1)]))
+    k = model.rate_constants["move"]
+    assert (model.network.stoichiometry[:, 0] * k).tolist() == pytest.approx([-0.005, 0.5])
+
+
+def test_both_ways_between_compartments(read):
+    """Each direction counts in the volume that it consumes from."""
+    kinds = [species("gx", cell="big", amount="true"), species("gy", cell="small")]
+    law = [reaction("move", "gx", "gy", "k * gx - q * gy")]
+    model = read(document(law, kinds=kinds, parameters={"k": 0.5, "q": 3}, compartments=[("big", 100), ("small", 2)]))
+    assert model.rate_constants == pytest.approx({"move_fwd": 0.5, "move_rev": 1.5})
+    change = model.network.stoichiometry @ [0.5 * 7.0, 1.5 * 5.0]  # gx = 7, gy = 5
+    law_value = 0.5 * 700 - 3 * 5
+    assert change == pytest.approx([-law_value / 100, law_value / 2])
+
+
+@pytest.mark.parametrize(
+    "compartment",
+    [
+        '<compartment id="c" size="0" spatialDimensions="3" constant="true"/>',
+        '<compartment id="c" spatialDimensions="0" constant="true"/>',
+    ],
+)
+def test_compartments_without_size_count_as_one(read, compartment):
+    text = document([reaction("R", "A", "B", "k * A")], parameters={"k": 2})
+    model = read(text.replace('<compartment id="c" size="1" spatialDimensions="3" constant="true"/>', compartment))
+    assert model.network.volume.tolist() == [1.0] * 4
+    assert model.rate_constants == {"R": 2.0}
+    assert model.notes == ("1 compartment has no size > 0: it is taken as 1 (c).",)
 
 
 def test_a_compartment_whose_size_changes_gives_no_rate_constant(read):
@@ -314,7 +360,11 @@ def test_a_compartment_whose_size_changes_gives_no_rate_constant(read):
     text = document([reaction("R", "A", "B", "k * A")], parameters={"k": 2}, more=more)
     model = read(text.replace('spatialDimensions="3" constant="true"', 'spatialDimensions="3" constant="false"'))
     assert model.rate_constants == {}
-    assert model.network.to_reactions()[0].substrates == {"A": 1.0}
+    assert model.network.to_reactions()[0] == Reaction("R", {"A": 1.0}, {"A": -1.0, "B": 1.0}, mass_action=True)
+    assert model.notes == (
+        "1 reaction is in a compartment whose size changes: its rate constant was not read (R).",
+        "1 compartment changes its size: it is taken as constant, at its size at the start (c).",
+    )
 
 
 def test_a_compartment_set_by_an_assignment(read):
@@ -326,9 +376,11 @@ def test_a_compartment_set_by_an_assignment(read):
         kinds = [species("A", more='initialAmount="6"'), species("B")]
         return document([reaction("R", "A", "B", "k * A")], kinds=kinds, parameters={"k": 2}, more=start)
 
-    known, unknown = read(text("2 * k")), read(text("B"))
-    assert (known.rate_constants, known.initial["A"]) == ({"R": 0.5}, 1.5)
-    assert (unknown.rate_constants, unknown.initial["A"]) == ({}, None)
+    by_parameter, by_species, unknown = read(text("2 * k")), read(text("3 * B")), read(text("2 * Z"))
+    assert (by_parameter.rate_constants, by_parameter.initial["A"]) == ({"R": 0.5}, 1.5)
+    assert (by_species.rate_constants, by_species.initial["A"]) == ({"R": 2 / 3}, 2.0)
+    assert unknown.network.volume.tolist() == [1.0, 1.0]
+    assert unknown.notes == ("1 compartment has no size > 0: it is taken as 1 (c).",)
 
 
 def test_a_parameter_assigned_from_initial_concentrations_is_an_unknown_constant(law):
@@ -348,7 +400,7 @@ def test_initial_amounts_by_assignment(read):
     )
     kinds = [species("A", amount="true"), species("B")]
     text = document([reaction("R", "A", "B")], kinds=kinds, more=more, compartments=[("c", 4)])
-    assert read(text).initial == {"A": 2.0, "B": None}
+    assert read(text).initial == {"A": 2.0, "B": 0.0}
 
 
 def test_conversion_factors_give_no_rate_constants(read):
@@ -361,44 +413,116 @@ def test_conversion_factors_give_no_rate_constants(read):
 # -- kinetic laws that are not
 
 
+UP, DOWN, NONE = "taken as (a substrate|substrates) of order 1", "slows? .* left out", "no influence"
+
+
 @pytest.mark.parametrize(
-    "formula",
+    ("formula", "helpers", "also"),
     [
-        "k * A / (q + A)",
-        "k * A * (q - B)",  # a conserved total: a difference, but no reverse reaction
-        "k * A - q * E",
-        "k / A",
-        "k * exp(A)",
-        "k * A * time",
-        "A^B",
-        "k * A + q * B",
-        "-k * A",
-        "piecewise(k * A, A > 1, 0)",
-        "k * (A + B)^0.5",
-        "(A + B + C + E + 1)^60",
-        "k * (-8)^0.5 * A",
-        "k * root(0, A)",
-        "piecewise(1, true, 0) * A",
-        "NaN * A",
-        "k * A / 0",
-        "unknown * A",
-        "undefined(A)",
-        "k * A * ln(0)",
-        "infinity * A",
+        ("k * A / (q + A)", "", [NONE]),
+        ("k * A * (q - B)", "", [NONE, DOWN]),  # a conserved total: a difference, but no reverse reaction
+        ("k * A - q * E", "", [NONE, DOWN, "can run backward"]),
+        ("k / A", "", [NONE]),
+        ("k * exp(A)", "", [NONE]),
+        ("k * A * time", "", [NONE]),
+        ("k * A * C / (q + C)", "C", [UP]),
+        ("k * A / (q + C)", "", [DOWN]),
+        ("k * A + q * B", "B", [NONE, UP]),
+        ("-k * A", "", [NONE]),
+        ("piecewise(k * A, A > 1, 0)", "", [NONE]),
+        ("k * (A + B)^0.5", "B", [NONE, UP]),
+        ("(A + B + C + E + 1)^60", "BCE", [UP]),
+        ("k * (-8)^0.5 * A", "", [NONE]),
+        ("k * root(0, A)", "", [NONE]),
+        ("NaN * A * C", "C", ["taken as a catalyst"]),
+        ("k * A / 0", "", [NONE]),
+        ("unknown * A", "", [NONE]),
+        ("undefined(A)", "", [NONE]),
+        ("k * A * ln(0)", "", [NONE]),
+        ("infinity * A", "", [NONE]),
     ],
 )
-def test_other_laws_are_not_read(law, formula):
+def test_other_laws_are_not_read(law, formula, helpers, also):
     reactions, constants, notes = law(formula, left="2 A", modifiers=["C"])
     assert constants == {}
-    assert reactions["R"].substrates == {"A": 2.0, "C": 1.0}
-    assert notes == ("1 kinetic law is not mass action and was not read: its reactants are taken as substrates (R).",)
+    assert reactions["R"] == Reaction("R", dict.fromkeys(helpers, 1.0) | {"A": 2.0}, {"A": -2.0, "B": 1.0})
+    assert (
+        "1 kinetic law is not mass action and was not read: its rate law is learned from the data, "
+        "with its reactants as substrates (R)."
+    ) in notes
+    assert len(notes) == 1 + len(also)
+    for wording in also:
+        assert [note for note in notes if re.search(wording, note)]
 
 
-def test_a_reversible_reaction_with_another_law_is_split(law):
-    reactions, constants, notes = law("k * A / (q + A)", reversible="true")
-    assert set(reactions) == {"R_fwd", "R_rev"}
+@pytest.mark.parametrize(
+    ("formula", "backward"),
+    [
+        ("k * (A - B / 4) / (q + A + B)", True),
+        ("k * A / (q + A) - k * B / (q + B)", True),
+        ("k * A / (q + A)", False),
+        ("k * A / (q + A + B)", False),
+        ("k * A * (3 - A)", False),
+        ("k * (A - B / unknown) / (q + A)", True),  # what cannot be computed counts, with a minus and a product
+        ("unknown * A / (q + A) - k", False),
+        ("back(A, B)", True),
+    ],
+)
+def test_a_reversible_reaction_is_split_if_its_law_can_run_backward(law, formula, backward):
+    function = mathml("lambda(a, b, (a - b / unknown) / (1 + a))")
+    functions = f'<listOfFunctionDefinitions><functionDefinition id="back">{function}</functionDefinition>'
+    reactions, constants, notes = law(formula, reversible="true", functions=functions + "</listOfFunctionDefinitions>")
+    assert set(reactions) == ({"R_fwd", "R_rev"} if backward else {"R"})
     assert constants == {}
-    assert len(notes) == 2
+    wording = "split into forward and backward" if backward else "cannot run backward: it is taken as one-way"
+    assert [note for note in notes if wording in note]
+
+
+def test_a_minus_in_a_rule_counts_too(law):
+    rule = f'<listOfRules><assignmentRule variable="q">{mathml("A - B / unknown")}</assignmentRule></listOfRules>'
+    assert set(law("k * q / (1 + A)", reversible="true", more=rule)[0]) == {"R_fwd", "R_rev"}
+
+
+def test_level_2_makes_reactions_reversible_by_default(read):
+    text = level2(document([reaction("R", "A", "B"), reaction("S", "A", "B", "2 * A")]))
+    model = read(text.replace(' reversible="false"', ""))
+    assert model.network.reactions == ("R_fwd", "R_rev", "S")
+    assert model.notes[1].startswith("1 reaction is reversible by default")
+    assert model.notes[1].endswith("(R).")
+
+
+@pytest.mark.parametrize("term", ["SBO:0000020", "SBO:0000206", "SBO:0000640"])
+def test_inhibitors_by_name(read, term):
+    text = document([reaction("R", "A", "B", modifiers=["E", "C"])])
+    model = read(
+        text.replace('<modifierSpeciesReference species="E"', f'<modifierSpeciesReference sboTerm="{term}" species="E"')
+    )
+    assert model.network.to_reactions()[0].substrates == {"A": 1.0, "C": 1.0}
+    assert model.notes == (
+        "1 species beside the reactants slows its reaction down (an inhibitor): f(c)^order cannot say that, "
+        "so it was left out (E in R).",
+        f"{CATALYST} (C in R).",
+    )
+
+
+def test_an_inhibitor_far_from_its_threshold(law):
+    _, _, notes = law("k * A / (1 + (E / 5000)^4)", modifiers=["E"])
+    assert [note for note in notes if "(E in R)" in note and "inhibitor" in note]
+
+
+def test_fast_reactions(read):
+    text = document([reaction("R", "A", "B", "k * A")], parameters={"k": 2}).replace('fast="false"', 'fast="true"')
+    (note,) = read(text).notes
+    assert note.startswith("1 reaction is marked as fast: it is treated as an ordinary reaction")
+    assert note.endswith("only the ratio of its forward and backward k can be found (R).")
+
+
+def test_functions_that_call_themselves(law):
+    function = f'<functionDefinition id="f">{mathml("lambda(x, 1 + f(x))")}</functionDefinition>'
+    reactions, constants, _ = law(
+        "f(A)", reversible="true", functions=f"<listOfFunctionDefinitions>{function}</listOfFunctionDefinitions>"
+    )
+    assert (set(reactions), constants) == ({"R"}, {})
 
 
 def test_a_varying_parameter_is_no_rate_constant(law):
@@ -411,7 +535,7 @@ def test_a_varying_parameter_is_no_rate_constant(law):
     )
     _, constants, notes = law("k * A", events=event)
     assert constants == {}
-    assert "1 event was not read." in notes
+    assert "1 event was not read: what it sets jumps, which no reaction explains (k)." in notes
 
 
 def test_rules_that_run_in_circles_end(law):
@@ -430,7 +554,9 @@ def test_species_set_by_rules_are_fixed(read):
     model = read(document([reaction("R", "", "B", "k * A", modifiers=["A"])], parameters={"k": 2}, more=more))
     assert model.network.fixed.tolist() == [True, False, True, False]
     assert model.network.to_reactions()[0].substrates == {"A": 1.0}
-    assert "2 species set by rules taken as fixed (A, C)." in model.notes
+    assert "1 species is set by an assignment rule: it is taken as fixed (A)." in model.notes
+    rated = "follows a rate rule, which was not read: it is taken as fixed, and needs a column in the table"
+    assert f"1 species {rated} (C)." in model.notes
     assert "1 algebraic rule was not read." in model.notes
 
 
@@ -574,6 +700,52 @@ def test_submodels(read):
     assert "flatten it first" in refused(read, text)
 
 
+def test_any_damage_is_refused_in_one_line(read):
+    """Cut off anywhere, or with some bytes changed: read, or an InputError."""
+    function = f'<functionDefinition id="f">{mathml("lambda(x, 1 / (1 + x))")}</functionDefinition>'
+    text = document(
+        [reaction("R", "A", "B", "k * A - q * B"), reaction("S", "2 A", "C", "k * A * f(E)", modifiers=["E"])],
+        parameters={"k": 2, "q": 1},
+        functions=f"<listOfFunctionDefinitions>{function}</listOfFunctionDefinitions>",
+        more=f'<listOfRules><assignmentRule variable="q">{mathml("k + C")}</assignmentRule></listOfRules>',
+    )
+    random = np.random.default_rng(0)
+    messages = []
+    for _ in range(150):
+        damaged = bytearray(text, "ascii")
+        if random.random() < 0.3:
+            damaged = damaged[: random.integers(1, len(damaged))]
+        for place in random.integers(len(damaged), size=random.integers(3)):
+            damaged[place] = random.integers(256)
+        try:
+            read(bytes(damaged).decode("latin-1"))
+        except InputError as error:
+            messages.append(str(error))
+    assert 50 < len(messages) < 150
+    assert not [message for message in messages if "\n" in message]
+
+
+@pytest.mark.parametrize("depth", [1500, 50_000])
+def test_formulas_nested_too_deeply(read, depth):
+    nested = f"{MATHML}{'<apply><minus/>' * depth}<ci> A </ci>{'</apply>' * depth}</math>"
+    message = refused(read, document([reaction("R", "A", "B", "A")]).replace(mathml("A"), nested))
+    assert "fewer brackets" in message
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-8-sig"])
+def test_other_encodings(tmp_path, encoding):
+    text = document([reaction("R", "A", "B")]).replace('id="test"', 'id="test" name="Ä"')
+    path = tmp_path / "network.xml"
+    path.write_bytes(text.replace("UTF-8", encoding.removesuffix("-sig")).encode(encoding))
+    model = read_sbml(path)
+    assert model.network.reactions == ("R",)
+    assert model.index.model.getName() == "Ä"
+
+
+def test_an_unknown_encoding(read):
+    assert "save the file as UTF-8" in refused(read, document([reaction("R", "A", "B")]).replace("UTF-8", "klingon"))
+
+
 # -- writing
 
 
@@ -616,6 +788,23 @@ def test_round_trip_of_floats_and_of_an_empty_reaction(tmp_path):
     write_sbml(network, tmp_path / "network.xml")
     assert read_sbml(tmp_path / "network.xml").network.to_reactions() == network.to_reactions()
     assert '<reaction id="nothing" reversible="false"/>' in (tmp_path / "network.xml").read_text()
+
+
+def test_round_trip_of_volumes_and_of_laws_known(tmp_path):
+    network = ReactionNetwork.from_reactions(
+        "n",
+        ["cell", "B", "k_R"],
+        [
+            Reaction("R", {"cell": 1.0, "k_R": 0.5}, {"cell": -2.0, "B": 1.0}, mass_action=True),
+            Reaction("S", {"B": 1.0}, {"B": -1.0, "k_R": 2.0}),
+        ],
+        volume={"cell": 100.0, "B": 0.1},
+    )
+    write_sbml(network, tmp_path / "network.xml")
+    back = read_sbml(tmp_path / "network.xml")
+    assert back.network.to_reactions() == network.to_reactions()
+    assert np.array_equal(back.network.volume, network.volume)
+    assert back.rate_constants == {}
 
 
 def test_what_is_written_is_valid_sbml(tmp_path):
@@ -692,8 +881,13 @@ def test_carotenoids():
 
 
 def test_yeast_glycolysis():
-    """11 laws: 4 one-way, 1 constant, 1 exchange (v10, a polynomial too), 3 other polynomials, 2 rational."""
+    """11 laws: 4 one-way, 1 constant, 1 exchange (v10, a polynomial too), 3 other polynomials, 2 rational.
+
+    All are reversible by default; but of those that are not mass action, only v3 can run backward.
+    """
     model = read_sbml(shared("models", "BIOMD0000000206.xml"))
-    assert counts(model) == (11, 6, 7)
+    assert counts(model) == (11, 2, 7)
     assert set(model.rate_constants) == {"v2", "v5", "v7", "v9", "v0", "v10_fwd", "v10_rev"}
-    assert model.notes[1].startswith("5 kinetic laws are not mass action")
+    assert model.notes[2].startswith("4 reactions are called reversible, but")
+    assert model.notes[3].startswith("5 kinetic laws are not mass action")
+    assert model.notes[4].endswith("(at in v4, na in v8, na in v6).")

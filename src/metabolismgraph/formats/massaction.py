@@ -95,7 +95,8 @@ def expand(node: Any, lookup: Lookup, functions: Mapping[str, Any]) -> Polynomia
         raise NotPolynomialError
     arguments = [expand(node.getChild(i), lookup, functions) for i in range(node.getNumChildren())]
     if kind == libsbml.AST_FUNCTION:
-        return _call(functions[node.getName()], arguments, functions)
+        others = {name: f for name, f in functions.items() if name != node.getName()}  # no function calls itself
+        return _call(functions[node.getName()], arguments, others)
     return _operate(kind, arguments)
 
 
@@ -154,13 +155,13 @@ def _operate(kind: int, arguments: list[Polynomial]) -> Polynomial:
     if kind == libsbml.AST_TIMES:
         result = constant(1.0)
         for argument in arguments:
-            result = _product(result, argument)
+            result = product(result, argument)
         return result
     if kind == libsbml.AST_MINUS:
-        last = _product(constant(-1.0), arguments[-1])
+        last = product(constant(-1.0), arguments[-1])
         return last if len(arguments) == 1 else _sum([arguments[0], last])
     if kind == libsbml.AST_DIVIDE:
-        return _product(arguments[0], _power(arguments[1], -1.0))
+        return product(arguments[0], _power(arguments[1], -1.0))
     if kind in {libsbml.AST_POWER, libsbml.AST_FUNCTION_POWER, libsbml.AST_FUNCTION_ROOT}:
         return _root_or_power(kind, arguments)
     return _apply(kind, arguments)
@@ -206,7 +207,8 @@ def _sum(summands: Iterable[Polynomial]) -> Polynomial:
     return total or {(): 0.0}
 
 
-def _product(a: Polynomial, b: Polynomial) -> Polynomial:
+def product(a: Polynomial, b: Polynomial) -> Polynomial:
+    """a * b."""
     if len(a) * len(b) > _MAX_TERMS**2:
         raise NotPolynomialError
     return _sum({_join(m, n): x * y} for m, x in a.items() for n, y in b.items())
@@ -232,5 +234,5 @@ def _power(base: Polynomial, exponent: float) -> Polynomial:
         raise NotPolynomialError
     result = constant(1.0)
     for _ in range(int(exponent)):
-        result = _product(result, base)
+        result = product(result, base)
     return result

@@ -1,0 +1,279 @@
+"""A model with its estimates, as SBML that any simulator can run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import libsbml
+import numpy as np
+from jaxtyping import Float
+
+from metabolismgraph.files import write_bytes
+from metabolismgraph.formats import mathml
+from metabolismgraph.formats.quantities import ModelIndex
+from metabolismgraph.formats.sbml import BACKWARD, FORWARD, parse
+from metabolismgraph.formats.sbml_notes import converts, some
+from metabolismgraph.formats.sbml_writer import free_id, sbml_text
+from metabolismgraph.network import Reaction, ReactionNetwork
+
+# log c at the knots, increasing, and log f there
+Table = tuple[Float[np.ndarray, " knots"], Float[np.ndarray, " knots"]]
+
+_MAX_KNOTS = 24  # of a learned rate law; between them it is a power law
+
+
+@dataclasses.dataclass(frozen=True)
+class _Term:
+    """One direction of a written reaction: volume * k * (law of its substrates)."""
+
+    reaction: Reaction
+    k: float | None
+    volume: str | None
+
+
+def write_fitted_sbml(
+    source: bytes | None,
+    network: ReactionNetwork,
+    rate_constants: Mapping[str, float],
+    homeostasis: Mapping[str, tuple[float, float]],
+    rate_law: Mapping[float, Table],
+    path: Path,
+    *,
+    aggregation: Literal["mul", "add"] = "mul",
+    initial: Mapping[str, float | None] | None = None,
+) -> tuple[str, ...]:
+    """Write a model with estimated rate constants, rate law and homeostasis as its kinetic laws.
+
+    A reaction known to be mass action gets the law volume * (k_fwd * Π c^order - k_rev * Π c^order), the others the
+    learned f in place of c^order. Homeostasis becomes reactions homeostasis_SPECIES that produce
+    volume * (slope * c + offset). Old kinetic laws are replaced; all else in the file stays.
+
+    Args:
+        source: content of the SBML file that the network was read from; None where it came from elsewhere.
+        network: the network, as read from it.
+        rate_constants: k per reaction of the network; without one, the law has a k without a value.
+        homeostasis: slope and offset per species, dc/dt = slope * c + offset.
+        rate_law: the learned f per order.
+        path: the file; an existing one is replaced.
+        aggregation: whether the f of a reaction's substrates are multiplied or added up.
+        initial: initial concentrations for `source` None.
+
+    Returns:
+        Notes on what is not as in the source, and on what the file does not say.
+
+    Raises:
+        InputError: the source is no valid SBML.
+        ValueError: the source has other reactions or species than the network, or (for `source` None) an id is no
+            SBML id.
+    """
+    content = sbml_text(network, initial or {}, strict=False).encode() if source is None else source
+    document = parse(content, path.name if source is None else "the SBML file of the network")
+    writer = _Writer(document, network, rate_constants, rate_law, aggregation)
+    writer.write(homeostasis)
+    write_bytes(path, libsbml.writeSBMLToString(document).encode())
+    return tuple(writer.notes)
+
+
+class _Writer:
+    """Changes one document."""
+
+    def __init__(
+        self,
+        document: Any,
+        network: ReactionNetwork,
+        rate_constants: Mapping[str, float],
+        rate_law: Mapping[float, Table],
+        aggregation: str,
+    ) -> None:
+        self.index = ModelIndex(document)
+        self.model = self.index.model
+        self.level3 = document.getLevel() >= 3
+        self.network = network
+        self.rate_constants = rate_constants
+        self.aggregation = aggregation
+        self.rate_law = rate_law
+        self.functions: dict[float, str] = {}
+        self.reactions = {r.id: r for r in network.to_reactions()}
+        index = self.index
+        listed = (index.functions, index.species, index.compartments, index.parameters, index.reactions)
+        units = [u.getId() for u in self.model.getListOfUnitDefinitions()]
+        self.taken = {*units, *index.references}.union(*listed)
+        self.concentrations = {s: self._concentration(s) for s in index.species}
+        self.notes: list[str] = []
+
+    def write(self, homeostasis: Mapping[str, tuple[float, float]]) -> None:
+        if set(self.index.species) != set(self.network.species):
+            raise ValueError("the SBML file has other species than the network")
+        self._drop_conversion()
+        unwritten, valueless, slowed = [], [], []
+        for written in self.model.getListOfReactions():
+            terms = self._terms(written.getId())
+            if written.isSetFast() and written.getFast():
+                written.setFast(False)
+                slowed.append(written.getId())
+            if self._write_law(written, terms):
+                valueless += [t.reaction.id for t in terms if t.k is None]
+            else:
+                unwritten.append(written.getId())
+        for species, (slope, offset) in homeostasis.items():
+            self._write_homeostasis(species, slope, offset)
+        for names, what in (
+            (unwritten, "kept as they were, since no rate law or no rate constant was learned"),
+            (valueless, "written with a rate constant that has no value, since none was estimated"),
+            (slowed, "no longer marked as fast, since they have rates of their own"),
+        ):
+            if names:
+                self.notes.append(f"Kinetic laws {what}: {len(names)} ({some(names)}).")
+
+    def _drop_conversion(self) -> None:
+        """Estimates count in one unit of amount."""
+        if converts(self.index):
+            for part in (self.model, *self.index.species.values()):
+                part.unsetConversionFactor()
+            self.notes.append("Conversion factors were removed: estimated rate constants count without them.")
+
+    # -- laws
+
+    def _terms(self, written: str) -> list[_Term]:
+        """The one or two reactions of the network that a written reaction was read as."""
+        ids = [written] if written in self.reactions else [written + FORWARD, written + BACKWARD]
+        if any(name not in self.reactions for name in ids):
+            raise ValueError(f"reaction {written} of the SBML file is not in the network")
+        return [_Term(self.reactions[r], self.rate_constants.get(r), self._volume(self.reactions[r])) for r in ids]
+
+    def _volume(self, reaction: Reaction) -> str | None:
+        """The compartment whose size a rate counts in: see `ReactionNetwork.reaction_volume`."""
+        consumed = [s for s, coefficient in reaction.net.items() if coefficient < 0]
+        first = next(iter((*consumed, *reaction.net)), None)
+        return None if first is None else self._sized(first)
+
+    def _sized(self, species: str) -> str | None:
+        """Id of a species' compartment, None if the file gives it no size, and 1 is meant."""
+        cell = self.index.species[species].getCompartment()
+        compartment = self.index.compartments.get(cell)
+        given = cell in self.index.assigned or cell in self.index.initially
+        if compartment is None or cell in self.index.without_size or not (compartment.isSetSize() or given):
+            return None
+        return str(cell)
+
+    def _concentration(self, species: str) -> str:
+        """What stands for a concentration in a formula."""
+        cell = self._sized(species)
+        if not self.index.species[species].getHasOnlySubstanceUnits() or cell is None:
+            return mathml.name(species)
+        return mathml.apply("divide", mathml.name(species), mathml.name(cell))
+
+    def _write_law(self, written: Any, terms: Sequence[_Term]) -> bool:
+        """Replace the kinetic law; False if a term's form is not known."""
+        if not all(t.reaction.mass_action or self._learned(t) for t in terms):
+            return False
+        law = written.getKineticLaw() or written.createKineticLaw()
+        for old in (law.getListOfParameters(), law.getListOfLocalParameters()):
+            while old.size():
+                old.remove(0)
+        parts = []
+        for term in terms:
+            k = self._parameter(law, f"k_{term.reaction.id}", term.k)
+            parts.append(self._part(term, k))
+        _set_math(law, parts[0] if len(parts) == 1 else mathml.apply("minus", *parts))
+        named = {s for t in terms for s in t.reaction.substrates}
+        sides = (written.getListOfReactants(), written.getListOfProducts(), written.getListOfModifiers())
+        for species in sorted(named - {reference.getSpecies() for side in sides for reference in side}):
+            written.createModifier().setSpecies(species)
+        return True
+
+    def _learned(self, term: _Term) -> bool:
+        return term.k is not None and all(order in self.rate_law for order in term.reaction.substrates.values())
+
+    def _part(self, term: _Term, k: str) -> str:
+        """volume * k * V of one direction."""
+        substrates = term.reaction.substrates
+        if term.reaction.mass_action and self.aggregation == "mul":
+            return mathml.mass_action(k, self.concentrations, substrates, term.volume)
+        known = term.reaction.mass_action
+        values = [
+            mathml.power(self.concentrations[s], order)
+            if known
+            else mathml.apply(self._function(order), self.concentrations[s])
+            for s, order in substrates.items()
+        ]
+        if self.aggregation == "add" and len(values) > 1:
+            values = [mathml.apply("plus", *values)]
+        volume = [] if term.volume is None else [mathml.name(term.volume)]
+        return mathml.product([*volume, mathml.name(k), *values])
+
+    def _function(self, order: float) -> str:
+        """Id of the learned f of one order; defined on first use."""
+        if order not in self.functions:
+            text = f"{order:g}".replace(".", "_").replace("-", "minus_").replace("+", "")
+            name = free_id(f"f_order_{text}", self.taken)
+            self.taken.add(name)
+            definition = self.model.createFunctionDefinition()
+            definition.setId(name)
+            _set_math(definition, power_laws(*self.rate_law[order]))
+            self.functions[order] = name
+        return self.functions[order]
+
+    def _parameter(self, law: Any, wanted: str, value: float | None) -> str:
+        """A new parameter of one law, with an id that hides no other."""
+        own = {p.getId() for p in (*law.getListOfParameters(), *law.getListOfLocalParameters())}
+        name = free_id(wanted, self.taken | own)
+        parameter = law.createLocalParameter() if self.level3 else law.createParameter()
+        parameter.setId(name)
+        if value is not None:
+            parameter.setValue(float(value))
+        return name
+
+    # -- homeostasis
+
+    def _write_homeostasis(self, species: str, slope: float, offset: float) -> None:
+        fixed = self.index.species.get(species) is None or species in self.index.fixed
+        if fixed or not (slope or offset) or not math.isfinite(slope + offset):
+            return
+        written = self.model.createReaction()
+        reaction = free_id(f"homeostasis_{species}", self.taken)
+        self.taken.add(reaction)
+        written.setId(reaction)
+        written.setReversible(True)
+        if self.level3:
+            written.setFast(False)
+        product = written.createProduct()
+        product.setSpecies(species)
+        product.setStoichiometry(1.0)
+        if self.level3:
+            product.setConstant(True)
+        law = written.createKineticLaw()
+        names = [self._parameter(law, name, value) for name, value in (("slope", slope), ("offset", offset))]
+        line = mathml.apply(
+            "plus", mathml.apply("times", mathml.name(names[0]), self.concentrations[species]), mathml.name(names[1])
+        )
+        volume = self._sized(species)
+        _set_math(law, line if volume is None else mathml.apply("times", mathml.name(volume), line))
+
+
+def power_laws(log_c: Float[np.ndarray, " knots"], log_f: Float[np.ndarray, " knots"]) -> str:
+    """f(c) as a MathML function: a power law between each two knots and beyond the outer ones, 0 where c is not > 0."""
+    if len(log_c) > _MAX_KNOTS:
+        knots = np.linspace(log_c[0], log_c[-1], _MAX_KNOTS)
+        log_c, log_f = knots, np.interp(knots, log_c, log_f)
+    slopes = np.diff(log_f) / np.diff(log_c)
+    c = mathml.name("c")
+    laws = [
+        mathml.product([mathml.number(math.exp(f - slope * x)), mathml.power(c, float(slope))])
+        for x, f, slope in zip(log_c[:-1], log_f[:-1], slopes, strict=True)
+    ]
+    pieces = [(mathml.number(0.0), mathml.apply("leq", c, mathml.number(0.0)))]
+    pieces += [
+        (law, mathml.apply("lt", c, mathml.number(math.exp(x)))) for law, x in zip(laws[:-1], log_c[1:-1], strict=True)
+    ]
+    return mathml.function(["c"], mathml.piecewise(pieces, laws[-1]))
+
+
+def _set_math(part: Any, formula: str) -> None:
+    tree = libsbml.readMathMLFromString(mathml.math(formula))
+    if tree is None or part.setMath(tree) != libsbml.LIBSBML_OPERATION_SUCCESS:
+        raise ValueError(f"libsbml does not take the formula {formula}")

@@ -1,0 +1,89 @@
+"""Concentrations of fixed species that a table has no column for, as the model file gives them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import libsbml
+import numpy as np
+from jaxtyping import Float
+
+from metabolismgraph.formats.formula import FormulaError
+from metabolismgraph.formats.quantities import ModelIndex, State
+
+Fill = Callable[
+    [Float[np.ndarray, " frames"], Mapping[str, Float[np.ndarray, " frames"]]],
+    tuple[dict[str, Float[np.ndarray, " frames"]], tuple[str, ...]],
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedValue:
+    """What a model file says of a species that reactions do not change: a constant or a formula.
+
+    Attributes:
+        constant: concentration at all times; None where a rule gives it.
+        rule: formula of the assignment rule, as text; None for a constant.
+    """
+
+    constant: float | None = None
+    rule: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.constant:g}" if self.rule is None else self.rule
+
+
+def fixed_values(index: ModelIndex) -> dict[str, FixedValue]:
+    """Of all fixed species whose concentration the file gives; what rate rules and events set is not among them."""
+    values = {}
+    for name in index.fixed:
+        if name in index.assigned:
+            text = libsbml.formulaToL3String(index.assigned[name]) if index.assigned[name] is not None else None
+            if text:
+                values[name] = FixedValue(rule=text)
+        elif name not in index.rated and name not in index.events:
+            constant = _finite(State(index, {}), name, ())
+            if constant is not None:
+                values[name] = FixedValue(constant=float(constant))
+    return values
+
+
+def fill_fixed(
+    index: ModelIndex,
+    values: Mapping[str, FixedValue],
+    time: Float[np.ndarray, " frames"],
+    known: Mapping[str, Float[np.ndarray, " frames"]],
+) -> tuple[dict[str, Float[np.ndarray, " frames"]], tuple[str, ...]]:
+    """See `SbmlModel.fill_fixed`."""
+    state = State(index, known, time)
+    found = {name: _finite(state, name, time.shape) for name in values if name not in known}
+    filled = {name: c for name, c in found.items() if c is not None}
+    constants = [f"{name} = {values[name]}" for name in filled if values[name].rule is None]
+    rules = [f"{name} = {values[name]}" for name in filled if values[name].rule is not None]
+    notes = []
+    if constants:
+        wording = "keep their concentrations" if len(constants) > 1 else "keeps its concentration"
+        notes.append(f"{len(constants)} species without a column {wording} of the model file ({_listed(constants)}).")
+    if rules:
+        wording = "follow assignment rules" if len(rules) > 1 else "follows an assignment rule"
+        notes.append(f"{len(rules)} species without a column {wording} of the model file ({_listed(rules)}).")
+    return filled, tuple(notes)
+
+
+def _finite(state: State, name: str, shape: tuple[int, ...]) -> Float[np.ndarray, "*shape"] | None:
+    try:
+        c = state.concentration(name)
+    except FormulaError:
+        return None
+    try:
+        c = np.array(np.broadcast_to(np.asarray(c, float), shape))
+    except ValueError:
+        return None
+    return c if np.isfinite(c).all() else None
+
+
+def _listed(texts: list[str], limit: int = 5, width: int = 60) -> str:
+    """The first few, each cut at `width` characters."""
+    short = [text if len(text) <= width else f"{text[: width - 3]}..." for text in texts[:limit]]
+    return ", ".join(short) + (", ..." if len(texts) > limit else "")

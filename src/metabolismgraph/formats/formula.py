@@ -1,0 +1,216 @@
+"""SBML formulas in numbers: libsbml's syntax trees, evaluated on NumPy arrays."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import libsbml
+import numpy as np
+from scipy import special
+
+Values = Any  # an array of floats or booleans; the operands of one formula broadcast
+Lookup = Callable[[str], Values]
+
+TIME = "csymbol time"  # no SBML id holds a space
+AVOGADRO = 6.02214179e23  # the value that SBML Level 3 prescribes
+_MAX_CALLS = 30  # of functions within functions; more is a circle
+
+
+class FormulaError(Exception):
+    """The formula cannot be evaluated: it is malformed, or something in it has no value."""
+
+
+def evaluate(node: Any, lookup: Lookup, functions: Mapping[str, Any], calls: int = 0) -> Values:
+    """The value of a formula; NaN and infinity where the arithmetic gives them.
+
+    Args:
+        node: libsbml's syntax tree.
+        lookup: what a name stands for; `TIME` is asked for as a name.
+        functions: function definitions (libsbml) by id.
+        calls: how deep in calls of functions this is.
+
+    Raises:
+        FormulaError: it cannot be evaluated.
+    """
+    if node is None:  # Level 3 Version 2 allows formulas without content
+        raise FormulaError
+    if node.isNumber():
+        return np.float64(node.getValue())
+    kind = node.getType()
+    if kind in _CONSTANTS:
+        return _CONSTANTS[kind]
+    if kind in {libsbml.AST_NAME, libsbml.AST_NAME_TIME}:
+        return lookup(TIME if kind == libsbml.AST_NAME_TIME else node.getName())
+    arguments = [evaluate(child, lookup, functions, calls) for child in children(node)]
+    if kind == libsbml.AST_FUNCTION:
+        return _call(functions.get(node.getName()), arguments, functions, calls)
+    operation = _OPERATIONS.get(kind)
+    if operation is None:
+        raise FormulaError
+    with np.errstate(all="ignore"):
+        try:
+            return operation(*arguments)
+        except (TypeError, ValueError):  # a wrong number of arguments
+            raise FormulaError from None
+
+
+def _call(definition: Any, arguments: Sequence[Values], functions: Mapping[str, Any], calls: int) -> Values:
+    if definition is None or calls == _MAX_CALLS or definition.getNumArguments() != len(arguments):
+        raise FormulaError
+    bound = {definition.getArgument(i).getName(): value for i, value in enumerate(arguments)}
+
+    def lookup(name: str) -> Values:
+        if name not in bound:
+            raise FormulaError
+        return bound[name]
+
+    return evaluate(definition.getBody(), lookup, functions, calls + 1)
+
+
+def children(node: Any) -> Iterator[Any]:
+    """The operands of a node."""
+    return (node.getChild(i) for i in range(node.getNumChildren()))
+
+
+def names(node: Any) -> set[str]:
+    """What a formula mentions, `TIME` included; the bodies of functions mention only their arguments."""
+    if node is None:
+        return set()
+    if node.getType() == libsbml.AST_NAME_TIME:
+        return {TIME}
+    if node.getType() == libsbml.AST_NAME:
+        return {node.getName()}
+    timed = {TIME} if node.getType() in {libsbml.AST_FUNCTION_DELAY, libsbml.AST_FUNCTION_RATE_OF} else set()
+    return timed.union(*(names(child) for child in children(node)))
+
+
+def subtracts(node: Any, functions: Mapping[str, Any], calls: int = 0) -> bool:
+    """Whether a formula, or a function that it calls, holds a minus."""
+    if node is None or calls == _MAX_CALLS:
+        return False
+    if node.getType() == libsbml.AST_MINUS:
+        return True
+    called = functions.get(node.getName()) if node.getType() == libsbml.AST_FUNCTION else None
+    if called is not None and subtracts(called.getBody(), functions, calls + 1):
+        return True
+    return any(subtracts(child, functions, calls) for child in children(node))
+
+
+def _minus(a: Values, b: Values | None = None) -> Values:
+    return np.negative(np.asarray(a, float)) if b is None else np.subtract(a, b, dtype=float)
+
+
+def _log(base: Values, x: Values | None = None) -> Values:
+    return np.log10(base) if x is None else np.log(x) / np.log(base)
+
+
+def _root(degree: Values, x: Values | None = None) -> Values:
+    return np.sqrt(degree) if x is None else np.float_power(x, 1 / np.asarray(degree, float))
+
+
+def _piecewise(*pieces: Values) -> Values:
+    """(value, condition) pairs, and what holds otherwise; NaN where nothing does."""
+    result = np.asarray(pieces[-1] if len(pieces) % 2 else np.nan, float)
+    last = len(pieces) - len(pieces) % 2
+    for i in range(last - 2, -2, -2):  # the first that holds counts
+        result = np.where(np.asarray(pieces[i + 1], bool), pieces[i], result)
+    return result
+
+
+def _fold(operation: Callable[[Values, Values], Values], start: Values | None = None) -> Callable[..., Values]:
+    """An operation on two values as one on any number; none at all give `start`."""
+
+    def folded(*values: Values) -> Values:
+        if not values and start is None:
+            raise FormulaError
+        return functools.reduce(operation, values) if start is None else functools.reduce(operation, values, start)
+
+    return folded
+
+
+def _chain(relation: Callable[[Values, Values], Values]) -> Callable[..., Values]:
+    """a < b < c holds where both of its parts do."""
+
+    def chained(*values: Values) -> Values:
+        parts = (relation(a, b) for a, b in itertools.pairwise(values))
+        return functools.reduce(np.logical_and, parts, np.True_)
+
+    return chained
+
+
+_CONSTANTS: dict[int, Values] = {
+    libsbml.AST_CONSTANT_E: np.float64(np.e),
+    libsbml.AST_CONSTANT_PI: np.float64(np.pi),
+    libsbml.AST_CONSTANT_TRUE: np.True_,
+    libsbml.AST_CONSTANT_FALSE: np.False_,
+    libsbml.AST_NAME_AVOGADRO: np.float64(AVOGADRO),
+}
+_OPERATIONS: dict[int, Callable[..., Values]] = {
+    libsbml.AST_PLUS: _fold(lambda a, b: np.add(a, b, dtype=float), np.float64(0)),
+    libsbml.AST_TIMES: _fold(lambda a, b: np.multiply(a, b, dtype=float), np.float64(1)),
+    libsbml.AST_MINUS: _minus,
+    libsbml.AST_DIVIDE: lambda a, b: np.true_divide(a, b, dtype=float),
+    libsbml.AST_POWER: np.float_power,
+    libsbml.AST_FUNCTION_POWER: np.float_power,
+    libsbml.AST_FUNCTION_ROOT: _root,
+    libsbml.AST_FUNCTION_LOG: _log,
+    libsbml.AST_FUNCTION_PIECEWISE: _piecewise,
+    libsbml.AST_FUNCTION_MAX: _fold(np.maximum),
+    libsbml.AST_FUNCTION_MIN: _fold(np.minimum),
+    libsbml.AST_FUNCTION_QUOTIENT: lambda a, b: np.trunc(np.true_divide(a, b)),
+    libsbml.AST_FUNCTION_REM: np.fmod,
+    libsbml.AST_FUNCTION_FACTORIAL: lambda x: special.gamma(np.asarray(x, float) + 1),
+    libsbml.AST_LOGICAL_AND: _fold(np.logical_and, np.True_),
+    libsbml.AST_LOGICAL_OR: _fold(np.logical_or, np.False_),
+    libsbml.AST_LOGICAL_XOR: _fold(np.logical_xor, np.False_),
+    libsbml.AST_LOGICAL_NOT: np.logical_not,
+    libsbml.AST_LOGICAL_IMPLIES: lambda a, b: np.logical_or(np.logical_not(a), b),
+    libsbml.AST_RELATIONAL_EQ: _chain(np.equal),
+    libsbml.AST_RELATIONAL_NEQ: np.not_equal,
+    libsbml.AST_RELATIONAL_LT: _chain(np.less),
+    libsbml.AST_RELATIONAL_LEQ: _chain(np.less_equal),
+    libsbml.AST_RELATIONAL_GT: _chain(np.greater),
+    libsbml.AST_RELATIONAL_GEQ: _chain(np.greater_equal),
+}
+_OF_ONE: dict[str, Callable[[Values], Values]] = {
+    "ABS": np.abs,
+    "EXP": np.exp,
+    "LN": np.log,
+    "FLOOR": np.floor,
+    "CEILING": np.ceil,
+    "SIN": np.sin,
+    "COS": np.cos,
+    "TAN": np.tan,
+    "SEC": lambda x: 1 / np.cos(x),
+    "CSC": lambda x: 1 / np.sin(x),
+    "COT": lambda x: 1 / np.tan(x),
+    "SINH": np.sinh,
+    "COSH": np.cosh,
+    "TANH": np.tanh,
+    "SECH": lambda x: 1 / np.cosh(x),
+    "CSCH": lambda x: 1 / np.sinh(x),
+    "COTH": lambda x: 1 / np.tanh(x),
+    "ARCSIN": np.arcsin,
+    "ARCCOS": np.arccos,
+    "ARCTAN": np.arctan,
+    "ARCSEC": lambda x: np.arccos(np.true_divide(1, x)),
+    "ARCCSC": lambda x: np.arcsin(np.true_divide(1, x)),
+    "ARCCOT": lambda x: np.arctan(np.true_divide(1, x)),
+    "ARCSINH": np.arcsinh,
+    "ARCCOSH": np.arccosh,
+    "ARCTANH": np.arctanh,
+    "ARCSECH": lambda x: np.arccosh(np.true_divide(1, x)),
+    "ARCCSCH": lambda x: np.arcsinh(np.true_divide(1, x)),
+    "ARCCOTH": lambda x: np.arctanh(np.true_divide(1, x)),
+}
+
+
+def _of_one(operation: Callable[[Values], Values]) -> Callable[[Values], Values]:
+    """A function of exactly one argument: a ufunc would take a second one as its output."""
+    return lambda x: operation(np.asarray(x, float))
+
+
+_OPERATIONS |= {getattr(libsbml, f"AST_FUNCTION_{name}"): _of_one(function) for name, function in _OF_ONE.items()}

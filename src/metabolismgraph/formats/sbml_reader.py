@@ -1,0 +1,300 @@
+"""From an SBML model to a reaction network: which rate laws are mass action, and what the others depend on."""
+
+from __future__ import annotations
+
+import collections
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.formats import massaction
+from metabolismgraph.formats.formula import FormulaError
+from metabolismgraph.formats.probe import Probe
+from metabolismgraph.formats.quantities import ModelIndex
+from metabolismgraph.formats.sbml_notes import converts, model_notes
+from metabolismgraph.network import Reaction, ReactionNetwork
+
+FORWARD, BACKWARD = "_fwd", "_rev"
+# SBO:0000020 (inhibitor) and what the ontology lists below it
+_INHIBITORS = {20, 206, 207, 536, 537, 597, 639, 640}
+
+
+class Reader:
+    """One pass over one model; collects what becomes the notes on the way.
+
+    Args:
+        source: name of the file, for messages.
+        stem: name of the network if the model has no id.
+
+    Attributes:
+        rate_constants: k of the reactions of the network, where the file tells.
+    """
+
+    def __init__(self, source: str, stem: str, index: ModelIndex) -> None:
+        self.source = source
+        self.stem = stem
+        self.index = index
+        self.resolving: set[str] = set()
+        self.noted: dict[str, list[str]] = collections.defaultdict(list)
+        self.terms: dict[str, massaction.Term] = {}
+        self.rate_constants: dict[str, float] = {}
+
+    def read(self) -> ReactionNetwork:
+        """The network.
+
+        Raises:
+            InputError: a stoichiometry is no constant >= 0, or ids clash.
+        """
+        reactions: list[Reaction] = []
+        for written in self.index.model.getListOfReactions():
+            reactions += self._reaction(written)
+        self._check_ids()
+        species = [s.getId() for s in self.index.model.getListOfSpecies()]
+        try:
+            network = ReactionNetwork.from_reactions(
+                self.index.model.getId() or self.stem,
+                species,
+                reactions,
+                self.index.fixed,
+                {name: self.index.size_of(name) for name in species},
+            )
+        except InputError as error:
+            raise InputError(f"{self.source}: {error}") from None
+        if not converts(self.index):
+            self._read_constants(network)
+        return network
+
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed, changed or not read."""
+        return model_notes(self.index, self.noted)
+
+    def initial(self) -> dict[str, float | None]:
+        """Initial concentration of each species, None where the file gives none."""
+        return {name: self._initial(name) for name in self.index.species}
+
+    def _initial(self, name: str) -> float | None:
+        try:
+            value = float(self.index.start.concentration(name))
+        except FormulaError:
+            return None
+        return value if math.isfinite(value) else None
+
+    # -- reactions
+
+    def _reaction(self, written: Any) -> list[Reaction]:
+        """One written reaction as one or two one-way reactions."""
+        name = written.getId()
+        if written.isSetFast() and written.getFast():
+            self.noted["fast"].append(name)
+        left = self._side(written, written.getListOfReactants())
+        right = self._side(written, written.getListOfProducts())
+        net = {s: add(right.get(s, 0.0), -left.get(s, 0.0)) for s in dict.fromkeys((*left, *right))}
+        net = {s: coefficient for s, coefficient in net.items() if coefficient}
+        law = self._law(written, [*right, *(m.getSpecies() for m in written.getListOfModifiers())])
+        if law is None:
+            return self._direct(name, net, *self._orders(written, left, right), mass_action=False)
+        backward = None if law.backward is None else law.backward.orders
+        used = {*left, *right, *law.forward.orders, *(backward or ())}
+        idle = [m.getSpecies() for m in written.getListOfModifiers() if m.getSpecies() not in used]
+        self.noted["none"] += [f"{species} in {name}" for species in idle]
+        sides = ((law.forward.orders, left), (backward, right))
+        if any(orders is not None and dict(orders) != side for orders, side in sides):
+            self.noted["orders"].append(name)
+        reactions = self._direct(name, net, law.forward.orders, backward, mass_action=True)
+        for reaction, term in zip(reactions, (law.forward, law.backward), strict=False):
+            if term is not None:
+                self.terms[reaction.id] = term
+        return reactions
+
+    def _direct(
+        self,
+        name: str,
+        net: Mapping[str, float],
+        forward: Mapping[str, float],
+        backward: Mapping[str, float] | None,
+        *,
+        mass_action: bool,
+    ) -> list[Reaction]:
+        if backward is None:
+            return [Reaction(name, forward, net, mass_action)]
+        self.noted["split"].append(name)
+        reverse = {s: -coefficient for s, coefficient in net.items()}
+        return [
+            Reaction(name + FORWARD, forward, net, mass_action),
+            Reaction(name + BACKWARD, backward, reverse, mass_action),
+        ]
+
+    def _side(self, written: Any, references: Any) -> dict[str, float]:
+        """Stoichiometry per species of one side; a species written twice is added up."""
+        side: dict[str, float] = {}
+        for reference in references:
+            name = reference.getSpecies()
+            value = self._stoichiometry(reference)
+            if value is None or not math.isfinite(value) or value < 0:
+                raise InputError(
+                    f"{self.source}: reaction {written.getId()}: the stoichiometry of {name} is not a constant number "
+                    ">= 0; write it as one"
+                )
+            side[name] = add(side.get(name, 0.0), value)
+        return {name: value for name, value in side.items() if value}
+
+    def _stoichiometry(self, reference: Any) -> float | None:
+        """As written or, where that is a constant, as computed; None if it varies or cannot be computed."""
+        index = self.index
+        name = reference.getId()
+        if reference.isSetStoichiometryMath():
+            formula = reference.getStoichiometryMath().getMath()
+            if not index.is_constant(formula):
+                return None
+        elif name and index.varies(name):
+            return None
+        else:
+            formula = index.assigned.get(name, index.initially.get(name))
+        if not formula:
+            return float(reference.getStoichiometry())
+        try:
+            return float(index.start.evaluate(formula))
+        except FormulaError:
+            return None
+
+    # -- reactions whose rate law is not known
+
+    def _orders(
+        self, written: Any, left: Mapping[str, float], right: Mapping[str, float]
+    ) -> tuple[Mapping[str, float], Mapping[str, float] | None]:
+        """Orders forward and, if the reaction runs backward, backward, where no mass action law gives them."""
+        law = written.getKineticLaw() if written.isSetKineticLaw() else None
+        probe = Probe(self.index, written) if law is not None and law.isSetMath() else None
+        two_way = self._runs_backward(written, probe, left, right)
+        helpers = self._helpers(written, probe, {**left, **right} if two_way else left, one_way=not two_way)
+        return {**helpers, **left}, {**helpers, **right} if two_way else None
+
+    def _runs_backward(self, written: Any, probe: Probe | None, left: Iterable[str], right: Iterable[str]) -> bool:
+        name = written.getId()
+        can = probe is None or probe.runs_backward(left, right)
+        if not written.getReversible():
+            if probe is not None and can:
+                self.noted["backward"].append(name)
+            return False
+        if not can:
+            self.noted["one way"].append(name)
+        elif not re.match(r"<reaction[^>]*\sreversible=", written.toSBML()):  # libsbml calls a default set
+            self.noted["default"].append(name)
+        return can
+
+    def _helpers(
+        self, written: Any, probe: Probe | None, reactants: Iterable[str], *, one_way: bool
+    ) -> dict[str, float]:
+        """What drives the reaction beside its reactants: modifiers, and what else its law depends on."""
+        modifiers = {m.getSpecies(): m.getSBOTerm() for m in written.getListOfModifiers()}
+        mentioned = set() if probe is None else probe.mentioned
+        others = [s for s in self.index.species if s in mentioned and s not in modifiers]
+        helpers = {}
+        for species in (*modifiers, *others):
+            if species in reactants:
+                continue
+            influence: str | None = None if probe is None else probe.influence(species, one_way=one_way)
+            if species in others and influence in {None, "none"}:
+                continue
+            if influence is None:
+                influence = "down" if modifiers[species] in _INHIBITORS else "catalyst"
+            self.noted[influence].append(f"{species} in {written.getId()}")
+            if influence in {"up", "catalyst"}:
+                helpers[species] = 1.0
+        return helpers
+
+    # -- kinetic laws that are mass action
+
+    def _law(self, written: Any, backward: Sequence[str]) -> massaction.MassAction | None:
+        """The kinetic law, if there is one and it is mass action."""
+        if not written.isSetKineticLaw() or not written.getKineticLaw().isSetMath():
+            return None
+        law = written.getKineticLaw()
+        local = {
+            p.getId(): _value(p, f"{written.getId()}.{p.getId()}")
+            for p in (*law.getListOfParameters(), *law.getListOfLocalParameters())
+        }
+        try:
+            polynomial = massaction.expand(
+                law.getMath(), lambda name: local[name] if name in local else self._lookup(name), self.index.functions
+            )
+            result = massaction.mass_action(polynomial, backward)
+        except massaction.NotPolynomialError:
+            result = None
+        if result is None:
+            self.noted["law"].append(written.getId())
+        return result
+
+    def _lookup(self, name: str) -> massaction.Polynomial:
+        """What an id stands for in a formula."""
+        index = self.index
+        if name in index.species:
+            # a formula means the amount of such a species; networks are about concentrations
+            amount = index.species[name].getHasOnlySubstanceUnits()
+            concentration = massaction.symbol(name)
+            if not amount:
+                return concentration
+            return massaction.product(concentration, self._size(index.species[name].getCompartment()))
+        if name in index.compartments:
+            return self._size(name)
+        if name in index.rated or name in index.events or name in self.resolving:
+            raise massaction.NotPolynomialError
+        formula = index.assigned.get(name, index.initially.get(name))
+        if formula is None:
+            if name not in index.parameters:  # time, a reaction's rate, or nothing at all
+                raise massaction.NotPolynomialError
+            return _value(index.parameters[name], name)
+        self.resolving.add(name)
+        try:
+            value = massaction.expand(formula, self._lookup, index.functions)
+        finally:
+            self.resolving.discard(name)
+        if name not in index.assigned and massaction.number(value) is None:
+            return massaction.symbol(massaction.UNKNOWN + name)  # of initial values: constant all the same
+        return value
+
+    def _size(self, compartment: str) -> massaction.Polynomial:
+        """Size of a compartment in a law; where it changes, the network's rates do not."""
+        if self.index.varies(compartment):
+            return massaction.symbol(massaction.UNKNOWN + compartment)
+        return massaction.constant(self.index.size(compartment))
+
+    def _read_constants(self, network: ReactionNetwork) -> None:
+        """A law gives amount per time; a network counts concentration per time in the reaction's volume."""
+        for reaction, volume in zip(network.to_reactions(), network.reaction_volume, strict=True):
+            term = self.terms.get(reaction.id)
+            if term is None:
+                continue
+            cells = {self.index.species[s].getCompartment() for s in (*reaction.substrates, *reaction.net)}
+            if any(self.index.varies(cell) for cell in cells):
+                self.noted["varying size"].append(reaction.id)
+            elif term.k is None:
+                self.noted["unknown k"].append(reaction.id)
+            else:
+                self.rate_constants[reaction.id] = term.k / float(volume)
+
+    def _check_ids(self) -> None:
+        written = {r.getId() for r in self.index.model.getListOfReactions()}
+        for name in self.noted["split"]:
+            clash = [new for new in (name + FORWARD, name + BACKWARD) if new in written]
+            if clash:
+                raise InputError(
+                    f"{self.source}: reaction {name} is split into {name + FORWARD} and {name + BACKWARD}, but another "
+                    f"reaction is called {clash[0]}; rename one of them"
+                )
+
+
+def add(a: float, b: float) -> float:
+    """a + b in decimal, so that 0.4 - 0.3 is 0.1: coefficients are written by people."""
+    return float(Decimal(repr(float(a))) + Decimal(repr(float(b))))
+
+
+def _value(parameter: Any, name: str) -> massaction.Polynomial:
+    """A parameter's value; without one it stays a symbol, so that the law's orders are still known."""
+    value = parameter.getValue()
+    if not parameter.isSetValue() or math.isnan(value):
+        return massaction.symbol(massaction.UNKNOWN + name)
+    return {(): value}  # may be infinite: 1/Keq of a one-way reaction

@@ -1,0 +1,133 @@
+"""Reaction networks as SBML Level 3 Version 2."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+
+from metabolismgraph.files import write_bytes
+from metabolismgraph.formats import mathml
+from metabolismgraph.formats.sbml_reader import add
+from metabolismgraph.network import Reaction, ReactionNetwork
+
+
+def write_sbml(network: ReactionNetwork, path: Path, initial: Mapping[str, float | None] | None = None) -> None:
+    """Write a network as SBML Level 3 Version 2.
+
+    What `read_sbml` returns is the same network. The orders of the substrates become the reactants' stoichiometry,
+    order + net that of the products. A reaction whose law is known to be mass action gets a kinetic law, whose rate
+    constant has no value. Fixed species become boundary species; there is one compartment for each volume. The
+    network's id is made a valid SBML id by underscores.
+
+    Args:
+        network: what to write.
+        path: the file; an existing one is replaced.
+        initial: initial concentrations, where known.
+
+    Raises:
+        ValueError: an id is no SBML id, or a reaction whose law is not known consumes a species beyond its order,
+            which SBML without a kinetic law cannot express.
+    """
+    write_bytes(path, sbml_text(network, initial or {}).encode())
+
+
+def sbml_text(network: ReactionNetwork, initial: Mapping[str, float | None], *, strict: bool = True) -> str:
+    """The document that `write_sbml` writes.
+
+    Args:
+        strict: refuse reactions that cannot be expressed without a law; else their orders are lost.
+    """
+    for name in (*network.species, *network.reactions):
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(f"{name!r} is no SBML id: letters, digits and underscores only, no digit first")
+    model_id = re.sub(r"^(?=\d)|\W", "_", network.id, flags=re.ASCII) or "network"
+    cells = _cells(network)
+    cell_of = {s: cells[float(v)] for s, v in zip(network.species, network.volume, strict=True)}
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<sbml xmlns="http://www.sbml.org/sbml/level3/version2/core" level="3" version="2">',
+        f'  <model id="{model_id}">',
+        "    <listOfCompartments>",
+    ]
+    lines += [
+        f'      <compartment id="{cell}" spatialDimensions="3" size="{number_text(size)}" constant="true"/>'
+        for size, cell in cells.items()
+    ]
+    lines += ["    </listOfCompartments>", "    <listOfSpecies>"]
+    for name, fixed in zip(network.species, network.fixed, strict=True):
+        value = initial.get(name)
+        start = "" if value is None else f" initialConcentration={quoteattr(number_text(value))}"
+        lines.append(
+            f'      <species id="{name}" compartment="{cell_of[name]}"{start} hasOnlySubstanceUnits="false" '
+            f'boundaryCondition="{"true" if fixed else "false"}" constant="false"/>'
+        )
+    lines += ["    </listOfSpecies>", "    <listOfReactions>"]
+    for reaction, volume in zip(network.to_reactions(), network.reaction_volume, strict=True):
+        lines += _reaction_lines(reaction, cells.get(float(volume)), strict=strict)
+    lines += ["    </listOfReactions>", "  </model>", "</sbml>", ""]
+    return "\n".join(lines)
+
+
+def _cells(network: ReactionNetwork) -> dict[float, str]:
+    """A compartment for each volume, named like nothing else."""
+    taken = {*network.species, *network.reactions}
+    cells: dict[float, str] = {}
+    for volume in dict.fromkeys(float(v) for v in network.volume) or {1.0: None}:
+        cells[volume] = free_id(f"cell_{len(cells) + 1}" if cells else "cell", taken)
+        taken.add(cells[volume])
+    return cells
+
+
+def _reaction_lines(reaction: Reaction, cell: str | None, *, strict: bool) -> list[str]:
+    left: dict[str, float] = {}
+    right: dict[str, float] = {}
+    for name in dict.fromkeys((*reaction.substrates, *reaction.net)):
+        order, net = reaction.substrates.get(name, 0.0), reaction.net.get(name, 0.0)
+        if (order < 0 or add(net, order) < 0) and strict and not reaction.mass_action:
+            raise ValueError(
+                f"reaction {reaction.id}: {name} has order {order:g} and net coefficient "
+                f"{net:g}, which SBML without a kinetic law cannot express"
+            )
+        left[name] = max(order, -net, 0.0)
+        right[name] = add(net, left[name])
+    lines = []
+    for tag, side in (("listOfReactants", left), ("listOfProducts", right)):
+        references = [
+            f'          <speciesReference species="{name}" stoichiometry="{number_text(value)}" constant="true"/>'
+            for name, value in side.items()
+            if value
+        ]
+        if references:
+            lines += [f"        <{tag}>", *references, f"        </{tag}>"]
+    if reaction.mass_action:
+        lines += _law_lines(reaction, cell)
+    head = f'      <reaction id="{reaction.id}" reversible="false"'
+    return [f"{head}>", *lines, "      </reaction>"] if lines else [f"{head}/>"]
+
+
+def _law_lines(reaction: Reaction, cell: str | None) -> list[str]:
+    k = free_id(f"k_{reaction.id}", {*reaction.substrates, *({cell} if cell else ())})
+    concentrations = {s: mathml.name(s) for s in reaction.substrates}
+    law = mathml.math(mathml.mass_action(k, concentrations, reaction.substrates, cell))
+    return [
+        "        <kineticLaw>",
+        f"          {law}",
+        f'          <listOfLocalParameters><localParameter id="{k}"/></listOfLocalParameters>',
+        "        </kineticLaw>",
+    ]
+
+
+def free_id(wanted: str, taken: set[str]) -> str:
+    """An id that is not taken: the one wanted, with underscores at its end if need be."""
+    while wanted in taken:
+        wanted += "_"
+    return wanted
+
+
+def number_text(value: float | np.floating) -> str:
+    """The shortest decimal that reads back as the same number; whole numbers without a point."""
+    return repr(float(value)).removesuffix(".0")
