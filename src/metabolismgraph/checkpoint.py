@@ -35,6 +35,7 @@ _PHASE1_ARRAYS = (
     "offset",
     "slope_error",
     "offset_error",
+    "slope_offset_covariance",
     "noise",
     "keep",
     "losses",

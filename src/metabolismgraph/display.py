@@ -16,8 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from metabolismgraph.benchmarks.strategy_report import Row, described, worst_deviation
+from metabolismgraph.equations import written_combination, written_equation
 from metabolismgraph.evaluation import Metric
-from metabolismgraph.identifiability import Combination, Identifiability
+from metabolismgraph.identifiability import Identifiability
 from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.train.progress import Progress as Report
 from metabolismgraph.train.progress import silent
@@ -138,8 +139,8 @@ def identifiability_table(network: ReactionNetwork, found: Identifiability, alon
     for members, combinations in list(zip(found.groups, found.combinations, strict=True))[:_MOST_ROWS]:
         table.add_row(
             "\n".join(network.reactions[j] for j in members),
-            "\n".join(_written(network, j) for j in members),
-            "\n".join(_combination(network, c) for c in combinations)
+            "\n".join(written_equation(network, j) for j in members),
+            "\n".join(written_combination(network, c) for c in combinations)
             or ("not apart from homeostasis" if alone.identifiable[list(members)].all() else "nothing"),
         )
     if len(found.groups) > _MOST_ROWS:
@@ -150,27 +151,6 @@ def identifiability_table(network: ReactionNetwork, found: Identifiability, alon
         f"matrix: {found.smallest_determined:.1e}"
     )
     return Group(verdict, *([table] if found.groups else []), gap)
-
-
-def _written(network: ReactionNetwork, j: int) -> str:
-    reaction = network.to_reactions()[j]
-    net = {s: reaction.substrates.get(s, 0.0) + d for s, d in reaction.net.items()}
-    products = {s: net.get(s, order) for s, order in reaction.substrates.items()} | net
-    return f"{_side(reaction.substrates)} -> {_side(products)}"
-
-
-def _side(amounts: Mapping[str, float]) -> str:
-    return " + ".join(f"{'' if a == 1 else f'{a:g} '}{s}" for s, a in amounts.items() if a) or "nothing"
-
-
-def _combination(network: ReactionNetwork, combination: Combination) -> str:
-    text = ""
-    for j, a in zip(combination.reactions, combination.coefficients, strict=True):
-        sign = "-" if a < 0 else "+" if text else ""
-        size = "" if abs(a) == 1 else f"{abs(a):g} "
-        text += f" {sign} " if text else sign
-        text += f"{size}k({network.reactions[j]})"
-    return text
 
 
 def strategies_table(strategies: Mapping[str, type[Strategy]]) -> Table:

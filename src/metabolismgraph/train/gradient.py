@@ -33,7 +33,7 @@ from metabolismgraph.train.solution import (
     Phase1Result,
     constant_notes,
     homeostatic_lines,
-    line_errors,
+    line_covariance,
     noise_variance,
     row_notes,
     standard_errors,
@@ -155,7 +155,8 @@ def conclude(
     )
     k_error, _ = standard_errors(equations, identifiability, transform, training)
     line = homeostatic_lines(theta, transform)
-    line_error = line_errors(np.asarray(equations.inverse_nuisance), transform)
+    of_line = line_covariance(np.asarray(equations.inverse_nuisance), transform)
+    line_error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
     return Phase1Result(
         mlp_sub=snapshot.mlp_sub,
         log_k=snapshot.log_k,
@@ -169,6 +170,7 @@ def conclude(
         offset=line[:, 0],
         slope_error=line_error[:, 1],
         offset_error=line_error[:, 0],
+        slope_offset_covariance=of_line[:, 0, 1],
         noise=np.sqrt(variance),
         keep=keep,
         losses=losses,

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.identifiability import Identifiability, analyse, identify
-from metabolismgraph.linear_model import Solution
+from metabolismgraph.linear_model import LinearModel, Solution
 from metabolismgraph.model import SubstrateFunction
 from metabolismgraph.observations import Observations
 from metabolismgraph.regression import follows_equation
@@ -47,6 +47,7 @@ __all__ = ["Phase1Result", "fit_reactions"]
 
 # Where no species changes by more than this share of its concentration, the system is at a steady state.
 _STEADY = 1e-6
+_SAME_DIRECTION = 1e-6  # singular values below it are rounding
 # A rate constant that is zero in a constrained solution is stored as this share of the smallest other.
 _ZERO_RATE = 1e-3
 
@@ -101,9 +102,12 @@ def _fit_by_projection(
     checked = check_fit(settled, fitted)
     estimates = Estimates(fitted.k, checked.error, known, at_bound, checked.thinned_k)
     verdict = judge(promised, apart.identifiable, estimates)
-    k = _fill(k, hidden, training, units.rate_constants(observations.network))
-    line = data.homeostatic_lines(data.linear_model(settled.f, keep, settled.weight).nuisance(k))
-    line_error = data.line_errors(fitted.theta_covariance)
+    model = data.linear_model(settled.f, keep, settled.weight)
+    k, open_ = _without_homeostasis(model, k, hidden, apart)
+    k = _fill(k, open_, training, units.rate_constants(observations.network))
+    line = data.homeostatic_lines(model.nuisance(k))
+    of_line = data.line_covariance(fitted.theta_covariance)
+    line_error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
     return Phase1Result(
         mlp_sub=settled.f,
         log_k=np.log10(k),
@@ -117,6 +121,7 @@ def _fit_by_projection(
         offset=line[:, 0],
         slope_error=line_error[:, 1],
         offset_error=line_error[:, 0],
+        slope_offset_covariance=of_line[:, 0, 1],
         noise=np.sqrt(noise_variance(settled.left, keep)),
         keep=keep,
         losses=np.array(settled.losses),
@@ -191,6 +196,33 @@ def _positive_rate_constants(
     k = _non_negative(fitted)
     note = f"{int(negative.sum())} determined rate constants came out negative; all were solved again with k >= 0"
     return k, known & (k <= 0), [note]
+
+
+def _without_homeostasis(
+    model: LinearModel, k: Float[np.ndarray, " reactions"], hidden: Identifiability, apart: Identifiability
+) -> tuple[Float[np.ndarray, " reactions"], Identifiability]:
+    """Rate constants that only homeostasis hides, as they are if it is as weak as can be, and what is still open.
+
+    A first-order loss and the pull to a baseline are one function. Homeostasis is by far the weaker of the two, so
+    the loss goes to the reaction; it does not count as determined.
+    """
+    groups = [g for g in hidden.groups if apart.identifiable[list(g)].all()]
+    members = np.zeros(len(k), dtype=bool)
+    for group in groups:
+        members[list(group)] = True
+    directions = scipy.linalg.orth(np.where(members[:, None], hidden.null_space, 0.0), rcond=_SAME_DIRECTION)
+    if not directions.size:
+        return k, hidden
+    heavy = np.sqrt(model.weight.max(axis=0))[:, None]
+    pull = (heavy * model.nuisance(k)).ravel()
+    by = np.stack([(heavy * model.nuisance(k + d)).ravel() - pull for d in directions.T], axis=1)
+    moved = k - directions @ np.linalg.lstsq(by, pull, rcond=None)[0]
+    settled = [g for g in groups if (moved[list(g)] > 0).all()]
+    for group in settled:
+        k = np.where(np.isin(np.arange(len(k)), group), moved, k)
+    pairs = [pair for pair in zip(hidden.groups, hidden.combinations, strict=True) if pair[0] not in settled]
+    rest = dataclasses.replace(hidden, groups=tuple(g for g, _ in pairs), combinations=tuple(c for _, c in pairs))
+    return k, rest
 
 
 def _fill(

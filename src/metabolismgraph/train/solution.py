@@ -55,7 +55,7 @@ class Phase1Result:
         mass_action: reactions whose rate law was taken as known.
         law_fails: whether the data speak against a law that was taken as known.
         slope, offset: nuisance homeostasis as the line slope * c + offset over the observed
-            concentrations, in 1/time and concentration/time, with standard errors.
+            concentrations, in 1/time and concentration/time, with standard errors and covariance.
         noise: standard deviation of the residual dc/dt of each species, correlation in time counted in.
         keep: rows (transition, species) that were used.
         losses: log of the share of the weighted sum of squares left, per iteration.
@@ -76,6 +76,7 @@ class Phase1Result:
     offset: Float[np.ndarray, " species"]
     slope_error: Float[np.ndarray, " species"]
     offset_error: Float[np.ndarray, " species"]
+    slope_offset_covariance: Float[np.ndarray, " species"]
     noise: Float[np.ndarray, " species"]
     keep: Bool[np.ndarray, "transitions species"]
     losses: Float[np.ndarray, " iterations"]
@@ -95,6 +96,7 @@ class Phase1Result:
             slope_error=self.slope_error / units.time,
             offset=self.offset * units.rate,
             offset_error=self.offset_error * units.rate,
+            slope_offset_covariance=self.slope_offset_covariance * units.rate / units.time,
             noise=self.noise * units.rate,
         )
 
@@ -142,9 +144,9 @@ class Phase1Data:
         """Offset and slope of the best line of every species' nuisance homeostasis."""
         return homeostatic_lines(theta, self.homeostasis_basis[1])
 
-    def line_errors(self, covariance: Float[np.ndarray, "species terms terms"]) -> Float[np.ndarray, "species 2"]:
-        """Standard errors of `homeostatic_lines`, from the covariance of theta."""
-        return line_errors(covariance, self.homeostasis_basis[1])
+    def line_covariance(self, theta: Float[np.ndarray, "species terms terms"]) -> Float[np.ndarray, "species 2 2"]:
+        """Covariance of offset and slope of `homeostatic_lines`, from that of theta."""
+        return line_covariance(theta, self.homeostasis_basis[1])
 
     def rate_table(self, f: LogFunction) -> RateTable:
         """The rate laws with f for those that are not known, for NumPy."""
@@ -237,9 +239,16 @@ def line_errors(
     covariance: Float[np.ndarray, "species terms terms"], transform: Float[np.ndarray, "species terms terms"]
 ) -> Float[np.ndarray, "species 2"]:
     """Standard errors of `homeostatic_lines`, from the covariance of theta."""
-    terms = _line_of(transform)
-    variance = np.einsum("ipl,ilm,ipm->ip", terms, covariance[:, :2, :2], terms)
+    variance = np.einsum("ipp->ip", line_covariance(covariance, transform))
     return np.asarray(np.sqrt(np.maximum(variance, 0.0)))
+
+
+def line_covariance(
+    covariance: Float[np.ndarray, "species terms terms"], transform: Float[np.ndarray, "species terms terms"]
+) -> Float[np.ndarray, "species 2 2"]:
+    """Covariance of offset and slope of `homeostatic_lines`, from that of theta."""
+    terms = _line_of(transform)
+    return np.asarray(np.einsum("ipl,ilm,iqm->ipq", terms, covariance[:, :2, :2], terms))
 
 
 def _line_of(transform: Float[np.ndarray, "species terms terms"]) -> Float[np.ndarray, "species 2 used"]:
