@@ -12,12 +12,12 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import scipy.integrate
 from jaxtyping import Float, Int
 
+from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.network import Reaction, ReactionNetwork
 from metabolismgraph.observations import Observations
@@ -26,7 +26,7 @@ Amounts = Mapping[str, float]
 
 # The absolute one is a share of the largest concentration, and below anything that is measured: the rarest species of
 # these networks, nine orders below the commonest, keeps all its digits.
-_TOLERANCES = {"rtol": 1e-10, "atol": 1e-18}
+_RELATIVE, _ABSOLUTE = 1e-10, 1e-18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ class KnownReaction:
     @property
     def order(self) -> float:
         """The sum of all orders, which decides the unit of k."""
-        return sum(self.orders.values())
+        return sum(self.orders.values(), 0.0)
 
 
 def _side(text: str) -> dict[str, float]:
@@ -127,9 +127,10 @@ class Table:
     def n_points(self) -> int:
         return len(self.time)
 
-    def select(self, run: int) -> Float[np.ndarray, "samples species"]:
-        """The concentrations of one run."""
-        return self.concentration[self.run == run]
+    def runs(self) -> list[Table]:
+        """Each run as a table of its own."""
+        rows = [self.run == run for run in np.unique(self.run)]
+        return [Table(self.species, self.time[r], self.run[r], self.concentration[r]) for r in rows]
 
 
 # -- simulation
@@ -168,14 +169,14 @@ def simulate_run(
     scale = float(start.max()) or 1.0
 
     def slope(_: float, c: np.ndarray) -> np.ndarray:
-        return matrix @ rates(network.reactions, species, c * scale) / scale
+        return np.asarray(matrix @ rates(network.reactions, species, c * scale) / scale)
 
     found = scipy.integrate.solve_ivp(
-        slope, (0.0, times[-1]), start / scale, method="LSODA", t_eval=times, **_TOLERANCES
+        slope, (0.0, times[-1]), start / scale, method="LSODA", t_eval=times, rtol=_RELATIVE, atol=_ABSOLUTE
     )
     if not found.success:
         raise RuntimeError(f"{network.name}: {found.message}")
-    return np.maximum(found.y.T * scale, 0.0)
+    return np.asarray(np.maximum(found.y.T * scale, 0.0))
 
 
 def initial(network: TextbookNetwork, run: int) -> np.ndarray:
@@ -184,7 +185,11 @@ def initial(network: TextbookNetwork, run: int) -> np.ndarray:
 
 
 def simulate(network: TextbookNetwork) -> Table:
-    """All runs of a network, at its own sampling times."""
+    """All runs of a network, at its own sampling times.
+
+    Raises:
+        RuntimeError: the solver gave up.
+    """
     times = network.times()
     found = [simulate_run(network, initial(network, r), times) for r in range(len(network.runs))]
     return Table(
@@ -198,8 +203,7 @@ def simulate(network: TextbookNetwork) -> Table:
 def largest_step(table: Table) -> float:
     """The largest change of any species between two samples, as a share of the range of its run."""
     largest = 0.0
-    for run in np.unique(table.run):
-        c = table.select(int(run))
+    for c in (run.concentration for run in table.runs()):
         spread = np.ptp(c, axis=0)
         moving = spread > 1e-9 * np.max(c, axis=0, initial=1e-300)
         if moving.any():
@@ -364,7 +368,7 @@ NETWORKS: tuple[TextbookNetwork, ...] = (
         runs=({"Pinene": 100.0},),
         t_end=36420.0,
         n_points=60,
-        sampling="as long as the original, and six samples within the fastest relaxation (about an hour and a half)",
+        sampling="as long as the original; five samples within the fastest relaxation, which takes two days",
     ),
     TextbookNetwork(
         name="michaelis_menten",
@@ -453,7 +457,8 @@ NETWORKS: tuple[TextbookNetwork, ...] = (
             ("take_up_free", 0.03, "R -> Ri"),
             ("take_up_bound", 0.3, "C -> Ci"),
             ("recycle", 0.058, "Ri -> R"),
-            ("degrade", 0.0022, "Ci -> Lost"),
+            ("degrade_free", 0.0022, "Ri ->"),
+            ("degrade_bound", 0.0022, "Ci ->"),
             ("synthesise", 0.3, "-> R"),
         ),
         runs=({"L": 10.0, "R": 10.0}, {"L": 50.0, "R": 10.0}),
@@ -527,9 +532,9 @@ NETWORKS: tuple[TextbookNetwork, ...] = (
         source="Field & Noyes 1974 (f = 1; molar, seconds)",
         reactions=_reactions(
             ("start", 1.34, "A + Y -> X"),
-            ("inhibit", 1.6e9, "X + Y -> P"),
+            ("inhibit", 1.6e9, "X + Y ->"),
             ("autocatalyse", 8e3, "B + X -> B + 2 X + Z"),
-            ("disproportionate", 4e7, "2 X -> Q"),
+            ("disproportionate", 4e7, "2 X ->"),
             ("reset", 1.0, "Z -> Y"),
         ),
         runs=({"A": 0.06, "B": 0.06, "X": 5.025e-11, "Y": 3e-7, "Z": 2.412e-8},),
@@ -650,9 +655,7 @@ NETWORKS: tuple[TextbookNetwork, ...] = (
     TextbookNetwork(
         name="seir",
         source="Anderson & May 1991 (measles: 8 days latent, 5 infectious, each infects 15; shares, days)",
-        reactions=_reactions(
-            ("infect", 3.0, "S + I -> E + I"), ("onset", 0.125, "E -> I"), ("recover", 0.2, "I -> R")
-        ),
+        reactions=_reactions(("infect", 3.0, "S + I -> E + I"), ("onset", 0.125, "E -> I"), ("recover", 0.2, "I -> R")),
         runs=({"S": 0.999, "E": 0.0, "I": 0.001},),
         t_end=60.0,
         n_points=120,
@@ -731,10 +734,10 @@ def find(names: Sequence[str]) -> list[TextbookNetwork]:
     """The networks of these names, in the order of the list above; all of them, if no name is given.
 
     Raises:
-        KeyError: there is none of that name.
+        InputError: there is none of that name.
     """
     known = {n.name for n in NETWORKS}
-    for name in names:
-        if name not in known:
-            raise KeyError(name)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"{unknown[0]!r} is no textbook network; there are {', '.join(sorted(known))}")
     return [n for n in NETWORKS if not names or n.name in names]
