@@ -8,6 +8,7 @@ import json
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +20,7 @@ from metabolismgraph.benchmarks.models import (
     Answer,
     Constant,
     Outcome,
+    fit_case,
     plan,
     read_answer,
     row,
@@ -40,7 +42,8 @@ from metabolismgraph.benchmarks.textbook_networks import (
     simulate,
     stoichiometry,
 )
-from metabolismgraph.errors import InputError
+from metabolismgraph.config import load_config
+from metabolismgraph.errors import InputError, TrainingFailedError
 from metabolismgraph.formats.dataset import NETWORK, read_inputs
 from metabolismgraph.kinetics import Structure, aggregate, mass_action, pair_concentrations
 from metabolismgraph.train.progress import silent
@@ -329,6 +332,41 @@ def test_answer_is_read_from_the_run_folder(tmp_path):
     assert math.isnan(b.k)
     assert (b.determined, b.reason) == (False, "as weak as, homeostasis")
     assert (answer.trustworthy, answer.why_not, answer.notes) == (False, ("does not fit",), ("a note",))
+
+
+def fitted(folder, monkeypatch, fit):
+    make(BY_NAME["reversible_chain"], "clean").write(folder)
+    monkeypatch.setattr(models, "fit_files", fit)
+    return fit_case(folder)
+
+
+def test_a_case_is_fitted_with_default_settings_and_identify_is_asked(tmp_path, monkeypatch):
+    def fit(network, table, config, out):
+        assert (network.name, table.name) == ("network.xml", "timeseries.csv")
+        assert config == load_config("oscillatory_rank50")
+        run_folder(out)
+        return SimpleNamespace(notes=("a note",))
+
+    outcome = fitted(tmp_path, monkeypatch, fit)
+    assert outcome.answer.notes == ("a note",)
+    assert outcome.identified == ("ab", "ba", "bc", "cb")
+    assert outcome.cpu_s > 0
+    assert (outcome.error, outcome.refused) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("raised", "refused", "error"),
+    [
+        (InputError("nothing changes; measure more"), "nothing changes; measure more", None),
+        (TrainingFailedError("code 1"), None, "TrainingFailedError: code 1"),
+    ],
+)
+def test_refusals_and_errors_are_told_apart(tmp_path, monkeypatch, raised, refused, error):
+    def fit(*_):
+        raise raised
+
+    outcome = fitted(tmp_path, monkeypatch, fit)
+    assert (outcome.answer, outcome.refused, outcome.error) == (None, refused, error)
 
 
 # -- the whole
