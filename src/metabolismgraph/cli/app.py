@@ -329,6 +329,35 @@ def compare_strategies(
     sys.stdout.write(markdown)
 
 
+@benchmark.command(epilog="Example: metabolismgraph benchmark models --networks robertson,sir --out benchmarks/two")
+def models(
+    out: Annotated[Path, typer.Option(help="folder for models.json and models.md")] = Path("benchmarks"),
+    networks: Annotated[str | None, typer.Option(metavar="A,B", help="only these networks; default: all")] = None,
+    kinds: Annotated[
+        str | None, typer.Option(metavar="A,B", help="only these: clean, left out, wrong order, coarse, steady")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="cases side by side")] = 1,
+    *,
+    units: Annotated[bool, typer.Option("--units", help="fit some of them in other units as well")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="leave files and runs of all cases in the folder")] = False,
+) -> None:
+    """Fit textbook networks and corrupted twins of them from files: every case, failures included."""
+    from metabolismgraph.benchmarks.models import run_models
+    from metabolismgraph.display import progress_bars
+
+    with progress_bars(console(), quiet=False) as progress:
+        markdown = run_models(
+            out,
+            progress,
+            networks=networks.split(",") if networks else (),
+            kinds=kinds.split(",") if kinds else (),
+            units=units,
+            workers=workers,
+            keep=keep,
+        )
+    sys.stdout.write(markdown)
+
+
 @benchmark.command(epilog="Example: metabolismgraph benchmark speed --out benchmarks")
 def speed(
     out: Annotated[Path | None, typer.Option(help="folder for speed.json; default: only print")] = None,

@@ -1,0 +1,345 @@
+"""Textbook networks, fitted from files as a user would: what is right, what is wrong, and whether a warning says so."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+from metabolismgraph.benchmarks import textbook_cases as textbook
+from metabolismgraph.benchmarks.models_report import Row, markdown
+from metabolismgraph.benchmarks.textbook_cases import TABLE, Case, NoTwin
+from metabolismgraph.benchmarks.textbook_networks import find
+from metabolismgraph.config import load_config
+from metabolismgraph.errors import InputError
+from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.formats.dataset import NETWORK, read_inputs
+from metabolismgraph.identifiability import identify
+from metabolismgraph.pipeline import fit_files
+from metabolismgraph.train.progress import Progress
+
+CONFIG = "oscillatory_rank50"  # what `metabolismgraph fit` takes without --config
+CLOSE, FAR = 0.1, 2.0  # within 10 % of the truth; wrong by more than 2-fold
+UNITS = ((1e-9, 1.0), (1e6, 1.0), (1.0, 1.0 / 3600.0))  # factors of concentration and time
+UNIT_NETWORKS = ("michaelis_menten", "lotka_volterra", "brusselator", "dimerisation", "fed_batch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """What a run says of one rate constant; NaN where it says no number."""
+
+    k: float
+    determined: bool
+    lower: float = math.nan
+    upper: float = math.nan
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a run says."""
+
+    constants: Mapping[str, Constant]
+    trustworthy: bool
+    why_not: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of one case: an answer, a refusal with its message, or an error.
+
+    Attributes:
+        identified: reactions that `identify` calls determined on the same data; None where it was not asked.
+        cpu_s: of the process that read, fitted and drew, with its start and its children.
+    """
+
+    answer: Answer | None = None
+    refused: str | None = None
+    error: str | None = None
+    identified: tuple[str, ...] | None = None
+    cpu_s: float = math.nan
+    wall_s: float = math.nan
+
+
+def run_models(
+    out: Path,
+    progress: Progress,
+    *,
+    networks: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    units: bool = False,
+    workers: int = 1,
+    keep: bool = False,
+) -> str:
+    """Run every case, write models.json and models.md into `out`, return the Markdown.
+
+    Args:
+        networks: names; none: all of them.
+        kinds: of cases; none: clean data and all corrupted twins.
+        units: fit the clean data of some networks (of those named, if any are) in other units as well.
+        workers: cases side by side, each in a process of its own.
+        keep: leave files and run folders of all cases in `out`/cases.
+
+    Raises:
+        InputError: no such network or kind.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    cases, missing = plan(networks, kinds, units=units)
+    rows: dict[int, Row] = {}
+    result: dict[str, Any] = {}
+    with _scratch(out, keep=keep) as scratch, _compiled_once(), ThreadPoolExecutor(workers) as threads:
+        running: dict[Future[Outcome], int] = {
+            threads.submit(run_case, case, scratch / f"{i:03}_{case.network}_{case.kind}".replace(" ", "_")): i
+            for i, case in enumerate(cases)
+        }
+        try:
+            for done in as_completed(running):
+                case = cases[running[done]]
+                rows[running[done]] = row(case, done.result())
+                progress("models", len(rows) / len(cases), f"{case.network} {case.kind}")
+                result = {"cases": [rows[i] for i in sorted(rows)], "no_twin": [dataclasses.asdict(n) for n in missing]}
+                write_bytes(out / "models.json", (json.dumps(result, indent=1) + "\n").encode())
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+    text = markdown(result)
+    write_bytes(out / "models.md", text.encode())
+    return text
+
+
+def plan(
+    networks: Sequence[str] = (), kinds: Sequence[str] = (), *, units: bool = False
+) -> tuple[list[Case], list[NoTwin]]:
+    """All cases, and the twins that there are none of.
+
+    Raises:
+        InputError: no such network or kind.
+    """
+    unknown = [kind for kind in kinds if kind not in textbook.KINDS]
+    if unknown:
+        raise InputError(f"{unknown[0]!r} is no kind of case; there are {', '.join(textbook.KINDS)}")
+    chosen = find(networks)
+    made = [textbook.make(n, kind) for n in chosen for kind in textbook.KINDS if not kinds or kind in kinds]
+    cases = [case for case in made if isinstance(case, Case)]
+    if units:
+        for network in (n for n in chosen if networks or n.name in UNIT_NETWORKS):
+            clean = textbook.make(network, "clean")
+            assert isinstance(clean, Case)
+            cases += [] if kinds and "clean" not in kinds else [textbook.in_units(clean, *factors) for factors in UNITS]
+    return cases, [case for case in made if isinstance(case, NoTwin)]
+
+
+@contextlib.contextmanager
+def _scratch(out: Path, *, keep: bool) -> Iterator[Path]:
+    if keep:
+        yield out / "cases"
+    else:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch)
+
+
+@contextlib.contextmanager
+def _compiled_once() -> Iterator[None]:
+    """One store of compiled programs for all cases, gone afterwards; the user's own, if there is one."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="compiled") as store:
+        ours = {"JAX_COMPILATION_CACHE_DIR": store, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+        before = {name: os.environ.get(name) for name in ours}
+        os.environ.update(ours)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+# -- one case
+
+
+def run_case(case: Case, folder: Path) -> Outcome:
+    """Write the files of a case and fit them in a process of its own, as the command would be."""
+    try:
+        case.write(folder)
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as own:
+            return own.submit(fit_case, folder).result()
+    except Exception as error:  # a process that was killed as well
+        return Outcome(error=_said(error))
+
+
+def fit_case(folder: Path) -> Outcome:
+    """Fit network.xml and timeseries.csv of a folder with default settings, and ask `identify` about the same data."""
+    started = time.perf_counter()
+    network, table, config = folder / NETWORK, folder / TABLE, load_config(CONFIG)
+    found = Outcome()
+    try:
+        evaluation = fit_files(network, table, config, folder / "run")
+        found = Outcome(answer=read_answer(folder / "run", evaluation.notes))
+    except InputError as error:
+        found = Outcome(refused=_said(error))
+    except Exception as error:
+        found = Outcome(error=_said(error))
+    found = dataclasses.replace(found, cpu_s=_cpu_seconds(), wall_s=time.perf_counter() - started)
+    if found.answer is None:
+        return found
+    try:
+        return dataclasses.replace(found, identified=identified(network, table))
+    except Exception as error:
+        return dataclasses.replace(found, error=f"identify: {_said(error)}")
+
+
+def _cpu_seconds() -> float:
+    """Of this process since its start, and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+
+def _said(error: Exception) -> str:
+    return one_line(error) if isinstance(error, InputError) else f"{type(error).__name__}: {one_line(error)}"
+
+
+def identified(network: Path, table: Path) -> tuple[str, ...]:
+    """The reactions that `metabolismgraph identify` calls determined."""
+    config = load_config(CONFIG)
+    observations, model = read_inputs(network, table)
+    found = identify(
+        model.network,
+        observations,
+        aggregation=config.graph_model.aggr_type,
+        tolerance=config.training.identifiability_tolerance,
+    )
+    return tuple(r for r, known in zip(model.network.reactions, found.identifiable, strict=True) if known)
+
+
+def read_answer(folder: Path, notes: Sequence[str] = ()) -> Answer:
+    """What a run folder says: rate_constants.csv and metrics.json. The only place that knows their columns and keys."""
+    with (folder / "rate_constants.csv").open(newline="") as stream:
+        constants = {line["reaction"]: _constant(line) for line in csv.DictReader(stream)}
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return Answer(constants, bool(metrics["trustworthy"]), tuple(metrics["why_not"]), tuple(notes))
+
+
+def _constant(line: Mapping[str, str]) -> Constant:
+    k, lower, upper = (float(line[name] or "nan") for name in ("k", "lower", "upper"))
+    determined = line["identifiable"].strip().lower() in {"true", "1"}
+    return Constant(k, determined, lower, upper, line["reason"])
+
+
+# -- scoring
+
+
+def row(case: Case, outcome: Outcome) -> Row:
+    """One line of the results: what was fitted, what came out, and how good it is."""
+    answer = outcome.answer
+    told: dict[str, Any] = {}
+    if answer is not None:
+        told = {
+            "trustworthy": answer.trustworthy,
+            "why_not": list(answer.why_not),
+            "notes": list(answer.notes),
+            "constants": constants(case, answer),
+            **score(case, answer, outcome.identified),
+        }
+    return {
+        "network": case.network,
+        "kind": case.kind,
+        "units": list(case.units),
+        "detail": case.detail,
+        "points": case.table.n_points,
+        "reactions": len(case.reactions),
+        "verdict": verdict(case, outcome),
+        "refused": outcome.refused,
+        "error": outcome.error,
+        "cpu_s": _finite(outcome.cpu_s),
+        "wall_s": _finite(outcome.wall_s),
+        **told,
+    }
+
+
+def verdict(case: Case, outcome: Outcome) -> str:
+    """One word for a case.
+
+    Clean data: "passed", "false alarm" (trustworthy is false) or "refused". Corrupted: "caught" (trustworthy is false,
+    or refused) or "miss". Whatever ended without an answer or a refusal: "error".
+    """
+    clean = case.kind == "clean"
+    if outcome.refused is not None:
+        return "refused" if clean else "caught"
+    if outcome.answer is None:
+        return "error"
+    if outcome.answer.trustworthy:
+        return "passed" if clean else "miss"
+    return "false alarm" if clean else "caught"
+
+
+def score(case: Case, answer: Answer, identified: Sequence[str] | None = None) -> dict[str, Any]:
+    """Count and name the rate constants that a run calls determined, and those of them that are wrong.
+
+    A reaction whose law the network file tells wrong has no true rate constant: called determined, it is wrong. A true
+    one that the run does not list counts as not determined.
+
+    Returns:
+        n_constants, n_determined, n_close (within 10 %), off (ids, wrong by more than 10 %), far (ids, wrong by more
+        than 2-fold), n_bounded and n_inside (intervals that are given, and those that hold the truth), contradictions
+        (ids that `identify` does not call determined; None where it was not asked).
+    """
+    claimed = {r.id: answer.constants[r.id] for r in case.reactions if _claims(answer, r.id)}
+    ratio = {name: _ratio(constant.k, case.truth.get(name)) for name, constant in claimed.items()}
+    bounded = {n: c for n, c in claimed.items() if n in case.truth and not math.isnan(c.lower + c.upper)}
+    close = [name for name, r in ratio.items() if abs(r - 1.0) <= CLOSE]
+    return {
+        "n_constants": len(case.reactions),
+        "n_determined": len(claimed),
+        "n_close": len(close),
+        "off": [name for name in ratio if name not in close],
+        "far": [name for name, r in ratio.items() if not 1.0 / FAR <= r <= FAR],
+        "n_bounded": len(bounded),
+        "n_inside": sum(c.lower <= case.truth[n] <= c.upper for n, c in bounded.items()),
+        "contradictions": None if identified is None else [name for name in claimed if name not in identified],
+    }
+
+
+def _claims(answer: Answer, reaction: str) -> bool:
+    return reaction in answer.constants and answer.constants[reaction].determined
+
+
+def _ratio(k: float, true: float | None) -> float:
+    """k as a multiple of the truth; infinite where there is no truth or no number."""
+    return math.inf if true is None or math.isnan(k) else k / true
+
+
+def constants(case: Case, answer: Answer) -> dict[str, dict[str, Any]]:
+    """Per reaction what the run says and what is true; `k_plain` is k in the units of the textbook."""
+    factors = textbook.unit_factors(case.reactions, *case.units)
+    return {
+        name: {
+            "k": _finite(c.k),
+            "k_plain": _finite(c.k / factors[name]) if name in factors else None,
+            "true": case.truth.get(name),
+            "determined": c.determined,
+            "lower": _finite(c.lower),
+            "upper": _finite(c.upper),
+            "reason": c.reason,
+        }
+        for name, c in answer.constants.items()
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

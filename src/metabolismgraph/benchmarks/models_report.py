@@ -1,0 +1,217 @@
+"""Tables of the benchmark of textbook networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+Row = dict[str, Any]  # a case as `models.row` makes it
+
+_Z = 1.959964  # two-sided 95 %
+_LINE = 90  # characters of a message in a table
+
+
+def wilson(hits: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a rate (Wilson 1927); (NaN, NaN) of nothing."""
+    if not total:
+        return math.nan, math.nan
+    p, z2 = hits / total, _Z**2
+    middle = (p + z2 / (2 * total)) / (1 + z2 / total)
+    half = _Z / (1 + z2 / total) * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def totals(rows: Sequence[Row]) -> dict[str, Any]:
+    """The figures of all cases in the textbooks' own units."""
+    plain = [r for r in rows if r["units"] == [1.0, 1.0]]
+    clean = [r for r in plain if r["kind"] == "clean"]
+    corrupted = [r for r in plain if r["kind"] != "clean"]
+    answered = [r for r in clean if "n_determined" in r]
+    misses = [r for r in corrupted if r["verdict"] == "miss"]
+    asked = [r for r in rows if r.get("contradictions") is not None]
+    return {
+        "clean": len(clean),
+        "false_alarms": _count(clean, "false alarm", "refused"),
+        "clean_errors": _count(clean, "error"),
+        "constants": sum(r["reactions"] for r in clean),
+        "determined": sum(r["n_determined"] for r in answered),
+        "close": sum(r["n_close"] for r in answered),
+        "far_warned": sum(len(r["far"]) for r in answered if not r["trustworthy"]),
+        "far_silent": sum(len(r["far"]) for r in answered if r["trustworthy"]),
+        "bounded": sum(r["n_bounded"] for r in answered),
+        "inside": sum(r["n_inside"] for r in answered),
+        "corrupted": len(corrupted),
+        "misses": len(misses),
+        "harmful_misses": sum(bool(r["off"]) for r in misses),
+        "corrupted_errors": _count(corrupted, "error"),
+        "asked": len(asked),
+        "contradicted": sum(bool(r["contradictions"]) for r in asked),
+        "contradictions": sum(len(r["contradictions"]) for r in asked),
+    }
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The report: totals, kinds of corruption, every case, other units, twins that there are none of."""
+    rows = result["cases"]
+    tables = (_totals(rows), _by_kind(rows), _by_case(rows), _in_units(rows), _no_twin(result["no_twin"]))
+    lines = [
+        "# Textbook networks",
+        "",
+        f"{len(rows)} cases, {_count(rows, 'error')} without an answer. Intervals are 95 % (Wilson); those of rate "
+        "constants take them as independent, which those of one network are not. A warning is `trustworthy` false; "
+        "a refusal of clean data is a false alarm too. Errors count as neither alarm nor miss, and are left out of "
+        "rates.",
+        "",
+    ]
+    lines += [line for table in tables if table for line in (*table, "")]
+    return "\n".join(lines)
+
+
+def _count(rows: Iterable[Row], *verdicts: str) -> int:
+    return sum(r["verdict"] in verdicts for r in rows)
+
+
+def _rate(hits: int, total: int) -> str:
+    if not total:
+        return "-"
+    low, high = wilson(hits, total)
+    return f"{hits} of {total}, {hits / total:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _totals(rows: list[Row]) -> list[str]:
+    t = totals(rows)
+    answering = t["corrupted"] - t["corrupted_errors"]
+    seconds = [r["cpu_s"] for r in rows if r["cpu_s"] is not None]
+    return [
+        "| what | measured |",
+        "|---|---|",
+        f"| clean cases with a false alarm | {_rate(t['false_alarms'], t['clean'] - t['clean_errors'])} |",
+        f"| corrupted twins missed | {_rate(t['misses'], answering)} |",
+        f"| - with a constant called determined that is wrong by more than 10 % "
+        f"| {_rate(t['harmful_misses'], answering)} |",
+        f"| - with all of them right | {_rate(t['misses'] - t['harmful_misses'], answering)} |",
+        f"| errors, clean and corrupted | {t['clean_errors']} and {t['corrupted_errors']} |",
+        f"| constants of clean cases called determined | {_rate(t['determined'], t['constants'])} |",
+        f"| - within 10 % of the truth | {_rate(t['close'], t['determined'])} |",
+        f"| - wrong by more than 2-fold, with a warning | {_rate(t['far_warned'], t['determined'])} |",
+        f"| - wrong by more than 2-fold, without | {_rate(t['far_silent'], t['determined'])} |",
+        f"| - inside their interval, where one is given | {_rate(t['inside'], t['bounded'])} |",
+        f"| cases in which `identify` contradicts | {_rate(t['contradicted'], t['asked'])} |",
+        f"| constants determined by `fit` and not by `identify` | {t['contradictions']} |",
+        f"| CPU seconds per case, median (quartiles; range) | {_spread(seconds)} |",
+    ]
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return "-"
+    low, quarter, middle, three, high = np.percentile(values, [0, 25, 50, 75, 100])
+    return f"{middle:.1f} ({quarter:.1f} to {three:.1f}; {low:.1f} to {high:.1f})"
+
+
+def _by_kind(rows: list[Row]) -> list[str]:
+    lines = [
+        "| kind | cases | warned | refused | missed | - some wrong | - all right | errors | missed, rate |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    corrupted = [r for r in rows if r["kind"] != "clean"]
+    for kind in dict.fromkeys(r["kind"] for r in corrupted):
+        mine = [r for r in corrupted if r["kind"] == kind]
+        refused = sum(r["refused"] is not None for r in mine)
+        missed, errors = _count(mine, "miss"), _count(mine, "error")
+        harmful = sum(bool(r["off"]) for r in mine if r["verdict"] == "miss")
+        lines.append(
+            f"| {kind} | {len(mine)} | {_count(mine, 'caught') - refused} | {refused} | {missed} | {harmful} "
+            f"| {missed - harmful} | {errors} | {_rate(missed, len(mine) - errors)} |"
+        )
+    return lines if corrupted else []
+
+
+def _by_case(rows: list[Row]) -> list[str]:
+    lines = [
+        "| network | kind | points | verdict | determined | within 10 % | wrong by more than 10 % | - than 2-fold "
+        "| not by `identify` | CPU s | what was changed | why not |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in rows:
+        units = "" if r["units"] == [1.0, 1.0] else f" × {r['units'][0]:g}, time × {r['units'][1]:.3g}"
+        lines.append(
+            f"| {r['network']} | {r['kind']}{units} | {r['points']} | {_marked(r)} | {_scores(r)} "
+            f"| {'-' if r['cpu_s'] is None else format(r['cpu_s'], '.1f')} | {_cell(r['detail'])} | {_cell(_why(r))} |"
+        )
+    return lines
+
+
+def _marked(row: Row) -> str:
+    return row["verdict"] if row["verdict"] in {"passed", "caught"} else f"**{row['verdict']}**"
+
+
+def _scores(row: Row) -> str:
+    if "n_determined" not in row:
+        return "- | - | - | - | -"
+    named = (", ".join(row[key] or ()) for key in ("off", "far", "contradictions"))
+    return f"{row['n_determined']} of {row['n_constants']} | {row['n_close']} | {' | '.join(named)}"
+
+
+def _why(row: Row) -> str:
+    said = row["error"] or row["refused"] or "; ".join(row.get("why_not", ()))
+    return said if len(said) <= _LINE else f"{said[: _LINE - 3]}..."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "/").replace("\n", " ")
+
+
+def _in_units(rows: list[Row]) -> list[str]:
+    """Each case in other units against the same one in its own."""
+    lines = [
+        "| network | concentrations × | times × | verdict in its own units | in these | called determined: same "
+        "| largest relative difference of those determined in both | of all |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    own = {r["network"]: r for r in rows if r["kind"] == "clean" and r["units"] == [1.0, 1.0]}
+    found = [r for r in rows if r["units"] != [1.0, 1.0] and r["network"] in own]
+    for r in found:
+        same, known, every = differences(own[r["network"]], r)
+        lines.append(
+            f"| {r['network']} | {r['units'][0]:g} | {r['units'][1]:.3g} | {own[r['network']]['verdict']} "
+            f"| {r['verdict']} | {same} | {known:.2g} | {every:.2g} |"
+        )
+    return lines if found else []
+
+
+def differences(own: Row, other: Row) -> tuple[str, float, float]:
+    """Two rows of one network in different units.
+
+    Returns:
+        Whether the same constants are called determined ("yes", "NO" or "-" without two answers), and the largest
+        relative difference of k, converted to the same units, among those that both call determined, and among all.
+    """
+    if "constants" not in own or "constants" not in other:
+        return "-", math.nan, math.nan
+    a, b = own["constants"], other["constants"]
+    names = a.keys() & b.keys()
+    known = {n for n in names if a[n]["determined"] and b[n]["determined"]}
+    same = a.keys() == b.keys() and all(a[n]["determined"] == b[n]["determined"] for n in names)
+    apart = _apart(a, b)
+    of_known, of_all = (max((apart(n) for n in some), default=math.nan) for some in (known, names))
+    return "yes" if same else "NO", of_known, of_all
+
+
+def _apart(a: dict[str, Any], b: dict[str, Any]) -> Callable[[str], float]:
+    def relative(name: str) -> float:
+        one, two = a[name]["k_plain"], b[name]["k_plain"]
+        if one is None or two is None:
+            return 0.0 if one is two else math.inf
+        return float(abs(one - two) / max(abs(one), abs(two), 1e-300))
+
+    return relative
+
+
+def _no_twin(missing: list[dict[str, str]]) -> list[str]:
+    return ["Twins that there are none of:", ""] * bool(missing) + [
+        f"- {m['network']}, {m['kind']}: {m['reason']}" for m in missing
+    ]

@@ -1,0 +1,269 @@
+"""What the textbook networks are fitted from: clean data, twins of them that are corrupted by a rule, other units."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+from jaxtyping import Float
+
+from metabolismgraph.benchmarks.textbook_networks import (
+    KnownReaction,
+    Table,
+    TextbookNetwork,
+    initial,
+    largest_step,
+    rates,
+    simulate,
+    simulate_run,
+    stoichiometry,
+    write_network,
+    write_table,
+)
+from metabolismgraph.formats.dataset import NETWORK
+
+Kind = Literal["clean", "left out", "wrong order", "coarse", "steady"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+TABLE = "timeseries.csv"
+
+UNEXPLAINED = 0.02  # of a species' rms dc/dt: what must be left for a wrong network to be visible at all
+_COARSE = 0.9  # of a species' range, between two samples
+_FEWEST = 20  # samples of coarse data
+_STEADY = 100  # samples of steady data
+_LONGEST = 2**14  # times t_end, for coarse data
+_SETTLED = 1e-6  # of the largest concentration at the start: what a state at rest may change by within t_end
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One network file, one table, and what is known of both.
+
+    Attributes:
+        reactions: as the network file tells them.
+        truth: rate constants in the units of the table, of the reactions that the file tells right.
+        detail: what was corrupted and how much.
+        units: factors of (concentration, time) that the table was multiplied by.
+    """
+
+    network: str
+    kind: Kind
+    reactions: tuple[KnownReaction, ...]
+    fixed: tuple[str, ...]
+    table: Table
+    truth: Mapping[str, float]
+    detail: str
+    units: tuple[float, float] = (1.0, 1.0)
+
+    def write(self, folder: Path) -> None:
+        """The two files that a user would bring: network.xml and timeseries.csv."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_network(self.network, self.reactions, self.table.species, self.fixed, folder / NETWORK)
+        write_table(self.table, folder / TABLE)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoTwin:
+    """A twin that cannot be made."""
+
+    network: str
+    kind: Kind
+    reason: str
+
+
+def make(network: TextbookNetwork, kind: Kind) -> Case | NoTwin:
+    """The case of one kind.
+
+    Raises:
+        RuntimeError: the simulation failed.
+    """
+    match kind:
+        case "clean":
+            return _case(network, kind, simulate(network), "")
+        case "left out":
+            return _left_out(network)
+        case "wrong order":
+            return _wrong_order(network)
+        case "coarse":
+            return _coarse(network)
+        case "steady":
+            return _steady(network)
+
+
+def in_units(case: Case, concentration: float, time: float) -> Case:
+    """The same data with concentrations and times multiplied, and the rate constants to match."""
+    table = dataclasses.replace(
+        case.table, concentration=case.table.concentration * concentration, time=case.table.time * time
+    )
+    factors = unit_factors(case.reactions, concentration, time)
+    truth = {name: k * factors[name] for name, k in case.truth.items()}
+    return dataclasses.replace(case, table=table, truth=truth, units=(concentration, time))
+
+
+def unit_factors(reactions: tuple[KnownReaction, ...], concentration: float, time: float) -> dict[str, float]:
+    """What each rate constant is multiplied by, if concentrations and times are."""
+    return {r.id: concentration ** (1.0 - r.order) / time for r in reactions}
+
+
+def _case(network: TextbookNetwork, kind: Kind, table: Table, detail: str) -> Case:
+    return Case(network.name, kind, network.reactions, network.fixed, table, network.constants, detail)
+
+
+# -- the network is wrong
+
+
+def unexplained(
+    network: TextbookNetwork, table: Table, reaction: int, instead: KnownReaction | None = None
+) -> dict[str, float]:
+    """What is left of a reaction's contribution to dc/dt, once all else has absorbed what it can.
+
+    All else are the other reactions, `instead`, and for every species a line slope * c + offset, with any coefficients.
+
+    Returns:
+        For every species that moves, the rms of the rest, as a share of the rms of its dc/dt.
+    """
+    known = [*network.reactions, *([instead] if instead else [])]
+    matrix = stoichiometry(known, table.species, network.fixed)
+    speed = rates(known, table.species, table.concentration)
+    count = len(network.reactions)
+    size = np.sqrt(np.mean((speed[:, :count] @ matrix[:, :count].T) ** 2, axis=0))
+    moving = size > 0
+    parts = speed[:, None, :] * (matrix[moving] / size[moving, None])[None]
+    others = np.delete(parts, reaction, axis=2)
+    design = np.concatenate([others, _lines(table.concentration[:, moving])], axis=2).reshape(parts[..., 0].size, -1)
+    norm = np.linalg.norm(design, axis=0)
+    design = design[:, norm > 0] / norm[norm > 0]
+    target = parts[..., reaction].reshape(-1)
+    rest = target - design @ scipy.linalg.lstsq(design, target)[0]
+    left = np.sqrt(np.mean(rest.reshape(len(table.time), -1) ** 2, axis=0))
+    names = [s for s, moves in zip(table.species, moving, strict=True) if moves]
+    return dict(zip(names, left.tolist(), strict=True))
+
+
+def _lines(c: Float[np.ndarray, "samples moving"]) -> Float[np.ndarray, "samples moving columns"]:
+    """A slope and an offset for each species, and nothing for the others."""
+    eye = np.eye(c.shape[1])
+    return np.concatenate([c[:, :, None] * eye, np.broadcast_to(eye, (len(c), *eye.shape))], axis=2)
+
+
+def _left_out(network: TextbookNetwork) -> Case | NoTwin:
+    """The first reaction whose loss nothing else can make up for is missing in the network file."""
+    table = simulate(network)
+    largest = 0.0
+    for j, reaction in enumerate(network.reactions if len(network.reactions) > 1 else ()):
+        species, left = _worst(unexplained(network, table, j))
+        largest = max(largest, left)
+        if left >= UNEXPLAINED:
+            case = _case(network, "left out", table, f"without {reaction.id}: {_told(species, left)}")
+            kept = tuple(r for r in network.reactions if r is not reaction)
+            return dataclasses.replace(case, reactions=kept, truth={r.id: r.k for r in kept})
+    reason = f"no reaction is missed by more than {largest:.1%}" if largest else "it has only one reaction"
+    return NoTwin(network.name, "left out", reason)
+
+
+def _wrong_order(network: TextbookNetwork) -> Case | NoTwin:
+    """The first law that another order of one substrate does not fit has that order in the network file."""
+    table = simulate(network)
+    largest = 0.0
+    for j, reaction in enumerate(network.reactions):
+        for name, order in reaction.orders.items():
+            other = 2.0 if order == 1 else order - 1
+            wrong = dataclasses.replace(reaction, orders={**reaction.orders, name: other})
+            species, left = _worst(unexplained(network, table, j, wrong))
+            largest = max(largest, left)
+            if left >= UNEXPLAINED:
+                detail = f"{reaction.id} with {name}^{other:g} for {name}^{order:g}: {_told(species, left)}"
+                case = _case(network, "wrong order", table, detail)
+                told = tuple(wrong if r is reaction else r for r in network.reactions)
+                right = {r.id: r.k for r in told if r is not wrong}
+                return dataclasses.replace(case, reactions=told, truth=right)
+    return NoTwin(network.name, "wrong order", f"no wrong order leaves more than {largest:.1%}")
+
+
+def _worst(left: Mapping[str, float]) -> tuple[str, float]:
+    species = max(left, key=lambda s: left[s])
+    return species, left[species]
+
+
+def _told(species: str, left: float) -> str:
+    return f"{left:.0%} of d{species}/dt unexplained"
+
+
+# -- the data are wrong
+
+
+def _coarse(network: TextbookNetwork) -> Case | NoTwin:
+    """Evenly spaced samples: ever fewer of them, then ever farther apart, until in every run one step is too far."""
+    count = network.n_points // len(network.runs)
+    fewest = -(-_FEWEST // len(network.runs))
+    thinner = []
+    while count >= fewest:
+        thinner.append((count, 1))
+        count //= 2
+    longer = [(fewest, 2**power) for power in range(_LONGEST.bit_length())]
+    for samples, stretch in (*thinner[1:], *longer):
+        sparse = dataclasses.replace(
+            network, n_points=samples * len(network.runs), t_end=network.t_end * stretch, first=None
+        )
+        table = simulate(sparse)
+        step = min(largest_step(run) for run in table.runs())
+        if step > _COARSE:
+            detail = f"{table.n_points} samples {sparse.times()[1]:.3g} apart: {step:.0%} within one step"
+            return _case(network, "coarse", table, detail)
+    return NoTwin(network.name, "coarse", f"no species changes by more than {_COARSE:.0%} within one step")
+
+
+def _steady(network: TextbookNetwork) -> Case | NoTwin:
+    """A constant table: the state that the first run ends in, or the unstable one that it circles."""
+    c = steady_state(network)
+    if c is None:
+        return NoTwin(network.name, "steady", "it has no steady state")
+    time = np.linspace(0.0, network.t_end, _STEADY)
+    table = Table(network.species, time, np.zeros(_STEADY, dtype=np.int64), np.tile(c, (_STEADY, 1)))
+    state = ", ".join(f"{s} {x:.3g}" for s, x in zip(network.species, c, strict=True) if s not in network.fixed)
+    return _case(network, "steady", table, f"{_STEADY} samples of {state}" if len(c) < 8 else f"{_STEADY} samples")
+
+
+def steady_state(network: TextbookNetwork) -> Float[np.ndarray, " species"] | None:
+    """Where dc/dt is zero, with what is conserved as in the first run; None if no such state is found."""
+    start = initial(network, 0)
+    times = np.linspace(0.0, 30.0 * network.t_end, 3000)
+    path = simulate_run(network, start, times)
+    settled = _is_settled(network, start, path[-1])
+    found = path[-1] if settled else _zero_near(network, start, path.mean(axis=0))
+    if found is None:  # neither at rest nor circling: slow
+        found = simulate_run(network, path[-1], np.array([0.0, 1e6 * network.t_end]))[-1]
+    if not _is_settled(network, start, found):
+        return None
+    return np.where(found < 1e-12 * found.max(), 0.0, found)
+
+
+def _drift(network: TextbookNetwork, c: np.ndarray) -> np.ndarray:
+    """How far every concentration would go within t_end at the rate it changes now."""
+    matrix = stoichiometry(network.reactions, network.species, network.fixed)
+    return np.asarray(matrix @ rates(network.reactions, network.species, c) * network.t_end)
+
+
+def _is_settled(network: TextbookNetwork, start: np.ndarray, c: np.ndarray) -> bool:
+    moving = [s not in network.fixed for s in network.species]
+    largest = start[moving].max() or c[moving].max()
+    return bool(np.abs(_drift(network, c)).max() <= _SETTLED * largest)
+
+
+def _zero_near(network: TextbookNetwork, start: np.ndarray, guess: np.ndarray) -> np.ndarray | None:
+    """A positive state without drift, sought from `guess`; None if the search ends elsewhere."""
+    matrix = stoichiometry(network.reactions, network.species, network.fixed)
+    conserved = scipy.linalg.null_space(matrix.T)
+    scale = max(float(start.max()), float(guess.max()))
+    begin = np.log(guess.clip(1e-9 * scale))
+
+    def away(log_c: np.ndarray) -> np.ndarray:
+        c = np.exp(log_c)
+        return np.concatenate([_drift(network, c) / guess.clip(1e-9 * scale), conserved.T @ (c - start) / scale])
+
+    found = np.exp(scipy.optimize.least_squares(away, begin, xtol=1e-15, ftol=1e-15, gtol=1e-15).x)
+    return found if np.isfinite(found).all() and _is_settled(network, start, found) else None

@@ -1,0 +1,743 @@
+"""Small networks from textbooks, with their rate constants, and how their data are simulated and written.
+
+Every reaction is mass action: rate = k times the product of concentration^order over what stands left of the arrow.
+The number of samples and where they lie follow the dynamics, as a sensible experimenter would choose them: no species
+changes by more than a fraction of its range from one sample to the next (`largest_step`), at equal distances where one
+timescale rules, and at logarithmic ones where the reactions are orders of magnitude apart in speed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy.integrate
+from jaxtyping import Float, Int
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.files import write_bytes
+from metabolismgraph.network import Reaction, ReactionNetwork
+from metabolismgraph.observations import Observations
+
+Amounts = Mapping[str, float]
+
+# The absolute one is a share of the largest concentration, and below anything that is measured: the rarest species of
+# these networks, nine orders below the commonest, keeps all its digits.
+_RELATIVE, _ABSOLUTE = 1e-10, 1e-18
+
+
+@dataclasses.dataclass(frozen=True)
+class KnownReaction:
+    """A reaction with the rate constant that its data are made with.
+
+    Attributes:
+        k: in concentration^(1 - order)/time.
+        left, right: stoichiometry on both sides of the arrow.
+        orders: of the rate law; those of mass action are `left`.
+    """
+
+    id: str
+    k: float
+    left: Amounts
+    right: Amounts
+    orders: Amounts
+
+    @classmethod
+    def parse(cls, id: str, k: float, equation: str) -> KnownReaction:
+        """From an equation such as "A + 2 B -> C"; an empty side is nothing."""
+        left, right = (_side(text) for text in equation.split("->"))
+        return cls(id, k, left, right, left)
+
+    @property
+    def net(self) -> dict[str, float]:
+        both = dict.fromkeys((*self.left, *self.right))
+        change = {s: self.right.get(s, 0.0) - self.left.get(s, 0.0) for s in both}
+        return {s: n for s, n in change.items() if n}
+
+    @property
+    def order(self) -> float:
+        """The sum of all orders, which decides the unit of k."""
+        return sum(self.orders.values(), 0.0)
+
+
+def _side(text: str) -> dict[str, float]:
+    side: dict[str, float] = {}
+    for part in filter(None, (p.strip() for p in text.split("+"))):
+        count, name = re.fullmatch(r"(\d*)\s*(\w+)", part).groups()  # type: ignore[union-attr]
+        side[name] = side.get(name, 0.0) + float(count or 1)
+    return side
+
+
+@dataclasses.dataclass(frozen=True)
+class TextbookNetwork:
+    """A network, what it starts from, and when it is measured.
+
+    Attributes:
+        name: as on the command line.
+        source: author and year of the model, and of its numbers where they are from elsewhere.
+        reactions: with their rate constants.
+        runs: initial concentrations of every run; a species that is not named starts at 0.
+        t_end: end of every run, in the time unit of the rate constants.
+        n_points: samples of all runs together.
+        sampling: why the samples lie where they do.
+        first: time of the second sample, if they lie at logarithmic distances; the first is at 0.
+        fixed: species that the reactions do not change.
+    """
+
+    name: str
+    source: str
+    reactions: tuple[KnownReaction, ...]
+    runs: tuple[Amounts, ...]
+    t_end: float
+    n_points: int
+    sampling: str
+    first: float | None = None
+    fixed: tuple[str, ...] = ()
+
+    @property
+    def species(self) -> tuple[str, ...]:
+        """In the order in which reactions name them."""
+        return tuple(dict.fromkeys(s for r in self.reactions for s in (*r.left, *r.right)))
+
+    @property
+    def constants(self) -> dict[str, float]:
+        return {r.id: r.k for r in self.reactions}
+
+    def times(self) -> Float[np.ndarray, " samples"]:
+        """When each run is sampled."""
+        count = self.n_points // len(self.runs)
+        if self.first is None:
+            return np.linspace(0.0, self.t_end, count)
+        return np.concatenate([[0.0], np.geomspace(self.first, self.t_end, count - 1)])
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Simulated measurements: one row per sample, the runs one after the other."""
+
+    species: tuple[str, ...]
+    time: Float[np.ndarray, " samples"]
+    run: Int[np.ndarray, " samples"]
+    concentration: Float[np.ndarray, "samples species"]
+
+    @property
+    def n_points(self) -> int:
+        return len(self.time)
+
+    def runs(self) -> list[Table]:
+        """Each run as a table of its own."""
+        rows = [self.run == run for run in np.unique(self.run)]
+        return [Table(self.species, self.time[r], self.run[r], self.concentration[r]) for r in rows]
+
+
+# -- simulation
+
+
+def rates(reactions: Sequence[KnownReaction], species: Sequence[str], c: np.ndarray) -> np.ndarray:
+    """Rate of every reaction; c holds species along its last axis, and so does the result reactions."""
+    index = {s: i for i, s in enumerate(species)}
+    columns = []
+    for reaction in reactions:
+        rate = np.full(c.shape[:-1], reaction.k)
+        for name, order in reaction.orders.items():
+            rate = rate * c[..., index[name]] ** order
+        columns.append(rate)
+    return np.stack(columns, axis=-1)
+
+
+def stoichiometry(
+    reactions: Sequence[KnownReaction], species: Sequence[str], fixed: Sequence[str]
+) -> Float[np.ndarray, "species reactions"]:
+    """Net stoichiometric coefficients; rows of fixed species are zero."""
+    return np.array([[0.0 if s in fixed else r.net.get(s, 0.0) for r in reactions] for s in species])
+
+
+def simulate_run(
+    network: TextbookNetwork, start: np.ndarray, times: Float[np.ndarray, " samples"]
+) -> Float[np.ndarray, "samples species"]:
+    """Concentrations at `times`, from `start` at time 0.
+
+    Raises:
+        RuntimeError: the solver gave up.
+    """
+    species = network.species
+    matrix = stoichiometry(network.reactions, species, network.fixed)
+    # The solver's tolerance is meant for concentrations around 1; some networks count in moles per litre.
+    scale = float(start.max()) or 1.0
+
+    def slope(_: float, c: np.ndarray) -> np.ndarray:
+        return np.asarray(matrix @ rates(network.reactions, species, c * scale) / scale)
+
+    found = scipy.integrate.solve_ivp(
+        slope, (0.0, times[-1]), start / scale, method="LSODA", t_eval=times, rtol=_RELATIVE, atol=_ABSOLUTE
+    )
+    if not found.success:
+        raise RuntimeError(f"{network.name}: {found.message}")
+    return np.asarray(np.maximum(found.y.T * scale, 0.0))
+
+
+def initial(network: TextbookNetwork, run: int) -> np.ndarray:
+    """Concentrations at the start of a run, in the order of the species."""
+    return np.array([network.runs[run].get(s, 0.0) for s in network.species])
+
+
+def simulate(network: TextbookNetwork) -> Table:
+    """All runs of a network, at its own sampling times.
+
+    Raises:
+        RuntimeError: the solver gave up.
+    """
+    times = network.times()
+    found = [simulate_run(network, initial(network, r), times) for r in range(len(network.runs))]
+    return Table(
+        network.species,
+        np.tile(times, len(found)),
+        np.repeat(np.arange(len(found)), len(times)),
+        np.concatenate(found),
+    )
+
+
+def largest_step(table: Table) -> float:
+    """The largest change of any species between two samples, as a share of the range of its run."""
+    largest = 0.0
+    for c in (run.concentration for run in table.runs()):
+        spread = np.ptp(c, axis=0)
+        moving = spread > 1e-9 * np.max(c, axis=0, initial=1e-300)
+        if moving.any():
+            largest = max(largest, float(np.max(np.abs(np.diff(c[:, moving], axis=0)) / spread[moving])))
+    return largest
+
+
+# -- files
+
+
+def as_network(
+    name: str, reactions: Sequence[KnownReaction], species: Sequence[str], fixed: Sequence[str]
+) -> ReactionNetwork:
+    """The network as the library knows it, its laws known to be mass action."""
+    known = [Reaction(r.id, r.orders, r.net, mass_action=True) for r in reactions]
+    return ReactionNetwork.from_reactions(name, species, known, fixed)
+
+
+def as_observations(network: ReactionNetwork, table: Table) -> Observations:
+    return Observations(network, table.time, table.run, table.concentration)
+
+
+def write_table(table: Table, path: Path) -> None:
+    """As CSV: time, `run` where there are several, and concentrations with nine digits."""
+    several = len(np.unique(table.run)) > 1
+    lines = [",".join(["time", *["run"] * several, *table.species])]
+    for t, run, row in zip(table.time, table.run, table.concentration, strict=True):
+        lines.append(",".join([f"{t:.12g}", *[str(run)] * several, *(f"{c:.9g}" for c in row)]))
+    write_bytes(path, ("\n".join(lines) + "\n").encode())
+
+
+def write_network(
+    name: str, reactions: Sequence[KnownReaction], species: Sequence[str], fixed: Sequence[str], path: Path
+) -> None:
+    """Write SBML Level 3 Version 2 with mass action laws whose rate constants have no value: they are sought."""
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        '<sbml xmlns="http://www.sbml.org/sbml/level3/version2/core" level="3" version="2">',
+        f'  <model id="{name}">',
+        '    <listOfCompartments><compartment id="cell" spatialDimensions="3" size="1" constant="true"/>'
+        "</listOfCompartments>",
+        "    <listOfSpecies>",
+    ]
+    lines += [
+        f'      <species id="{s}" compartment="cell" hasOnlySubstanceUnits="false" '
+        f'boundaryCondition="{str(s in fixed).lower()}" constant="false"/>'
+        for s in species
+    ]
+    lines += ["    </listOfSpecies>", "    <listOfParameters>"]
+    lines += [f'      <parameter id="k_{r.id}" constant="true"/>' for r in reactions]
+    lines += ["    </listOfParameters>", "    <listOfReactions>"]
+    for reaction in reactions:
+        lines += _reaction_lines(reaction)
+    lines += ["    </listOfReactions>", "  </model>", "</sbml>", ""]
+    write_bytes(path, "\n".join(lines).encode())
+
+
+def _reaction_lines(reaction: KnownReaction) -> list[str]:
+    lines = [f'      <reaction id="{reaction.id}" reversible="false">']
+    for tag, side in (("listOfReactants", reaction.left), ("listOfProducts", reaction.right)):
+        references = "".join(
+            f'<speciesReference species="{s}" stoichiometry="{n:g}" constant="true"/>' for s, n in side.items()
+        )
+        if references:
+            lines.append(f"        <{tag}>{references}</{tag}>")
+    return [
+        *lines,
+        '        <kineticLaw><math xmlns="http://www.w3.org/1998/Math/MathML"><apply><times/>',
+        f"          <ci> k_{reaction.id} </ci>{''.join(_power(s, n) for s, n in reaction.orders.items())}",
+        "        </apply></math></kineticLaw>",
+        "      </reaction>",
+    ]
+
+
+def _power(species: str, order: float) -> str:
+    name = f"<ci> {species} </ci>"
+    return name if order == 1 else f"<apply><power/>{name}<cn> {order:g} </cn></apply>"
+
+
+# -- the networks
+
+
+def _reactions(*rows: tuple[str, float, str]) -> tuple[KnownReaction, ...]:
+    return tuple(KnownReaction.parse(*row) for row in rows)
+
+
+def _enzyme(
+    name: str, enzyme: str, substrate: str, product: str, constants: tuple[float, float, float]
+) -> tuple[KnownReaction, ...]:
+    """Binding, release and turnover of one enzyme on one substrate."""
+    bound = f"{enzyme}_{substrate}"
+    bind, free, turn = constants
+    return _reactions(
+        (f"{name}_bind", bind, f"{enzyme} + {substrate} -> {bound}"),
+        (f"{name}_free", free, f"{bound} -> {enzyme} + {substrate}"),
+        (f"{name}_turn", turn, f"{bound} -> {enzyme} + {product}"),
+    )
+
+
+def _gene(i: int, repressor: int) -> tuple[KnownReaction, ...]:
+    """One gene of the repressilator: two molecules of the repressor silence it."""
+    return _reactions(
+        (f"silence{i}", 0.05, f"G{i} + 2 P{repressor} -> R{i}"),
+        (f"wake{i}", 5.0, f"R{i} -> G{i} + 2 P{repressor}"),
+        (f"transcribe{i}", 60.0, f"G{i} -> G{i} + M{i}"),
+        (f"leak{i}", 0.06, f"R{i} -> R{i} + M{i}"),
+        (f"decay{i}", 1.0, f"M{i} ->"),
+        (f"translate{i}", 1.0, f"M{i} -> M{i} + P{i}"),
+        (f"degrade{i}", 1.0, f"P{i} ->"),
+    )
+
+
+_CASCADE = (1000.0, 150.0, 150.0)  # per µM and minute, per minute, per minute: Huang & Ferrell's for every enzyme
+
+NETWORKS: tuple[TextbookNetwork, ...] = (
+    TextbookNetwork(
+        name="linear_chain",
+        source="Harcourt & Esson 1866 (consecutive first-order reactions); numbers ours",
+        reactions=_reactions(("first", 1.0, "A -> B"), ("second", 0.5, "B -> C"), ("third", 0.2, "C -> D")),
+        runs=({"A": 1.0},),
+        t_end=20.0,
+        n_points=150,
+        sampling="seven samples within 1/k of the fastest step; to four times 1/k of the slowest",
+    ),
+    TextbookNetwork(
+        name="reversible_chain",
+        source="Lowry & John 1910 (reversible consecutive reactions); numbers ours",
+        reactions=_reactions(
+            ("ab", 1.0, "A -> B"), ("ba", 0.4, "B -> A"), ("bc", 0.6, "B -> C"), ("cb", 0.3, "C -> B")
+        ),
+        runs=({"A": 1.0}, {"C": 1.0, "B": 0.2}),
+        t_end=8.0,
+        n_points=120,
+        sampling="from both ends of the chain, until both are near equilibrium; seven samples within 1/k",
+    ),
+    TextbookNetwork(
+        name="butene_isomers",
+        source="Wei & Prater 1962 (butene isomers on alumina, relative rate constants)",
+        reactions=_reactions(
+            ("one_to_cis", 10.344, "B1 -> Cis"),
+            ("cis_to_one", 4.623, "Cis -> B1"),
+            ("one_to_trans", 3.724, "B1 -> Trans"),
+            ("trans_to_one", 1.0, "Trans -> B1"),
+            ("cis_to_trans", 5.616, "Cis -> Trans"),
+            ("trans_to_cis", 3.371, "Trans -> Cis"),
+        ),
+        runs=({"B1": 1.0}, {"Cis": 1.0}, {"Trans": 1.0}),
+        t_end=0.6,
+        n_points=150,
+        sampling="each pure isomer once, as in the paper; six samples within the fastest relaxation",
+    ),
+    TextbookNetwork(
+        name="alpha_pinene",
+        source="Box, Hunter, MacGregor & Erjavec 1973 (thermal isomerisation; per minute)",
+        reactions=_reactions(
+            ("dipentene", 5.93e-5, "Pinene -> Dipentene"),
+            ("ocimene", 2.96e-5, "Pinene -> Ocimene"),
+            ("pyronene", 2.05e-5, "Ocimene -> Pyronene"),
+            ("dimerise", 27.5e-5, "Ocimene -> Dimer"),
+            ("split", 4.0e-5, "Dimer -> Ocimene"),
+        ),
+        runs=({"Pinene": 100.0},),
+        t_end=36420.0,
+        n_points=60,
+        sampling="as long as the original; five samples within the fastest relaxation, which takes two days",
+    ),
+    TextbookNetwork(
+        name="michaelis_menten",
+        source="Michaelis & Menten 1913; numbers of Wilkinson 2006 (molar, seconds), with more substrate in run 2",
+        reactions=_enzyme("enzyme", "E", "S", "P", (1e6, 1e-4, 0.1)),
+        runs=({"S": 5e-7, "E": 2e-7}, {"S": 2e-6, "E": 2e-7}),
+        t_end=60.0,
+        n_points=200,
+        sampling="binding takes half a second at first, turnover a minute: logarithmic",
+        first=0.02,
+    ),
+    TextbookNetwork(
+        name="competitive_inhibition",
+        source="Segel 1975 (enzyme with competitive inhibitor); numbers ours (µM, seconds)",
+        reactions=(
+            *_enzyme("enzyme", "E", "S", "P", (1.0, 0.5, 0.3)),
+            *_reactions(("inhibit", 0.6, "E + I -> EI"), ("release", 0.2, "EI -> E + I")),
+        ),
+        runs=({"E": 1.0, "S": 5.0, "I": 3.0}, {"E": 1.0, "S": 5.0}, {"E": 1.0, "S": 2.0, "I": 6.0}),
+        t_end=20.0,
+        n_points=300,
+        sampling="with, without and with much inhibitor; binding takes 0.15 s, turnover twenty: logarithmic",
+        first=0.01,
+    ),
+    TextbookNetwork(
+        name="product_inhibition",
+        source="Cornish-Bowden 2012 (enzyme that its product blocks); numbers ours (µM, seconds)",
+        reactions=(
+            *_enzyme("enzyme", "E", "S", "P", (2.0, 0.4, 1.0)),
+            *_reactions(("block", 1.5, "E + P -> EP"), ("unblock", 0.8, "EP -> E + P")),
+        ),
+        runs=({"E": 0.5, "S": 4.0}, {"E": 0.5, "S": 4.0, "P": 3.0}),
+        t_end=15.0,
+        n_points=240,
+        sampling="with and without product; binding takes 0.1 s, turnover 10 s: logarithmic",
+        first=0.005,
+    ),
+    TextbookNetwork(
+        name="phosphorylation_cycle",
+        source="Goldbeter & Koshland 1981 (covalent modification); numbers ours (µM, seconds)",
+        reactions=(
+            *_enzyme("kinase", "K", "W", "Wp", (2.0, 0.5, 1.0)),
+            *_enzyme("phosphatase", "F", "Wp", "W", (1.5, 0.3, 0.8)),
+        ),
+        runs=({"W": 5.0, "K": 0.5, "F": 0.4}, {"Wp": 5.0, "K": 0.5, "F": 0.4}),
+        t_end=12.0,
+        n_points=800,
+        sampling="from both forms; binding takes 0.1 s, the cycle ten: a sample every 0.03 s",
+    ),
+    TextbookNetwork(
+        name="mapk_cascade",
+        source="Huang & Ferrell 1996 (µM, minutes)",
+        reactions=(
+            *_enzyme("activate", "E1", "K3", "K3p", _CASCADE),
+            *_enzyme("deactivate", "E2", "K3p", "K3", _CASCADE),
+            *_enzyme("k2_first", "K3p", "K2", "K2p", _CASCADE),
+            *_enzyme("k2_back", "F2", "K2p", "K2", _CASCADE),
+            *_enzyme("k2_second", "K3p", "K2p", "K2pp", _CASCADE),
+            *_enzyme("k2_undo", "F2", "K2pp", "K2p", _CASCADE),
+            *_enzyme("k1_first", "K2pp", "K", "Kp", _CASCADE),
+            *_enzyme("k1_back", "F1", "Kp", "K", _CASCADE),
+            *_enzyme("k1_second", "K2pp", "Kp", "Kpp", _CASCADE),
+            *_enzyme("k1_undo", "F1", "Kpp", "Kp", _CASCADE),
+        ),
+        runs=({"K3": 0.003, "K2": 1.2, "K": 1.2, "E1": 3e-5, "E2": 3e-4, "F2": 3e-4, "F1": 0.12},),
+        t_end=200.0,
+        n_points=1000,
+        sampling="complexes form within milliminutes, the cascade answers within an hour: logarithmic",
+        first=1e-4,
+    ),
+    TextbookNetwork(
+        name="dimerisation",
+        source="Wilkinson 2006 (molar, seconds)",
+        reactions=_reactions(("dimerise", 5e5, "2 P -> P2"), ("split", 0.2, "P2 -> 2 P")),
+        runs=({"P": 5e-7}, {"P2": 2.5e-7}),
+        t_end=10.0,
+        n_points=80,
+        sampling="from both sides to equilibrium, which takes three seconds: a sample every quarter",
+    ),
+    TextbookNetwork(
+        name="receptor_internalisation",
+        source="Lauffenburger & Linderman 1993 (epidermal growth factor; nM, minutes)",
+        reactions=_reactions(
+            ("bind", 0.072, "L + R -> C"),
+            ("dissociate", 0.34, "C -> L + R"),
+            ("take_up_free", 0.03, "R -> Ri"),
+            ("take_up_bound", 0.3, "C -> Ci"),
+            ("recycle", 0.058, "Ri -> R"),
+            ("degrade_free", 0.0022, "Ri ->"),
+            ("degrade_bound", 0.0022, "Ci ->"),
+            ("synthesise", 0.3, "-> R"),
+        ),
+        runs=({"L": 10.0, "R": 10.0}, {"L": 50.0, "R": 10.0}),
+        t_end=40.0,
+        n_points=200,
+        sampling="low and high dose; binding takes a quarter of a minute, degradation longer than all: logarithmic",
+        first=0.01,
+    ),
+    TextbookNetwork(
+        name="autocatalysis",
+        source="Ostwald 1883, Lotka 1910 (A + B -> 2 B); numbers ours",
+        reactions=_reactions(("convert", 1.0, "A + B -> 2 B")),
+        runs=({"A": 1.0, "B": 0.01},),
+        t_end=12.0,
+        n_points=50,
+        sampling="the turn of the logistic curve takes four units: 16 samples",
+    ),
+    TextbookNetwork(
+        name="cyclic_competition",
+        source="Itoh 1973, Tainaka 1988 (rock, paper, scissors); numbers ours",
+        reactions=_reactions(("ab", 1.0, "A + B -> 2 B"), ("bc", 1.2, "B + C -> 2 C"), ("ca", 0.8, "C + A -> 2 A")),
+        runs=({"A": 0.6, "B": 0.3, "C": 0.1},),
+        t_end=60.0,
+        n_points=300,
+        sampling="periods of about ten units, 50 samples each",
+    ),
+    TextbookNetwork(
+        name="lotka_volterra",
+        source="Lotka 1925, Volterra 1926; numbers of Wilkinson 2006",
+        reactions=_reactions(
+            ("birth", 1.0, "Prey -> 2 Prey"), ("hunt", 0.005, "Prey + Pred -> 2 Pred"), ("death", 0.6, "Pred ->")
+        ),
+        runs=({"Prey": 50.0, "Pred": 100.0},),
+        t_end=30.0,
+        n_points=300,
+        sampling="three to four periods, 80 samples each",
+    ),
+    TextbookNetwork(
+        name="resource_food_chain",
+        source="May 1973 (resource, prey, predator by mass action); numbers ours",
+        reactions=_reactions(
+            ("supply", 1.0, "-> R"),
+            ("wash_out", 0.1, "R ->"),
+            ("graze", 0.4, "R + N -> 2 N"),
+            ("starve", 0.2, "N ->"),
+            ("hunt", 0.5, "N + Z -> 2 Z"),
+            ("die", 0.3, "Z ->"),
+        ),
+        runs=({"R": 5.0, "N": 0.5, "Z": 0.1}, {"R": 1.0, "N": 2.0, "Z": 1.0}),
+        t_end=40.0,
+        n_points=600,
+        sampling="the first bloom takes two units: a sample every 0.13",
+    ),
+    TextbookNetwork(
+        name="brusselator",
+        source="Prigogine & Lefever 1968 (A = 1, B = 3)",
+        reactions=_reactions(
+            ("feed", 1.0, "A -> A + X"),
+            ("autocatalyse", 1.0, "2 X + Y -> 3 X"),
+            ("convert", 1.0, "B + X -> B + Y"),
+            ("drain", 1.0, "X ->"),
+        ),
+        runs=({"A": 1.0, "B": 3.0, "X": 1.0, "Y": 1.0},),
+        t_end=20.0,
+        n_points=1000,
+        sampling="periods of seven units with spikes of a fifth: a sample every 0.02",
+        fixed=("A", "B"),
+    ),
+    TextbookNetwork(
+        name="oregonator",
+        source="Field & Noyes 1974 (f = 1; molar, seconds)",
+        reactions=_reactions(
+            ("start", 1.34, "A + Y -> X"),
+            ("inhibit", 1.6e9, "X + Y ->"),
+            ("autocatalyse", 8e3, "B + X -> B + 2 X + Z"),
+            ("disproportionate", 4e7, "2 X ->"),
+            ("reset", 1.0, "Z -> Y"),
+        ),
+        runs=({"A": 0.06, "B": 0.06, "X": 5.025e-11, "Y": 3e-7, "Z": 2.412e-8},),
+        t_end=12.0,
+        n_points=1000,
+        sampling="bromide falls within seconds, bromous acid jumps within milliseconds, once: logarithmic",
+        first=1e-4,
+        fixed=("A", "B"),
+    ),
+    TextbookNetwork(
+        name="robertson",
+        source="Robertson 1966",
+        reactions=_reactions(
+            ("slow", 0.04, "A -> B"), ("fast", 3e7, "2 B -> B + C"), ("middle", 1e4, "B + C -> A + C")
+        ),
+        runs=({"A": 1.0},),
+        t_end=1e4,
+        n_points=400,
+        sampling="from the rise of B within milliseconds to the hours of A: logarithmic",
+        first=1e-5,
+    ),
+    TextbookNetwork(
+        name="schloegl",
+        source="Schlögl 1972; numbers of Vellela & Qian 2009, from both sides of the threshold",
+        reactions=_reactions(
+            ("make", 1.5e-7, "A + 2 X -> A + 3 X"),
+            ("unmake", 1e-4 / 6, "3 X -> 2 X"),
+            ("feed", 1e-3, "B -> B + X"),
+            ("drain", 3.5, "X ->"),
+        ),
+        runs=(
+            {"A": 1e5, "B": 2e5, "X": 300.0},
+            {"A": 1e5, "B": 2e5, "X": 0.0},
+            {"A": 1e5, "B": 2e5, "X": 900.0},
+        ),
+        t_end=12.0,
+        n_points=360,
+        sampling="three starts; they part within a tenth of a unit and settle within ten: logarithmic",
+        first=0.01,
+        fixed=("A", "B"),
+    ),
+    TextbookNetwork(
+        name="selkov",
+        source="Sel'kov 1968 (glycolytic oscillator, reduced to mass action)",
+        reactions=_reactions(
+            ("supply", 0.6, "-> S"),
+            ("leak", 0.1, "S -> P"),
+            ("autocatalyse", 1.0, "S + 2 P -> 3 P"),
+            ("drain", 1.0, "P ->"),
+        ),
+        runs=({"S": 1.0, "P": 1.0},),
+        t_end=40.0,
+        n_points=500,
+        sampling="periods of six to eight units, 90 samples each",
+    ),
+    TextbookNetwork(
+        name="gray_scott",
+        source="Gray & Scott 1984 (cubic autocatalysis in a stirred tank); numbers ours",
+        reactions=_reactions(
+            ("inflow", 0.04, "-> U"),
+            ("outflow", 0.04, "U ->"),
+            ("autocatalyse", 1.0, "U + 2 V -> 3 V"),
+            ("decay", 0.1, "V ->"),
+        ),
+        runs=({"U": 1.0, "V": 0.3}, {"U": 0.5, "V": 0.5}),
+        t_end=60.0,
+        n_points=300,
+        sampling="the pulse of V takes five to ten units: a sample every 0.4",
+    ),
+    TextbookNetwork(
+        name="positive_feedback",
+        source="Griffith 1968 (gene that its own dimer switches on); numbers ours",
+        reactions=_reactions(
+            ("bind", 0.5, "G + 2 P -> GP"),
+            ("free", 1.0, "GP -> G + 2 P"),
+            ("basal", 0.2, "G -> G + P"),
+            ("express", 4.0, "GP -> GP + P"),
+            ("degrade", 0.5, "P ->"),
+        ),
+        runs=({"G": 1.0}, {"G": 1.0, "P": 3.0}, {"G": 0.2, "GP": 0.8, "P": 1.0}),
+        t_end=20.0,
+        n_points=600,
+        sampling="switched off, pulsed and switched on; binding takes a fifth of a unit: a sample every tenth",
+    ),
+    TextbookNetwork(
+        name="repressilator",
+        source="Elowitz & Leibler 2000 (with binding and unbinding of the repressors); numbers ours",
+        reactions=(*_gene(1, 3), *_gene(2, 1), *_gene(3, 2)),
+        runs=({"G1": 1.0, "G2": 1.0, "G3": 1.0, "P1": 5.0, "P2": 1.0},),
+        t_end=30.0,
+        n_points=1000,
+        sampling="unbinding takes a fifth of a unit, the cycle about ten: a sample every 0.03",
+    ),
+    TextbookNetwork(
+        name="gene_expression",
+        source="Thattai & van Oudenaarden 2001 (mRNA lives 2 min, protein 1 h, 10 proteins per mRNA; minutes)",
+        reactions=_reactions(
+            ("transcribe", 0.6, "D -> D + M"),
+            ("decay", 0.347, "M ->"),
+            ("translate", 3.47, "M -> M + P"),
+            ("degrade", 0.01155, "P ->"),
+        ),
+        runs=({"D": 1.0}, {"D": 2.0, "P": 1500.0}),
+        t_end=60.0,
+        n_points=240,
+        sampling="mRNA settles within three minutes: a sample every half minute, for one lifetime of the protein",
+        fixed=("D",),
+    ),
+    TextbookNetwork(
+        name="sir",
+        source="Kermack & McKendrick 1927; influenza in a boarding school (Murray 2002; persons, days)",
+        reactions=_reactions(("infect", 2.18e-3, "S + I -> 2 I"), ("recover", 0.44, "I -> R")),
+        runs=({"S": 762.0, "I": 1.0},),
+        t_end=15.0,
+        n_points=60,
+        sampling="the epidemic grows e-fold in 0.8 days: four samples a day",
+    ),
+    TextbookNetwork(
+        name="seir",
+        source="Anderson & May 1991 (measles: 8 days latent, 5 infectious, each infects 15; shares, days)",
+        reactions=_reactions(("infect", 3.0, "S + I -> E + I"), ("onset", 0.125, "E -> I"), ("recover", 0.2, "I -> R")),
+        runs=({"S": 0.999, "E": 0.0, "I": 0.001},),
+        t_end=60.0,
+        n_points=120,
+        sampling="the epidemic grows e-fold in two days: two samples a day",
+    ),
+    TextbookNetwork(
+        name="virus_dynamics",
+        source="Perelson & Nelson 1999 (HIV and its target cells; per microlitre, days)",
+        reactions=_reactions(
+            ("supply", 10.0, "-> T"),
+            ("die", 0.02, "T ->"),
+            ("infect", 2.4e-5, "T + V -> Ti"),
+            ("kill", 0.24, "Ti ->"),
+            ("bud", 186.0, "Ti -> Ti + V"),
+            ("clear", 2.4, "V ->"),
+        ),
+        runs=({"T": 500.0, "V": 1.0},),
+        t_end=40.0,
+        n_points=400,
+        sampling="clearance of the virus takes 0.4 days: a sample every tenth of a day",
+    ),
+    TextbookNetwork(
+        name="consecutive_second_order",
+        source="Frost & Schwemer 1952 (saponification of a diester); numbers ours (molar, seconds)",
+        reactions=_reactions(("first", 1.0, "A + B -> C + E"), ("second", 0.25, "C + B -> D + E")),
+        runs=({"A": 0.5, "B": 1.0},),
+        t_end=20.0,
+        n_points=100,
+        sampling="the first step takes one second: five samples within it",
+    ),
+    TextbookNetwork(
+        name="lindemann",
+        source="Lindemann 1922, Hinshelwood 1926 (activation by collisions); numbers ours",
+        reactions=_reactions(
+            ("activate", 0.5, "2 A -> A + X"), ("calm", 2.0, "X + A -> 2 A"), ("react", 1.0, "X -> P")
+        ),
+        runs=({"A": 2.0}, {"A": 0.5}),
+        t_end=10.0,
+        n_points=200,
+        sampling="high and low pressure; the activated form settles within 0.2, the reaction takes ten: logarithmic",
+        first=0.01,
+    ),
+    TextbookNetwork(
+        name="fed_batch",
+        source="Bailey & Ollis 1986 (fed culture; growth by mass action); numbers ours (g/l, hours)",
+        reactions=_reactions(
+            ("feed", 0.5, "-> S"),
+            ("grow", 0.15, "S + X -> 2 X"),
+            ("lyse", 0.05, "X -> W"),
+            ("produce", 0.1, "S + X -> X + P"),
+        ),
+        runs=({"S": 8.0, "X": 0.2},),
+        t_end=20.0,
+        n_points=200,
+        sampling="growth takes an hour at first, and the substrate runs out within two: ten samples an hour",
+    ),
+    TextbookNetwork(
+        name="pharmacokinetics",
+        source="Gibaldi & Perrier 1982 (gut, plasma, tissue; two doses; mg/l, hours)",
+        reactions=_reactions(
+            ("absorb", 1.2, "Gut -> Plasma"),
+            ("eliminate", 0.3, "Plasma -> Urine"),
+            ("distribute", 0.8, "Plasma -> Tissue"),
+            ("return_", 0.5, "Tissue -> Plasma"),
+        ),
+        runs=({"Gut": 10.0}, {"Plasma": 10.0}),
+        t_end=12.0,
+        n_points=120,
+        sampling="by mouth and by vein; first after three minutes, then farther and farther apart, as is usual",
+        first=0.05,
+    ),
+)
+
+
+def find(names: Sequence[str]) -> list[TextbookNetwork]:
+    """The networks of these names, in the order of the list above; all of them, if no name is given.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    known = {n.name for n in NETWORKS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"{unknown[0]!r} is no textbook network; there are {', '.join(sorted(known))}")
+    return [n for n in NETWORKS if not names or n.name in names]
