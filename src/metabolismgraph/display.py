@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -17,15 +20,17 @@ from rich.text import Text
 
 from metabolismgraph.benchmarks.strategy_report import Row, described, worst_deviation
 from metabolismgraph.equations import written_combination, written_equation
-from metabolismgraph.evaluation import Metric
+from metabolismgraph.evaluation import Evaluation, Metric
 from metabolismgraph.identifiability import Identifiability
 from metabolismgraph.network import ReactionNetwork
+from metabolismgraph.train.determined import NOT_APART
 from metabolismgraph.train.progress import Progress as Report
 from metabolismgraph.train.progress import silent
 from metabolismgraph.train.strategies.base import Strategy
 
 _GOOD, _FAIR, _BAD = "[green]pass[/]", "[yellow]partial[/]", "[red]fail[/]"
 _MOST_ROWS = 40
+_FIRST_CONSTANTS, _FIRST_SPECIES, _MOST_NOTES = 10, 5, 5
 
 
 @contextmanager
@@ -51,6 +56,78 @@ def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report]:
                 bars.update(tasks[stage], note=message)
 
         yield report
+
+
+def verdict_lines(evaluation: Evaluation) -> Text:
+    """Whether the fit is to be trusted, and if not, why: what a user reads first."""
+    if evaluation.trust.trustworthy:
+        return Text("The fit is trustworthy: it predicts what it was not shown.", style="green")
+    reasons = "".join(f"\n  - {reason}" for reason in evaluation.trust.why_not)
+    return Text(f"The fit is NOT to be trusted:{reasons}", style="red")
+
+
+def answer_page(evaluation: Evaluation, folder: Path) -> list[Table | Text]:
+    """The answer in less than forty lines: verdict, first rate constants and homeostasis, notes, files."""
+    constants, homeostasis = evaluation.rate_constants, evaluation.homeostasis
+    known = int(constants["identifiable"].sum())
+    page: list[Table | Text] = [verdict_lines(evaluation)]
+    page.append(Text(f"\nRate constants: {known} of {len(constants)} determined, with 95 % intervals", style="bold"))
+    page.append(_constants_table(constants))
+    resolved = int(homeostasis["resolved"].sum())
+    if evaluation.trust.trustworthy:
+        page.append(Text(f"\nHomeostasis: resolved for {resolved} of {len(homeostasis)} species", style="bold"))
+        page += [_homeostasis_table(homeostasis)] if resolved else []
+    else:
+        page.append(Text("\nHomeostasis: not shown, since it would be the first to be wrong", style="bold"))
+    notes = [f"note: {note}" for note in evaluation.notes]
+    if len(notes) > _MOST_NOTES:
+        notes = [*notes[: _MOST_NOTES - 1], f"... and {len(notes) - _MOST_NOTES + 1} more notes in metrics.json"]
+    page += [Text("\n" * (number == 0) + note) for number, note in enumerate(notes)]
+    page.append(
+        Text(
+            f"\nIn {folder}: rate_constants.csv, homeostasis.csv, model_fitted.xml (the model with these values),\n"
+            "figures/summary.png (all in one picture); docs/outputs.md says what the other files are",
+        )
+    )
+    return page
+
+
+def _constants_table(constants: pd.DataFrame) -> Table:
+    """The first rate constants, those that are determined first."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("reaction", "equation", "k", "95 % interval", "unit"):
+        table.add_column(name, no_wrap=name in {"reaction", "k", "95 % interval"})
+    shown = constants.sort_values("identifiable", ascending=False, kind="stable").head(_FIRST_CONSTANTS)
+    for row in shown.to_dict("records"):
+        table.add_row(row["reaction"], row["equation"], *_shown_constant(row), row["unit"])
+    if len(constants) > _FIRST_CONSTANTS:
+        table.add_row("...", f"and {len(constants) - _FIRST_CONSTANTS} more", "", "", "")
+    return table
+
+
+def _shown_constant(row: Mapping[Hashable, Any]) -> tuple[str, str]:
+    """k and its interval, or what there is to say in place of them."""
+    if row["identifiable"]:
+        interval = f"{row['lower']:.6g} to {row['upper']:.6g}" if math.isfinite(row["lower"]) else "-"
+        return f"{row['k']:.6g}", interval
+    if math.isfinite(row["upper"]):
+        return "0", f"not above {row['upper']:.3g}"
+    if row["reason"] == NOT_APART:
+        return f"({row['k']:.4g})", "if there is no homeostasis"
+    return "?", row["combination"] or row["reason"]
+
+
+def _homeostasis_table(homeostasis: pd.DataFrame) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("species", "slope, 1/time", "baseline", "type"):
+        table.add_column(name, no_wrap=True)
+    rows = homeostasis[homeostasis["resolved"]]
+    for row in rows.head(_FIRST_SPECIES).to_dict("records"):
+        slope = f"{row['slope']:.4g} ± {row['slope_error']:.1g}"
+        table.add_row(row["species"], slope, f"{row['baseline']:.4g} ± {row['baseline_error']:.1g}", str(row["type"]))
+    if len(rows) > _FIRST_SPECIES:
+        table.add_row("...", f"and {len(rows) - _FIRST_SPECIES} more", "", "")
+    return table
 
 
 def summary_table(metrics: Mapping[str, Metric], notes: Sequence[str]) -> Table:

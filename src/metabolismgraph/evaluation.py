@@ -14,35 +14,39 @@ from typing import Literal
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import scipy.optimize
 import xarray as xr
 from jaxtyping import Array, Bool, Float, Int
-from sklearn.cluster import DBSCAN
 from sklearn.metrics import silhouette_score
 
+from metabolismgraph.answer import homeostasis_table, rate_constants_table
+from metabolismgraph.clusters import cluster_moving
 from metabolismgraph.config import Training
 from metabolismgraph.derivative_rules import Rule, StepQuadrature
 from metabolismgraph.errors import InputError
+from metabolismgraph.evaluation_variables import describe
 from metabolismgraph.integrate import evaluate_rate, integrate, rollout
 from metabolismgraph.kinetics import Structure
 from metabolismgraph.model import AnySubstrateFunction, MetabolismModel
 from metabolismgraph.observations import Observations, Transitions
+from metabolismgraph.rate_law import rate_law_notes
 from metabolismgraph.train.evidence import Setting
 from metabolismgraph.train.fit import FitResult
 from metabolismgraph.train.phase1 import Phase1Result
 from metabolismgraph.train.phase2 import Phase2Result
 from metabolismgraph.train.rollout import FrozenReactions
 from metabolismgraph.train.strategies.orthogonalised import mend
+from metabolismgraph.trust import Trust, judge_trust
 from metabolismgraph.truth import Truth
 
-Metric = float | int | str | None
+Metric = float | int | str | list[str] | None
 Classification = Literal["converged", "partial", "failed"]
 
 SWEEP = (0.0, 40.0)  # concentrations over which a species' line is fitted, as in published figures
 _SWEEP_POINTS = 50
 _LAW_POINTS = 200
 _OUTLIER = 0.3  # |difference of log10 k| beyond which a reaction is an outlier
-_MIN_SAMPLES = 5  # of DBSCAN
 _HORIZON = 16  # Euler steps of a held-out rollout
 _ENERGY = 0.99  # share of the squared norm that the activity rank carries
 
@@ -55,12 +59,18 @@ class Evaluation:
         metrics: by name; None where a figure does not exist, such as silhouette of a single cluster.
         data: everything that the figures draw. Dimensions species, reaction, frame, transition, sweep,
             law_order, law_point, dim, component.
-        notes: plain sentences that belong beside the figures.
+        notes: plain sentences that belong beside the figures: of the readers, of both phases.
+        trust: whether the fit is to be trusted, and the errors of every species.
+        rate_constants: see `answer.rate_constants_table`; without trust there are no intervals.
+        homeostasis: see `answer.homeostasis_table`.
     """
 
     metrics: dict[str, Metric]
     data: xr.Dataset
     notes: tuple[str, ...]
+    trust: Trust
+    rate_constants: pd.DataFrame
+    homeostasis: pd.DataFrame
 
 
 def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
@@ -78,7 +88,15 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
     if truth is not None:
         truth = truth.aligned(network.species, network.reactions)
     data = _reaction_data(phase1, network.reactions, truth)
+    trust = judge_trust(result)
+    data |= {
+        f"{name}_error": xr.DataArray(getattr(trust, name), dims="species")
+        for name in ("unexplained", "misfit", "held_out", "rollout")
+    }
     metrics: dict[str, Metric] = {
+        "trustworthy": trust.trustworthy,
+        "why_not": list(trust.why_not),
+        "derivative_rule": phase1.rule,
         "final_loss": float(np.exp(phase1.losses[-1])),
         "phase1_iterations": len(phase1.losses),
         "phase1_converged": int(phase1.converged),
@@ -99,7 +117,15 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
     if result.refined is not None:
         metrics |= {f"refined_{name}": value for name, value in _refined_metrics(result, result.refined, truth).items()}
     dataset = xr.Dataset(data, coords={"species": list(network.species), "reaction": list(network.reactions)})
-    return Evaluation(metrics, dataset, phase1.notes + (phase2.notes if phase2 else ()))
+    notes = (*observations.notes, *rate_law_notes(observations), *phase1.notes, *(phase2.notes if phase2 else ()))
+    return Evaluation(
+        metrics=metrics,
+        data=describe(dataset),
+        notes=notes,
+        trust=trust,
+        rate_constants=rate_constants_table(result, trustworthy=trust.trustworthy),
+        homeostasis=homeostasis_table(result),
+    )
 
 
 def _refined_metrics(result: FitResult, refined: Phase2Result, truth: Truth | None) -> dict[str, Metric]:
@@ -145,12 +171,6 @@ def classify(avg_slope_ratio: float) -> Classification:
     return "partial" if 0.3 <= avg_slope_ratio <= 3.0 else "failed"
 
 
-def cluster(embeddings: Float[np.ndarray, "species dim"], threshold: float) -> Int[np.ndarray, " species"]:
-    """DBSCAN clusters from 0; points that it calls noise form one extra cluster, the last."""
-    labels = DBSCAN(eps=threshold, min_samples=_MIN_SAMPLES).fit_predict(embeddings)
-    return np.asarray(np.where(labels < 0, labels.max() + 1, labels))
-
-
 def cluster_accuracy(clusters: Int[np.ndarray, " species"], types: Int[np.ndarray, " species"]) -> float:
     """Share of species whose cluster is matched to their type by the best one-to-one assignment."""
     table = np.zeros((clusters.max() + 1, types.max() + 1))
@@ -190,12 +210,13 @@ def _rate_law_metrics(
 ) -> dict[str, Metric]:
     """The learned substrate function over the observed substrate concentrations, and the truth's."""
     network = observations.network
-    seen = observations.concentration[:, np.unique(network.edge_species)]
+    learned = ~network.mass_action[network.edge_reaction]
+    seen = observations.concentration[:, np.unique(network.edge_species[learned])]
     seen = seen[seen > 0]
-    if network.edge_order.size == 0 or seen.size == 0:
+    if not learned.any() or seen.size == 0:
         return {}
     c = np.geomspace(seen.min(), seen.max(), _LAW_POINTS)
-    orders = np.unique(network.edge_order)
+    orders = np.unique(network.edge_order[learned])
     log_f = np.stack([np.asarray(_log_f(phase1.mlp_sub, jnp.log(c), jnp.asarray(s))) for s in orders])
     data["law_concentration"] = xr.DataArray(c, dims="law_point")
     data["law_f"] = xr.DataArray(np.exp(log_f), dims=("law_order", "law_point"))
@@ -257,8 +278,7 @@ def homeostasis_metrics(
     seen_slope, seen_offset, _, _ = _lines(model, low, high)
     moving = ~network.fixed
     embeddings = np.asarray(model.embeddings)
-    clusters = np.full(n, -1)
-    clusters[moving] = cluster(embeddings[moving], training.cluster_distance_threshold)
+    clusters = cluster_moving(embeddings, moving, training.cluster_distance_threshold)
     data = {
         "sweep": xr.DataArray(grid[:, 0], dims="sweep"),
         "node_curve": xr.DataArray(curves.T, dims=("species", "sweep")),

@@ -7,6 +7,7 @@ folder, without truth in it.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
+from metabolismgraph.answer_files import write_answer
 from metabolismgraph.benchmarks.checkpoints import polluted
 from metabolismgraph.checkpoint import (
     is_intact,
@@ -30,9 +32,9 @@ from metabolismgraph.checkpoint import (
 )
 from metabolismgraph.config import Config
 from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError
-from metabolismgraph.evaluation import Evaluation, evaluate
+from metabolismgraph.evaluation import Evaluation, Metric, evaluate
 from metabolismgraph.figures import check_colormap, draw_all
-from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.files import one_line, read_bytes, write_bytes
 from metabolismgraph.formats.dataset import read_inputs, write_dataset
 from metabolismgraph.model import MetabolismModel
 from metabolismgraph.observations import Observations
@@ -49,6 +51,7 @@ from metabolismgraph.truth import Truth
 
 _OBSERVATIONS = "observations"
 _CHECKPOINT = "phase1"
+_SOURCE = "network_as_given.xml"
 _ERRORS = "stderr.txt"
 
 
@@ -126,6 +129,8 @@ def fit_files(
 
     def read() -> None:
         write_dataset(folder.data, observations)
+        write_bytes(folder.data / _SOURCE, read_bytes(network))
+        folder.note_assumptions(observations.notes)
         if labels is not None:
             labels.save(folder.data / "truth")
         _hand_over(folder, observations, start)
@@ -340,6 +345,12 @@ def _report(line: str) -> object:
         return None
 
 
+def _source(folder: RunFolder) -> bytes | None:
+    """The network file that the run was given; None where the network was simulated."""
+    path = folder.data / _SOURCE
+    return path.read_bytes() if path.exists() else None
+
+
 def _own_truth(folder: RunFolder) -> Truth | None:
     path = folder.data / "truth"
     return Truth.load(path) if path.exists() else None
@@ -385,14 +396,18 @@ def load_result(folder: RunFolder, config: Config) -> FitResult:
 def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Progress) -> Evaluation:
     started = time.perf_counter()
     progress("evaluate", 0.0, "")
-    evaluation = evaluate(load_result(folder, config), truth)
+    result = load_result(folder, config)
+    evaluation = evaluate(result, truth)
     own = ("phase 2", "refine") if folder.base else ("phase 1", "phase 2", "refine")
     minutes = sum(folder.seconds(stage) for stage in own) / 60
-    metrics = {"training_time_min": minutes, **evaluation.metrics}
+    metrics: dict[str, Metric] = {"training_time_min": minutes, **evaluation.metrics}
     if folder.base is None:
         part = folder.path / "evaluation.nc.part"
         evaluation.data.to_netcdf(part, engine="h5netcdf")
         part.replace(folder.path / "evaluation.nc")
+    result_notes = write_answer(result, evaluation, folder.path, _source(folder) if folder.base is None else None)
+    notes = (*evaluation.notes, *result_notes)
+    metrics["notes"] = list(notes)
     write_bytes(folder.path / "metrics.json", metrics_json(metrics).encode())
     write_bytes(folder.path / "analysis.log", analysis_log(metrics).encode())
     folder.finish("evaluate", time.perf_counter() - started)
@@ -403,4 +418,4 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
     draw_all(evaluation.data, metrics, folder.path, config.plotting, below=below, progress=progress)
     folder.finish("figures", time.perf_counter() - started)
     progress("figures", 1.0, "")
-    return Evaluation(metrics, evaluation.data, evaluation.notes)
+    return dataclasses.replace(evaluation, metrics=metrics, notes=notes)

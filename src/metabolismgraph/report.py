@@ -19,10 +19,12 @@ def metrics_json(metrics: Mapping[str, Metric]) -> str:
 
 def analysis_log(metrics: Mapping[str, Metric]) -> str:
     """One `name: value` per line; floats with 4 decimals, slopes, offsets and losses with 6."""
-    return "".join(f"{name}: {_shown(name, value)}\n" for name, value in metrics.items() if value is not None)
+    return "".join(f"{name}: {_shown(name, value)}\n" for name, value in metrics.items() if value not in (None, []))
 
 
 def _shown(name: str, value: Metric) -> str:
+    if isinstance(value, list):
+        return "; ".join(value)
     if not isinstance(value, float):
         return str(value)
     fine = "_ratio_" not in name and (any(part in name for part in _SIX_DECIMALS))

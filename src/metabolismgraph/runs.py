@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -18,7 +18,14 @@ from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.files import write_bytes
 
 MANIFEST = "manifest.json"
-_RESULTS = ("metrics.json", "analysis.log", "evaluation.nc")
+_RESULTS = (
+    "metrics.json",
+    "analysis.log",
+    "evaluation.nc",
+    "rate_constants.csv",
+    "homeostasis.csv",
+    "model_fitted.xml",
+)
 _PICTURES = ("figures", "tmp_training")
 _PACKAGES = ("metabolismgraph", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "scikit-learn")
 
@@ -27,9 +34,10 @@ class RunFolder:
     """A folder with a manifest of configuration, versions, host and finished stages.
 
     Layout: `manifest.json`, `data/` (network.xml, timeseries.csv.gz, truth/), `training/` (observations,
-    settings and checkpoints: all that the training process sees), `metrics.json`, `analysis.log`,
-    `evaluation.nc`, `tmp_training/` and `figures/`. A run of Phase 2 alone may take data, observations and
-    Phase 1 from another run, its base, instead of holding copies.
+    settings and checkpoints: all that the training process sees), `rate_constants.csv`, `homeostasis.csv`,
+    `model_fitted.xml`, `metrics.json`, `analysis.log`, `evaluation.nc`, `tmp_training/` and `figures/`. A run
+    of Phase 2 alone may take data, observations and Phase 1 from another run, its base, instead of holding
+    copies.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
@@ -173,6 +181,11 @@ class RunFolder:
     def hand_over(self, digest: str) -> None:
         """Note the checksum of the observations that training is given."""
         self.manifest["observations"] = digest
+        self._write()
+
+    def note_assumptions(self, notes: Sequence[str]) -> None:
+        """Note what the readers of network and table assumed, and what they left out."""
+        self.manifest["notes"] = list(notes)
         self._write()
 
     def note_walls(self, *, kernel: bool) -> None:

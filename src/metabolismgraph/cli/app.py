@@ -384,7 +384,12 @@ def _run_folder(out: Path | None, name: str, *, resume: bool) -> Path:
 def _show(evaluation: Evaluation, folder: Path, *, quiet: bool) -> None:
     if quiet:
         return
-    from metabolismgraph.display import summary_table
+    from metabolismgraph.display import answer_page, summary_table, verdict_lines
 
-    console().print(summary_table(evaluation.metrics, evaluation.notes))
-    console().print(f"everything is in {folder}; the picture to look at first: {folder}/figures/summary.png")
+    if "classification" in evaluation.metrics:  # the truth is known: how well, and not what
+        console().print(verdict_lines(evaluation))
+        console().print(summary_table(evaluation.metrics, evaluation.notes))
+        console().print(f"everything is in {folder}; the picture to look at first: {folder}/figures/summary.png")
+        return
+    for part in answer_page(evaluation, folder):
+        console().print(part)

@@ -12,11 +12,13 @@ from metabolismgraph.config import Plotting
 from metabolismgraph.evaluation import Metric
 from metabolismgraph.figures import dynamics, homeostasis, rates, training
 from metabolismgraph.figures.scene import Scene
-from metabolismgraph.figures.style import applied, check_colormap, save
+from metabolismgraph.figures.style import VERMILLION, applied, check_colormap, save
 from metabolismgraph.figures.summary import summary
 from metabolismgraph.train.progress import Progress, silent
 
 __all__ = ["check_colormap", "draw_all"]
+
+_DATA_ONLY = ("traces.png", "singular_values.png")  # show nothing that was fitted
 
 
 def draw_all(
@@ -50,7 +52,10 @@ def draw_all(
     with applied():
         for done, (name, draw) in enumerate(wanted.items()):
             progress("figures", done / len(wanted), name)
-            written.append(save(draw(scene), folder / name, plotting.dpi))
+            figure = draw(scene)
+            if metrics.get("trustworthy") is False and not name.endswith(_DATA_ONLY):
+                figure.suptitle("Not to be trusted: see why_not in metrics.json", color=VERMILLION)
+            written.append(save(figure, folder / name, plotting.dpi))
     progress("figures", 1.0, "")
     return written
 

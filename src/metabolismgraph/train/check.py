@@ -29,11 +29,13 @@ class Checked(NamedTuple):
     Attributes:
         error: standard error of each k, with the shape of learned rate laws among the unknowns.
         thinned_k: k from every second frame, NaN where that says nothing.
+        thinned_line: offset and slope of homeostasis from the same.
         law_notes: a sentence where the data speak against a rate law that was taken as known.
     """
 
     error: Float[np.ndarray, " reactions"]
     thinned_k: Float[np.ndarray, " reactions"]
+    thinned_line: Float[np.ndarray, "species 2"]
     law_notes: tuple[str, ...]
 
 
@@ -51,19 +53,23 @@ def check_fit(settled: Settled[F], fitted: Solution) -> Checked:
     if learned.any():
         covariance, _ = model.with_shapes(fitted, shape_changes(table, data.nodes, learned))
     error = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    return Checked(error, _thinned(settled), tuple(_law_notes(settled, table, model, fitted)))
+    return Checked(error, *_thinned(settled), tuple(_law_notes(settled, table, model, fitted)))
 
 
-def _thinned(settled: Settled[F]) -> Float[np.ndarray, " reactions"]:
-    """k from every second frame, f as it is; NaN where too few frames are left, or the data come from Euler steps."""
+def _thinned(settled: Settled[F]) -> tuple[Float[np.ndarray, " reactions"], Float[np.ndarray, "species 2"]]:
+    """k and homeostasis from every second frame, f as it is.
+
+    NaN where too few frames are left, or the data come from Euler steps.
+    """
     data = settled.data
     m = data.observations.network.n_reactions
     thinned = data.thinned()
     moving = int((~data.fixed).sum())
     too_few = len(thinned.transitions.dt) * moving < m + (data.training.nuisance_degree + 1) * moving
     if too_few or (data.rule == "forward" and np.exp(settled.losses[-1] / 2) < _DISCRETE):
-        return np.full(m, np.nan)
-    return thinned.linear_model(settled.f, thinned.usable, settled.weight).solve().k
+        return np.full(m, np.nan), np.full((len(data.fixed), 2), np.nan)
+    found = thinned.linear_model(settled.f, thinned.usable, settled.weight).solve()
+    return found.k, thinned.homeostatic_lines(found.theta)
 
 
 def _law_notes(settled: Settled[F], table: RateTable, model: LinearModel, fitted: Solution) -> list[str]:

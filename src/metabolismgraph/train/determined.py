@@ -20,7 +20,8 @@ MOST_LOG_ERROR = 0.25
 MOST_CHANGE = 0.05
 _ERRORS = 4.0  # standard errors that such a change may be for no other reason than noise
 TOO_COARSE = "samples are too far apart"
-_SHARE_OF_CHANGE = 1 / 3  # of it that counts as an error of sampling
+NOT_APART = "not apart from homeostasis"
+SHARE_OF_CHANGE = 1 / 3  # of it that counts as an error of sampling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +76,10 @@ def judge(promised: Identifiability, apart: Bool[np.ndarray, " reactions"], foun
         change = np.abs(np.log10(np.where(found.thinned_k > 0, found.thinned_k, 1e-300) / positive))
     change = np.where(np.isnan(found.thinned_k), 0.0, change)
     coarse = change > np.maximum(MOST_CHANGE, _ERRORS * noise)
-    error = np.hypot(noise, _SHARE_OF_CHANGE * np.minimum(change, 300.0))
+    error = np.hypot(noise, SHARE_OF_CHANGE * np.minimum(change, 300.0))
     # In the order of precedence: the first that holds is the reason.
     causes: list[tuple[Bool[np.ndarray, " reactions"], str]] = [
-        (~promised.identifiable & apart, "not apart from homeostasis"),
+        (~promised.identifiable & apart, NOT_APART),
         (~promised.identifiable & _grouped(promised), "only in combination"),
         (~promised.identifiable, "nothing depends on it"),
         (found.at_bound, "zero within its error"),

@@ -6,7 +6,7 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
+import pandas as pd
 from jaxtyping import Float
 
 from metabolismgraph.config import Config, GraphModel, Training
@@ -40,32 +40,24 @@ class FitResult:
     refined: Phase2Result | None = None
 
     @property
-    def rate_constants(self) -> xr.Dataset:
-        """Along `reaction`: k, log_k (log10), its standard error (infinite where not identifiable), identifiable."""
-        found = self.phase1
-        return xr.Dataset(
-            {
-                "k": ("reaction", 10.0**found.log_k),
-                "log_k": ("reaction", found.log_k),
-                "log_k_error": ("reaction", found.log_k_error),
-                "identifiable": ("reaction", found.identifiability.identifiable),
-            },
-            coords={"reaction": list(self.observations.network.reactions)},
-        )
+    def rate_constants(self) -> pd.DataFrame:
+        """A row per reaction: k with unit, error and interval, and why it is not determined where it is not.
+
+        See `answer.rate_constants_table` for the columns.
+        """
+        from metabolismgraph.answer import rate_constants_table  # noqa: PLC0415  (answer builds on this module)
+
+        return rate_constants_table(self)
 
     @property
-    def homeostasis(self) -> xr.Dataset:
-        """Along `species`: slope (1/time) and offset (concentration/time) of each species' own pull.
+    def homeostasis(self) -> pd.DataFrame:
+        """A row per species that may change: slope, offset and baseline of its homeostasis with errors, and its type.
 
-        These are the linear estimates of Phase 1 over the observed concentrations, with standard
-        errors; `embedding` is where Phase 2 put the species.
+        See `answer.homeostasis_table` for the columns.
         """
-        found = self.phase1
-        data = {name: ("species", getattr(found, name)) for name in ("slope", "slope_error", "offset", "offset_error")}
-        dataset = xr.Dataset(data, coords={"species": list(self.observations.network.species)})
-        if self.phase2 is not None:
-            dataset["embedding"] = (("species", "dim"), np.asarray(self.phase2.model.embeddings))
-        return dataset
+        from metabolismgraph.answer import homeostasis_table  # noqa: PLC0415
+
+        return homeostasis_table(self)
 
     def rate_law(self, c: Float[np.ndarray, " points"], order: float = 1.0) -> Float[np.ndarray, " points"]:
         """The learned substrate function f at concentrations c > 0; f(1) = 1."""

@@ -37,7 +37,6 @@ from metabolismgraph.train.solution import (
     noise_variance,
     row_notes,
     standard_errors,
-    unexplained_note,
 )
 
 _CHUNK = 500  # gradient steps between two progress reports
@@ -180,7 +179,6 @@ def conclude(
             *constant_notes(observations, data),
             *row_notes(follows_equation(data.transitions), data.usable, keep, training),
             *_descent_notes(snapshot),
-            *unexplained_note(float(losses[-1])),
         ),
     )
 

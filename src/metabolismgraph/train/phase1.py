@@ -20,7 +20,7 @@ from metabolismgraph.model import SubstrateFunction
 from metabolismgraph.observations import Observations
 from metabolismgraph.regression import follows_equation
 from metabolismgraph.train.check import check_fit
-from metabolismgraph.train.determined import Estimates, judge
+from metabolismgraph.train.determined import SHARE_OF_CHANGE, Estimates, judge
 from metabolismgraph.train.determined import notes as determined_notes
 from metabolismgraph.train.gradient import descend
 from metabolismgraph.train.minimise import Minimum
@@ -38,7 +38,6 @@ from metabolismgraph.train.solution import (
     constant_notes,
     noise_variance,
     row_notes,
-    unexplained_note,
 )
 from metabolismgraph.train.undetermined import fill_undetermined
 from metabolismgraph.units import Units
@@ -107,6 +106,8 @@ def _fit_by_projection(
     k = _fill(k, open_, training, units.rate_constants(observations.network))
     line = data.homeostatic_lines(model.nuisance(k))
     of_line = data.line_covariance(fitted.theta_covariance)
+    change = np.nan_to_num(checked.thinned_line - data.homeostatic_lines(fitted.theta)) * SHARE_OF_CHANGE
+    of_line = of_line + np.einsum("ip,iq->ipq", change, change)
     line_error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
     return Phase1Result(
         mlp_sub=settled.f,
@@ -134,7 +135,6 @@ def _fit_by_projection(
             *determined_notes(verdict, observations.network.reactions),
             *checked.law_notes,
             *_convergence_notes(training, converged=settled.converged),
-            *unexplained_note(settled.losses[-1]),
         ),
     )
 

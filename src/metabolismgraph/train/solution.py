@@ -37,8 +37,6 @@ _LEARNING_POINTS = 25_000
 _LEAST_NOISE = 1e-2
 # Beyond this correlation of neighbouring residuals the number of independent ones is anybody's guess.
 _MOST_CORRELATED = 0.999
-# An rms of dc/dt above this share left unexplained is worth a word.
-_MUCH_UNEXPLAINED = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,14 +279,3 @@ def row_notes(nonzero: np.ndarray, follows: np.ndarray, keep: np.ndarray, traini
             f"(beyond training.outlier_threshold = {training.outlier_threshold:g} robust standard deviations)"
         )
     return notes
-
-
-def unexplained_note(loss: float) -> list[str]:
-    """A sentence where much is left unexplained; `loss` is the log of the share of squares that is left."""
-    unexplained = float(np.exp(loss / 2))
-    if unexplained <= _MUCH_UNEXPLAINED:
-        return []
-    return [
-        f"{unexplained:.0%} of dc/dt (rms) is left unexplained: network, rate law, sampling or noise do not fit "
-        "the model, and what was recovered is not to be trusted"
-    ]
