@@ -20,7 +20,7 @@ from metabolismgraph.regression import Nodes
 
 _SHAPES = 4  # functions of log c by which each rate law may be off: linear to quartic
 _MOST_NUMBERS = 20_000_000  # of tangents held at a time; beyond that every n-th row stands for n
-_RANK = 1e-10  # eigenvalues of the scaled normal matrix, and pivots of a basis, below this share count as zero
+_RANK = 1e-12  # eigenvalues of the scaled normal matrix, and pivots of a basis, below this share are rounding
 
 
 class Solution(NamedTuple):

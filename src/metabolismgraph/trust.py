@@ -8,7 +8,10 @@ model may bend to the data that it was fitted to, and it is the rollouts that sh
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -34,7 +37,10 @@ _OF_FLUX, _OF_LEARNED, _OF_RANGE = 1e-2, 0.1, 0.05
 _WINDOWS = 4  # rollouts on the held-out frames of a run
 _SHORTEST_WINDOW = 8  # steps
 _MOST_LEFT_OUT = 0.1  # share of the changes
+_MOST_COARSE = 0.1  # share of the flux through a species
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # tolerances of the integration, the second as a share of each species' largest value
+# A rollout is given up after so many evaluations of dc/dt, or beyond so many times the largest concentration.
+_MOST_EVALUATIONS, _BLOWN_UP = 20_000, 1e6
 _FAR_OFF = 1e3  # a rollout error beyond this is as good as infinite
 
 
@@ -94,7 +100,7 @@ def judge_trust(result: FitResult) -> Trust:
         ),
         *_complaint(held_out, _MOST_MISSED, "dc/dt of {names} on held-out frames is missed by {share}", names),
         *_complaint(rollout, _MOST_MISSED, "held-out rollouts miss {names} by {share} of what it changes", names),
-        *_other_reasons(result),
+        *_other_reasons(result, errors.flux_share(np.array([r == TOO_COARSE for r in found.reasons], dtype=bool))),
     ]
     return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
 
@@ -110,7 +116,13 @@ def _complaint(errors: Float[np.ndarray, " species"], most: float, text: str, na
     return [text.format(share=f"{worst:.0%}" if worst < 10 else f"{worst:.3g} times", names=shown)]
 
 
-def _other_reasons(result: FitResult) -> list[str]:
+def _other_reasons(result: FitResult, coarse_share: float) -> list[str]:
+    """Reasons beside the errors.
+
+    Args:
+        coarse_share: largest share of the flux through a species that reactions carry for which samples are too far
+            apart.
+    """
     found = result.phase1
     reasons = []
     coarse = [
@@ -118,7 +130,7 @@ def _other_reasons(result: FitResult) -> list[str]:
         for name, reason in zip(result.observations.network.reactions, found.reasons, strict=True)
         if reason == TOO_COARSE
     ]
-    if coarse:
+    if coarse_share > _MOST_COARSE:
         shown = ", ".join(coarse[:3]) + (f" and {len(coarse) - 3} more" if len(coarse) > 3 else "")
         reasons.append(f"samples are too far apart for {shown}")
     if found.law_fails:
@@ -128,6 +140,10 @@ def _other_reasons(result: FitResult) -> list[str]:
     if left_out > _MOST_LEFT_OUT:
         reasons.append(f"{left_out:.0%} of the changes did not fit the rate equation and were left out")
     return reasons
+
+
+class _HopelessError(Exception):
+    """A rollout blows up, or asks for more steps than any healthy model."""
 
 
 class _Errors:
@@ -143,9 +159,17 @@ class _Errors:
         self.observations, self.table, self.moving = observations, table, moving
         self.held_out_frames = held_out
         self.rate = table(observations.concentration)
+        self.flux = _rms(table.fluxes(observations.concentration))
         gross = table.fluxes(observations.concentration) @ np.abs(table.stoichiometry).T
         learned = observations.select(~held_out)
         self.signal = np.maximum(_rms(learned.transitions().derivative), _OF_FLUX * _rms(gross[~held_out]))
+
+    def flux_share(self, reactions: Bool[np.ndarray, " reactions"]) -> float:
+        """Largest share of the flux through a species that some reactions carry."""
+        through = np.abs(self.table.stoichiometry) * self.flux
+        total = through.sum(axis=1)
+        share = through[:, reactions].sum(axis=1)[total > 0] / total[total > 0]
+        return float(share.max(initial=0.0))
 
     def of_learned(
         self, keep: Bool[np.ndarray, "transitions species"], rule: Rule
@@ -217,20 +241,25 @@ class _Errors:
         observed, time = self.observations.concentration[window], self.observations.time[window]
         driven = scipy.interpolate.make_interp_spline(time, observed[:, ~self.moving], k=1)
 
+        budget = itertools.repeat(None, _MOST_EVALUATIONS)
+
         def rate(at: float, c: Float[np.ndarray, " species"]) -> Float[np.ndarray, " species"]:
+            if next(budget, "spent") == "spent" or not (np.abs(c) < _BLOWN_UP * largest.max()).all():
+                raise _HopelessError
             state = np.maximum(c, 0.0)
             state[~self.moving] = driven(at)
             return np.where(self.moving, self.table(state), 0.0)
 
         states = np.full(observed.shape, np.inf)
-        with np.errstate(all="ignore"):
+        largest = self.observations.concentration.max(axis=0)
+        with np.errstate(all="ignore"), warnings.catch_warnings(), contextlib.suppress(_HopelessError):
+            warnings.simplefilter("ignore")  # LSODA's own words on what `states` says
             if rule == "forward":
                 states[0] = observed[0]
                 for step in range(len(time) - 1):
                     ahead = states[step] + (time[step + 1] - time[step]) * rate(time[step], states[step])
                     states[step + 1] = np.maximum(ahead, 0.0)
             else:
-                largest = self.observations.concentration.max(axis=0)
                 solution = scipy.integrate.solve_ivp(
                     rate,
                     (time[0], time[-1]),

@@ -12,12 +12,14 @@ from metabolismgraph.kinetics import LogFunction
 from metabolismgraph.linear_model import LinearModel, Solution, shape_changes
 from metabolismgraph.rate_table import RateTable
 from metabolismgraph.train.settle import Settled
+from metabolismgraph.train.solution import Phase1Data
 
 F = TypeVar("F", bound=LogFunction)
 
-# A forward rule that leaves less than this of dc/dt is that of the simulator which made the data by Euler steps. Of
-# such data every second frame is no sample of the same equation.
+# A forward rule that leaves less than this of dc/dt is that of the simulator which made the data by Euler steps.
 _DISCRETE = 1e-3
+_ORDER = {"forward": 1, "trapezoid": 2, "cubic": 4}  # of the rules for dc/dt
+_UNKNOWN_GROWTH = 3.0  # what the change is divided by where too few frames are left to see it grow
 # A stated rate law is called wrong where chance has less than this probability, where another shape of it leaves less
 # than this share of the sum of squares, and where more than this share of dc/dt is at stake.
 _CHANCE, _SHARE_LEFT, _AT_STAKE = 1e-3, 0.25, 1e-3
@@ -28,14 +30,14 @@ class Checked(NamedTuple):
 
     Attributes:
         error: standard error of each k, with the shape of learned rate laws among the unknowns.
-        thinned_k: k from every second frame, NaN where that says nothing.
-        thinned_line: offset and slope of homeostasis from the same.
+        sampling_error: error of each k because samples are as far apart as they are; NaN where it cannot be told.
+        line_sampling_error: the same for offset and slope of homeostasis, with its sign; zero where it cannot be told.
         law_notes: a sentence where the data speak against a rate law that was taken as known.
     """
 
     error: Float[np.ndarray, " reactions"]
-    thinned_k: Float[np.ndarray, " reactions"]
-    thinned_line: Float[np.ndarray, "species 2"]
+    sampling_error: Float[np.ndarray, " reactions"]
+    line_sampling_error: Float[np.ndarray, "species 2"]
     law_notes: tuple[str, ...]
 
 
@@ -53,23 +55,51 @@ def check_fit(settled: Settled[F], fitted: Solution) -> Checked:
     if learned.any():
         covariance, _ = model.with_shapes(fitted, shape_changes(table, data.nodes, learned))
     error = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    return Checked(error, *_thinned(settled), tuple(_law_notes(settled, table, model, fitted)))
+    sampling, line = _sampling_errors(settled, fitted)
+    return Checked(error, sampling, line, tuple(_law_notes(settled, table, model, fitted)))
 
 
-def _thinned(settled: Settled[F]) -> tuple[Float[np.ndarray, " reactions"], Float[np.ndarray, "species 2"]]:
-    """k and homeostasis from every second frame, f as it is.
+def _sampling_errors(
+    settled: Settled[F], fitted: Solution
+) -> tuple[Float[np.ndarray, " reactions"], Float[np.ndarray, "species 2"]]:
+    """How wrong k and homeostasis are because the rule for dc/dt is, by what they change when frames are left out.
 
-    NaN where too few frames are left, or the data come from Euler steps.
+    With every second frame the error of a rule of order p is 2^p times as large. Whether the data are fine enough for
+    that shows when every fourth frame is taken: the change must grow. So the error is the first change divided by that
+    growth less one (Richardson 1911; Roache 1998), or the whole change where it does not grow.
     """
     data = settled.data
-    m = data.observations.network.n_reactions
+    line = data.homeostatic_lines(fitted.theta)
+    nothing = np.full(len(fitted.k), np.nan), np.zeros_like(line)
+    if data.rule == "forward" and np.exp(settled.losses[-1] / 2) < _DISCRETE:
+        return nothing  # Euler steps are told by their length: every second frame is no sample of the same equation
+    half = _thinned(data, settled)
+    if half is None:
+        return nothing
+    quarter = _thinned(half[0], settled)
+    change, line_change = half[1] - fitted.k, half[2] - line
+    if quarter is None:
+        return np.abs(change) / _UNKNOWN_GROWTH, line_change / _UNKNOWN_GROWTH
+    growth = np.abs(quarter[1] - half[1]) / np.maximum(np.abs(change), 1e-300)
+    line_growth = np.abs(quarter[2] - half[2]) / np.maximum(np.abs(line_change), 1e-300)
+    most = 2.0 ** _ORDER[data.rule]
+    return (
+        np.abs(change) / np.clip(growth - 1, 1.0, most - 1),
+        line_change / np.clip(line_growth - 1, 1.0, most - 1),
+    )
+
+
+def _thinned(
+    data: Phase1Data, settled: Settled[F]
+) -> tuple[Phase1Data, Float[np.ndarray, " reactions"], Float[np.ndarray, "species 2"]] | None:
+    """Every second frame, with the rate constants and homeostasis that it gives, f as it is; None for too few."""
     thinned = data.thinned()
     moving = int((~data.fixed).sum())
-    too_few = len(thinned.transitions.dt) * moving < m + (data.training.nuisance_degree + 1) * moving
-    if too_few or (data.rule == "forward" and np.exp(settled.losses[-1] / 2) < _DISCRETE):
-        return np.full(m, np.nan), np.full((len(data.fixed), 2), np.nan)
+    unknowns = data.observations.network.n_reactions + (data.training.nuisance_degree + 1) * moving
+    if len(thinned.transitions.dt) * moving < unknowns:
+        return None
     found = thinned.linear_model(settled.f, thinned.usable, settled.weight).solve()
-    return found.k, thinned.homeostatic_lines(found.theta)
+    return thinned, found.k, thinned.homeostatic_lines(found.theta)
 
 
 def _law_notes(settled: Settled[F], table: RateTable, model: LinearModel, fitted: Solution) -> list[str]:

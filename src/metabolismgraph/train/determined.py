@@ -15,13 +15,11 @@ from metabolismgraph.identifiability import Identifiability
 
 # A standard error of log10 k beyond which the 95 % interval spans more than a decade.
 MOST_LOG_ERROR = 0.25
-# By how much log10 k may change when every second frame is left out: 12 %. The fourth-order rule is then wrong by
-# less than a fifteenth of that, the second-order rule by a third (Richardson 1911).
-MOST_CHANGE = 0.05
-_ERRORS = 4.0  # standard errors that such a change may be for no other reason than noise
+# An error by sampling of more than this share of k is too much, unless noise alone makes as much.
+MOST_BY_SAMPLING = 0.1
+_ERRORS = 4.0  # standard errors that such an estimate may be for no other reason than noise
 TOO_COARSE = "samples are too far apart"
 NOT_APART = "not apart from homeostasis"
-SHARE_OF_CHANGE = 1 / 3  # of it that counts as an error of sampling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +50,14 @@ class Estimates:
         error: standard error of k.
         seen: whether the rows that were used, with the f that was found, determine k.
         at_bound: where k >= 0 had to be imposed.
-        thinned_k: k from every second frame; NaN where that says nothing.
+        sampling_error: error of k because of the distance of the samples; NaN where it is not known.
     """
 
     k: Float[np.ndarray, " reactions"]
     error: Float[np.ndarray, " reactions"]
     seen: Bool[np.ndarray, " reactions"]
     at_bound: Bool[np.ndarray, " reactions"]
-    thinned_k: Float[np.ndarray, " reactions"]
+    sampling_error: Float[np.ndarray, " reactions"]
 
 
 def judge(promised: Identifiability, apart: Bool[np.ndarray, " reactions"], found: Estimates) -> Verdict:
@@ -72,11 +70,9 @@ def judge(promised: Identifiability, apart: Bool[np.ndarray, " reactions"], foun
     """
     positive = np.where(found.k > 0, found.k, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
-        noise = found.error / (positive * np.log(10.0))
-        change = np.abs(np.log10(np.where(found.thinned_k > 0, found.thinned_k, 1e-300) / positive))
-    change = np.where(np.isnan(found.thinned_k), 0.0, change)
-    coarse = change > np.maximum(MOST_CHANGE, _ERRORS * noise)
-    error = np.hypot(noise, SHARE_OF_CHANGE * np.minimum(change, 300.0))
+        noise, sampling = found.error / positive, np.nan_to_num(found.sampling_error / positive)
+    coarse = sampling > np.maximum(MOST_BY_SAMPLING, _ERRORS * noise)
+    error = np.hypot(noise, sampling) / np.log(10.0)
     # In the order of precedence: the first that holds is the reason.
     causes: list[tuple[Bool[np.ndarray, " reactions"], str]] = [
         (~promised.identifiable & apart, NOT_APART),
@@ -121,9 +117,9 @@ def notes(verdict: Verdict, reactions: tuple[str, ...]) -> list[str]:
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         if text == TOO_COARSE:
             lines.append(
-                f"samples are too far apart for {shown}: when every second frame is left out, "
-                f"{'its rate constant changes' if len(names) == 1 else 'their rate constants change'} by more than "
-                f"{10**MOST_CHANGE - 1:.0%}; measure more often"
+                f"samples are too far apart for {shown}: leaving out every second frame shows that "
+                f"{'its rate constant is' if len(names) == 1 else 'their rate constants are'} wrong by more than "
+                f"{MOST_BY_SAMPLING:.0%}; measure more often"
             )
         else:
             lines.append(f"fewer rate constants are determined than `identify` promises: {shown} ({text})")

@@ -20,7 +20,7 @@ from metabolismgraph.model import SubstrateFunction
 from metabolismgraph.observations import Observations
 from metabolismgraph.regression import follows_equation
 from metabolismgraph.train.check import check_fit
-from metabolismgraph.train.determined import SHARE_OF_CHANGE, Estimates, judge
+from metabolismgraph.train.determined import Estimates, judge
 from metabolismgraph.train.determined import notes as determined_notes
 from metabolismgraph.train.gradient import descend
 from metabolismgraph.train.minimise import Minimum
@@ -47,6 +47,8 @@ __all__ = ["Phase1Result", "fit_reactions"]
 # Where no species changes by more than this share of its concentration, the system is at a steady state.
 _STEADY = 1e-6
 _SAME_DIRECTION = 1e-6  # singular values below it are rounding
+# Eigenvalues of the scaled normal matrix below it say nothing.
+_ROUNDING = 1e-12
 # A rate constant that is zero in a constrained solution is stored as this share of the smallest other.
 _ZERO_RATE = 1e-3
 
@@ -95,19 +97,19 @@ def _fit_by_projection(
         )
         for homeostasis in (True, False)
     )
-    hidden = promised.joined(analyse(fitted.matrix, fitted.scale, training.identifiability_tolerance))
+    # What is faint but above rounding is a matter for standard errors.
+    hidden = promised.joined(analyse(fitted.matrix, fitted.scale, _ROUNDING))
     known = hidden.identifiable
     k, at_bound, k_notes = _positive_rate_constants(fitted, known)
     checked = check_fit(settled, fitted)
-    estimates = Estimates(fitted.k, checked.error, known, at_bound, checked.thinned_k)
+    estimates = Estimates(fitted.k, checked.error, known, at_bound, checked.sampling_error)
     verdict = judge(promised, apart.identifiable, estimates)
     model = data.linear_model(settled.f, keep, settled.weight)
     k, open_ = _without_homeostasis(model, k, hidden, apart)
     k = _fill(k, open_, training, units.rate_constants(observations.network))
     line = data.homeostatic_lines(model.nuisance(k))
     of_line = data.line_covariance(fitted.theta_covariance)
-    change = np.nan_to_num(checked.thinned_line - data.homeostatic_lines(fitted.theta)) * SHARE_OF_CHANGE
-    of_line = of_line + np.einsum("ip,iq->ipq", change, change)
+    of_line = of_line + np.einsum("ip,iq->ipq", checked.line_sampling_error, checked.line_sampling_error)
     line_error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
     return Phase1Result(
         mlp_sub=settled.f,
