@@ -41,7 +41,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
 
 
 def read_text(path: Path, content: bytes) -> tuple[str, list[str]]:
-    """The text of a table, with line ends \\n, and notes on how it was read; a spreadsheet becomes CSV.
+    """The text of a table, with Unix line ends, and notes on how it was read; a spreadsheet becomes CSV.
 
     Raises:
         InputError: it is no text; the message says what it is, where that can be told.

@@ -171,7 +171,10 @@ def _separator(head: str, first: str | None) -> str:
         return n > 1 and (first is None or abs(len(_split(first, separator)) - n) <= 1), n
 
     best = max("\t;,", key=agreement)
-    if agreement(best)[1] == 1:
+    agrees, n = agreement(best)
+    if n > 1 and not agrees and first is not None:  # tabs among the spaces of a table in columns
+        return _SPACES if len(head.split()) == len(first.split()) > 1 else best
+    if n == 1:
         return _SPACES if len(head.split()) > 1 else ","
     return best
 

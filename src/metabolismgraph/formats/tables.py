@@ -29,7 +29,7 @@ from metabolismgraph.observations import Observations
 
 _UNSUPPORTED = "unmeasured species and missing cells are not supported yet"
 _TINY = 1e-6  # of the largest value of a species: what a solver's error may be below zero
-_FORTRAN = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+))[dD]([-+]?\d+)")
+_FORTRAN = re.compile(r"^([-+]?(?:\d+(?:\.\d*)?|\.\d+))[dD]([-+]?\d+)$")
 
 
 @runtime_checkable
