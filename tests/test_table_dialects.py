@@ -156,6 +156,7 @@ INDEX = "A column that only numbers the rows was left out."
         ('"time" "A" "B"\n"1" 0 1 2\n"2" 0.5 3 4\n"3" 2 5 6\n', [INDEX]),
         ("time;A;B\n0;1,0;2\n0,5;3;4\n2;5;6", ["Decimal commas were read as such."]),
         ("time\tA\tB\n0\t1,0\t2\n0,5\t3\t40,00e-1\n2\t5\t6", ["Decimal commas were read as such."]),
+        ("time;A;B\n0;1,0D+00;2\n0,5;3,0d0;4\n2;5;6", ["Decimal commas were read as such."]),
         ("Time [s] A [mM]  B [mM]\n" + BODY.replace(",", " "), [UNITS.format("concentrations in mM, times in s")]),
         (rows("time,A (µM),B (µM)").encode("latin-1"), ["The file is not in UTF-8: it was read as Latin-1.", None]),
         ("time,A,B,k1,R\n0,1,2,7,1\n0.5,3,4,7,1\n2,5,6,7,1\n", ["Of no species, and left out: k1, R."]),

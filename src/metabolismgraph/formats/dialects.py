@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from metabolismgraph.errors import InputError
@@ -32,6 +33,7 @@ _MISSING = (
 )
 _WITH_COMMA = re.compile(r"[-+]?[\d.]*(,\d*)+([eEdD][-+]?\d+)?")
 _DECIMAL = re.compile(r"[-+]?\d*,\d+([eEdD][-+]?\d+)?")
+_DECIMAL_CELL = re.compile(r"^\s*([-+]?\d*),(\d+(?:[eEdD][-+]?\d+)?)\s*$")
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
@@ -171,8 +173,8 @@ def _separator(head: str, first: str | None) -> str:
         return n > 1 and (first is None or abs(len(_split(first, separator)) - n) <= 1), n
 
     best = max("\t;,", key=agreement)
-    agrees, n = agreement(best)
-    if n > 1 and not agrees and first is not None:  # tabs among the spaces of a table in columns
+    n = agreement(best)[1]
+    if n > 1 and first is not None and len(_split(first, best)) != n:  # tabs among the spaces of a table in columns
         return _SPACES if len(head.split()) == len(first.split()) > 1 else best
     if n == 1:
         return _SPACES if len(head.split()) > 1 else ","
@@ -263,7 +265,7 @@ def _parsed(path: Path, body: str, names: list[str], separator: str, decimal: st
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
+            table = pd.read_csv(
                 io.StringIO(body),
                 sep=separator,
                 header=None,
@@ -283,3 +285,9 @@ def _parsed(path: Path, body: str, names: list[str], separator: str, decimal: st
         reason = "a row has more cells than the header" if reason.startswith("Length of header") else reason
         hint = " (with decimal commas, separate them by semicolons)" if separator == "," else ""
         raise InputError(f"{path}: not a readable table ({reason}); every row needs {len(names)} cells{hint}") from None
+    if decimal == ",":
+        for name in [name for name in table if name not in labels and table[name].dtype.kind not in "iufb"]:
+            # pandas leaves a column as it is if one cell is no number to it, such as 1,0D-03
+            points = table[name].astype("string").str.replace(_DECIMAL_CELL, r"\1.\2", regex=True)
+            table[name] = points.astype(object).where(points.notna(), np.nan)
+    return table
