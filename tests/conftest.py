@@ -15,6 +15,13 @@ from pathlib import Path
 
 import pytest
 from command_line import QUICK, call
+from hypothesis import settings
+
+# ci: every clone gets the same answer every time. long: looks elsewhere each time, and further.
+LONGER = 10
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("long", deadline=None, print_blob=True, max_examples=LONGER * 100)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))  # --hypothesis-profile comes later, and wins
 
 
 def pytest_configure(config):
@@ -31,6 +38,18 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if hasattr(config, "compiled"):
         shutil.rmtree(config.compiled, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items):
+    """Under the profile `long`, tests that set a number of examples of their own get that many times more, too."""
+    if settings.get_current_profile_name() != "long":
+        return
+    functions = {id(item.obj): item.obj for item in items if getattr(item.obj, "is_hypothesis_test", False)}
+    for function in functions.values():
+        function = getattr(function, "__func__", function)  # noqa: PLW2901 - attributes of a method are its function's
+        own = function._hypothesis_internal_use_settings
+        if own.max_examples != settings.default.max_examples:
+            function._hypothesis_internal_use_settings = settings(own, max_examples=LONGER * own.max_examples)
 
 
 @pytest.fixture(scope="session")

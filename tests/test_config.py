@@ -358,11 +358,21 @@ def test_replace() -> None:
 
 
 _NUMBERS = st.floats(0, 1e6)
+# No lone surrogates: they are no text. Characters that YAML, or its writer, treats in a way of its own come often.
+ANY_TEXT = st.text(
+    st.characters(codec="utf-8") | st.sampled_from("\n\r\t \x00\x85\u2028\ufeff'\"#:-?*&!|>%@[]{},0123456789.+_eExo~")
+)
+NUMBER_LIKE = st.from_regex(r"[-+]?[0-9_.:]{1,4}([eExob][-+]?[0-9_a-fA-F]{0,3})?", fullmatch=True)
+NOTATIONS = (
+    "0E0 1e3 1E-3 1e+3 -1e5 .5 5. 1.5 +1 -0 1_000 1_0.5 0x1F 0o7 017 08 0b101 1:30 1:30:00.5 -1:30 yes No on OFF y n "
+    "true False TRUE ~ null Null NULL 2020-01-01 2020-01-01T00:00:00Z .inf -.INF nan .nan .NaN inf = << ! & * - ? : # |"
+)
+ODD = ["", " ", "2001-12-14 21:59:43.10 -5", "a: b", "- a", "a #b", "'", '"', "\x85", "\u2028", "\ufeff", "\r\n", "\0"]
 
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(
-    description=st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Co", "Cn"))),
+    description=ANY_TEXT,
     seed=st.integers(0, 2**63),
     rates=st.tuples(_NUMBERS, _NUMBERS),
     lambdas=st.lists(_NUMBERS, min_size=1, max_size=5),
@@ -405,6 +415,32 @@ def test_what_is_written_is_read_back(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert load_config(path) == config
+
+
+def written_and_read(tmp_path: Path, config: Config) -> Config:
+    path = tmp_path / "written.yaml"
+    path.write_text(config.to_yaml(), encoding="utf-8")
+    return load_config(path)
+
+
+@pytest.mark.parametrize("text", [*NOTATIONS.split(), *ODD])
+def test_text_stays_text(tmp_path: Path, text: str) -> None:
+    config = Config(description=text, dataset=text, training={"strategies": [text, {text: {text: [text]}}]})
+    assert written_and_read(tmp_path, config) == config
+
+
+@given(text=ANY_TEXT | NUMBER_LIKE)
+def test_any_text_stays_text(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    config = Config(description=text, dataset=text, training={"strategies": [{text: {text: text}}]})
+    assert written_and_read(tmp_path_factory.mktemp("config"), config) == config
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), 1e300, 5e-324, 1e-5, 10**30, True, None, [1, "1"], "1"])
+def test_options_of_strategies_stay_what_they_are(tmp_path: Path, value: object) -> None:
+    config = Config(dataset="x", training={"strategies": [{"mine": {"option": value}}]})
+    read = written_and_read(tmp_path, config)
+    assert read == config
+    assert "inf" not in repr(value) or "inf" in repr(read.training.strategies)
 
 
 def test_reading_a_configuration_imports_nothing_heavy() -> None:

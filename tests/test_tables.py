@@ -209,7 +209,7 @@ def test_columns_of_dates_and_truth_values(read, tmp_path):
 def test_missing_cells(read, text):
     assert refused(read, text) == (
         "the concentration of A at time 1 is missing (and 1 more cells); "
-        "unmeasured species and missing cells are not supported yet"
+        "unmeasured species and missing cells are not supported yet: fill it in, or remove the row"
     )
 
 

@@ -34,7 +34,10 @@ class OldKeyWarning(UserWarning):
 class _Section(BaseModel):
     """Frozen, no unknown keys, finite numbers only."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    # ser_json_inf_nan: a strategy's own option may be infinite, and is written as such
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, ser_json_inf_nan="constants"
+    )
 
     @field_validator("*", mode="before")
     @classmethod
@@ -419,7 +422,8 @@ class Config(_Section):
 
     def to_yaml(self) -> str:
         """The whole tree as YAML, defaults included; `load_config` reads it back to an equal Config."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        tree = self.model_dump(mode="json")
+        return str(yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
     def replace(self, changes: Mapping[str, object]) -> Config:
         """A copy with other values, by dotted key: `config.replace({"training.seed": 3})`.
@@ -604,6 +608,19 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every text that `_Loader` would take for something else: both decide by the same patterns."""
+
+    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        # Line ends and invisible characters survive as escapes only, and those need double quotes.
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def _parse(text: str, where: str) -> object:

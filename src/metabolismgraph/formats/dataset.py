@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.sbml import SbmlModel, read_sbml, write_sbml
-from metabolismgraph.formats.tables import read_timeseries, write_timeseries
+from metabolismgraph.formats.tables import FixedValues, read_timeseries, write_timeseries
 from metabolismgraph.observations import Observations
 
 NETWORK = "network.xml"
@@ -60,10 +61,14 @@ def read_dataset(folder: Path) -> Observations:
 
 
 def read_inputs(network_path: Path, timeseries_path: Path) -> tuple[Observations, SbmlModel]:
-    """Read a network (SBML) and the time series of its species (CSV, TSV or Parquet).
+    """Read a network (SBML) and the time series of its species (CSV, TSV, spreadsheet or Parquet).
+
+    The notes of the observations are those on the network, then those on the table.
 
     Raises:
         InputError: a file is missing or wrong, or the two do not belong together.
     """
     model = read_sbml(network_path)
-    return read_timeseries(timeseries_path, model.network), model
+    fixed = model if isinstance(model, FixedValues) else None
+    observations = read_timeseries(timeseries_path, model.network, fixed)
+    return dataclasses.replace(observations, notes=(*model.notes, *observations.notes)), model

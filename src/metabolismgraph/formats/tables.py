@@ -1,53 +1,75 @@
-"""Concentration time series as tables: CSV, TSV and Parquet, wide or long, gzipped too.
+"""Concentration time series as tables: CSV, TSV, spreadsheets and Parquet, wide or long, gzipped too.
 
 Wide: a column `time`, one column per species, and `run` where there are several runs. Long: columns `time`,
-`species`, `concentration` (or `value`), and `run`. Columns are found by name, in any order; `time`, `run` and the
-columns of a long table in any case.
+`species`, `concentration` (or `value`), and `run`. Columns are found by name, in any order. `dialects` says which ways
+of writing a table are read, `headers` which names; whatever is assumed is named in the notes of the observations.
 """
 
 from __future__ import annotations
 
-import collections
-import csv
-import difflib
+import dataclasses
 import gzip
-import io
-import warnings
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import one_line, read_bytes, write_bytes
+from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.formats.dialects import read_cells
+from metabolismgraph.formats.headers import RUN_NAMES, Assignment, Vocabulary, assign, clean, one_unit, some, time_unit
+from metabolismgraph.formats.layout import arranged, roles_of
+from metabolismgraph.formats.units import is_amount
 from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.observations import Observations
 
 _UNSUPPORTED = "unmeasured species and missing cells are not supported yet"
-_PARQUET = b"PAR1"
+_TINY = 1e-6  # of the largest value of a species: what a solver's error may be below zero
+_FORTRAN = re.compile(r"^([-+]?(?:\d+(?:\.\d*)?|\.\d+))[dD]([-+]?\d+)$")
 
 
-def read_timeseries(path: Path, network: ReactionNetwork) -> Observations:
-    """Read a table of concentrations of every species of a network, fixed ones included.
+@runtime_checkable
+class FixedValues(Protocol):
+    """What a model knows of species without a column; `names`, `other_ids` and `amounts` are asked for if there.
+
+    `names` maps ids to display names, `other_ids` are ids of the model that are no species, and `amounts` ids of
+    species whose id means an amount.
+    """
+
+    def fill_fixed(
+        self, time: np.ndarray, known: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+        """Concentrations of fixed species at some times, given those of others, and notes on them."""
+        ...
+
+
+def read_timeseries(path: Path, network: ReactionNetwork, model: FixedValues | None = None) -> Observations:
+    """Read a table of concentrations of every species of a network.
 
     Rows of a wide table keep their order within a run; those of a long one are sorted by time. Runs are numbered
-    in the order in which they first occur.
+    in the order in which they first occur. Fixed species, and those in no reaction, may be missing if the model
+    knows their values.
 
     Raises:
-        InputError: the file is missing, damaged or empty; a column is missing, repeated, no species or not
-            numeric; a cell is missing; or the numbers break a promise of `Observations`.
+        InputError: the file is missing, damaged, empty or no table; a column is missing, repeated, no species or not
+            numeric; a cell is missing; something can be read in two ways; or the numbers break a promise of
+            `Observations`.
     """
-    table = _load(path)
-    if not len(table):
+    cells = read_cells(path)
+    if not len(cells.table):
         raise InputError(f"{path}: the table has no rows")
-    roles = _roles(path, table, network)
+    vocabulary = Vocabulary(
+        network, getattr(model, "names", {}), getattr(model, "other_ids", ()), getattr(model, "amounts", ())
+    )
+    table, notes = arranged(path, cells.table, vocabulary)
+    roles = roles_of(path, table, vocabulary)
+    reader = _Reader(path, network, model, vocabulary, cells.units, [*cells.notes, *notes])
     try:
-        if "species" in roles:
-            return _from_long(path, table, roles, network)
-        return _from_wide(path, table, roles, network)
+        return reader.long(table, roles) if "species" in roles else reader.wide(table, roles)
     except InputError as error:
         message = str(error).removeprefix("observations: ")
         raise InputError(message if message.startswith(f"{path}:") else f"{path}: {message}") from None
@@ -61,162 +83,203 @@ def write_timeseries(observations: Observations, path: Path) -> None:
     """
     separator = "\t" if ".tsv" in path.suffixes else ","
     several = len(np.unique(observations.run)) > 1
-    header = separator.join(["time", *["run"] * several, *observations.network.species])
-    pattern = separator.join(["%.12g", *["%d"] * several, *["%.9g"] * observations.network.n_species])
+    network = observations.network
+    # where the volume is not 1, a plain id may be taken for an amount
+    names = [name if size == 1 else f"[{name}]" for name, size in zip(network.species, network.volume, strict=True)]
+    header = separator.join(["time", *["run"] * several, *names])
+    pattern = separator.join(["%.12g", *["%d"] * several, *["%.9g"] * network.n_species])
     rows = np.column_stack([observations.time, *[observations.run] * several, observations.concentration]).tolist()
     content = "\n".join([header, *(pattern % tuple(row) for row in rows), ""]).encode()
     # no time stamp in the header, so that equal data are equal files
     write_bytes(path, gzip.compress(content, compresslevel=6, mtime=0) if path.suffix == ".gz" else content)
 
 
-# -- files to tables
-
-
-def _load(path: Path) -> pd.DataFrame:
-    content = read_bytes(path)
-    if content.startswith(_PARQUET) or ".parquet" in path.suffixes:
-        return _load_parquet(path, content)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file in UTF-8 ({one_line(error)})") from None
-    return _load_text(path, text.lstrip("\r\n"))
-
-
-def _load_parquet(path: Path, content: bytes) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(io.BytesIO(content))
-    except Exception as error:
-        raise InputError(f"{path}: not a readable Parquet file ({one_line(error)})") from None
-    return table.reset_index() if any(name is not None for name in table.index.names) else table
-
-
-def _load_text(path: Path, text: str) -> pd.DataFrame:
-    first = text.split("\n", 1)[0]
-    separator = max("\t;,", key=first.count)  # the comma wins where there is none
-    header = [name.strip() for name in next(csv.reader([first], delimiter=separator), [])]
-    if not any(header):
-        raise InputError(f"{path}: the file is empty")
-    twice = [name for name, count in collections.Counter(header).items() if count > 1]
-    if twice:
-        raise InputError(f"{path}: column {twice[0]!r} occurs twice; keep one of them")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                io.StringIO(text),
-                sep=separator,
-                header=None,
-                names=header,
-                skiprows=1,
-                index_col=False,
-                low_memory=False,
-            )
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame(columns=header)
-    except (pd.errors.ParserError, pd.errors.ParserWarning, ValueError) as error:
-        raise InputError(
-            f"{path}: not a readable table ({one_line(error)}); every row needs {len(header)} cells"
-        ) from None
-
-
-# -- columns
-
-
-def _roles(path: Path, table: pd.DataFrame, network: ReactionNetwork) -> dict[str, Any]:
-    """Columns that are no species, by what they are: time, run, and for a long table species and concentration.
-
-    Raises:
-        InputError: no time column, or two columns for one role.
-    """
-    names = {"time": "time", "run": "run", "species": "species", "concentration": "concentration"}
-    names["value"] = "concentration"
-    known = set(network.species) - {"time"}
-    roles: dict[str, Any] = {}
-    for column in table.columns:
-        role = names.get(str(column).strip().lower())
-        if role is None or str(column) in known:
-            continue
-        if role in roles:
-            raise InputError(f"{path}: columns {str(roles[role])!r} and {str(column)!r} are both the {role}; keep one")
-        roles[role] = column
-    if "time" not in roles:
-        raise InputError(
-            f"{path}: no column 'time' (columns: {_some(list(table.columns))}); rename the column with the times"
-        )
-    if not {"species", "concentration"} <= set(roles):  # wide, and such a column is no species
-        roles = {role: column for role, column in roles.items() if role in {"time", "run"}}
-    return roles
-
-
-def _refuse_unknown(path: Path, what: str, names: Sequence[str], network: ReactionNetwork) -> None:
-    known = set(network.species)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], network.species, n=1, cutoff=0.0)
-        raise InputError(
-            f"{path}: {what} {unknown[0]!r} is no species of network {network.id} (nearest: {near[0]}"
-            f"{f'; {len(unknown) - 1} more such' if len(unknown) > 1 else ''}); rename or remove it"
-        )
-
-
-def _refuse_absent(path: Path, what: str, names: Sequence[str], network: ReactionNetwork) -> None:
-    present = set(names)
-    absent = [name for name in network.species if name not in present]
-    if absent:
-        raise InputError(
-            f"{path}: {len(absent)} of {network.n_species} species have no {what}: {_some(absent)}; {_UNSUPPORTED}"
-        )
-
-
 # -- tables to observations
 
 
-def _from_wide(path: Path, table: pd.DataFrame, roles: Mapping[str, Any], network: ReactionNetwork) -> Observations:
-    special = set(roles.values())
-    columns = {str(column): column for column in table.columns if column not in special}
-    _refuse_unknown(path, "column", list(columns), network)
-    _refuse_absent(path, "column", list(columns), network)
-    time = _complete(path, table, roles["time"])
-    run = _runs(path, table, roles)
-    concentration = np.column_stack([_numbers(path, table, columns[name]) for name in network.species])
-    _refuse_gaps(path, network, time, concentration)
-    order = np.argsort(run, kind="stable")
-    return Observations(network, time[order], run[order], concentration[order])
+class _Reader:
+    """One table on its way to observations; collects notes."""
+
+    def __init__(
+        self,
+        path: Path,
+        network: ReactionNetwork,
+        model: FixedValues | None,
+        vocabulary: Vocabulary,
+        units: Mapping[str, str],
+        notes: list[str],
+    ) -> None:
+        self.path = path
+        self.network = network
+        self.model = model
+        self.vocabulary = vocabulary
+        self.units = units
+        self.notes = notes
+
+    def wide(self, table: pd.DataFrame, roles: Mapping[str, Any]) -> Observations:
+        special = set(roles.values())
+        names = [column for column in table.columns if column not in special]
+        found = assign(self.path, "column", names, self.vocabulary, self.units)
+        unit, notes = one_unit(self.path, found, self._divided(found))
+        self.notes += found.notes + notes
+        self._note_roles(roles, unit, found)
+        self._refuse_absent("column", found)
+        time = _complete(self.path, table, roles["time"])
+        run = _runs(self.path, table, roles)
+        order = np.argsort(run, kind="stable")
+        known = {key: _numbers(self.path, table, column)[order] for key, column in found.species.items()}
+        return self._observations(time[order], run[order], known, found, "run" in roles)
+
+    def long(self, table: pd.DataFrame, roles: Mapping[str, Any]) -> Observations:
+        special = set(roles.values())
+        extra = [str(column) for column in table.columns if column not in special]
+        if extra:
+            raise InputError(
+                f"{self.path}: column {extra[0]!r} has no place in a long table (time, species, concentration, run); "
+                "remove it"
+            )
+        labels = table[roles["species"]].astype("string").str.strip()
+        if labels.isna().any():
+            row = _first(labels.isna().to_numpy())
+            raise InputError(f"{self.path}: the species of data row {row} is missing; fill it in")
+        found = assign(self.path, "species", list(pd.unique(labels)), self.vocabulary, {})
+        in_header = self._unit(roles["concentration"])
+        if clean(roles["concentration"]).casefold().startswith("conc") or (in_header and not is_amount(in_header)):
+            found = dataclasses.replace(found, amounts=frozenset())  # the column says what its numbers are
+        unit, _ = one_unit(self.path, found, [])
+        self.notes += found.notes
+        self._note_roles(roles, in_header or unit, found)
+        self._refuse_absent("row", found)
+        needed = ~labels.isin(found.dropped)
+        table, labels = table[needed].reset_index(drop=True), labels[needed].reset_index(drop=True)
+
+        time = _complete(self.path, table, roles["time"])
+        run = _runs(self.path, table, roles)
+        index = {label: i for i, label in enumerate(found.species.values())}
+        species = labels.map(index).to_numpy(dtype=np.int64)
+        frames, frame = np.unique(np.column_stack([run, time]), axis=0, return_inverse=True)
+        cell = frame.reshape(-1) * len(index) + species
+        _, first = np.unique(cell, return_index=True)
+        if len(first) < len(cell):
+            again = int(np.setdiff1d(np.arange(len(cell)), first)[0])
+            raise InputError(
+                f"{self.path}: {labels[again]} at time {time[again]:g} occurs twice (data row {again + 1}); "
+                "keep one row, or tell repeats apart by a column 'run'"
+            )
+        cells = np.full(len(frames) * len(index), np.nan)
+        cells[cell] = _numbers(self.path, table, roles["concentration"])
+        known = dict(zip(found.species, cells.reshape(len(frames), len(index)).T, strict=True))
+        return self._observations(frames[:, 1], frames[:, 0].astype(np.int64), known, found, True)
+
+    def _unit(self, column: Any) -> str | None:
+        return time_unit(column) or self.units.get(str(column))
+
+    def _divided(self, found: Assignment) -> list[str]:
+        """Species whose amounts are to be divided by the volume."""
+        volume = dict(zip(self.network.species, self.network.volume.tolist(), strict=True))
+        return [key for key in found.species if key in found.amounts and volume[key] != 1]
+
+    def _note_roles(self, roles: Mapping[str, Any], unit: str | None, found: Assignment) -> None:
+        """Notes on the units, and on columns for time and run of other names."""
+        if clean(roles["time"]) == "t":
+            self.notes.append("Column t is read as the time.")
+        if "run" in roles and clean(roles["run"]).casefold() != "run":
+            self.notes.append(f"Column {clean(roles['run'])} tells the runs apart.")
+        what = "amounts" if found.amounts else "concentrations"
+        given = [f"{what} in {unit}"] * (unit is not None)
+        of_time = self._unit(roles["time"])
+        given += [f"times in {of_time}"] * (of_time is not None)
+        if given:
+            self.notes.append(
+                f"Units in the header are kept as they are ({', '.join(given)}): rate constants come in them."
+            )
+
+    def _refuse_absent(self, what: str, found: Assignment) -> None:
+        """Refuse a table without a species whose concentration matters and that the model cannot know."""
+        involved = {*self.network.edge_species.tolist(), *self.network.net_species.tolist()}
+        for_model = [] if self.model is None else [
+            key for i, key in enumerate(self.network.species) if self.network.fixed[i] or i not in involved
+        ]  # fmt: skip
+        self._refuse([key for key in self.network.species if key not in found.species and key not in for_model], what)
+
+    def _refuse(self, absent: Sequence[str], what: str) -> None:
+        if absent:
+            raise InputError(
+                f"{self.path}: {len(absent)} of {self.network.n_species} species have no {what}: {some(absent)}; "
+                f"{_UNSUPPORTED}"
+            )
+
+    def _observations(
+        self,
+        time: Float[np.ndarray, " frames"],
+        run: Int[np.ndarray, " frames"],
+        known: dict[str, np.ndarray],
+        found: Assignment,
+        has_runs: bool,
+    ) -> Observations:
+        if not has_runs:
+            _refuse_repeats(time)
+        self._refuse_gaps(time, known)
+        self._clip(known)
+        self._divide(known, found)
+        known |= self._filled(time, known)
+        concentration = np.column_stack([known[key] for key in self.network.species])
+        return Observations(self.network, time, run, concentration, tuple(self.notes))
+
+    def _refuse_gaps(self, time: np.ndarray, known: Mapping[str, np.ndarray]) -> None:
+        values = np.column_stack(list(known.values())) if known else np.zeros((len(time), 0))
+        missing = np.argwhere(np.isnan(values))
+        if missing.size:
+            frame, species = (int(x) for x in missing[0])
+            more = f" (and {len(missing) - 1} more cells)" if len(missing) > 1 else ""
+            raise InputError(
+                f"{self.path}: the concentration of {list(known)[species]} at time {time[frame]:g} is missing{more}; "
+                f"{_UNSUPPORTED}: fill it in, or remove the row"
+            )
+
+    def _clip(self, known: dict[str, np.ndarray]) -> None:
+        """Set to 0 what is below 0 by no more than a solver's error."""
+        clipped = []
+        count = 0
+        for key, values in known.items():
+            tiny = (values < 0) & (values >= -_TINY * values.max())
+            if tiny.any() and np.isfinite(values).all():
+                known[key] = np.where(tiny, 0.0, values)
+                clipped.append(key)
+                count += int(tiny.sum())
+        if clipped:
+            were = "value was" if count == 1 else "values were"
+            self.notes.append(
+                f"{count} {were} set to 0, being negative by less than {_TINY:g} of the largest of the species "
+                f"({some(clipped)})."
+            )
+
+    def _divide(self, known: dict[str, np.ndarray], found: Assignment) -> None:
+        divided = self._divided(found)
+        for key in divided:
+            known[key] = known[key] / self.network.volume[self.network.species.index(key)]
+        if divided:
+            self.notes.append(f"Amounts were divided by the volume of the compartment ({some(divided)}).")
+
+    def _filled(self, time: np.ndarray, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Values of the species without a column, from the model."""
+        absent = [key for key in self.network.species if key not in known]
+        if not absent or self.model is None:
+            return {}
+        values, notes = self.model.fill_fixed(time, known)
+        self._refuse([key for key in absent if key not in values], "column, nor a value in the model")
+        self.notes += notes
+        return {key: np.broadcast_to(np.asarray(values[key], dtype=np.float64), time.shape) for key in absent}
 
 
-def _from_long(path: Path, table: pd.DataFrame, roles: Mapping[str, Any], network: ReactionNetwork) -> Observations:
-    special = set(roles.values())
-    extra = [str(column) for column in table.columns if column not in special]
-    if extra:
+def _refuse_repeats(time: np.ndarray) -> None:
+    back = np.flatnonzero(np.diff(time) <= 0)
+    if back.size:
+        k = int(back[0])
         raise InputError(
-            f"{path}: column {extra[0]!r} has no place in a long table (time, species, concentration, run); remove it"
+            f"time does not increase at frame {k + 1} ({time[k]:g} -> {time[k + 1]:g}); sort the rows by time, or "
+            f"tell repeats apart by a column '{RUN_NAMES[0]}' (or {', '.join(RUN_NAMES[1:3])}, ...)"
         )
-    names = table[roles["species"]].astype("string").str.strip()
-    if names.isna().any():
-        raise InputError(f"{path}: the species of data row {_first(names.isna().to_numpy())} is missing; fill it in")
-    code, unique = pd.factorize(names)
-    _refuse_unknown(path, "species", list(unique), network)
-    _refuse_absent(path, "row", list(unique), network)
-    index = {name: i for i, name in enumerate(network.species)}
-    species = np.array([index[name] for name in unique], dtype=np.int64)[code]
-
-    time = _complete(path, table, roles["time"])
-    run = _runs(path, table, roles)
-    frames, frame = np.unique(np.column_stack([run, time]), axis=0, return_inverse=True)
-    cell = frame.reshape(-1) * network.n_species + species
-    _, first = np.unique(cell, return_index=True)
-    if len(first) < len(cell):
-        again = int(np.setdiff1d(np.arange(len(cell)), first)[0])
-        raise InputError(
-            f"{path}: {network.species[species[again]]} at time {time[again]:g} occurs twice (data row {again + 1}); "
-            "keep one row, or tell repeats apart by a column 'run'"
-        )
-    cells = np.full(len(frames) * network.n_species, np.nan)
-    cells[cell] = _numbers(path, table, roles["concentration"])
-    concentration = cells.reshape(len(frames), network.n_species)
-    _refuse_gaps(path, network, frames[:, 1], concentration)
-    return Observations(network, frames[:, 1], frames[:, 0].astype(np.int64), concentration)
 
 
 def _numbers(path: Path, table: pd.DataFrame, column: Any) -> Float[np.ndarray, " rows"]:
@@ -228,12 +291,17 @@ def _numbers(path: Path, table: pd.DataFrame, column: Any) -> Float[np.ndarray, 
     cells = table[column]
     if cells.dtype.kind not in "iuf":
         # text, dates, truth values: only what is written as a number counts
-        cells = pd.Series(pd.to_numeric(cells.astype("string"), errors="coerce"))
+        text = cells.astype("string").str.strip()
+        text = text.str.replace(_FORTRAN, r"\1e\2", regex=True)
+        cells = pd.Series(pd.to_numeric(text, errors="coerce"))
         wrong = (cells.isna() & table[column].notna()).to_numpy(dtype=bool)
         if wrong.any():
             row = _first(wrong)
-            text = one_line(table[column].iloc[row - 1], 40)
-            raise InputError(f"{path}: column {str(column)!r}, data row {row}: {text!r} is not a number; correct it")
+            found = one_line(table[column].iloc[row - 1], 40)
+            what = "with a decimal point" if re.fullmatch(r"[-+]?\d*,\d+", found) else "or correct it"
+            raise InputError(
+                f"{path}: column {str(column)!r}, data row {row}: {found!r} is not a number; write it {what}"
+            )
     return np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
@@ -258,26 +326,6 @@ def _runs(path: Path, table: pd.DataFrame, roles: Mapping[str, Any]) -> Int[np.n
     return np.asarray(code, dtype=np.int64)
 
 
-def _refuse_gaps(
-    path: Path,
-    network: ReactionNetwork,
-    time: Float[np.ndarray, " frames"],
-    concentration: Float[np.ndarray, "frames species"],
-) -> None:
-    missing = np.argwhere(np.isnan(concentration))
-    if missing.size:
-        frame, species = (int(x) for x in missing[0])
-        more = f" (and {len(missing) - 1} more cells)" if len(missing) > 1 else ""
-        raise InputError(
-            f"{path}: the concentration of {network.species[species]} at time {time[frame]:g} is missing{more}; "
-            f"{_UNSUPPORTED}"
-        )
-
-
 def _first(wrong: np.ndarray) -> int:
     """Number, from 1, of the first data row that is wrong."""
     return int(np.argmax(wrong)) + 1
-
-
-def _some(names: Sequence[Any], limit: int = 5) -> str:
-    return ", ".join(str(name) for name in names[:limit]) + (", ..." if len(names) > limit else "")

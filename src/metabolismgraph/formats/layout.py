@@ -1,0 +1,107 @@
+"""Where things stand in a table: indices left out, a turned table turned back, columns by their role."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.formats.headers import Vocabulary, clean, role_of, some
+
+_NAMELESS = re.compile(r"Unnamed: \d+|")
+
+
+def arranged(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[pd.DataFrame, list[str]]:
+    """The table with times in rows and without columns that say nothing, and notes on that.
+
+    Raises:
+        InputError: a column without a name holds something, or the table may be read in two ways.
+    """
+    nameless = [column for column in table.columns if _NAMELESS.fullmatch(clean(column))]
+    table = table.drop(columns=[column for column in nameless if table[column].isna().all()])
+    turned = _turned(path, table, vocabulary)
+    if turned is not None:
+        return turned, ["The table has species in rows and times in columns: it was turned."]
+    if not any(_is_time(column, vocabulary) for column in table.columns):
+        return table, []  # a column without a name may be the times: `roles_of` refuses
+    index = [column for column in table.columns if _only_numbers_rows(table, column, vocabulary)]
+    table = table.drop(columns=index)
+    left = [column for column in nameless if column in table.columns]
+    if left:
+        k = list(table.columns).index(left[0]) + 1
+        raise InputError(f"{path}: column {k} has no name; name it, or remove it")
+    return table, ["A column that only numbers the rows was left out."] if index else []
+
+
+def _is_time(column: Any, vocabulary: Vocabulary) -> bool:
+    return role_of(column) == "time" and clean(column) not in vocabulary.species - {"time"}
+
+
+def _only_numbers_rows(table: pd.DataFrame, column: Any, vocabulary: Vocabulary) -> bool:
+    name = clean(column)
+    if name in vocabulary.species or not (_NAMELESS.fullmatch(name) or name.casefold() == "index"):
+        return False
+    cells = table[column]
+    return cells.dtype.kind in "iu" and any(np.array_equal(cells, np.arange(len(cells)) + start) for start in (0, 1))
+
+
+def _turned(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> pd.DataFrame | None:
+    """Times in rows, where the header holds nothing but numbers and the first column nothing but known names."""
+    times = [_number(column) for column in table.columns[1:]]
+    if len(times) < 2 or None in times:
+        return None
+    labels = [clean(label) for label in table.iloc[:, 0]]
+    if any(vocabulary.meaning(label) is None for label in labels):
+        return None
+    twice = [label for label in labels if labels.count(label) > 1]
+    if twice:
+        raise InputError(f"{path}: row {twice[0]!r} occurs twice; keep one of them")
+    turned = pd.DataFrame(table.iloc[:, 1:].to_numpy().T, columns=labels)
+    turned.insert(0, "time", np.array(times, dtype=np.float64), allow_duplicates=True)
+    return turned
+
+
+def _number(name: object) -> float | None:
+    try:
+        return float(str(name))
+    except ValueError:
+        return None
+
+
+def roles_of(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Columns that are no species, by what they are: time, run, and for a long table species and concentration.
+
+    Raises:
+        InputError: no time column, or two columns for one role.
+    """
+    known = vocabulary.species - {"time"}
+    with_t = not any(clean(column).casefold() == "time" for column in table.columns)
+    roles: dict[str, Any] = {}
+    for column in table.columns:
+        name, role = clean(column), role_of(column)
+        # a parameter may be called t or sample: the model's own names come first, but for time and run
+        other = name in vocabulary.others and name.casefold() not in {"time", "run"}
+        if role is None or name in known or (other and not (name == "t" and with_t)):
+            continue
+        if role in roles:
+            raise InputError(f"{path}: columns {str(roles[role])!r} and {str(column)!r} are both the {role}; keep one")
+        roles[role] = column
+    if "time" not in roles:
+        _refuse_timeless(path, table, vocabulary)
+    if not {"species", "concentration"} <= set(roles):  # wide, and such a column is no species
+        roles = {role: column for role, column in roles.items() if role in {"time", "run"}}
+    return roles
+
+
+def _refuse_timeless(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> None:
+    advice = "rename the column with the times"
+    first = [clean(label) for label in table.iloc[:, 0]]
+    if any(role_of(label) == "time" or vocabulary.meaning(label) is not None for label in first):
+        advice = "species seem to be in rows: turn the table, so that they are in columns, beside a column 'time'"
+    elif _NAMELESS.fullmatch(clean(table.columns[0])):
+        advice = "the first column has no name: call it 'time' if it holds the times"
+    raise InputError(f"{path}: no column 'time' (columns: {some(list(table.columns))}); {advice}")
