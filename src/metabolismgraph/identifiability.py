@@ -15,12 +15,14 @@ import scipy.optimize
 import scipy.sparse
 from jaxtyping import Array, Bool, Float
 
+from metabolismgraph.config import GraphModel
 from metabolismgraph.kinetics import Aggregation, Structure
 from metabolismgraph.linear_model import LinearModel
 from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.observations import Observations, Transitions
 from metabolismgraph.rate_table import RateTable
 from metabolismgraph.regression import Nodes, follows_equation, orthonormal_basis
+from metabolismgraph.units import Units
 
 _LEVERAGE = 1e-6
 _SAME = 1e-4  # null directions of two analyses that differ by less are the same one
@@ -156,7 +158,9 @@ def identify(
         c = np.exp(rng.uniform(-2.0, 2.0, (frames, network.n_species)))
         transitions = Transitions(c, c, np.ones(frames), np.arange(frames))
     else:
-        transitions = observations.transitions()
+        # In units of its own, so that the verdict does not hang on those of the data.
+        units = Units.of(observations, GraphModel(aggr_type=aggregation))
+        transitions = units.observations(observations).transitions()
     known = dataclasses.replace(network, mass_action=np.ones(network.n_reactions, dtype=bool))
     c = transitions.start
     table = RateTable.of(_no_law, np.ones(network.n_reactions), Structure.of(known), aggregation, c)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.sbml import SbmlModel, read_sbml, write_sbml
-from metabolismgraph.formats.tables import FixedValues, read_timeseries, write_timeseries
+from metabolismgraph.formats.tables import read_timeseries, write_timeseries
 from metabolismgraph.observations import Observations
 
 NETWORK = "network.xml"
@@ -69,6 +69,5 @@ def read_inputs(network_path: Path, timeseries_path: Path) -> tuple[Observations
         InputError: a file is missing or wrong, or the two do not belong together.
     """
     model = read_sbml(network_path)
-    fixed = model if isinstance(model, FixedValues) else None
-    observations = read_timeseries(timeseries_path, model.network, fixed)
+    observations = read_timeseries(timeseries_path, model.network, model)
     return dataclasses.replace(observations, notes=(*model.notes, *observations.notes)), model

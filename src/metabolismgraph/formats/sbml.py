@@ -47,6 +47,21 @@ class SbmlModel:
     fixed_values: Mapping[str, FixedValue]
     index: ModelIndex = dataclasses.field(repr=False, compare=False)
 
+    @property
+    def names(self) -> dict[str, str]:
+        """Display names of species, where the file gives them."""
+        return {name: s.getName() for name, s in self.index.species.items() if s.isSetName()}
+
+    @property
+    def other_ids(self) -> frozenset[str]:
+        """Ids of what a simulator may print beside species: compartments, parameters, reactions."""
+        return frozenset((*self.index.compartments, *self.index.parameters, *self.index.reactions))
+
+    @property
+    def amounts(self) -> frozenset[str]:
+        """Species whose id stands for an amount in formulas (hasOnlySubstanceUnits)."""
+        return frozenset(name for name, s in self.index.species.items() if s.getHasOnlySubstanceUnits())
+
     def fill_fixed(
         self, time: Float[np.ndarray, " frames"], known: Mapping[str, Float[np.ndarray, " frames"]]
     ) -> tuple[dict[str, Float[np.ndarray, " frames"]], tuple[str, ...]]:

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
+from metabolismgraph.derivative_rules import Rule
 from metabolismgraph.kinetics import LogFunction
 from metabolismgraph.linear_model import LinearModel, Solution, shape_changes
 from metabolismgraph.rate_table import RateTable
@@ -31,7 +32,7 @@ class Checked(NamedTuple):
     Attributes:
         error: standard error of each k, with the shape of learned rate laws among the unknowns.
         sampling_error: error of each k because samples are as far apart as they are; NaN where it cannot be told.
-        line_sampling_error: the same for offset and slope of homeostasis, with its sign; zero where it cannot be told.
+        line_sampling_error: the same for offset and slope of homeostasis; zero where it cannot be told.
         law_notes: a sentence where the data speak against a rate law that was taken as known.
     """
 
@@ -55,51 +56,55 @@ def check_fit(settled: Settled[F], fitted: Solution) -> Checked:
     if learned.any():
         covariance, _ = model.with_shapes(fitted, shape_changes(table, data.nodes, learned))
     error = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    sampling, line = _sampling_errors(settled, fitted)
-    return Checked(error, sampling, line, tuple(_law_notes(settled, table, model, fitted)))
+    m, sampling = len(error), _sampling_errors(settled)
+    if sampling is None:
+        sampling = np.concatenate([np.full(m, np.nan), np.zeros(2 * len(data.fixed))])
+    law_notes = tuple(_law_notes(settled, table, model, fitted))
+    return Checked(error, sampling[:m], sampling[m:].reshape(-1, 2), law_notes)
 
 
-def _sampling_errors(
-    settled: Settled[F], fitted: Solution
-) -> tuple[Float[np.ndarray, " reactions"], Float[np.ndarray, "species 2"]]:
-    """How wrong k and homeostasis are because the rule for dc/dt is, by what they change when frames are left out.
+class _Estimate(NamedTuple):
+    """Rate constants, and offset and slope of homeostasis, side by side as one vector."""
 
-    With every second frame the error of a rule of order p is 2^p times as large. Whether the data are fine enough for
-    that shows when every fourth frame is taken: the change must grow. So the error is the first change divided by that
-    growth less one (Richardson 1911; Roache 1998), or the whole change where it does not grow.
+    data: Phase1Data
+    values: Float[np.ndarray, " values"]
+
+    @classmethod
+    def of(cls, data: Phase1Data, settled: Settled[F]) -> _Estimate | None:
+        """From some data, f as it is; None where they are too few."""
+        moving = int((~data.fixed).sum())
+        unknowns = data.observations.network.n_reactions + (data.training.nuisance_degree + 1) * moving
+        if len(data.transitions.dt) * moving < unknowns:
+            return None
+        found = data.linear_model(settled.f, data.usable, settled.weight).solve()
+        return cls(data, np.concatenate([found.k, data.homeostatic_lines(found.theta).ravel()]))
+
+
+def _sampling_errors(settled: Settled[F]) -> Float[np.ndarray, " values"] | None:
+    """How wrong k and homeostasis are because the rule for dc/dt is; None where that cannot be told.
+
+    Two estimates, of which the geometric mean is taken. One is what another rule makes of the same frames. The other
+    is what leaving out frames changes: with every second frame the error of a rule of order p is 2^p times as large.
+    Whether the data are fine enough for that shows when every fourth frame is taken, since the change must grow by
+    the same factor. So the error is the change divided by its growth less one (Richardson 1911; Roache 1998).
     """
     data = settled.data
-    line = data.homeostatic_lines(fitted.theta)
-    nothing = np.full(len(fitted.k), np.nan), np.zeros_like(line)
     if data.rule == "forward" and np.exp(settled.losses[-1] / 2) < _DISCRETE:
-        return nothing  # Euler steps are told by their length: every second frame is no sample of the same equation
-    half = _thinned(data, settled)
-    if half is None:
-        return nothing
-    quarter = _thinned(half[0], settled)
-    change, line_change = half[1] - fitted.k, half[2] - line
-    if quarter is None:
-        return np.abs(change) / _UNKNOWN_GROWTH, line_change / _UNKNOWN_GROWTH
-    growth = np.abs(quarter[1] - half[1]) / np.maximum(np.abs(change), 1e-300)
-    line_growth = np.abs(quarter[2] - half[2]) / np.maximum(np.abs(line_change), 1e-300)
-    most = 2.0 ** _ORDER[data.rule]
-    return (
-        np.abs(change) / np.clip(growth - 1, 1.0, most - 1),
-        line_change / np.clip(line_growth - 1, 1.0, most - 1),
-    )
-
-
-def _thinned(
-    data: Phase1Data, settled: Settled[F]
-) -> tuple[Phase1Data, Float[np.ndarray, " reactions"], Float[np.ndarray, "species 2"]] | None:
-    """Every second frame, with the rate constants and homeostasis that it gives, f as it is; None for too few."""
-    thinned = data.thinned()
-    moving = int((~data.fixed).sum())
-    unknowns = data.observations.network.n_reactions + (data.training.nuisance_degree + 1) * moving
-    if len(thinned.transitions.dt) * moving < unknowns:
+        return None  # Euler steps are told by their length: every second frame is no sample of the same equation
+    whole = _Estimate.of(data, settled)
+    half = _Estimate.of(data.thinned(), settled)
+    if whole is None or half is None:
         return None
-    found = thinned.linear_model(settled.f, thinned.usable, settled.weight).solve()
-    return thinned, found.k, thinned.homeostatic_lines(found.theta)
+    change = np.abs(half.values - whole.values)
+    by_thinning = change / _UNKNOWN_GROWTH
+    quarter = _Estimate.of(half.data.thinned(), settled)
+    if quarter is not None:
+        growth = np.abs(quarter.values - half.values) / np.maximum(change, 1e-300)
+        by_thinning = change / np.clip(growth - 1, 1.0, 2.0 ** _ORDER[data.rule] - 1)
+    rule: Rule = "trapezoid" if data.rule == "cubic" else "cubic"
+    other = _Estimate.of(Phase1Data(data.observations, data.graph_model, data.training, rule=rule), settled)
+    by_rule = by_thinning if other is None else np.abs(other.values - whole.values)
+    return np.asarray(np.sqrt(by_thinning * by_rule))
 
 
 def _law_notes(settled: Settled[F], table: RateTable, model: LinearModel, fitted: Solution) -> list[str]:

@@ -146,7 +146,7 @@ def conclude(
     weight = np.asarray(problem.rows.full_weight)
     share = np.sum(weight * left**2) / np.sum(weight * data.transitions.derivative**2)
     losses = np.append(snapshot.losses, np.log(max(share, 1e-300)))
-    variance = noise_variance(left, keep)
+    variance = noise_variance(left, keep, data.signal)
     rows = dataclasses.replace(problem.rows, weight=jnp.asarray(np.where(data.fixed, 0.0, 1.0 / variance)))
     equations = fit_linear(snapshot.mlp_sub, dataclasses.replace(problem, rows=rows)).equations
     identifiability = analyse(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import scipy.linalg
 import scipy.optimize
 from jaxtyping import Bool, Float
 
@@ -46,7 +45,8 @@ __all__ = ["Phase1Result", "fit_reactions"]
 
 # Where no species changes by more than this share of its concentration, the system is at a steady state.
 _STEADY = 1e-6
-_SAME_DIRECTION = 1e-6  # singular values below it are rounding
+# Weight of the squares of homeostasis beside those of the residual: it decides only what these leave open.
+_LEAST_PULL = 1e-8
 # Eigenvalues of the scaled normal matrix below it say nothing.
 _ROUNDING = 1e-12
 # A rate constant that is zero in a constrained solution is stored as this share of the smallest other.
@@ -98,18 +98,21 @@ def _fit_by_projection(
         for homeostasis in (True, False)
     )
     # What is faint but above rounding is a matter for standard errors.
-    hidden = promised.joined(analyse(fitted.matrix, fitted.scale, _ROUNDING))
+    seen = analyse(fitted.matrix, fitted.scale, _ROUNDING)
+    hidden = promised.joined(seen)
     known = hidden.identifiable
     k, at_bound, k_notes = _positive_rate_constants(fitted, known)
     checked = check_fit(settled, fitted)
     estimates = Estimates(fitted.k, checked.error, known, at_bound, checked.sampling_error)
     verdict = judge(promised, apart.identifiable, estimates)
     model = data.linear_model(settled.f, keep, settled.weight)
-    k, open_ = _without_homeostasis(model, k, hidden, apart)
-    k = _fill(k, open_, training, units.rate_constants(observations.network))
+    confounded = ~promised.identifiable & apart.identifiable
+    if confounded.any() or (k < 0).any():
+        k = _with_least_homeostasis(model, fitted)
+    k = _fill(k, _without(seen, confounded), training, units.rate_constants(observations.network))
     line = data.homeostatic_lines(model.nuisance(k))
     of_line = data.line_covariance(fitted.theta_covariance)
-    of_line = of_line + np.einsum("ip,iq->ipq", checked.line_sampling_error, checked.line_sampling_error)
+    of_line = of_line + np.einsum("ip,pq->ipq", checked.line_sampling_error**2, np.eye(2))
     line_error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
     return Phase1Result(
         mlp_sub=settled.f,
@@ -125,7 +128,7 @@ def _fit_by_projection(
         slope_error=line_error[:, 1],
         offset_error=line_error[:, 0],
         slope_offset_covariance=of_line[:, 0, 1],
-        noise=np.sqrt(noise_variance(settled.left, keep)),
+        noise=np.sqrt(noise_variance(settled.left, keep, data.signal)),
         keep=keep,
         losses=np.array(settled.losses),
         converged=settled.converged,
@@ -200,31 +203,26 @@ def _positive_rate_constants(
     return k, known & (k <= 0), [note]
 
 
-def _without_homeostasis(
-    model: LinearModel, k: Float[np.ndarray, " reactions"], hidden: Identifiability, apart: Identifiability
-) -> tuple[Float[np.ndarray, " reactions"], Identifiability]:
-    """Rate constants that only homeostasis hides, as they are if it is as weak as can be, and what is still open.
+def _with_least_homeostasis(model: LinearModel, fitted: Solution) -> Float[np.ndarray, " reactions"]:
+    """Rate constants >= 0 that fit as well, and where there is a choice, those with the weakest homeostasis.
 
-    A first-order loss and the pull to a baseline are one function. Homeostasis is by far the weaker of the two, so
-    the loss goes to the reaction; it does not count as determined.
+    A first-order loss and the pull to a baseline are one function of the concentration. Homeostasis is by far the
+    weaker of the two in any cell, so the loss goes to the reaction; that does not determine it.
     """
-    groups = [g for g in hidden.groups if apart.identifiable[list(g)].all()]
-    members = np.zeros(len(k), dtype=bool)
-    for group in groups:
-        members[list(group)] = True
-    directions = scipy.linalg.orth(np.where(members[:, None], hidden.null_space, 0.0), rcond=_SAME_DIRECTION)
-    if not directions.size:
-        return k, hidden
     heavy = np.sqrt(model.weight.max(axis=0))[:, None]
-    pull = (heavy * model.nuisance(k)).ravel()
-    by = np.stack([(heavy * model.nuisance(k + d)).ravel() - pull for d in directions.T], axis=1)
-    moved = k - directions @ np.linalg.lstsq(by, pull, rcond=None)[0]
-    settled = [g for g in groups if (moved[list(g)] > 0).all()]
-    for group in settled:
-        k = np.where(np.isin(np.arange(len(k)), group), moved, k)
-    pairs = [pair for pair in zip(hidden.groups, hidden.combinations, strict=True) if pair[0] not in settled]
-    rest = dataclasses.replace(hidden, groups=tuple(g for g, _ in pairs), combinations=tuple(c for _, c in pairs))
-    return k, rest
+    at_zero = (heavy * model.nuisance(np.zeros(len(fitted.k)))).ravel()
+    unit = np.diag(1.0 / fitted.scale)
+    by = np.stack([at_zero - (heavy * model.nuisance(one)).ravel() for one in unit], axis=1)
+    weak = np.sqrt(_LEAST_PULL)
+    root, target = _square_root(fitted)
+    scaled, _ = scipy.optimize.nnls(np.concatenate([root, weak * by]), np.concatenate([target, weak * at_zero]))
+    return np.asarray(scaled / fitted.scale)
+
+
+def _without(found: Identifiability, reactions: Bool[np.ndarray, " reactions"]) -> Identifiability:
+    """The same without the groups that some reactions belong to."""
+    pairs = [pair for pair in zip(found.groups, found.combinations, strict=True) if not reactions[list(pair[0])].any()]
+    return dataclasses.replace(found, groups=tuple(g for g, _ in pairs), combinations=tuple(c for _, c in pairs))
 
 
 def _fill(
@@ -246,11 +244,16 @@ def _fill(
 
 
 def _non_negative(fitted: Solution) -> Float[np.ndarray, " reactions"]:
-    """The same least squares with k >= 0 (Lawson & Hanson 1974), through a square root of the normal matrix."""
-    values, vectors = np.linalg.eigh(fitted.matrix)
-    root = np.sqrt(np.maximum(values, 1e-12 * values.max()))
-    scaled, _ = scipy.optimize.nnls(root[:, None] * vectors.T, (vectors.T @ fitted.rhs) / root)
+    """The same least squares with k >= 0 (Lawson & Hanson 1974)."""
+    scaled, _ = scipy.optimize.nnls(*_square_root(fitted))
     return np.asarray(scaled / fitted.scale)
+
+
+def _square_root(fitted: Solution) -> tuple[Float[np.ndarray, "rows reactions"], Float[np.ndarray, " rows"]]:
+    """Matrix and target of a least-squares problem with the same normal equations for the scaled k."""
+    values, vectors = np.linalg.eigh(fitted.matrix)
+    root = np.sqrt(np.maximum(values, _ROUNDING * values.max()))
+    return root[:, None] * vectors.T, (vectors.T @ fitted.rhs) / root
 
 
 def _convergence_notes(training: Training, *, converged: bool) -> list[str]:

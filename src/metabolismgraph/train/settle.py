@@ -22,6 +22,7 @@ _ROUNDS = 4
 # The forward rule is exact for data made by Euler steps, and then leaves far less than any other. Where it leaves
 # only a little less, it has explained noise: the start of a step is in both sides of its equation.
 _CLEARLY_LESS = 3.0
+_LESS = 1.05  # of two rules for continuous processes the one of higher order, unless the other leaves so much less
 # Where a continuous process leaves less than this of dc/dt, it has explained the data; nothing speaks for Euler steps.
 _EXPLAINED = 1e-4
 # A misfit below this share of a species' rms dc/dt is rounding or curvature of f, not an outlier.
@@ -79,7 +80,7 @@ def settle(
         left = data.linear_model(f, keep, weight).solve().left
         still = keep & ~_outliers(left, keep, data.transitions, training.outlier_threshold)
         unchanged = weight is not None and bool((still == keep).all())
-        keep, weight = still, 1.0 / noise_variance(left, still)
+        keep, weight = still, 1.0 / noise_variance(left, still, data.signal)
         if unchanged:
             break
     assert weight is not None  # only the first round may end early
@@ -118,7 +119,7 @@ def _first_round(
     if _log_share(trapezoid, f) >= _log_share(smooth[0], f):
         return smooth
     rough = fitted("trapezoid")
-    return rough if rough[1].losses[-1] < smooth[1].losses[-1] else smooth
+    return rough if rough[1].losses[-1] < smooth[1].losses[-1] - 2 * np.log(_LESS) else smooth
 
 
 def _learned(f: F, data: Phase1Data, problem: Problem, learn: Callable[[F, Problem], Minimum[F]]) -> Minimum[F]:

@@ -126,6 +126,13 @@ class Phase1Data:
         half = self.observations.select(position % 2 == 0)
         return Phase1Data(half, self.graph_model, self.training, rule=self.rule)
 
+    @functools.cached_property
+    def signal(self) -> Float[np.ndarray, " species"]:
+        """Root mean square of dc/dt of each species, of one that never moves that of the others."""
+        y = np.where(self.usable, self.transitions.derivative, 0.0)
+        size = np.sqrt(np.sum(y**2, axis=0) / np.maximum(self.usable.sum(axis=0), 1))
+        return np.asarray(np.where(size > 0, size, np.median(size[size > 0]) if (size > 0).any() else 1.0))
+
     @property
     def has_unknown_law(self) -> bool:
         """Whether there is any f to learn."""
@@ -191,20 +198,27 @@ class Phase1Data:
 
 
 def noise_variance(
-    left: Float[np.ndarray, "rows species"], keep: Bool[np.ndarray, "rows species"]
+    left: Float[np.ndarray, "rows species"],
+    keep: Bool[np.ndarray, "rows species"],
+    signal: Float[np.ndarray, " species"] | float = 1.0,
 ) -> Float[np.ndarray, " species"]:
     """Variance that independent errors would need to make the estimates as uncertain as they are.
 
     What f misses is smooth in time: n rows with correlation rho from one to the next are worth
     n (1 - rho) / (1 + rho) independent ones (Bartlett 1946).
+
+    Args:
+        signal: rms dc/dt of each species; the noise of none lies far below the others' as a share of it.
     """
     used = np.where(keep, left, 0.0)
     squares = np.sum(used**2, axis=0)
     rho = np.sum(used[1:] * used[:-1], axis=0) / np.maximum(squares, 1e-300)
     rho = np.clip(rho, 0.0, _MOST_CORRELATED)
     variance = squares / np.maximum(keep.sum(axis=0), 1) * (1 + rho) / (1 - rho)
-    typical = np.median(variance[variance > 0]) if (variance > 0).any() else 1.0
-    return np.asarray(np.maximum(variance, _LEAST_NOISE**2 * typical))
+    square = np.maximum(np.broadcast_to(signal, variance.shape) ** 2, 1e-300)
+    there = variance > 0
+    typical = np.median((variance / square)[there]) if there.any() else 1.0
+    return np.asarray(np.maximum(variance, _LEAST_NOISE**2 * typical * square))
 
 
 def standard_errors(

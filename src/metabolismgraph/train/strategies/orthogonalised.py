@@ -91,7 +91,7 @@ def mend(setting: Setting, *, iterations: int = 100, tolerance: float = 1e-3) ->
         at=data.quadrature.mean(setting.observations.concentration),
         residual=data.transitions.derivative - data.quadrature.mean(rates),
         keep=keep & setting.moving,
-        noise=np.sqrt(noise_variance(settled.left, keep)),
+        noise=np.sqrt(noise_variance(settled.left, keep, data.signal)),
         slope=line[:, 1],
         offset=line[:, 0],
         slope_error=errors[:, 1],
