@@ -29,7 +29,7 @@ from metabolismgraph.units import Units
 
 # Errors above these shares of a species' signal are too large.
 _MOST_UNEXPLAINED = 0.1
-_MOST_MISFIT = 0.05
+_MOST_MISFIT = 0.02
 _MOST_MISSED = 0.1
 # Least signal that an error is compared with: shares of the gross flux through a species (one in a quasi-steady state
 # has a dc/dt that is a small difference of large rates), of its dc/dt while learning, and of its range.
