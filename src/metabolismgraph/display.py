@@ -71,8 +71,8 @@ def answer_page(evaluation: Evaluation, folder: Path) -> list[Table | Text]:
     constants, homeostasis = evaluation.rate_constants, evaluation.homeostasis
     known = int(constants["identifiable"].sum())
     page: list[Table | Text] = [verdict_lines(evaluation)]
-    page.append(Text(f"\nRate constants: {known} of {len(constants)} determined, with 95 % intervals", style="bold"))
-    page.append(_constants_table(constants))
+    page.append(Text(f"\nRate constants: {known} of {len(constants)} determined", style="bold"))
+    page.append(_constants_table(constants, trustworthy=evaluation.trust.trustworthy))
     resolved = int(homeostasis["resolved"].sum())
     if evaluation.trust.trustworthy:
         page.append(Text(f"\nHomeostasis: resolved for {resolved} of {len(homeostasis)} species", style="bold"))
@@ -92,27 +92,27 @@ def answer_page(evaluation: Evaluation, folder: Path) -> list[Table | Text]:
     return page
 
 
-def _constants_table(constants: pd.DataFrame) -> Table:
+def _constants_table(constants: pd.DataFrame, *, trustworthy: bool) -> Table:
     """The first rate constants, those that are determined first."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("reaction", "equation", "k", "95 % interval", "unit"):
         table.add_column(name, no_wrap=name in {"reaction", "k", "95 % interval"})
     shown = constants.sort_values("identifiable", ascending=False, kind="stable").head(_FIRST_CONSTANTS)
     for row in shown.to_dict("records"):
-        table.add_row(row["reaction"], row["equation"], *_shown_constant(row), row["unit"])
+        table.add_row(row["reaction"], row["equation"], *_shown_constant(row, trustworthy=trustworthy), row["unit"])
     if len(constants) > _FIRST_CONSTANTS:
         table.add_row("...", f"and {len(constants) - _FIRST_CONSTANTS} more", "", "", "")
     return table
 
 
-def _shown_constant(row: Mapping[Hashable, Any]) -> tuple[str, str]:
+def _shown_constant(row: Mapping[Hashable, Any], *, trustworthy: bool) -> tuple[str, str]:
     """k and its interval, or what there is to say in place of them."""
     if row["identifiable"]:
-        interval = f"{row['lower']:.6g} to {row['upper']:.6g}" if math.isfinite(row["lower"]) else "-"
+        interval = f"{row['lower']:.6g} to {row['upper']:.6g}" if trustworthy else "none without trust"
         return f"{row['k']:.6g}", interval
     if math.isfinite(row["upper"]):
         return "0", f"not above {row['upper']:.3g}"
-    if row["reason"] == NOT_APART:
+    if row["reason"] == NOT_APART and trustworthy:
         return f"({row['k']:.4g})", "if there is no homeostasis"
     return "?", row["combination"] or row["reason"]
 

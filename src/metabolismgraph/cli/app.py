@@ -194,6 +194,10 @@ def identify(
 
     settings = read_config("oscillatory_rank50", set_)
     observations, model = read_inputs(network, timeseries) if timeseries else (None, read_sbml(network))
+    notes = model.notes if observations is None else observations.notes
+    if observations is not None:
+        # The frames that `fit` learns from: what is promised here is what it can keep.
+        observations, _ = observations.split(settings.training.held_out_fraction)
     with console(stderr=True).status("looking for what can be determined"):
         found, alone = (
             find(
@@ -218,10 +222,11 @@ def identify(
             "determined": [r for r, known in zip(ids, found.identifiable, strict=True) if known],
             "determined_without_homeostasis": [r for r, known in zip(ids, alone.identifiable, strict=True) if known],
             "groups": groups,
+            "notes": list(notes),
         }
         sys.stdout.write(json.dumps(answer, indent=1) + "\n")
         return
-    for note in model.notes:
+    for note in notes:
         console().print(f"note: {note}", markup=False)
     console().print(identifiability_table(model.network, found, alone))
 

@@ -71,7 +71,7 @@ _MODULES: dict[str, frozenset[str] | None] = {
     "metabolismgraph.config": frozenset({"GraphModel", "Training"}),
     "metabolismgraph.errors": frozenset({"InputError"}),
     "metabolismgraph.identifiability": frozenset({"Identifiability", "analyse"}),
-    "metabolismgraph.integrate": frozenset({"euler", "mean_rate"}),
+    "metabolismgraph.integrate": frozenset({"euler", "evaluate_rate", "integrate"}),
     "metabolismgraph.model": frozenset({"MetabolismModel", "NodeFunction"}),
     "metabolismgraph.network": frozenset({"ReactionNetwork"}),
     "metabolismgraph.observations": frozenset({"Observations", "Transitions"}),

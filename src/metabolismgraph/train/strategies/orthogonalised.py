@@ -10,16 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from metabolismgraph.identifiability import analyse
 from metabolismgraph.integrate import evaluate_rate
 from metabolismgraph.train.evidence import Evidence, Setting
 from metabolismgraph.train.gauss_newton import Spline, learn_spline
 from metabolismgraph.train.plan import Plan
 from metabolismgraph.train.progress import silent
-from metabolismgraph.train.projection import fit_linear
 from metabolismgraph.train.rollout import FrozenReactions
 from metabolismgraph.train.settle import settle
-from metabolismgraph.train.solution import homeostatic_lines, noise_variance, standard_errors
+from metabolismgraph.train.solution import noise_variance
 from metabolismgraph.train.strategies.base import Part, Strategy
 from metabolismgraph.train.strategies.residual import Residual
 
@@ -72,16 +70,12 @@ def mend(setting: Setting, *, iterations: int = 100, tolerance: float = 1e-3) ->
         ),
     )
     data, keep = settled.data, settled.keep
-    problem, transform = data.problem(keep, settled.weight)
-    fitted = fit_linear(settled.f, problem)
-    found = analyse(
-        np.asarray(fitted.equations.matrix), np.asarray(fitted.equations.scale), training.identifiability_tolerance
-    )
-    _, errors = standard_errors(fitted.equations, found, transform, training)
-    line = homeostatic_lines(fitted.theta, transform)
+    fitted = data.linear_model(settled.f, keep, settled.weight).solve()
+    line = data.homeostatic_lines(fitted.theta)
+    errors = np.sqrt(np.maximum(np.einsum("ipp->ip", data.line_covariance(fitted.theta_covariance)), 0.0))
     copies = FrozenReactions.of(
         settled.f,
-        np.asarray(fitted.k),
+        fitted.k,
         setting.structure,
         setting.graph_model.aggr_type,
         setting.observations.concentration,
