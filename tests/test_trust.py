@@ -1,0 +1,109 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from continuous import CHAIN, LOTKA_VOLTERRA, MICHAELIS_MENTEN, observe
+
+import metabolismgraph as mg
+from metabolismgraph.trust import judge_trust
+
+CONFIG = mg.load_config("small", ["training.homeostasis_training=false"])
+TIME = np.linspace(0, 30, 301)
+
+
+def verdict(observations, config=CONFIG):
+    return judge_trust(mg.fit(observations, config))
+
+
+@pytest.mark.parametrize("system", [MICHAELIS_MENTEN, LOTKA_VOLTERRA, CHAIN])
+def test_a_right_model_is_trusted(system):
+    found = verdict(observe(system, TIME))
+    assert found.trustworthy, found.why_not
+    assert np.nanmax(found.rollout) < 1e-2
+
+
+def test_a_missing_reaction_is_seen():
+    reactions, k, start = LOTKA_VOLTERRA
+    fewer = {name: r for name, r in reactions.items() if name != "eat"}
+    found = verdict(observe((fewer, k, start), TIME, truth=(reactions, k)))
+    assert not found.trustworthy
+    assert any("H" in reason or "W" in reason for reason in found.why_not)
+
+
+def test_a_wrong_order_is_seen_and_named():
+    reactions, k, start = LOTKA_VOLTERRA
+    wrong = {**reactions, "eat": ({"H": 2, "W": 1}, {"H": 1, "W": 2})}
+    result = mg.fit(observe((wrong, k, start), TIME, truth=(reactions, k)), CONFIG)
+    found = judge_trust(result)
+    assert not found.trustworthy
+    assert result.phase1.law_fails
+    assert any("mass action" in note and "rate_law=learned" in note for note in result.phase1.notes)
+
+
+def test_the_law_that_holds_is_not_complained_about():
+    result = mg.fit(observe(LOTKA_VOLTERRA, TIME), CONFIG)
+    assert not result.phase1.law_fails
+
+
+def test_a_law_that_is_learned_where_the_stated_one_fails_is_trusted():
+    """A saturating reaction that the file states as mass action."""
+    start = {"A": 9.0, "B": 0.5}
+    reactions = {"go": ({"A": 1, "B": 1}, {"B": 2}), "back": ({"B": 2}, {"A": 1, "B": 1})}
+    time = np.linspace(0, 12, 241)
+    network = observe((reactions, {"go": 0.1, "back": 0.02}, start), time)
+
+    def saturating(c):
+        return c * 3.0 / (c + 2.0)
+
+    import scipy.integrate  # noqa: PLC0415
+
+    def rate(_, c):
+        go = 0.1 * saturating(c[0]) * saturating(c[1])
+        return np.array([-go, go])
+
+    tables = [
+        scipy.integrate.solve_ivp(rate, (0, 12), s, t_eval=time, rtol=1e-11, atol=1e-13).y.T
+        for s in ([9.0, 0.5], [4.0, 2.0], [2.0, 0.1])
+    ]
+    one = mg.ReactionNetwork.from_reactions("one", ["A", "B"], [network.network.to_reactions()[0]])
+    data = mg.Observations(one, np.tile(time, 3), np.repeat([0, 1, 2], len(time)), np.concatenate(tables))
+    stated = dataclasses.replace(one, mass_action=np.ones(1, dtype=bool))
+    found = verdict(dataclasses.replace(data, network=stated))
+    assert not found.trustworthy
+    assert verdict(data).trustworthy
+
+
+def test_samples_too_far_apart_are_named_and_nothing_rests_on_them():
+    fast = (CHAIN[0], {"first": 100.0, "second": 20.0}, CHAIN[2])
+    result = mg.fit(observe(fast, np.linspace(0, 1, 20)), CONFIG)
+    found = judge_trust(result)
+    assert any("too far apart for first" in reason for reason in found.why_not)
+    table = result.rate_constants.set_index("reaction")
+    for name, k in fast[1].items():
+        assert not table.loc[name, "identifiable"] or table.loc[name, "k"] == pytest.approx(k, rel=0.1)
+
+
+def test_a_steady_state_is_refused():
+    observations = observe(CHAIN, TIME)
+    still = dataclasses.replace(observations, concentration=np.full_like(observations.concentration, 2.0))
+    with pytest.raises(mg.InputError, match=r"no species changes .* perturb the system"):
+        mg.fit(still, CONFIG)
+
+
+def test_noise_is_not_taken_for_a_wrong_model_nor_for_a_good_one():
+    observations = observe(CHAIN, np.linspace(0, 12, 601))
+    rng = np.random.default_rng(1)
+    noisy = observations.concentration * (1 + 0.01 * rng.standard_normal(observations.concentration.shape))
+    found = verdict(dataclasses.replace(observations, concentration=noisy))
+    assert not found.trustworthy
+    assert "left unexplained" in found.why_not[0]
+    assert np.nanmean(found.misfit / found.unexplained) < 0.7  # most of it is called noise
+
+
+def test_a_model_that_blows_up_is_far_off_and_takes_no_time():
+    observations = observe(LOTKA_VOLTERRA, TIME)
+    result = mg.fit(observations, CONFIG)
+    wild = dataclasses.replace(result.phase1, log_k=result.phase1.log_k + 4.0)
+    found = judge_trust(dataclasses.replace(result, phase1=wild))
+    assert np.nanmax(found.rollout) == 1e3
+    assert not found.trustworthy
