@@ -69,8 +69,9 @@ def test_observations_written_for_training_hold_no_labels(small, tmp_path):
         assert (tmp_path / f"one.{kind}").read_bytes() == (tmp_path / f"two.{kind}").read_bytes()
     assert set(safetensors.numpy.load_file(tmp_path / "one.safetensors")) == {"concentration", "time", "run"}
     written = json.loads((tmp_path / "one.json").read_text())
-    assert set(written) == {"sha256", "network"}
-    assert set(json.loads(written["network"])) == {"id", "species", "fixed", "reactions"}
+    assert set(written) == {"sha256", "network", "notes"}
+    assert written["notes"] == []
+    assert set(json.loads(written["network"])) == {"id", "species", "fixed", "volume", "reactions"}
 
 
 def test_observations_come_back_as_they_were_written(small, tmp_path):

@@ -106,7 +106,12 @@ def run_job(folder: Path) -> dict[str, Any]:
         cache=None if users and not job["strategies"] else cache,
         truth=job["truth"],
     )
-    return evaluation.metrics
+    # Numbers and words: lists of notes are in the run's own metrics.json.
+    return {
+        name: int(value) if isinstance(value, bool) else value
+        for name, value in evaluation.metrics.items()
+        if not isinstance(value, list)
+    }
 
 
 if __name__ == "__main__":

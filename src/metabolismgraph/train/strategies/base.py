@@ -28,7 +28,7 @@ class Strategy(BaseModel, abc.ABC):
         draws_minibatches: whether the objective that it sets draws minibatches.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     number: ClassVar[int]
     summary: ClassVar[str]
