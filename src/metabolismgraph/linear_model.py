@@ -137,13 +137,22 @@ class LinearModel:
             scale=scale,
         )
 
-    def nuisance(self, k: Float[np.ndarray, " reactions"]) -> Float[np.ndarray, "species terms"]:
-        """The best homeostasis for given rate constants."""
-        theta = np.zeros(self.basis.shape[1:])
+    def nuisance_map(
+        self,
+    ) -> tuple[Float[np.ndarray, "species terms"], Float[np.ndarray, "species terms reactions"]]:
+        """The best homeostasis as a linear function of the rate constants: at k = 0, and its derivative by k."""
+        at_zero = np.zeros(self.basis.shape[1:])
+        by_k = np.zeros((*self.basis.shape[1:], self.v.shape[1]))
         for i in self._moving():
             one = self._species(i)
-            theta[i] = one.solve_theta @ (one.raw_y - one.raw_columns @ k[one.unknowns])
-        return theta
+            at_zero[i] = one.solve_theta @ one.raw_y
+            by_k[i][:, one.unknowns] = -one.solve_theta @ one.raw_columns
+        return at_zero, by_k
+
+    def nuisance(self, k: Float[np.ndarray, " reactions"]) -> Float[np.ndarray, "species terms"]:
+        """The best homeostasis for given rate constants."""
+        at_zero, by_k = self.nuisance_map()
+        return np.asarray(at_zero + by_k @ k)
 
     def residual(
         self, k: Float[np.ndarray, " reactions"], theta: Float[np.ndarray, "species terms"]

@@ -54,7 +54,7 @@ def minimise(
     def callback(intermediate_result: scipy.optimize.OptimizeResult) -> None:
         losses.append(float(intermediate_result.fun))
         after_iteration(len(losses) - 1, losses[-1])
-        if len(losses) > _WINDOW and losses[-1 - _WINDOW] - losses[-1] < tolerance:
+        if len(losses) > _WINDOW + 1 and losses[-1 - _WINDOW] - losses[-1] < tolerance:
             raise StopIteration
 
     result = scipy.optimize.minimize(

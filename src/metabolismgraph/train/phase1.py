@@ -107,7 +107,8 @@ def _fit_by_projection(
     verdict = judge(promised, apart.identifiable, estimates)
     model = data.linear_model(settled.f, keep, settled.weight)
     confounded = ~promised.identifiable & apart.identifiable
-    if confounded.any() or (k < 0).any():
+    faint = (k < 0) & ~known & seen.identifiable
+    if confounded.any() or faint.any():
         k = _with_least_homeostasis(model, fitted)
     k = _fill(k, _without(seen, confounded), training, units.rate_constants(observations.network))
     line = data.homeostatic_lines(model.nuisance(k))
@@ -210,9 +211,9 @@ def _with_least_homeostasis(model: LinearModel, fitted: Solution) -> Float[np.nd
     weaker of the two in any cell, so the loss goes to the reaction; that does not determine it.
     """
     heavy = np.sqrt(model.weight.max(axis=0))[:, None]
-    at_zero = (heavy * model.nuisance(np.zeros(len(fitted.k)))).ravel()
-    unit = np.diag(1.0 / fitted.scale)
-    by = np.stack([at_zero - (heavy * model.nuisance(one)).ravel() for one in unit], axis=1)
+    theta, by_k = model.nuisance_map()
+    at_zero = (heavy * theta).ravel()
+    by = -(heavy[..., None] * by_k / fitted.scale).reshape(len(at_zero), -1)
     weak = np.sqrt(_LEAST_PULL)
     root, target = _square_root(fitted)
     scaled, _ = scipy.optimize.nnls(np.concatenate([root, weak * by]), np.concatenate([target, weak * at_zero]))

@@ -19,9 +19,7 @@ from metabolismgraph.train.solution import Phase1Data, noise_variance
 
 # Learn f, look at the residuals, weigh species and drop outliers, learn again: at most so often.
 _ROUNDS = 4
-# The forward rule is exact for data made by Euler steps, and then leaves far less than any other. Where it leaves
-# only a little less, it has explained noise: the start of a step is in both sides of its equation.
-_CLEARLY_LESS = 3.0
+_GROWTH = 2.5  # of what the forward rule leaves of dc/dt when Euler steps are taken two at a time, at least
 _LESS = 1.05  # of two rules for continuous processes the one of higher order, unless the other leaves so much less
 # Where a continuous process leaves less than this of dc/dt, it has explained the data; nothing speaks for Euler steps.
 _EXPLAINED = 1e-4
@@ -99,27 +97,48 @@ def _first_round(
     All rules explain the same differences of frames, so what they leave can be compared.
     """
 
-    def fitted(rule: Rule) -> tuple[Phase1Data, Minimum[F]]:
+    def fitted(rule: Rule, f: F | None = None) -> tuple[Phase1Data, Minimum[F]]:
         data = Phase1Data(observations, graph_model, training, rule=rule)
         problem = data.problem(data.usable, None, stride=data.stride)[0]
-        return data, _learned(start(data, problem), data, problem, learn)
+        return data, _learned(start(data, problem) if f is None else f, data, problem, learn)
 
     if training.derivative != "auto":
         return fitted(training.derivative)
-    discrete, smooth = fitted("forward"), fitted("cubic")
-    clearly = 2 * np.log(_CLEARLY_LESS)
-    if discrete[1].losses[-1] < smooth[1].losses[-1] - clearly and np.exp(smooth[1].losses[-1] / 2) > _EXPLAINED:
-        # A continuous process that is linear follows the forward rule as well, with other rate constants, whatever the
-        # step; Euler steps are told by their length.
-        found = discrete[1].parameters
-        if _log_share(discrete[0].thinned(), found) > _log_share(discrete[0], found) + clearly:
-            return discrete
+    discrete = fitted("forward")
+    smooth = fitted("cubic", discrete[1].parameters)
+    if _tells_euler_steps(discrete, smooth, training.outlier_threshold):
+        return discrete
     # Samples that are too coarse for four frames to be on a cubic, or too noisy, may suit the trapezoid rule better.
     f, trapezoid = smooth[1].parameters, Phase1Data(observations, graph_model, training, rule="trapezoid")
     if _log_share(trapezoid, f) >= _log_share(smooth[0], f):
         return smooth
-    rough = fitted("trapezoid")
+    rough = fitted("trapezoid", f)
     return rough if rough[1].losses[-1] < smooth[1].losses[-1] - 2 * np.log(_LESS) else smooth
+
+
+def _tells_euler_steps(
+    discrete: tuple[Phase1Data, Minimum[F]], smooth: tuple[Phase1Data, Minimum[F]], threshold: float
+) -> bool:
+    """Whether the data come from Euler steps: the forward rule leaves less, and far less than for steps twice as long.
+
+    A continuous process that is linear follows the forward rule as well, with other rate constants, whatever the step;
+    of any other process it leaves twice as much for steps twice as long, and of noise, which it explains in part
+    since the start of a step is in both sides of its equation, less. Entries that are outliers under either rule are
+    not compared: a few spikes would drown the rest.
+    """
+    keep = _regular(*discrete, threshold) & _regular(*smooth, threshold)
+    forward, cubic = (_log_share(data, found.parameters, keep) for data, found in (discrete, smooth))
+    if forward >= cubic or np.exp(cubic / 2) <= _EXPLAINED:
+        return False
+    thinned = discrete[0].thinned()
+    regular = _regular(thinned, discrete[1], threshold)
+    return bool(_log_share(thinned, discrete[1].parameters, regular) > forward + 2 * np.log(_GROWTH))
+
+
+def _regular(data: Phase1Data, found: Minimum[F], threshold: float) -> Bool[np.ndarray, "transitions species"]:
+    """Entries that can be used and are no outliers."""
+    left = data.linear_model(found.parameters, data.usable).solve().left
+    return np.asarray(data.usable & ~_outliers(left, data.usable, data.transitions, threshold))
 
 
 def _learned(f: F, data: Phase1Data, problem: Problem, learn: Callable[[F, Problem], Minimum[F]]) -> Minimum[F]:
@@ -129,9 +148,9 @@ def _learned(f: F, data: Phase1Data, problem: Problem, learn: Callable[[F, Probl
     return Minimum(f, [_log_share(data, f)], converged=True)
 
 
-def _log_share(data: Phase1Data, f: LogFunction) -> float:
-    """log of the share of the sum of squares of dc/dt that the best rate constants leave."""
-    return data.linear_model(f, data.usable).solve().log_share
+def _log_share(data: Phase1Data, f: LogFunction, keep: Bool[np.ndarray, "transitions species"] | None = None) -> float:
+    """log of the share of the sum of squares of dc/dt that the best rate constants leave, of all that can be used."""
+    return data.linear_model(f, data.usable if keep is None else keep).solve().log_share
 
 
 def _outliers(
