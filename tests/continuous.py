@@ -44,8 +44,9 @@ def network_of(reactions, species, *, mass_action=True, **more):
     """A network from {id: (substrates, products)}."""
     written = []
     for name, (left, right) in reactions.items():
-        net = {s: right.get(s, 0) - left.get(s, 0) for s in {**left, **right}}
-        written.append(Reaction(name, left, {s: d for s, d in net.items() if d}, mass_action))
+        net = {s: float(right.get(s, 0) - left.get(s, 0)) for s in {**left, **right}}
+        substrates = {s: float(order) for s, order in left.items()}
+        written.append(Reaction(name, substrates, {s: d for s, d in net.items() if d}, mass_action))
     return ReactionNetwork.from_reactions("test", species, written, **more)
 
 

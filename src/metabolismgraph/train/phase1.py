@@ -210,7 +210,7 @@ def _with_least_homeostasis(model: LinearModel, fitted: Solution) -> Float[np.nd
     A first-order loss and the pull to a baseline are one function of the concentration. Homeostasis is by far the
     weaker of the two in any cell, so the loss goes to the reaction; that does not determine it.
     """
-    heavy = np.sqrt(model.weight.max(axis=0))[:, None]
+    heavy = np.sqrt(model.weight.sum(axis=0))[:, None]
     theta, by_k = model.nuisance_map()
     at_zero = (heavy * theta).ravel()
     by = -(heavy[..., None] * by_k / fitted.scale).reshape(len(at_zero), -1)
@@ -253,8 +253,8 @@ def _non_negative(fitted: Solution) -> Float[np.ndarray, " reactions"]:
 def _square_root(fitted: Solution) -> tuple[Float[np.ndarray, "rows reactions"], Float[np.ndarray, " rows"]]:
     """Matrix and target of a least-squares problem with the same normal equations for the scaled k."""
     values, vectors = np.linalg.eigh(fitted.matrix)
-    root = np.sqrt(np.maximum(values, _ROUNDING * values.max()))
-    return root[:, None] * vectors.T, (vectors.T @ fitted.rhs) / root
+    root = np.sqrt(np.where(values > _ROUNDING * values.max(), values, 0.0))
+    return root[:, None] * vectors.T, (vectors.T @ fitted.rhs) / np.where(root > 0, root, np.inf)
 
 
 def _convergence_notes(training: Training, *, converged: bool) -> list[str]:
