@@ -277,7 +277,7 @@ def test_impossible_combinations_still_give_positive_values():
 
 def test_every_rate_constant_has_bounds_of_its_own():
     """As where the prior is one of rate constants in other units than those of the fit."""
-    low, high = np.array([-2.0, 1.0, -7.0, 0.0]), np.array([-1.0, 2.0, -5.0, 0.5])
+    low, high = np.array([-2.0, 1.0, -7.0, 0.0]), np.array([-1.0, 2.0, -6.0, 0.5])
     k, all_four = np.array([123.0, 5.0, 0.0, -2.0]), unknown(*np.eye(4))
     filled = fill_undetermined(k, all_four, (low, high), np.random.default_rng(0))
     np.testing.assert_allclose(np.log10(filled), (low + high) / 2, atol=1e-3)
