@@ -63,6 +63,7 @@ def test_published_defaults() -> None:
     assert {key: getattr(config.simulation, key) for key in published} == published
     assert config.graph_model.model_dump() == {
         "aggr_type": "mul",
+        "rate_law": "auto",
         "substrate_input": "log",
         "embedding_dim": 2,
         "hidden_dim_sub": 64,
