@@ -18,7 +18,7 @@ from metabolismgraph.train.solution import Phase1Data
 @pytest.fixture(scope="module")
 def problem(small, small_config):
     """Every fifth row of the small benchmark, which is mass action."""
-    data = Phase1Data(small.observations, small_config.graph_model, small_config.training, trapezoid=False)
+    data = Phase1Data(small.observations, small_config.graph_model, small_config.training, rule="forward")
     return data.problem(data.usable, None, stride=5)[0]
 
 

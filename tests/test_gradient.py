@@ -78,7 +78,7 @@ def raw_descended(tiny, raw_config):
 
 def data_of(observations, graph_model=None, **training):
     settings = Training(phase1_method="gradient", **training)
-    return Phase1Data(observations, graph_model or GraphModel(**SHALLOW), settings, trapezoid=False)
+    return Phase1Data(observations, graph_model or GraphModel(**SHALLOW), settings, rule="forward")
 
 
 def somewhere(data):
@@ -429,7 +429,7 @@ def test_homeostasis_is_the_line_through_the_residual_of_the_frozen_model(tiny, 
     assert np.isfinite(found.slope_error).all()
     assert (found.slope_error > 0).all()
     assert np.isinf(found.log_k_error[~found.identifiability.identifiable]).all()
-    assert not found.trapezoid
+    assert found.rule == "forward"
 
 
 def test_the_true_model_leaves_nothing(tiny, tiny_config):

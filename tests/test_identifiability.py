@@ -1,8 +1,5 @@
 """What can be identified, against the rank of a design matrix that is written out."""
 
-from importlib import import_module
-
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,23 +11,13 @@ from metabolismgraph.observations import Observations
 from metabolismgraph.train.undetermined import fill_undetermined
 
 A_B = {"A": 1.0, "B": 1.0}
-# Reactions that change nothing; with them every random network has arrays of one shape, and one compilation serves.
+# Reactions that change nothing, of which nothing can be found.
 INERT = [(A_B, {}), *(({s: order}, {}) for s in "ABC" for order in (1.0, 2.0))]
 
 
 def build_padded(written):
     reactions, species, fixed = written
     return build((reactions + INERT, species, fixed))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled():
-    """One compilation per shape instead of one per operation."""
-    module = import_module("metabolismgraph.identifiability")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, static in (("normal_equations", ()), ("aggregate", ("aggregation",)), ("pair_concentrations", ())):
-            patch.setattr(module, name, jax.jit(getattr(module, name), static_argnames=static))
-        yield
 
 
 def brute_force(network, aggregation):
@@ -193,7 +180,8 @@ def unknown(*directions, n=4):
 
 
 def fill(k, identifiability, prior=PRIOR, seed=0):
-    return fill_undetermined(np.array(k, dtype=float), identifiability, prior, np.random.default_rng(seed))
+    low, high = (np.full(len(k), edge) for edge in prior)
+    return fill_undetermined(np.array(k, dtype=float), identifiability, (low, high), np.random.default_rng(seed))
 
 
 def test_what_is_determined_is_left_alone():
@@ -285,3 +273,11 @@ def test_outside_the_prior_but_positive():
 def test_impossible_combinations_still_give_positive_values():
     filled = fill([-3.0, -1.0, 0.0, 0.0], unknown([1, -1, 0, 0]))
     assert (filled[:2] > 0).all()
+
+
+def test_every_rate_constant_has_bounds_of_its_own():
+    """As where the prior is one of rate constants in other units than those of the fit."""
+    low, high = np.array([-2.0, 1.0, -7.0, 0.0]), np.array([-1.0, 2.0, -6.0, 0.5])
+    k, all_four = np.array([123.0, 5.0, 0.0, -2.0]), unknown(*np.eye(4))
+    filled = fill_undetermined(k, all_four, (low, high), np.random.default_rng(0))
+    np.testing.assert_allclose(np.log10(filled), (low + high) / 2, atol=1e-3)

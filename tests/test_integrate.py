@@ -1,4 +1,7 @@
-"""Euler's and Heun's methods: their order, the clamp at zero, and steps of any length."""
+"""Euler's, Heun's and Runge and Kutta's methods: their order, the clamp at zero, and steps of any length."""
+
+import functools
+import math
 
 import equinox as eqx
 import jax
@@ -7,9 +10,14 @@ import numpy as np
 import pytest
 from random_networks import network_of
 
-from metabolismgraph.integrate import euler, heun, mean_rate, rollout
+from metabolismgraph.derivative_rules import StepQuadrature
+from metabolismgraph.integrate import euler, evaluate_rate, integrate, rollout
 from metabolismgraph.kinetics import Structure
 from metabolismgraph.model import MetabolismModel, NodeFunction, SubstrateFunction
+from metabolismgraph.observations import Observations
+
+heun = functools.partial(integrate, rule="trapezoid")
+runge_kutta = functools.partial(integrate, rule="cubic")
 
 
 def logistic(c):
@@ -20,7 +28,7 @@ def exact_logistic(c, t):
     return c * np.exp(t) / (1 + c * (np.exp(t) - 1))
 
 
-@pytest.mark.parametrize(("method", "order"), [(euler, 1.0), (heun, 2.0)])
+@pytest.mark.parametrize(("method", "order"), [(euler, 1.0), (heun, 2.0), (runge_kutta, 4.0)])
 def test_order(method, order):
     start, end = np.array([0.1, 0.5, 1.7]), 2.0
     steps = np.array([32, 64, 128, 256])
@@ -56,7 +64,7 @@ def test_every_member_of_a_batch_has_its_own_steps():
         )
 
 
-@pytest.mark.parametrize("method", [euler, heun])
+@pytest.mark.parametrize("method", [euler, heun, runge_kutta])
 def test_concentrations_stop_at_zero(method):
     states = method(lambda c: -jnp.ones_like(c), jnp.array([0.25, 9.0]), jnp.full(3, 0.2))
     np.testing.assert_allclose(states, [[0.05, 8.8], [0.0, 8.6], [0.0, 8.4]], atol=1e-14)
@@ -78,21 +86,28 @@ def decay():
     return model, Structure.of(network)
 
 
-@pytest.mark.parametrize("trapezoid", [False, True])
-def test_rollout_of_a_model(decay, trapezoid):
+@pytest.mark.parametrize("rule", ["forward", "trapezoid", "cubic"])
+def test_rollout_of_a_model(decay, rule):
     model, structure = decay
     c, expected = 2.0, []
     for dt in (0.5, 1.0):
         first = 0.5 - 0.1 * c
-        mean = (first + 0.5 - 0.1 * (c + dt * first)) / 2 if trapezoid else first
+        # A linear rate, which falls by 0.1 per unit of c: every method is its Taylor series up to its own order.
+        terms = {"forward": 1, "trapezoid": 2, "cubic": 4}[rule]
+        mean = first * sum((-0.1 * dt) ** n / math.factorial(n + 1) for n in range(terms))
         c += dt * mean
         expected.append([c, 3.0])
-    states = rollout(model, structure, jnp.array([2.0, 3.0]), jnp.array([0.5, 1.0]), trapezoid=trapezoid)
+    states = rollout(model, structure, jnp.array([2.0, 3.0]), jnp.array([0.5, 1.0]), rule=rule)
     np.testing.assert_allclose(states, expected, rtol=1e-12)
 
 
-def test_mean_rate():
-    start, end = jnp.array([0.3, 0.9]), jnp.array([0.5, 0.1])
-    forward = mean_rate(logistic, start, end, trapezoid=False)
-    np.testing.assert_allclose(forward, [0.21, 0.09], rtol=1e-12)
-    np.testing.assert_allclose(mean_rate(logistic, start, end, trapezoid=True), [0.23, 0.09], rtol=1e-12)
+def test_the_mean_rate_over_a_step():
+    c = np.array([[0.3, 0.9], [0.5, 0.1]])
+    observations = Observations(network_of(species="AB"), np.arange(2.0), np.zeros(2, dtype=np.int64), c)
+    rates = np.asarray(evaluate_rate(logistic, jnp.asarray(c)))
+
+    def mean_rate(rule):
+        return StepQuadrature.of(observations, rule).mean(rates)[0]
+
+    np.testing.assert_allclose(mean_rate("forward"), [0.21, 0.09], rtol=1e-12)
+    np.testing.assert_allclose(mean_rate("trapezoid"), [0.23, 0.09], rtol=1e-12)

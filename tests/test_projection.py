@@ -12,11 +12,11 @@ import scipy.optimize
 from random_networks import network_of, relabelled_observations
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.kinetics import Structure
+from metabolismgraph.linear_model import LinearModel
 from metabolismgraph.model import SubstrateFunction
 from metabolismgraph.network import ReactionNetwork
-from metabolismgraph.observations import Observations, Transitions
-from metabolismgraph.regression import make_rows, normal_equations
+from metabolismgraph.observations import Observations
+from metabolismgraph.regression import orthonormal_basis
 from metabolismgraph.simulator import simulate
 from metabolismgraph.train.phase1 import _check_size, _non_negative, fit_reactions
 from metabolismgraph.train.projection import _value_and_gradient, evaluate_loss, fit_linear
@@ -28,7 +28,7 @@ from metabolismgraph.train.solution import Phase1Data
 @pytest.fixture(scope="module")
 def problem(small, small_config):
     """As in the first round of Phase 1, so that its compilation serves here too."""
-    data = Phase1Data(small.observations, small_config.graph_model, small_config.training, trapezoid=False)
+    data = Phase1Data(small.observations, small_config.graph_model, small_config.training, rule="forward")
     keep = np.ones((len(data.transitions.dt), 30), dtype=bool)
     return data.problem(keep, None, stride=data.stride)[0]
 
@@ -36,7 +36,7 @@ def problem(small, small_config):
 @pytest.fixture(scope="module")
 def somewhere(small, small_config):
     """MLP_sub at a random point, last layer included."""
-    data = Phase1Data(small.observations, small_config.graph_model, small_config.training, trapezoid=False)
+    data = Phase1Data(small.observations, small_config.graph_model, small_config.training, rule="forward")
     start = data.initial_function()
     last = 0.1 * jax.random.normal(jax.random.key(5), start.perceptron.weights[-1].shape)
     return eqx.tree_at(lambda f: (f.perceptron.weights[-1], f.skip), start, (last, jnp.array([0.8, 0.1])))
@@ -124,7 +124,7 @@ def test_planted_rate_constants_and_slopes(small, small_phase1):
     assert found.converged
     assert found.notes == ()
     assert found.keep.all()
-    assert not found.trapezoid
+    assert found.rule == "forward"
     assert 5 <= (~found.identifiability.identifiable).sum() <= 20
     assert (np.diff(found.losses) < 1e-6).mean() > 0.8
 
@@ -259,9 +259,8 @@ def test_non_negative_least_squares_against_the_full_design():
     )
     planted = np.array([0.5, -0.4, 0.3, -0.2])
     change = (v * planted) @ network.stoichiometry.T + 0.05 * rng.standard_normal((50, 4))
-    steps = Transitions(start, start + change, np.ones(50), np.arange(50))
-    rows, _ = make_rows(steps, network.fixed, degree=1, weight=np.ones(4))
-    found = _non_negative(normal_equations(jnp.asarray(v), rows, Structure.of(network)))
+    basis, _ = orthonormal_basis(start, 1)
+    found = _non_negative(LinearModel(v, change, np.ones((50, 4)), basis, network.stoichiometry).solve())
     design = (v[:, None, :] * network.stoichiometry[None]).reshape(200, 4)
     pull = np.zeros((50, 4, 4, 2))
     for i in range(4):
@@ -336,7 +335,7 @@ def test_no_nuisance_slope_at_degree_zero(tiny):
     assert found.slope_error.tolist() == [0, 0, 0]
 
 
-def test_the_trapezoid_rule_is_chosen_for_continuous_data(tiny):
+def test_a_rule_for_continuous_processes_is_chosen_for_continuous_data(tiny):
     lam, baseline = np.array([0.01, 0.02, 0.01]), np.array([4.0, 6.0, 4.0])
     times = np.linspace(0, 60, 201)
     times[1:-1] += 0.05 * np.sin(np.arange(199))  # no step as long as the other
@@ -345,7 +344,7 @@ def test_the_trapezoid_rule_is_chosen_for_continuous_data(tiny):
     )
     data = Observations(RING, times, np.zeros(201, dtype=np.int64), solution.y.T)
     found = fit_reactions(data, tiny.graph_model, tiny.training)
-    assert found.trapezoid
+    assert found.rule in {"trapezoid", "cubic"}
     np.testing.assert_allclose(10**found.log_k, RING_K, rtol=0.02)
     np.testing.assert_allclose(found.slope, -lam, rtol=0.1)
     np.testing.assert_allclose(found.offset, lam * baseline, rtol=0.1)

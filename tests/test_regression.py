@@ -11,6 +11,7 @@ from random_networks import network_of
 from metabolismgraph.kinetics import Structure
 from metabolismgraph.observations import Transitions
 from metabolismgraph.regression import (
+    Nodes,
     follows_equation,
     make_rows,
     normal_equations,
@@ -63,27 +64,32 @@ CASES = {
     "plain": {},
     "degree 0": {"degree": 0},
     "degree 2": {"degree": 2},
-    "trapezoid": {"trapezoid": True},
+    "trapezoid": {"shares": np.array([0.5, 0.5])},
+    "unequal shares of both ends": {"shares": np.array([1.2, -0.2])},
     "weights": {"weight": np.array([1.0, 30.0, 0.1, 5.0])},
     "a few rows dropped": {"dropped": 9},
     "many rows dropped": {"dropped": 100, "weight": np.array([1.0, 30.0, 0.1, 5.0])},
-    "all at once": {"degree": 2, "dropped": 9, "trapezoid": True, "weight": np.array([1.0, 30.0, 0.1, 5.0])},
+    "all at once": {
+        "degree": 2,
+        "dropped": 9,
+        "shares": np.array([0.5, 0.5]),
+        "weight": np.array([1.0, 30.0, 0.1, 5.0]),
+    },
 }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_normal_equations_are_those_of_the_full_design(transitions, case):
-    degree, trapezoid, weight = case.get("degree", 1), case.get("trapezoid", False), case.get("weight")
+    degree, shares, weight = case.get("degree", 1), case.get("shares"), case.get("weight")
     keep = np.ones((N, 4), dtype=bool)
     keep.flat[np.random.default_rng(1).choice(4 * N, case.get("dropped", 0), replace=False)] = False
-    rows, transform = make_rows(
-        transitions, NETWORK.fixed, degree=degree, trapezoid=trapezoid, keep=keep, weight=weight
-    )
-    ends = [transitions.start, np.abs(transitions.end)] if trapezoid else [transitions.start]
-    if trapezoid:  # random ends may be negative
+    ends, nodes = transitions.start[None], None
+    if shares is not None:  # random ends may be negative
         transitions = dataclasses.replace(transitions, end=np.abs(transitions.end))
-        rows, transform = make_rows(transitions, NETWORK.fixed, degree=degree, trapezoid=True, keep=keep, weight=weight)
-    v = np.mean([by_hand(c) for c in ends], axis=0)
+        ends = np.stack([transitions.start, transitions.end])
+        nodes = Nodes(ends, np.repeat(shares[:, None], N, axis=1))
+    rows, transform = make_rows(transitions, NETWORK.fixed, degree=degree, nodes=nodes, keep=keep, weight=weight)
+    v = np.average([by_hand(c) for c in ends], axis=0, weights=shares)
     equations = jax.jit(normal_equations)(jnp.asarray(v), rows, STRUCTURE)
     k = solve_rate_constants(equations)
     theta = equations.nuisance(k)
@@ -93,7 +99,7 @@ def test_normal_equations_are_those_of_the_full_design(transitions, case):
     if weight is None:
         weight = 1 / np.array([np.mean(y.reshape(N, 4)[keep[:, i], i] ** 2) * keep[:, i].mean() for i in range(4)])
     root = np.sqrt(keep * weight * ~NETWORK.fixed).reshape(-1)
-    reactions, nuisance = design(v, np.mean(ends, axis=0), degree)
+    reactions, nuisance = design(v, np.average(ends, axis=0, weights=shares), degree)
     used = np.repeat(~NETWORK.fixed, degree + 1)
     X, Z = root[:, None] * reactions, root[:, None] * nuisance[:, used]
     solution = np.linalg.lstsq(np.hstack([X, Z]), root * y, rcond=None)[0]
@@ -150,11 +156,22 @@ def test_a_constant_concentration_has_only_a_constant():
 
 
 def test_steps_into_or_out_of_zero_do_not_follow_the_equation():
+    """A zero at the first frame of a run is where it was started: leaving it is no clamp."""
     start, end = np.array([[0.0, 0.0, 1.0, 1.0]]), np.array([[0.0, 1.0, 0.0, 2.0]])
     steps = Transitions(start, end, np.ones(1), np.zeros(1, dtype=np.int64))
-    assert follows_equation(steps).tolist() == [[True, False, False, True]]
+    assert follows_equation(steps).tolist() == [[True, True, False, True]]
     rows, _ = make_rows(steps, np.zeros(4, dtype=bool), degree=0)
-    assert rows.keep.tolist() == [[1.0, 0.0, 0.0, 1.0]]
+    assert rows.keep.tolist() == [[1.0, 1.0, 0.0, 1.0]]
+
+
+def test_leaving_zero_later_within_a_run_does_not_follow_the_equation():
+    """The same step at the first frame of a run, at the next, and at the first frame of another run."""
+    start, end = np.array([[0.0, 0.0, 1.0, 1.0]] * 3), np.array([[0.0, 1.0, 0.0, 2.0]] * 3)
+    steps = Transitions(start, end, np.ones(3), np.array([0, 1, 3]))  # frame 2 is the last one of the first run
+    first, later = [True, True, False, True], [True, False, False, True]
+    assert follows_equation(steps).tolist() == [first, later, first]
+    rows, _ = make_rows(steps, np.zeros(4, dtype=bool), degree=0)
+    assert rows.keep.astype(bool).tolist() == [first, later, first]
 
 
 def test_weights_make_species_equal(transitions):

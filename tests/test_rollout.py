@@ -14,7 +14,7 @@ from random_networks import network_of
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.identifiability import analyse
-from metabolismgraph.integrate import euler, heun
+from metabolismgraph.integrate import euler, integrate
 from metabolismgraph.kinetics import Structure
 from metabolismgraph.model import MetabolismModel, NodeFunction, new_substrate_function
 from metabolismgraph.observations import Observations
@@ -102,12 +102,12 @@ def tables(data):
 roll = eqx.filter_jit(rolled)
 
 
-@pytest.mark.parametrize("trapezoid", [False, True], ids=["euler", "heun"])
-def test_rolled_is_plain_integration(tables, trapezoid):
+@pytest.mark.parametrize("rule", ["forward", "trapezoid", "cubic"], ids=["euler", "heun", "runge-kutta"])
+def test_rolled_is_plain_integration(tables, rule):
     node, frozen, start, dt = tables
     model = model_of()
-    states = roll(node, frozen, start, dt, jnp.asarray(20), Scheme(trapezoid=trapezoid))
-    plain = (heun if trapezoid else euler)(lambda c: model(c, STRUCTURE), start, dt[:20])
+    states = roll(node, frozen, start, dt, jnp.asarray(20), Scheme(rule=rule))
+    plain = integrate(lambda c: model(c, STRUCTURE), start, dt[:20], rule)
     # MLP_node's table has 48 knots.
     np.testing.assert_allclose(states[:20], plain, atol=1e-5)
     assert (states[20:] == 0).all()
@@ -150,12 +150,13 @@ def plain_gradient(node, frozen, start, dt, scheme):
     def rate(n, c):
         return frozen(jax.lax.stop_gradient(c) if scheme.detach else c) + n(c)
 
-    method = heun if scheme.trapezoid else euler
-    return jax.grad(lambda n: weighted_sum(method(lambda c: rate(n, c), start, dt[:6])))(node)
+    return jax.grad(lambda n: weighted_sum(integrate(lambda c: rate(n, c), start, dt[:6], scheme.rule)))(node)
 
 
 @pytest.mark.parametrize(
-    "scheme", [Scheme(), Scheme(trapezoid=True), Scheme(detach=True)], ids=["euler", "heun", "detach"]
+    "scheme",
+    [Scheme(), Scheme(rule="trapezoid"), Scheme(rule="cubic"), Scheme(detach=True)],
+    ids=["euler", "heun", "runge-kutta", "detach"],
 )
 def test_gradient_is_that_of_a_loop_written_out(tables, scheme):
     found, expected = value_and_gradient(*tables, scheme)[1], plain_gradient(*tables, scheme)
@@ -224,10 +225,15 @@ def measured(*, frames=30, run=None, keep=None):
         log_k=np.asarray(model.log_k),
         identifiability=analyse(np.eye(4), np.ones(4), 1e-8),
         keep=np.ones((len(observations.transitions().dt), 4), dtype=bool) if keep is None else keep,
-        **{name: np.zeros(4) for name in ("slope", "offset", "slope_error", "offset_error", "noise", "log_k_error")},
+        **dict.fromkeys(("slope", "offset", "slope_error", "offset_error", "noise", "log_k_error"), np.zeros(4)),
+        slope_offset_covariance=np.zeros(4),
+        reasons=("",) * 4,
+        upper=np.full(4, np.nan),
+        mass_action=np.zeros(4, dtype=bool),
+        law_fails=False,
         losses=np.zeros(1),
         converged=True,
-        trapezoid=False,
+        rule="forward",
         notes=(),
     )
     return Setting(observations, checkpoint, GraphModel(), Training(homeostasis_time_step=4, batch_size=2))
