@@ -9,7 +9,11 @@ from metabolismgraph.network import Reaction, ReactionNetwork
 from metabolismgraph.observations import Observations
 
 MICHAELIS_MENTEN = (
-    {"bind": ({"E": 1, "S": 1}, {"ES": 1}), "free": ({"ES": 1}, {"E": 1, "S": 1}), "turn": ({"ES": 1}, {"E": 1, "P": 1})},
+    {
+        "bind": ({"E": 1, "S": 1}, {"ES": 1}),
+        "free": ({"ES": 1}, {"E": 1, "S": 1}),
+        "turn": ({"ES": 1}, {"E": 1, "P": 1}),
+    },
     {"bind": 1.2, "free": 0.4, "turn": 0.9},
     {"E": 1.0, "S": 10.0, "ES": 0.0, "P": 0.0},
 )

@@ -79,7 +79,7 @@ def test_homeostasis_has_a_baseline_with_an_error_that_covers_it(small, small_co
     assert table["resolved"].all()
     types = np.asarray(small.truth.type)
     for kind in np.unique(types):
-        assert table["type"][types == kind].nunique() == 1
+        assert len(set(table["type"][types == kind])) == 1
     off = (table["baseline"] - small.truth.baseline) / table["baseline_error"]
     assert np.abs(off).median() < 3
     np.testing.assert_allclose(table["baseline"], small.truth.baseline, rtol=0.02)

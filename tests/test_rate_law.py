@@ -42,9 +42,9 @@ def test_a_checkpoint_decides_what_was_known_when_it_was_made():
 
 
 def test_a_stated_law_is_exact_and_a_learned_one_comes_close():
-    observations = observe(MICHAELIS_MENTEN, TIME)
+    observations = observe(MICHAELIS_MENTEN, np.linspace(0, 30, 1201))
     stated = mg.fit(observations, mg.load_config("small", QUICK))
-    assert stated.phase1.losses.size == 2  # nothing was searched for
+    assert stated.phase1.losses.size <= 4  # nothing is searched for: one value a round
     for name, k in MICHAELIS_MENTEN[1].items():
         assert stated.rate_constants.set_index("reaction").loc[name, "k"] == pytest.approx(k, rel=2e-3)
     learned = mg.fit(observations, mg.load_config("small", [*QUICK, "graph_model.rate_law=learned"]))

@@ -56,7 +56,9 @@ def test_a_learned_law_and_both_phases_do_not_hang_on_the_unit(small, small_conf
     np.testing.assert_allclose(other.phase1.offset * 10.0 / 1e-9, small_phase1.offset, atol=1e-5)
     c = np.linspace(1.0, 9.0, 5)
     ours = np.asarray(small_phase2.model.homeostasis(jnp.asarray(np.broadcast_to(c[:, None], (5, network.n_species)))))
-    theirs = np.asarray(other.phase2.model.homeostasis(jnp.asarray(np.broadcast_to(1e-9 * c[:, None], (5, network.n_species)))))
+    theirs = np.asarray(
+        other.phase2.model.homeostasis(jnp.asarray(np.broadcast_to(1e-9 * c[:, None], (5, network.n_species))))
+    )
     np.testing.assert_allclose(theirs * 10.0 / 1e-9, ours, atol=2e-4)
     np.testing.assert_array_equal(np.asarray(other.phase2.model.log_k), other.phase1.log_k)
 

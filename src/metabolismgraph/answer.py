@@ -13,11 +13,8 @@ _TWO_SIDED = 1.96  # standard errors on either side of a 95 % interval
 _RESOLVED = 2.0  # standard errors that a slope of homeostasis must differ from zero by
 
 
-def rate_constants_table(result: FitResult, *, trustworthy: bool = True) -> pd.DataFrame:
+def rate_constants_table(result: FitResult) -> pd.DataFrame:
     """Every rate constant with its error, and why it is not determined where it is not.
-
-    Args:
-        trustworthy: the verdict on the fit; without trust there are no intervals.
 
     Returns:
         Columns:
@@ -27,7 +24,8 @@ def rate_constants_table(result: FitResult, *, trustworthy: bool = True) -> pd.D
         unit: of k, in the units of the data.
         log10_k: log10 of k.
         standard_error: of log10_k; empty where k is not determined.
-        lower, upper: 95 % interval of k; of one that came out as zero, 0 and what it does not exceed.
+        lower, upper: 95 % interval of k; of one that came out as zero, 0 and what it does not exceed. Empty where the
+            fit is not to be trusted.
         identifiable: whether k is determined by itself.
         combination: what of it is determined together with other rate constants, with the value.
         reason: why it is not determined.
@@ -48,7 +46,7 @@ def rate_constants_table(result: FitResult, *, trustworthy: bool = True) -> pd.D
     known = found.identifiability.identifiable
     error = np.where(known, found.log_k_error, np.nan)
     at_zero = np.isfinite(found.upper)
-    interval = np.where(known & trustworthy, _TWO_SIDED * error, np.nan)
+    interval = np.where(known & result.trust.trustworthy, _TWO_SIDED * error, np.nan)
     return pd.DataFrame(
         {
             "reaction": network.reactions,

@@ -37,7 +37,7 @@ from metabolismgraph.train.phase1 import Phase1Result
 from metabolismgraph.train.phase2 import Phase2Result
 from metabolismgraph.train.rollout import FrozenReactions
 from metabolismgraph.train.strategies.orthogonalised import mend
-from metabolismgraph.trust import Trust, judge_trust
+from metabolismgraph.trust import Trust
 from metabolismgraph.truth import Truth
 
 Metric = float | int | str | list[str] | None
@@ -88,7 +88,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
     if truth is not None:
         truth = truth.aligned(network.species, network.reactions)
     data = _reaction_data(phase1, network.reactions, truth)
-    trust = judge_trust(result)
+    trust = result.trust
     data |= {
         f"{name}_error": xr.DataArray(getattr(trust, name), dims="species")
         for name in ("unexplained", "misfit", "held_out", "rollout")
@@ -123,7 +123,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
         data=describe(dataset),
         notes=notes,
         trust=trust,
-        rate_constants=rate_constants_table(result, trustworthy=trust.trustworthy),
+        rate_constants=rate_constants_table(result),
         homeostasis=homeostasis_table(result),
     )
 

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from metabolismgraph.kinetics import RateLaws
 from metabolismgraph.rate_table import RateTable
 from metabolismgraph.regression import Nodes
 
@@ -51,6 +50,18 @@ class Solution(NamedTuple):
     def log_share(self) -> float:
         """log of the share of the weighted sum of squares that is left, as in `projection.projected_loss`."""
         return float(np.log(max(self.misfit, 1e-300) / max(self.total, 1e-300)))
+
+
+class Joint(NamedTuple):
+    """Rate constants and shapes of rate laws fitted together, to first order.
+
+    Attributes:
+        covariance: of k.
+        shapes: by how much each shape should change log f.
+    """
+
+    covariance: Float[np.ndarray, "reactions reactions"]
+    shapes: Float[np.ndarray, " shapes"]
 
 
 class _Species(NamedTuple):
@@ -165,8 +176,8 @@ class LinearModel:
         self,
         solution: Solution,
         changes: Float[np.ndarray, "rows reactions shapes"],
-    ) -> tuple[Float[np.ndarray, "reactions reactions"], float]:
-        """Covariance of k, and the misfit, if the shapes of rate laws are unknowns as well.
+    ) -> Joint:
+        """The step to the best k and shapes of rate laws together, to first order.
 
         Args:
             solution: where the effect of a change of shape, which is proportional to k, is taken.
@@ -184,20 +195,19 @@ class LinearModel:
 
     def solve_with_shapes(
         self, k: Float[np.ndarray, " reactions"], changes: Float[np.ndarray, "rows reactions shapes"]
-    ) -> tuple[Float[np.ndarray, "reactions reactions"], float]:
-        """Covariance of k, and the misfit, with rows and changes of shape side by side; see `with_shapes`."""
+    ) -> Joint:
+        """The same with rows and changes of shape side by side; see `with_shapes`."""
         m, extra = changes.shape[1:]
-        matrix, rhs, square, total = np.zeros((m + extra, m + extra)), np.zeros(m + extra), np.zeros(m + extra), 0.0
+        matrix, rhs, square = np.zeros((m + extra, m + extra)), np.zeros(m + extra), np.zeros(m + extra)
         for i in self._moving():
             one = self._species(i, changes, k)
             index = np.concatenate([one.unknowns, m + np.arange(extra)])
             matrix[np.ix_(index, index)] += one.columns.T @ one.columns
             rhs[index] += one.columns.T @ one.y
             square[index] += np.sum(one.raw_columns**2, axis=0)
-            total += float(one.y @ one.y)
         _, scale, inverse = _scaled_inverse(matrix, square)
         inverse = inverse / scale[:, None] / scale
-        return inverse[:m, :m], max(total - float(rhs @ inverse @ rhs), 0.0)
+        return Joint(inverse[:m, :m], (inverse @ rhs)[m:])
 
     def _moving(self) -> list[int]:
         """Species that have an equation in use."""
@@ -237,37 +247,40 @@ def shape_changes(
     shapes = _SHAPES * int(laws.sum())
     stride = 1 + nodes.weight.shape[1] * len(table.k) * shapes // _MOST_NUMBERS
     c, weight = nodes.concentration[:, ::stride], nodes.weight[:, ::stride]
-    v, rates = table.saturations(c), table.laws
+    v = table.saturations(c)
     at = c[..., table.pair_species]
-    present = at > 0
-    log_c = np.log(np.where(present, at, 1.0))
-    seen = log_c[present] if present.any() else np.zeros(1)
-    middle, half = (seen.max() + seen.min()) / 2, max((seen.max() - seen.min()) / 2, 1e-3)
+    log_c = np.log(np.where(at > 0, at, 1.0))
     changes = np.zeros((*v.shape[1:], shapes))
     for number in range(shapes):
-        law, degree = np.flatnonzero(laws)[number // _SHAPES], number % _SHAPES + 1
-        changes[..., number] = np.einsum(
-            "et,etj,etj->tj", weight, v, _log_change(table, rates, int(law), degree, present, log_c, middle, half)
-        )
+        law, degree = _numbered(laws, number)
+        mine = (table.laws.of_pair == law) & (at > 0)
+        change = np.where(mine, _shape(table, degree, log_c), 0.0)
+        padded = np.concatenate([change, np.zeros((*change.shape[:-1], 1))], axis=-1)
+        of_reactions = np.sum(padded[..., table.substrates], axis=-1)
+        changes[..., number] = np.einsum("et,etj,etj->tj", weight, v, of_reactions)
     return changes
 
 
-def _log_change(
-    table: RateTable,
-    rates: RateLaws,
-    law: int,
-    degree: int,
-    present: np.ndarray,
-    log_c: np.ndarray,
-    middle: float,
-    half: float,
-) -> Float[np.ndarray, "nodes rows reactions"]:
-    """Change of log V of every reaction where log f of one law changes by a Legendre polynomial of log c."""
-    shape = np.polynomial.Legendre.basis(degree)
-    at_reference = shape((table.reference - middle) / half)
-    change = np.where((rates.of_pair == law) & present, shape((log_c - middle) / half) - at_reference, 0.0)
-    padded = np.concatenate([change, np.zeros((*change.shape[:-1], 1))], axis=-1)
-    return np.asarray(np.sum(padded[..., table.substrates], axis=-1))
+def reshaped(table: RateTable, laws: Bool[np.ndarray, " laws"], shapes: Float[np.ndarray, " shapes"]) -> RateTable:
+    """The table with log f of the chosen laws changed by so much of each shape."""
+    log_f = table.log_f.copy()
+    for number, amount in enumerate(shapes):
+        law, degree = _numbered(laws, number)
+        log_f[law] += amount * _shape(table, degree, table.knots)
+    return dataclasses.replace(table, log_f=log_f)
+
+
+def _numbered(laws: Bool[np.ndarray, " laws"], number: int) -> tuple[int, int]:
+    """The law that a shape belongs to, and its degree."""
+    return int(np.flatnonzero(laws)[number // _SHAPES]), number % _SHAPES + 1
+
+
+def _shape(table: RateTable, degree: int, log_c: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
+    """A Legendre polynomial over the observed log concentrations, zero at the reference."""
+    low, high = table.seen
+    middle, half = (high + low) / 2, max((high - low) / 2, 1e-3)
+    polynomial = np.polynomial.Legendre.basis(degree)
+    return np.asarray(polynomial((log_c - middle) / half) - polynomial((table.reference - middle) / half))
 
 
 def _scaled_inverse(

@@ -83,6 +83,16 @@ class RateTable:
             offset=nothing if offset is None else offset,
         )
 
+    @property
+    def knots(self) -> Float[np.ndarray, " knots"]:
+        """log c of the knots."""
+        return self.low + self.step * np.arange(_KNOTS)
+
+    @property
+    def seen(self) -> tuple[float, float]:
+        """Lowest and highest log c of the data."""
+        return self.low + _MARGIN, self.low + self.step * (_KNOTS - 1) - _MARGIN
+
     def saturations(self, c: Float[np.ndarray, "*batch species"]) -> Float[np.ndarray, "*batch reactions"]:
         """What multiplies k in each rate; f(0) = 0 holds exactly."""
         at = c[..., self.pair_species]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -10,7 +11,7 @@ from jaxtyping import Float
 
 from metabolismgraph.derivative_rules import Rule
 from metabolismgraph.kinetics import LogFunction
-from metabolismgraph.linear_model import LinearModel, Solution, shape_changes
+from metabolismgraph.linear_model import LinearModel, Solution, reshaped, shape_changes
 from metabolismgraph.rate_table import RateTable
 from metabolismgraph.train.settle import Settled
 from metabolismgraph.train.solution import Phase1Data
@@ -24,6 +25,11 @@ _UNKNOWN_GROWTH = 3.0  # what the change is divided by where too few frames are 
 # A stated rate law is called wrong where chance has less than this probability, where another shape of it leaves less
 # than this share of the sum of squares, and where more than this share of dc/dt is at stake.
 _CHANCE, _SHARE_LEFT, _AT_STAKE = 1e-3, 0.25, 1e-3
+
+
+# Of the search for other shapes: steps, halvings of a step, and the fall of the misfit that ends it.
+_STEPS, _HALVINGS, _SMALL_FALL = 12, 6, 0.05
+_LARGEST_STEP = 2.0  # in log f
 
 
 class Checked(NamedTuple):
@@ -54,7 +60,7 @@ def check_fit(settled: Settled[F], fitted: Solution) -> Checked:
     model = data.linear_model(settled.f, settled.keep, settled.weight)
     covariance = fitted.covariance
     if learned.any():
-        covariance, _ = model.with_shapes(fitted, shape_changes(table, data.nodes, learned))
+        covariance = model.with_shapes(fitted, shape_changes(table, data.nodes, learned)).covariance
     error = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     m, sampling = len(error), _sampling_errors(settled)
     if sampling is None:
@@ -110,19 +116,46 @@ def _sampling_errors(settled: Settled[F]) -> Float[np.ndarray, " values"] | None
 def _law_notes(settled: Settled[F], table: RateTable, model: LinearModel, fitted: Solution) -> list[str]:
     """Whether mass action, where it was taken as known, holds: a likelihood ratio against other shapes of it.
 
-    The other shapes are those that a small change of log f reaches (a score test, Rao 1948).
+    The variance is unknown, so the statistic is n log(misfit / misfit of the others) (Wilks 1938). Rows are weighed so
+    that the misfit of the fit is the number n of independent ones among them.
     """
     known = table.laws.known
     if not known.any() or np.exp(settled.losses[-1] / 2) < _AT_STAKE:
         return []
-    changes = shape_changes(table, settled.data.nodes, known)
-    _, misfit = model.with_shapes(fitted, changes)
-    chance = float(scipy.stats.chi2.sf(fitted.misfit - misfit, changes.shape[-1]))
-    if chance > _CHANCE or misfit > _SHARE_LEFT * fitted.misfit:
+    free, shapes = _best_shapes(settled.data, table, model, fitted)
+    statistic = fitted.misfit * np.log(fitted.misfit / max(free, 1e-12 * fitted.misfit))
+    chance = float(scipy.stats.chi2.sf(statistic, shapes))
+    if chance > _CHANCE or free > _SHARE_LEFT * fitted.misfit:
         return []
     return [
         "mass action, which the network states, does not hold in these data: another rate law would leave "
-        f"{np.sqrt(misfit / fitted.misfit):.0%} of what it leaves unexplained (likelihood ratio, p "
+        f"{np.sqrt(free / fitted.misfit):.0%} of what it leaves unexplained (likelihood ratio, p "
         f"{'< 1e-12' if chance < 1e-12 else f'= {chance:.0e}'}); correct the network, or learn the law with "
         "--set graph_model.rate_law=learned"
     ]
+
+
+def _best_shapes(data: Phase1Data, table: RateTable, model: LinearModel, fitted: Solution) -> tuple[float, int]:
+    """The least misfit with the shapes of all known laws free, and how many shapes that are.
+
+    Gauss-Newton steps, halved until they lower the misfit.
+    """
+    known, misfit, shapes = table.laws.known, fitted.misfit, 0
+    for _ in range(_STEPS):
+        changes = shape_changes(table, data.nodes, known)
+        step, shapes = model.with_shapes(fitted, changes).shapes, changes.shape[-1]
+        step = step * min(1.0, _LARGEST_STEP / max(float(np.abs(step).max(initial=0.0)), 1e-300))
+        for halved in range(_HALVINGS):
+            trial_table = reshaped(table, known, step / 2**halved)
+            v = np.einsum("et,etj->tj", data.nodes.weight, trial_table.saturations(data.nodes.concentration))
+            trial_model = dataclasses.replace(model, v=v)
+            trial = trial_model.solve()
+            if trial.misfit < misfit:
+                break
+        else:
+            break
+        fall, misfit = 1 - trial.misfit / misfit, trial.misfit
+        table, model, fitted = trial_table, trial_model, trial
+        if fall < _SMALL_FALL:
+            break
+    return misfit, shapes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from typing import TYPE_CHECKING
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,9 @@ from metabolismgraph.train.joint import refine
 from metabolismgraph.train.phase1 import Phase1Result, fit_reactions
 from metabolismgraph.train.phase2 import Phase2Result, fit_homeostasis
 from metabolismgraph.train.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from metabolismgraph.trust import Trust
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +44,20 @@ class FitResult:
     phase2: Phase2Result | None
     refined: Phase2Result | None = None
 
+    @functools.cached_property
+    def trust(self) -> Trust:
+        """Whether the fit is to be trusted, and why not; see `trust.judge_trust`."""
+        from metabolismgraph.trust import judge_trust  # noqa: PLC0415  (it builds on this module)
+
+        return judge_trust(self)
+
     @property
     def rate_constants(self) -> pd.DataFrame:
         """A row per reaction: k with unit, error and interval, and why it is not determined where it is not.
 
-        See `answer.rate_constants_table` for the columns.
+        Without trust there are no intervals. See `answer.rate_constants_table` for the columns.
         """
-        from metabolismgraph.answer import rate_constants_table  # noqa: PLC0415  (answer builds on this module)
+        from metabolismgraph.answer import rate_constants_table  # noqa: PLC0415
 
         return rate_constants_table(self)
 
