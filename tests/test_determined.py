@@ -91,3 +91,15 @@ def test_intervals_cover_the_truth():
             inside += [row["lower"] <= system[1][row["reaction"]] <= row["upper"] for row in given]
     assert len(inside) > 25
     assert np.mean(inside) > 0.9
+
+
+@pytest.mark.parametrize("n", [6, 7, 8, 10, 12])
+def test_a_handful_of_frames_is_no_crash(n):
+    """Either there are too few equations, and that is said, or there is an answer."""
+    for system in (LOTKA_VOLTERRA, CHAIN):
+        try:
+            result = mg.fit(observe(system, np.linspace(0, 5, n)), CONFIG)
+        except mg.InputError as error:
+            assert "frames are needed" in str(error)
+        else:
+            assert len(result.rate_constants) == len(system[1])

@@ -115,15 +115,16 @@ def orthonormal_basis(
     powers[:, ~varies, 1:] = 0.0
     basis = np.zeros_like(powers)
     transform = np.zeros((species, degree + 1, degree + 1))
+    terms = min(degree + 1, rows)  # so few rows cannot tell more apart
     for i in range(species):
-        q, r = np.linalg.qr(powers[:, i])
+        q, r = np.linalg.qr(powers[:, i, :terms])
         good = np.abs(np.diag(r)) > 1e-9 * np.sqrt(rows)
         inverse = np.zeros_like(r)
         inverse[np.ix_(good, good)] = np.linalg.inv(r[np.ix_(good, good)])
         # Unit variance instead of unit norm; sign fixed so that the leading coefficient is positive.
         flip = np.sign(np.diag(r)) * np.sqrt(rows)
-        basis[:, i] = np.where(good, q * flip, 0.0)
-        transform[i] = _shift_and_scale(degree, center[i], unit[i]) @ (inverse * flip)
+        basis[:, i, :terms] = np.where(good, q * flip, 0.0)
+        transform[i, :, :terms] = _shift_and_scale(degree, center[i], unit[i])[:, :terms] @ (inverse * flip)
     return basis, transform
 
 

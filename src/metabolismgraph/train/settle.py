@@ -131,6 +131,8 @@ def _tells_euler_steps(
     if forward >= cubic or np.exp(cubic / 2) <= _EXPLAINED:
         return False
     thinned = discrete[0].thinned()
+    if not len(thinned.transitions.dt):
+        return False
     regular = _regular(thinned, discrete[1], threshold)
     return bool(_log_share(thinned, discrete[1].parameters, regular) > forward + 2 * np.log(_GROWTH))
 
