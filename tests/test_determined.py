@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import pytest
 from continuous import BRUSSELATOR, CHAIN, LOTKA_VOLTERRA, MICHAELIS_MENTEN, observe
@@ -97,9 +99,7 @@ def test_intervals_cover_the_truth():
 def test_a_handful_of_frames_is_no_crash(n):
     """Either there are too few equations, and that is said, or there is an answer."""
     for system in (LOTKA_VOLTERRA, CHAIN):
-        try:
+        enough = n - int(0.2 * n) > 5  # of the frames that are learned from
+        with contextlib.nullcontext() if enough else pytest.raises(mg.InputError, match="frames are needed"):
             result = mg.fit(observe(system, np.linspace(0, 5, n)), CONFIG)
-        except mg.InputError as error:
-            assert "frames are needed" in str(error)
-        else:
             assert len(result.rate_constants) == len(system[1])

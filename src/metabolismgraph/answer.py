@@ -73,13 +73,13 @@ def homeostasis_table(result: FitResult) -> pd.DataFrame:
         slope, slope_error: in 1/time, with standard error; minus lambda.
         offset, offset_error: in concentration/time.
         baseline, baseline_error: the concentration it pulls to, -offset/slope; empty where slope is not resolved.
-        resolved: whether slope differs from zero by more than two standard errors.
+        resolved: whether slope differs from zero by more than two standard errors, in a fit that is to be trusted.
         type: cluster of the species' embedding, from 0; empty without Phase 2.
     """
     observations, found = result.observations, result.phase1
     moving = ~observations.network.fixed
     with np.errstate(divide="ignore", invalid="ignore"):
-        resolved = np.abs(found.slope) > _RESOLVED * found.slope_error
+        resolved = (np.abs(found.slope) > _RESOLVED * found.slope_error) & result.trust.trustworthy
         baseline = np.where(resolved, -found.offset / found.slope, np.nan)
         # The error of a ratio, to first order (Fieller 1954 has the exact interval).
         variance = (

@@ -49,7 +49,7 @@ def _write_table(table: pd.DataFrame, path: Path) -> None:
 def _lines(result: FitResult, table: pd.DataFrame) -> dict[str, tuple[float, float]]:
     """Homeostasis of the species where slope or offset differs from zero by more than two standard errors."""
     found = result.phase1
-    counts = table["resolved"] | (table["offset"].abs() > 2 * table["offset_error"])
+    counts = (table["slope"].abs() > 2 * table["slope_error"]) | (table["offset"].abs() > 2 * table["offset_error"])
     index = {name: i for i, name in enumerate(result.observations.network.species)}
     names = table["species"][counts]
     return {name: (float(found.slope[index[name]]), float(found.offset[index[name]])) for name in names}

@@ -40,6 +40,7 @@ _PHASE1_ARRAYS = (
     "keep",
     "losses",
 )
+_PHASE1_WORDS = ("converged", "rule", "law_fails", "reasons", "notes", "groups", "combinations")
 _OBSERVED_ARRAYS = ("time", "run", "concentration")
 _ANY_KEY = 0  # shapes only: the random numbers drawn with it are replaced
 
@@ -74,6 +75,9 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         InputError: a file is missing or damaged, or belongs to a network of another shape.
     """
     arrays, meta = _read(path)
+    absent = [name for name in (*_PHASE1_ARRAYS, *_PHASE1_WORDS) if name not in {**arrays, **meta}]
+    if absent:
+        raise InputError(f"{path}.safetensors: made by an older version ({absent[0]} is missing); train it again")
     identifiability = Identifiability(
         **{name: arrays[f"identifiability.{name}"] for name in ("identifiable", "null_space", "eigenvalues")},
         groups=tuple(tuple(g) for g in meta["groups"]),

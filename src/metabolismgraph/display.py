@@ -30,6 +30,12 @@ from metabolismgraph.train.strategies.base import Strategy
 
 _GOOD, _FAIR, _BAD = "[green]pass[/]", "[yellow]partial[/]", "[red]fail[/]"
 _MOST_ROWS = 40
+_FILES = {
+    "rate_constants.csv, homeostasis.csv": "all rows, with errors and reasons",
+    "model_fitted.xml": "the network file with these values",
+    "figures/summary.png": "all of it in one picture",
+    "metrics.json": "the verdict, every figure, all notes",
+}
 _FIRST_CONSTANTS, _FIRST_SPECIES, _MOST_NOTES = 10, 5, 5
 
 
@@ -83,13 +89,11 @@ def answer_page(evaluation: Evaluation, folder: Path) -> list[Table | Text]:
     if len(notes) > _MOST_NOTES:
         notes = [*notes[: _MOST_NOTES - 1], f"... and {len(notes) - _MOST_NOTES + 1} more notes in metrics.json"]
     page += [Text("\n" * (number == 0) + note) for number, note in enumerate(notes)]
-    page.append(
-        Text(
-            f"\nIn {folder}: rate_constants.csv, homeostasis.csv, model_fitted.xml (the model with these values),\n"
-            "figures/summary.png (all in one picture); docs/outputs.md says what the other files are",
-        )
-    )
-    return page
+    page.append(Text(f"\nIn {folder}:"))
+    files = Table(box=None, pad_edge=False, show_header=False)
+    for name, what in _FILES.items():
+        files.add_row(f"  {name}", what)
+    return [*page, files]
 
 
 def _constants_table(constants: pd.DataFrame, *, trustworthy: bool) -> Table:

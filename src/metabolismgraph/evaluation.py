@@ -43,7 +43,7 @@ from metabolismgraph.truth import Truth
 Metric = float | int | str | list[str] | None
 Classification = Literal["converged", "partial", "failed"]
 
-SWEEP = (0.0, 40.0)  # concentrations over which a species' line is fitted, as in published figures
+SWEEP = (0.0, 40.0)  # concentrations over which a species' line is fitted to compare it with published figures
 _SWEEP_POINTS = 50
 _LAW_POINTS = 200
 _OUTLIER = 0.3  # |difference of log10 k| beyond which a reaction is an outlier
@@ -273,7 +273,9 @@ def homeostasis_metrics(
     """
     network, model = observations.network, phase2.model
     n = network.n_species
-    slope, offset, grid, curves = _lines(model, np.full(n, SWEEP[0]), np.full(n, SWEEP[1]))
+    # Without a truth there is nothing published to compare with, and the data's own range says more.
+    sweep = SWEEP if truth is not None else (0.0, float(observations.concentration.max()))
+    slope, offset, grid, curves = _lines(model, np.full(n, sweep[0]), np.full(n, sweep[1]))
     low, high = observations.concentration.min(axis=0), observations.concentration.max(axis=0)
     seen_slope, seen_offset, _, _ = _lines(model, low, high)
     moving = ~network.fixed

@@ -25,7 +25,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "law_order": ("substrate order of each rate law", "1"),
     "law_f": ("learned substrate function f", "1"),
     "true_law_f": ("true substrate function f", "1"),
-    "sweep": ("concentrations at which MLP_node is shown", "concentration"),
+    "sweep": (
+        "concentrations at which MLP_node is shown: 0 to 40 where there is a truth, else 0 to the highest observed",
+        "concentration",
+    ),
     "node_curve": ("MLP_node of every species over the sweep", "concentration/time"),
     "slope": ("slope of MLP_node's line over the sweep", "1/time"),
     "offset": ("offset of MLP_node's line over the sweep", "concentration/time"),

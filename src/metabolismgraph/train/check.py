@@ -6,7 +6,7 @@ import dataclasses
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import scipy.stats
+import scipy.special
 from jaxtyping import Float
 
 from metabolismgraph.derivative_rules import Rule
@@ -124,7 +124,7 @@ def _law_notes(settled: Settled[F], table: RateTable, model: LinearModel, fitted
         return []
     free, shapes = _best_shapes(settled.data, table, model, fitted)
     statistic = fitted.misfit * np.log(fitted.misfit / max(free, 1e-12 * fitted.misfit))
-    chance = float(scipy.stats.chi2.sf(statistic, shapes))
+    chance = float(scipy.special.chdtrc(shapes, statistic))
     if chance > _CHANCE or free > _SHARE_LEFT * fitted.misfit:
         return []
     return [
