@@ -163,7 +163,7 @@ def test_identify_table_and_json(dataset, monkeypatch, capsys):
     assert "rate constants are determined by themselves" in capsys.readouterr().out
     assert call(monkeypatch, "identify", dataset / "network.xml", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
-    assert set(answer) == {"determined", "determined_without_homeostasis", "groups"}
+    assert set(answer) == {"determined", "determined_without_homeostasis", "groups", "notes"}
 
 
 def test_configs_lists_and_shows(monkeypatch, capsys):

@@ -67,9 +67,14 @@ def test_noise_may_be_as_large_as_an_error_by_sampling():
     assert found.log_k_error[0] == pytest.approx(np.hypot(0.1, 0.3) / np.log(10))
 
 
-@pytest.mark.parametrize("system", [MICHAELIS_MENTEN, LOTKA_VOLTERRA, BRUSSELATOR, CHAIN])
-@pytest.mark.parametrize("law", ["auto", "learned"])
-@pytest.mark.parametrize("n", [40, 401])
+@pytest.mark.parametrize(
+    ("system", "law", "n"),
+    [
+        *((system, "auto", n) for system in (MICHAELIS_MENTEN, LOTKA_VOLTERRA, BRUSSELATOR, CHAIN) for n in (40, 401)),
+        (MICHAELIS_MENTEN, "learned", 40),
+        (LOTKA_VOLTERRA, "learned", 401),
+    ],
+)
 def test_fit_never_claims_what_identify_does_not_promise(system, law, n):
     observations = observe(system, np.linspace(0, 20, n))
     result = mg.fit(observations, CONFIG.override([f"graph_model.rate_law={law}"]))
@@ -87,7 +92,7 @@ def test_intervals_cover_the_truth():
     """Errors by sampling and by noise together: of all determined constants about 95 % lie within."""
     inside = []
     for system in (MICHAELIS_MENTEN, LOTKA_VOLTERRA, BRUSSELATOR, CHAIN):
-        for n in (61, 101, 151, 301, 601):
+        for n in (61, 101, 151, 251, 301, 401, 601):
             table = mg.fit(observe(system, np.linspace(0, 20, n)), CONFIG).rate_constants
             given = table[table["lower"].notna() & table["identifiable"]].to_dict("records")
             inside += [row["lower"] <= system[1][row["reaction"]] <= row["upper"] for row in given]
