@@ -143,7 +143,7 @@ INDEX = "A column that only numbers the rows was left out."
         (rows("time,[Glucose],B"), ["Names in brackets are read as concentrations: [Glucose]."]),
         (
             rows("time,a,glucose").replace("glucose", "b"),
-            ["Read in spite of capital or small letters: a as A, b as B."],
+            ["Matched regardless of case: a as A, b as B."],
         ),
         (rows("time,A,B").replace("\n0,", "\ns,mM,mM\n0,", 1), ["The row below the header was read as units.", None]),
         (
@@ -159,21 +159,24 @@ INDEX = "A column that only numbers the rows was left out."
         ("time;A;B\n0;1,0D+00;2\n0,5;3,0d0;4\n2;5;6", ["Decimal commas were read as such."]),
         ("Time [s] A [mM]  B [mM]\n" + BODY.replace(",", " "), [UNITS.format("concentrations in mM, times in s")]),
         (rows("time,A (µM),B (µM)").encode("latin-1"), ["The file is not in UTF-8: it was read as Latin-1.", None]),
-        ("time,A,B,k1,R\n0,1,2,7,1\n0.5,3,4,7,1\n2,5,6,7,1\n", ["Of no species, and left out: k1, R."]),
+        ("time,A,B,k1,R\n0,1,2,7,1\n0.5,3,4,7,1\n2,5,6,7,1\n", ["Names that are not species were left out: k1, R."]),
         (
             "time,A,B,Values[k1],(v1).Flux,A',[B].Rate\n0,1,2,7,1,0,0\n0.5,3,4,7,1,0,0\n2,5,6,7,1,0,0\n",
-            ["Of no species, and left out: Values[k1], (v1).Flux, A', [B].Rate."],
+            ["Names that are not species were left out: Values[k1], (v1).Flux, A', [B].Rate."],
         ),
         (
             "time,A,[A],B\n0,9,1,2\n0.5,9,3,4\n2,9,5,6\n",
             ["Taken as amounts beside the concentrations in brackets, and left out: A.", None],
         ),
-        ("sample,t,A,B\n1,0,1,2\n1,0.5,3,4\n1,2,5,6\n", ["Of no species, and left out: sample.", None]),
+        ("sample,t,A,B\n1,0,1,2\n1,0.5,3,4\n1,2,5,6\n", ["Names that are not species were left out: sample.", None]),
         (LONG.replace("value", "Conc (mM)"), [UNITS.format("concentrations in mM")]),
         (LONG.replace("species", "variable").replace("A", "Glucose"), [None]),
-        (LONG + "0,k1,7\n0.5,cell,1\n", ["Of no species, and left out: k1, cell."]),
-        ("species,0,0.5,2\nA,1,3,5\nB,2,4,6\n", ["The table has species in rows and times in columns: it was turned."]),
-        ("time,0,0.5,2\nB,2,4,6\nk1,1,1,1\nA,1,3,5\n", [None, "Of no species, and left out: k1."]),
+        (LONG + "0,k1,7\n0.5,cell,1\n", ["Names that are not species were left out: k1, cell."]),
+        (
+            "species,0,0.5,2\nA,1,3,5\nB,2,4,6\n",
+            ["The table has species in rows and times in columns: it was transposed."],
+        ),
+        ("time,0,0.5,2\nB,2,4,6\nk1,1,1,1\nA,1,3,5\n", [None, "Names that are not species were left out: k1."]),
         (",0,0.5,2\nA,1,3,5\nB,2,4,6\n", [None]),
     ],
 )
@@ -189,7 +192,9 @@ def test_a_commented_header_gives_way_to_a_plain_one(read):
 
 
 def test_what_is_no_unit_is_no_unit(read):
-    assert refused(read, rows("time,A (sd),B")).startswith("column 'A (sd)' is no species of network net (nearest: A)")
+    assert refused(read, rows("time,A (sd),B")).startswith(
+        "column 'A (sd)' is not a species of network net (nearest: A)"
+    )
     assert bare_unit("sd") is bare_unit("replicate 1") is bare_unit("1") is None
     assert split_unit("Time [s]") == ("Time", "s")
     assert split_unit("NADP/NADPH") == ("NADP/NADPH", None)
@@ -223,9 +228,9 @@ def test_species_come_before_what_their_names_look_like(read):
 def test_case_matters_where_it_tells_species_apart(read):
     network = ReactionNetwork.from_reactions("net", ["a", "A", "B"], [])
     assert read("time,A,a,b\n0,1,2,3\n1,4,5,6\n", network=network).concentration[0].tolist() == [2, 1, 3]
-    assert refused(read, "time,a,B,b\n0,1,2,3\n", network=network).startswith("column 'b' is no species")
+    assert refused(read, "time,a,B,b\n0,1,2,3\n", network=network).startswith("column 'b' is not a species")
     network = ReactionNetwork.from_reactions("net", ["glc", "Glc"], [])
-    assert refused(read, "time,GLC,Glc\n0,1,2\n", network=network).startswith("column 'GLC' is no species")
+    assert refused(read, "time,GLC,Glc\n0,1,2\n", network=network).startswith("column 'GLC' is not a species")
 
 
 def test_a_display_name_of_two_species(read):

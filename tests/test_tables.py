@@ -179,11 +179,11 @@ def test_fixed_species_need_a_column_too(read):
 def test_column_that_is_no_species(read):
     network = ReactionNetwork.from_reactions("net", ["glucose", "pyruvate"], [])
     message = refused(read, "time,glucose,pyruvat,x\n0,1,2,3\n", network=network)
-    assert message.startswith("column 'pyruvat' is no species of network net (nearest: pyruvate; 1 more such)")
+    assert message.startswith("column 'pyruvat' is not a species of network net (nearest: pyruvate; 1 more such)")
 
 
 def test_row_of_no_species(read):
-    assert refused(read, LONG.replace("2,B,6", "2,b,6")).startswith("species 'b' is no species of network net")
+    assert refused(read, LONG.replace("2,B,6", "2,b,6")).startswith("species 'b' is not a species of network net")
 
 
 def test_extra_column_of_a_long_table(read):

@@ -45,7 +45,7 @@ def rate_constants_table(result: FitResult) -> pd.DataFrame:
         np.add.at(order, network.edge_reaction, network.edge_order)
     known = found.identifiability.identifiable
     error = np.where(known, found.log_k_error, np.nan)
-    at_zero = np.isfinite(found.upper)
+    at_zero = np.isfinite(found.upper) & result.trust.trustworthy
     interval = np.where(known & result.trust.trustworthy, _TWO_SIDED * error, np.nan)
     return pd.DataFrame(
         {
@@ -74,7 +74,8 @@ def homeostasis_table(result: FitResult) -> pd.DataFrame:
         offset, offset_error: in concentration/time.
         baseline, baseline_error: the concentration it pulls to, -offset/slope; empty where slope is not resolved.
         resolved: whether slope differs from zero by more than two standard errors, in a fit that is to be trusted.
-        type: cluster of the species' embedding, from 0; empty without Phase 2.
+        type: cluster of the species' embedding, from 0; species outside of all clusters share the last. Empty
+            without Phase 2.
     """
     observations, found = result.observations, result.phase1
     moving = ~observations.network.fixed

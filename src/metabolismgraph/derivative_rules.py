@@ -8,8 +8,9 @@ what is left can be compared between rules: the left-hand side is the same for a
   order for continuous processes.
 - `trapezoid`: the mean of both ends, of second order.
 - `cubic`: the integral of the cubic through four frames, two on either side (at the ends of a run, the
-  nearest four); of fourth order, and as good as the data are smooth over four frames. This is the
-  closed Adams formula centred on the step (Hairer, Norsett & Wanner 1993, chapter III.1), for any spacing.
+  nearest four); of fourth order, and as good as the data are smooth over four frames. With equal spacing
+  the weights are (-1, 13, 13, -1)/24, and those of Adams and Moulton at the ends (Hairer, Norsett & Wanner
+  1993, chapter III.1); any spacing is allowed.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from metabolismgraph.equations import written_combination, written_equation
 from metabolismgraph.evaluation import Evaluation, Metric
 from metabolismgraph.identifiability import Identifiability
 from metabolismgraph.network import ReactionNetwork
-from metabolismgraph.train.determined import NOT_APART
+from metabolismgraph.train.determined import NOT_APART, seen_in_part
 from metabolismgraph.train.progress import Progress as Report
 from metabolismgraph.train.progress import silent
 from metabolismgraph.train.strategies.base import Strategy
@@ -33,7 +33,7 @@ _MOST_ROWS = 40
 _FILES = {
     "rate_constants.csv, homeostasis.csv": "all rows, with errors and reasons",
     "model_fitted.xml": "the network file with these values",
-    "figures/summary.png": "all of it in one picture",
+    "figures/summary.png": "overview figure",
     "metrics.json": "the verdict, every figure, all notes",
 }
 _FIRST_CONSTANTS, _FIRST_SPECIES, _MOST_NOTES = 10, 5, 5
@@ -66,8 +66,10 @@ def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report]:
 
 def verdict_lines(evaluation: Evaluation) -> Text:
     """Whether the fit is to be trusted, and if not, why: what a user reads first."""
+    if evaluation.trust.trustworthy and evaluation.trust.predicted:
+        return Text("The fit is trustworthy: it explains the training frames and predicts the others.", style="green")
     if evaluation.trust.trustworthy:
-        return Text("The fit is trustworthy: it predicts what it was not shown.", style="green")
+        return Text("The fit explains its data; no frames were held out to test a prediction.", style="green")
     reasons = "".join(f"\n  - {reason}" for reason in evaluation.trust.why_not)
     return Text(f"The fit is NOT to be trusted:{reasons}", style="red")
 
@@ -84,7 +86,7 @@ def answer_page(evaluation: Evaluation, folder: Path) -> list[Table | Text]:
         page.append(Text(f"\nHomeostasis: resolved for {resolved} of {len(homeostasis)} species", style="bold"))
         page += [_homeostasis_table(homeostasis)] if resolved else []
     else:
-        page.append(Text("\nHomeostasis: not shown, since it would be the first to be wrong", style="bold"))
+        page.append(Text("\nHomeostasis: not shown, since a misfit harms it first", style="bold"))
     notes = [f"note: {note}" for note in evaluation.notes]
     if len(notes) > _MOST_NOTES:
         notes = [*notes[: _MOST_NOTES - 1], f"... and {len(notes) - _MOST_NOTES + 1} more notes in metrics.json"]
@@ -222,14 +224,14 @@ def identifiability_table(network: ReactionNetwork, found: Identifiability, alon
             "\n".join(network.reactions[j] for j in members),
             "\n".join(written_equation(network, j) for j in members),
             "\n".join(written_combination(network, c) for c in combinations)
-            or ("not apart from homeostasis" if alone.identifiable[list(members)].all() else "nothing"),
+            or (NOT_APART if seen_in_part(alone)[list(members)].all() else "nothing"),
         )
     if len(found.groups) > _MOST_ROWS:
         table.add_row(f"... and {len(found.groups) - _MOST_ROWS} more", "", "")
     verdict = f"{count} of {network.n_reactions} rate constants are determined by themselves"
     gap = (
-        f"{found.null_space.shape[1]} directions are invisible; smallest determined eigenvalue of the scaled normal "
-        f"matrix: {found.smallest_determined:.1e}"
+        f"{found.null_space.shape[1]} linear combinations of rate constants are not identifiable; smallest eigenvalue "
+        f"of the scaled normal matrix outside that null space: {found.smallest_determined:.1e}"
     )
     return Group(verdict, *([table] if found.groups else []), gap)
 

@@ -400,7 +400,8 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
     evaluation = evaluate(result, truth)
     own = ("phase 2", "refine") if folder.base else ("phase 1", "phase 2", "refine")
     minutes = sum(folder.seconds(stage) for stage in own) / 60
-    metrics: dict[str, Metric] = {"training_time_min": minutes, **evaluation.metrics}
+    first = {name: evaluation.metrics[name] for name in ("trustworthy", "why_not")}
+    metrics: dict[str, Metric] = {**first, "training_time_min": minutes, **evaluation.metrics}
     if folder.base is None:
         part = folder.path / "evaluation.nc.part"
         evaluation.data.to_netcdf(part, engine="h5netcdf")

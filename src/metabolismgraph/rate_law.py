@@ -21,9 +21,9 @@ def assume_rate_laws(
     """The same data, with the reactions marked whose rate law is taken as mass action.
 
     Args:
-        graph_model: `rate_law` decides; a sum of substrates, or a network of c itself, is no mass action.
+        graph_model: `rate_law` and `aggr_type` decide; a sum over substrates is not mass action.
         training: gradient Phase 1 learns every law, as published.
-        checkpoint: what the Phase 1 took as known that is to be built on; it decides before all else.
+        checkpoint: what a Phase 1 checkpoint took as known, which then holds for all that is built on it.
 
     Raises:
         InputError: mass action is asked for where it cannot be had.

@@ -110,7 +110,7 @@ class RateTable:
         return np.asarray(self.k * self.saturations(c))
 
     def __call__(self, c: Float[np.ndarray, "*batch species"]) -> Float[np.ndarray, "*batch species"]:
-        """dc/dt by reactions and homeostasis, in concentration per time; zero for species that are fixed."""
+        """dc/dt by reactions and homeostasis, in concentration per time. Reactions do not change fixed species."""
         return np.asarray(self.fluxes(c) @ self.stoichiometry.T + self.slope * c + self.offset)
 
     def _interpolate(self, log_c: Float[np.ndarray, "*batch pairs"]) -> Float[np.ndarray, "*batch pairs"]:

@@ -50,7 +50,7 @@ class Trust:
 
     Attributes:
         why_not: one phrase for each reason; empty where the fit is to be trusted.
-        unexplained: rms of what is left of dc/dt while learning.
+        unexplained: rms residual of dc/dt on the training frames.
         misfit: the same without the part that looks like measurement noise.
         held_out: rms error of dc/dt on the held-out frames.
         rollout: rms error of rollouts there.
@@ -65,6 +65,11 @@ class Trust:
     @property
     def trustworthy(self) -> bool:
         return not self.why_not
+
+    @property
+    def predicted(self) -> bool:
+        """Whether there were held-out frames to predict."""
+        return bool(np.isfinite(self.held_out).any())
 
 
 def judge_trust(result: FitResult) -> Trust:
@@ -92,14 +97,14 @@ def judge_trust(result: FitResult) -> Trust:
     held_out, rollout = errors.of_held_out(found.rule), errors.of_rollouts(found.rule)
     names = observations.network.species
     why_not = [
-        *_complaint(unexplained, _MOST_UNEXPLAINED, "{share} of dc/dt of {names} is left unexplained", names),
+        *_complaint(unexplained, _MOST_UNEXPLAINED, "residual of dc/dt up to {share} of the signal ({names})", names),
         *(
-            _complaint(misfit, _MOST_MISFIT, "{share} of dc/dt of {names} does not follow the model", names)
+            _complaint(misfit, _MOST_MISFIT, "systematic residual up to {share} of the signal ({names})", names)
             if not (unexplained > _MOST_UNEXPLAINED).any()
             else ()
         ),
-        *_complaint(held_out, _MOST_MISSED, "dc/dt of {names} on held-out frames is missed by {share}", names),
-        *_complaint(rollout, _MOST_MISSED, "held-out rollouts miss {names} by {share} of what it changes", names),
+        *_complaint(held_out, _MOST_MISSED, "error of held-out dc/dt up to {share} of the signal ({names})", names),
+        *_complaint(rollout, _MOST_MISSED, "error of held-out rollouts up to {share} of the change ({names})", names),
         *_other_reasons(result, errors.flux_share(np.array([r == TOO_COARSE for r in found.reasons], dtype=bool))),
     ]
     return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
@@ -113,7 +118,7 @@ def _complaint(errors: Float[np.ndarray, " species"], most: float, text: str, na
         return []
     shown = ", ".join(names[i] for i in bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
     worst = float(errors[bad[0]])
-    return [text.format(share=f"{worst:.0%}" if worst < 10 else f"{worst:.3g} times", names=shown)]
+    return [text.format(share=f"{100 * worst:.3g} %", names=shown)]
 
 
 def _other_reasons(result: FitResult, coarse_share: float) -> list[str]:

@@ -1,7 +1,8 @@
-"""Units of one's own: data are scaled on entry, so that no result depends on the unit they came in.
+"""Internal units: data are scaled on entry, so that results do not depend on the units they came in.
 
 Concentrations in mol/l near 1e-9, or counts near 1e6, are brought to the order of one by a power of ten,
-and so is time; what is found is scaled back. A power of ten moves no digit of the data.
+and so is time; results are scaled back. A power of ten moves no digit of the data. Gradient Phase 1, as
+published, is not scaled.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Units:
     def of(cls, observations: Observations, graph_model: GraphModel) -> Units:
         """The decade nearest to the typical concentration, and to ten sampling intervals.
 
-        A sum of rate laws, or a rate law that is a network of c itself, has no unit to change to.
+        Concentration is not scaled for additive rate laws, nor for MLP_sub on raw concentrations: neither is invariant.
         """
         c, dt = observations.concentration, observations.transitions().dt
         scalable = graph_model.aggr_type == "mul" and graph_model.substrate_input == "log"

@@ -12,7 +12,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from metabolismgraph.files import one_line, write_bytes
 from metabolismgraph.formats.dataset import NETWORK, read_inputs
 from metabolismgraph.identifiability import identify
 from metabolismgraph.pipeline import fit_files
+from metabolismgraph.train.fit import fit
 from metabolismgraph.train.progress import Progress
 
 CONFIG = "oscillatory_rank50"  # what `metabolismgraph fit` takes without --config
@@ -82,6 +83,7 @@ def run_models(
     units: bool = False,
     workers: int = 1,
     keep: bool = False,
+    quick: bool = False,
 ) -> str:
     """Run every case, write models.json and models.md into `out`, return the Markdown.
 
@@ -91,6 +93,8 @@ def run_models(
         units: fit the clean data of some networks (of those named, if any are) in other units as well.
         workers: cases side by side, each in a process of its own.
         keep: leave files and run folders of all cases in `out`/cases.
+        quick: Phase 1 and the verdict alone, without processes of their own, Phase 2 and figures, on which nothing that
+            is scored depends.
 
     Raises:
         InputError: no such network or kind.
@@ -99,9 +103,14 @@ def run_models(
     cases, missing = plan(networks, kinds, units=units)
     rows: dict[int, Row] = {}
     result: dict[str, Any] = {}
-    with _scratch(out, keep=keep) as scratch, _compiled_once(), ThreadPoolExecutor(workers) as threads:
+    side_by_side = 1 if quick else workers
+    with _scratch(out, keep=keep) as scratch, _compiled_once(), ThreadPoolExecutor(side_by_side) as threads:
         running: dict[Future[Outcome], int] = {
-            threads.submit(run_case, case, scratch / f"{i:03}_{case.network}_{case.kind}".replace(" ", "_")): i
+            threads.submit(
+                fit_quickly if quick else run_case,
+                case,
+                scratch / f"{i:03}_{case.network}_{case.kind}".replace(" ", "_"),
+            ): i
             for i, case in enumerate(cases)
         }
         try:
@@ -183,6 +192,29 @@ def run_case(case: Case, folder: Path) -> Outcome:
         return Outcome(error=_said(error))
 
 
+def fit_quickly(case: Case, folder: Path) -> Outcome:
+    """Write the files of a case and do Phase 1 with default settings here: the same constants, the same verdict."""
+    started, used = time.perf_counter(), time.process_time()
+    try:
+        case.write(folder)
+        observations, _ = read_inputs(folder / NETWORK, folder / TABLE)
+        result = fit(observations, load_config(CONFIG, ["training.homeostasis_training=false"]))
+        constants = {row["reaction"]: _constant_of(row) for row in result.rate_constants.to_dict("records")}
+        answer = Answer(constants, result.trust.trustworthy, result.trust.why_not, result.phase1.notes)
+        found = Outcome(answer=answer)
+    except InputError as error:
+        found = Outcome(refused=_said(error))
+    except Exception as error:
+        found = Outcome(error=_said(error))
+    cpu, wall = time.process_time() - used, time.perf_counter() - started
+    known = None if found.answer is None else identified(folder / NETWORK, folder / TABLE)
+    return dataclasses.replace(found, identified=known, cpu_s=cpu, wall_s=wall)
+
+
+def _constant_of(row: Mapping[Hashable, Any]) -> Constant:
+    return Constant(row["k"], bool(row["identifiable"]), row["lower"], row["upper"], row["reason"])
+
+
 def fit_case(folder: Path) -> Outcome:
     """Fit network.xml and timeseries.csv of a folder with default settings, and ask `identify` about the same data."""
     started = time.perf_counter()
@@ -218,9 +250,10 @@ def identified(network: Path, table: Path) -> tuple[str, ...]:
     """The reactions that `metabolismgraph identify` calls determined."""
     config = load_config(CONFIG)
     observations, model = read_inputs(network, table)
+    learned_from, _ = observations.split(config.training.held_out_fraction)
     found = identify(
         model.network,
-        observations,
+        learned_from,
         aggregation=config.graph_model.aggr_type,
         tolerance=config.training.identifiability_tolerance,
     )

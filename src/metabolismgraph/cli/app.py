@@ -345,6 +345,9 @@ def models(
     *,
     units: Annotated[bool, typer.Option("--units", help="fit some of them in other units as well")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="leave files and runs of all cases in the folder")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Phase 1 and the verdict alone, on which all that is scored depends")
+    ] = False,
 ) -> None:
     """Fit textbook networks and corrupted twins of them from files: every case, failures included."""
     from metabolismgraph.benchmarks.models import run_models
@@ -359,6 +362,7 @@ def models(
             units=units,
             workers=workers,
             keep=keep,
+            quick=quick,
         )
     sys.stdout.write(markdown)
 

@@ -48,9 +48,10 @@ def write_fitted_sbml(
 ) -> tuple[str, ...]:
     """Write a model with estimated rate constants, rate law and homeostasis as its kinetic laws.
 
-    A reaction known to be mass action gets the law volume * (k_fwd * Π c^order - k_rev * Π c^order), the others the
-    learned f in place of c^order. Homeostasis becomes reactions homeostasis_SPECIES that produce
-    volume * (slope * c + offset). Old kinetic laws are replaced; all else in the file stays.
+    A reaction known to be mass action gets the law volume * k * Π c^order, minus the same of its backward direction,
+    the others the learned f in place of c^order. Homeostasis becomes reactions homeostasis_SPECIES that produce
+    volume * (slope * c + offset). Kinetic laws are replaced where rate law and rate constant are known; conversion
+    factors and marks as fast are removed, function definitions and modifiers added. The rest of the file stays.
 
     Args:
         source: content of the SBML file that the network was read from; None where it came from elsewhere.

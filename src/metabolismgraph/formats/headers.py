@@ -34,7 +34,7 @@ _HOW = {
     "brackets": "Names in brackets are read as concentrations: {}.",
     "suffix": "Read as concentrations: {}.",
     "name": "Read by the display name of a species: {}.",
-    "case": "Read in spite of capital or small letters: {}.",
+    "case": "Matched regardless of case: {}.",
 }
 
 
@@ -187,7 +187,7 @@ def assign(
     )  # fmt: skip
     known = {name: m for name, m in meanings.items() if m is not None}
     dropped = [name for name, m in known.items() if m.species is None]
-    notes = [f"Of no species, and left out: {some(dropped)}."] if dropped else []
+    notes = [f"Names that are not species were left out: {some(dropped)}."] if dropped else []
     of: dict[str, list[Any]] = collections.defaultdict(list)
     for name, m in known.items():
         if m.species is not None:
@@ -235,7 +235,7 @@ def _refuse_unknown(path: Path, what: str, unknown: Sequence[str], vocabulary: V
     more = f"; {len(unknown) - 1} more such" if len(unknown) > 1 else ""
     nearest = f" (nearest: {near[0]}{more})" if near else ""
     raise InputError(
-        f"{path}: {what} {first!r} is no species of network {network.id}{nearest}; rename or remove it"
+        f"{path}: {what} {first!r} is not a species of network {network.id}{nearest}; rename or remove it"
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def arranged(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[p
     table = table.drop(columns=[column for column in nameless if table[column].isna().all()])
     turned = _turned(path, table, vocabulary)
     if turned is not None:
-        return turned, ["The table has species in rows and times in columns: it was turned."]
+        return turned, ["The table has species in rows and times in columns: it was transposed."]
     if not any(_is_time(column, vocabulary) for column in table.columns):
         return table, []  # a column without a name may be the times: `roles_of` refuses
     index = [column for column in table.columns if _only_numbers_rows(table, column, vocabulary)]

@@ -37,7 +37,7 @@ class Checked(NamedTuple):
 
     Attributes:
         error: standard error of each k, with the shape of learned rate laws among the unknowns.
-        sampling_error: error of each k because samples are as far apart as they are; NaN where it cannot be told.
+        sampling_error: discretisation error of each k; NaN where it cannot be told.
         line_sampling_error: the same for offset and slope of homeostasis; zero where it cannot be told.
         law_notes: a sentence where the data speak against a rate law that was taken as known.
     """
@@ -49,7 +49,7 @@ class Checked(NamedTuple):
 
 
 def check_fit(settled: Settled[F], fitted: Solution) -> Checked:
-    """Look at a fit once more.
+    """Standard errors and sampling errors of a fit, and a test of the rate laws that were stated.
 
     Args:
         fitted: the rate constants of the fit, unconstrained.
@@ -128,8 +128,8 @@ def _law_notes(settled: Settled[F], table: RateTable, model: LinearModel, fitted
     if chance > _CHANCE or free > _SHARE_LEFT * fitted.misfit:
         return []
     return [
-        "mass action, which the network states, does not hold in these data: another rate law would leave "
-        f"{np.sqrt(free / fitted.misfit):.0%} of what it leaves unexplained (likelihood ratio, p "
+        "mass action, as stated in the network file, is rejected by these data: another rate law reduces the residual "
+        f"to {100 * np.sqrt(free / fitted.misfit):.2g} % (likelihood ratio test, p "
         f"{'< 1e-12' if chance < 1e-12 else f'= {chance:.0e}'}); correct the network, or learn the law with "
         "--set graph_model.rate_law=learned"
     ]

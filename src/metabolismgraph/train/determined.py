@@ -11,7 +11,9 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float
 
-from metabolismgraph.identifiability import Identifiability
+from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.identifiability import Identifiability, identify
+from metabolismgraph.observations import Observations
 
 # A standard error of log10 k beyond which the 95 % interval spans more than a decade.
 MOST_LOG_ERROR = 0.25
@@ -60,7 +62,35 @@ class Estimates:
     sampling_error: Float[np.ndarray, " reactions"]
 
 
-def judge(promised: Identifiability, apart: Bool[np.ndarray, " reactions"], found: Estimates) -> Verdict:
+def promised_by_identify(
+    observations: Observations, graph_model: GraphModel, training: Training
+) -> tuple[Identifiability, Identifiability]:
+    """What `identify` says of the same frames, with homeostasis and without."""
+    with_homeostasis, without = (
+        identify(
+            observations.network,
+            observations,
+            aggregation=graph_model.aggr_type,
+            tolerance=training.identifiability_tolerance,
+            homeostasis=homeostasis,
+        )
+        for homeostasis in (True, False)
+    )
+    return with_homeostasis, without
+
+
+def hidden_by_homeostasis(promised: Identifiability, apart: Identifiability) -> Bool[np.ndarray, " reactions"]:
+    """True for a reaction that only homeostasis hides.
+
+    Args:
+        promised: what `identify` says.
+        apart: what it says without homeostasis.
+    """
+    in_combination = seen_in_part(apart) & ~seen_in_part(promised)
+    return np.asarray(~promised.identifiable & (apart.identifiable | in_combination))
+
+
+def judge(promised: Identifiability, apart: Identifiability, found: Estimates) -> Verdict:
     """Decide on every rate constant.
 
     Args:
@@ -75,9 +105,9 @@ def judge(promised: Identifiability, apart: Bool[np.ndarray, " reactions"], foun
     error = np.hypot(noise, sampling) / np.log(10.0)
     # In the order of precedence: the first that holds is the reason.
     causes: list[tuple[Bool[np.ndarray, " reactions"], str]] = [
-        (~promised.identifiable & apart, NOT_APART),
-        (~promised.identifiable & _grouped(promised), "only in combination"),
-        (~promised.identifiable, "nothing depends on it"),
+        (hidden_by_homeostasis(promised, apart), NOT_APART),
+        (~promised.identifiable & seen_in_part(promised), "only in combination"),
+        (~promised.identifiable, "no effect in the data"),
         (found.at_bound, "zero within its error"),
         (~found.seen, "not seen in the changes that were used"),
         (coarse, TOO_COARSE),
@@ -96,9 +126,9 @@ def judge(promised: Identifiability, apart: Bool[np.ndarray, " reactions"], foun
     )
 
 
-def _grouped(found: Identifiability) -> Bool[np.ndarray, " reactions"]:
-    """True for a reaction whose group has a combination that is determined and that it takes part in."""
-    part = np.zeros(len(found.identifiable), dtype=bool)
+def seen_in_part(found: Identifiability) -> Bool[np.ndarray, " reactions"]:
+    """True for a reaction that is determined, alone or in combination with others."""
+    part = found.identifiable.copy()
     for combinations in found.combinations:
         for combination in combinations:
             part[list(combination.reactions)] = True
@@ -117,8 +147,8 @@ def notes(verdict: Verdict, reactions: tuple[str, ...]) -> list[str]:
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         if text == TOO_COARSE:
             lines.append(
-                f"samples are too far apart for {shown}: leaving out every second frame shows that "
-                f"{'its rate constant is' if len(names) == 1 else 'their rate constants are'} wrong by more than "
+                f"samples are too far apart for {shown}: the estimated sampling error of "
+                f"{'its rate constant' if len(names) == 1 else 'their rate constants'} exceeds "
                 f"{MOST_BY_SAMPLING:.0%}; measure more often"
             )
         else:

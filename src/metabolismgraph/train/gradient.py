@@ -26,6 +26,7 @@ from metabolismgraph.observations import Observations
 from metabolismgraph.regression import follows_equation, residual
 from metabolismgraph.train.batches import Batches
 from metabolismgraph.train.descent import Coefficients, advance, begin, learning_rates
+from metabolismgraph.train.determined import Estimates, judge, promised_by_identify
 from metabolismgraph.train.progress import Progress, silent
 from metabolismgraph.train.projection import fit_linear
 from metabolismgraph.train.solution import (
@@ -149,9 +150,13 @@ def conclude(
     variance = noise_variance(left, keep, data.signal)
     rows = dataclasses.replace(problem.rows, weight=jnp.asarray(np.where(data.fixed, 0.0, 1.0 / variance)))
     equations = fit_linear(snapshot.mlp_sub, dataclasses.replace(problem, rows=rows)).equations
-    identifiability = analyse(
-        np.asarray(equations.matrix), np.asarray(equations.scale), training.identifiability_tolerance
+    promised, apart = promised_by_identify(observations, graph_model, training)
+    identifiability = promised.joined(
+        analyse(np.asarray(equations.matrix), np.asarray(equations.scale), training.identifiability_tolerance)
     )
+    known, nothing = identifiability.identifiable, np.full(len(k), np.nan)
+    # How wrong k may be is not judged here: this f is what descent made of it, and the model is taken as it is.
+    verdict = judge(promised, apart, Estimates(k, 0 * k, known, np.zeros_like(known), nothing))
     k_error, _ = standard_errors(equations, identifiability, transform, training)
     line = homeostatic_lines(theta, transform)
     of_line = line_covariance(np.asarray(equations.inverse_nuisance), transform)
@@ -159,10 +164,10 @@ def conclude(
     return Phase1Result(
         mlp_sub=snapshot.mlp_sub,
         log_k=snapshot.log_k,
-        log_k_error=np.where(identifiability.identifiable, k_error / (k * np.log(10.0)), np.inf),
+        log_k_error=np.where(known, k_error / (k * np.log(10.0)), np.inf),
         identifiability=identifiability,
-        reasons=tuple("" if known else "only in combination" for known in identifiability.identifiable),
-        upper=np.full(len(k), np.nan),
+        reasons=verdict.reason,
+        upper=verdict.upper,
         mass_action=np.zeros(len(k), dtype=bool),
         law_fails=False,
         slope=line[:, 1],

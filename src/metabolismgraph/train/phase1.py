@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.identifiability import Identifiability, analyse, identify
+from metabolismgraph.identifiability import Identifiability, analyse
 from metabolismgraph.linear_model import LinearModel, Solution
 from metabolismgraph.model import SubstrateFunction
 from metabolismgraph.observations import Observations
 from metabolismgraph.regression import follows_equation
 from metabolismgraph.train.check import check_fit
-from metabolismgraph.train.determined import Estimates, judge
+from metabolismgraph.train.determined import Estimates, hidden_by_homeostasis, judge, promised_by_identify
 from metabolismgraph.train.determined import notes as determined_notes
 from metabolismgraph.train.gradient import descend
 from metabolismgraph.train.minimise import Minimum
@@ -64,7 +64,8 @@ def fit_reactions(
         progress: see `train.progress`.
 
     Raises:
-        InputError: fewer equations than unknowns, or sections that ask for what the method cannot do.
+        InputError: no reaction or no species that may change, data at a steady state, fewer equations than unknowns,
+            no finite solution, or settings that the method does not support.
     """
     _check_size(observations, training)
     if training.phase1_method == "gradient":
@@ -78,43 +79,30 @@ def _fit_by_projection(
     observations: Observations, graph_model: GraphModel, training: Training, progress: Progress, units: Units
 ) -> Phase1Result:
     """Everything of Phase 1, in `units`, which only the prior of the configuration has to be brought to."""
+    network = observations.network
     settled = _settle(observations, graph_model, training, progress)
     progress("phase 1", 1.0, "")
     data, keep = settled.data, settled.keep
-    fitted = data.linear_model(settled.f, keep, settled.weight).solve()
+    model = data.linear_model(settled.f, keep, settled.weight)
+    fitted = model.solve()
     if not bool(np.isfinite(fitted.k).all()):
         raise InputError(
-            f"network {observations.network.id}: the normal equations have no finite solution; concentrations that "
-            "differ by less extreme factors may help"
+            f"network {network.id}: the normal equations have no finite solution; concentrations that differ by less "
+            "extreme factors may help"
         )
-    promised, apart = (
-        identify(
-            observations.network,
-            observations,
-            aggregation=graph_model.aggr_type,
-            tolerance=training.identifiability_tolerance,
-            homeostasis=homeostasis,
-        )
-        for homeostasis in (True, False)
-    )
+    promised, apart = promised_by_identify(observations, graph_model, training)
     # What is faint but above rounding is a matter for standard errors.
     seen = analyse(fitted.matrix, fitted.scale, _ROUNDING)
     hidden = promised.joined(seen)
-    known = hidden.identifiable
-    k, at_bound, k_notes = _positive_rate_constants(fitted, known)
+    k, at_bound, k_notes = _positive_rate_constants(fitted, hidden.identifiable)
     checked = check_fit(settled, fitted)
-    estimates = Estimates(fitted.k, checked.error, known, at_bound, checked.sampling_error)
-    verdict = judge(promised, apart.identifiable, estimates)
-    model = data.linear_model(settled.f, keep, settled.weight)
-    confounded = ~promised.identifiable & apart.identifiable
-    faint = (k < 0) & ~known & seen.identifiable
+    estimates = Estimates(fitted.k, checked.error, hidden.identifiable, at_bound, checked.sampling_error)
+    verdict = judge(promised, apart, estimates)
+    confounded = hidden_by_homeostasis(promised, apart)
+    faint = (k < 0) & ~hidden.identifiable & seen.identifiable
     if confounded.any() or faint.any():
         k = _with_least_homeostasis(model, fitted)
-    k = _fill(k, _without(seen, confounded), training, units.rate_constants(observations.network))
-    line = data.homeostatic_lines(model.nuisance(k))
-    of_line = data.line_covariance(fitted.theta_covariance)
-    of_line = of_line + np.einsum("ip,pq->ipq", checked.line_sampling_error**2, np.eye(2))
-    line_error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
+    k = _fill(k, _without(seen, confounded), training, units.rate_constants(network))
     return Phase1Result(
         mlp_sub=settled.f,
         log_k=np.log10(k),
@@ -122,13 +110,9 @@ def _fit_by_projection(
         identifiability=dataclasses.replace(hidden, identifiable=verdict.determined),
         reasons=verdict.reason,
         upper=verdict.upper,
-        mass_action=observations.network.mass_action,
+        mass_action=network.mass_action,
         law_fails=bool(checked.law_notes),
-        slope=line[:, 1],
-        offset=line[:, 0],
-        slope_error=line_error[:, 1],
-        offset_error=line_error[:, 0],
-        slope_offset_covariance=of_line[:, 0, 1],
+        **_homeostasis(data, model.nuisance(k), fitted.theta_covariance, checked.line_sampling_error),
         noise=np.sqrt(noise_variance(settled.left, keep, data.signal)),
         keep=keep,
         losses=np.array(settled.losses),
@@ -138,11 +122,30 @@ def _fit_by_projection(
             *constant_notes(observations, data),
             *row_notes(follows_equation(data.transitions), data.usable, keep, training),
             *k_notes,
-            *determined_notes(verdict, observations.network.reactions),
+            *determined_notes(verdict, network.reactions),
             *checked.law_notes,
             *_convergence_notes(training, converged=settled.converged),
         ),
     )
+
+
+def _homeostasis(
+    data: Phase1Data,
+    theta: Float[np.ndarray, "species terms"],
+    covariance: Float[np.ndarray, "species terms terms"],
+    sampling_error: Float[np.ndarray, "species 2"],
+) -> dict[str, Float[np.ndarray, " species"]]:
+    """Slope and offset of every species with their errors, as `Phase1Result` names them."""
+    line = data.homeostatic_lines(theta)
+    of_line = data.line_covariance(covariance) + np.einsum("ip,pq->ipq", sampling_error**2, np.eye(2))
+    error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
+    return {
+        "slope": line[:, 1],
+        "offset": line[:, 0],
+        "slope_error": error[:, 1],
+        "offset_error": error[:, 0],
+        "slope_offset_covariance": of_line[:, 0, 1],
+    }
 
 
 def _settle(
@@ -207,8 +210,8 @@ def _positive_rate_constants(
 def _with_least_homeostasis(model: LinearModel, fitted: Solution) -> Float[np.ndarray, " reactions"]:
     """Rate constants >= 0 that fit as well, and where there is a choice, those with the weakest homeostasis.
 
-    A first-order loss and the pull to a baseline are one function of the concentration. Homeostasis is by far the
-    weaker of the two in any cell, so the loss goes to the reaction; that does not determine it.
+    A first-order loss and the pull to a baseline are one function of the concentration. Homeostasis is assumed to be
+    the weaker of the two, and the loss is assigned to the reaction; this does not make k identifiable.
     """
     heavy = np.sqrt(model.weight.sum(axis=0))[:, None]
     theta, by_k = model.nuisance_map()

@@ -1,4 +1,4 @@
-"""Learning f, weighing species and leaving out outliers by turns, until all have come to rest."""
+"""Learn f, weigh species and leave out outliers in turn, until the outliers stay the same or four rounds are done."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def settle(
     start: Callable[[Phase1Data, Problem], F],
     learn: Callable[[F, Problem], Minimum[F]],
 ) -> Settled[F]:
-    """Learn f, look at what is left, weigh species and drop outliers by it, until nothing changes.
+    """Learn f, then weigh species and drop outliers by the residual, until the outliers stay the same.
 
     Args:
         start: makes the f to start from.
@@ -81,7 +81,7 @@ def settle(
         keep, weight = still, 1.0 / noise_variance(left, still, data.signal)
         if unchanged:
             break
-    assert weight is not None  # only the first round may end early
+    assert weight is not None  # set in the first round, which never ends early
     return Settled(data, f, keep, weight, left, losses, found.converged)
 
 

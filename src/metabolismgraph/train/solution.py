@@ -45,11 +45,11 @@ class Phase1Result:
 
     Attributes:
         mlp_sub: the substrate function.
-        log_k: log10 of the rate constants.
-        log_k_error: their standard errors; infinite where not identifiable.
+        log_k: log10 of the rate constants, in concentration^(1-order)/time.
+        log_k_error: standard errors of log_k; infinite where not identifiable.
         identifiability: what the data determine; `identifiable` is the verdict on this fit.
         reasons: why a rate constant is not determined; empty where it is.
-        upper: what a rate constant that came out as zero does not exceed; otherwise NaN.
+        upper: upper bound of a k that came out as zero, in the units of k; otherwise NaN.
         mass_action: reactions whose rate law was taken as known.
         law_fails: whether the data speak against a law that was taken as known.
         slope, offset: nuisance homeostasis as the line slope * c + offset over the observed
