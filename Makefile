@@ -32,6 +32,9 @@ lint: .venv/.ok  ## style, format, types
 bench: .venv/.ok  ## the recovery benchmark: benchmarks/recovery.json and a table
 	$(BIN)/metabolismgraph benchmark recovery $(foreach d,$(EXTERNAL),--dataset $d) $(ARGS)
 
+bench-models: .venv/.ok  ## textbook networks and their corrupted twins: benchmarks/models.json and a table
+	$(BIN)/metabolismgraph benchmark models --quick --units $(ARGS)
+
 bench-strategies: .venv/.ok  ## every strategy of Phase 2 on good and bad checkpoints: make bench-strategies ARGS=--quick
 	$(BIN)/metabolismgraph benchmark strategies $(ARGS)
 
