@@ -6,7 +6,7 @@ ARGS ?=
 EXTERNAL ?= $(wildcard ../shared/benchmarks/oscillatory_rank50)
 BIN := .venv/bin
 
-.PHONY: help run test test-long coverage lint bench bench-strategies
+.PHONY: help run test test-long coverage lint bench bench-models bench-strategies
 .DEFAULT_GOAL := help
 
 help:  ## show this list
