@@ -7,6 +7,7 @@ import pandas as pd
 
 from metabolismgraph.clusters import cluster_moving
 from metabolismgraph.equations import written_combination, written_equation, written_unit
+from metabolismgraph.train.determined import AT_ZERO, NOT_TRUSTED
 from metabolismgraph.train.fit import FitResult
 
 _TWO_SIDED = 1.96  # standard errors on either side of a 95 % interval
@@ -20,13 +21,14 @@ def rate_constants_table(result: FitResult) -> pd.DataFrame:
         Columns:
         reaction: id.
         equation: as written; its left side is what the rate depends on.
-        k: rate constant, positive. Where it is not determined, the most plausible value: one of many.
+        k: rate constant; 0 where it came out at that bound. Where it is not determined, the most plausible value: one
+            of many.
         unit: of k, in the units of the data.
         log10_k: log10 of k.
         standard_error: of log10_k; empty where k is not determined.
         lower, upper: 95 % interval of k; of one that came out as zero, 0 and what it does not exceed. Empty where the
             fit is not to be trusted.
-        identifiable: whether k is determined by itself.
+        identifiable: whether k is determined by itself, in a fit that is to be trusted.
         combination: what of it is determined together with other rate constants, with the value.
         reason: why it is not determined.
 
@@ -43,23 +45,26 @@ def rate_constants_table(result: FitResult) -> pd.DataFrame:
         np.maximum.at(order, network.edge_reaction, network.edge_order)
     else:
         np.add.at(order, network.edge_reaction, network.edge_order)
-    known = found.identifiability.identifiable
+    trusted = result.trust.trustworthy
+    known = found.identifiability.identifiable & trusted
     error = np.where(known, found.log_k_error, np.nan)
-    at_zero = np.isfinite(found.upper) & result.trust.trustworthy
-    interval = np.where(known & result.trust.trustworthy, _TWO_SIDED * error, np.nan)
+    at_zero = np.isfinite(found.upper) & trusted
+    interval = np.where(known, _TWO_SIDED * error, np.nan)
+    log_k = np.where(at_zero, np.nan, found.log_k)
+    reasons = [NOT_TRUSTED if not trusted and reason in ("", AT_ZERO) else reason for reason in found.reasons]
     return pd.DataFrame(
         {
             "reaction": network.reactions,
             "equation": [written_equation(network, j) for j in range(network.n_reactions)],
-            "k": 10.0**found.log_k,
+            "k": np.where(at_zero, 0.0, 10.0**found.log_k),
             "unit": [written_unit(float(s)) for s in order],
-            "log10_k": found.log_k,
+            "log10_k": log_k,
             "standard_error": error,
             "lower": np.where(at_zero, 0.0, 10.0 ** (found.log_k - interval)),
             "upper": np.where(at_zero, found.upper, 10.0 ** (found.log_k + interval)),
             "identifiable": known,
             "combination": _combinations(result),
-            "reason": found.reasons,
+            "reason": reasons,
         }
     )
 

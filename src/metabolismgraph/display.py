@@ -66,10 +66,8 @@ def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report]:
 
 def verdict_lines(evaluation: Evaluation) -> Text:
     """Whether the fit is to be trusted, and if not, why: what a user reads first."""
-    if evaluation.trust.trustworthy and evaluation.trust.predicted:
-        return Text("The fit is trustworthy: it explains the training frames and predicts the others.", style="green")
     if evaluation.trust.trustworthy:
-        return Text("The fit explains its data; no frames were held out to test a prediction.", style="green")
+        return Text("The fit is trustworthy: it explains the training frames and predicts the others.", style="green")
     reasons = "".join(f"\n  - {reason}" for reason in evaluation.trust.why_not)
     return Text(f"The fit is NOT to be trusted:{reasons}", style="red")
 

@@ -11,9 +11,13 @@ from metabolismgraph.network import ReactionNetwork
 def written_equation(network: ReactionNetwork, j: int) -> str:
     """A reaction with what its rate depends on at the left, such as A + B -> 2 B."""
     reaction = network.to_reactions()[j]
-    net = {s: reaction.substrates.get(s, 0.0) + d for s, d in reaction.net.items()}
-    products = {s: net.get(s, order) for s, order in reaction.substrates.items()} | net
-    return f"{_side(reaction.substrates)} -> {_side(products)}"
+    # What is consumed beyond its order in the rate law is written as well.
+    left = {
+        s: max(reaction.substrates.get(s, 0.0), -reaction.net.get(s, 0.0))
+        for s in dict.fromkeys((*reaction.substrates, *reaction.net))
+    }
+    products = {s: amount + reaction.net.get(s, 0.0) for s, amount in left.items()}
+    return f"{_side(left)} -> {_side(products)}"
 
 
 def written_unit(order: float) -> str:

@@ -18,6 +18,8 @@ from metabolismgraph.rate_table import RateTable
 from metabolismgraph.regression import Nodes
 
 _SHAPES = 4  # functions of log c by which each rate law may be off: linear to quartic
+_ADDITIVE = 2  # and what a line of homeostasis can stand in for: f may be off by a constant, and by a multiple of c
+_LEVERAGE = 1e-6  # of a rate constant on directions that are not determined
 _MOST_NUMBERS = 20_000_000  # of tangents held at a time; beyond that every n-th row stands for n
 _RANK = 1e-12  # eigenvalues of the scaled normal matrix, and pivots of a basis, below this share are rounding
 
@@ -58,10 +60,12 @@ class Joint(NamedTuple):
     Attributes:
         covariance: of k.
         shapes: by how much each shape should change log f.
+        hidden: True for a k that is not determined beside the shapes.
     """
 
     covariance: Float[np.ndarray, "reactions reactions"]
     shapes: Float[np.ndarray, " shapes"]
+    hidden: Bool[np.ndarray, " reactions"]
 
 
 class _Species(NamedTuple):
@@ -205,9 +209,11 @@ class LinearModel:
             matrix[np.ix_(index, index)] += one.columns.T @ one.columns
             rhs[index] += one.columns.T @ one.y
             square[index] += np.sum(one.raw_columns**2, axis=0)
-        _, scale, inverse = _scaled_inverse(matrix, square)
+        scaled, scale, inverse = _scaled_inverse(matrix, square)
+        values, vectors = np.linalg.eigh(scaled)
+        leverage = np.sum(vectors[:m, values <= _RANK] ** 2, axis=1)
         inverse = inverse / scale[:, None] / scale
-        return Joint(inverse[:m, :m], (inverse @ rhs)[m:])
+        return Joint(inverse[:m, :m], (inverse @ rhs)[m:], leverage > _LEVERAGE)
 
     def _moving(self) -> list[int]:
         """Species that have an equation in use."""
@@ -237,14 +243,19 @@ class LinearModel:
 
 
 def shape_changes(
-    table: RateTable, nodes: Nodes, laws: Bool[np.ndarray, " laws"]
+    table: RateTable, nodes: Nodes, laws: Bool[np.ndarray, " laws"], *, additive: bool = False
 ) -> Float[np.ndarray, "rows reactions shapes"]:
     """Derivative of V by the shape of each of the chosen laws: Legendre polynomials of log c.
 
     f is fixed at the reference concentration, so no shape changes it there. Where this would be too large,
     it holds every n-th row only.
+
+    Args:
+        additive: whether f may also be off by a constant and by a multiple of c, which offset and slope of a species
+            can make up for.
     """
-    shapes = _SHAPES * int(laws.sum())
+    each = _SHAPES + _ADDITIVE * additive
+    shapes = each * int(laws.sum())
     stride = 1 + nodes.weight.shape[1] * len(table.k) * shapes // _MOST_NUMBERS
     c, weight = nodes.concentration[:, ::stride], nodes.weight[:, ::stride]
     v = table.saturations(c)
@@ -252,9 +263,9 @@ def shape_changes(
     log_c = np.log(np.where(at > 0, at, 1.0))
     changes = np.zeros((*v.shape[1:], shapes))
     for number in range(shapes):
-        law, degree = _numbered(laws, number)
+        law, degree = int(np.flatnonzero(laws)[number // each]), number % each + 1
         mine = (table.laws.of_pair == law) & (at > 0)
-        change = np.where(mine, _shape(table, degree, log_c), 0.0)
+        change = np.where(mine, _shape(table, law, degree, log_c), 0.0)
         padded = np.concatenate([change, np.zeros((*change.shape[:-1], 1))], axis=-1)
         of_reactions = np.sum(padded[..., table.substrates], axis=-1)
         changes[..., number] = np.einsum("et,etj,etj->tj", weight, v, of_reactions)
@@ -265,18 +276,23 @@ def reshaped(table: RateTable, laws: Bool[np.ndarray, " laws"], shapes: Float[np
     """The table with log f of the chosen laws changed by so much of each shape."""
     log_f = table.log_f.copy()
     for number, amount in enumerate(shapes):
-        law, degree = _numbered(laws, number)
-        log_f[law] += amount * _shape(table, degree, table.knots)
+        law, degree = int(np.flatnonzero(laws)[number // _SHAPES]), number % _SHAPES + 1
+        log_f[law] += amount * _shape(table, law, degree, table.knots)
     return dataclasses.replace(table, log_f=log_f)
 
 
-def _numbered(laws: Bool[np.ndarray, " laws"], number: int) -> tuple[int, int]:
-    """The law that a shape belongs to, and its degree."""
-    return int(np.flatnonzero(laws)[number // _SHAPES]), number % _SHAPES + 1
+def _shape(table: RateTable, law: int, degree: int, log_c: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
+    """Change of log f: a Legendre polynomial over the observed log concentrations, or one of the additive shapes.
 
+    All are zero at the reference.
+    """
+    if degree > _SHAPES:
+        power = degree - _SHAPES - 1  # f + a c^power changes log f by a c^power / f
 
-def _shape(table: RateTable, degree: int, log_c: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
-    """A Legendre polynomial over the observed log concentrations, zero at the reference."""
+        def added(x: np.ndarray) -> np.ndarray:
+            return np.asarray(np.exp(power * x - np.interp(x, table.knots, table.log_f[law])))
+
+        return np.asarray(added(log_c) - added(np.array(table.reference)))
     low, high = table.seen
     middle, half = (high + low) / 2, max((high - low) / 2, 1e-3)
     polynomial = np.polynomial.Legendre.basis(degree)

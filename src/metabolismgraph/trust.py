@@ -38,6 +38,8 @@ _WINDOWS = 4  # rollouts on the held-out frames of a run
 _SHORTEST_WINDOW = 8  # steps
 _MOST_LEFT_OUT = 0.1  # share of the changes
 _MOST_COARSE = 0.1  # share of the flux through a species
+_EQUATIONS_PER_UNKNOWN = 2
+_MOSTLY_NOISE = 0.7  # share of the residual's rms that is no noise, at most
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # tolerances of the integration, the second as a share of each species' largest value
 # A rollout is given up after so many evaluations of dc/dt, or beyond so many times the largest concentration.
 _MOST_EVALUATIONS, _BLOWN_UP = 20_000, 1e6
@@ -65,11 +67,6 @@ class Trust:
     @property
     def trustworthy(self) -> bool:
         return not self.why_not
-
-    @property
-    def predicted(self) -> bool:
-        """Whether there were held-out frames to predict."""
-        return bool(np.isfinite(self.held_out).any())
 
 
 def judge_trust(result: FitResult) -> Trust:
@@ -107,6 +104,10 @@ def judge_trust(result: FitResult) -> Trust:
         *_complaint(rollout, _MOST_MISSED, "error of held-out rollouts up to {share} of the change ({names})", names),
         *_other_reasons(result, errors.flux_share(np.array([r == TOO_COARSE for r in found.reasons], dtype=bool))),
     ]
+    if not np.isfinite(held_out).any():
+        why_not.append("no frames were held out that could test a prediction")
+    if (unexplained > _MOST_UNEXPLAINED).any() and np.nanmedian(misfit / unexplained) < _MOSTLY_NOISE:
+        why_not.append("most of the residual looks like measurement noise, which is not modelled yet")
     return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
 
 
@@ -130,6 +131,12 @@ def _other_reasons(result: FitResult, coarse_share: float) -> list[str]:
     """
     found = result.phase1
     reasons = []
+    moving = found.keep.any(axis=0)
+    unknowns = len(found.log_k) + (result.training.nuisance_degree + 1) * int(moving.sum())
+    if found.keep.sum() < _EQUATIONS_PER_UNKNOWN * unknowns:
+        reasons.append(
+            f"{int(found.keep.sum())} equations for {unknowns} unknowns are too few to tell a fit from the truth"
+        )
     coarse = [
         name
         for name, reason in zip(result.observations.network.reactions, found.reasons, strict=True)

@@ -191,6 +191,7 @@ def identify(
     from metabolismgraph.formats.dataset import read_inputs
     from metabolismgraph.formats.sbml import read_sbml
     from metabolismgraph.identifiability import identify as find
+    from metabolismgraph.train.phase1 import check_size
 
     settings = read_config("oscillatory_rank50", set_)
     observations, model = read_inputs(network, timeseries) if timeseries else (None, read_sbml(network))
@@ -198,6 +199,7 @@ def identify(
     if observations is not None:
         # The frames that `fit` learns from: what is promised here is what it can keep.
         observations, _ = observations.split(settings.training.held_out_fraction)
+        check_size(observations, settings.training)
     with console(stderr=True).status("looking for what can be determined"):
         found, alone = (
             find(

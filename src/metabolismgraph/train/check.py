@@ -30,6 +30,7 @@ _CHANCE, _SHARE_LEFT, _AT_STAKE = 1e-3, 0.25, 1e-3
 # Of the search for other shapes: steps, halvings of a step, and the fall of the misfit that ends it.
 _STEPS, _HALVINGS, _SMALL_FALL = 12, 6, 0.05
 _LARGEST_STEP = 2.0  # in log f
+_ENTRIES_PER_UNKNOWN = 3  # with fewer, any richer law fits
 
 
 class Checked(NamedTuple):
@@ -58,10 +59,11 @@ def check_fit(settled: Settled[F], fitted: Solution) -> Checked:
     table = data.rate_table(settled.f)
     learned = ~table.laws.known
     model = data.linear_model(settled.f, settled.keep, settled.weight)
-    covariance = fitted.covariance
+    covariance, hidden = fitted.covariance, np.zeros(len(fitted.k), dtype=bool)
     if learned.any():
-        covariance = model.with_shapes(fitted, shape_changes(table, data.nodes, learned)).covariance
-    error = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+        joint = model.with_shapes(fitted, shape_changes(table, data.nodes, learned, additive=True))
+        covariance, hidden = joint.covariance, joint.hidden
+    error = np.where(hidden, np.inf, np.sqrt(np.maximum(np.diag(covariance), 0.0)))
     m, sampling = len(error), _sampling_errors(settled)
     if sampling is None:
         sampling = np.concatenate([np.full(m, np.nan), np.zeros(2 * len(data.fixed))])
@@ -121,6 +123,9 @@ def _law_notes(settled: Settled[F], table: RateTable, model: LinearModel, fitted
     """
     known = table.laws.known
     if not known.any() or np.exp(settled.losses[-1] / 2) < _AT_STAKE:
+        return []
+    unknowns = len(fitted.k) + fitted.theta.size
+    if (model.weight > 0).sum() < _ENTRIES_PER_UNKNOWN * unknowns:
         return []
     free, shapes = _best_shapes(settled.data, table, model, fitted)
     statistic = fitted.misfit * np.log(fitted.misfit / max(free, 1e-12 * fitted.misfit))

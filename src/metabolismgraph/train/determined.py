@@ -22,6 +22,8 @@ MOST_BY_SAMPLING = 0.1
 _ERRORS = 4.0  # standard errors that such an estimate may be for no other reason than noise
 TOO_COARSE = "samples are too far apart"
 NOT_APART = "not apart from homeostasis"
+AT_ZERO = "zero within its error"
+NOT_TRUSTED = "the fit is not to be trusted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +110,7 @@ def judge(promised: Identifiability, apart: Identifiability, found: Estimates) -
         (hidden_by_homeostasis(promised, apart), NOT_APART),
         (~promised.identifiable & seen_in_part(promised), "only in combination"),
         (~promised.identifiable, "no effect in the data"),
-        (found.at_bound, "zero within its error"),
+        (found.at_bound, AT_ZERO),
         (~found.seen, "not seen in the changes that were used"),
         (coarse, TOO_COARSE),
         (~(error <= MOST_LOG_ERROR), "its 95 % interval spans more than a decade"),

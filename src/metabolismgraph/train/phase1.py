@@ -49,7 +49,8 @@ _STEADY = 1e-6
 _LEAST_PULL = 1e-8
 # Eigenvalues of the scaled normal matrix below it say nothing.
 _ROUNDING = 1e-12
-# A rate constant that is zero in a constrained solution is stored as this share of the smallest other.
+# A rate constant that is zero in a constrained solution is stored as this share of the smallest other, or of its upper
+# bound where that is less: its logarithm is wanted, and its flux must not be felt.
 _ZERO_RATE = 1e-3
 
 
@@ -67,7 +68,7 @@ def fit_reactions(
         InputError: no reaction or no species that may change, data at a steady state, fewer equations than unknowns,
             no finite solution, or settings that the method does not support.
     """
-    _check_size(observations, training)
+    check_size(observations, training)
     if training.phase1_method == "gradient":
         return descend(observations, graph_model, training, progress).result
     units = Units.of(observations, graph_model)
@@ -102,7 +103,7 @@ def _fit_by_projection(
     faint = (k < 0) & ~hidden.identifiable & seen.identifiable
     if confounded.any() or faint.any():
         k = _with_least_homeostasis(model, fitted)
-    k = _fill(k, _without(seen, confounded), training, units.rate_constants(network))
+    k = _fill(k, _without(seen, confounded), training, units.rate_constants(network), verdict.upper)
     return Phase1Result(
         mlp_sub=settled.f,
         log_k=np.log10(k),
@@ -174,7 +175,12 @@ def _settle(
     return settle(observations, graph_model, training, start, learn)
 
 
-def _check_size(observations: Observations, training: Training) -> None:
+def check_size(observations: Observations, training: Training) -> None:
+    """Refuse data that cannot determine anything.
+
+    Raises:
+        InputError: no reaction or no species that may change, a steady state, or fewer equations than unknowns.
+    """
     network = observations.network
     moving = int((~network.fixed).sum())
     equations = len(observations.transitions().dt) * moving
@@ -234,6 +240,7 @@ def _fill(
     hidden: Identifiability,
     training: Training,
     log_unit: Float[np.ndarray, " reactions"],
+    upper: Float[np.ndarray, " reactions"],
 ) -> Float[np.ndarray, " reactions"]:
     """A positive value for every rate constant: the most plausible one where nothing is known."""
     known = hidden.identifiable
@@ -243,7 +250,7 @@ def _fill(
     low, high = (np.full(len(k), np.log10(edge)) for edge in (positive.min(), positive.max()))
     if training.log_k_prior is not None:
         low, high = (edge - log_unit for edge in training.log_k_prior)
-    k = np.where(known & (k <= 0), _ZERO_RATE * positive.min(), k)
+    k = np.where(known & (k <= 0), np.fmin(_ZERO_RATE * positive.min(), _ZERO_RATE * upper), k)
     return fill_undetermined(k, hidden, (low, high), np.random.default_rng(training.seed))
 
 

@@ -47,7 +47,7 @@ def fill_undetermined(
                 filled[members] = _expected(start, directions, lower, upper, rng)
                 break
     # Where no positive solution exists, k must still have a logarithm.
-    return np.asarray(np.maximum(filled, low * 1e-3))
+    return np.asarray(np.where(filled > 0, filled, low * 1e-3))
 
 
 def _orthonormal(rows: np.ndarray) -> np.ndarray:
