@@ -18,7 +18,7 @@ from metabolismgraph.network import ReactionNetwork
 from metabolismgraph.observations import Observations
 from metabolismgraph.regression import orthonormal_basis
 from metabolismgraph.simulator import simulate
-from metabolismgraph.train.phase1 import _check_size, _non_negative, fit_reactions
+from metabolismgraph.train.phase1 import _non_negative, check_size, fit_reactions
 from metabolismgraph.train.projection import _value_and_gradient, evaluate_loss, fit_linear
 from metabolismgraph.train.solution import Phase1Data
 
@@ -282,8 +282,8 @@ def test_too_few_frames(small, small_config):
         "at least 6 frames are needed"
     )
     with pytest.raises(InputError, match="5 frames give 120 equations"):
-        _check_size(small.observations.select(np.arange(1501) < 5), small_config.training)
-    _check_size(small.observations.select(np.arange(1501) < 6), small_config.training)
+        check_size(small.observations.select(np.arange(1501) < 5), small_config.training)
+    check_size(small.observations.select(np.arange(1501) < 6), small_config.training)
 
 
 @pytest.mark.parametrize("network", [network_of(), network_of(({"A": 1.0}, {"B": 1.0}), fixed="ABCD")])
