@@ -122,7 +122,7 @@ def test_unknown_names_are_refused():
     assert len(find([])) == len(NETWORKS)
     with pytest.raises(InputError, match="'nonsense' is no textbook network"):
         find(["nonsense"])
-    with pytest.raises(InputError, match="'dirty' is no kind of case"):
+    with pytest.raises(InputError, match="'dirty' is not a kind of case"):
         plan(["sir"], ["dirty"])
 
 

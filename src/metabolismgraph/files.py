@@ -33,7 +33,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: not a readable gzip file ({one_line(error)}); make it anew") from None
+        raise InputError(f"{path}: not a readable gzip file ({one_line(error)}); create it again") from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -87,6 +87,39 @@ class _Species(NamedTuple):
     raw_y: np.ndarray
 
 
+class _Scaled(NamedTuple):
+    """A normal matrix scaled by the sizes of its columns, and its eigenvectors.
+
+    Sizes are those before homeostasis was projected out. A column that homeostasis explains keeps next to nothing of
+    its size, and so counts as zero; scaled to a unit diagonal, its rounding would pass for information.
+
+    Attributes:
+        matrix: divided by the sizes of row and column.
+        scale: the sizes.
+        values, vectors: its eigenvalues and eigenvectors.
+        seen: eigenvalues that are more than rounding.
+    """
+
+    matrix: Float[np.ndarray, "unknowns unknowns"]
+    scale: Float[np.ndarray, " unknowns"]
+    values: Float[np.ndarray, " unknowns"]
+    vectors: Float[np.ndarray, "unknowns unknowns"]
+    seen: Bool[np.ndarray, " unknowns"]
+
+    @classmethod
+    def of(cls, matrix: Float[np.ndarray, "unknowns unknowns"], square: Float[np.ndarray, " unknowns"]) -> _Scaled:
+        """Scale a matrix, given the sum of squares of each column."""
+        scale = np.sqrt(np.where(square > 0, square, 1.0))
+        scaled = matrix / scale[:, None] / scale
+        values, vectors = np.linalg.eigh(scaled)
+        return cls(scaled, scale, values, vectors, values > _RANK)
+
+    def inverse(self) -> Float[np.ndarray, "unknowns unknowns"]:
+        """The pseudo-inverse of the matrix as it was before it was scaled."""
+        vectors = self.vectors[:, self.seen] / self.scale[:, None]
+        return np.asarray((vectors / self.values[self.seen]) @ vectors.T)
+
+
 @dataclasses.dataclass(frozen=True)
 class LinearModel:
     """The regression rows.
@@ -128,8 +161,8 @@ class LinearModel:
             rhs[one.unknowns] += one.columns.T @ one.y
             square[one.unknowns] += np.sum(one.raw_columns**2, axis=0)
             total += float(one.raw_y @ one.raw_y)
-        scaled, scale, inverse = _scaled_inverse(matrix, square)
-        covariance = inverse / scale[:, None] / scale
+        scaled = _Scaled.of(matrix, square)
+        covariance = scaled.inverse()
         k = covariance @ rhs
         theta, theta_covariance = np.zeros((n, terms)), np.zeros((n, terms, terms))
         misfit = 0.0
@@ -147,9 +180,9 @@ class LinearModel:
             left=self.residual(k, theta),
             misfit=misfit,
             total=total,
-            matrix=scaled,
-            rhs=rhs / scale,
-            scale=scale,
+            matrix=scaled.matrix,
+            rhs=rhs / scaled.scale,
+            scale=scaled.scale,
         )
 
     def nuisance_map(
@@ -209,10 +242,9 @@ class LinearModel:
             matrix[np.ix_(index, index)] += one.columns.T @ one.columns
             rhs[index] += one.columns.T @ one.y
             square[index] += np.sum(one.raw_columns**2, axis=0)
-        scaled, scale, inverse = _scaled_inverse(matrix, square)
-        values, vectors = np.linalg.eigh(scaled)
-        leverage = np.sum(vectors[:m, values <= _RANK] ** 2, axis=1)
-        inverse = inverse / scale[:, None] / scale
+        scaled = _Scaled.of(matrix, square)
+        leverage = np.sum(scaled.vectors[:m, ~scaled.seen] ** 2, axis=1)
+        inverse = scaled.inverse()
         return Joint(inverse[:m, :m], (inverse @ rhs)[m:], leverage > _LEVERAGE)
 
     def _moving(self) -> list[int]:
@@ -297,21 +329,3 @@ def _shape(table: RateTable, law: int, degree: int, log_c: Float[np.ndarray, "*b
     middle, half = (high + low) / 2, max((high - low) / 2, 1e-3)
     polynomial = np.polynomial.Legendre.basis(degree)
     return np.asarray(polynomial((log_c - middle) / half) - polynomial((table.reference - middle) / half))
-
-
-def _scaled_inverse(
-    matrix: Float[np.ndarray, "unknowns unknowns"], square: Float[np.ndarray, " unknowns"]
-) -> tuple[np.ndarray, Float[np.ndarray, " unknowns"], np.ndarray]:
-    """The matrix scaled by the sizes of its columns, the scale, and the pseudo-inverse.
-
-    Sizes are those before homeostasis was projected out. A column that homeostasis explains keeps next to nothing of
-    its size, and so counts as zero; scaled to a unit diagonal, its rounding would pass for information.
-
-    Args:
-        square: sum of squares of each column.
-    """
-    scale = np.sqrt(np.where(square > 0, square, 1.0))
-    scaled = matrix / scale[:, None] / scale
-    values, vectors = np.linalg.eigh(scaled)
-    seen = values > _RANK
-    return scaled, scale, (vectors[:, seen] / values[seen]) @ vectors[:, seen].T

@@ -138,7 +138,7 @@ def plan(
     """
     unknown = [kind for kind in kinds if kind not in textbook.KINDS]
     if unknown:
-        raise InputError(f"{unknown[0]!r} is no kind of case; there are {', '.join(textbook.KINDS)}")
+        raise InputError(f"{unknown[0]!r} is not a kind of case; kinds are {', '.join(textbook.KINDS)}")
     chosen = find(networks)
     made = [textbook.make(n, kind) for n in chosen for kind in textbook.KINDS if not kinds or kind in kinds]
     cases = [case for case in made if isinstance(case, Case)]

@@ -85,7 +85,7 @@ def _from_zip(path: Path, content: bytes) -> tuple[str, list[str]]:
             names = archive.namelist()
             mimetype = archive.read("mimetype") if "mimetype" in names else b""
     except Exception as error:
-        raise InputError(f"{path}: a damaged zip file ({one_line(error)}); make it anew") from None
+        raise InputError(f"{path}: a damaged zip file ({one_line(error)}); create it again") from None
     if b"opendocument" in mimetype:
         raise InputError(f"{path}: this is an OpenDocument file (.ods); {_SAVE_AS_CSV}")
     if any(name.startswith("xl/") for name in names):

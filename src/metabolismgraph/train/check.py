@@ -49,22 +49,22 @@ class Checked(NamedTuple):
     law_notes: tuple[str, ...]
 
 
-def check_fit(settled: Settled[F], fitted: Solution) -> Checked:
+def check_fit(settled: Settled[F], model: LinearModel, fitted: Solution) -> Checked:
     """Standard errors and sampling errors of a fit, and a test of the rate laws that were stated.
 
     Args:
-        fitted: the rate constants of the fit, unconstrained.
+        model: the regression with the f, the rows and the weights of the fit.
+        fitted: its rate constants, unconstrained.
     """
     data = settled.data
     table = data.rate_table(settled.f)
     learned = ~table.laws.known
-    model = data.linear_model(settled.f, settled.keep, settled.weight)
     covariance, hidden = fitted.covariance, np.zeros(len(fitted.k), dtype=bool)
     if learned.any():
         joint = model.with_shapes(fitted, shape_changes(table, data.nodes, learned, additive=True))
         covariance, hidden = joint.covariance, joint.hidden
     error = np.where(hidden, np.inf, np.sqrt(np.maximum(np.diag(covariance), 0.0)))
-    m, sampling = len(error), _sampling_errors(settled)
+    m, sampling = len(error), _sampling_errors(settled, fitted)
     if sampling is None:
         sampling = np.concatenate([np.full(m, np.nan), np.zeros(2 * len(data.fixed))])
     law_notes = tuple(_law_notes(settled, table, model, fitted))
@@ -84,11 +84,15 @@ class _Estimate(NamedTuple):
         unknowns = data.observations.network.n_reactions + (data.training.nuisance_degree + 1) * moving
         if len(data.transitions.dt) * moving < unknowns:
             return None
-        found = data.linear_model(settled.f, data.usable, settled.weight).solve()
+        return cls.from_solution(data, data.linear_model(settled.f, data.usable, settled.weight).solve())
+
+    @classmethod
+    def from_solution(cls, data: Phase1Data, found: Solution) -> _Estimate:
+        """From the regression on the same data."""
         return cls(data, np.concatenate([found.k, data.homeostatic_lines(found.theta).ravel()]))
 
 
-def _sampling_errors(settled: Settled[F]) -> Float[np.ndarray, " values"] | None:
+def _sampling_errors(settled: Settled[F], fitted: Solution) -> Float[np.ndarray, " values"] | None:
     """How wrong k and homeostasis are because the rule for dc/dt is; None where that cannot be told.
 
     Two estimates, of which the geometric mean is taken. One is what another rule makes of the same frames. The other
@@ -98,8 +102,10 @@ def _sampling_errors(settled: Settled[F]) -> Float[np.ndarray, " values"] | None
     """
     data = settled.data
     if data.rule == "forward" and np.exp(settled.losses[-1] / 2) < _DISCRETE:
-        return None  # Euler steps are told by their length: every second frame is no sample of the same equation
-    whole = _Estimate.of(data, settled)
+        return None  # Euler steps are told by their length: every second frame does not follow the same equation
+    # The others use every row that can be used. Where the fit does so too, it need not be solved again.
+    complete = bool((settled.keep == data.usable).all())
+    whole = _Estimate.from_solution(data, fitted) if complete else _Estimate.of(data, settled)
     half = _Estimate.of(data.thinned(), settled)
     if whole is None or half is None:
         return None

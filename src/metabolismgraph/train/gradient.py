@@ -2,7 +2,7 @@
 
 Slower and less accurate than `projection`, it stands beside it for comparison, and makes the
 imperfect checkpoints that Phase 2 must cope with. MLP_node and the embeddings are trained too, since
-they are part of the model, but are not kept: Phase 2 starts anew.
+they are part of the model, but are not kept: Phase 2 starts again.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ _BLUNTED: dict[str, tuple[str, ...]] = {
         *("writeModel", "writeOptions", "writePresolvedModel", "writeSolution"),
     ),
 }
-# Their extension modules (folder and name) must not be made anew, since that would bring the functions back.
+# Their extension modules (folder and name) must not be created again, since that would bring the functions back.
 _ONCE = frozenset({"lib-dynload/_posixsubprocess", "safetensors/_safetensors_rust", "jaxlib/_jax", "_highspy/_core"})
 
 _FAMILIES = (

@@ -96,7 +96,7 @@ def _fit_by_projection(
     seen = analyse(fitted.matrix, fitted.scale, _ROUNDING)
     hidden = promised.joined(seen)
     k, at_bound, k_notes = _positive_rate_constants(fitted, hidden.identifiable)
-    checked = check_fit(settled, fitted)
+    checked = check_fit(settled, model, fitted)
     estimates = Estimates(fitted.k, checked.error, hidden.identifiable, at_bound, checked.sampling_error)
     verdict = judge(promised, apart, estimates)
     confounded = hidden_by_homeostasis(promised, apart)

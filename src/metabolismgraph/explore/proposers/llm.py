@@ -246,7 +246,7 @@ def _key(settings: Exploration, server: _Server) -> str:
     if not key:
         raise InputError(f"no key for {server.model}: set the environment variable ({where}) to it")
     if not (key.isascii() and key.isprintable()):
-        raise InputError(f"the key for {server.model} holds characters that no key has; set it anew ({where})")
+        raise InputError(f"the key for {server.model} holds characters that no key has; set it again ({where})")
     return key
 
 
