@@ -62,21 +62,21 @@ def small_config():
 @pytest.fixture(scope="session")
 def small(small_config):
     """Observations and truth of thirty metabolites and 72 reactions."""
-    from metabolismgraph.simulator import simulate
+    from metabolismgraph.ground_truth.simulator import simulate
 
     return simulate(small_config)
 
 
 @pytest.fixture(scope="session")
 def small_phase1(small, small_config):
-    from metabolismgraph.train.phase1 import fit_reactions
+    from metabolismgraph.reactions.fit import fit_reactions
 
     return fit_reactions(small.observations, small_config.graph_model, small_config.training)
 
 
 @pytest.fixture(scope="session")
 def small_phase2(small, small_phase1, small_config):
-    from metabolismgraph.train.phase2 import fit_homeostasis
+    from metabolismgraph.homeostasis.fit import fit_homeostasis
 
     return fit_homeostasis(small.observations, small_phase1, small_config.graph_model, small_config.training)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.integrate
 
-from metabolismgraph.network import Reaction, ReactionNetwork
-from metabolismgraph.observations import Observations
+from metabolismgraph.system.network import Reaction, ReactionNetwork
+from metabolismgraph.system.observations import Observations
 
 MICHAELIS_MENTEN = (
     {

@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 from metabolismgraph.config import load_config
-from metabolismgraph.explore import guard
+from metabolismgraph.explore import search_space
 from metabolismgraph.explore.events import (
     Answered,
     Failed,
@@ -165,7 +165,7 @@ class SmallLoop:
             "proposal",
             i,
             lambda who, refusals: who.propose(state, i, state.slot(i), refusals),
-            lambda value, by, note: guard.plan(value, state, i, by=by, note=note),
+            lambda value, by, note: search_space.plan(value, state, i, by=by, note=note),
         )
 
     def read(self, batch):
@@ -183,7 +183,7 @@ class SmallLoop:
         state = self.state
 
         def accept(value, by, note):
-            changes = guard.changed(state.root(block), value.start, state)
+            changes = search_space.changed(state.root(block), value.start, state)
             return Reviewed(
                 block=block,
                 iteration=first,
@@ -210,7 +210,7 @@ class SmallLoop:
                 answer = ask(self.proposer, refusals)
                 self.note(kind, iteration, attempt, answer.exchange)
                 self.record(accept(answer.value, self.proposer.name, ""))
-            except (InvalidAnswerError, guard.RefusedError) as error:
+            except (InvalidAnswerError, search_space.RefusedError) as error:
                 if isinstance(error, InvalidAnswerError):
                     self.note(kind, iteration, attempt, error.exchange)
                 by = self.proposer.name
@@ -246,7 +246,7 @@ class SmallLoop:
         state = State.of(self.events[:1])
         for event in self.events[1:]:
             if isinstance(event, Proposed):
-                assert guard.plan(event.proposal, state, event.iteration, by=event.by, note=event.note) == event
+                assert search_space.plan(event.proposal, state, event.iteration, by=event.by, note=event.note) == event
             state = state.after(event)
 
 

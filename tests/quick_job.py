@@ -1,4 +1,4 @@
-"""The process of a slot without its training: the real `jobs.main`, with metrics made up from job.json.
+"""The process of a slot without its training: the real `job.main`, with metrics made up from job.json.
 
 `python -I -S quick_job.py FOLDER` starts in hundredths of a second, since it leaves out the package's own imports.
 Environment: METABOLISMGRAPH_SOURCE, the package's folder. `faults.json` in the folder of the exploration says what is
@@ -144,7 +144,7 @@ if __name__ == "__main__":
     package = types.ModuleType("metabolismgraph")
     package.__path__ = [os.environ["METABOLISMGRAPH_SOURCE"]]
     sys.modules["metabolismgraph"] = package
-    jobs = importlib.import_module("metabolismgraph.jobs")
+    jobs = importlib.import_module("metabolismgraph.explore.engines.job")
     write_outcome = jobs.write_outcome
 
     def write_and_count(folder, outcome):

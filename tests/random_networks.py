@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from hypothesis import strategies as st
 
-from metabolismgraph.network import Reaction, ReactionNetwork
+from metabolismgraph.system.network import Reaction, ReactionNetwork
 
 
 def network_of(*reactions, species="ABCD", fixed=()):

@@ -10,7 +10,7 @@ from command_line import call
 from continuous import LOTKA_VOLTERRA, MICHAELIS_MENTEN, observe
 
 import metabolismgraph as mg
-from metabolismgraph.evaluation_variables import VARIABLES
+from metabolismgraph.evaluation.variables import VARIABLES
 from metabolismgraph.formats.dataset import write_dataset
 from metabolismgraph.formats.sbml import read_sbml
 

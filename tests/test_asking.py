@@ -17,7 +17,6 @@ from questions import (
 )
 
 from metabolismgraph.explore.events import Answered, Proposed, Refused, Remembered
-from metabolismgraph.explore.guard import CHANGEABLE
 from metabolismgraph.explore.proposers import prompt as prompts
 from metabolismgraph.explore.proposers.asking import (
     MOST_CHARACTERS,
@@ -29,8 +28,9 @@ from metabolismgraph.explore.proposers.asking import (
 )
 from metabolismgraph.explore.proposers.base import Exchange, InvalidAnswerError, UnavailableError
 from metabolismgraph.explore.proposers.prompt import MOST_MEMORY, for_proposal, for_reading, for_submission
+from metabolismgraph.explore.search_space import CHANGEABLE
 from metabolismgraph.explore.state import State
-from metabolismgraph.train.strategies import STRATEGIES
+from metabolismgraph.homeostasis.strategies import STRATEGIES
 
 GOOD = json.dumps(proposal())
 NOWHERE = Path("nowhere")

@@ -45,8 +45,8 @@ from metabolismgraph.benchmarks.textbook_networks import (
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import InputError, TrainingFailedError
 from metabolismgraph.formats.dataset import NETWORK, read_inputs
-from metabolismgraph.kinetics import Structure, aggregate, mass_action, pair_concentrations
-from metabolismgraph.train.progress import silent
+from metabolismgraph.system.kinetics import Structure, aggregate, mass_action, pair_concentrations
+from metabolismgraph.system.progress import silent
 
 BY_NAME = {n.name: n for n in NETWORKS}
 every_network = pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.name)

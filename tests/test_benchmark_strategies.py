@@ -33,7 +33,7 @@ from metabolismgraph.benchmarks.strategy_report import (
     summarise,
     worst_deviation,
 )
-from metabolismgraph.display import StrategyBoard
+from metabolismgraph.cli.tables import StrategyBoard
 from metabolismgraph.errors import InputError, SimulationDivergedError
 
 TINY = Settings(configs=("small",), seeds=1, strategies=("classical", "residual"), time_steps=(4,), sweeps=False)
@@ -145,8 +145,8 @@ def test_report_by_hand(tmp_path):
         case("classical", 4, slopes=(1.0, 1.1), seed=1, embedding_cluster_acc=0.9, seconds=4.0),
         failed(strategies="classical", T=4, seed=2),
         *(case("residual", None, slopes=(1.001, 0.996), seed=seed) for seed in (0, 1, 2)),
-        case("residual", None, "polluted 0.87", slopes=(1.5, 0.9)),
-        case("orthogonalised", None, "polluted 0.87", slopes=(1.01, None)),
+        case("residual", None, "imperfect 0.87", slopes=(1.5, 0.9)),
+        case("orthogonalised", None, "imperfect 0.87", slopes=(1.01, None)),
         case("classical", 4, sweep=sweep, slopes=(2.0, 3.0)),
     ]
     header = HEADER | {"strategies": ["classical", "residual", "orthogonalised"]}
@@ -168,9 +168,9 @@ def test_report_by_hand(tmp_path):
     best = targets["projection: slope ratios, farthest from 1"]
     assert (best["set"], best["measured"], best["met"]) == ("residual", pytest.approx(0.004), True)
     # A slope that is no number is infinitely far, so the other set is best although it misses.
-    polluted = targets["polluted 0.87: slope ratios, farthest from 1"]
-    assert (polluted["set"], polluted["measured"], polluted["met"]) == ("residual", 0.5, False)
-    listed = targets["polluted 0.87: the same, strategies 1-8 only"]
+    imperfect_phase1 = targets["imperfect 0.87: slope ratios, farthest from 1"]
+    assert (imperfect_phase1["set"], imperfect_phase1["measured"], imperfect_phase1["met"]) == ("residual", 0.5, False)
+    listed = targets["imperfect 0.87: the same, strategies 1-8 only"]
     assert (listed["set"], listed["met"]) == ("residual", False)
     assert targets["failed cases"]["measured"] == 1
     # The sweep has the grid's own three cases at the default.
@@ -187,14 +187,14 @@ def test_report_by_hand(tmp_path):
 
 def test_strategies_beyond_the_eighth_do_not_count_as_listed():
     rows = [
-        case("contrastive+warmup", 4, "polluted 0.87", slopes=(1.1, 0.85)),
-        case("weak_form+contrastive", 4, "polluted 0.87"),
-        case("classical", 4, "polluted 0.87", slopes=(1.05, 1.05)),
+        case("contrastive+warmup", 4, "imperfect 0.87", slopes=(1.1, 0.85)),
+        case("weak_form+contrastive", 4, "imperfect 0.87"),
+        case("classical", 4, "imperfect 0.87", slopes=(1.05, 1.05)),
     ]
     header = HEADER | {"strategies": [row["strategies"] for row in rows]}
     targets = {t["what"]: t for t in summarise(Results(header, [], rows))["targets"]}
-    assert targets["polluted 0.87: slope ratios, farthest from 1"]["set"] == "weak_form+contrastive"
-    listed = targets["polluted 0.87: the same, strategies 1-8 only"]
+    assert targets["imperfect 0.87: slope ratios, farthest from 1"]["set"] == "weak_form+contrastive"
+    listed = targets["imperfect 0.87: the same, strategies 1-8 only"]
     assert (listed["set"], listed["measured"], listed["met"]) == ("contrastive+warmup", pytest.approx(0.15), True)
 
 

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from metabolismgraph.train.evidence import Setting
-from metabolismgraph.train.phase2 import initial_model
-from metabolismgraph.train.plan import Plan
+from metabolismgraph.homeostasis.fit import initial_model
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.training_plan import Plan
 
 TEXT = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXAMPLE = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)[0]
@@ -31,10 +31,10 @@ def test_it_is_short():
 
 
 def test_it_works(example, small, small_phase1, small_config):
-    setting = Setting(small.observations, small_phase1, small_config.graph_model, small_config.training)
-    plan = example.Decay(weight=0.5).apply(Plan.classical(setting), setting)
+    data = Phase2Data(small.observations, small_phase1, small_config.graph_model, small_config.training)
+    plan = example.Decay(weight=0.5).apply(Plan.classical(data), data)
     (term,) = plan.penalties
-    model = initial_model(setting, plan.evidence)
+    model = initial_model(data, plan.residuals)
 
     @eqx.filter_jit
     def both(model):

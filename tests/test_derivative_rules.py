@@ -3,8 +3,8 @@ import pytest
 from continuous import BRUSSELATOR, CHAIN, EPIDEMIC, LOTKA_VOLTERRA, MICHAELIS_MENTEN, observe
 
 import metabolismgraph as mg
-from metabolismgraph.derivative_rules import StepQuadrature
-from metabolismgraph.observations import Observations
+from metabolismgraph.system.derivative_rules import StepQuadrature
+from metabolismgraph.system.observations import Observations
 
 QUICK = ["training.homeostasis_training=false"]
 

@@ -9,17 +9,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from rich.console import Console
 
+from metabolismgraph.cli import explore_tables as display
+from metabolismgraph.cli.explore_tables import board, follow, iteration_page, status_table, tree_text
 from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore import display
-from metabolismgraph.explore.display import board, follow, iteration_page, status_table, tree_text
 from metabolismgraph.explore.events import Answered, Refused
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.proposal import Mutation
+from metabolismgraph.explore.published_format import tree_figure as figure
+from metabolismgraph.explore.published_format.tree_figure import draw_tree, short_mutation
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import best, nodes
-from metabolismgraph.figures import exploration as figure
-from metabolismgraph.figures.exploration import draw_tree, short_mutation
 from metabolismgraph.figures.style import applied
 
 HOSTILE = "[bold red]x[/] \x1b[2J\x1b]0;owned\x07 \x9b31m \u202egnorw [link=http://a]b[/link] [/nothing]"

@@ -21,12 +21,12 @@ from explorer_lives import Asked, explorer, opened
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore import loop
-from metabolismgraph.explore.engine import ProcessEngine
+from metabolismgraph.explore.engines.engine import ProcessEngine
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.proposers.rules import RulesProposer
+from metabolismgraph.explore.published_format import render
 from metabolismgraph.explore.start import check_free, open_exploration, prepared
-from metabolismgraph.explore.views import render
 
 TIMES = ("time", "seconds")
 

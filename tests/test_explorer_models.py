@@ -11,8 +11,8 @@ from questions import proposal, submission
 from test_llm import COST, WRONG, Reply, called, chat, error, quick, server  # noqa: F401 (fixtures)
 
 from metabolismgraph.explore.folder import ExplorationFolder
-from metabolismgraph.explore.guard import CHANGEABLE, TIME_STEP, plan
 from metabolismgraph.explore.proposers import make_proposer
+from metabolismgraph.explore.search_space import CHANGEABLE, TIME_STEP, plan
 from metabolismgraph.explore.state import State
 
 ITERATIONS = 18

@@ -16,17 +16,23 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-import metabolismgraph.train
-from metabolismgraph.checkpoint import load_observations, save_observations
 from metabolismgraph.errors import InputError
-from metabolismgraph.observations import Observations
-from metabolismgraph.truth import Truth
+from metabolismgraph.ground_truth.truth import Truth
+from metabolismgraph.runs.checkpoint import load_observations, save_observations
+from metabolismgraph.system.observations import Observations
 
 ROOT = Path(__file__).resolve().parents[1]
-FORBIDDEN = ("metabolismgraph.truth", "metabolismgraph.simulator", "metabolismgraph.evaluation")
+FORBIDDEN = ("metabolismgraph.ground_truth", "metabolismgraph.evaluation", "metabolismgraph.benchmarks")
+PACKAGES = [f"metabolismgraph.{name}" for name in ("system", "reactions", "homeostasis", "fitting", "sandbox")]
 MODULES = [
-    "metabolismgraph.train",
-    *(m.name for m in pkgutil.walk_packages(metabolismgraph.train.__path__, "metabolismgraph.train.")),
+    *PACKAGES,
+    *(
+        module.name
+        for name in PACKAGES
+        for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}.")
+    ),
+    "metabolismgraph.runs.train_folder",
+    "metabolismgraph.runs.train_process",
 ]
 
 
@@ -38,7 +44,7 @@ def test_importing_training_leaves_the_truth_out():
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = json.loads(answer.stdout)
-    assert "metabolismgraph.train.phase2" in loaded
+    assert "metabolismgraph.homeostasis.fit" in loaded
     assert [name for name in loaded if name.startswith(FORBIDDEN)] == []
 
 
@@ -48,7 +54,7 @@ def test_training_takes_no_truth():
         function
         for name in MODULES
         for _, function in inspect.getmembers(importlib.import_module(name), inspect.isfunction)
-        if function.__module__.startswith("metabolismgraph.train")
+        if function.__module__ in MODULES
     ]
     assert len(functions) > 20
     for function in functions:
@@ -109,17 +115,20 @@ def ruff():
 @pytest.mark.parametrize(
     "line",
     [
-        "from metabolismgraph.truth import Truth",
-        "import metabolismgraph.simulator",
+        "from metabolismgraph.ground_truth.truth import Truth",
+        "import metabolismgraph.ground_truth.simulator",
+        "import metabolismgraph.evaluation.evaluate",
         "from metabolismgraph import evaluate",
-        "def f(): from metabolismgraph.truth import Truth",
+        "def f(): from metabolismgraph.ground_truth.truth import Truth",
     ],
 )
 @pytest.mark.parametrize(
     ("place", "refused"),
     [
-        ("train/scratch.py", True),
-        ("train/strategies/scratch.py", True),
+        ("system/scratch.py", True),
+        ("reactions/scratch.py", True),
+        ("homeostasis/strategies/scratch.py", True),
+        ("runs/train_scratch.py", True),
         ("explore/scratch.py", True),
         ("scratch.py", False),
     ],

@@ -32,14 +32,14 @@ import safetensors.numpy
 import xarray as xr
 from command_line import call
 
-from metabolismgraph import pipeline
-from metabolismgraph.checkpoint import load_observations, save_observations
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.formats.dataset import write_dataset
-from metabolismgraph.runs import RunFolder
-from metabolismgraph.simulator import simulate
-from metabolismgraph.train import guard, landlock
+from metabolismgraph.ground_truth.simulator import simulate
+from metabolismgraph.runs import pipeline
+from metabolismgraph.runs.checkpoint import load_observations, save_observations
+from metabolismgraph.runs.folder import RunFolder
+from metabolismgraph.sandbox import audit_hook, landlock
 
 SEED = 918273
 OVERRIDES = (
@@ -147,7 +147,7 @@ ATTACKS = {
         before="import safetensors.numpy",
     ),
     "safetensors as loaded": Attack(
-        guard._TAKEN_OUT,
+        audit_hook._TAKEN_OUT,
         "got = str(safetensors.numpy.load_file(TRUTH + '/truth.safetensors')['k'].tolist())",
         before="import safetensors.numpy",
     ),
@@ -171,7 +171,7 @@ ATTACKS = {
         "subprocess.Popen", "import subprocess; got = subprocess.check_output(['cat', TRUTH + '/reactions.csv'])"
     ),
     "fork_exec underneath subprocess": Attack(
-        guard._TAKEN_OUT,
+        audit_hook._TAKEN_OUT,
         """
         import subprocess
         subprocess.Popen.__init__.__globals__['sys'] = types.SimpleNamespace(
@@ -241,13 +241,14 @@ ATTACKS = {
         "open", "open('/proc/self/mem', 'r+b'); got = open(TRUTH + '/reactions.csv').read()"
     ),
     "importing the truth": Attack(
-        "import", "from metabolismgraph.truth import Truth; got = str(Truth.load(pathlib.Path(TRUTH)).k.tolist())"
+        "import",
+        "from metabolismgraph.ground_truth.truth import Truth; got = str(Truth.load(pathlib.Path(TRUTH)).k.tolist())",
     ),
     "importlib": Attack(
         "open",
         """
         import importlib
-        truth = importlib.import_module('metabolismgraph.truth')
+        truth = importlib.import_module('metabolismgraph.ground_truth.truth')
         got = str(truth.Truth.load(pathlib.Path(TRUTH)).k.tolist())
         """,
     ),
@@ -255,7 +256,7 @@ ATTACKS = {
         "open",
         """
         import runpy
-        truth = runpy.run_module('metabolismgraph.truth', alter_sys=True, run_name='again')
+        truth = runpy.run_module('metabolismgraph.ground_truth.truth', alter_sys=True, run_name='again')
         got = str(truth['Truth'].load(pathlib.Path(TRUTH)).k.tolist())
         """,
     ),
@@ -265,7 +266,7 @@ ATTACKS = {
     "simulating again": Attack(
         "import",
         """
-        from metabolismgraph.simulator import simulate
+        from metabolismgraph.ground_truth.simulator import simulate
         from metabolismgraph.config import load_config
         got = str(simulate(load_config('small', OVERRIDES)).truth.k.tolist())
         """,
@@ -337,8 +338,8 @@ ATTACKS = {
             (builtins, ('isinstance', 'len', 'str', 'any', 'all', 'type', 'PermissionError')),
         ):
             for name in names: setattr(home, name, fine)
-        for name in dir(sys.modules.get('metabolismgraph.train.guard')):
-            if not name.startswith('__'): setattr(sys.modules['metabolismgraph.train.guard'], name, fine)
+        for name in dir(sys.modules.get('metabolismgraph.sandbox.audit_hook')):
+            if not name.startswith('__'): setattr(sys.modules['metabolismgraph.sandbox.audit_hook'], name, fine)
         got = open(TRUTH + '/reactions.csv').read()
         """,
     ),
@@ -357,9 +358,9 @@ ATTACKS = {
     "opening start-up again": Attack(
         "open",
         """
-        from metabolismgraph.train import guard
-        for name in ('_CLOSE', '_OPEN'):
-            sys.audit(getattr(guard, name, name), False)
+        from metabolismgraph.sandbox import audit_hook
+        for name in ('_ACTIVATE', '_OPEN'):
+            sys.audit(getattr(audit_hook, name, name), False)
         try: open(TRUTH + '/reactions.csv')
         except OSError: pass
         got = open(TRUTH + '/reactions.csv').read()
@@ -418,13 +419,13 @@ SEALED = False
 SEALED = f"""
 import sys
 from pathlib import Path
-from metabolismgraph.train import guard
-guard.seal(Path.cwd())
+from metabolismgraph.sandbox import audit_hook
+audit_hook.seal(Path.cwd())
 {PRELUDE}
 given = json.loads(sys.argv[1])
 exec(given.pop("before"))
-guard.close()
-del guard
+audit_hook.activate()
+del audit_hook
 globals().update(given, SEALED=True)
 exec(given.pop("code"))
 if "got" in globals():
@@ -435,7 +436,7 @@ FORKED = f"""
 {PRELUDE}
 import atexit, h5py, numpy, pandas, pyarrow.parquet, safetensors.numpy, xarray
 from pathlib import Path
-from metabolismgraph.train import guard
+from metabolismgraph.sandbox import audit_hook
 given = json.loads(sys.stdin.read())
 found = {{}}
 leave = os._exit
@@ -446,7 +447,7 @@ def strike(code, kernel):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         if kernel:
             sys.addaudithook = lambda _: None
-            if not guard.seal(Path.cwd()):
+            if not audit_hook.seal(Path.cwd()):
                 print("NO LANDLOCK", flush=True)
                 leave(0)
         space = {{**globals(), **given}}
@@ -594,7 +595,7 @@ def test_attack_works_without_walls(name, forked, target):
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack_is_refused_and_reported(name, sealed, target):
     answer = sealed[name]
-    assert answer.returncode == guard.LEAK, answer.stderr
+    assert answer.returncode == audit_hook.LEAK, answer.stderr
     assert "GOT" not in answer.stdout
     assert _wanted(name, target) not in answer.stdout + answer.stderr
     report = json.loads(answer.stdout.splitlines()[-1])
@@ -643,7 +644,7 @@ def run(target, tmp_path, monkeypatch):
 
     def train_with(code: str) -> Path:
         (tmp_path / "training.py").write_text(code)
-        # The arguments are -P -m metabolismgraph.train FOLDER.
+        # The arguments are -P -m metabolismgraph.runs.train_process FOLDER.
         script.write_text(f'#!/bin/sh\ncd "$4" && exec {sys.executable} -P {tmp_path}/training.py "$4"\n')
         script.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(script))
@@ -726,25 +727,25 @@ def test_honest_training_loads_no_reader_of_files(target):
     code = """
 import sys
 from pathlib import Path
-from metabolismgraph.train import guard
-guard.seal(Path.cwd())
+from metabolismgraph.sandbox import audit_hook
+audit_hook.seal(Path.cwd())
 import jax
-from metabolismgraph.train.folder import train_folder
+from metabolismgraph.runs.train_folder import train_folder
 jax.devices()
-guard.close()
-from metabolismgraph.checkpoint import load_observations
+audit_hook.activate()
+from metabolismgraph.runs.checkpoint import load_observations
 import inspect, linecache, warnings
 load_observations(Path("observations"))
 assert float(jax.jit(lambda x: x + 1)(1.0)) == 2
 assert linecache.getlines(inspect.__file__)
-assert sys.modules.keys() >= {"numpy", "jax", "equinox", "optax", "metabolismgraph.train.phase2"}
+assert sys.modules.keys() >= {"numpy", "jax", "equinox", "optax", "metabolismgraph.homeostasis.fit"}
 print(*sorted(sys.modules))
 """
     answer = _python(code, folder=target.run.training)
     assert answer.returncode == 0, answer.stderr + answer.stdout
     loaded = {name.partition(".")[0] for name in answer.stdout.split()}
-    assert loaded & guard._READERS == set()
-    assert not {f"metabolismgraph.{name}" for name in guard._HIDDEN} & set(answer.stdout.split())
+    assert loaded & audit_hook._READERS == set()
+    assert not {f"metabolismgraph.{name}" for name in audit_hook._HIDDEN} & set(answer.stdout.split())
 
 
 @pytest.fixture
@@ -752,8 +753,8 @@ def hook(tmp_path, monkeypatch):
     """The audit hook itself, called here instead of by the interpreter; it ends by an exception."""
     (tmp_path / "run" / "training").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "run" / "training")
-    monkeypatch.setattr(guard.os, "_exit", lambda code: pytest.fail(f"ended with {code}"))
-    return guard._hook(guard._bounds(Path.cwd()))
+    monkeypatch.setattr(audit_hook.os, "_exit", lambda code: pytest.fail(f"ended with {code}"))
+    return audit_hook._hook(audit_hook._bounds(Path.cwd()))
 
 
 FINE = {
@@ -762,7 +763,7 @@ FINE = {
     "a descriptor": ("open", 3, "r", 0),
     "nothing": ("open", "/dev/null", None, os.O_RDWR),
     "libraries": ("open", np.__file__, "r", 0),
-    "this package": ("open", guard.__file__, "r", 0),
+    "this package": ("open", audit_hook.__file__, "r", 0),
     "its own memory use": ("open", "/proc/self/status", "r", 0),
     "listing": ("os.listdir", None),
     "listing by descriptor": ("os.scandir", 3),
@@ -780,8 +781,13 @@ NOT_FINE = {
     "renaming from another folder": ("os.rename", "a", "b", 3, -1),
     "its own memory": ("open", "/proc/self/mem", "r", 0),
     "another's status": ("open", "/proc/1/status", "r", 0),
-    "the evaluation, compiled": ("open", f"{Path(guard.__file__).parents[1]}/__pycache__/evaluation.c.pyc", "r", 0),
-    "a benchmark": ("open", f"{Path(guard.__file__).parents[1]}/benchmarks/recovery.py", "r", 0),
+    "the evaluation, compiled": (
+        "open",
+        f"{Path(audit_hook.__file__).parents[1]}/evaluation/__pycache__/evaluate.c.pyc",
+        "r",
+        0,
+    ),
+    "a benchmark": ("open", f"{Path(audit_hook.__file__).parents[1]}/benchmarks/recovery.py", "r", 0),
     "a reader": ("import", "h5py", None, None, None, None),
     "a name that is none": ("import", 1, None, None, None, None),
     "compiled code of its own": ("import", "x", f"{Path.cwd()}/x.so", None, None, None),
@@ -792,7 +798,7 @@ NOT_FINE = {
 def test_what_training_needs_is_fine(hook, name):
     event, *arguments = FINE[name]
     hook(event, tuple(arguments))
-    hook(guard._CLOSE, ())
+    hook(audit_hook._ACTIVATE, ())
     hook(event, tuple(arguments))
 
 
@@ -801,15 +807,15 @@ def test_refusals_are_exceptions_first_and_the_end_later(hook, name):
     event, *arguments = NOT_FINE[name]
     with pytest.raises((PermissionError, ImportError, TypeError)):
         hook(event, tuple(arguments))
-    hook(guard._CLOSE, ())
-    with pytest.raises(pytest.fail.Exception, match=f"ended with {guard.LEAK}"):
+    hook(audit_hook._ACTIVATE, ())
+    with pytest.raises(pytest.fail.Exception, match=f"ended with {audit_hook.LEAK}"):
         hook(event, tuple(arguments))
 
 
 def test_the_compilation_cache_may_be_written(tmp_path, monkeypatch):
     (tmp_path / "run" / "training").mkdir(parents=True)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-    hook = guard._hook(guard._bounds(tmp_path / "run" / "training"))
+    hook = audit_hook._hook(audit_hook._bounds(tmp_path / "run" / "training"))
     for event in (
         ("open", (str(tmp_path / "cache" / "jit"), "wb", 0)),
         ("os.mkdir", (str(tmp_path / "cache"), 511, -1)),
@@ -820,11 +826,12 @@ def test_the_compilation_cache_may_be_written(tmp_path, monkeypatch):
 
 
 def test_unknown_compiled_code_is_not_loaded_but_no_attempt(hook):
-    event = ("import", ("contourpy", f"{guard.site.getsitepackages()[0]}/contourpy/_contourpy.so", None, None, None))
+    site = audit_hook.site.getsitepackages()[0]
+    event = ("import", ("contourpy", f"{site}/contourpy/_contourpy.so", None, None, None))
     for _ in range(2):
         with pytest.raises(ImportError, match="not for training"):
             hook(*event)
-        hook(guard._CLOSE, ())
+        hook(audit_hook._ACTIVATE, ())
 
 
 def test_a_device_node_in_the_folder_is_refused(hook):
@@ -841,7 +848,7 @@ def test_links_that_go_round_are_refused(hook):
 
 def test_the_hook_looks_nothing_up_that_can_be_replaced():
     """The functions it consists of use their own names and attributes of built-in types only."""
-    makers = {"_resolver", "_reader", "_judge_files", "_judge_imports", "_executioner", "_hook"}
+    makers = {"_resolver", "_reader", "_judge_files", "_judge_imports", "_terminator", "_hook"}
 
     def inner(code: CodeType) -> Iterator[CodeType]:
         for part in code.co_consts:
@@ -850,7 +857,7 @@ def test_the_hook_looks_nothing_up_that_can_be_replaced():
                 yield from inner(part)
 
     # From the source, since in tests the functions of this package are wrapped to check their arguments.
-    module = compile(Path(guard.__file__).read_text(), guard.__file__, "exec", dont_inherit=True)
+    module = compile(Path(audit_hook.__file__).read_text(), audit_hook.__file__, "exec", dont_inherit=True)
     parts = [part for maker in inner(module) if maker.co_name in makers for part in inner(maker)]
     assert len(parts) > 10
     for part in parts:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from metabolismgraph.train import guard
+from metabolismgraph.sandbox import audit_hook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ ATTACKS = {
     "a strategy file that is a link": Attack(
         "open",
         """
-        from metabolismgraph.train.strategies import custom
+        from metabolismgraph.homeostasis.strategies import custom
         try: custom.load(Path('strategies/linked.py').absolute())
         except ValueError: print('GOT', sys.modules['metabolismgraph_strategies.linked'].true)
         """,
@@ -95,19 +95,19 @@ PROCESS = """
 import json, os, sys
 from pathlib import Path
 given = json.loads(sys.argv[1])
-from metabolismgraph.train import guard
+from metabolismgraph.sandbox import audit_hook
 walls = given.pop("walls")
 code = given.pop("code")
 globals().update(given)
 if "custom" in code:
-    import jax, metabolismgraph.train.strategies
+    import jax, metabolismgraph.homeostasis.strategies
 if walls == "kernel":
     sys.addaudithook = lambda _: None
-if walls and not guard.seal(Path.cwd(), Path(SHARED)) and walls == "kernel":
+if walls and not audit_hook.seal(Path.cwd(), Path(SHARED)) and walls == "kernel":
     sys.exit("NO LANDLOCK")
 if walls == "both":
     import numpy
-    guard.close()
+    audit_hook.activate()
 assert "observed" in open(SHARED + "/observations.json").read()
 exec(code)
 """
@@ -179,7 +179,7 @@ def test_attack_works_without_walls(name, struck):
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack_is_refused_and_reported(name, struck, untouched):
     answer, outside = struck[name, "both"]
-    assert answer.returncode == guard.LEAK, answer.stderr
+    assert answer.returncode == audit_hook.LEAK, answer.stderr
     assert "GOT" not in answer.stdout
     report = json.loads(answer.stdout.splitlines()[-1])
     assert (report["event"], report["tried"]) == ("leak", ATTACKS[name].event)
@@ -199,12 +199,12 @@ def test_the_kernel_alone_refuses_it_too(name, struck, untouched):
 def test_a_shared_folder_inside_of_the_own_is_refused(tmp_path):
     (tmp_path / "training" / "shared").mkdir(parents=True)
     with pytest.raises(ValueError, match="lies in .*, which training writes to; share a folder outside it"):
-        guard._bounds(tmp_path / "training", tmp_path / "training" / "shared")
+        audit_hook._bounds(tmp_path / "training", tmp_path / "training" / "shared")
 
 
 def test_a_shared_folder_around_the_own_holds_its_files_alone(tmp_path):
     (tmp_path / "training").mkdir()
-    may_read = guard._reader(guard._bounds(tmp_path / "training", tmp_path))
+    may_read = audit_hook._reader(audit_hook._bounds(tmp_path / "training", tmp_path))
     here = str(tmp_path.resolve())
     assert may_read(f"{here}/observations.json/")
     assert may_read(f"{here}/training/settings.json/")

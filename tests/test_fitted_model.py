@@ -11,7 +11,7 @@ from metabolismgraph.formats.fitted_model import power_laws, write_fitted_sbml
 from metabolismgraph.formats.formula import evaluate
 from metabolismgraph.formats.quantities import State, local_parameters
 from metabolismgraph.formats.sbml import read_sbml
-from metabolismgraph.network import Reaction, ReactionNetwork
+from metabolismgraph.system.network import Reaction, ReactionNetwork
 
 KINDS = [
     species("A", cell="big"),

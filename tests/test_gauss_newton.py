@@ -8,18 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metabolismgraph.kinetics import reaction_rates
-from metabolismgraph.train.gauss_newton import Spline, _tangents, learn_spline, project_out
-from metabolismgraph.train.progress import silent
-from metabolismgraph.train.projection import evaluate_loss, fit_linear
-from metabolismgraph.train.solution import Phase1Data
+from metabolismgraph.reactions.data import Phase1Data
+from metabolismgraph.reactions.gauss_newton import Spline, _tangents, learn_spline, project_out
+from metabolismgraph.reactions.projection import evaluate_loss, fit_linear
+from metabolismgraph.system.kinetics import reaction_rates
+from metabolismgraph.system.progress import silent
 
 
 @pytest.fixture(scope="module")
 def problem(small, small_config):
     """Every fifth row of the small benchmark, which is mass action."""
     data = Phase1Data(small.observations, small_config.graph_model, small_config.training, rule="forward")
-    return data.problem(data.usable, None, stride=5)[0]
+    return data.problem(data.usable, None, stride=5)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_tangents_against_finite_differences(problem):
 
     @jax.jit
     def rates(coefficients):
-        v = problem.saturations(dataclasses.replace(spline, coefficients=coefficients))
+        v = problem.substrate_factors(dataclasses.replace(spline, coefficients=coefficients))
         return reaction_rates(v * fitted.k, problem.structure)
 
     terms = spline.coefficients.size

@@ -10,17 +10,16 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from random_networks import network_of
 
-from metabolismgraph.benchmarks import checkpoints, speed
-from metabolismgraph.checkpoint import load_phase1, save_phase1
+from metabolismgraph.benchmarks import speed
 from metabolismgraph.config import GraphModel, Training, load_config
 from metabolismgraph.errors import InputError
-from metabolismgraph.model import RawSubstrateFunction, SubstrateFunction, new_substrate_function
-from metabolismgraph.observations import Observations
-from metabolismgraph.simulator import simulate
-from metabolismgraph.train import penalties
-from metabolismgraph.train.batches import Batches
-from metabolismgraph.train.descent import Coefficients, objective
-from metabolismgraph.train.gradient import (
+from metabolismgraph.ground_truth import imperfect_phase1
+from metabolismgraph.ground_truth.simulator import simulate
+from metabolismgraph.reactions import penalties
+from metabolismgraph.reactions.data import Phase1Data
+from metabolismgraph.reactions.descent import Coefficients, objective
+from metabolismgraph.reactions.fit import fit_reactions
+from metabolismgraph.reactions.gradient import (
     Snapshot,
     conclude,
     descend,
@@ -28,8 +27,10 @@ from metabolismgraph.train.gradient import (
     initial_model,
     snapshot_steps,
 )
-from metabolismgraph.train.phase1 import fit_reactions
-from metabolismgraph.train.solution import Phase1Data
+from metabolismgraph.reactions.minibatches import Batches
+from metabolismgraph.runs.checkpoint import load_phase1, save_phase1
+from metabolismgraph.system.model import RawSubstrateFunction, SubstrateFunction, new_substrate_function
+from metabolismgraph.system.observations import Observations
 
 # -- a small planted system
 
@@ -469,34 +470,38 @@ def test_settled_is_when_the_last_tenth_brings_little():
 
 
 def test_the_first_crossing_is_picked():
-    assert checkpoints.pick([0.0, 0.5, 0.69, 0.75, 0.6, 0.7], 0.7) == 2
-    assert checkpoints.pick([0.0, 0.5, 0.72, 0.7], 0.7) == 2
-    assert checkpoints.pick([0.0, 0.6, 0.4], 0.7) == 1
-    assert checkpoints.pick([0.9, 0.8], 0.7) == 0
+    assert imperfect_phase1.pick([0.0, 0.5, 0.69, 0.75, 0.6, 0.7], 0.7) == 2
+    assert imperfect_phase1.pick([0.0, 0.5, 0.72, 0.7], 0.7) == 2
+    assert imperfect_phase1.pick([0.0, 0.6, 0.4], 0.7) == 1
+    assert imperfect_phase1.pick([0.9, 0.8], 0.7) == 0
 
 
-def test_polluted_checkpoints(tiny, tiny_config):
+def test_imperfect_checkpoints(tiny, tiny_config):
     """Its R2 is near the one asked for."""
-    descent = {**checkpoints.DESCENT, "training.learning_rate_k": 1e-2, "training.learning_rate_sub": 3e-3}
+    descent = {**imperfect_phase1.DESCENT, "training.learning_rate_k": 1e-2, "training.learning_rate_sub": 3e-3}
     config = tiny_config.replace({"training.phase1_stop_at_r2": 0.6})
-    found = checkpoints.polluted(tiny, config, descent=descent, steps=1500)
+    found = imperfect_phase1.train_imperfect_phase1(tiny, config, descent=descent, steps=1500)
     assert r_squared(found.log_k, tiny.truth, found.identifiability.identifiable) == pytest.approx(0.6, abs=0.08)
     with pytest.raises(InputError, match="phase1_stop_at_r2 is empty"):
-        checkpoints.polluted(tiny, tiny_config)
+        imperfect_phase1.train_imperfect_phase1(tiny, tiny_config)
     with pytest.raises(InputError, match="phase1_snapshots is 0"):
-        checkpoints.polluted(tiny, config, 0.6, descent={**descent, "training.phase1_snapshots": 0}, steps=10)
+        imperfect_phase1.train_imperfect_phase1(
+            tiny, config, 0.6, descent={**descent, "training.phase1_snapshots": 0}, steps=10
+        )
 
 
-def test_polluted_checkpoints_are_trained_without_the_held_out_frames(monkeypatch, tiny, tiny_config):
+def test_imperfect_checkpoints_are_trained_without_the_held_out_frames(monkeypatch, tiny, tiny_config):
     class Seen(Exception):  # noqa: N818
         pass
 
     def stop(observations, graph_model, training, progress):
         raise Seen(observations.n_frames, training.steps_per_epoch(observations.n_frames))
 
-    monkeypatch.setattr(checkpoints, "descend", stop)
+    monkeypatch.setattr(imperfect_phase1, "descend", stop)
     with pytest.raises(Seen) as seen:
-        checkpoints.polluted(tiny, tiny_config.replace({"training.held_out_fraction": 0.2}), 0.6, steps=1000)
+        imperfect_phase1.train_imperfect_phase1(
+            tiny, tiny_config.replace({"training.held_out_fraction": 0.2}), 0.6, steps=1000
+        )
     frames, steps = seen.value.args
     assert frames == 321
     assert 1000 <= steps < 1010

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore import history
-from metabolismgraph.explore.history import StrategyHistory
+from metabolismgraph.explore.review import history
+from metabolismgraph.explore.review.history import StrategyHistory
 
 ONE, TWO, THREE = ("x = 1\n", "x = 2  # längere Zeile\n", "x = 3")
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import build, network_of, relabelled, written_networks
 
-from metabolismgraph.identifiability import Combination, analyse, identify
-from metabolismgraph.observations import Observations
-from metabolismgraph.train.undetermined import fill_undetermined
+from metabolismgraph.reactions.identifiability import Combination, analyse, identify
+from metabolismgraph.reactions.unidentifiable import fill_undetermined
+from metabolismgraph.system.observations import Observations
 
 A_B = {"A": 1.0, "B": 1.0}
 # Reactions that change nothing, of which nothing can be found.

@@ -10,9 +10,9 @@ from journals import exploration, opened, reviewed, strategy_file
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Imported, Opened
-from metabolismgraph.explore.imports import import_log, read_log
 from metabolismgraph.explore.journal import Journal
-from metabolismgraph.explore.views import analysis, render
+from metabolismgraph.explore.published_format import analysis, render
+from metabolismgraph.explore.published_format.import_log import import_log, read_log
 
 # As people and programs write them.
 LOG = """\

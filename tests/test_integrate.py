@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from random_networks import network_of
 
-from metabolismgraph.derivative_rules import StepQuadrature
-from metabolismgraph.integrate import euler, evaluate_rate, integrate, rollout
-from metabolismgraph.kinetics import Structure
-from metabolismgraph.model import MetabolismModel, NodeFunction, SubstrateFunction
-from metabolismgraph.observations import Observations
+from metabolismgraph.system.derivative_rules import StepQuadrature
+from metabolismgraph.system.integrate import euler, evaluate_rate, integrate, rollout
+from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.model import MetabolismModel, NodeFunction, SubstrateFunction
+from metabolismgraph.system.observations import Observations
 
 heun = functools.partial(integrate, rule="trapezoid")
 runge_kutta = functools.partial(integrate, rule="cubic")

@@ -15,20 +15,21 @@ import psutil
 import pytest
 from command_line import QUICK
 
-from metabolismgraph import jobs, pipeline
-from metabolismgraph.checkpoint import save_phase1
 from metabolismgraph.config import load_config
-from metabolismgraph.explore.engine import JOB, ProcessEngine
+from metabolismgraph.explore.engines import job as jobs
+from metabolismgraph.explore.engines.engine import JOB, ProcessEngine
+from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.folder import ExplorationFolder
-from metabolismgraph.explore.guard import plan
-from metabolismgraph.explore.outcome import read_outcome
 from metabolismgraph.explore.reward import slope_ratios
+from metabolismgraph.explore.search_space import plan
 from metabolismgraph.explore.start import prepared
 from metabolismgraph.explore.state import State
 from metabolismgraph.formats.dataset import write_dataset
-from metabolismgraph.runs import RunFolder
-from metabolismgraph.simulator import simulate
-from metabolismgraph.train.phase1 import fit_reactions
+from metabolismgraph.ground_truth.simulator import simulate
+from metabolismgraph.reactions.fit import fit_reactions
+from metabolismgraph.runs import pipeline
+from metabolismgraph.runs.checkpoint import save_phase1
+from metabolismgraph.runs.folder import RunFolder
 
 SMALL = {
     "graph_model.hidden_dim_node": 8,
@@ -53,7 +54,7 @@ def exploration(tmp_path_factory):
     path = tmp_path_factory.mktemp("jobs") / "exploration"
     config = prepared(load_config("small", QUICK[1::2]).replace(SMALL))
     folder = ExplorationFolder(path)
-    # As `pipeline.run` leaves it, but for what nobody reads here: evaluation and figures.
+    # As `runs.pipeline.run` leaves it, but for what nobody reads here: evaluation and figures.
     base = RunFolder.create(folder.base, config, {"command": "run"})
     simulated = simulate(config)
     write_dataset(base.data, simulated.observations)
@@ -84,7 +85,7 @@ def trainers(*started):
     for process in started:
         with contextlib.suppress(psutil.NoSuchProcess):
             below = psutil.Process(process.pid).children(recursive=True)
-            found += [child for child in below if "metabolismgraph.train" in child.cmdline()]
+            found += [child for child in below if "metabolismgraph.runs.train_process" in child.cmdline()]
     return found
 
 
@@ -243,7 +244,7 @@ def test_a_flipped_byte_is_found_and_nothing_is_scored(again, name, place, monke
     content[len(content) // 2 if place == "middle" else -1] ^= 1
     path.write_bytes(content)
     # Training again is not what is looked at here: it would repair what is the run's own.
-    monkeypatch.setattr("metabolismgraph.pipeline._train", lambda *arguments: None)
+    monkeypatch.setattr("metabolismgraph.runs.pipeline._train", lambda *arguments: None)
     found = evaluated(again)
     assert found.metrics is None
     assert path.stem in found.reason
@@ -289,7 +290,7 @@ def test_a_file_where_the_run_should_be(again):
 ENGINE = """
 import sys, time
 from pathlib import Path
-from metabolismgraph.explore.engine import ProcessEngine
+from metabolismgraph.explore.engines.engine import ProcessEngine
 engine = ProcessEngine(1, 600.0)
 engine.submit(1, Path(sys.argv[1]))
 time.sleep(600)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from random_networks import build, network_of, relabelled, written_networks
 
 from metabolismgraph.config import Simulation
-from metabolismgraph.kinetics import (
+from metabolismgraph.ground_truth.simulator import random_network
+from metabolismgraph.system.kinetics import (
     Structure,
     aggregate,
     homeostasis,
@@ -21,7 +22,6 @@ from metabolismgraph.kinetics import (
     pair_concentrations,
     reaction_rates,
 )
-from metabolismgraph.simulator import random_network
 
 # A + 2 B -> C; A + B -> 2 B; B^0.5 -> D; zero order -> A; nothing at all
 NETWORK = network_of(
@@ -40,7 +40,7 @@ def compiled(c, structure, aggregation, exponent):
     return aggregate(exponent * mass_action(log_c, structure.pair_order), present, structure, aggregation)
 
 
-def saturations(c, structure=STRUCTURE, aggregation="mul", exponent=1.0):
+def substrate_factors(c, structure=STRUCTURE, aggregation="mul", exponent=1.0):
     return compiled(jnp.asarray(c, dtype=float), structure, aggregation, exponent)
 
 
@@ -51,8 +51,8 @@ def test_a_pair_of_species_and_order_is_computed_once():
 
 def test_mass_action_by_hand():
     c = [3.0, 2.0, 7.0, 11.0]
-    np.testing.assert_allclose(saturations(c), [3 * 2**2, 3 * 2, 2**0.5, 1, 1], rtol=1e-14)
-    np.testing.assert_allclose(saturations(c, aggregation="add"), [3 + 2**2, 3 + 2, 2**0.5, 1, 1], rtol=1e-14)
+    np.testing.assert_allclose(substrate_factors(c), [3 * 2**2, 3 * 2, 2**0.5, 1, 1], rtol=1e-14)
+    np.testing.assert_allclose(substrate_factors(c, aggregation="add"), [3 + 2**2, 3 + 2, 2**0.5, 1, 1], rtol=1e-14)
 
 
 def test_rates_by_hand():
@@ -69,16 +69,16 @@ def test_fixed_species_are_not_moved():
 
 def test_leading_axes_are_carried_along():
     c = np.random.default_rng(0).random((3, 2, 4))
-    np.testing.assert_allclose(saturations(c)[1, 1], saturations(c[1, 1]), rtol=1e-14)
+    np.testing.assert_allclose(substrate_factors(c)[1, 1], substrate_factors(c[1, 1]), rtol=1e-14)
 
 
 def test_nothing_reacts_where_a_substrate_is_missing():
-    a_missing = saturations([0.0, 2.0, 1.0, 1.0])
+    a_missing = substrate_factors([0.0, 2.0, 1.0, 1.0])
     assert a_missing[:2].tolist() == [0.0, 0.0]
     assert a_missing[2] > 0
-    assert saturations([0.0, 2.0, 1.0, 1.0], aggregation="add").tolist()[:2] == pytest.approx([4.0, 2.0])
-    assert saturations(np.zeros(4)).tolist() == [0, 0, 0, 1, 1]
-    assert saturations(np.zeros(4), aggregation="add").tolist() == [0, 0, 0, 1, 1]
+    assert substrate_factors([0.0, 2.0, 1.0, 1.0], aggregation="add").tolist()[:2] == pytest.approx([4.0, 2.0])
+    assert substrate_factors(np.zeros(4)).tolist() == [0, 0, 0, 1, 1]
+    assert substrate_factors(np.zeros(4), aggregation="add").tolist() == [0, 0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("aggregation", ["mul", "add"])
@@ -86,7 +86,7 @@ def test_gradients_are_finite_where_a_concentration_is_zero(aggregation):
     @jax.jit
     @partial(jax.grad, argnums=(0, 1))
     def gradient(exponent, c):
-        return jnp.sum(saturations(c, aggregation=aggregation, exponent=exponent))
+        return jnp.sum(substrate_factors(c, aggregation=aggregation, exponent=exponent))
 
     for c in ([0.0, 2.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0], [3.0, 2.0, 1.0, 1.0]):
         by_exponent, by_c = gradient(1.0, jnp.array(c))
@@ -96,8 +96,8 @@ def test_gradients_are_finite_where_a_concentration_is_zero(aggregation):
 
 def test_a_network_without_substrates():
     inflow = Structure.of(network_of(({}, {"A": 1.0}), ({}, {"B": 1.0})))
-    assert saturations(np.ones((5, 4)), inflow).tolist() == [[1.0, 1.0]] * 5
-    assert saturations(np.ones(4), inflow, "add").tolist() == [1.0, 1.0]
+    assert substrate_factors(np.ones((5, 4)), inflow).tolist() == [[1.0, 1.0]] * 5
+    assert substrate_factors(np.ones(4), inflow, "add").tolist() == [1.0, 1.0]
 
 
 @settings(deadline=None, max_examples=12)
@@ -111,8 +111,8 @@ def test_a_network_without_substrates():
 def test_relabelling_changes_nothing(written, species_order, reaction_order, aggregation, c):
     network, c = build(written), np.array(c)
     structure, other = Structure.of(network), Structure.of(relabelled(network, species_order, reaction_order))
-    here = saturations(c, structure, aggregation)
-    there = saturations(c[species_order], other, aggregation)
+    here = substrate_factors(c, structure, aggregation)
+    there = substrate_factors(c[species_order], other, aggregation)
     np.testing.assert_allclose(there, here[jnp.array(reaction_order)], rtol=1e-14)
     rates = reaction_rates(here, structure)
     np.testing.assert_allclose(reaction_rates(there, other), rates[jnp.array(species_order)], rtol=1e-12, atol=1e-12)
@@ -126,7 +126,7 @@ def test_reactions_conserve_mass(seed, cycle_fraction):
     network = random_network(options, "random", rng)
     np.testing.assert_array_equal(network.stoichiometry.sum(axis=0), 0.0)
     structure = Structure.of(network)
-    rates = reaction_rates(saturations(rng.uniform(0, 10, 12), structure), structure)
+    rates = reaction_rates(substrate_factors(rng.uniform(0, 10, 12), structure), structure)
     assert abs(float(rates.sum())) <= 1e-12 * float(jnp.abs(rates).sum())
 
 

@@ -11,10 +11,10 @@ from journals import exploration
 
 from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore import views
-from metabolismgraph.explore.legacy import ucb_file
+from metabolismgraph.explore import published_format as views
+from metabolismgraph.explore.published_format.legacy_scores import ucb_file
+from metabolismgraph.explore.published_format.ucb_scores import current_block
 from metabolismgraph.explore.state import State
-from metabolismgraph.explore.views.ucb import current_block
 
 GOLDEN = Path(__file__).parent / "golden"
 LOG = (GOLDEN / "legacy_log.md").read_text(encoding="utf-8")

@@ -5,9 +5,9 @@ import pytest
 from continuous import LOTKA_VOLTERRA, MICHAELIS_MENTEN, observe
 
 from metabolismgraph.config import GraphModel, Training
-from metabolismgraph.linear_model import reshaped, shape_changes
-from metabolismgraph.train.projection import fit_linear
-from metabolismgraph.train.solution import Phase1Data
+from metabolismgraph.reactions.data import Phase1Data
+from metabolismgraph.reactions.linear_model import reshaped, shape_changes
+from metabolismgraph.reactions.projection import fit_linear
 
 
 def power(log_c, order):
@@ -24,7 +24,7 @@ def test_it_solves_what_the_compiled_normal_equations_solve(data):
     keep[::7, 3] = False
     weight = np.geomspace(1.0, 100.0, keep.shape[1])
     ours = data.linear_model(power, keep, weight).solve()
-    theirs = fit_linear(power, data.problem(keep, weight)[0])
+    theirs = fit_linear(power, data.problem(keep, weight))
     explained = data.linear_model(power, keep, weight).v @ np.diag(ours.k) @ np.asarray(data.structure.stoichiometry).T
     compiled = data.linear_model(power, keep, weight).v @ np.diag(np.asarray(theirs.k))
     np.testing.assert_allclose(
@@ -82,6 +82,6 @@ def test_tangents_of_the_shapes_against_finite_differences():
     changes = shape_changes(table, data.nodes, laws)
     for number in range(changes.shape[-1]):
         step = 1e-5 * np.eye(changes.shape[-1])[number]
-        up, down = (reshaped(table, laws, s).saturations(data.nodes.concentration) for s in (step, -step))
+        up, down = (reshaped(table, laws, s).substrate_factors(data.nodes.concentration) for s in (step, -step))
         slope = np.einsum("et,etj->tj", data.nodes.weight, (up - down) / 2e-5)
         np.testing.assert_allclose(changes[..., number], slope, rtol=1e-3, atol=1e-3 * np.abs(slope).max())

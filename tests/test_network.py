@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from random_networks import build, network_of, relabelled, written_networks
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.network import Reaction, ReactionNetwork
+from metabolismgraph.system.network import Reaction, ReactionNetwork
 
 
 def test_substrates_and_net_are_two_things():

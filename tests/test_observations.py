@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from random_networks import network_of
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.observations import Observations
+from metabolismgraph.system.observations import Observations
 
 NETWORK = network_of(({"A": 1.0}, {"A": -1.0, "B": 1.0}), species="AB")
 

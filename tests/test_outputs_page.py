@@ -7,7 +7,7 @@ import pytest
 from continuous import LOTKA_VOLTERRA, observe
 
 import metabolismgraph as mg
-from metabolismgraph.evaluation_variables import VARIABLES
+from metabolismgraph.evaluation.variables import VARIABLES
 
 PAGE = Path("docs/outputs.md").read_text()
 

@@ -10,14 +10,14 @@ import pytest
 from recovered import assert_types, lines
 
 from metabolismgraph.errors import FirewallError
-from metabolismgraph.simulator import simulate
-from metabolismgraph.train import phase2
-from metabolismgraph.train.evidence import Evidence, Setting
-from metabolismgraph.train.phase1 import fit_reactions
-from metabolismgraph.train.phase2 import fit_homeostasis, initial_model, response_coordinates
-from metabolismgraph.train.points import condense, regress, solve_outputs
-from metabolismgraph.train.strategies import make_plan, residual
-from metabolismgraph.train.trainable import check_frozen
+from metabolismgraph.ground_truth.simulator import simulate
+from metabolismgraph.homeostasis import fit as phase2
+from metabolismgraph.homeostasis.binned_regression import condense, regress, solve_outputs
+from metabolismgraph.homeostasis.fit import fit_homeostasis, initial_model, response_coordinates
+from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
+from metabolismgraph.homeostasis.strategies import make_plan, residual
+from metabolismgraph.reactions.fit import fit_reactions
+from metabolismgraph.system.trainable import check_frozen
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +34,21 @@ def both(small_config):
 
 
 @pytest.fixture(scope="module")
-def setting(small, small_phase1, small_config):
-    return Setting(small.observations, small_phase1, small_config.graph_model, small_config.training)
+def data(small, small_phase1, small_config):
+    return Phase2Data(small.observations, small_phase1, small_config.graph_model, small_config.training)
 
 
 @pytest.fixture(scope="module")
-def start(setting):
+def start(data):
     """The model before any step, and the points that it is fitted to."""
-    evidence = setting.checkpoint_evidence()
-    return initial_model(setting, evidence), condense(evidence)
+    residuals = data.checkpoint_residuals()
+    return initial_model(data, residuals), condense(residuals)
 
 
 @pytest.fixture(scope="module")
-def similarity(setting):
+def similarity(data):
     """The loss term on the embeddings."""
-    (term,) = make_plan(setting).penalties
+    (term,) = make_plan(data).penalties
     return term
 
 
@@ -130,7 +130,7 @@ def test_a_changed_bit_is_noticed(small_phase2, name, where):
 
 
 def test_every_run_is_checked(monkeypatch, small, small_phase1, small_config):
-    def descend(model, plan, setting, progress):
+    def descend(model, plan, data, progress):
         tampered = eqx.tree_at(lambda m: m.log_k, model, model.log_k * (1 + 1e-15))
         return tampered, np.zeros(1), {}
 
@@ -217,12 +217,12 @@ def test_points_are_the_residual(small, start):
     assert (points.weight > 0.9).all()
 
 
-def test_rows_left_out_do_not_enter(small, setting):
+def test_rows_left_out_do_not_enter(small, data):
     """A species without a row has no weight; one with few has the mean of those."""
-    keep = setting.phase1.keep.copy()
+    keep = data.phase1.keep.copy()
     keep[:, 4] = False
     keep[3:, 7] = False
-    points = condense(dataclasses.replace(setting.checkpoint_evidence(), keep=keep))
+    points = condense(dataclasses.replace(data.checkpoint_residuals(), keep=keep))
     assert (points.weight[4] == 0).all()
     assert int((points.weight[7] > 0).sum()) == 3
     assert np.sort(points.c[7])[-3:].tolist() == np.sort(small.observations.concentration[:3, 7]).tolist()
@@ -237,7 +237,7 @@ def coordinates():
 
     def inner(slope, offset, error=0.0, moving=None, dim=2):
         n = len(slope)
-        evidence = Evidence(
+        residuals = Residuals(
             at=np.ones((3, n)),
             residual=np.zeros((3, n)),
             slope=np.array(slope, dtype=float),
@@ -247,7 +247,7 @@ def coordinates():
             noise=np.ones(n),
             keep=np.ones((3, n), dtype=bool),
         )
-        return response_coordinates(evidence, np.ones(n, dtype=bool) if moving is None else np.array(moving), dim)
+        return response_coordinates(residuals, np.ones(n, dtype=bool) if moving is None else np.array(moving), dim)
 
     return inner
 
@@ -295,10 +295,10 @@ def test_no_homeostasis_at_all(coordinates):
     assert (coordinates([0.0] * 4, [0.0] * 4) == 0).all()
 
 
-def test_a_random_start_is_random_and_reproducible(setting, small_config):
+def test_a_random_start_is_random_and_reproducible(data, small_config):
     def start(seed):
         training = small_config.replace({"training.embedding_start": "random", "training.seed": seed}).training
-        model = initial_model(dataclasses.replace(setting, training=training), setting.checkpoint_evidence())
+        model = initial_model(dataclasses.replace(data, training=training), data.checkpoint_residuals())
         return np.asarray(model.embeddings)
 
     np.testing.assert_array_equal(start(1), start(1))

@@ -12,15 +12,15 @@ import scipy.optimize
 from random_networks import network_of, relabelled_observations
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.linear_model import LinearModel
-from metabolismgraph.model import SubstrateFunction
-from metabolismgraph.network import ReactionNetwork
-from metabolismgraph.observations import Observations
-from metabolismgraph.regression import orthonormal_basis
-from metabolismgraph.simulator import simulate
-from metabolismgraph.train.phase1 import _non_negative, check_size, fit_reactions
-from metabolismgraph.train.projection import _value_and_gradient, evaluate_loss, fit_linear
-from metabolismgraph.train.solution import Phase1Data
+from metabolismgraph.ground_truth.simulator import simulate
+from metabolismgraph.reactions.data import Phase1Data
+from metabolismgraph.reactions.fit import _non_negative, check_size, fit_reactions
+from metabolismgraph.reactions.linear_model import LinearModel
+from metabolismgraph.reactions.normal_equations import orthonormal_basis
+from metabolismgraph.reactions.projection import _value_and_gradient, evaluate_loss, fit_linear
+from metabolismgraph.system.model import SubstrateFunction
+from metabolismgraph.system.network import ReactionNetwork
+from metabolismgraph.system.observations import Observations
 
 # -- the loss
 
@@ -30,7 +30,7 @@ def problem(small, small_config):
     """As in the first round of Phase 1, so that its compilation serves here too."""
     data = Phase1Data(small.observations, small_config.graph_model, small_config.training, rule="forward")
     keep = np.ones((len(data.transitions.dt), 30), dtype=bool)
-    return data.problem(keep, None, stride=data.stride)[0]
+    return data.problem(keep, None, stride=data.stride)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from continuous import LOTKA_VOLTERRA, MICHAELIS_MENTEN, observe
 
 import metabolismgraph as mg
 from metabolismgraph.config import GraphModel, Training
-from metabolismgraph.kinetics import Structure
-from metabolismgraph.rate_law import assume_rate_laws, rate_law_notes
-from metabolismgraph.rate_table import RateTable
+from metabolismgraph.system.assumed_rate_laws import assume_rate_laws, rate_law_notes
+from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.rate_table import RateTable
 
 TIME = np.linspace(0, 30, 301)
 QUICK = ["training.homeostasis_training=false"]
@@ -66,6 +66,6 @@ def test_known_and_learned_laws_stand_side_by_side():
     table = RateTable.of(
         lambda log_c, order: 0 * log_c + 0 * order, np.ones(3), structure, "mul", observations.concentration
     )
-    v = table.saturations(observations.concentration)
+    v = table.substrate_factors(observations.concentration)
     np.testing.assert_allclose(v[:, 1], observations.concentration.prod(axis=1), rtol=1e-6)
     np.testing.assert_allclose(v[:, [0, 2]], 1.0)

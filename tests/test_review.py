@@ -19,17 +19,17 @@ from pathlib import Path
 
 import pytest
 
-from metabolismgraph.checkpoint import load_phase1, load_phase2, save_observations, save_phase1
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import FirewallError, InputError
-from metabolismgraph.explore.review import Declaration, Verdict, _trial_settings, on_trial, review
-from metabolismgraph.explore.review_checks import examine
-from metabolismgraph.explore.review_static import LARGEST, static_reasons
-from metabolismgraph.simulator import simulate
-from metabolismgraph.train import guard
-from metabolismgraph.train.folder import train_folder
-from metabolismgraph.train.phase1 import fit_reactions
-from metabolismgraph.train.strategies import STRATEGIES, chosen, custom, find
+from metabolismgraph.explore.review.admission import Declaration, Verdict, _trial_settings, on_trial, review
+from metabolismgraph.explore.review.examination import examine
+from metabolismgraph.explore.review.syntax import LARGEST, static_reasons
+from metabolismgraph.ground_truth.simulator import simulate
+from metabolismgraph.homeostasis.strategies import STRATEGIES, chosen, custom, find
+from metabolismgraph.reactions.fit import fit_reactions
+from metabolismgraph.runs.checkpoint import load_phase1, load_phase2, save_observations, save_phase1
+from metabolismgraph.runs.train_folder import train_folder
+from metabolismgraph.sandbox import audit_hook
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.DOTALL)[0]
@@ -42,14 +42,14 @@ def written(apply: str = "return plan", *, top: str = "", body: str = "", head: 
     parts = [
         '"""Odd."""\n\nfrom __future__ import annotations\n\nimport dataclasses\nimport functools',
         "from typing import ClassVar\n\nimport equinox as eqx\nimport jax\nimport jax.numpy as jnp\nimport numpy as np",
-        "from pydantic import Field\n\nfrom metabolismgraph.train.evidence import Setting",
-        "from metabolismgraph.train.plan import Penalty, Plan, Schedule",
-        "from metabolismgraph.train.strategies.base import Part, Strategy\n",
+        "from pydantic import Field\n\nfrom metabolismgraph.homeostasis.residuals import Phase2Data",
+        "from metabolismgraph.homeostasis.training_plan import Penalty, Plan, Schedule",
+        "from metabolismgraph.homeostasis.strategies.base import Part, Strategy\n",
         textwrap.dedent(top),
         f'\n{head}\n    """Odd."""\n',
         '    number: ClassVar = 11\n    summary: ClassVar = "odd"\n    reference: ClassVar = "none"\n',
         textwrap.indent(textwrap.dedent(body), "    "),
-        "\n    def apply(self, plan: Plan, setting: Setting) -> Plan:",
+        "\n    def apply(self, plan: Plan, data: Phase2Data) -> Plan:",
         textwrap.indent(textwrap.dedent(apply).strip(), " " * 8),
     ]
     return "\n".join(parts) + "\n"
@@ -92,21 +92,26 @@ STATIC = {
         "import of pathlib is not allowed",
     ),
     "importlib": Hostile(
-        written(top="import importlib\n\nTRUE = importlib.import_module('metabolismgraph.truth')"),
+        written(top="import importlib\n\nTRUE = importlib.import_module('metabolismgraph.ground_truth.truth')"),
         "import of importlib",
         LEAK,
     ),
     "the truth itself": Hostile(
-        written(top="from metabolismgraph.truth import Truth"), "import of metabolismgraph.truth"
+        written(top="from metabolismgraph.ground_truth.truth import Truth"),
+        "import of metabolismgraph.ground_truth.truth",
     ),
     "the simulator": Hostile(
-        written(top="from metabolismgraph.simulator import simulate"), "import of metabolismgraph.simulator"
+        written(top="from metabolismgraph.ground_truth.simulator import simulate"),
+        "import of metabolismgraph.ground_truth.simulator",
     ),
-    "the walls": Hostile(written(top="from metabolismgraph.train import guard"), "import of metabolismgraph.train is"),
+    "the sandbox": Hostile(
+        written(top="from metabolismgraph.sandbox import audit_hook"), "import of metabolismgraph.sandbox is"
+    ),
     "what a module has imported": Hostile(
-        written(top="from metabolismgraph.train.evidence import jax as j"), "import of jax from metabolismgraph.train"
+        written(top="from metabolismgraph.homeostasis.residuals import jax as j"),
+        "import of jax from metabolismgraph.homeostasis",
     ),
-    "relative import": Hostile(written(top="from . import guard"), "relative or star import"),
+    "relative import": Hostile(written(top="from . import audit_hook"), "relative or star import"),
     "star import": Hostile(written(top="from numpy import *"), "relative or star import"),
     "import on the way": Hostile(written("import math\nreturn plan"), "import inside of something"),
     "getattr chain": Hostile(
@@ -151,7 +156,7 @@ STATIC = {
         written("eqx.tree_serialise_leaves('TRUTH/x', plan)\nreturn plan"), "equinox.tree_serialise_leaves is not"
     ),
     "files of pydantic": Hostile(
-        written("setting.training.parse_file('TRUTH/x.json')\nreturn plan"), "attribute parse_file is not allowed"
+        written("data.training.parse_file('TRUTH/x.json')\nreturn plan"), "attribute parse_file is not allowed"
     ),
     "subprocess": Hostile(
         written("subprocess.run(['true'])\nreturn plan", top="import subprocess"), "import of subprocess"
@@ -170,11 +175,11 @@ STATIC = {
         written("evaluation.evaluate = None\nreturn plan", top="from metabolismgraph import evaluation"),
         "import of metabolismgraph is not allowed",
     ),
-    "frozen array": Hostile(written("setting.phase1.log_k[:] = 0\nreturn plan"), "in place that is not its own"),
+    "frozen array": Hostile(written("data.phase1.log_k[:] = 0\nreturn plan"), "in place that is not its own"),
     "frozen array made writable": Hostile(
-        written("setting.phase1.log_k.setflags(write=True)\nreturn plan"), "attribute setflags is not allowed"
+        written("data.phase1.log_k.setflags(write=True)\nreturn plan"), "attribute setflags is not allowed"
     ),
-    "label words": Hostile(written("types = setting.metabolite_types\nreturn plan"), "the truth .metabolite type"),
+    "label words": Hostile(written("types = data.metabolite_types\nreturn plan"), "the truth .metabolite type"),
     "label words in a name": Hostile(written("true_k = 1\nreturn plan"), "names the truth .true."),
     "label words in a text": Hostile(written("x = {}['gt_labels']\nreturn plan"), "names the truth .gt."),
     "label words in an f-string": Hostile(written("x = f'{1}baseline'\nreturn plan"), "names the truth .baseline."),
@@ -204,7 +209,9 @@ STATIC = {
         written() + "\nclass Odder(Strategy):\n    pass\n", "2 subclasses of Strategy; write one"
     ),
     "derived from another": Hostile(
-        written(top="from metabolismgraph.train.strategies.residual import Residual\n\nclass A(Residual):\n    pass"),
+        written(
+            top="from metabolismgraph.homeostasis.strategies.residual import Residual\n\nclass A(Residual):\n    pass"
+        ),
         "2 subclasses of Strategy",
     ),
     "hidden strategy": Hostile(written(head="class _Odd(Strategy):"), "the strategy must be public"),
@@ -220,7 +227,7 @@ STATIC = {
 # on starting others; what a trial does there is the same.
 TRIED = {
     "frozen array by a local name": Hostile(
-        written("k = setting.phase1.log_k\nk[:] = 0\nreturn plan"), "apply changes the setting that it is given"
+        written("k = data.phase1.log_k\nk[:] = 0\nreturn plan"), "apply changes the data that it is given"
     ),
     "frozen array in the model": Hostile(
         written(
@@ -283,14 +290,14 @@ TRIED = {
             two: dict = Field({}, description="x")
             three: int = 3
             """
-        ).replace("plan: Plan, setting: Setting", "plan: Plan"),
+        ).replace("plan: Plan, data: Phase2Data", "plan: Plan"),
         "sets: expected a frozenset of",
     ),
 }
 SEALED = ("frozen array by a local name", "not a number", "an endless loop", "all the memory", "declarations")
 IN_PROCESS = [name for name in TRIED if name not in SEALED]
 DECLARED = [
-    "needs: expected", "apply: expected the arguments self, plan, setting", "option one: has no default",
+    "needs: expected", "apply: expected the arguments self, plan, data", "option one: has no default",
     "option two: expected a bool, int", "option three: has no description",
 ]  # fmt: skip
 
@@ -304,11 +311,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from metabolismgraph.train.evidence import Setting
-from metabolismgraph.train.plan import Plan
-from metabolismgraph.train.strategies.base import Part, Strategy
-from metabolismgraph.train.strategies.contrastive import Contrastive
-from metabolismgraph.train.strategies.residual import Residual
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.training_plan import Plan
+from metabolismgraph.homeostasis.strategies.base import Part, Strategy
+from metabolismgraph.homeostasis.strategies.contrastive import Contrastive
+from metabolismgraph.homeostasis.strategies.residual import Residual
 
 
 class RegressedContrastive(Strategy):
@@ -321,8 +328,8 @@ class RegressedContrastive(Strategy):
 
     wait: float = Field(0.5, ge=0, lt=1, description="share of the training before the embeddings move")
 
-    def apply(self, plan: Plan, setting: Setting) -> Plan:
-        return Contrastive(wait=self.wait).apply(Residual().apply(plan, setting), setting)
+    def apply(self, plan: Plan, data: Phase2Data) -> Plan:
+        return Contrastive(wait=self.wait).apply(Residual().apply(plan, data), data)
 ''',
 }
 
@@ -491,7 +498,7 @@ def test_nothing_to_train_on(training, tmp_path):
 
 
 def _train(folder: Path, *shared: Path) -> tuple[int, list[dict[str, object]]]:
-    command = [sys.executable, "-P", "-m", "metabolismgraph.train", str(folder), *map(str, shared)]
+    command = [sys.executable, "-P", "-m", "metabolismgraph.runs.train_process", str(folder), *map(str, shared)]
     answer = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=LIMIT, check=False)
     return answer.returncode, [json.loads(line) for line in answer.stdout.splitlines() if line.startswith("{")]
 
@@ -557,7 +564,7 @@ def test_a_file_that_cannot_be_loaded_is_named(own_run, training, name, source, 
 
 def test_a_frozen_array_that_is_changed_voids_the_result(own_run, training):
     """Even where what training starts from was changed with it."""
-    folder = own_run(written("k = setting.phase1.log_k\nk[:] = 0\nreturn plan"), "decay")
+    folder = own_run(written("k = data.phase1.log_k\nk[:] = 0\nreturn plan"), "decay")
     try:
         with pytest.raises(FirewallError, match="Phase 2 changed log_k"):
             train_folder(folder, training)
@@ -599,5 +606,5 @@ def test_the_trial_cannot_write_compiled_programs(training, tmp_path, monkeypatc
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
     (tmp_path / "trial").mkdir()
     for kept in (True, False):
-        bounds = guard._bounds(tmp_path / "trial", training, keep_compiled=kept)
+        bounds = audit_hook._bounds(tmp_path / "trial", training, keep_compiled=kept)
         assert (f"{os.path.realpath(tmp_path)}/cache/" in bounds.own) == kept

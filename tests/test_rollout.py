@@ -13,15 +13,15 @@ from random_networks import network_of
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.identifiability import analyse
-from metabolismgraph.integrate import euler, integrate
-from metabolismgraph.kinetics import Structure
-from metabolismgraph.model import MetabolismModel, NodeFunction, new_substrate_function
-from metabolismgraph.observations import Observations
-from metabolismgraph.train.evidence import Setting
-from metabolismgraph.train.plan import FixedLength, Rollouts, Starts
-from metabolismgraph.train.rollout import FrozenReactions, NodeTable, Scheme, rolled
-from metabolismgraph.train.solution import Phase1Result
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.rollouts import FrozenReactions, NodeTable, Scheme, rolled
+from metabolismgraph.homeostasis.training_plan import FixedLength, Rollouts, Starts
+from metabolismgraph.reactions.identifiability import analyse
+from metabolismgraph.reactions.result import Phase1Result
+from metabolismgraph.system.integrate import euler, integrate
+from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.model import MetabolismModel, NodeFunction, new_substrate_function
+from metabolismgraph.system.observations import Observations
 
 # Orders 1 and 2, a reaction without substrates, a species that drives and is not driven.
 NETWORK = network_of(
@@ -236,7 +236,7 @@ def measured(*, frames=30, run=None, keep=None):
         rule="forward",
         notes=(),
     )
-    return Setting(observations, checkpoint, GraphModel(), Training(homeostasis_time_step=4, batch_size=2))
+    return Phase2Data(observations, checkpoint, GraphModel(), Training(homeostasis_time_step=4, batch_size=2))
 
 
 def starting_at(rollouts, frame):
@@ -255,17 +255,17 @@ def judge(objective, share=0.0, model=None):
 
 
 @pytest.fixture(scope="module")
-def setting():
+def phase2_data():
     return measured()
 
 
 @pytest.fixture(scope="module")
-def objective(setting):
-    return Rollouts.of(setting)
+def objective(phase2_data):
+    return Rollouts.of(phase2_data)
 
 
-def test_misfit_is_the_mean_square_error_of_concentrations(setting, objective):
-    model, c = model_of(), setting.observations.concentration
+def test_misfit_is_the_mean_square_error_of_concentrations(phase2_data, objective):
+    model, c = model_of(), phase2_data.observations.concentration
     states = np.asarray(euler(lambda x: model(x, STRUCTURE), jnp.asarray(c[5]), jnp.full(4, 0.05)))
     expected = np.mean((states - c[6:10])[:, :3] ** 2)  # D is fixed
     found = judge(starting_at(objective, 5))
@@ -282,7 +282,7 @@ class Two(FixedLength):
         return jnp.where(jnp.arange(batch) % 2 == 0, 1, self.steps)
 
 
-def test_every_rollout_counts_its_own_steps_only(setting, objective):
+def test_every_rollout_counts_its_own_steps_only(phase2_data, objective):
     """Spoilt data after the first step matter to the long rollouts only."""
     one_frame = starting_at(objective, 5)
     lengths = {
@@ -315,8 +315,8 @@ def test_a_species_counts_until_its_first_dropped_row(objective):
     assert float(judge(fixed).misfit) == float(judge(starting_at(objective, 5)).misfit)
 
 
-def test_late_steps_weigh_more(setting, objective):
-    model, c = model_of(), setting.observations.concentration
+def test_late_steps_weigh_more(phase2_data, objective):
+    model, c = model_of(), phase2_data.observations.concentration
     states = np.asarray(euler(lambda x: model(x, STRUCTURE), jnp.asarray(c[5]), jnp.full(4, 0.05)))
     error = np.mean((states - c[6:10])[:, :3] ** 2, axis=1)
     late = dataclasses.replace(starting_at(objective, 5), late=jnp.asarray(2.0))
@@ -356,9 +356,9 @@ def test_detach_reports_the_reactions_alone(objective):
 # -- where rollouts start
 
 
-def test_rollouts_stay_within_a_run(setting):
+def test_rollouts_stay_within_a_run(phase2_data):
     two_runs = dataclasses.replace(
-        setting.observations.select(np.arange(30) < 12), run=np.repeat([0, 1], [5, 7]), time=np.arange(12.0)
+        phase2_data.observations.select(np.arange(30) < 12), run=np.repeat([0, 1], [5, 7]), time=np.arange(12.0)
     )
     four, six = Starts.of(two_runs, 4), Starts.of(two_runs, 6)
     assert four.frames[: int(four.count)].tolist() == [0, 5, 6, 7]

@@ -8,16 +8,16 @@ import journals
 import pytest
 
 from metabolismgraph.config import Config
-from metabolismgraph.explore.guard import CHANGEABLE, STRATEGY, TIME_STEP, changed, configuration, full_key, plan
 from metabolismgraph.explore.proposal import Mutation
-from metabolismgraph.explore.proposers import steps
+from metabolismgraph.explore.proposers import rules_steps
 from metabolismgraph.explore.proposers.rules import APPROACHES, RulesProposer
-from metabolismgraph.explore.proposers.steps import next_step, parameters
+from metabolismgraph.explore.proposers.rules_steps import next_step, parameters
 from metabolismgraph.explore.reward import score
+from metabolismgraph.explore.search_space import CHANGEABLE, STRATEGY, TIME_STEP, changed, configuration, full_key, plan
 from metabolismgraph.explore.start import prepared
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import best, nodes, scores
-from metabolismgraph.train.strategies import STRATEGIES
+from metabolismgraph.homeostasis.strategies import STRATEGIES
 
 RATE = "training.learning_rate_node_homeostasis"
 BASE = prepared(Config().replace({STRATEGY: [], "training.phase1_method": "gradient"}))
@@ -211,17 +211,17 @@ def test_parameters_come_in_the_order_of_the_requirement():
     assert [CHANGEABLE[key] for key in parameters("exploit", rollouts=False)][2:] == ["phase2_steps"]
 
 
-@pytest.mark.parametrize("key", steps.PARAMETERS)
+@pytest.mark.parametrize("key", rules_steps.PARAMETERS)
 def test_a_step_stays_in_its_range_and_goes_somewhere(key):
     """From one end to the other, and from outside."""
-    parameter = steps.PARAMETERS[key]
+    parameter = rules_steps.PARAMETERS[key]
     for value in (parameter.low, parameter.high, parameter.low * 3, parameter.high * 10, 1):
         config = BASE.replace({key: int(value) if value >= 1 else value})
         state = state_of(({}, 0.5), config=config)
         for _ in range(6):
             order = parameters("exploit", rollouts=key != "training.phase2_steps")
             step = next_step(state, 1, state.node_changes(1, 0), order)
-            bounds = steps.PARAMETERS[step.key]
+            bounds = rules_steps.PARAMETERS[step.key]
             assert bounds.low <= step.new <= bounds.high
             assert step.new != step.old
             proposal = journals.proposal(1, {CHANGEABLE[step.key]: (step.old, step.new)})

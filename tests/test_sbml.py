@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.sbml import SbmlModel, read_sbml, write_sbml
-from metabolismgraph.network import Reaction, ReactionNetwork
+from metabolismgraph.system.network import Reaction, ReactionNetwork
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 L3 = '<sbml xmlns="http://www.sbml.org/sbml/level3/version1/core" level="3" version="1">'

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 import metabolismgraph as mg
-from metabolismgraph.trust import judge_trust
 
 CASES = Path("../shared/cases")
 CONFIG = mg.load_config("oscillatory_rank50", ["training.homeostasis_training=false"])
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.skipif(not CASES.exists(), reason="the inputs are not a
 def fitted(name):
     observations, _ = mg.read_inputs(CASES / name / "net.xml", CASES / name / "data.csv")
     result = mg.fit(observations, CONFIG)
-    return result, result.rate_constants.set_index("reaction"), judge_trust(result)
+    return result, result.rate_constants.set_index("reaction"), result.trust
 
 
 @pytest.mark.parametrize(

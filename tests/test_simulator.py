@@ -7,7 +7,7 @@ import pytest
 
 from metabolismgraph.config import Config, Simulation
 from metabolismgraph.errors import InputError, SimulationDivergedError
-from metabolismgraph.simulator import random_network, simulate
+from metabolismgraph.ground_truth.simulator import random_network, simulate
 
 BASE = {"simulation.n_metabolites": 10, "simulation.n_reactions": 14, "simulation.n_frames": 60}
 

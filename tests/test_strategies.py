@@ -14,17 +14,18 @@ from recovered import assert_types, ratios
 
 from metabolismgraph.config import Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.evaluation import evaluate
-from metabolismgraph.integrate import euler
-from metabolismgraph.train.evidence import Setting
-from metabolismgraph.train.fit import FitResult
-from metabolismgraph.train.gradient import Snapshot, conclude
-from metabolismgraph.train.phase2 import fit_homeostasis, initial_model
-from metabolismgraph.train.plan import FixedLength, Plan, Rollouts, Schedule, Starts, optimiser
-from metabolismgraph.train.points import Regress, condense, regress
-from metabolismgraph.train.strategies import STRATEGIES, chosen, contract, make_plan
-from metabolismgraph.train.strategies.weak_form import Windows
-from metabolismgraph.train.trainable import check_frozen, phase2_parameters
+from metabolismgraph.evaluation.evaluate import evaluate
+from metabolismgraph.explore.review import contract
+from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.homeostasis.binned_regression import Regress, condense, regress
+from metabolismgraph.homeostasis.fit import fit_homeostasis, initial_model
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.strategies import STRATEGIES, chosen, make_plan
+from metabolismgraph.homeostasis.strategies.weak_form import Windows
+from metabolismgraph.homeostasis.training_plan import FixedLength, Plan, Rollouts, Schedule, Starts, optimiser
+from metabolismgraph.reactions.gradient import Snapshot, conclude
+from metabolismgraph.system.integrate import euler
+from metabolismgraph.system.trainable import check_frozen, phase2_parameters
 
 KEY, START = jax.random.key(0), jnp.asarray(0.0)
 QUICK = {
@@ -45,7 +46,7 @@ def setting_for(small, small_phase1, small_config):
     def inner(strategies, phase1=small_phase1, **training):
         changes = QUICK | {"training.strategies": strategies}
         config = small_config.replace(changes | {f"training.{key}": value for key, value in training.items()})
-        return Setting(small.observations, phase1, config.graph_model, config.training)
+        return Phase2Data(small.observations, phase1, config.graph_model, config.training)
 
     return inner
 
@@ -53,17 +54,17 @@ def setting_for(small, small_phase1, small_config):
 @pytest.fixture(scope="module")
 def plain(setting_for):
     """The classical trainer."""
-    setting = setting_for([])
-    return setting, Plan.classical(setting)
+    data = setting_for([])
+    return data, Plan.classical(data)
 
 
-def train(setting):
-    return fit_homeostasis(setting.observations, setting.phase1, setting.graph_model, setting.training)
+def train(data):
+    return fit_homeostasis(data.observations, data.phase1, data.graph_model, data.training)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    setting: Setting
+    data: Phase2Data
     plan: Plan
     before: object
     result: object
@@ -72,9 +73,9 @@ class Trained:
 @pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
 def trained(request, setting_for):
     """Every strategy alone, a hundred steps."""
-    setting = setting_for(request.param)
-    plan = make_plan(setting)
-    return Trained(setting, plan, initial_model(setting, plan.evidence), train(setting))
+    data = setting_for(request.param)
+    plan = make_plan(data)
+    return Trained(data, plan, initial_model(data, plan.residuals), train(data))
 
 
 # -- what all of them keep to
@@ -82,7 +83,7 @@ def trained(request, setting_for):
 
 def test_frozen_stays_frozen(trained):
     check_frozen(trained.before, trained.result.model)
-    phase1, model = trained.setting.phase1, trained.result.model
+    phase1, model = trained.data.phase1, trained.result.model
     np.testing.assert_array_equal(model.log_k, phase1.log_k)
     for a, b in zip(jax.tree.leaves(model.mlp_sub), jax.tree.leaves(phase1.mlp_sub), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -98,7 +99,7 @@ def test_the_loss_falls(trained):
     assert trained.result.loss_unit == plan.objective.unit
     assert trained.result.node_magnitude > 0
     # And by one measure for all: MLP_node against the residual of the checkpoint.
-    points = condense(trained.setting.checkpoint_evidence())
+    points = condense(trained.data.checkpoint_residuals())
     before, after = (float(regress(m, points).misfit) for m in (trained.before, trained.result.model))
     assert before == pytest.approx(1.0, abs=0.1)
     assert after < 0.9 * before
@@ -106,12 +107,12 @@ def test_the_loss_falls(trained):
 
 def test_the_seed_decides(trained):
     """The same seed gives the same bits; another seed, other weights."""
-    again = train(trained.setting)
+    again = train(trained.data)
     for a, b in zip(jax.tree.leaves(again.model), jax.tree.leaves(trained.result.model), strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(again.losses, trained.result.losses)
-    training = trained.setting.training.model_copy(update={"seed": 99})
-    other = train(dataclasses.replace(trained.setting, training=training))
+    training = trained.data.training.model_copy(update={"seed": 99})
+    other = train(dataclasses.replace(trained.data, training=training))
     assert (other.model.mlp_node.perceptron.weights[0] != trained.result.model.mlp_node.perceptron.weights[0]).all()
     assert not np.array_equal(other.losses, trained.result.losses)
 
@@ -140,9 +141,9 @@ def test_gradients_at_the_start(trained):
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_strategies_keep_the_contract(name, plain):
     """The one that strategies of an exploration's own are held to as well."""
-    setting, plan = plain
+    data, plan = plain
     assert contract.declaration_faults(STRATEGIES[name]) == []
-    assert contract.behaviour_faults(STRATEGIES[name](), plan, setting) == []
+    assert contract.behaviour_faults(STRATEGIES[name](), plan, data) == []
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -170,7 +171,7 @@ def test_strategies_see_no_labels(name):
         if isinstance(node, ast.Import | ast.ImportFrom)
         for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
     }
-    assert "metabolismgraph.train.strategies.base" in imported
+    assert "metabolismgraph.homeostasis.strategies.base" in imported
     parts = {part for name in imported for part in name.lower().split(".")}
     assert not parts & {"truth", "simulator", "evaluation", "benchmarks", "figures"}
     read = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
@@ -269,12 +270,12 @@ def test_defaults_follow_phase1():
 # -- what each of them does
 
 
-def applied(name, setting, plan, **options):
-    return STRATEGIES[name].model_validate(options).apply(plan, setting)
+def applied(name, data, plan, **options):
+    return STRATEGIES[name].model_validate(options).apply(plan, data)
 
 
 def test_plain_rollouts_are_the_published_trainer(plain):
-    setting, plan = plain
+    data, plan = plain
     assert isinstance(plan.objective, Rollouts)
     assert plan.objective.batch == 16
     assert isinstance(plan.objective.lengths, FixedLength)
@@ -282,15 +283,15 @@ def test_plain_rollouts_are_the_published_trainer(plain):
     assert plan.penalties == ()
     assert plan.accumulate == 1
     assert plan.schedule == Schedule()
-    assert plan.steps == setting.training.steps_per_epoch(1501) == 18
+    assert plan.steps == data.training.steps_per_epoch(1501) == 18
 
 
 def test_residual_regresses(plain):
-    setting, plan = plain
+    data, plan = plain
     changed = applied("residual", *plain)
     assert isinstance(changed.objective, Regress)
-    assert changed.steps == setting.training.phase2_steps
-    assert changed.evidence is plan.evidence
+    assert changed.steps == data.training.phase2_steps
+    assert changed.residuals is plan.residuals
 
 
 def test_amplification_enters_the_loss(plain):
@@ -298,8 +299,8 @@ def test_amplification_enters_the_loss(plain):
     changed = applied("amplification", *plain, factor=20.0, until=0.5)
     assert np.asarray(changed.objective.amplification).tolist() == [20.0, 0.5]
     assert np.asarray(plan.objective.amplification).tolist() == [1.0, 1.0]
-    setting = plain[0]
-    model = initial_model(setting, plan.evidence)
+    data = plain[0]
+    model = initial_model(data, plan.residuals)
     (before, slow), (after, fast) = (gradient_of(model, p.objective) for p in (plan, changed))
     assert float(before) == float(after)  # zero times anything
     for part in (lambda g: g.mlp_node.slope, lambda g: g.mlp_node.offset, lambda g: g.mlp_node.perceptron.weights[-1]):
@@ -350,9 +351,9 @@ def test_embeddings_wait_as_long_as_they_are_told(plain):
 
 
 def test_accumulation_is_a_step_on_the_mean_gradient(plain):
-    setting, plan = plain
+    data, plan = plain
     assert applied("accumulation", *plain, batches=3).accumulate == 3
-    model = initial_model(setting, plan.evidence)
+    model = initial_model(data, plan.residuals)
     parameters, _ = eqx.partition(model, phase2_parameters(model))
     rng = np.random.default_rng(0)
     gradients = [jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape)), parameters) for _ in range(6)]
@@ -381,31 +382,31 @@ def test_accumulation_is_a_step_on_the_mean_gradient(plain):
 
 def test_separate_watches_the_reactions_alone(setting_for):
     """The watched figure is that of rollouts without MLP_node, and stays what it is while the loss falls."""
-    setting = setting_for(["separate"])
-    plan = make_plan(setting)
+    data = setting_for(["separate"])
+    plan = make_plan(data)
     assert plan.objective.scheme.detach
-    watched = train(setting).components["reactions_alone"]
+    watched = train(data).components["reactions_alone"]
     assert watched.shape == (100,)
-    c, dt = setting.observations.concentration, float(setting.transitions.dt[0])
+    c, dt = data.observations.concentration, float(data.transitions.dt[0])
     starts = np.arange(0, 1497, 7)
-    states = np.asarray(euler(setting.reactions, jnp.asarray(c[starts]), jnp.full((4, len(starts)), dt)))
+    states = np.asarray(euler(data.reactions, jnp.asarray(c[starts]), jnp.full((4, len(starts)), dt)))
     expected = np.mean((states - c[starts + np.arange(1, 5)[:, None]]) ** 2)
     assert watched.mean() == pytest.approx(expected, rel=0.2)
 
 
 def test_weak_form_averages_over_windows(setting_for):
     """Against sums that are written out; noise in the residual averages out."""
-    setting = setting_for(["weak_form"])
-    plan = make_plan(setting)
+    data = setting_for(["weak_form"])
+    plan = make_plan(data)
     objective = plan.objective
     assert isinstance(objective, Windows)
     u = np.array([-0.6, -0.2, 0.2, 0.6])
     np.testing.assert_allclose(objective.bump[:4], (1 - u**2) ** 4)
     assert (objective.bump[4:] == 0).all()
     one = dataclasses.replace(objective, starts=Starts(jnp.full(1501, 100), jnp.asarray(1)))
-    value, _ = gradient_of(initial_model(setting, plan.evidence), one)
-    mean = np.average(plan.evidence.residual[100:104], axis=0, weights=(1 - u**2) ** 4)
-    assert float(value) == pytest.approx(np.mean(mean**2) / plan.evidence.unit**2, rel=1e-9)
+    value, _ = gradient_of(initial_model(data, plan.residuals), one)
+    mean = np.average(plan.residuals.residual[100:104], axis=0, weights=(1 - u**2) ** 4)
+    assert float(value) == pytest.approx(np.mean(mean**2) / plan.residuals.unit**2, rel=1e-9)
     assert objective.starts.frames[:1497].tolist() == list(range(1497))
     assert int(objective.starts.count) == 1497
 

@@ -17,8 +17,8 @@ from metabolismgraph.formats import contents
 from metabolismgraph.formats.dataset import read_inputs, write_dataset
 from metabolismgraph.formats.tables import read_timeseries, write_timeseries
 from metabolismgraph.formats.units import bare_unit, same_unit, split_unit
-from metabolismgraph.network import Reaction, ReactionNetwork
-from metabolismgraph.observations import Observations
+from metabolismgraph.system.network import Reaction, ReactionNetwork
+from metabolismgraph.system.observations import Observations
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 REACTION = Reaction("R", {"A": 1.0, "B": 1.0}, {"A": -1.0, "B": 1.0})

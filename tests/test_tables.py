@@ -13,8 +13,8 @@ import pytest
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.dataset import read_dataset, read_inputs, write_dataset
 from metabolismgraph.formats.tables import read_timeseries, write_timeseries
-from metabolismgraph.network import Reaction, ReactionNetwork
-from metabolismgraph.observations import Observations
+from metabolismgraph.system.network import Reaction, ReactionNetwork
+from metabolismgraph.system.observations import Observations
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 NETWORK = ReactionNetwork.from_reactions(
@@ -334,5 +334,5 @@ def test_the_shared_benchmark_is_read_and_written_back_byte_for_byte(tmp_path):
 
 
 def test_reading_does_not_import_truth():
-    code = "import sys, metabolismgraph.formats.dataset; sys.exit('metabolismgraph.truth' in sys.modules)"
+    code = "import sys, metabolismgraph.formats.dataset; sys.exit('metabolismgraph.ground_truth.truth' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

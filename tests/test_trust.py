@@ -6,14 +6,13 @@ import scipy.integrate
 from continuous import CHAIN, LOTKA_VOLTERRA, MICHAELIS_MENTEN, network_of, observe
 
 import metabolismgraph as mg
-from metabolismgraph.trust import judge_trust
 
 CONFIG = mg.load_config("small", ["training.homeostasis_training=false"])
 TIME = np.linspace(0, 30, 301)
 
 
 def verdict(observations, config=CONFIG):
-    return judge_trust(mg.fit(observations, config))
+    return mg.fit(observations, config).trust
 
 
 @pytest.mark.parametrize("system", [MICHAELIS_MENTEN, LOTKA_VOLTERRA, CHAIN])
@@ -35,7 +34,7 @@ def test_a_wrong_order_is_seen_and_named():
     reactions, k, start = LOTKA_VOLTERRA
     wrong = {**reactions, "eat": ({"H": 2, "W": 1}, {"H": 1, "W": 2})}
     result = mg.fit(observe((wrong, k, start), TIME, truth=(reactions, k)), CONFIG)
-    found = judge_trust(result)
+    found = result.trust
     assert not found.trustworthy
     assert result.phase1.law_fails
     assert any("is rejected" in note and "rate_law=learned" in note for note in result.phase1.notes)
@@ -73,7 +72,7 @@ def test_a_law_that_is_learned_where_the_stated_one_fails_is_trusted():
 def test_samples_too_far_apart_are_named_and_nothing_rests_on_them():
     fast = (CHAIN[0], {"first": 100.0, "second": 20.0}, CHAIN[2])
     result = mg.fit(observe(fast, np.linspace(0, 1, 20)), CONFIG)
-    found = judge_trust(result)
+    found = result.trust
     assert any("too far apart for first" in reason for reason in found.why_not)
     table = result.rate_constants.set_index("reaction")
     for name, k in fast[1].items():
@@ -101,6 +100,6 @@ def test_a_model_that_blows_up_is_far_off_and_takes_no_time():
     observations = observe(LOTKA_VOLTERRA, TIME)
     result = mg.fit(observations, CONFIG)
     wild = dataclasses.replace(result.phase1, log_k=result.phase1.log_k + 4.0)
-    found = judge_trust(dataclasses.replace(result, phase1=wild))
+    found = dataclasses.replace(result, phase1=wild).trust
     assert np.nanmax(found.rollout) == 1e3
     assert not found.trustworthy

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.truth import Truth
+from metabolismgraph.ground_truth.truth import Truth
 
 TRUTH = Truth(
     reactions=("R0", "R1"),

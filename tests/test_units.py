@@ -7,8 +7,7 @@ from continuous import LOTKA_VOLTERRA, MICHAELIS_MENTEN, observe
 
 import metabolismgraph as mg
 from metabolismgraph.config import GraphModel
-from metabolismgraph.trust import judge_trust
-from metabolismgraph.units import Units
+from metabolismgraph.system.units import Units
 
 TIME = np.linspace(0, 30, 301)
 FACTORS = [(1e-9, 1.0), (1e6, 1.0), (1.0, 1 / 3600), (1e-9, 3600.0), (37.0, 1.0)]
@@ -41,7 +40,7 @@ def test_results_do_not_hang_on_the_unit(system, concentration, time):
     np.testing.assert_allclose(
         other.rate_constants["standard_error"][known], given.rate_constants["standard_error"][known], rtol=0.05
     )
-    assert judge_trust(given).trustworthy == judge_trust(other).trustworthy
+    assert given.trust.trustworthy == other.trust.trustworthy
 
 
 def test_a_learned_law_and_both_phases_do_not_hang_on_the_unit(small, small_config, small_phase1, small_phase2):

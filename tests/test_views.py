@@ -24,10 +24,11 @@ from journals import (
 
 from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore import tree, views
+from metabolismgraph.explore import published_format as views
+from metabolismgraph.explore import tree
 from metabolismgraph.explore.events import Failed, Finished, Imported, Proposed, Remembered, Reviewed
+from metabolismgraph.explore.published_format import analysis
 from metabolismgraph.explore.state import State
-from metabolismgraph.explore.views import analysis
 
 LOG, UCB, MEMORY = "demo_analysis.md", "demo_ucb_scores.txt", "demo_memory.md"
 LABELS = ["Node", "Mode/Strategy", "Slot", "Config", "Metrics", "Visual", "Mutation", "Strategy", "Observation", "Next"]
@@ -349,7 +350,8 @@ def test_imported_text_cannot_forge_an_entry(label, text):
 
 
 def test_views_do_not_wait_for_jax():
-    program = "import sys; import metabolismgraph.explore.views; print([m for m in sys.modules if m.startswith('jax')])"
+    views = "metabolismgraph.explore.published_format"
+    program = f"import sys; import {views}; print([m for m in sys.modules if m.startswith('jax')])"
     found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert found.stdout == "[]\n"
 

@@ -18,30 +18,30 @@ if TYPE_CHECKING:
     from metabolismgraph.config import Config as Config
     from metabolismgraph.config import load_config as load_config
     from metabolismgraph.errors import InputError as InputError
-    from metabolismgraph.evaluation import evaluate as evaluate
+    from metabolismgraph.evaluation.evaluate import evaluate as evaluate
+    from metabolismgraph.fitting.fit import fit as fit
     from metabolismgraph.formats.dataset import read_dataset as read_dataset
     from metabolismgraph.formats.dataset import read_inputs as read_inputs
-    from metabolismgraph.identifiability import identify as identify
-    from metabolismgraph.network import ReactionNetwork as ReactionNetwork
-    from metabolismgraph.observations import Observations as Observations
-    from metabolismgraph.simulator import simulate as simulate
-    from metabolismgraph.train.fit import fit as fit
-    from metabolismgraph.truth import Truth as Truth
+    from metabolismgraph.ground_truth.simulator import simulate as simulate
+    from metabolismgraph.ground_truth.truth import Truth as Truth
+    from metabolismgraph.reactions.identifiability import identify as identify
+    from metabolismgraph.system.network import ReactionNetwork as ReactionNetwork
+    from metabolismgraph.system.observations import Observations as Observations
 
 # Imported when first used: the command line must answer --help without loading JAX.
 _HOME = {
     "Config": "config",
     "InputError": "errors",
-    "Observations": "observations",
-    "ReactionNetwork": "network",
-    "Truth": "truth",
-    "evaluate": "evaluation",
-    "fit": "train.fit",
-    "identify": "identifiability",
+    "Observations": "system.observations",
+    "ReactionNetwork": "system.network",
+    "Truth": "ground_truth.truth",
+    "evaluate": "evaluation.evaluate",
+    "fit": "fitting.fit",
+    "identify": "reactions.identifiability",
     "load_config": "config",
     "read_dataset": "formats.dataset",
     "read_inputs": "formats.dataset",
-    "simulate": "simulator",
+    "simulate": "ground_truth.simulator",
 }
 
 __all__ = list(_HOME)

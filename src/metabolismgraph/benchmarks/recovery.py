@@ -20,17 +20,17 @@ import psutil
 
 from metabolismgraph.config import Config, load_config
 from metabolismgraph.errors import SimulationDivergedError
-from metabolismgraph.evaluation import evaluate
+from metabolismgraph.evaluation.evaluate import evaluate
+from metabolismgraph.evaluation.report import metrics_json
 from metabolismgraph.files import write_bytes
+from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.formats.dataset import NETWORK, TIMESERIES
-from metabolismgraph.pipeline import fit_files
-from metabolismgraph.report import metrics_json
-from metabolismgraph.runs import RunFolder
-from metabolismgraph.simulator import Simulated, simulate
-from metabolismgraph.train.fit import FitResult
-from metabolismgraph.train.phase1 import fit_reactions
-from metabolismgraph.train.phase2 import fit_homeostasis
-from metabolismgraph.train.progress import Progress
+from metabolismgraph.ground_truth.simulator import Simulated, simulate
+from metabolismgraph.homeostasis.fit import fit_homeostasis
+from metabolismgraph.reactions.fit import fit_reactions
+from metabolismgraph.runs.folder import RunFolder
+from metabolismgraph.runs.pipeline import fit_files
+from metabolismgraph.system.progress import Progress
 
 _LARGEST_SEED = 100  # simulations that blow up are listed and the next seed is taken, up to here
 _MAIN = "oscillatory_rank50"

@@ -13,20 +13,20 @@ import optax
 from jaxtyping import Array, Float
 
 from metabolismgraph.config import Config, load_config
-from metabolismgraph.integrate import euler
-from metabolismgraph.model import MetabolismModel
-from metabolismgraph.network import ReactionNetwork
-from metabolismgraph.simulator import simulate
-from metabolismgraph.train import penalties
-from metabolismgraph.train.batches import Batches
-from metabolismgraph.train.descent import Coefficients, advance, begin, learning_rates
-from metabolismgraph.train.evidence import Setting
-from metabolismgraph.train.gradient import initial_model, to_single_precision
-from metabolismgraph.train.phase1 import fit_reactions
-from metabolismgraph.train.phase2 import initial_model as phase2_model
-from metabolismgraph.train.rollout import NodeTable, Scheme, rolled
-from metabolismgraph.train.solution import Phase1Data
-from metabolismgraph.train.trainable import phase2_parameters
+from metabolismgraph.ground_truth.simulator import simulate
+from metabolismgraph.homeostasis.fit import initial_model as phase2_model
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.rollouts import NodeTable, Scheme, rolled
+from metabolismgraph.reactions import penalties
+from metabolismgraph.reactions.data import Phase1Data
+from metabolismgraph.reactions.descent import Coefficients, advance, begin, learning_rates
+from metabolismgraph.reactions.fit import fit_reactions
+from metabolismgraph.reactions.gradient import initial_model, to_single_precision
+from metabolismgraph.reactions.minibatches import Batches
+from metabolismgraph.system.integrate import euler
+from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.network import ReactionNetwork
+from metabolismgraph.system.trainable import phase2_parameters
 
 _REPEATS = 5
 _FAST_STEPS, _PLAIN_STEPS = 1000, 60  # per repeat
@@ -74,24 +74,24 @@ def rollout_step() -> dict[str, float]:
     config = load_config("oscillatory_rank50").replace({"graph_model.hidden_dim_node": _NODE_WIDTH})
     observations = simulate(config).observations
     phase1 = fit_reactions(observations, config.graph_model, config.training)
-    setting = Setting(observations, phase1, config.graph_model, config.training)
-    model = phase2_model(setting, setting.checkpoint_evidence())
+    data = Phase2Data(observations, phase1, config.graph_model, config.training)
+    model = phase2_model(data, data.checkpoint_residuals())
     parameters, constants = eqx.partition(model, phase2_parameters(model))
     start = np.random.default_rng(0).integers(observations.n_frames - _ROLLOUT, size=_BATCH)
     frames = start + np.arange(_ROLLOUT)[:, None]
     c = observations.concentration
     first, later = jnp.asarray(c[start]), jnp.asarray(c[frames + 1])
     dt = jnp.asarray(observations.time[frames + 1] - observations.time[frames])
-    moving, highest = jnp.asarray(setting.moving, jnp.float64), jnp.asarray(setting.highest)
+    moving, highest = jnp.asarray(data.moving, jnp.float64), jnp.asarray(data.highest)
     n_steps, scheme = jnp.asarray(_ROLLOUT), Scheme()
 
     def tabulated(p: MetabolismModel) -> Float[Array, ""]:
         node = NodeTable.of(eqx.combine(p, constants), highest).only(moving)
-        return jnp.mean((rolled(node, setting.reactions, first, dt, n_steps, scheme) - later) ** 2)
+        return jnp.mean((rolled(node, data.reactions, first, dt, n_steps, scheme) - later) ** 2)
 
     def plain(p: MetabolismModel) -> Float[Array, ""]:
         whole = eqx.combine(p, constants)
-        return jnp.mean((euler(lambda x: whole(x, setting.structure), first, dt) - later) ** 2)
+        return jnp.mean((euler(lambda x: whole(x, data.structure), first, dt) - later) ** 2)
 
     return _compared(
         _gradients(tabulated, parameters, _FAST_ROLLOUTS),

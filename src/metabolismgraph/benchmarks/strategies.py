@@ -1,4 +1,4 @@
-"""Which strategies of Phase 2 recover homeostasis, from good and from polluted checkpoints: every case a row."""
+"""Which strategies of Phase 2 recover homeostasis, from good and from imperfect checkpoints: every case a row."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from metabolismgraph.benchmarks.checkpoints import polluted
 from metabolismgraph.benchmarks.recovery import ratios
+from metabolismgraph.benchmarks.strategy_figure import slope_ratios
 from metabolismgraph.benchmarks.strategy_report import Journal, Results, Row, markdown, on_grid, summarise
-from metabolismgraph.checkpoint import is_intact, load_phase1, save_phase1
 from metabolismgraph.config import Config, Training, load_config
 from metabolismgraph.errors import InputError, SimulationDivergedError, TrainingFailedError
-from metabolismgraph.evaluation import homeostasis_metrics, rate_constant_metrics
-from metabolismgraph.figures.strategies import slope_ratios
+from metabolismgraph.evaluation.evaluate import homeostasis_metrics, rate_constant_metrics
+from metabolismgraph.evaluation.report import metrics_json
 from metabolismgraph.figures.style import applied, save
 from metabolismgraph.files import one_line, write_bytes
-from metabolismgraph.observations import Observations
-from metabolismgraph.report import metrics_json
-from metabolismgraph.simulator import Simulated, simulate
-from metabolismgraph.train.evidence import Setting
-from metabolismgraph.train.phase1 import Phase1Result, fit_reactions
-from metabolismgraph.train.phase2 import fit_homeostasis
-from metabolismgraph.train.strategies import STRATEGIES
-from metabolismgraph.train.strategies import depends_on_time_step as trains_on_windows
+from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
+from metabolismgraph.ground_truth.simulator import Simulated, simulate
+from metabolismgraph.homeostasis.fit import fit_homeostasis
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.strategies import STRATEGIES
+from metabolismgraph.homeostasis.strategies import depends_on_time_step as trains_on_windows
+from metabolismgraph.reactions.fit import Phase1Result, fit_reactions
+from metabolismgraph.runs.checkpoint import is_intact, load_phase1, save_phase1
+from metabolismgraph.system.observations import Observations
 
 CLASSICAL = "classical"
-CHECKPOINTS: Mapping[str, float | None] = {"projection": None, "polluted 0.87": 0.87, "polluted 0.70": 0.70}
+CHECKPOINTS: Mapping[str, float | None] = {"projection": None, "imperfect 0.87": 0.87, "imperfect 0.70": 0.70}
 MAIN = "oscillatory_rank50"
 CONFIGS = (MAIN, "types3")
 TIME_STEPS = (4, 16, 32, 64)
@@ -408,7 +408,7 @@ def _survey(name: str, settings: Settings) -> Iterator[Row]:
 
 def _results(group: Group, settings: Settings, folder: Path) -> Iterator[Row]:
     try:
-        stand = _Stand.of(group, settings, folder)
+        stand = _Checkpoint.of(group, settings, folder)
     except Exception as error:
         for case in group.cases:
             yield case.row() | {"error": one_line(f"{type(error).__name__}: {error}")}
@@ -422,7 +422,7 @@ def _results(group: Group, settings: Settings, folder: Path) -> Iterator[Row]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Stand:
+class _Checkpoint:
     """A simulation and a checkpoint, on which strategies are tried.
 
     Attributes:
@@ -437,7 +437,7 @@ class _Stand:
     known: Row
 
     @classmethod
-    def of(cls, group: Group, settings: Settings, folder: Path) -> _Stand:
+    def of(cls, group: Group, settings: Settings, folder: Path) -> _Checkpoint:
         config = settings.config(group.config, group.seed)
         simulated = simulate(config)
         network = simulated.observations.network
@@ -447,10 +447,10 @@ class _Stand:
         agreement = rate_constant_metrics(
             phase1.log_k, np.log10(simulated.truth.k), phase1.identifiability.identifiable
         )
-        evidence = Setting(seen, phase1, config.graph_model, config.training).checkpoint_evidence()
+        residuals = Phase2Data(seen, phase1, config.graph_model, config.training).checkpoint_residuals()
         known = {
             "checkpoint_R2_identifiable": json.loads(metrics_json(agreement))["rate_constants_R2_identifiable"],
-            "checkpoint_residual_rms": evidence.unit,
+            "checkpoint_residual_rms": residuals.unit,
         }
         return cls(config, simulated, seen, phase1, known)
 
@@ -496,7 +496,7 @@ def _checkpoint(group: Group, config: Config, simulated: Simulated, seen: Observ
     if wanted is None:
         phase1 = fit_reactions(seen, config.graph_model, config.training)
     else:
-        phase1 = polluted(simulated, config, wanted)
+        phase1 = train_imperfect_phase1(simulated, config, wanted)
     save_phase1(path, phase1, time.perf_counter() - started)
     return phase1
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.evaluation import Metric
+from metabolismgraph.evaluation.evaluate import Metric
 from metabolismgraph.files import write_bytes
-from metabolismgraph.train.strategies import STRATEGIES
+from metabolismgraph.homeostasis.strategies import STRATEGIES
 
 Row = dict[str, Any]
 LINES = "strategies.jsonl"
@@ -23,7 +23,7 @@ KEYS = ("config", "checkpoint", "seed", "strategies", "T", "sweep")
 _LAST_LISTED = 8  # strategies 1-8 of the requirement, which leave the frozen reactions as they are
 _GOOD = 0.2  # a slope ratio within 0.8-1.2 is converged
 # Checkpoint -> largest |slope ratio - 1| and lowest accuracy of the best set.
-_TARGETS = {"projection": (0.01, 1.0), "polluted 0.87": (0.02, 0.98), "polluted 0.70": (0.05, 0.95)}
+_TARGETS = {"projection": (0.01, 1.0), "imperfect 0.87": (0.02, 0.98), "imperfect 0.70": (0.05, 0.95)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +193,7 @@ def _targets(grid: list[Row], cases: list[Row]) -> list[Row]:
             continue
         rows += _best(mine, f"{checkpoint}: slope ratios, farthest from 1", within, lambda _: True)
         rows.append(_accuracy(mine, f"{checkpoint}: accuracy, lowest", accuracy))
-        if checkpoint == "polluted 0.87":
+        if checkpoint == "imperfect 0.87":
             rows += _best(mine, f"{checkpoint}: the same, strategies 1-8 only", _GOOD, _listed)
     failed = sum("error" in c for c in cases)
     rows.append({"what": "failed cases", "set": "", "target": "none", "measured": failed, "met": failed == 0})

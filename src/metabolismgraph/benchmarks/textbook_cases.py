@@ -233,8 +233,8 @@ def steady_state(network: TextbookNetwork) -> Float[np.ndarray, " species"] | No
     start = initial(network, 0)
     times = np.linspace(0.0, 30.0 * network.t_end, 3000)
     path = simulate_run(network, start, times)
-    settled = _is_settled(network, start, path[-1])
-    found = path[-1] if settled else _zero_near(network, start, path.mean(axis=0))
+    reweighted = _is_settled(network, start, path[-1])
+    found = path[-1] if reweighted else _zero_near(network, start, path.mean(axis=0))
     if found is None:  # neither at rest nor circling: slow
         found = simulate_run(network, path[-1], np.array([0.0, 1e6 * network.t_end]))[-1]
     if not _is_settled(network, start, found):

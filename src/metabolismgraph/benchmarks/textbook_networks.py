@@ -19,8 +19,8 @@ from jaxtyping import Float, Int
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
-from metabolismgraph.network import Reaction, ReactionNetwork
-from metabolismgraph.observations import Observations
+from metabolismgraph.system.network import Reaction, ReactionNetwork
+from metabolismgraph.system.observations import Observations
 
 Amounts = Mapping[str, float]
 

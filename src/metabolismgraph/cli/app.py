@@ -28,7 +28,7 @@ from metabolismgraph.cli.options import (
 from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
 
 if TYPE_CHECKING:
-    from metabolismgraph.evaluation import Evaluation
+    from metabolismgraph.evaluation.evaluate import Evaluation
 
 app = typer.Typer(
     name="metabolismgraph",
@@ -86,8 +86,8 @@ def run(
 ) -> None:
     """Simulate a system, recover it, and compare with the truth: figures and a table."""
     settings = read_config(config, set_)
-    from metabolismgraph import pipeline
-    from metabolismgraph.display import progress_bars
+    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.runs import pipeline
 
     folder = _run_folder(out, settings.dataset or "run", resume=resume)
     with _resumable(folder), progress_bars(console(), quiet=quiet) as progress:
@@ -108,10 +108,10 @@ def simulate(
 ) -> None:
     """Make a data set: network.xml, timeseries.csv.gz and, for evaluation only, truth/."""
     settings = read_config(config, set_)
-    from metabolismgraph.display import progress_bars
+    from metabolismgraph.cli.tables import progress_bars
     from metabolismgraph.formats.dataset import new_dataset_folder, write_dataset
-    from metabolismgraph.runs import free_path
-    from metabolismgraph.simulator import simulate as make
+    from metabolismgraph.ground_truth.simulator import simulate as make
+    from metabolismgraph.runs.folder import free_path
 
     folder = new_dataset_folder(out or free_path(Path("data") / (settings.dataset or "simulated")), overwrite=overwrite)
     with progress_bars(console(), quiet=quiet) as progress:
@@ -142,8 +142,8 @@ def fit(
 ) -> None:
     """Recover rate constants, rate law and homeostasis from measured concentrations."""
     settings = read_config(config, set_)
-    from metabolismgraph import pipeline
-    from metabolismgraph.display import progress_bars
+    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.runs import pipeline
 
     folder = _run_folder(out, network.absolute().parent.name or "fit", resume=resume)
     with _resumable(folder), progress_bars(console(), quiet=quiet) as progress:
@@ -170,8 +170,8 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Evaluate a run again: metrics.json, analysis.log and figures."""
-    from metabolismgraph import pipeline
-    from metabolismgraph.display import progress_bars
+    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.runs import pipeline
 
     with progress_bars(console(), quiet=quiet) as progress:
         evaluation = pipeline.reevaluate(run, truth, set_ or [], progress)
@@ -187,11 +187,11 @@ def identify(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
     """Show which rate constants can be determined, alone or only in combination."""
-    from metabolismgraph.display import identifiability_table
+    from metabolismgraph.cli.tables import identifiability_table
     from metabolismgraph.formats.dataset import read_inputs
     from metabolismgraph.formats.sbml import read_sbml
-    from metabolismgraph.identifiability import identify as find
-    from metabolismgraph.train.phase1 import check_size
+    from metabolismgraph.reactions.fit import check_size
+    from metabolismgraph.reactions.identifiability import identify as find
 
     settings = read_config("oscillatory_rank50", set_)
     observations, model = read_inputs(network, timeseries) if timeseries else (None, read_sbml(network))
@@ -257,8 +257,8 @@ def strategies(
     name: Annotated[str | None, typer.Argument(help="one strategy, to see its options and what it does")] = None,
 ) -> None:
     """List the strategies of Phase 2, one line and reference each, for training.strategies."""
-    from metabolismgraph.display import strategies_table, strategy_page
-    from metabolismgraph.train.strategies import STRATEGIES, find
+    from metabolismgraph.cli.tables import strategies_table, strategy_page
+    from metabolismgraph.homeostasis.strategies import STRATEGIES, find
 
     if name is None:
         console().print(strategies_table(STRATEGIES))
@@ -279,7 +279,7 @@ def recovery(
 ) -> None:
     """Recover many simulated systems and tabulate how well: every case, failures included."""
     from metabolismgraph.benchmarks.recovery import run_recovery
-    from metabolismgraph.display import progress_bars
+    from metabolismgraph.cli.tables import progress_bars
 
     with progress_bars(console(), quiet=False) as progress:
         markdown = run_recovery(configs.split(","), seeds, repeats, dataset or [], set_ or [], out, progress)
@@ -308,12 +308,12 @@ def compare_strategies(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="remove the results in the folder first")] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="tables and pictures of what is there")] = False,
 ) -> None:
-    """Try every strategy of Phase 2 on good and on polluted checkpoints: every case, failures included."""
+    """Try every strategy of Phase 2 on good and on imperfect checkpoints: every case, failures included."""
     import os
 
     from metabolismgraph.benchmarks.strategies import check_strategies, run_strategies, settings_of, write_report
     from metabolismgraph.benchmarks.strategy_report import read_results
-    from metabolismgraph.display import strategy_board
+    from metabolismgraph.cli.tables import strategy_board
 
     if report_only:
         sys.stdout.write(write_report(read_results(out), out))
@@ -353,7 +353,7 @@ def models(
 ) -> None:
     """Fit textbook networks and corrupted twins of them from files: every case, failures included."""
     from metabolismgraph.benchmarks.models import run_models
-    from metabolismgraph.display import progress_bars
+    from metabolismgraph.cli.tables import progress_bars
 
     with progress_bars(console(), quiet=False) as progress:
         markdown = run_models(
@@ -375,7 +375,7 @@ def speed(
 ) -> None:
     """Time the inner loops of both phases against the plain way of writing them."""
     from metabolismgraph.benchmarks.speed import gradient_phase1, rollout_step
-    from metabolismgraph.display import speed_table
+    from metabolismgraph.cli.tables import speed_table
     from metabolismgraph.files import write_bytes
 
     figures = {"Phase 1, gradient step": gradient_phase1(), "Phase 2, rollout step": rollout_step()}
@@ -386,7 +386,7 @@ def speed(
 
 
 def _run_folder(out: Path | None, name: str, *, resume: bool) -> Path:
-    from metabolismgraph.runs import free_path, latest_path
+    from metabolismgraph.runs.folder import free_path, latest_path
 
     base = Path("runs") / name
     return out or (latest_path(base) if resume else free_path(base))
@@ -395,7 +395,7 @@ def _run_folder(out: Path | None, name: str, *, resume: bool) -> Path:
 def _show(evaluation: Evaluation, folder: Path, *, quiet: bool) -> None:
     if quiet:
         return
-    from metabolismgraph.display import answer_page, summary_table, verdict_lines
+    from metabolismgraph.cli.tables import answer_page, summary_table, verdict_lines
 
     if "classification" in evaluation.metrics:  # the truth is known: how well, and not what
         console().print(verdict_lines(evaluation))

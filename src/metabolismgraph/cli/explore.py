@@ -64,7 +64,7 @@ def start(
     overrides += [f"exploration.proposer={proposer}"] if proposer and proposer != "replay" else []
     settings = read_config(config or ("oscillatory_rank50" if network else "explore_rank50"), overrides)
     from metabolismgraph.explore.start import check_free, open_exploration, prepared
-    from metabolismgraph.runs import free_path
+    from metabolismgraph.runs.folder import free_path
 
     settings = prepared(settings)
     if (network is None) != (timeseries is None):
@@ -106,7 +106,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="stay, and follow what happens")] = False,
 ) -> None:
     """Show slots, block, the best node with its error, and the budget."""
-    from metabolismgraph.explore.display import follow, status_table
+    from metabolismgraph.cli.explore_tables import follow, status_table
 
     opened, state = _read(folder)
     if watch:
@@ -121,7 +121,7 @@ def show(
     iteration: Annotated[int, typer.Argument(min=1, help="number of the iteration")],
 ) -> None:
     """Show one iteration: what was proposed and why, what came of it, and where its files are."""
-    from metabolismgraph.explore.display import iteration_page
+    from metabolismgraph.cli.explore_tables import iteration_page
 
     opened, state = _read(folder)
     if iteration not in {known.number for known in state.iterations}:
@@ -132,8 +132,8 @@ def show(
 @explore.command(epilog="Example: metabolismgraph explore tree explorations/a")
 def tree(folder: Folder) -> None:
     """Show what came from what: a tree in text, and as a picture in figures/tree.png."""
-    from metabolismgraph.explore.display import tree_text
-    from metabolismgraph.figures.exploration import draw_tree
+    from metabolismgraph.cli.explore_tables import tree_text
+    from metabolismgraph.explore.published_format.tree_figure import draw_tree
 
     opened, state = _read(folder)
     console().print(tree_text(state))
@@ -143,7 +143,7 @@ def tree(folder: Folder) -> None:
 @explore.command(epilog="Example: metabolismgraph explore rebuild explorations/a")
 def rebuild(folder: Folder) -> None:
     """Write log, UCB scores and memory again from the journal."""
-    from metabolismgraph.explore.views import rebuild as write
+    from metabolismgraph.explore.published_format import rebuild as write
 
     _read(folder)
     write(folder)
@@ -156,8 +156,8 @@ def import_(
     out: Annotated[Path | None, typer.Option(help="folder; default: a new one under explorations/")] = None,
 ) -> None:
     """Read an existing analysis log into a journal."""
-    from metabolismgraph.explore.imports import import_log
-    from metabolismgraph.runs import free_path
+    from metabolismgraph.explore.published_format.import_log import import_log
+    from metabolismgraph.runs.folder import free_path
 
     folder = out or free_path(Path("explorations") / log.stem.removesuffix("_analysis"))
     number = import_log(log, folder)
@@ -219,8 +219,8 @@ def _make_base(
 
 
 def _go_on(folder: ExplorationFolder, iterations: int, proposer: Proposer, *, quiet: bool) -> None:
-    from metabolismgraph.explore.display import board, status_table
-    from metabolismgraph.explore.engine import ProcessEngine, default_workers
+    from metabolismgraph.cli.explore_tables import board, status_table
+    from metabolismgraph.explore.engines.engine import ProcessEngine, default_workers
     from metabolismgraph.explore.loop import Explorer
     from metabolismgraph.explore.state import State
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from metabolismgraph.explore.events import Proposed
-from metabolismgraph.explore.guard import configuration
 from metabolismgraph.explore.journal import JOURNAL, Journal
+from metabolismgraph.explore.search_space import configuration
 from metabolismgraph.explore.state import State
 from metabolismgraph.files import write_bytes
 

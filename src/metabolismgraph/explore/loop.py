@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engine import Engine
+from metabolismgraph.explore.engines.engine import Engine
+from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.events import (
     Answered,
     Event,
@@ -28,7 +29,16 @@ from metabolismgraph.explore.events import (
     Started,
 )
 from metabolismgraph.explore.folder import ExplorationFolder
-from metabolismgraph.explore.guard import (
+from metabolismgraph.explore.proposal import Reading, Submission
+from metabolismgraph.explore.proposers.base import Answer, Exchange, InvalidAnswerError, Proposer, UnavailableError
+from metabolismgraph.explore.proposers.replay import ReplayProposer
+from metabolismgraph.explore.proposers.rules import RulesProposer
+from metabolismgraph.explore.published_format import write_views
+from metabolismgraph.explore.review.admission import Verdict
+from metabolismgraph.explore.review.admission import review as review_file
+from metabolismgraph.explore.review.history import StrategyHistory, digest_of
+from metabolismgraph.explore.reward import score
+from metabolismgraph.explore.search_space import (
     STRATEGY,
     RefusedError,
     changed,
@@ -36,19 +46,9 @@ from metabolismgraph.explore.guard import (
     own_strategies,
     plan,
 )
-from metabolismgraph.explore.history import StrategyHistory, digest_of
-from metabolismgraph.explore.outcome import read_outcome
-from metabolismgraph.explore.proposal import Reading, Submission
-from metabolismgraph.explore.proposers.base import Answer, Exchange, InvalidAnswerError, Proposer, UnavailableError
-from metabolismgraph.explore.proposers.replay import ReplayProposer
-from metabolismgraph.explore.proposers.rules import RulesProposer
-from metabolismgraph.explore.review import Verdict
-from metabolismgraph.explore.review import review as review_file
-from metabolismgraph.explore.reward import score
 from metabolismgraph.explore.state import State
-from metabolismgraph.explore.views import write_views
 from metabolismgraph.files import one_line
-from metabolismgraph.train.strategies import names
+from metabolismgraph.homeostasis.strategies import names
 
 _REASON = 500  # characters at most of why an answer was refused
 _TICK = 0.5  # seconds between two looks at whether to stop

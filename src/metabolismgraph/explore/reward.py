@@ -36,7 +36,7 @@ def score(outcome: Finished | Failed, primary: Primary) -> Scored:
     """The verdict on a run.
 
     By avg_slope_ratio the reward is the mean over types of `ratio_reward`, so that opposite errors do not cancel.
-    By validation it is held_out_skill of `evaluation`, 1 - MSE / MSE without homeostasis, not below zero.
+    By validation it is held_out_skill of `evaluation.evaluate`, 1 - MSE / MSE without homeostasis, not below zero.
     States: `failed` has no metrics; `nan` has them, but not the primary one; `negative` pulls away from the baseline
     on average, or predicts worse than no homeostasis at all. None of these three is ever worth more than zero.
     """

@@ -9,7 +9,7 @@ from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Opened
 from metabolismgraph.explore.folder import ExplorationFolder
-from metabolismgraph.train.strategies import chosen
+from metabolismgraph.homeostasis.strategies import chosen
 
 
 def prepared(config: Config) -> Config:

@@ -10,7 +10,7 @@ from typing import Any
 
 from metabolismgraph.config import Config, Exploration
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engine import default_workers
+from metabolismgraph.explore.engines.engine import default_workers
 from metabolismgraph.explore.events import (
     Answered,
     Changes,
@@ -61,6 +61,11 @@ class Iteration:
     def metrics(self) -> dict[str, Any]:
         """Metrics of its run; empty where there are none."""
         return dict(self.outcome.metrics) if isinstance(self.outcome, Finished) else {}
+
+    @property
+    def has_reward(self) -> bool:
+        """Whether its run gave a number; that of a failed one, or NaN, counts as zero."""
+        return self.scored is not None and self.scored.state not in {"failed", "nan"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,6 +45,15 @@ class Node:
         """Runs without an outcome yet."""
         return sum(run.scored is None for run in self.runs)
 
+    @property
+    def classification(self) -> str:
+        """`converged`, `partial` or `failed` as its replicates are, partial where they differ; else `in flight`."""
+        scored = [run.scored for run in self.runs if run.scored is not None and run.scored.state != "failed"]
+        found = {each.classification for each in scored}
+        if not found:
+            return "in flight" if self.in_flight else "failed"
+        return found.pop() if len(found) == 1 else "partial"
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:

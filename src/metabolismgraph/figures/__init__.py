@@ -9,12 +9,12 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from metabolismgraph.config import Plotting
-from metabolismgraph.evaluation import Metric
+from metabolismgraph.evaluation.evaluate import Metric
 from metabolismgraph.figures import dynamics, homeostasis, rates, training
 from metabolismgraph.figures.scene import Scene
 from metabolismgraph.figures.style import VERMILLION, applied, check_colormap, save
 from metabolismgraph.figures.summary import summary
-from metabolismgraph.train.progress import Progress, silent
+from metabolismgraph.system.progress import Progress, silent
 
 __all__ = ["check_colormap", "draw_all"]
 
@@ -37,7 +37,7 @@ def draw_all(
         folder: the run folder; figures go to `tmp_training` and `figures` in it.
         plotting: the configuration's section of this name.
         below: draw only files whose path in the folder begins so.
-        progress: see `train.progress`.
+        progress: see `system.progress`.
 
     Returns:
         The files written.

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Int
 from matplotlib.lines import Line2D
 
-from metabolismgraph.evaluation import Metric
+from metabolismgraph.evaluation.evaluate import Metric
 from metabolismgraph.figures.style import palette
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.sbml import SbmlModel, read_sbml, write_sbml
 from metabolismgraph.formats.tables import read_timeseries, write_timeseries
-from metabolismgraph.observations import Observations
+from metabolismgraph.system.observations import Observations
 
 NETWORK = "network.xml"
 TIMESERIES = ("timeseries.csv.gz", "timeseries.csv", "timeseries.parquet")  # the first is what is written

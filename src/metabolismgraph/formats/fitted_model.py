@@ -18,7 +18,7 @@ from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml import BACKWARD, FORWARD, parse
 from metabolismgraph.formats.sbml_notes import converts, some
 from metabolismgraph.formats.sbml_writer import free_id, sbml_text
-from metabolismgraph.network import Reaction, ReactionNetwork
+from metabolismgraph.system.network import Reaction, ReactionNetwork
 
 # log c at the knots, increasing, and log f there
 Table = tuple[Float[np.ndarray, " knots"], Float[np.ndarray, " knots"]]

@@ -12,7 +12,7 @@ from typing import Any
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.units import bare_unit, is_amount, same_unit, split_unit
-from metabolismgraph.network import ReactionNetwork
+from metabolismgraph.system.network import ReactionNetwork
 
 RUN_NAMES = ("run", "replicate", "rep", "experiment", "condition", "sample")
 _ROLES = {

@@ -19,7 +19,7 @@ from metabolismgraph.formats.fixed import FixedValue
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml_reader import BACKWARD, FORWARD, Reader
 from metabolismgraph.formats.sbml_writer import write_sbml
-from metabolismgraph.network import ReactionNetwork
+from metabolismgraph.system.network import ReactionNetwork
 
 __all__ = ["BACKWARD", "FORWARD", "FixedValue", "SbmlModel", "parse", "read_sbml", "write_sbml"]
 

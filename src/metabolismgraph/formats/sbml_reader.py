@@ -10,12 +10,12 @@ from decimal import Decimal
 from typing import Any
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats import massaction
+from metabolismgraph.formats import mass_action
 from metabolismgraph.formats.formula import FormulaError
 from metabolismgraph.formats.probe import Probe
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml_notes import converts, model_notes
-from metabolismgraph.network import Reaction, ReactionNetwork
+from metabolismgraph.system.network import Reaction, ReactionNetwork
 
 FORWARD, BACKWARD = "_fwd", "_rev"
 # SBO:0000020 (inhibitor) and what the ontology lists below it
@@ -39,7 +39,7 @@ class Reader:
         self.index = index
         self.resolving: set[str] = set()
         self.noted: dict[str, list[str]] = collections.defaultdict(list)
-        self.terms: dict[str, massaction.Term] = {}
+        self.terms: dict[str, mass_action.Term] = {}
         self.rate_constants: dict[str, float] = {}
 
     def read(self) -> ReactionNetwork:
@@ -208,7 +208,7 @@ class Reader:
 
     # -- kinetic laws that are mass action
 
-    def _law(self, written: Any, backward: Sequence[str]) -> massaction.MassAction | None:
+    def _law(self, written: Any, backward: Sequence[str]) -> mass_action.MassAction | None:
         """The kinetic law, if there is one and it is mass action."""
         if not written.isSetKineticLaw() or not written.getKineticLaw().isSetMath():
             return None
@@ -218,49 +218,49 @@ class Reader:
             for p in (*law.getListOfParameters(), *law.getListOfLocalParameters())
         }
         try:
-            polynomial = massaction.expand(
+            polynomial = mass_action.expand(
                 law.getMath(), lambda name: local[name] if name in local else self._lookup(name), self.index.functions
             )
-            result = massaction.mass_action(polynomial, backward)
-        except massaction.NotPolynomialError:
+            result = mass_action.mass_action(polynomial, backward)
+        except mass_action.NotPolynomialError:
             result = None
         if result is None:
             self.noted["law"].append(written.getId())
         return result
 
-    def _lookup(self, name: str) -> massaction.Polynomial:
+    def _lookup(self, name: str) -> mass_action.Polynomial:
         """What an id stands for in a formula."""
         index = self.index
         if name in index.species:
             # a formula means the amount of such a species; networks are about concentrations
             amount = index.species[name].getHasOnlySubstanceUnits()
-            concentration = massaction.symbol(name)
+            concentration = mass_action.symbol(name)
             if not amount:
                 return concentration
-            return massaction.product(concentration, self._size(index.species[name].getCompartment()))
+            return mass_action.product(concentration, self._size(index.species[name].getCompartment()))
         if name in index.compartments:
             return self._size(name)
         if name in index.rated or name in index.events or name in self.resolving:
-            raise massaction.NotPolynomialError
+            raise mass_action.NotPolynomialError
         formula = index.assigned.get(name, index.initially.get(name))
         if formula is None:
             if name not in index.parameters:  # time, a reaction's rate, or nothing at all
-                raise massaction.NotPolynomialError
+                raise mass_action.NotPolynomialError
             return _value(index.parameters[name], name)
         self.resolving.add(name)
         try:
-            value = massaction.expand(formula, self._lookup, index.functions)
+            value = mass_action.expand(formula, self._lookup, index.functions)
         finally:
             self.resolving.discard(name)
-        if name not in index.assigned and massaction.number(value) is None:
-            return massaction.symbol(massaction.UNKNOWN + name)  # of initial values: constant all the same
+        if name not in index.assigned and mass_action.number(value) is None:
+            return mass_action.symbol(mass_action.UNKNOWN + name)  # of initial values: constant all the same
         return value
 
-    def _size(self, compartment: str) -> massaction.Polynomial:
+    def _size(self, compartment: str) -> mass_action.Polynomial:
         """Size of a compartment in a law; where it changes, the network's rates do not."""
         if self.index.varies(compartment):
-            return massaction.symbol(massaction.UNKNOWN + compartment)
-        return massaction.constant(self.index.size(compartment))
+            return mass_action.symbol(mass_action.UNKNOWN + compartment)
+        return mass_action.constant(self.index.size(compartment))
 
     def _read_constants(self, network: ReactionNetwork) -> None:
         """A law gives amount per time; a network counts concentration per time in the reaction's volume."""
@@ -292,9 +292,9 @@ def add(a: float, b: float) -> float:
     return float(Decimal(repr(float(a))) + Decimal(repr(float(b))))
 
 
-def _value(parameter: Any, name: str) -> massaction.Polynomial:
+def _value(parameter: Any, name: str) -> mass_action.Polynomial:
     """A parameter's value; without one it stays a symbol, so that the law's orders are still known."""
     value = parameter.getValue()
     if not parameter.isSetValue() or math.isnan(value):
-        return massaction.symbol(massaction.UNKNOWN + name)
+        return mass_action.symbol(mass_action.UNKNOWN + name)
     return {(): value}  # may be infinite: 1/Keq of a one-way reaction

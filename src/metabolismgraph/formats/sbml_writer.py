@@ -12,7 +12,7 @@ import numpy as np
 from metabolismgraph.files import write_bytes
 from metabolismgraph.formats import mathml
 from metabolismgraph.formats.sbml_reader import add
-from metabolismgraph.network import Reaction, ReactionNetwork
+from metabolismgraph.system.network import Reaction, ReactionNetwork
 
 
 def write_sbml(network: ReactionNetwork, path: Path, initial: Mapping[str, float | None] | None = None) -> None:

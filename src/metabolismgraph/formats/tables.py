@@ -24,8 +24,8 @@ from metabolismgraph.formats.dialects import read_cells
 from metabolismgraph.formats.headers import RUN_NAMES, Assignment, Vocabulary, assign, clean, one_unit, some, time_unit
 from metabolismgraph.formats.layout import arranged, roles_of
 from metabolismgraph.formats.units import is_amount
-from metabolismgraph.network import ReactionNetwork
-from metabolismgraph.observations import Observations
+from metabolismgraph.system.network import ReactionNetwork
+from metabolismgraph.system.observations import Observations
 
 _UNSUPPORTED = "unmeasured species and missing cells are not supported yet"
 _TINY = 1e-6  # of the largest value of a species: what a solver's error may be below zero

@@ -54,32 +54,32 @@ class CommandTransport(Transport):
     def ask(self, prompt: Prompt) -> Exchange:
         started = time.perf_counter()
         # Files, not pipes: a program that reads nothing, or writes a lot, blocks nobody.
-        with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as moaned:
+        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
             try:
-                asked.write(prompt.in_words().encode("utf-8", "backslashreplace"))
-                asked.seek(0)
-                problem = self._run(asked, said, moaned)
+                stdin.write(prompt.in_words().encode("utf-8", "backslashreplace"))
+                stdin.seek(0)
+                problem = self._run(stdin, stdout, stderr)
             except OSError as error:
                 problem = f"{self.name} could not be run: {error.strerror}"
             seconds = time.perf_counter() - started
-            answer = _read(said, 0).decode("utf-8", "backslashreplace")
+            answer = _read(stdout, 0).decode("utf-8", "backslashreplace")
             if not problem and not answer.strip():
                 problem = f"{self.name} ended without output"
             if problem:
-                reason = one_line(f"{problem}{_last_line(moaned)}")
+                reason = one_line(f"{problem}{_last_line(stderr)}")
                 raise UnavailableError(reason, Exchange(None, reason, seconds=seconds))
             return Exchange(answer, seconds=seconds)
 
-    def _run(self, asked: IO[bytes], said: IO[bytes], moaned: IO[bytes]) -> str:
+    def _run(self, stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> str:
         """Run the program; what was wrong with it, if anything was."""
         until = time.monotonic() + self._timeout_s
-        process = subprocess.Popen(self._command, stdin=asked, stdout=said, stderr=moaned, start_new_session=True)
+        process = subprocess.Popen(self._command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
         try:
             # The program is not waited for until its group has been ended: up to then its number is nobody else's.
             while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 if time.monotonic() > until:
                     return f"{self.name} gave no answer within {self._timeout_s:g} s"
-                if max(os.fstat(stream.fileno()).st_size for stream in (said, moaned)) > _MOST_BYTES:
+                if max(os.fstat(stream.fileno()).st_size for stream in (stdout, stderr)) > _MOST_BYTES:
                     return f"{self.name} wrote more than {_MOST_BYTES} bytes"
                 time.sleep(_TICK)
         finally:
@@ -96,8 +96,8 @@ def _read(stream: IO[bytes], at: int) -> bytes:
     return stream.read(_MOST_BYTES)
 
 
-def _last_line(moaned: IO[bytes]) -> str:
+def _last_line(stderr: IO[bytes]) -> str:
     """The last thing that a program complained of."""
-    size = moaned.seek(0, os.SEEK_END)
-    lines = _read(moaned, max(0, size - 2000)).decode("utf-8", "replace").strip().splitlines()
+    size = stderr.seek(0, os.SEEK_END)
+    lines = _read(stderr, max(0, size - 2000)).decode("utf-8", "replace").strip().splitlines()
     return f": {one_line(lines[-1], 200)}" if lines else ""

@@ -18,17 +18,17 @@ from typing import Any
 
 from metabolismgraph.config import Training
 from metabolismgraph.explore.events import Changes, Failed, Kind
-from metabolismgraph.explore.guard import CHANGEABLE, STRATEGY, TIME_STEP, configuration, own_strategies
 from metabolismgraph.explore.proposal import Proposal, Reading, Submission, shown
 from metabolismgraph.explore.reward import SKILL
+from metabolismgraph.explore.search_space import CHANGEABLE, STRATEGY, TIME_STEP, configuration, own_strategies
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, candidate, nodes, scores, standard_error
 from metabolismgraph.files import one_line
-from metabolismgraph.train.evidence import Setting
-from metabolismgraph.train.plan import Loss, Objective, Penalty, Plan, Schedule
-from metabolismgraph.train.strategies import STRATEGIES
-from metabolismgraph.train.strategies.amplification import Amplification
-from metabolismgraph.train.strategies.base import Strategy
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.strategies import STRATEGIES
+from metabolismgraph.homeostasis.strategies.amplification import Amplification
+from metabolismgraph.homeostasis.strategies.base import Strategy
+from metabolismgraph.homeostasis.training_plan import Loss, Objective, Penalty, Plan, Schedule
 
 MOST_FIGURES = 12
 MOST_MEMORY = 40_000  # characters of the working memory
@@ -185,7 +185,7 @@ best node's configuration.
 - file: null, or the complete source of one Python file that defines a new strategy, or a changed one of this \
 exploration. It is read, tested and tried out before it lands; if it is refused you get the reasons.
   - It imports what it needs and defines exactly one subclass of Strategy, with ClassVars number, summary, reference, \
-sets and needs, options as pydantic fields, and `apply(plan, setting) -> Plan`. It returns a changed plan by \
+sets and needs, options as pydantic fields, and `apply(plan, data) -> Plan`. It returns a changed plan by \
 dataclasses.replace and computes with jax.numpy.
   - It may change terms of the loss, optimiser and schedule, auxiliary losses, amplification or scaling of MLP_node, \
 and the structure of the training loop.
@@ -193,8 +193,8 @@ and the structure of the training loop.
 print, look into the interpreter (getattr, eval, exec, names with two underscores and the like) or keep state between \
 calls. At the top it holds imports, constants, functions and classes, no other statements.
   - It imports from jax, numpy, optax, equinox, jaxtyping, pydantic (Field only), dataclasses, functools, itertools, \
-math, typing, collections.abc, and from metabolismgraph.train: plan, evidence, points, rollout, strategies.base and \
-the modules of the built-in strategies.
+math, typing, collections.abc, and from metabolismgraph.homeostasis: training_plan, residuals, binned_regression, \
+rollouts, strategies.base and the modules of the built-in strategies.
   - No supervision by labels. True types, strengths and baselines exist for evaluation only; groups must come from \
 what the model has learned. Names such as truth, label, lam or baseline are refused as well.
 - name is a new name, not one of the built-in ones. To use an accepted strategy, name it in `strategies` of start.
@@ -390,8 +390,8 @@ def _sources() -> str:
     module = inspect.getmodule(Amplification)
     assert module is not None
     return (
-        f"The contract (metabolismgraph.train.strategies.base, .plan):\n```python\n{contract}```\n"
-        f"What `setting` holds (metabolismgraph.train.evidence):\n```python\n{_outline(Setting)}\n```\n"
+        f"The contract (metabolismgraph.homeostasis.strategies.base, .training_plan):\n```python\n{contract}```\n"
+        f"What `data` holds (metabolismgraph.homeostasis.residuals):\n```python\n{_outline(Phase2Data)}\n```\n"
         f"An example, complete:\n```python\n{inspect.getsource(module)}```\n"
     )
 

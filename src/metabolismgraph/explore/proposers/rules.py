@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from metabolismgraph.explore.guard import CHANGEABLE, STRATEGY, TIME_STEP, RefusedError, changed, depends_on_time_step
-from metabolismgraph.explore.guard import configuration as configured
 from metabolismgraph.explore.proposal import (
     IterationReading,
     Mode,
@@ -15,12 +13,21 @@ from metabolismgraph.explore.proposal import (
     Slot,
     Submission,
 )
-from metabolismgraph.explore.proposers import notes
+from metabolismgraph.explore.proposers import rules_memory
 from metabolismgraph.explore.proposers.base import Answer, Proposer
-from metabolismgraph.explore.proposers.steps import Step, next_step, parameters
+from metabolismgraph.explore.proposers.rules_steps import Step, next_step, parameters
+from metabolismgraph.explore.search_space import (
+    CHANGEABLE,
+    STRATEGY,
+    TIME_STEP,
+    RefusedError,
+    changed,
+    depends_on_time_step,
+)
+from metabolismgraph.explore.search_space import configuration as configured
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, candidate, differ, nodes, scores
-from metabolismgraph.train.strategies import STRATEGIES
+from metabolismgraph.homeostasis.strategies import STRATEGIES
 
 # Sets of strategies to switch to, the requirement's first priority and what trains in seconds first. All of them
 # pull embeddings together by learned response: types are half of what is looked for.
@@ -76,7 +83,7 @@ class RulesProposer(Proposer):
     def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
         del refusals
         readings = tuple(_reading(state, state.iterations[i - 1]) for i in batch)
-        return Answer(Reading(iterations=readings, memory=notes.memory(state)))
+        return Answer(Reading(iterations=readings, memory=rules_memory.memory(state)))
 
     def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
         leading = candidate(state)
@@ -90,7 +97,7 @@ class RulesProposer(Proposer):
         start = _way(state, state.root(block), leading.runs[0].proposed.changes)
         why = f"node {leading.id} leads with a mean reward of {leading.mean:.3f}: the next block starts from it"
         return Answer(
-            Submission(start=start, rationale=why, reference=_references(notes.strategies_of(state, leading)))
+            Submission(start=start, rationale=why, reference=_references(rules_memory.strategies_of(state, leading)))
         )
 
 
@@ -140,7 +147,7 @@ def _mode(state: State, done: Sequence[Iteration]) -> Mode:
     leading = candidate(state)
     if leading is None:
         return "explore"
-    reward, clusters = leading.mean or 0.0, notes.clusters(leading)
+    reward, clusters = leading.mean or 0.0, rules_memory.clusters(leading)
     if clusters is not None and clusters < 2:
         return "embedding-focus"
     return "slope-focus" if clusters is not None and reward < _GOOD else "exploit"
@@ -155,8 +162,8 @@ def _turn_to_switch(state: State) -> bool:
 
 def _untried(state: State, iteration: int) -> Iterator[tuple[str, ...]]:
     """Approaches that no iteration has taken, those in flight included, own strategies of the exploration first."""
-    tried = {frozenset(notes.strategies_of(state, node)) for node in nodes(state)}
-    own = tuple((name, "contrastive") for name in notes.own_names(state))
+    tried = {frozenset(rules_memory.strategies_of(state, node)) for node in nodes(state)}
+    own = tuple((name, "contrastive") for name in rules_memory.own_names(state))
     for approach in (*own, *APPROACHES):
         if frozenset(approach) not in tried and _fits(state, iteration, approach):
             yield approach
@@ -218,9 +225,9 @@ def _expectation(step: Step) -> str:
 
 def _composed(state: State, block: int) -> tuple[str, ...] | None:
     """The best set of strategies with the next best that goes together with it and was not tried so."""
-    tried = {frozenset(notes.strategies_of(state, node)) for node in nodes(state)}
+    tried = {frozenset(rules_memory.strategies_of(state, node)) for node in nodes(state)}
     ranked = [n for n in sorted(nodes(state), key=lambda n: -(n.mean or 0.0)) if n.mean]
-    sets = list(dict.fromkeys(notes.strategies_of(state, node) for node in ranked))
+    sets = list(dict.fromkeys(rules_memory.strategies_of(state, node) for node in ranked))
     before = state.root(block)
     for other in sets[1:]:
         together = tuple(dict.fromkeys((*sets[0], *other)))
@@ -261,6 +268,6 @@ def _references(approach: Sequence[str]) -> str:
 def _reading(state: State, iteration: Iteration) -> IterationReading:
     return IterationReading(
         iteration=iteration.number,
-        visual=notes.visual(iteration, state.opened.primary),
-        observation=notes.observation(state, iteration),
+        visual=rules_memory.visual(iteration, state.opened.primary),
+        observation=rules_memory.observation(state, iteration),
     )

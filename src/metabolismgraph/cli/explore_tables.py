@@ -1,0 +1,422 @@
+"""What the explorer shows on a terminal: where it is, one iteration in full, what came from what.
+
+Proposers, training programs and other logs write much of this text: it is shown as it is, never read as markup, and
+cannot steer the terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.explore.engines.engine import STDOUT
+from metabolismgraph.explore.events import Failed, Opened, Proposed
+from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.proposal import shown
+from metabolismgraph.explore.proposers.rules_memory import strategies_of
+from metabolismgraph.explore.published_format.lines import line, mean, mutation, set_name
+from metabolismgraph.explore.reward import SKILL, slope_ratios
+from metabolismgraph.explore.search_space import TIME_STEP
+from metabolismgraph.explore.state import Iteration, State
+from metabolismgraph.explore.tree import Node, best, candidate, nodes, standard_error
+
+_COLOURS = {"converged": "green", "partial": "yellow", "failed": "red", "in flight": "cyan"}
+_PICTURES = {".png", ".tif"}
+_DEEPEST = 6  # generations of a tree that are indented further and further
+_REREAD = 1.0  # seconds between two looks at the journal
+_CLOCK = slice(11, 19)  # hours, minutes and seconds of a time in ISO format
+
+Watch: TypeAlias = Callable[[State, frozenset[int]], None]
+
+
+def status_table(state: State, running: frozenset[int] = frozenset(), iterations: int | None = None) -> RenderableType:
+    """Where an exploration stands: the slots of the last batch, what leads, what is spent.
+
+    Args:
+        running: iterations that are known to be running now.
+        iterations: how many it is to be in all, if that is known.
+    """
+    return Group(*_heading(state, iterations), _slots(state, running), *_leaders(state), "", *_spent(state, iterations))
+
+
+def _heading(state: State, iterations: int | None) -> Iterator[RenderableType]:
+    opened = state.opened
+    done = sum(i.scored is not None for i in state.iterations)
+    block = state.block_of(len(state.iterations)) if state.iterations else 0
+    yield Text.assemble((line(opened.name), "bold"), ": scored by ", _primary(opened))
+    total = f"{done}/{iterations}" if iterations else str(done)
+    yield _text(f"block {block}, {total} iterations done; proposer {opened.proposer}; metabolismgraph {opened.version}")
+
+
+def _primary(opened: Opened) -> Text:
+    if opened.oracle:
+        return Text.assemble(opened.primary, " ", ("(oracle: uses the truth)", "bold magenta"))
+    return Text(f"{opened.primary} (held-out rollouts, no truth)")
+
+
+def _slots(state: State, running: frozenset[int]) -> RenderableType:
+    batch = _last_batch(state)
+    if not batch:
+        return _text("nothing has been proposed yet", "dim")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for title in ("slot", "T", "iter", "node"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("what changed", ratio=3, no_wrap=True, overflow="ellipsis")
+    table.add_column("outcome", ratio=2, no_wrap=True, overflow="ellipsis")
+    table.add_column("reward", justify="right", no_wrap=True)
+    table.expand = True
+    for iteration in batch:
+        proposed = iteration.proposed
+        numbers = (proposed.slot, proposed.time_step, iteration.number, iteration.node)
+        reward = f"{iteration.scored.reward:.3f}" if iteration.has_reward and iteration.scored else "-"
+        table.add_row(*map(str, numbers), Text(_what_changed(proposed)), _outcome(iteration, running), reward)
+    return table
+
+
+def _last_batch(state: State) -> tuple[Iteration, ...]:
+    """The iterations since the last reading, or those that were read last."""
+    ends = [memory.iteration for memory in state.memories]
+    since = ends[-1] if ends else 0
+    if since >= len(state.iterations):
+        since = ends[-2] if len(ends) > 1 else 0
+    return state.iterations[since:]
+
+
+def _what_changed(proposed: Proposed) -> str:
+    if proposed.proposal.mode == "replicate":
+        return f"node {proposed.node} again, seed {proposed.seed}"
+    return mutation(proposed) if proposed.proposal.mutations else f"nothing ({proposed.proposal.mode})"
+
+
+def _outcome(iteration: Iteration, running: frozenset[int]) -> Text:
+    """Proposed, started, running, ended, or the verdict, in a few words."""
+    verdict, outcome = iteration.scored, iteration.outcome
+    if isinstance(outcome, Failed):
+        return _text(f"failed: {outcome.reason}", "red")
+    if verdict is None:
+        return _text(_before_the_verdict(iteration, running), _COLOURS["in flight"])
+    text = {"nan": "failed: NaN", "negative": "failed: negative"}.get(verdict.state, verdict.classification)
+    return _text(text, _COLOURS[verdict.classification])
+
+
+def _before_the_verdict(iteration: Iteration, running: frozenset[int]) -> str:
+    if iteration.outcome is not None:
+        return "finished, no verdict yet"
+    if iteration.started is None:
+        return "proposed"
+    since = line(iteration.started.time[_CLOCK], "")
+    when = f" since {since} UTC" if since else ""
+    if iteration.number in running:
+        return f"running{when}"
+    # While others run, one that was started and runs no more has ended; outcomes are written down in order.
+    return "ended" if running else f"started{when}"
+
+
+def _leaders(state: State) -> Iterator[RenderableType]:
+    leading, found = candidate(state), best(state)
+    if leading is not None and leading != found:
+        yield Text.assemble(("leading: ", "bold"), _described(state, leading))
+    if found is not None:
+        yield Text.assemble(("best: ", "bold green"), _described(state, found))
+        return
+    wanted = state.settings.replicates
+    yield _text(f"nothing is called best with fewer than {wanted} replicates")
+
+
+def _described(state: State, node: Node) -> Text:
+    """A node on one line: its reward with error, slope ratios, strategies."""
+    text = Text(f"node {node.id}, reward {_mean_error(state, node)}")
+    ratios = mean_ratios(node) if state.opened.oracle else {}
+    if ratios:
+        listed = ", ".join("nan" if ratio is None else f"{ratio:.3f}" for ratio in ratios.values())
+        text.append(f", slope ratios {listed}")
+    text.append(f"; {line(set_name(strategies_of(state, node)))}")
+    return text
+
+
+def mean_ratios(node: Node) -> dict[int, float | None]:
+    """Learned over true slope of every type, mean over the replicates; None where no replicate has a number."""
+    runs = [slope_ratios(run.metrics) for run in node.runs]
+    return {t: mean(run.get(t) for run in runs) for t in sorted({t for run in runs for t in run})}
+
+
+def _mean_error(state: State, node: Node, *, short: bool = False) -> str:
+    number = len(node.rewards)
+    if node.mean is None:
+        return "none"
+    error = standard_error(node, nodes(state))
+    unknown = "" if short else " error unknown"
+    how = unknown if error is None else f" ± {error:.3f}"
+    count = str(number) if short else f"{number} {'replicate' if number == 1 else 'replicates'}"
+    return f"{node.mean:.3f}{how} ({count})"
+
+
+def _spent(state: State, iterations: int | None) -> Iterator[RenderableType]:
+    settings, answered = state.settings, state.answered
+    parts = [f"{len(state.iterations)}{f' of {iterations}' if iterations else ''} iterations"]
+    parts.append(f"{state.hours:.2f}{_of(settings.max_hours)} h")
+    if answered or settings.max_cost is not None:
+        tokens = sum(event.input_tokens + event.output_tokens for event in answered)
+        parts.append(f"{state.cost:.2f}{_of(settings.max_cost)} US$")
+        parts.append(f"{tokens} tokens in {len(answered)} answers")
+    yield _text(f"budget: {', '.join(parts)}", "dim")
+    if state.refused:
+        last = state.refused[-1]
+        what = f"{len(state.refused)} answers refused; the last, {last.kind} for iteration {last.iteration}"
+        yield _text(f"{what}: {last.reason}", "yellow")
+    note = _last_note(state)
+    if note:
+        yield _text(f"note: {note}", "yellow")
+
+
+def _of(limit: float | None) -> str:
+    return "" if limit is None else f" of {limit:g}"
+
+
+def _last_note(state: State) -> str:
+    """Why somebody other than the proposer answered last."""
+    # At the same iteration a block begins, then it is proposed, then its batch is read.
+    notes = [(event.iteration, 0, event.note) for event in state.reviews]
+    notes += [(i.number, 1, i.proposed.note) for i in state.iterations]
+    notes += [(event.iteration, 2, event.note) for event in state.memories]
+    number, _, note = max((each for each in notes if each[2]), default=(0, 0, ""))
+    return f"iteration {number}: {note}" if note else ""
+
+
+def iteration_page(state: State, iteration: int, folder: Path) -> RenderableType:
+    """One iteration in full: what was proposed and why, what came of it, and where its files are.
+
+    Args:
+        folder: of the exploration.
+    """
+    found = state.iterations[iteration - 1]
+    parts: list[RenderableType] = [
+        Text.assemble((f"iteration {iteration}: ", "bold"), _outcome(found, frozenset())),
+        _facts(_proposal_facts(state, found)),
+    ]
+    refused = [event for event in state.refused if (event.kind, event.iteration) == ("proposal", iteration)]
+    if refused:
+        parts += ["", _text(f"refused before it ({len(refused)})", "bold")]
+        parts += [_text(f"  attempt {event.attempt + 1} by {event.by}: {event.reason}") for event in refused]
+    parts += ["", _text("outcome", "bold"), _facts(_outcome_facts(found))]
+    if found.metrics:
+        parts.append(_metrics(state.opened, found))
+    parts += ["", _text("files", "bold"), _facts(_file_facts(found, folder))]
+    return Group(*parts)
+
+
+def _proposal_facts(state: State, iteration: Iteration) -> Iterator[tuple[str, str]]:
+    proposed, block = iteration.proposed, state.block_of(iteration.number)
+    proposal = proposed.proposal
+    node = next(node for node in nodes(state) if node.id == iteration.node)
+    number = [run.number for run in node.runs].index(iteration.number) + 1
+    origin = f"root of block {state.block_of(node.id)}" if proposed.parent is None else f"node {proposed.parent}"
+    yield "proposed by", proposed.by + (f" ({proposed.note})" if proposed.note else "")
+    yield "move", proposal.mode
+    yield "strategy", proposal.strategy
+    yield "hypothesis", proposal.hypothesis
+    for each in proposal.mutations:
+        yield "mutation", str(each)
+    yield "node", f"{node.id}, made from the {origin}, replicate {number} of {len(node.runs)}"
+    yield "where", f"block {block}, slot {proposed.slot}, T = {proposed.time_step} frames"
+    opened = state.opened.config
+    for key, value in proposed.changes.items():
+        yield "differs", f"{key}: {shown(_looked_up(opened, key))} as opened, here {shown(value)}"
+    if not proposed.changes:
+        yield "differs", "nothing, the configuration is as opened"
+    yield "strategies", set_name(strategies_of(state, node))
+    yield "seed", str(proposed.seed)
+    yield "code", ", ".join([proposed.code, *(f"{name} {digest[:12]}" for name, digest in proposed.files.items())])
+
+
+def _looked_up(config: dict[str, Any], key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _outcome_facts(iteration: Iteration) -> Iterator[tuple[str, str]]:
+    outcome, verdict, reading = iteration.outcome, iteration.scored, iteration.reading
+    if outcome is None:
+        yield "state", _before_the_verdict(iteration, frozenset())
+    else:
+        yield "took", f"{outcome.seconds:.1f} s"
+    if isinstance(outcome, Failed):
+        yield "failed", outcome.reason
+    if verdict is not None:
+        parts = f" (parts: {', '.join(f'{part:.4f}' for part in verdict.parts)})" if verdict.parts else ""
+        yield "verdict", f"{verdict.classification}, state {verdict.state}, reward {verdict.reward:.4f}{parts}"
+    if reading is not None:
+        yield "visual", reading.visual
+        yield "observation", reading.observation
+
+
+def _metrics(opened: Opened, iteration: Iteration) -> Table:
+    """All metrics, those that the reward is made of first."""
+    metrics = iteration.metrics
+    first = [SKILL]
+    if opened.primary == "avg_slope_ratio":
+        first = ["avg_slope_ratio", *(name for name in metrics if name.startswith("MLP_node_slope_ratio_"))]
+    first = [name for name in first if name in metrics]
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name in dict.fromkeys([*first, *metrics]):
+        table.add_row(_text(name, "bold" if name in first else ""), _text(shown(_number(metrics[name]))))
+    return table
+
+
+def _number(value: object) -> object:
+    return "nan" if value is None else value
+
+
+def _file_facts(iteration: Iteration, folder: Path) -> Iterator[tuple[str, str]]:
+    if iteration.started is None:
+        yield "run", "none, it was not started"
+        return
+    run = folder / iteration.started.folder
+    yield "run", str(run)
+    if (run.parent / STDOUT).is_file():
+        yield "printed", str(run.parent / STDOUT)
+    pictures = sorted(path for path in run.rglob("*") if path.suffix in _PICTURES) if run.is_dir() else []
+    for picture in pictures:
+        yield "figure", str(picture)
+    if not pictures:
+        yield "figures", "none"
+
+
+def _facts(facts: Iterator[tuple[str, str]]) -> Table:
+    """Names and values below each other; a name that comes again is left out."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    before = ""
+    for name, value in facts:
+        table.add_row("" if name == before else name, _text(value))
+        before = name
+    return table
+
+
+def tree_text(state: State) -> Tree:
+    """What came from what: a branch per block, and in it the nodes that began there.
+
+    A node shows its id, what changed, and mean reward ± standard error (number of replicates).
+    """
+    found = Tree(Text.assemble((line(state.opened.name), "bold"), ": scored by ", _primary(state.opened)))
+    every, winner = nodes(state), best(state)
+    for block in sorted({state.block_of(node.id) for node in every}):
+        here = [node for node in every if state.block_of(node.id) == block]
+        first, last = block * state.settings.n_iter_block + 1, state.in_block(block)[-1].number
+        root = ", ".join(f"{key} = {shown(value)}" for key, value in state.root(block).items())
+        title = f"block {block}, iterations {first}-{last}, root {root or 'as opened'}"
+        # By id of the parent: the branch that takes its children, and how deep that is.
+        branches: dict[int | None, tuple[Tree, int]] = {None: (found.add(_text(title, "bold")), 0)}
+        for node in here:
+            branch, depth = branches.get(node.parent, branches[None])
+            below = node.parent in branches and depth < _DEEPEST
+            label = _label(state, node, names_parent=node.parent is not None and not below)
+            if node == winner:
+                label.append("  best", "bold green")
+            twig = branch.add(label)
+            # Deeper down there is no room to indent: children go beside their parent, which they name.
+            branches[node.id] = (twig, depth + 1) if depth < _DEEPEST else (branch, depth)
+    if not every:
+        found.add(_text("nothing has been proposed yet", "dim"))
+    return found
+
+
+def _label(state: State, node: Node, *, names_parent: bool) -> Text:
+    """A node of the tree, on one line."""
+    proposed = node.runs[0].proposed
+    what = mutation(proposed) if proposed.proposal.mutations else set_name(strategies_of(state, node))
+    origin = f"from node {node.parent}, " if names_parent else ""
+    steps = f", T = {proposed.time_step}" if TIME_STEP in proposed.changes else ""
+    status = node.classification
+    text = Text.assemble((f"{node.id}", f"bold {_COLOURS[status]}"), f"  {origin}{line(what)}{steps}  ")
+    if node.mean is not None:
+        text.append(_mean_error(state, node, short=True), _COLOURS[status])
+    without = sum(run.scored is not None and run.scored.state == "failed" for run in node.runs)
+    said = [f"{without} failed" if len(node.runs) > 1 else "failed"] if without else []
+    said += [f"{node.in_flight} in flight"] if node.in_flight else []
+    if len(node.runs) > 1:
+        said.append(f"iterations {', '.join(str(run.number) for run in node.runs)}")
+    return text.append(f"{'; ' if node.mean is not None and said else ''}{'; '.join(said)}")
+
+
+@contextmanager
+def board(console: Console, iterations: int | None, *, quiet: bool) -> Iterator[Watch]:
+    """Something to call after every event: a table that follows it, or a line per iteration where nothing can."""
+    if quiet:
+        yield _nothing
+    elif not console.is_terminal:
+        yield _Lines(console, iterations)
+    else:
+        # Drawn when something happens, so that no thread draws while an interrupt is handled.
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+
+            def watch(state: State, running: frozenset[int]) -> None:
+                live.update(status_table(state, running, iterations), refresh=True)
+
+            yield watch
+
+
+def _nothing(state: State, running: frozenset[int]) -> None:
+    del state, running
+
+
+class _Lines:
+    """One line per iteration that is over, from the batch on that is at hand."""
+
+    def __init__(self, console: Console, iterations: int | None):
+        self._console, self._iterations = console, iterations
+        self._told: set[int] | None = None
+
+    def __call__(self, state: State, running: frozenset[int]) -> None:
+        del running
+        if self._told is None:
+            self._told = set(range(1, (state.memories[-1].iteration if state.memories else 0) + 1))
+        total = f"/{self._iterations}" if self._iterations else ""
+        for iteration in state.iterations:
+            if iteration.scored is None or iteration.number in self._told:
+                continue
+            self._told.add(iteration.number)
+            text = Text(f"[{iteration.number}{total}] node {iteration.node}: ")
+            text.append_text(_outcome(iteration, frozenset()))
+            reward = f", reward {iteration.scored.reward:.3f}" if iteration.has_reward else ""
+            text.append(f"{reward}; {_what_changed(iteration.proposed)}")
+            self._console.print(text, soft_wrap=True, highlight=False)
+
+
+def follow(folder: ExplorationFolder, console: Console) -> None:
+    """Show an exploration that another process makes, until interrupted or until its journal is gone."""
+    path, seen = folder.journal.path, -1
+    try:
+        with board(console, None, quiet=False) as watch:
+            while path.exists():
+                size = path.stat().st_size
+                if size != seen:
+                    watch(State.of(folder.journal.read()), frozenset())
+                    seen = size
+                time.sleep(_REREAD)
+    except KeyboardInterrupt:
+        return
+    except (FileNotFoundError, InputError):
+        if path.exists():
+            raise
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text of unknown origin on one line, as it is."""
+    return Text(line(text), style)

@@ -1,0 +1,342 @@
+"""What the command line shows: progress, summary and identifiability tables."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from metabolismgraph.benchmarks.strategy_report import Row, described, worst_deviation
+from metabolismgraph.evaluation.evaluate import Evaluation, Metric
+from metabolismgraph.homeostasis.strategies.base import Strategy
+from metabolismgraph.reactions.equations import written_combination, written_equation
+from metabolismgraph.reactions.identifiability import Identifiability
+from metabolismgraph.reactions.verdict import NOT_APART, seen_in_part
+from metabolismgraph.system.network import ReactionNetwork
+from metabolismgraph.system.progress import Progress as Report
+from metabolismgraph.system.progress import silent
+
+_GOOD, _FAIR, _BAD = "[green]pass[/]", "[yellow]partial[/]", "[red]fail[/]"
+_MOST_ROWS = 40
+_FILES = {
+    "rate_constants.csv, homeostasis.csv": "all rows, with errors and reasons",
+    "model_fitted.xml": "the network file with these values",
+    "figures/summary.png": "overview figure",
+    "metrics.json": "the verdict, every figure, all notes",
+}
+_FIRST_CONSTANTS, _FIRST_SPECIES, _MOST_NOTES = 10, 5, 5
+
+
+@contextmanager
+def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report]:
+    """One bar per stage, made when the stage first reports."""
+    if quiet:
+        yield silent
+        return
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: float, message: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=1.0, note="")
+            bars.update(tasks[stage], completed=min(done, 1.0))
+            if message:
+                bars.update(tasks[stage], note=message)
+
+        yield report
+
+
+def verdict_lines(evaluation: Evaluation) -> Text:
+    """Whether the fit is to be trusted, and if not, why: what a user reads first."""
+    if evaluation.trust.trustworthy:
+        return Text("The fit is trustworthy: it explains the training frames and predicts the others.", style="green")
+    reasons = "".join(f"\n  - {reason}" for reason in evaluation.trust.why_not)
+    return Text(f"The fit is NOT to be trusted:{reasons}", style="red")
+
+
+def answer_page(evaluation: Evaluation, folder: Path) -> list[Table | Text]:
+    """The answer in less than forty lines: verdict, first rate constants and homeostasis, notes, files."""
+    constants, homeostasis = evaluation.rate_constants, evaluation.homeostasis
+    known = int(constants["identifiable"].sum())
+    page: list[Table | Text] = [verdict_lines(evaluation)]
+    page.append(Text(f"\nRate constants: {known} of {len(constants)} determined", style="bold"))
+    page.append(_constants_table(constants, trustworthy=evaluation.trust.trustworthy))
+    resolved = int(homeostasis["resolved"].sum())
+    if evaluation.trust.trustworthy:
+        page.append(Text(f"\nHomeostasis: resolved for {resolved} of {len(homeostasis)} species", style="bold"))
+        page += [_homeostasis_table(homeostasis)] if resolved else []
+    else:
+        page.append(Text("\nHomeostasis: not shown, since a misfit harms it first", style="bold"))
+    notes = [f"note: {note}" for note in evaluation.notes]
+    if len(notes) > _MOST_NOTES:
+        notes = [*notes[: _MOST_NOTES - 1], f"... and {len(notes) - _MOST_NOTES + 1} more notes in metrics.json"]
+    page += [Text("\n" * (number == 0) + note) for number, note in enumerate(notes)]
+    page.append(Text(f"\nIn {folder}:"))
+    files = Table(box=None, pad_edge=False, show_header=False)
+    for name, what in _FILES.items():
+        files.add_row(f"  {name}", what)
+    return [*page, files]
+
+
+def _constants_table(constants: pd.DataFrame, *, trustworthy: bool) -> Table:
+    """The first rate constants, those that are determined first."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("reaction", "equation", "k", "95 % interval", "unit"):
+        table.add_column(name, no_wrap=name in {"reaction", "k", "95 % interval"})
+    shown = constants.sort_values("identifiable", ascending=False, kind="stable").head(_FIRST_CONSTANTS)
+    for row in shown.to_dict("records"):
+        table.add_row(row["reaction"], row["equation"], *_shown_constant(row, trustworthy=trustworthy), row["unit"])
+    if len(constants) > _FIRST_CONSTANTS:
+        table.add_row("...", f"and {len(constants) - _FIRST_CONSTANTS} more", "", "", "")
+    return table
+
+
+def _shown_constant(row: Mapping[Hashable, Any], *, trustworthy: bool) -> tuple[str, str]:
+    """k and its interval, or what there is to say in place of them."""
+    if row["identifiable"]:
+        interval = f"{row['lower']:.6g} to {row['upper']:.6g}" if trustworthy else "none without trust"
+        return f"{row['k']:.6g}", interval
+    if math.isfinite(row["upper"]):
+        return "0", f"not above {row['upper']:.3g}"
+    if row["reason"] == NOT_APART and trustworthy:
+        return f"({row['k']:.4g})", "if there is no homeostasis"
+    return "?", row["combination"] or row["reason"]
+
+
+def _homeostasis_table(homeostasis: pd.DataFrame) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("species", "slope, 1/time", "baseline", "type"):
+        table.add_column(name, no_wrap=True)
+    rows = homeostasis[homeostasis["resolved"]]
+    for row in rows.head(_FIRST_SPECIES).to_dict("records"):
+        slope = f"{row['slope']:.4g} ± {row['slope_error']:.1g}"
+        table.add_row(row["species"], slope, f"{row['baseline']:.4g} ± {row['baseline_error']:.1g}", str(row["type"]))
+    if len(rows) > _FIRST_SPECIES:
+        table.add_row("...", f"and {len(rows) - _FIRST_SPECIES} more", "", "")
+    return table
+
+
+def summary_table(metrics: Mapping[str, Metric], notes: Sequence[str]) -> Table:
+    """What was recovered, with a verdict where the truth is known."""
+    table = Table(title="What was recovered", title_justify="left")
+    table.add_column("quantity", no_wrap=True)
+    table.add_column("value", justify="right")
+    table.add_column("verdict")
+    table.add_column("meaning", style="dim")
+    for name, meaning in _ROWS.items():
+        if metrics.get(name) is not None:
+            table.add_row(name, _shown(metrics[name]), _verdict(name, metrics), meaning)
+    for name, value in metrics.items():
+        if name.startswith(("MLP_node_slope_ratio_", "MLP_node_offset_ratio_")) and not name.endswith("_observed"):
+            what = "slope" if "slope" in name else "offset"
+            kind = name.rsplit("_", 1)[1]
+            table.add_row(
+                name, _shown(value), _ratio_verdict(value), f"learned / true homeostatic {what} of type {kind}"
+            )
+        if name.startswith(("MLP_node_slope_cluster_", "MLP_node_offset_cluster_")):
+            what = "slope, 1/time" if "slope" in name else "offset, concentration/time"
+            table.add_row(name, f"{value:.3e}", "", f"homeostatic {what}, mean of the cluster")
+    if notes:
+        table.caption = Text("\n".join(f"note: {note}" for note in notes))
+        table.caption_justify = "left"
+    return table
+
+
+_ROWS = {
+    "classification": "by avg_slope_ratio: 0.8-1.2 converged, 0.3-3.0 partial",
+    "avg_slope_ratio": "mean over types of learned / true homeostatic slope",
+    "rate_constants_R2_identifiable": "log10 k, reactions that the data determine",
+    "rate_constants_R2": "log10 k, all reactions; the undetermined ones are a guess from the prior",
+    "log_k_median_error_identifiable": "median |error| of log10 k, determined reactions",
+    "n_unidentifiable": "reactions known only in combination, or not at all",
+    "MLP_sub_R2": "learned rate law, log f over the observed concentrations",
+    "embedding_cluster_acc": "metabolites put with their own type",
+    "embedding_n_clusters": "metabolite types found",
+    "embedding_silhouette": "separation of the types",
+    "held_out_derivative_R2": "dc/dt on frames that training never saw",
+    "held_out_rollout_error": "16-step rollouts there: rms error / rms change",
+    "activity_rank": "singular values with 99 % of the squared norm",
+    "training_time_min": "both phases, minutes",
+}
+
+
+def _verdict(name: str, metrics: Mapping[str, Metric]) -> str:
+    value = metrics[name]
+    if name == "classification":
+        return {"converged": _GOOD, "partial": _FAIR}.get(str(value), _BAD)
+    limits = {
+        "rate_constants_R2_identifiable": (0.99, 0.5),
+        "MLP_sub_R2": (0.99, 0.5),
+        "embedding_cluster_acc": (0.95, 0.7),
+    }
+    if name not in limits or not isinstance(value, float):
+        return ""
+    good, fair = limits[name]
+    return _GOOD if value >= good else _FAIR if value >= fair else _BAD
+
+
+def _ratio_verdict(value: Metric) -> str:
+    if not isinstance(value, float):
+        return ""
+    return _GOOD if 0.8 <= value <= 1.2 else _FAIR if 0.3 <= value <= 3.0 else _BAD
+
+
+def _shown(value: Metric) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.5f}".rstrip("0").rstrip(".")
+
+
+def identifiability_table(network: ReactionNetwork, found: Identifiability, alone: Identifiability) -> Group:
+    """What is determined: a count, and every group that is known only in combination.
+
+    Args:
+        found: with an unknown homeostasis of every species.
+        alone: the same without, to say which reactions only homeostasis hides.
+    """
+    count = int(found.identifiable.sum())
+    table = Table()
+    table.add_column("reactions")
+    table.add_column("written as")
+    table.add_column("determined")
+    for members, combinations in list(zip(found.groups, found.combinations, strict=True))[:_MOST_ROWS]:
+        table.add_row(
+            "\n".join(network.reactions[j] for j in members),
+            "\n".join(written_equation(network, j) for j in members),
+            "\n".join(written_combination(network, c) for c in combinations)
+            or (NOT_APART if seen_in_part(alone)[list(members)].all() else "nothing"),
+        )
+    if len(found.groups) > _MOST_ROWS:
+        table.add_row(f"... and {len(found.groups) - _MOST_ROWS} more", "", "")
+    verdict = f"{count} of {network.n_reactions} rate constants are determined by themselves"
+    gap = (
+        f"{found.null_space.shape[1]} linear combinations of rate constants are not identifiable; smallest eigenvalue "
+        f"of the scaled normal matrix outside that null space: {found.smallest_determined:.1e}"
+    )
+    return Group(verdict, *([table] if found.groups else []), gap)
+
+
+def strategies_table(strategies: Mapping[str, type[Strategy]]) -> Table:
+    """All strategies of Phase 2."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", justify="right", style="dim")
+    table.add_column("strategy", no_wrap=True)
+    table.add_column("what it does")
+    table.add_column("reference", style="dim")
+    for name, strategy in strategies.items():
+        table.add_row(str(strategy.number), name, strategy.summary, strategy.reference)
+    return table
+
+
+def strategy_page(name: str, strategy: type[Strategy]) -> str:
+    """One strategy in full: what it does, what it needs, its options."""
+    lines = [f"{name} (strategy {strategy.number})", "", inspect.cleandoc(strategy.__doc__ or ""), ""]
+    lines += [f"Reference: {strategy.reference}"]
+    if strategy.needs:
+        lines.append(f"Needs: {strategy.needs}")
+    options = strategy.model_fields.items()
+    lines += [f"Option {option} = {field.default}: {field.description}" for option, field in options]
+    return "\n".join(lines)
+
+
+class StrategyBoard:
+    """How far the strategy benchmark is: a table that follows it, or plain lines where nothing can."""
+
+    def __init__(self, console: Console):
+        self._console = console
+        self._started = time.monotonic()
+        self._planned: Sequence[Row] = []
+        self._before = 0
+        self._done: list[Row] = []
+
+    def begin(self, planned: Sequence[Row], done: Sequence[Row]) -> None:
+        self._planned, self._before, self._done = planned, len(done), list(done)
+        self._started = time.monotonic()
+        if not self._console.is_terminal:
+            self._console.print(f"{len(planned)} cases, {len(done)} of them done already", highlight=False)
+
+    def add(self, row: Row) -> None:
+        self._done.append(row)
+        if not self._console.is_terminal:
+            self._console.print(f"[{self._standing()}] {_outcome(row)}", markup=False, highlight=False, soft_wrap=True)
+
+    def __rich__(self) -> Table | str:
+        if not self._planned:
+            return f"simulating, {_clock(time.monotonic() - self._started)}"
+        checkpoints = list(dict.fromkeys(row["checkpoint"] for row in self._planned))
+        table = Table(title=self._standing(), title_justify="left", caption=_BOARD_CAPTION, caption_justify="left")
+        table.add_column("strategies")
+        for checkpoint in checkpoints:
+            table.add_column(checkpoint)
+        for name in dict.fromkeys(row["strategies"] for row in self._planned):
+            table.add_row(name, *(self._cell(name, checkpoint) for checkpoint in checkpoints))
+        return table
+
+    def _cell(self, name: str, checkpoint: str) -> str:
+        planned, done = (
+            [row for row in rows if (row["strategies"], row["checkpoint"]) == (name, checkpoint)]
+            for rows in (self._planned, self._done)
+        )
+        deviations = [worst_deviation(row) for row in done if "error" not in row and row["sweep"] is None]
+        failed = sum("error" in row for row in done)
+        worst = f"  {max(deviations):.2g}" if deviations else ""
+        return f"{len(done)}/{len(planned)}{worst}" + (f"  [red]{failed} failed[/]" if failed else "")
+
+    def _standing(self) -> str:
+        elapsed, now = time.monotonic() - self._started, len(self._done) - self._before
+        left = elapsed / now * (len(self._planned) - len(self._done)) if now else math.nan
+        about = f", about {_clock(left)} left" if now else ""
+        return f"{len(self._done)}/{len(self._planned)} cases, {_clock(elapsed)}{about}"
+
+
+_BOARD_CAPTION = "cases done, largest |slope ratio - 1| so far, failures"
+
+
+@contextmanager
+def strategy_board(console: Console) -> Iterator[StrategyBoard]:
+    """A board that stays up to date while it is open."""
+    board = StrategyBoard(console)
+    if not console.is_terminal:
+        yield board
+        return
+    with Live(board, console=console, refresh_per_second=1):
+        yield board
+
+
+def _outcome(row: Row) -> str:
+    if "error" in row:
+        return f"{described(row)}: failed, {row['error']}"
+    shown = ", ".join("-" if ratio is None else f"{ratio:.4g}" for ratio in row["slope_ratio"])
+    return f"{described(row)}: slope ratios {shown}, {row['seconds']:.1f} s"
+
+
+def _clock(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def speed_table(figures: Mapping[str, Mapping[str, float]]) -> Table:
+    """Steps per second of the inner loops, and of the plain way of writing them."""
+    table = Table("inner loop", "steps/s", "plain steps/s", "ratio")
+    for name, found in figures.items():
+        table.add_row(
+            name, f"{found['steps_per_second']:.0f}", f"{found['plain_steps_per_second']:.1f}", f"{found['ratio']:.1f}"
+        )
+    return table

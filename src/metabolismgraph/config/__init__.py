@@ -1,0 +1,17 @@
+"""Configuration: one YAML tree of frozen models; every key has its unit, meaning and bounds.
+
+`load_config` reads a file, or one of the configurations shipped in `configs/`, and turns whatever is wrong
+with it into an InputError of one line. Nothing is ignored in silence: a misspelt key is an error, and a key
+of older files that nothing reads any more is named in a warning.
+"""
+
+from metabolismgraph.config.exploration import Exploration as Exploration
+from metabolismgraph.config.graph_model import GraphModel as GraphModel
+from metabolismgraph.config.load import OldKeyWarning as OldKeyWarning
+from metabolismgraph.config.load import load_config as load_config
+from metabolismgraph.config.load import shipped_configs as shipped_configs
+from metabolismgraph.config.messages import nearest_name as nearest_name
+from metabolismgraph.config.plotting import Plotting as Plotting
+from metabolismgraph.config.simulation import Simulation as Simulation
+from metabolismgraph.config.training import Training as Training
+from metabolismgraph.config.tree import Config as Config

@@ -1,0 +1,54 @@
+"""What is wrong with a configuration, in one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str:
+    """The one of `names` that is most like `name`."""
+    return difflib.get_close_matches(name, list(names), 1, 0.0)[0]
+
+
+def explain(loc: tuple[int | str, ...], problem: Mapping[str, Any]) -> str:
+    """What was found and what is expected, for one complaint of pydantic."""
+    whole_list = problem["type"] == "missing"  # pydantic points at the element that is not there
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc[: 2 if whole_list else None])
+    key = key.lstrip(".")
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] == "value_error":
+        # A section's own checks start their message with the name of the key they complain about.
+        return f"{key} is {shown(problem['input'])}, {message}" if "." in key else f"{key}.{message}"
+    expected = message.removeprefix("Input should be ").split(", unable")[0].split(", got a number")[0]
+    if problem["type"] in _BOUNDS:
+        expected = f"a value {expected}"
+    return f"{key} is {shown(problem['input'])}, expected {_PLAIN_WORDS.get(problem['type'], expected)}"
+
+
+_BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+_PLAIN_WORDS = {
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text (put it in quotes)",
+    "tuple_type": "a list in brackets, such as [0.001, 0.002] or [residual]",
+    "missing": "two numbers, such as [-2, -1]",
+    "too_long": "two numbers, such as [-2, -1]",
+}
+
+
+def shown(value: object) -> str:
+    """A value as a short piece of one line."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if value is None:
+        return "empty"
+    text = " ".join((str(value).lower() if isinstance(value, bool) else repr(value)).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,32 @@
+"""What every section of a configuration is built on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Frozen, no unknown keys, finite numbers only."""
+
+    # ser_json_inf_nan: a strategy's own option may be infinite, and is written as such
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, ser_json_inf_nan="constants"
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_for_a_number(cls, value: object, info: Any) -> object:
+        # pydantic takes true for 1; YAML reads `yes`, `no`, `on` and `off` as booleans too.
+        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+            raise ValueError("expected a value that is not true or false")
+        return value
+
+
+def check_order(section: BaseModel, low: str, high: str) -> None:
+    if getattr(section, low) > getattr(section, high):
+        raise ValueError(f"{low} ({getattr(section, low):g}) must not exceed {high} ({getattr(section, high):g})")

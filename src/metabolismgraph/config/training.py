@@ -1,0 +1,194 @@
+"""Section `training`: both phases."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from metabolismgraph.config.section import Section
+
+_LEARNED_STOICHIOMETRY = ("coeff_S_L1", "coeff_S_integer", "coeff_mass_conservation")
+_PROJECTION_ONLY = ("phase1_max_iterations", "phase1_tolerance", "phase1_frame_stride", "outlier_threshold")
+_GRADIENT_ONLY = (
+    *("learning_rate_k", "learning_rate_sub", "coeff_MLP_sub_diff", "coeff_MLP_sub_norm", "coeff_MLP_node_L1"),
+    *("coeff_k_floor", "k_floor_threshold", "recurrent_training", "time_step", "phase1_snapshots"),
+)
+
+
+class Training(Section):
+    """Phase 1 (rate constants and rate law) and Phase 2 (homeostasis and types)."""
+
+    seed: int = Field(42, ge=0, description="seed of initial weights and batches")
+    held_out_fraction: float = Field(
+        0.2, ge=0, lt=1, description="last share of each run's frames, never trained on; for the held-out error [0-1]"
+    )
+
+    # Phase 1, projection
+    phase1_method: Literal["projection", "gradient"] = Field(
+        "projection",
+        description="how Phase 1 is solved: projection = k solved exactly while only f is learned; gradient = "
+        "minibatch Adam on all parameters, as published",
+    )
+    phase1_max_iterations: int = Field(300, ge=1, description="L-BFGS iterations at most; it stops when converged")
+    phase1_tolerance: float = Field(
+        1e-3,
+        gt=0,
+        lt=1,
+        description="converged when the loss falls by less than this share over ten iterations [relative]",
+    )
+    phase1_frame_stride: int | None = Field(
+        None,
+        ge=1,
+        description="learn f on every n-th transition [frames]; null: chosen from the number of transitions",
+    )
+    nuisance_degree: int = Field(
+        1, ge=0, le=8, description="degree in c of the polynomial that stands for homeostasis while k is solved"
+    )
+    derivative: Literal["auto", "forward", "trapezoid", "cubic"] = Field(
+        "auto",
+        description="rule for dc/dt: forward, for data made by Euler steps; trapezoid and cubic (four frames, fourth "
+        "order), for continuous processes; auto: the one that leaves least unexplained, each with an f of its own",
+    )
+    outlier_threshold: float = Field(
+        20.0, gt=0, description="residuals beyond that many robust standard deviations are left out"
+    )
+    log_k_prior: tuple[float, float] | None = Field(
+        None,
+        description="range of rate constants that the data do not determine [log10 k]; null: that of the determined",
+    )
+    identifiability_tolerance: float = Field(
+        1e-8,
+        gt=0,
+        lt=1,
+        description="eigenvalues of the scaled normal matrix below this share of the largest are zero",
+    )
+
+    # Phase 1, gradient descent: published keys, same names, same meaning
+    n_epochs: int = Field(1, ge=0, description="epochs of gradient Phase 1")
+    batch_size: int = Field(64, ge=1, description="frames per gradient step [frames]")
+    data_augmentation_loop: int = Field(
+        1000, ge=1, description="multiplies the gradient steps per epoch, see steps_per_epoch"
+    )
+    learning_rate_start: float = Field(1e-3, gt=0, description="learning rate where a more specific one is 0")
+    learning_rate_k: float = Field(0.0, ge=0, description="learning rate of log_k; 0: learning_rate_start")
+    learning_rate_node: float = Field(0.0, ge=0, description="learning rate of MLP_node; 0: learning_rate_start")
+    learning_rate_sub: float = Field(0.0, ge=0, description="learning rate of MLP_sub; 0: learning_rate_start")
+    learning_rate_embedding: float = Field(
+        0.0, ge=0, description="learning rate of the embeddings; 0: learning_rate_start"
+    )
+    freeze_stoichiometry: bool = Field(True, description="take S from the network; false: learn it")
+    coeff_MLP_sub_diff: float = Field(5.0, ge=0, description="weight: MLP_sub rises with c")
+    coeff_MLP_sub_norm: float = Field(1.0, ge=0, description="weight: MLP_sub(1, 1) = 1")
+    coeff_MLP_node_L1: float = Field(1.0, ge=0, description="weight: mean |MLP_node| in Phase 1")
+    coeff_k_floor: float = Field(0.0, ge=0, description="weight: log10 k above k_floor_threshold")
+    k_floor_threshold: float = Field(-3.0, ge=-20, le=20, description="floor of log10 k [log10 k]")
+    coeff_S_L1: float = Field(0.0, ge=0, description="weight: mean |S| where S is learned")
+    coeff_S_integer: float = Field(0.0, ge=0, description="weight: S near whole numbers where learned")
+    coeff_mass_conservation: float = Field(0.0, ge=0, description="weight: column sums of S are 0 where S is learned")
+    recurrent_training: bool = Field(False, description="Phase 1 on rollouts of time_step steps")
+    time_step: int = Field(1, ge=1, description="Euler steps of a Phase 1 rollout [frames]")
+    phase1_snapshots: int = Field(
+        0, ge=0, le=1000, description="copies of the model taken on the way, log-spaced in steps; 0: none"
+    )
+    phase1_stop_at_r2: float | None = Field(
+        None,
+        le=1,
+        description="simulated systems only, whose truth is known: a bad Phase 1, to practise on; gradient descent, of "
+        "which the snapshot is taken whose R2 of identifiable log10 k comes closest (training itself never reads it)",
+    )
+
+    # Phase 2
+    homeostasis_training: bool = Field(True, description="train Phase 2, MLP_node and embeddings")
+    skip_phase1: bool = Field(False, description="start Phase 2 from an existing Phase 1 checkpoint")
+    homeostasis_time_step: int = Field(
+        1, ge=1, description="Euler steps of a Phase 2 rollout; 1: plain regression [frames]"
+    )
+    strategies: tuple[str | dict[str, dict[str, Any]], ...] | None = Field(
+        None,
+        description="how Phase 2 trains: names of strategies (see `metabolismgraph strategies`), each alone or as "
+        "{name: {option: value}}; []: plain rollouts; null: [residual, contrastive] after a projection, "
+        "[orthogonalised, contrastive] after gradient Phase 1",
+    )
+    joint_refinement: bool = Field(
+        False,
+        description="after Phase 2 unfreeze everything and refine it together, from the checkpoint on; reported "
+        "apart from Phase 2, as refined_*",
+    )
+    phase2_steps: int = Field(
+        600,
+        ge=1,
+        description="gradient steps of full-batch Phase 2 (residual, orthogonalised); see also steps_per_epoch",
+    )
+    learning_rate_node_homeostasis: float = Field(
+        0.01, ge=0, description="learning rate of MLP_node in Phase 2; 0: that of Phase 1"
+    )
+    learning_rate_embedding_homeostasis: float = Field(
+        0.001, ge=0, description="learning rate of the embeddings in Phase 2; 0: MLP_node's in Phase 2"
+    )
+    embedding_start: Literal["coefficients", "random"] = Field(
+        "coefficients",
+        description="initial embeddings: each metabolite's own response coefficients (no labels), or random",
+    )
+    coeff_similarity: float = Field(1.0, ge=0, description="weight: equal response curves have equal embeddings")
+    cluster_distance_threshold: float = Field(0.1, gt=0, description="DBSCAN's eps on the embeddings [embedding units]")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Training:
+        if self.log_k_prior is not None and self.log_k_prior[0] > self.log_k_prior[1]:
+            raise ValueError("log_k_prior must be [lower, upper]")
+        if not self.freeze_stoichiometry:
+            raise ValueError(
+                "freeze_stoichiometry is false, but the stoichiometry is taken from the network and not learned; "
+                "set it to true"
+            )
+        asked = [key for key in _LEARNED_STOICHIOMETRY if getattr(self, key)]
+        if asked and "freeze_stoichiometry" not in self.model_fields_set:
+            raise ValueError(
+                f"{asked[0]} is {getattr(self, asked[0]):g}, but the stoichiometry is taken from the network and not "
+                "learned; set it to 0, or freeze_stoichiometry to true"
+            )
+        return self
+
+    @property
+    def without_effect(self) -> tuple[str, ...]:
+        """Keys that are set to other than their defaults, but that the chosen method of Phase 1 does not read."""
+        unread = _PROJECTION_ONLY if self.phase1_method == "gradient" else _GRADIENT_ONLY
+        fields = type(self).model_fields
+        return tuple(
+            key for key in (*unread, *_LEARNED_STOICHIOMETRY) if getattr(self, key) != fields[key].get_default()
+        )
+
+    @property
+    def rate_k(self) -> float:
+        """Learning rate of log_k in Phase 1."""
+        return self.learning_rate_k or self.learning_rate_start
+
+    @property
+    def rate_node(self) -> float:
+        """Learning rate of MLP_node in Phase 1."""
+        return self.learning_rate_node or self.learning_rate_start
+
+    @property
+    def rate_sub(self) -> float:
+        """Learning rate of MLP_sub in Phase 1."""
+        return self.learning_rate_sub or self.learning_rate_start
+
+    @property
+    def rate_embedding(self) -> float:
+        """Learning rate of the embeddings in Phase 1."""
+        return self.learning_rate_embedding or self.learning_rate_start
+
+    @property
+    def rate_node_homeostasis(self) -> float:
+        """Learning rate of MLP_node in Phase 2: its own, then Phase 1's."""
+        return self.learning_rate_node_homeostasis or self.rate_node
+
+    @property
+    def rate_embedding_homeostasis(self) -> float:
+        """Learning rate of the embeddings in Phase 2: their own, then the node's, then Phase 1's."""
+        return self.learning_rate_embedding_homeostasis or self.learning_rate_node_homeostasis or self.rate_embedding
+
+    def steps_per_epoch(self, n_frames: int) -> int:
+        """Gradient steps in one epoch: floor(n_frames * data_augmentation_loop / batch_size * 0.2)."""
+        return n_frames * self.data_augmentation_loop // (5 * self.batch_size)

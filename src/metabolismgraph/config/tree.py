@@ -1,0 +1,159 @@
+"""The whole configuration: the sections under one roof, and changes by dotted keys."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from metabolismgraph.config.exploration import Exploration
+from metabolismgraph.config.graph_model import GraphModel
+from metabolismgraph.config.messages import explain, nearest_name
+from metabolismgraph.config.plotting import Plotting
+from metabolismgraph.config.published_keys import current_name
+from metabolismgraph.config.section import Section
+from metabolismgraph.config.simulation import FOR_ALL_TYPES, Simulation
+from metabolismgraph.config.training import Training
+from metabolismgraph.config.yaml_text import Dumper, parse_yaml
+from metabolismgraph.errors import InputError
+
+
+class Config(Section):
+    """The whole configuration; see the sections for their keys."""
+
+    description: str = Field("", description="one line on what this configuration is for")
+    dataset: str = Field("", description="name of the data set; the file's name where left out")
+    simulation: Simulation = Field(default_factory=Simulation, description="the simulated system")
+    graph_model: GraphModel = Field(default_factory=GraphModel, description="the learned model")
+    training: Training = Field(default_factory=Training, description="Phase 1 and Phase 2")
+    exploration: Exploration = Field(default_factory=Exploration, description="the search over configurations")
+    plotting: Plotting = Field(default_factory=Plotting, description="looks of the figures")
+
+    def to_yaml(self) -> str:
+        """The whole tree as YAML, defaults included; `load_config` reads it back to an equal Config."""
+        tree = self.model_dump(mode="json")
+        return str(yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True))
+
+    def replace(self, changes: Mapping[str, object]) -> Config:
+        """A copy with other values, by dotted key: `config.replace({"training.seed": 3})`.
+
+        Raises:
+            InputError: a key is unknown, or a value does not fit.
+        """
+        tree = self.model_dump()
+        changed = merge(tree, changes, "replace")
+        return validate(tree, "configuration", "replace", changed)
+
+    def override(self, overrides: Sequence[str]) -> Config:
+        """The same for changes as they are written behind --set: `config.override(["training.seed=3"])`.
+
+        Raises:
+            InputError: as `replace`, or not of the form key=value.
+        """
+        return self.replace(parse_overrides(overrides))
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "simulation": Simulation,
+    "graph_model": GraphModel,
+    "training": Training,
+    "exploration": Exploration,
+    "plotting": Plotting,
+}
+KEYS = [
+    *(key for key in Config.model_fields if key not in SECTIONS),
+    *(f"{section}.{key}" for section, model in SECTIONS.items() for key in model.model_fields),
+]
+
+
+def merge(tree: dict[str, Any], changes: Mapping[str, object], where: str) -> list[str]:
+    """Put dotted changes into a normalised tree; returns the keys that changed, under today's names."""
+    changed: list[str] = []
+    for written, value in changes.items():
+        key = current_name(written)
+        check_known(written, key, where)
+        section, _, name = key.rpartition(".")
+        (tree.setdefault(section, {}) if section else tree)[name] = value
+        changed.append(key)
+    for for_all, per_type in FOR_ALL_TYPES.items():
+        values = tree.get("simulation", {}).get(per_type)
+        if f"simulation.{for_all}" in changed and f"simulation.{per_type}" not in changed and values:
+            raise InputError(
+                f"{where}: simulation.{for_all} has no effect beside simulation.{per_type} {list(values)}; "
+                "set that one, or set it to [] as well"
+            )
+    return changed
+
+
+def validate(tree: dict[str, Any], where: str, where_changed: str, changed: Sequence[str]) -> Config:
+    """The configuration that a tree of keys describes.
+
+    Args:
+        where: where the tree comes from, for messages.
+        where_changed, changed: where these keys come from.
+
+    Raises:
+        InputError: a value does not fit, or two do not fit together.
+    """
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        first = problems[0]
+        key = ".".join(str(part) for part in first["loc"][:2])
+        place = where_changed if key in changed else where
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InputError(f"{place}: {explain(first['loc'], first)}{more}") from None
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, object]:
+    """Changes by dotted key, from texts such as "training.seed=3"; values are read as YAML.
+
+    Raises:
+        InputError: one is not of the form key=value.
+    """
+    changes: dict[str, object] = {}
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise InputError(f"--set {override}: expected section.key=value, such as training.seed=3")
+        changes[key.strip()] = parse_yaml(value, f"--set {override}")
+    return changes
+
+
+def check_known(written: str, key: str, where: str) -> None:
+    """Refuse an unknown key.
+
+    Args:
+        written, key: the key as written, and that of today.
+        where: file or option that it stands in.
+
+    Raises:
+        InputError: there is no such key; the message names the nearest.
+    """
+    if key in KEYS:
+        return
+    if key in SECTIONS:
+        example = next(k for k in KEYS if k.startswith(f"{key}."))
+        raise InputError(f"{where}: {written} is a section; set one of its keys, such as {example}")
+    raise InputError(f"{where}: unknown key {written}; did you mean {nearest_key(key)}?")
+
+
+def nearest_key(key: str) -> str:
+    """The valid key that the user most likely meant."""
+    section, _, name = key.rpartition(".")
+    # The right name in the wrong section, or in none, is more likely than a misspelt other name.
+    same = [k for k in KEYS if k.rpartition(".")[2] == name]
+    siblings = [k for k in KEYS if section and k.startswith(f"{section}.")]
+    tops = [*(k for k in KEYS if "." not in k), *SECTIONS]
+    by_name = {k.rpartition(".")[2]: k for k in KEYS}
+    if same:
+        return same[0]
+    for candidates in (siblings, KEYS if section else tops):
+        near = difflib.get_close_matches(key, candidates, 1, 0.6 if section else 0.75)
+        if near:
+            return near[0]
+    return by_name[nearest_name(name, by_name)]

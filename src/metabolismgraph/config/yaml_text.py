@@ -1,0 +1,52 @@
+"""YAML in and out: two traps of reading closed, and text written so that it is read back as it was."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+from metabolismgraph.errors import InputError
+
+
+class Loader(yaml.SafeLoader):
+    """YAML with two traps closed: 1E-3 is a number, as in YAML 1.2, and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"key {name} is given twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+class Dumper(yaml.SafeDumper):
+    """Quotes every text that `Loader` would take for something else: both decide by the same patterns."""
+
+    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        # Line ends and invisible characters survive as escapes only, and those need double quotes.
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+Dumper.add_representer(str, Dumper.represent_text)
+
+
+def parse_yaml(text: str, where: str) -> object:
+    try:
+        return yaml.load(text, Loader=Loader)  # noqa: S506 - a subclass of the safe loader
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{where}{line}: not valid YAML ({problem})") from None

@@ -1,0 +1,422 @@
+"""What was recovered, and how well: the only place that holds Truth beside a trained model.
+
+`metrics` is the source of metrics.json and of its view analysis.log; `data` holds every array that the
+figures draw, with named dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Array, Bool, Float, Int
+from sklearn.metrics import silhouette_score
+
+from metabolismgraph.config import Training
+from metabolismgraph.errors import InputError
+from metabolismgraph.evaluation.variables import describe
+from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.fitting.trust import Trust
+from metabolismgraph.ground_truth.agreement import cluster_accuracy, r_squared
+from metabolismgraph.ground_truth.truth import Truth
+from metabolismgraph.homeostasis.clusters import cluster_moving
+from metabolismgraph.homeostasis.fit import Phase2Result
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.rollouts import FrozenReactions
+from metabolismgraph.homeostasis.strategies.orthogonalised import refine_reactions
+from metabolismgraph.reactions.fit import Phase1Result
+from metabolismgraph.system.assumed_rate_laws import rate_law_notes
+from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
+from metabolismgraph.system.integrate import evaluate_rate, integrate, rollout
+from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.model import AnySubstrateFunction, MetabolismModel
+from metabolismgraph.system.observations import Observations, Transitions
+
+Metric = float | int | str | list[str] | None
+Classification = Literal["converged", "partial", "failed"]
+
+SWEEP = (0.0, 40.0)  # concentrations over which a species' line is fitted to compare it with published figures
+_SWEEP_POINTS = 50
+_LAW_POINTS = 200
+_OUTLIER = 0.3  # |difference of log10 k| beyond which a reaction is an outlier
+_HORIZON = 16  # Euler steps of a held-out rollout
+_ENERGY = 0.99  # share of the squared norm that the activity rank carries
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The verdict on one run.
+
+    Attributes:
+        metrics: by name; None where a figure does not exist, such as silhouette of a single cluster.
+        data: everything that the figures draw. Dimensions species, reaction, frame, transition, sweep,
+            law_order, law_point, dim, component.
+        notes: plain sentences that belong beside the figures: of the readers, of both phases.
+        trust: whether the fit is to be trusted, and the errors of every species.
+        rate_constants: see `FitResult.rate_constants`; without trust there are no intervals.
+        homeostasis: see `FitResult.homeostasis`.
+    """
+
+    metrics: dict[str, Metric]
+    data: xr.Dataset
+    notes: tuple[str, ...]
+    trust: Trust
+    rate_constants: pd.DataFrame
+    homeostasis: pd.DataFrame
+
+
+def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
+    """Judge a trained model on its data and, where there is one, against the truth.
+
+    Args:
+        result: from `fit`.
+        truth: labels; None for real data.
+
+    Raises:
+        InputError: the truth lacks a species or reaction of the network.
+    """
+    observations, phase1, phase2 = result.observations, result.phase1, result.phase2
+    network = observations.network
+    if truth is not None:
+        truth = truth.aligned(network.species, network.reactions)
+    data = _reaction_data(phase1, network.reactions, truth)
+    trust = result.trust
+    data |= {
+        f"{name}_error": xr.DataArray(getattr(trust, name), dims="species")
+        for name in ("unexplained", "misfit", "held_out", "rollout")
+    }
+    metrics: dict[str, Metric] = {
+        "trustworthy": trust.trustworthy,
+        "why_not": list(trust.why_not),
+        "derivative_rule": phase1.rule,
+        "final_loss": float(np.exp(phase1.losses[-1])),
+        "phase1_iterations": len(phase1.losses),
+        "phase1_converged": int(phase1.converged),
+        "n_unidentifiable": int((~phase1.identifiability.identifiable).sum()),
+    }
+    metrics |= _rank_metrics(observations, data)
+    data["held_out"] = xr.DataArray(observations.held_out(result.training.held_out_fraction), dims="frame")
+    if truth is not None:
+        metrics |= rate_constant_metrics(phase1.log_k, np.log10(truth.k), phase1.identifiability.identifiable)
+    metrics |= _rate_law_metrics(observations, phase1, truth, data)
+    if phase2 is not None:
+        found, drawn = homeostasis_metrics(observations, phase2, result.training, truth)
+        metrics |= found
+        data |= drawn
+        metrics |= _prediction_metrics(result, phase2.model, data)
+        if truth is None:
+            metrics |= _held_out_skill(result, phase2.model)
+    if result.refined is not None:
+        metrics |= {f"refined_{name}": value for name, value in _refined_metrics(result, result.refined, truth).items()}
+    dataset = xr.Dataset(data, coords={"species": list(network.species), "reaction": list(network.reactions)})
+    notes = (*observations.notes, *rate_law_notes(observations), *phase1.notes, *(phase2.notes if phase2 else ()))
+    return Evaluation(
+        metrics=metrics,
+        data=describe(dataset),
+        notes=notes,
+        trust=trust,
+        rate_constants=result.rate_constants,
+        homeostasis=result.homeostasis,
+    )
+
+
+def _refined_metrics(result: FitResult, refined: Phase2Result, truth: Truth | None) -> dict[str, Metric]:
+    """The same figures for the model after everything was unfrozen, which is no longer Phase 2 alone."""
+    metrics, _ = homeostasis_metrics(result.observations, refined, result.training, truth)
+    if truth is not None:
+        known = result.phase1.identifiability.identifiable
+        metrics |= rate_constant_metrics(np.asarray(refined.model.log_k), np.log10(truth.k), known)
+    return metrics | _prediction_metrics(result, refined.model, {})
+
+
+def rate_constant_metrics(
+    log_k: Float[np.ndarray, " reactions"],
+    true_log_k: Float[np.ndarray, " reactions"],
+    identifiable: Bool[np.ndarray, " reactions"],
+) -> dict[str, Metric]:
+    """Agreement of log10 k: over all reactions (comparable with others) and over the identifiable ones."""
+    error = log_k - true_log_k
+    outlier = np.abs(error) > _OUTLIER
+    trimmed = ~outlier if outlier.sum() <= len(error) / 2 else np.ones_like(outlier)
+    known = np.abs(error[identifiable])
+    return {
+        "rate_constants_R2": r_squared(log_k, true_log_k),
+        "rate_constants_R2_identifiable": r_squared(log_k[identifiable], true_log_k[identifiable]),
+        "log_k_median_error_identifiable": float(np.median(known)) if known.size else math.nan,
+        "log_k_max_error_identifiable": float(known.max()) if known.size else math.nan,
+        "trimmed_R2": r_squared(log_k[trimmed], true_log_k[trimmed]),
+        "n_outliers": int(outlier.sum()),
+        "slope": float(np.polyfit(true_log_k, log_k, 1)[0]) if len(error) > 1 else math.nan,
+    }
+
+
+def classify(avg_slope_ratio: float) -> Classification:
+    """converged within 0.8-1.2, partial within 0.3-3.0, otherwise (and for NaN) failed."""
+    if 0.8 <= avg_slope_ratio <= 1.2:
+        return "converged"
+    return "partial" if 0.3 <= avg_slope_ratio <= 3.0 else "failed"
+
+
+def _reaction_data(phase1: Phase1Result, reactions: tuple[str, ...], truth: Truth | None) -> dict[str, xr.DataArray]:
+    groups = np.full(len(reactions), -1)
+    for g, members in enumerate(phase1.identifiability.groups):
+        groups[list(members)] = g
+    data = {
+        "log_k": xr.DataArray(phase1.log_k, dims="reaction", attrs={"long_name": "log10 rate constant"}),
+        "log_k_error": xr.DataArray(phase1.log_k_error, dims="reaction"),
+        "identifiable": xr.DataArray(phase1.identifiability.identifiable, dims="reaction"),
+        "group": xr.DataArray(groups, dims="reaction", attrs={"long_name": "reactions known only in combination; -1"}),
+        "phase1_loss": xr.DataArray(np.exp(phase1.losses), dims="phase1_iteration"),
+    }
+    if truth is not None:
+        data["true_log_k"] = xr.DataArray(np.log10(truth.k), dims="reaction")
+    return data
+
+
+def _rank_metrics(observations: Observations, data: dict[str, xr.DataArray]) -> dict[str, Metric]:
+    values = np.linalg.svd(observations.concentration, compute_uv=False)
+    share = np.cumsum(values**2) / np.sum(values**2)
+    data["singular_value"] = xr.DataArray(values, dims="component")
+    data["concentration"] = xr.DataArray(observations.concentration, dims=("frame", "species"))
+    data["time"] = xr.DataArray(observations.time, dims="frame")
+    data["run"] = xr.DataArray(observations.run, dims="frame")
+    return {"activity_rank": int(np.searchsorted(share, _ENERGY) + 1)}
+
+
+def _rate_law_metrics(
+    observations: Observations, phase1: Phase1Result, truth: Truth | None, data: dict[str, xr.DataArray]
+) -> dict[str, Metric]:
+    """The learned substrate function over the observed substrate concentrations, and the truth's."""
+    network = observations.network
+    learned = ~network.mass_action[network.edge_reaction]
+    seen = observations.concentration[:, np.unique(network.edge_species[learned])]
+    seen = seen[seen > 0]
+    if not learned.any() or seen.size == 0:
+        return {}
+    c = np.geomspace(seen.min(), seen.max(), _LAW_POINTS)
+    orders = np.unique(network.edge_order[learned])
+    log_f = np.stack([np.asarray(_log_f(phase1.mlp_sub, jnp.log(c), jnp.asarray(s))) for s in orders])
+    data["law_concentration"] = xr.DataArray(c, dims="law_point")
+    data["law_f"] = xr.DataArray(np.exp(log_f), dims=("law_order", "law_point"))
+    data["law_order"] = xr.DataArray(orders, dims="law_order")
+    if truth is None:
+        return {}
+    true = np.stack([_true_law(truth, c, s) for s in orders])
+    data["true_law_f"] = xr.DataArray(true, dims=("law_order", "law_point"))
+    # On the log scale: over five decades a linear one would see the largest concentrations only.
+    return {
+        "MLP_sub_R2": r_squared(log_f.ravel(), np.log(true).ravel()),
+        "MLP_sub_corr": float(np.corrcoef(log_f.ravel(), np.log(true).ravel())[0, 1]),
+    }
+
+
+@eqx.filter_jit
+def _log_f(
+    mlp_sub: AnySubstrateFunction, log_c: Float[Array, " points"], order: Float[Array, ""]
+) -> Float[Array, " points"]:
+    return mlp_sub(log_c, order)
+
+
+def _true_law(truth: Truth, c: Float[np.ndarray, " points"], order: float) -> Float[np.ndarray, " points"]:
+    if truth.rate_law is None:
+        return np.asarray(c**order)
+    table = truth.rate_law[np.isclose(truth.rate_law[:, 0], order)]
+    return np.asarray(np.exp(np.interp(np.log(c), np.log(table[:, 1]), np.log(table[:, 2]))))
+
+
+_homeostasis = eqx.filter_jit(MetabolismModel.homeostasis)
+
+
+def _lines(
+    model: MetabolismModel, low: Float[np.ndarray, " species"], high: Float[np.ndarray, " species"]
+) -> tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"], np.ndarray, np.ndarray]:
+    """Slope and offset of the least-squares line of MLP_node per species, the grid and the curves."""
+    c = np.linspace(low, high, _SWEEP_POINTS)
+    y = np.asarray(_homeostasis(model, jnp.asarray(c)))
+    centred = c - c.mean(axis=0)
+    spread = np.maximum(np.sum(centred**2, axis=0), 1e-300)
+    slope = np.sum(centred * y, axis=0) / spread
+    return slope, y.mean(axis=0) - slope * c.mean(axis=0), c, y
+
+
+def homeostasis_metrics(
+    observations: Observations, phase2: Phase2Result, training: Training, truth: Truth | None = None
+) -> tuple[dict[str, Metric], dict[str, xr.DataArray]]:
+    """Homeostasis and types that Phase 2 learned: metrics, and the arrays that the figures draw.
+
+    Args:
+        observations: what was simulated or measured, held-out frames included.
+        training: cluster_distance_threshold is used.
+        truth: labels in the order of the network; None for real data.
+    """
+    network, model = observations.network, phase2.model
+    n = network.n_species
+    # Without a truth there is nothing published to compare with, and the data's own range says more.
+    sweep = SWEEP if truth is not None else (0.0, float(observations.concentration.max()))
+    slope, offset, grid, curves = _lines(model, np.full(n, sweep[0]), np.full(n, sweep[1]))
+    low, high = observations.concentration.min(axis=0), observations.concentration.max(axis=0)
+    seen_slope, seen_offset, _, _ = _lines(model, low, high)
+    moving = ~network.fixed
+    embeddings = np.asarray(model.embeddings)
+    clusters = cluster_moving(embeddings, moving, training.cluster_distance_threshold)
+    data = {
+        "sweep": xr.DataArray(grid[:, 0], dims="sweep"),
+        "node_curve": xr.DataArray(curves.T, dims=("species", "sweep")),
+        "slope": xr.DataArray(slope, dims="species"),
+        "offset": xr.DataArray(offset, dims="species"),
+        "slope_observed": xr.DataArray(seen_slope, dims="species"),
+        "offset_observed": xr.DataArray(seen_offset, dims="species"),
+        "lowest": xr.DataArray(low, dims="species"),
+        "highest": xr.DataArray(high, dims="species"),
+        "moving": xr.DataArray(moving, dims="species"),
+        "embedding": xr.DataArray(embeddings, dims=("species", "dim")),
+        "cluster": xr.DataArray(clusters, dims="species"),
+        "phase2_loss": xr.DataArray(phase2.losses, dims="phase2_step", attrs={"units": phase2.loss_unit}),
+    }
+    if phase2.components:
+        data["phase2_components"] = xr.DataArray(
+            np.stack(list(phase2.components.values())),
+            dims=("component_name", "phase2_gradient_step"),
+            coords={"component_name": list(phase2.components)},
+        )
+    several = len(np.unique(clusters[moving])) > 1
+    metrics: dict[str, Metric] = {
+        "phase2_loss": float(phase2.losses[-1]),
+        "phase2_node_magnitude": phase2.node_magnitude,
+        "embedding_n_clusters": len(np.unique(clusters[moving])),
+        "embedding_silhouette": float(silhouette_score(embeddings[moving], clusters[moving])) if several else None,
+    }
+    if truth is None:
+        # Without types the clusters take their place.
+        for g in np.unique(clusters[moving]):
+            members = clusters == g
+            metrics[f"MLP_node_slope_cluster_{g}"] = float(slope[members].mean())
+            metrics[f"MLP_node_offset_cluster_{g}"] = float(offset[members].mean())
+        return metrics, data
+    data |= {
+        "true_type": xr.DataArray(truth.type, dims="species"),
+        "true_slope": xr.DataArray(-truth.lam, dims="species"),
+        "true_offset": xr.DataArray(truth.lam * truth.baseline, dims="species"),
+    }
+    metrics |= _type_metrics({"": (slope, offset), "_observed": (seen_slope, seen_offset)}, truth, moving)
+    metrics["embedding_cluster_acc"] = cluster_accuracy(clusters[moving], truth.type[moving])
+    return metrics, data
+
+
+def _type_metrics(
+    lines: Mapping[str, tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"]]],
+    truth: Truth,
+    moving: Bool[np.ndarray, " species"],
+) -> dict[str, Metric]:
+    """Learned against true homeostasis of every type; `lines` holds slope and offset by suffix of the name."""
+    metrics: dict[str, Metric] = {}
+    ratios = []
+    for t in np.unique(truth.type[moving]):
+        members = moving & (truth.type == t)
+        true_slope, true_offset = -truth.lam[members].mean(), (truth.lam * truth.baseline)[members].mean()
+        for suffix, (slope, offset) in lines.items():
+            metrics[f"MLP_node_slope_ratio_{t}{suffix}"] = _ratio(slope[members].mean(), true_slope)
+            metrics[f"MLP_node_offset_ratio_{t}{suffix}"] = _ratio(offset[members].mean(), true_offset)
+            metrics[f"MLP_node_slope_{t}{suffix}"] = float(slope[members].mean())
+            metrics[f"MLP_node_offset_{t}{suffix}"] = float(offset[members].mean())
+        metrics[f"MLP_node_gt_slope_{t}"] = float(true_slope)
+        metrics[f"MLP_node_gt_offset_{t}"] = float(true_offset)
+        ratios.append(_ratio(lines[""][0][members].mean(), true_slope))
+    average = float(np.mean(ratios))
+    return metrics | {"avg_slope_ratio": average, "classification": classify(average)}
+
+
+def _ratio(learned: float, true: float) -> float:
+    return float(learned / true) if true else math.nan
+
+
+def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[str, xr.DataArray]) -> dict[str, Metric]:
+    """dc/dt everywhere, and one-step and rollout errors on the frames that training never saw."""
+    observations, rule = result.observations, result.phase1.rule
+    structure = Structure.of(observations.network)
+    transitions = observations.transitions()
+    rate = evaluate_rate(eqx.Partial(model, structure=structure), jnp.asarray(observations.concentration))
+    predicted = StepQuadrature.of(observations, rule).mean(np.asarray(rate))
+    data["derivative"] = xr.DataArray(transitions.derivative, dims=("transition", "species"))
+    data["predicted_derivative"] = xr.DataArray(predicted, dims=("transition", "species"))
+    data["transition_time"] = xr.DataArray(observations.time[transitions.frame], dims="transition")
+    unseen = observations.held_out(result.training.held_out_fraction)[transitions.frame]
+    if not unseen.any():
+        return {}
+    moving = ~observations.network.fixed
+    t = transitions.select(unseen)
+    error = (predicted[unseen] - t.derivative)[:, moving]
+    metrics: dict[str, Metric] = {
+        "held_out_frames": int(unseen.sum()),
+        "held_out_derivative_R2": float(1 - np.sum(error**2) / max(np.sum(t.derivative[:, moving] ** 2), 1e-300)),
+    }
+    steps = _windows(t)
+    if steps is not None:
+        start, dt = jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps])
+        states = np.asarray(rollout(model, structure, start, dt, rule=rule)[-1])
+        missed = (states - t.end[steps[-1]])[:, moving]
+        moved = (t.end[steps[-1]] - t.start[steps[0]])[:, moving]
+        metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(missed**2) / max(np.sum(moved**2), 1e-300)))
+    return metrics
+
+
+def _windows(t: Transitions) -> Int[np.ndarray, "steps starts"] | None:
+    """Transitions of consecutive rollouts of `_HORIZON` steps, side by side; None where there is not one."""
+    starts = [
+        f
+        for f in range(0, len(t.dt) - _HORIZON + 1, _HORIZON)
+        if t.frame[f + _HORIZON - 1] - t.frame[f] == _HORIZON - 1
+    ]
+    return np.array(starts)[None, :] + np.arange(_HORIZON)[:, None] if starts else None
+
+
+def _held_out_skill(result: FitResult, model: MetabolismModel) -> dict[str, Metric]:
+    """The share of the squared error of held-out rollouts that homeostasis removes (a skill score, Murphy 1988).
+
+    Errors of the checkpoint's reactions may be larger than homeostasis, and a wrong homeostasis that mends them would
+    predict better than the right one. So the rollouts run on copies of the reactions, corrected on the held-out frames
+    beside a line of homeostasis per species of their own; what is judged was learned from the other frames
+    (cross-fitting, Chernozhukov et al. 2018). No truth is needed. Absent where the held-out frames do not suffice.
+    """
+    _, unseen = result.observations.split(result.training.held_out_fraction)
+    if unseen is None:
+        return {}
+    try:
+        held_out = Phase2Data(unseen, result.phase1, result.graph_model, result.training)
+        t, refined = held_out.transitions, refine_reactions(held_out).reactions
+    except InputError:  # too few frames
+        return {}
+    steps = _windows(t)
+    if steps is None:
+        return {}
+    moving = ~unseen.network.fixed
+    start, dt = jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps])
+    silent: MetabolismModel = eqx.tree_at(lambda m: m.mlp_node.unit, model, jnp.zeros_like(model.mlp_node.unit))
+    missed, without = (
+        np.sum((np.asarray(_rolled(refined, m, start, dt, result.phase1.rule)) - t.end[steps[-1]])[:, moving] ** 2)
+        for m in (model, silent)
+    )
+    return {"held_out_skill": float(1 - missed / max(without, 1e-300))}
+
+
+@eqx.filter_jit
+def _rolled(
+    reactions: FrozenReactions,
+    model: MetabolismModel,
+    start: Float[Array, "starts species"],
+    dt: Float[Array, "steps starts"],
+    rule: Rule,
+) -> Float[Array, "starts species"]:
+    """Where rollouts of these reactions with the model's homeostasis end."""
+
+    def rate(c: Float[Array, "starts species"]) -> Float[Array, "starts species"]:
+        return reactions(c) + jnp.where(reactions.structure.moving, model.homeostasis(c), 0.0)
+
+    return integrate(rate, start, dt, rule)[-1]

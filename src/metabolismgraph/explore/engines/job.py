@@ -1,0 +1,118 @@
+"""The process of a slot, `python -P -m metabolismgraph.explore.engines.job FOLDER`: it trains and evaluates one run.
+
+It may hold the truth, which the explorer does not: what it says of a run are metrics. `job.json` in the folder says
+what to do. A job whose outcome is there is done, and one that was interrupted goes on; two processes never work in
+the same folder. It ends when whoever started it is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
+from metabolismgraph.explore.engines.engine import NO_ROOM
+from metabolismgraph.explore.engines.outcome import Outcome, read_outcome, write_outcome
+from metabolismgraph.files import one_line
+
+JOB = "job.json"
+RUN = "run"  # the run folder in that of the job
+
+
+def main(folder: Path) -> int:
+    """Exit code: 0 once there is an outcome, good or bad; `engine.NO_ROOM` if it could not be written."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cores = os.environ.get("METABOLISMGRAPH_CORES")
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if read_outcome(folder) is None:
+            outcome = _outcome(folder)
+            try:
+                write_outcome(folder, outcome)
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    os.write(1, f"{error.strerror}\n".encode())
+                return NO_ROOM
+    return 0
+
+
+def _end_with_parent() -> None:
+    # Standard input is a pipe that nobody writes to: it ends when the other end is closed. (sys.stdin would be locked
+    # by this thread when the process ends.)
+    os.read(0, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _outcome(folder: Path) -> Outcome:
+    started = time.perf_counter()
+    try:
+        metrics = run_job(folder)
+    except (InputError, FirewallError, SimulationDivergedError, TrainingFailedError) as error:
+        return Outcome(None, one_line(error), time.perf_counter() - started)
+    except OSError as error:
+        return Outcome(None, one_line(f"{error.filename or folder}: {error.strerror}"), time.perf_counter() - started)
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(None, one_line(f"{type(error).__name__}: {error}"), time.perf_counter() - started)
+    return Outcome(metrics, None, time.perf_counter() - started)
+
+
+def run_job(folder: Path) -> dict[str, Any]:
+    """Do what job.json says, and give the metrics.
+
+    Raises:
+        InputError, FirewallError, SimulationDivergedError, TrainingFailedError: as `runs.pipeline.run`.
+    """
+    try:
+        job = json.loads((folder / JOB).read_text())
+        base, cache = (Path(os.path.normpath(folder / job[name])) for name in ("base", "cache"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder / JOB}: damaged ({error!r}); replicate the node to run it again") from None
+    # This process reads compiled code from a cache that code of strategy files does not write to; the user's own, if
+    # there is one, serves for all code of the package.
+    users = bool(os.environ.get("JAX_COMPILATION_CACHE_DIR"))
+    if not users:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.with_name("evaluation"))
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    # Not before the lock is held and the parent watched: these imports take seconds.
+    from metabolismgraph.config import Config  # noqa: PLC0415
+    from metabolismgraph.runs import pipeline  # noqa: PLC0415
+    from metabolismgraph.runs.folder import MANIFEST  # noqa: PLC0415
+
+    try:
+        config = Config.model_validate(job["config"])
+    except ValueError as error:
+        raise InputError(f"{folder / JOB}: damaged ({one_line(error, 80)})") from None
+    out = folder / RUN
+    if not (out / MANIFEST).exists():
+        shutil.rmtree(out, ignore_errors=True)  # cut off before it was anything
+    evaluation = pipeline.run_phase2(
+        config,
+        base,
+        out,
+        strategies=job["strategies"],
+        cache=None if users and not job["strategies"] else cache,
+        truth=job["truth"],
+    )
+    # Numbers and words: lists of notes are in the run's own metrics.json.
+    return {
+        name: int(value) if isinstance(value, bool) else value
+        for name, value in evaluation.metrics.items()
+        if not isinstance(value, list)
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).absolute()))

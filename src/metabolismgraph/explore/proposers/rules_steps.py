@@ -1,0 +1,104 @@
+"""Which parameter to change next, which way and how far: steps that learn from what worked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from metabolismgraph.explore.events import Changes
+from metabolismgraph.explore.proposal import Mode
+from metabolismgraph.explore.search_space import RefusedError, configuration, full_key
+from metabolismgraph.explore.state import State
+from metabolismgraph.explore.tree import Node, nodes, standard_error
+
+_LR_NODE = "training.learning_rate_node_homeostasis"
+_LR_EMBEDDING = "training.learning_rate_embedding_homeostasis"
+_LOOP, _BATCH, _STEPS = "training.data_augmentation_loop", "training.batch_size", "training.phase2_steps"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """How a parameter is searched.
+
+    Attributes:
+        factor: by which it is changed at first.
+        up: whether the first change is upwards.
+        low, high: typical range of the requirement, which the search does not leave.
+    """
+
+    factor: float
+    up: bool
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A change of one parameter, and how often changes of it have worked."""
+
+    key: str
+    old: float
+    new: float
+    tried: int
+    worked: int
+
+
+PARAMETERS: Mapping[str, Parameter] = {
+    _LR_NODE: Parameter(10**0.5, up=True, low=1e-4, high=1e-1),
+    _LR_EMBEDDING: Parameter(10**0.5, up=True, low=1e-4, high=1e-1),
+    _LOOP: Parameter(2.0, up=True, low=1.0, high=5000.0),
+    _STEPS: Parameter(2.0, up=True, low=100.0, high=20_000.0),
+    _BATCH: Parameter(2.0, up=False, low=4.0, high=64.0),
+}
+# Steps grow after a success and shrink after a failure, which also turns them round (Rechenberg 1973).
+_GROW, _SHRINK, _SMALLEST, _LARGEST = 1.5, 0.75, 1.1, 10.0
+
+
+def parameters(mode: Mode, *, rollouts: bool) -> tuple[str, ...]:
+    """Parameters in the order of the requirement, those of the mode first; only those that have an effect."""
+    order = (_LR_NODE, _LR_EMBEDDING, *((_LOOP, _BATCH) if rollouts else (_STEPS,)))
+    return (_LR_EMBEDDING, *(k for k in order if k != _LR_EMBEDDING)) if mode == "embedding-focus" else order
+
+
+def next_step(state: State, parent: int | None, before: Changes, order: Sequence[str]) -> Step:
+    """The parameter that was changed least from this parent, first in the order among equals, and its next step."""
+    children = [n for n in nodes(state) if n.parent == parent]
+    taken = [key for node in children for key in _changed_keys(node)]
+    config = configuration(state, before).model_dump(mode="json")["training"]
+    steps = [_step(state, key, float(config[key.partition(".")[2]]), taken.count(key)) for key in order]
+    # A step against the end of a range is none.
+    able = [step for step in steps if step.new != step.old] or steps
+    return min(able, key=lambda step: taken.count(step.key))
+
+
+def _changed_keys(node: Node) -> tuple[str, ...]:
+    return tuple(_key(mutation.param) for mutation in node.runs[0].proposed.proposal.mutations)
+
+
+def _key(param: str) -> str:
+    try:
+        return full_key(param)
+    except RefusedError:  # of a log made elsewhere
+        return param
+
+
+def _step(state: State, key: str, old: float, siblings: int) -> Step:
+    parameter = PARAMETERS[key]
+    factor, up, tried, worked = parameter.factor, parameter.up, 0, 0
+    every = nodes(state)
+    by_id = {node.id: node for node in every}
+    for node in every:
+        parent = by_id.get(node.parent) if node.parent is not None else None
+        if _changed_keys(node) != (key,) or node.mean is None or parent is None or parent.mean is None:
+            continue
+        error = standard_error(node, every) or 0.0
+        tried += 1
+        if node.mean > parent.mean + error:
+            worked, factor = worked + 1, min(factor**_GROW, _LARGEST)
+        else:
+            up, factor = not up, max(factor**_SHRINK, _SMALLEST)
+    # Others in flight from the same parent take the other direction, then farther steps.
+    up, factor = up != bool(siblings % 2), factor ** (1 + siblings // 2)
+    new = min(max(old * factor if up else old / factor, parameter.low), parameter.high)
+    whole = key in {_LOOP, _BATCH, _STEPS}
+    return Step(key, old, max(1.0, float(round(new))) if whole else float(f"{new:.3g}"), tried, worked)

@@ -1,0 +1,58 @@
+"""What people read of an exploration: files that are made from its journal, and can be made again at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.explore.events import Event
+from metabolismgraph.explore.journal import JOURNAL, Journal
+from metabolismgraph.explore.published_format import analysis, memory, ucb_scores
+from metabolismgraph.explore.state import State
+from metabolismgraph.files import write_bytes
+
+
+def render(events: Sequence[Event]) -> dict[str, str]:
+    """The views after these events: file name -> content.
+
+    Raises:
+        InputError: the events are no exploration's, or its name cannot be that of a file.
+    """
+    state = State.of(events)
+    name = state.opened.name
+    if Path(name).name != name or "\0" in name:
+        raise InputError(f"the journal names the exploration {name!r}, which is no file name; correct its first line")
+    log = analysis.render(events)
+    return {
+        f"{name}_analysis.md": log,
+        f"{name}_ucb_scores.txt": ucb_scores.render(state, log),
+        f"{name}_memory.md": memory.render(state),
+    }
+
+
+def write_views(folder: Path, events: Sequence[Event]) -> None:
+    """Bring the views in a folder up to date; each is replaced whole, and only if it differs.
+
+    Raises:
+        InputError: as `render`, or a file cannot be written.
+    """
+    for name, text in render(events).items():
+        path = folder / name
+        content = text.encode(errors="replace")
+        try:
+            if not path.is_file() or path.read_bytes() != content:
+                write_bytes(path, content)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}); make room or give access, then `explore rebuild`"
+            ) from None
+
+
+def rebuild(folder: Path) -> None:
+    """Make the views again from the journal in a folder.
+
+    Raises:
+        InputError: there is no journal, it is damaged, or a view cannot be written.
+    """
+    write_views(folder, Journal(folder / JOURNAL).read())

@@ -1,0 +1,199 @@
+"""The log for people, in the published format: append-only, one entry per iteration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from metabolismgraph.config import Config
+from metabolismgraph.explore import tree
+from metabolismgraph.explore.events import Changes, Event, Failed, Finished, Imported, Opened, Remembered, Reviewed
+from metabolismgraph.explore.proposal import shown
+from metabolismgraph.explore.published_format.lines import basis, decimals, line, mutation, parent_of
+from metabolismgraph.explore.reward import SKILL, slope_ratios
+from metabolismgraph.explore.state import Iteration, State
+from metabolismgraph.files import one_line
+
+# The lines of an entry in their order; what other logs have besides comes before Next.
+LABELS = (
+    "Node",
+    "Mode/Strategy",
+    "Slot",
+    "Config",
+    "Metrics",
+    "Visual",
+    "Mutation",
+    "Strategy",
+    "Observation",
+)
+NEXT = "Next"
+STATUS = "(status)"  # fields of `Imported` that are no line of the log: heading as written, text before and after
+BEFORE = "(before)"
+TEXT = "(text)"
+BOUNDARY = ">>> BLOCK END + CODE REVIEW <<<"
+
+_CONFIG = {
+    "lr_node_homeo": "learning_rate_node_homeostasis",
+    "lr_emb_homeo": "learning_rate_embedding_homeostasis",
+    "data_augmentation_loop": "data_augmentation_loop",
+    "batch_size": "batch_size",
+}
+_TIME_STEP = "training.homeostasis_time_step"
+_REASON = 500  # characters at most of why a run failed
+
+
+def render(events: Sequence[Event]) -> str:
+    """The log after these events. With more events it only grows at the end.
+
+    An iteration appears once its batch has been read, with what is known then.
+    """
+    state = State.of(events[:1])
+    parts = [_preamble(state.opened)]
+    shown_already: set[int] = set()
+    for event in events[1:]:
+        state = state.after(event)
+        match event:
+            case Imported():
+                parts.append(_imported(event))
+            case Remembered():
+                following = parent_of(_highest(state, event.iteration))
+                batch = [i for i in state.iterations[: event.iteration] if i.scored and i.number not in shown_already]
+                parts += [_entry(state, iteration, following) for iteration in batch]
+                shown_already |= {iteration.number for iteration in batch}
+            case Reviewed():
+                parts.append(_boundary(event, state))
+    return "\n".join(parts)
+
+
+def _preamble(opened: Opened) -> str:
+    return (
+        f"# Exploration log: {line(opened.name)}\n\n"
+        "One entry per iteration, once its batch has been read; only ever appended to.\n"
+        f"{basis(opened)}\n"
+        f"Proposer {line(opened.proposer)}; metabolismgraph {line(opened.version)}; {line(opened.data)}.\n"
+    )
+
+
+def _highest(state: State, iteration: int) -> int | None:
+    """The node of the highest UCB score after an iteration; None: root, as at a block boundary."""
+    block = state.block_of(iteration)
+    if state.block_of(iteration + 1) != block:
+        return None
+    scores = tree.scores(state, block)
+    return scores[0].node.id if scores else None
+
+
+def _entry(state: State, iteration: Iteration, following: str) -> str:
+    proposed, reading = iteration.proposed, iteration.reading
+    observation = line(reading.observation if reading else "")
+    if isinstance(iteration.outcome, Failed):
+        observation = f"failed: {one_line(line(iteration.outcome.reason), _REASON)}; {observation}"
+    status = iteration.scored.classification if iteration.scored else "failed"
+    lines = {
+        "Node": f"id={proposed.node}, parent={parent_of(proposed.parent)}",
+        "Mode/Strategy": _mode(state, iteration),
+        "Slot": f"slot_{proposed.slot} (time_step={proposed.time_step})",
+        "Config": _config(state.config, proposed.changes),
+        "Metrics": _metrics(state.opened, iteration),
+        "Visual": line(reading.visual if reading else ""),
+        "Mutation": mutation(proposed),
+        "Strategy": f"{line(proposed.proposal.strategy)}; hypothesis: {line(proposed.proposal.hypothesis)}",
+        "Observation": observation,
+        NEXT: f"parent={following}",
+    }
+    return f"## Iter {iteration.number}: {status}\n" + "".join(f"{label}: {text}\n" for label, text in lines.items())
+
+
+def _mode(state: State, iteration: Iteration) -> str:
+    proposed = iteration.proposed
+    text = line(proposed.proposal.mode)
+    run = sum(other.node == iteration.node for other in state.iterations[: iteration.number])
+    if run > 1:
+        text += f" (run {run} of node {iteration.node}, seed {proposed.seed})"
+    if proposed.by != state.opened.proposer or proposed.note:
+        text += f" by {line(proposed.by)}: {line(proposed.note, 'no note')}"
+    return text
+
+
+def _config(config: Config, changes: Changes) -> str:
+    """The published four, then whatever else differs from the opened configuration."""
+    training = config.training
+    values = {name: changes.get(f"training.{key}", getattr(training, key)) for name, key in _CONFIG.items()}
+    four = {f"training.{key}" for key in _CONFIG.values()} | {_TIME_STEP}
+    others = {key.removeprefix("training."): value for key, value in changes.items() if key not in four}
+    return _pairs({name: shown(value) for name, value in (values | others).items()})
+
+
+def _metrics(opened: Opened, iteration: Iteration) -> str:
+    if not isinstance(iteration.outcome, Finished):
+        return "none"
+    metrics = iteration.metrics
+    names = {"avg_slope_ratio": "avg_slope_ratio"}
+    for t in sorted(slope_ratios(metrics)):
+        names |= {f"{part}_ratio_{t}": f"MLP_node_{part}_ratio_{t}" for part in ("slope", "offset")}
+    names |= {name: name for name in ("embedding_cluster_acc", "embedding_n_clusters", "rate_constants_R2")}
+    if not opened.oracle:
+        names = {short: name for short, name in names.items() if name in metrics}
+    names |= {name: name for name in (SKILL, "training_time_min") if name in metrics}
+    values = {short: decimals(metrics.get(name)) for short, name in names.items()}
+    if iteration.scored:
+        values["reward"] = decimals(iteration.scored.reward)
+        if iteration.scored.state != "scored":
+            values["state"] = iteration.scored.state
+    return _pairs(values)
+
+
+def _pairs(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{line(name)}={line(value)}" for name, value in values.items())
+
+
+def _boundary(review: Reviewed, state: State) -> str:
+    file, submission = review.file, review.submission
+    lines = {"Block": f"{review.block} begins with iteration {review.iteration}; parent=root"}
+    lines |= {"Rationale": line(submission.rationale), "Reference": line(submission.reference)}
+    lines["Submitted"] = "no code"
+    if file is not None:
+        lines["Submitted"] = f"strategy {line(file.name)}: {line(file.rationale)} ({line(file.reference)})"
+        lines["Landed"] = f"yes, {line(review.landed)}" if review.landed else "no"
+    if review.reasons:
+        lines["Refused"] = "; ".join(line(reason) for reason in review.reasons)
+    if review.by != state.opened.proposer or review.note:
+        lines["By"] = f"{line(review.by)}: {line(review.note, 'no note')}"
+    lines["Starts from"] = _pairs({key: shown(value) for key, value in review.changes.items()}) or "as opened"
+    return f"{BOUNDARY}\n" + "".join(f"{label}: {text}\n" for label, text in lines.items())
+
+
+def _imported(event: Imported) -> str:
+    """An entry of another log, line by line as it was there."""
+    known: dict[str, Any] = {
+        "Node": f"id={event.node}, parent={parent_of(event.parent)}",
+        "Metrics": ", ".join(f"{name}={number_as_read(value)}" for name, value in event.metrics.items()),
+    }
+    if event.next_parent is not None:
+        known[NEXT] = f"parent={event.next_parent or 'root'}"
+    known |= event.fields
+    others = [label for label in known if label not in {*LABELS, NEXT, STATUS, BEFORE, TEXT}]
+    text = "".join(_quoted(known.get(BEFORE)))
+    text += f"## Iter {event.iteration}: {line(known.get(STATUS, event.status), '')}\n"
+    for label in (*LABELS, *others, NEXT):
+        # A label is a word: it must not begin as a heading does.
+        name = re.sub(r"^\W+", "", line(label))
+        text += "".join(
+            f"{name}: {line(each, '')}".rstrip() + "\n" for each in known.get(label, "").split("\n") if each
+        )
+    return text + "".join(_quoted(known.get(TEXT)))
+
+
+def number_as_read(value: object) -> str:
+    """A metric of another log, at the precision it had there."""
+    return "nan" if value is None else line(repr(value) if isinstance(value, float) else value)
+
+
+def _quoted(text: str | None) -> Iterator[str]:
+    """Text from between the entries, quoted so that it cannot be one."""
+    if text is not None:
+        yield "\n"
+        for each in text.split("\n"):
+            yield f"> {line(each, '')}".rstrip() + "\n"
+        yield "\n"

@@ -1,0 +1,69 @@
+"""The UCB scores of the current block, in the published format; empty at a block boundary."""
+
+from __future__ import annotations
+
+from metabolismgraph.explore import tree
+from metabolismgraph.explore.published_format import legacy_scores
+from metabolismgraph.explore.published_format.lines import basis, mean, mutation, parent_of
+from metabolismgraph.explore.reward import SKILL
+from metabolismgraph.explore.state import State
+
+
+def render(state: State, log: str) -> str:
+    """The scores of `tree.scores`; with `exploration.ucb: legacy` those that the published program reads out of `log`.
+
+    By default R2 is the node's mean reward, Pearson the correlation of the rate law (0 where it was not computed), both
+    means over its replicates, as are Cluster and Time; N is the number of runs. Empty where parent=root is to be taken:
+    before anything of the block has a score. The last line says what scores rest on.
+    """
+    block = current_block(state)
+    if not state.in_block(block):
+        return ""
+    text = _published(state, log, block) if state.settings.ucb == "legacy" else _default(state, block)
+    return f"{text}{basis(state.opened)}\n" if text else ""
+
+
+def current_block(state: State) -> int:
+    """The block of the next iteration if the boundary before it was passed, else that of the last one."""
+    done = len(state.iterations)
+    block = state.block_of(done + 1)
+    at_boundary = done > 0 and done % state.settings.n_iter_block == 0
+    passed = any(review.block == block for review in state.reviews)
+    return block - 1 if at_boundary and not passed else block
+
+
+def _default(state: State, block: int) -> str:
+    scores = tree.scores(state, block)
+    if not scores:
+        return ""
+    return _title(state, block) + "".join(_line(score) for score in scores)
+
+
+def _title(state: State, block: int) -> str:
+    size = state.settings.n_iter_block
+    runs = len(state.in_block(block))
+    start, end = block * size + 1, (block + 1) * size
+    return f"=== UCB Scores (Simulation block {block}, iters {start}-{end}, N={runs}, c={state.settings.ucb_c}) ===\n\n"
+
+
+def _line(score: tree.Score) -> str:
+    node = score.node
+    text = (
+        f"Node {node.id}: UCB={score.ucb:.3f}, parent={parent_of(score.parent)}, visits={score.visits}, "
+        f"R2={node.mean or 0.0:.3f}, Pearson={_mean(node, 'MLP_sub_corr') or 0.0:.3f}"
+    )
+    cluster, time = _mean(node, "embedding_cluster_acc"), _mean(node, "training_time_min")
+    text += "" if cluster is None else f", Cluster={cluster:.3f}"
+    text += "" if time is None else f", Time={time:.1f}"
+    return f"{text}, Mutation={mutation(node.runs[0].proposed)}\n"
+
+
+def _mean(node: tree.Node, metric: str) -> float | None:
+    return mean(run.metrics.get(metric) for run in node.runs)
+
+
+def _published(state: State, log: str, block: int) -> str:
+    size = state.settings.n_iter_block
+    metric = SKILL if state.opened.primary == "validation" else "avg_slope_ratio"
+    first = block * size + 1
+    return legacy_scores.ucb_file(log, metric=metric, c=state.settings.ucb_c, block_size=size, iteration=first)

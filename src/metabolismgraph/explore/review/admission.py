@@ -1,0 +1,253 @@
+"""Review of a strategy file: by its syntax tree, then on trial in a sealed process.
+
+The file is run in that process only, never here. What comes back from there is not trusted either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import operator
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.errors import InputError
+from metabolismgraph.explore.review.syntax import static_reasons
+from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.homeostasis.strategies import custom
+from metabolismgraph.homeostasis.strategies.base import Part
+from metabolismgraph.runs.checkpoint import load_observations, load_phase1
+from metabolismgraph.sandbox.audit_hook import LEAK
+
+_MOST_REASONS = 20
+_MOST_OUTPUT = 1 << 18  # bytes of what a trial says that are read
+# Rollouts and batches of a trial: short and small, whatever the exploration's are.
+_TRIAL = {"phase2_steps": 100, "n_epochs": 1, "data_augmentation_loop": 1, "batch_size": 16, "homeostasis_time_step": 4}
+# The graphics card is for runs; compiled programs are read from their store, and never written there.
+_ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
+_KINDS: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "boolean": (bool,), "string": (str,)}
+_BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "minimum": (operator.ge, "at least"),
+    "exclusiveMinimum": (operator.gt, "more than"),
+    "maximum": (operator.le, "at most"),
+    "exclusiveMaximum": (operator.lt, "less than"),
+}
+
+Line = Annotated[str, AfterValidator(one_line)]
+
+
+class Declaration(BaseModel):
+    """What a strategy says of itself, for whoever plans with it without running its file.
+
+    Attributes:
+        name: as training.strategies names it.
+        options: JSON schema of its options.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    number: int = Field(ge=1)
+    summary: Line
+    reference: Line
+    sets: tuple[Part, ...]
+    needs: str = Field(pattern="^(rollouts|minibatches)?$")
+    draws_minibatches: bool
+    options: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return self.model_dump(mode="json")
+
+    def check(self, options: dict[str, Any]) -> None:
+        """Check the options that a configuration gives it.
+
+        Raises:
+            InputError: there is no such option, or its value is out of range.
+        """
+        known = self.options.get("properties", {})
+        for option, value in options.items():
+            where = f"training.strategies: option {option} of {self.name}"
+            if option not in known:
+                raise InputError(f"{where}: there is no such option (options: {', '.join(known) or 'none'})")
+            problem = _misfit(value, known[option])
+            if problem:
+                raise InputError(f"{where}: {problem}, not {one_line(value, 50)}")
+
+
+def _misfit(value: object, schema: dict[str, Any]) -> str | None:
+    """What is expected of an option, if the value is something else."""
+    kinds = _KINDS.get(schema.get("type", ""), (object,))
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds and object not in kinds):
+        return f"expected a value of type {schema['type']}"
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if choices is not None and value not in choices:
+        return f"expected one of {', '.join(map(str, choices))}"
+    if isinstance(value, int | float):
+        if not math.isfinite(value):
+            return "expected a finite number"
+        for bound, (fits, words) in _BOUNDS.items():
+            if bound in schema and not fits(value, schema[bound]):
+                return f"expected {words} {schema[bound]}"
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What came of a review.
+
+    Attributes:
+        reasons: why the file was refused, one line each.
+        declaration: what the accepted strategy says of itself.
+    """
+
+    accepted: bool
+    reasons: tuple[str, ...]
+    declaration: Declaration | None = None
+
+    limit: ClassVar = 300  # characters of a reason
+
+    @classmethod
+    def refused(cls, *reasons: str) -> Verdict:
+        """A refusal; reasons may hold what an untrusted file has made of them."""
+        return cls(False, tuple(one_line(_printable(reason), cls.limit) for reason in reasons[:_MOST_REASONS]))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c.isspace() else "?" for c in text)
+
+
+def review(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 120.0) -> Verdict:
+    """Judge a strategy file.
+
+    Args:
+        name: what the strategy is to be called.
+        source: the whole file.
+        training: a folder with observations, a Phase 1 checkpoint and settings.json, to train on for some seconds.
+        scratch: a folder for what is needed meanwhile.
+        time_limit: seconds after which a trial is ended.
+
+    Raises:
+        InputError: `training` holds no observations or checkpoint that can be used.
+    """
+    reasons = static_reasons(name, source)
+    if reasons:
+        return Verdict.refused(*reasons)
+    return on_trial(name, source, training, scratch, time_limit=time_limit)
+
+
+def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 120.0) -> Verdict:
+    """The second half of a review: the file is run, in a sealed process with a time limit."""
+    settings = _trial_settings(name, training)
+    scratch.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(prefix=f"{name[:40]}-", dir=scratch))
+    try:
+        # The process sees `folder`; what it says is kept beside it.
+        folder = place / "trial"
+        (folder / custom.FOLDER).mkdir(parents=True)
+        write_bytes(folder / "settings.json", settings)
+        write_bytes(folder / custom.FOLDER / f"{name}.py", source.encode())
+        code = _run(folder, training, name, place, time_limit)
+        stdout, stderr = (_head(place / kind) for kind in ("stdout.txt", "stderr.txt"))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    return _verdict(name, code, stdout, stderr, time_limit)
+
+
+def _trial_settings(name: str, training: Path) -> bytes:
+    """The exploration's settings with little to train.
+
+    Raises:
+        InputError: something to train on is missing or damaged.
+    """
+    try:
+        settings = json.loads((training / "settings.json").read_bytes())
+        graph_model = GraphModel.model_validate(settings["graph_model"])
+        kept = Training.model_validate(settings["training"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{training / 'settings.json'}: cannot be read ({one_line(error, 100)})") from None
+    load_observations(training / "observations")
+    load_phase1(training / "phase1", graph_model)
+    brief = kept.model_copy(update={**_TRIAL, "strategies": (name,), "joint_refinement": False})
+    content = {"graph_model": graph_model.model_dump(mode="json"), "training": brief.model_dump(mode="json")}
+    return json.dumps(content).encode()
+
+
+def _run(folder: Path, training: Path, name: str, place: Path, time_limit: float) -> int | None:
+    """Exit code of the trial; None where it took too long. Nothing that it started lives on."""
+    command = [sys.executable, "-P", "-m", "metabolismgraph.explore.review.trial"]
+    with (place / "stdout.txt").open("wb") as out, (place / "stderr.txt").open("wb") as stderr:
+        child = subprocess.Popen(
+            [*command, str(folder.resolve()), str(training.resolve()), name, str(math.ceil(time_limit) + 5)],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=stderr,
+            cwd=folder,
+            start_new_session=True,
+            env={**os.environ, **_ENVIRONMENT},
+        )
+        try:
+            return child.wait(time_limit)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def _head(path: Path) -> str:
+    with path.open("rb") as stream:
+        return stream.read(_MOST_OUTPUT).decode(errors="replace")
+
+
+def _verdict(name: str, code: int | None, stdout: str, stderr: str, time_limit: float) -> Verdict:
+    events = [event for event in map(_event, stdout.splitlines()) if event]
+    reasons = _reasons(events, code, stderr, time_limit)
+    if reasons:
+        return Verdict.refused(*reasons)
+    try:
+        declared = {**events[-1]["declared"], "name": name}
+        return Verdict(True, (), Declaration.model_validate_json(json.dumps(declared)))
+    except (ValidationError, KeyError, TypeError) as error:
+        return Verdict.refused(f"declares what makes no sense ({error})")
+
+
+def _reasons(events: list[dict[str, Any]], code: int | None, stderr: str, time_limit: float) -> list[str]:
+    """Why a trial was not passed."""
+    leaks = [event for event in events if event.get("event") == "leak"]
+    faults = [str(event.get("fault")) for event in events if event.get("event") == "fault"]
+    if leaks or code == LEAK:
+        tried = f"{leaks[-1].get('tried')} {leaks[-1].get('on')}" if leaks else "it kept from being reported what"
+        return [f"tried to reach outside its folder ({tried})"]
+    if code is None:
+        return [f"took longer than {time_limit:g} s on trial; make it faster"]
+    if faults:
+        return faults
+    if code != 0:
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+        lines = stderr.strip().splitlines()
+        return [f"its trial {how} ({lines[-1] if lines else 'no message'})"]
+    if not events or events[-1].get("event") != "passed":
+        return ["ended its process before the trial was over"]
+    return []
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) else None

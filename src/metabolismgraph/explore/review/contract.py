@@ -1,0 +1,255 @@
+"""What every strategy keeps to, as checks: the package's own in its tests, those of explorations before they land.
+
+Each check gives faults in plain words, none when all is well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import inspect
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, get_args, get_origin
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import BaseModel
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
+from metabolismgraph.homeostasis.strategies.base import Part, Strategy
+from metabolismgraph.homeostasis.training_plan import Objective, Penalty, Plan, Rollouts, Schedule
+
+_PARTS = frozenset(get_args(Part))
+_NEEDS = ("", "rollouts", "minibatches")
+_SCHEDULES = ("constant", "onecycle", "restarts")
+_LINES = {"summary": 120, "reference": 200}  # characters at most
+_OPTIONS = (bool, int, float, str)
+_DEEPEST = 50  # of values within values
+# Who changes this of the rollouts says so in `sets`.
+_OF_ROLLOUTS: dict[str, Part] = {
+    "lengths": "lengths",
+    "late": "weights",
+    "amplification": "amplification",
+    "scheme": "gradient",
+}
+
+
+def declaration_faults(kind: type[Strategy]) -> list[str]:
+    """What is wrong with how a strategy describes itself."""
+    described: Any = kind  # which may be anything
+    faults = [f"{name}: expected one line of at most {_LINES[name]} characters" for name in _unfit_lines(kind)]
+    if type(getattr(described, "number", None)) is not int or described.number < 1:
+        faults.append("number: expected a whole number from 1")
+    sets = described.sets
+    if not isinstance(sets, frozenset) or not sets <= _PARTS:
+        faults.append(f"sets: expected a frozenset of {', '.join(sorted(_PARTS))}")
+    if described.needs not in _NEEDS:
+        faults.append("needs: expected an empty text, rollouts or minibatches")
+    if type(described.draws_minibatches) is not bool:
+        faults.append("draws_minibatches: expected true or false")
+    if not (kind.__doc__ or "").strip():
+        faults.append("the class has no docstring; say what the strategy does")
+    if inspect.isabstract(kind):
+        faults.append("apply is missing")
+    elif list(inspect.signature(kind.apply).parameters) != ["self", "plan", "data"]:
+        faults.append("apply: expected the arguments self, plan, data")
+    if dict(kind.model_config) != dict(Strategy.model_config):
+        faults.append("model_config: leave it as it is in Strategy")
+    return faults + [fault for name in kind.model_fields for fault in _option_faults(kind, name)]
+
+
+def _unfit_lines(kind: type[Strategy]) -> Iterator[str]:
+    for name, limit in _LINES.items():
+        text = getattr(kind, name, None)
+        if not isinstance(text, str) or not 0 < len(text.strip()) <= limit or len(text.splitlines()) > 1:
+            yield name
+
+
+def _option_faults(kind: type[Strategy], name: str) -> Iterator[str]:
+    field = kind.model_fields[name]
+    if field.is_required():
+        yield f"option {name}: has no default"
+    if not field.description:
+        yield f"option {name}: has no description"
+    if field.annotation not in _OPTIONS and get_origin(field.annotation) is not Literal:
+        yield f"option {name}: expected a bool, int, float, str or Literal"
+
+
+def behaviour_faults(strategy: Strategy, plan: Plan, data: Phase2Data) -> list[str]:
+    """What is wrong with what a strategy does to a plan: it is a pure function, and says what it changes.
+
+    Raises:
+        InputError: it cannot work with this plan and these data.
+    """
+    before = fingerprint(plan), _with_all(data)
+    first = strategy.apply(plan, data)
+    # Before the second call: that may undo what the first has done.
+    changed = [name for name, same in zip(("plan", "data"), _same(before, plan, data), strict=True) if not same]
+    if changed:
+        return [f"apply changes the {changed[0]} that it is given; make changed copies with dataclasses.replace"]
+    faults = plan_faults(first)
+    if faults:
+        return faults
+    if fingerprint(first) != fingerprint(strategy.apply(plan, data)):
+        return ["apply gives two plans for the same input; draw random numbers from data.key alone"]
+    return undeclared(strategy.sets, plan, first)
+
+
+def _with_all(data: Phase2Data) -> str:
+    """Digest of a data with all that is derived from it once and kept."""
+    for name, attribute in vars(Phase2Data).items():
+        if isinstance(attribute, functools.cached_property):
+            getattr(data, name)
+    return fingerprint(vars(data))
+
+
+def _same(before: tuple[str, str], plan: Plan, data: Phase2Data) -> tuple[bool, bool]:
+    return before[0] == fingerprint(plan), before[1] == _with_all(data)
+
+
+def plan_faults(plan: Any) -> list[str]:
+    """Whether it is a plan that can be carried out."""
+    if type(plan) is not Plan:
+        return [f"apply gives a {type(plan).__name__}, expected a Plan"]
+    found: dict[str, Any] = vars(plan)
+    penalties, schedule, notes = found["penalties"], found["schedule"], found["notes"]
+    faults = []
+    if not isinstance(found["residuals"], Residuals):
+        faults.append("the plan's evidence is none")
+    if not isinstance(found["objective"], Objective):
+        faults.append("the plan's objective is none")
+    if not isinstance(penalties, tuple) or not all(isinstance(p, Penalty) for p in penalties):
+        faults.append("the plan's penalties are no tuple of Penalty")
+    elif len({p.name for p in penalties}) < len(penalties):
+        faults.append("two penalties of the plan have the same name")
+    faults += [
+        f"the plan's {name} is not a whole number from 1"
+        for name in ("steps", "accumulate")
+        if type(found[name]) is not int or found[name] < 1
+    ]
+    if type(schedule) is not Schedule or schedule.kind not in _SCHEDULES:
+        faults.append(f"the plan's schedule is none of {', '.join(_SCHEDULES)}")
+    if not callable(found["start"]) or not callable(found["finish"]):
+        faults.append("the plan's start or finish cannot be called")
+    if not isinstance(notes, tuple) or not all(isinstance(note, str) for note in notes):
+        faults.append("the plan's notes are no tuple of texts")
+    return faults
+
+
+def undeclared(sets: frozenset[Part], before: Plan, after: Plan) -> list[str]:
+    """Parts of the plan that were changed without a word in `sets`."""
+    found: list[str] = []
+    if "residuals" not in sets and fingerprint(before.residuals) != fingerprint(after.residuals):
+        found.append("residuals")
+    if "accumulation" not in sets and before.accumulate != after.accumulate:
+        found.append("accumulation")
+    one, other = before.objective, after.objective
+    if isinstance(one, Rollouts) and isinstance(other, Rollouts):
+        found += [
+            part
+            for name, part in _OF_ROLLOUTS.items()
+            if part not in sets and fingerprint(getattr(one, name)) != fingerprint(getattr(other, name))
+        ]
+    elif not sets & {"objective", "residuals"} and fingerprint(one) != fingerprint(other):
+        found.append("objective")
+    return [f"apply changes the plan's {part}, which sets does not name" for part in found]
+
+
+def combination_faults(others: Iterable[str], plan_of: Callable[[str, str], Plan], own: str) -> list[str]:
+    """Whether a strategy makes a plan with every other, or is refused with a reason.
+
+    Args:
+        others: their names.
+        plan_of: makes the plan of two entries of training.strategies.
+        own: name of the strategy.
+    """
+    faults = []
+    for name in others:
+        with contextlib.suppress(InputError):
+            faults += [f"together with {name}: {fault}" for fault in plan_faults(plan_of(own, name))]
+    return faults
+
+
+def fingerprint(value: object) -> str:
+    """Digest of all that a value consists of, arrays bit for bit."""
+    digest = hashlib.sha256()
+    for part in _parts(value, 0):
+        digest.update(part)
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def _parts(value: object, depth: int) -> Iterator[bytes]:
+    kind = type(value)
+    yield f"{kind.__module__}.{kind.__qualname__}".encode()
+    if depth > _DEEPEST:
+        return
+    if isinstance(value, bool | int | float | complex | str | bytes | None):
+        yield repr(value).encode()
+    elif isinstance(value, np.ndarray | np.generic | jax.Array):
+        if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            value = jax.random.key_data(value)
+        array = np.asarray(value)
+        yield f"{array.dtype} {array.shape}".encode()
+        yield array.tobytes()
+    elif isinstance(value, set | frozenset):
+        yield from sorted(fingerprint(one).encode() for one in value)
+    else:
+        for one in _inside(value):
+            yield from _parts(one, depth + 1)
+
+
+def _inside(value: object) -> Iterable[object]:
+    """What a composed value is made of."""
+    for kinds, take in _COMPOSED:
+        if isinstance(value, kinds):
+            return take(value)
+    if dataclasses.is_dataclass(value):
+        return [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+    return (vars(value),) if hasattr(value, "__dict__") else ()
+
+
+def _of_function(f: types.FunctionType) -> Iterable[object]:
+    cells = [cell.cell_contents for cell in f.__closure__ or ()]
+    return f.__module__, f.__qualname__, f.__code__, f.__defaults__, f.__kwdefaults__, *cells
+
+
+_COMPOSED: tuple[tuple[type | tuple[type, ...], Callable[[Any], Iterable[object]]], ...] = (
+    (Mapping, lambda v: [part for item in v.items() for part in item]),
+    ((tuple, list), lambda v: v),
+    (functools.partial, lambda v: (v.func, v.args, v.keywords)),
+    (types.FunctionType, _of_function),
+    (types.MethodType, lambda v: (v.__func__, v.__self__)),
+    (types.CodeType, lambda v: (v.co_code, v.co_names, v.co_consts)),
+    (type, lambda v: (v.__module__, v.__qualname__)),
+    (BaseModel, lambda v: (v.model_dump(),)),
+)
+
+
+def loss_faults(losses: np.ndarray, components: Mapping[str, np.ndarray]) -> list[str]:
+    """Whether every figure of a training is finite."""
+    faults = []
+    for name, curve in {"loss": losses, **components}.items():
+        bad = np.flatnonzero(~np.isfinite(curve))
+        if bad.size:
+            faults.append(f"{name} is not finite at step {bad[0] + 1}")
+    return faults
+
+
+def learning_faults(model: object, node_magnitude: float) -> list[str]:
+    """Whether what is learned is finite, and is more than the zero that MLP_node starts with."""
+    leaves = (np.asarray(leaf) for leaf in jax.tree.leaves(model) if hasattr(leaf, "dtype"))
+    if not all(np.isfinite(leaf).all() for leaf in leaves):
+        return ["the trained model is not finite"]
+    return [] if node_magnitude > 0 else ["training changed nothing: MLP_node is still zero"]
+
+
+def repetition_faults(one: object, other: object) -> list[str]:
+    """Whether two trainings of the same ended with the same bits."""
+    same = fingerprint(jax.tree.leaves(one)) == fingerprint(jax.tree.leaves(other))
+    return [] if same else ["training twice gives two models; draw random numbers from data.key alone"]

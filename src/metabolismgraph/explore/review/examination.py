@@ -1,0 +1,114 @@
+"""What a strategy on trial has to pass: the contract of strategies, and a short training on the exploration's data.
+
+It runs the file: only in a sealed process, see `trial.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from metabolismgraph.explore.review import contract
+from metabolismgraph.homeostasis.fit import fit_homeostasis
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.strategies import custom, make_plan
+from metabolismgraph.homeostasis.strategies.base import Strategy
+from metabolismgraph.homeostasis.training_plan import Plan
+from metabolismgraph.reactions.result import Phase1Result
+from metabolismgraph.runs.checkpoint import load_observations, load_phase1
+from metabolismgraph.runs.train_folder import from_checkpoint, read_settings
+from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.trainable import check_frozen
+
+_STEPS = 100
+_FRAMES, _FRAMES_PER_RUN = 400, 50
+_SHORT_TRAINING = "trial_brief"
+# One of each kind: points, windows, rollouts, loss terms, steps. The others change a plan as one of these does.
+_PARTNERS = ("residual", "weak_form", "curriculum", "contrastive", "accumulation")
+
+
+class ShortTraining(Strategy):
+    """Few gradient steps, whatever the strategy on trial asks for."""
+
+    number: ClassVar = 1
+    summary: ClassVar = "few gradient steps"
+    reference: ClassVar = "none"
+
+    def apply(self, plan: Plan, data: Phase2Data) -> Plan:
+        del data
+        return dataclasses.replace(plan, steps=min(plan.steps, _STEPS))
+
+
+def examine(folder: Path, shared: Path, name: str) -> tuple[dict[str, object], list[str]]:
+    """What the strategy declares, and what is wrong with it.
+
+    Args:
+        folder: with settings.json and the file.
+        shared: with observations and the Phase 1 checkpoint.
+
+    Raises:
+        InputError: it fails, or refuses these data.
+        FirewallError: it changes what Phase 1 had frozen.
+    """
+    path = folder / custom.FOLDER / f"{name}.py"
+    with custom.as_input_error([path]):
+        kind = custom.load(path)
+        faults = contract.declaration_faults(kind)
+        if faults:
+            return {}, faults
+        graph_model, training = read_settings(folder)
+        observations = _beginning(load_observations(shared / "observations").split(training.held_out_fraction)[0])
+        # One for the strategy, one for comparison.
+        phase1, frozen = (load_phase1(shared / "phase1", graph_model) for _ in range(2))
+        data = Phase2Data(observations, phase1, graph_model, training)
+        return _declared(kind), (
+            contract.behaviour_faults(kind(), Plan.classical(data), data)
+            or _combinations(name, data)
+            or _training(name, data, frozen)
+        )
+
+
+def _beginning(observations: Observations) -> Observations:
+    """The first frames of every run: enough for a trial, and the same for whatever the data are."""
+    shortest = int(np.unique(observations.run, return_counts=True)[1].min())
+    kept = max(_FRAMES / observations.n_frames, _FRAMES_PER_RUN / shortest)
+    return observations.split(1.0 - kept)[0] if kept < 1 else observations
+
+
+def _declared(kind: type[Strategy]) -> dict[str, object]:
+    return {
+        "number": kind.number,
+        "summary": kind.summary,
+        "reference": kind.reference,
+        "sets": sorted(kind.sets),
+        "needs": kind.needs,
+        "draws_minibatches": kind.draws_minibatches,
+        "options": kind.model_json_schema(),
+    }
+
+
+def _with(data: Phase2Data, *entries: str) -> Phase2Data:
+    # A new one: what is derived from observations and checkpoint is derived again, from what they are now.
+    training = data.training.model_copy(update={"strategies": entries})
+    return Phase2Data(data.observations, data.phase1, data.graph_model, training)
+
+
+def _combinations(name: str, data: Phase2Data) -> list[str]:
+    return contract.combination_faults(_PARTNERS, lambda *entries: make_plan(_with(data, *entries)), name)
+
+
+def _training(name: str, data: Phase2Data, frozen: Phase1Result) -> list[str]:
+    """Train a hundred steps, twice."""
+    custom.register(_SHORT_TRAINING, ShortTraining)
+    brief = _with(data, name, _SHORT_TRAINING)
+    results = [fit_homeostasis(brief.observations, brief.phase1, brief.graph_model, brief.training) for _ in range(2)]
+    result = results[0]
+    check_frozen(from_checkpoint(result.model, frozen), result.model)
+    return (
+        contract.loss_faults(result.losses, result.components)
+        or contract.learning_faults(result.model, result.node_magnitude)
+        or contract.repetition_faults(*(one.model for one in results))
+    )

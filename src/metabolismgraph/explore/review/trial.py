@@ -1,0 +1,60 @@
+"""A strategy file on trial: `python -P -m metabolismgraph.explore.review.trial FOLDER SHARED NAME SECONDS`.
+
+The process is sealed as one that trains (`sandbox/audit_hook.py`), before the file is run: it holds a file that
+nobody has approved. It checks the contract of strategies (`contract.py`) and trains a hundred steps, on the
+exploration's own data and checkpoint in SHARED. What it finds goes to standard output, one JSON object per line;
+what the file itself prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+from metabolismgraph.sandbox import audit_hook
+
+MEMORY = 4 << 30  # bytes that a trial may take beyond what its libraries hold
+_LARGEST_FILE = 1 << 24  # bytes
+
+
+def main(folder: Path, shared: Path, name: str, seconds: int) -> None:
+    """Check the file, and say what was found."""
+    # Whoever waits for us may be gone.
+    signal.alarm(seconds)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
+    out = os.dup(1)
+    audit_hook.seal(folder, shared, keep_compiled=False)
+    os.dup2(2, 1)
+    import jax  # noqa: PLC0415
+
+    from metabolismgraph.errors import FirewallError, InputError  # noqa: PLC0415
+    from metabolismgraph.explore.review.examination import examine  # noqa: PLC0415
+
+    jax.jit(lambda x: x + 1)(1.0)  # finds devices, and opens the store of compiled programs
+    _limit_memory()
+    audit_hook.activate()
+
+    def say(**fields: object) -> None:
+        os.write(out, (json.dumps(fields) + "\n").encode())
+
+    try:
+        declared, faults = examine(folder, shared, name)
+    except (InputError, FirewallError) as error:
+        declared, faults = {}, [str(error)]
+    for fault in faults:
+        say(event="fault", fault=fault[:500])
+    if not faults:
+        say(event="passed", declared=declared)
+
+
+def _limit_memory() -> None:
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

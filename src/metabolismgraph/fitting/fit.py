@@ -1,0 +1,50 @@
+"""Both phases in one call."""
+
+from __future__ import annotations
+
+from metabolismgraph.config import Config
+from metabolismgraph.errors import InputError
+from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.homeostasis.fit import fit_homeostasis
+from metabolismgraph.homeostasis.joint import refine
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.reactions.fit import Phase1Result, fit_reactions
+from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
+from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.progress import Progress, silent
+
+
+def fit(
+    observations: Observations,
+    config: Config | None = None,
+    progress: Progress = silent,
+    *,
+    checkpoint: Phase1Result | None = None,
+) -> FitResult:
+    """Learn rate constants, rate law, homeostasis and types in this process.
+
+    Args:
+        observations: what was measured; the last `training.held_out_fraction` of the frames of every
+            run is kept aside.
+        config: `graph_model` and `training` are used; None: the defaults.
+        progress: called with (stage, share done, message).
+        checkpoint: a Phase 1 to start Phase 2 from, in place of one of our own.
+
+    Raises:
+        InputError: the observations are too few for the network, settings that make no sense, or a checkpoint
+            of another network.
+    """
+    config = config or Config()
+    graph_model, training = config.graph_model, config.training
+    given = None if checkpoint is None else checkpoint.mass_action
+    observations = assume_rate_laws(observations, graph_model, training, given)
+    seen, _ = observations.split(training.held_out_fraction)
+    if checkpoint is None and training.skip_phase1:
+        raise InputError("training.skip_phase1 is true, but there is no checkpoint to start from; give one")
+    phase1 = checkpoint or fit_reactions(seen, graph_model, training, progress)
+    phase2 = refined = None
+    if training.homeostasis_training:
+        phase2 = fit_homeostasis(seen, phase1, graph_model, training, progress)
+        if training.joint_refinement:
+            refined = refine(Phase2Data(seen, phase1, graph_model, training), phase2, progress)
+    return FitResult(observations, graph_model, training, phase1, phase2, refined)

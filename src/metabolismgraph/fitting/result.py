@@ -1,0 +1,78 @@
+"""What was learned from observations, by both phases."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, Int
+
+from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.fitting.tables import homeostasis_table, rate_constants_table
+from metabolismgraph.fitting.trust import Trust, judge_trust
+from metabolismgraph.homeostasis.clusters import cluster_moving
+from metabolismgraph.homeostasis.fit import Phase2Result
+from metabolismgraph.reactions.fit import Phase1Result
+from metabolismgraph.system.observations import Observations
+
+
+@dataclasses.dataclass(frozen=True)
+class FitResult:
+    """What was learned from observations.
+
+    Attributes:
+        observations: all of them, with the held-out frames that training did not see.
+        graph_model, training: the configuration's sections that it was learned with.
+        phase1: rate constants, substrate function, identifiability, first homeostasis.
+        phase2: MLP_node and embeddings; None where training.homeostasis_training is false.
+        refined: the model after everything was unfrozen, where training.joint_refinement is true.
+    """
+
+    observations: Observations
+    graph_model: GraphModel
+    training: Training
+    phase1: Phase1Result
+    phase2: Phase2Result | None
+    refined: Phase2Result | None = None
+
+    @functools.cached_property
+    def trust(self) -> Trust:
+        """Whether the fit is to be trusted, and why not; see `judge_trust`."""
+        return judge_trust(self.observations, self.phase1, self.graph_model, self.training)
+
+    @property
+    def rate_constants(self) -> pd.DataFrame:
+        """A row per reaction: k with unit, error and interval, and why it is not determined where it is not.
+
+        Without trust there are no intervals. See `rate_constants_table` for the columns.
+        """
+        return rate_constants_table(
+            self.observations.network,
+            self.phase1,
+            aggregation=self.graph_model.aggr_type,
+            trustworthy=self.trust.trustworthy,
+        )
+
+    @property
+    def homeostasis(self) -> pd.DataFrame:
+        """A row per species that may change: slope, offset and baseline of its homeostasis with errors, and its type.
+
+        See `homeostasis_table` for the columns.
+        """
+        return homeostasis_table(self.observations.network, self.phase1, self.types, trustworthy=self.trust.trustworthy)
+
+    @property
+    def types(self) -> Int[np.ndarray, " species"] | None:
+        """Cluster of each species' embedding, from 0; -1 for a fixed species. None without Phase 2."""
+        if self.phase2 is None:
+            return None
+        moving = ~self.observations.network.fixed
+        embeddings = np.asarray(self.phase2.model.embeddings)
+        return cluster_moving(embeddings, moving, self.training.cluster_distance_threshold)
+
+    def rate_law(self, c: Float[np.ndarray, " points"], order: float = 1.0) -> Float[np.ndarray, " points"]:
+        """The learned substrate function f at concentrations c > 0; f(1) = 1."""
+        return np.asarray(jnp.exp(self.phase1.mlp_sub(jnp.log(jnp.asarray(c)), jnp.asarray(order))))

@@ -1,0 +1,129 @@
+"""The answer as tables: a row per rate constant, a row per species. What people read, and what they compute with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from metabolismgraph.reactions.equations import written_combination, written_equation, written_unit
+from metabolismgraph.reactions.result import Phase1Result
+from metabolismgraph.reactions.verdict import AT_ZERO, NOT_TRUSTED
+from metabolismgraph.system.kinetics import Aggregation
+from metabolismgraph.system.network import ReactionNetwork
+
+_TWO_SIDED = 1.96  # standard errors on either side of a 95 % interval
+_RESOLVED = 2.0  # standard errors that a slope of homeostasis must differ from zero by
+
+
+def rate_constants_table(
+    network: ReactionNetwork, found: Phase1Result, *, aggregation: Aggregation, trustworthy: bool
+) -> pd.DataFrame:
+    """Every rate constant with its error, and why it is not determined where it is not.
+
+    Args:
+        trustworthy: whether the fit is to be trusted; without trust there are no intervals.
+
+    Returns:
+        Columns:
+        reaction: id.
+        equation: as written; its left side is what the rate depends on.
+        k: rate constant; 0 where it came out at that bound. Where it is not determined, the most plausible value: one
+            of many.
+        unit: of k, in the units of the data.
+        log10_k: log10 of k.
+        standard_error: of log10_k; empty where k is not determined.
+        lower, upper: 95 % interval of k; of one that came out as zero, 0 and what it does not exceed. Empty where the
+            fit is not to be trusted.
+        identifiable: whether k is determined by itself, in a fit that is to be trusted.
+        combination: what of it is determined together with other rate constants, with the value.
+        reason: why it is not determined.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> config = mg.load_config("small", ["simulation.n_frames=300", "training.homeostasis_training=false"])
+        >>> table = mg.fit(mg.simulate(config).observations, config).rate_constants
+        >>> list(table.columns[:4]), len(table)
+        (['reaction', 'equation', 'k', 'unit'], 72)
+    """
+    order = np.zeros(network.n_reactions)
+    if aggregation == "add":
+        np.maximum.at(order, network.edge_reaction, network.edge_order)
+    else:
+        np.add.at(order, network.edge_reaction, network.edge_order)
+    known = found.identifiability.identifiable & trustworthy
+    error = np.where(known, found.log_k_error, np.nan)
+    at_zero = np.isfinite(found.upper) & trustworthy
+    interval = np.where(known, _TWO_SIDED * error, np.nan)
+    log_k = np.where(at_zero, np.nan, found.log_k)
+    reasons = [NOT_TRUSTED if not trustworthy and reason in ("", AT_ZERO) else reason for reason in found.reasons]
+    return pd.DataFrame(
+        {
+            "reaction": network.reactions,
+            "equation": [written_equation(network, j) for j in range(network.n_reactions)],
+            "k": np.where(at_zero, 0.0, 10.0**found.log_k),
+            "unit": [written_unit(float(s)) for s in order],
+            "log10_k": log_k,
+            "standard_error": error,
+            "lower": np.where(at_zero, 0.0, 10.0 ** (found.log_k - interval)),
+            "upper": np.where(at_zero, found.upper, 10.0 ** (found.log_k + interval)),
+            "identifiable": known,
+            "combination": _combinations(network, found),
+            "reason": reasons,
+        }
+    )
+
+
+def homeostasis_table(
+    network: ReactionNetwork, found: Phase1Result, types: Int[np.ndarray, " species"] | None, *, trustworthy: bool
+) -> pd.DataFrame:
+    """Homeostasis of every species that may change: the line slope * c + offset over the observed concentrations.
+
+    Args:
+        types: cluster of every species; None where there are no embeddings.
+        trustworthy: whether the fit is to be trusted; without trust no slope counts as resolved.
+
+    Returns:
+        Columns:
+        species: id.
+        slope, slope_error: in 1/time, with standard error; minus lambda.
+        offset, offset_error: in concentration/time.
+        baseline, baseline_error: the concentration it pulls to, -offset/slope; empty where slope is not resolved.
+        resolved: whether slope differs from zero by more than two standard errors, in a fit that is to be trusted.
+        type: cluster of the species' embedding, from 0; species outside of all clusters share the last. Empty
+            without Phase 2.
+    """
+    moving = ~network.fixed
+    with np.errstate(divide="ignore", invalid="ignore"):
+        resolved = (np.abs(found.slope) > _RESOLVED * found.slope_error) & trustworthy
+        baseline = np.where(resolved, -found.offset / found.slope, np.nan)
+        # The error of a ratio, to first order (Fieller 1954 has the exact interval).
+        variance = (
+            found.offset_error**2 + baseline**2 * found.slope_error**2 + 2 * baseline * found.slope_offset_covariance
+        ) / found.slope**2
+    table = pd.DataFrame(
+        {
+            "species": network.species,
+            "slope": found.slope,
+            "slope_error": found.slope_error,
+            "offset": found.offset,
+            "offset_error": found.offset_error,
+            "baseline": baseline,
+            "baseline_error": np.sqrt(np.maximum(variance, 0.0)),
+            "resolved": resolved,
+            "type": pd.Series([pd.NA] * network.n_species if types is None else types, dtype="Int64"),
+        }
+    )
+    return table[moving].reset_index(drop=True)
+
+
+def _combinations(network: ReactionNetwork, found: Phase1Result) -> list[str]:
+    """For every reaction of a group, the determined combinations that it takes part in, with their values."""
+    k = 10.0**found.log_k
+    texts: list[list[str]] = [[] for _ in network.reactions]
+    for combinations in found.identifiability.combinations:
+        for one in combinations:
+            value = float(np.dot(one.coefficients, k[list(one.reactions)]))
+            for j in one.reactions:
+                texts[j].append(f"{written_combination(network, one)} = {value:.6g}")
+    return ["; ".join(text) for text in texts]

@@ -1,0 +1,208 @@
+"""Regression of MLP_node on a residual, condensed to a few points per species.
+
+For embeddings and hidden layers as they are, the loss is a quadratic in the straight line and in the
+last layer of MLP_node: both are solved for exactly, before and after the gradient steps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metabolismgraph.homeostasis.residuals import Residuals
+from metabolismgraph.homeostasis.training_plan import Loss, Objective
+from metabolismgraph.system.minimise import minimise
+from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.progress import Progress
+from metabolismgraph.system.trainable import phase2_parameters
+
+_BINS = 24  # points per species that stand for all its frames
+_REACH = 12  # concentrations at which a needless correction is penalised
+_CORRECTION = 1e-3  # weight of the penalty on what MLP_node adds to its straight line
+# Ridges of the output layers that MLP_node starts with, and of those it is polished from. Where all embeddings
+# are about equal, the first keeps the response to them small: they could not be told apart by it, but torn apart.
+_START_RIDGE = 1e-2
+_END_RIDGE = 1e-10
+_POLISH_ITERATIONS = 300
+_POLISH_TOLERANCE = 1e-2
+
+
+class Points(NamedTuple):
+    """The residual as a function of concentration, condensed: per species a few bins of equal counts.
+
+    Attributes:
+        c: mean concentration of each bin.
+        residual: mean residual of each bin, in units of `unit`.
+        weight: 1 for a bin whose mean is well known, towards 0 where noise hides the signal.
+        unit: rms of the residual, in concentration/time.
+        reach: concentrations from 0 to the highest of any species, evenly spaced.
+    """
+
+    c: Float[Array, "species bins"]
+    residual: Float[Array, "species bins"]
+    weight: Float[Array, "species bins"]
+    unit: Float[Array, ""]
+    reach: Float[Array, " reach"]
+
+
+def condense(residuals: Residuals) -> Points:
+    """Average the residual over bins of concentration, species by species.
+
+    Within a narrow bin homeostasis is a straight line, and the mean of a straight line is its value
+    at the mean concentration: nothing is lost, and noise averages out.
+    """
+    at, residual, keep = residuals.at, residuals.residual, residuals.keep
+    n = at.shape[1]
+    c, mean, count = np.zeros((n, _BINS)), np.zeros((n, _BINS)), np.zeros((n, _BINS))
+    for i in range(n):
+        rows = np.flatnonzero(keep[:, i])
+        rows = rows[np.argsort(at[rows, i], kind="stable")]
+        for b, part in enumerate(np.array_split(rows, _BINS)):
+            if part.size:
+                c[i, b] = at[part, i].mean()
+                mean[i, b] = residual[part, i].mean()
+                count[i, b] = part.size
+    filled = count > 0
+    unit = float(np.sqrt(np.mean(mean[filled] ** 2))) if filled.any() else 1.0
+    unit = max(unit, 1e-30)
+    noise = residuals.noise[:, None] ** 2 / np.maximum(count, 1)
+    return Points(
+        c=jnp.asarray(c),
+        residual=jnp.asarray(mean / unit),
+        weight=jnp.asarray(np.where(filled, 1.0 / (1.0 + noise / unit**2), 0.0)),
+        unit=jnp.asarray(unit),
+        reach=jnp.linspace(0.0, at[keep].max(), _REACH),
+    )
+
+
+class Regress(Objective):
+    """Full-batch regression of MLP_node on the points."""
+
+    points: Points
+
+    @property
+    def unit(self) -> str:
+        return "(concentration/time)²"
+
+    def __call__(self, model: MetabolismModel, key: PRNGKeyArray, share: Float[Array, ""]) -> Loss:
+        del key, share
+        found = regress(model, self.points)
+        return Loss(found.loss, found.misfit * self.points.unit**2, {})
+
+
+class Regression(NamedTuple):
+    """How MLP_node fits the residual, in units of the residual's mean square.
+
+    Attributes:
+        misfit: weighted mean square of MLP_node minus residual.
+        correction: mean square of what MLP_node adds to its straight line, at `Points.reach` for every
+            species. Penalised a little, so that it is there only where data ask for it: line and
+            network could otherwise share a trend in the data and part ways beyond them.
+    """
+
+    misfit: Float[Array, ""]
+    correction: Float[Array, ""]
+
+    @property
+    def loss(self) -> Float[Array, ""]:
+        return self.misfit + _CORRECTION * self.correction
+
+
+def regress(model: MetabolismModel, points: Points) -> Regression:
+    """Compare MLP_node with the residual."""
+    n = points.c.shape[1]
+    c = jnp.concatenate([points.c, jnp.broadcast_to(points.reach, (len(points.c), _REACH))], axis=1)
+    a = jnp.broadcast_to(model.embeddings[:, None], (*c.shape, model.embeddings.shape[-1]))
+    line, correction = (part / points.unit for part in model.mlp_node.parts(c, a))
+    error = (line + correction)[:, :n] - points.residual
+    misfit = jnp.sum(points.weight * error**2) / jnp.sum(points.weight)
+    return Regression(misfit, jnp.mean(correction[:, n:] ** 2))
+
+
+def polish(
+    model: MetabolismModel, progress: Progress, points: Points
+) -> tuple[MetabolismModel, Float[np.ndarray, " iterations"]]:
+    """MLP_node alone, embeddings held: its output layers solved exactly, then L-BFGS on all of it."""
+    mask = eqx.tree_at(lambda m: m.embeddings, phase2_parameters(model), replace=False)
+    parameters, constants = eqx.partition(solve_outputs(model, points, jnp.asarray(_END_RIDGE)), mask)
+    found = minimise(
+        lambda p: _polish_value_and_gradient(p, constants, points),
+        parameters,
+        max_iterations=_POLISH_ITERATIONS,
+        tolerance=_POLISH_TOLERANCE,
+        after_iteration=lambda i, loss: progress(
+            "phase 2", 0.8 + 0.2 * i / _POLISH_ITERATIONS, f"unexplained {np.exp(loss / 2):.1e} of the residual"
+        ),
+    )
+    losses = np.append(
+        np.exp(np.array(found.losses)), float(regress(eqx.combine(found.parameters, constants), points).misfit)
+    )
+    return eqx.combine(found.parameters, constants), losses * float(points.unit) ** 2
+
+
+def start_from_line(model: MetabolismModel, points: Points) -> MetabolismModel:
+    """Begin with the output layers of MLP_node at their best, for hardly any response to the embeddings."""
+    return solve_outputs(model, points, jnp.asarray(_START_RIDGE))
+
+
+@eqx.filter_jit
+def solve_outputs(model: MetabolismModel, points: Points, ridge: Float[Array, ""]) -> MetabolismModel:
+    """The best straight line and last layer of MLP_node, for embeddings and hidden layers as they are.
+
+    `Regression.loss` is a quadratic in both, so its minimum is one linear solve: where a line
+    explains the residual, the correction is zero at once, which gradient steps only creep up to.
+
+    Args:
+        ridge: added to the normal matrix, whose rows have total weight one.
+    """
+    lines, correction = _features(model, points.c)
+    features = jnp.concatenate([lines, correction], axis=-1)
+    weight = points.weight.reshape(-1, 1) / jnp.sum(points.weight)
+    matrix = features.T @ (weight * features)
+    _, beyond = _features(model, jnp.broadcast_to(points.reach, (len(points.c), _REACH)))
+    start = lines.shape[-1]
+    matrix = matrix.at[start:, start:].add(_CORRECTION * beyond.T @ beyond / len(beyond))
+    matrix = matrix + ridge * jnp.eye(len(matrix))
+    solution = jnp.linalg.solve(matrix, features.T @ (weight[:, 0] * points.residual.reshape(-1)))
+    slope, offset = jnp.split(solution[:start], 2)
+    solved: MetabolismModel = eqx.tree_at(
+        _outputs,
+        model,
+        (slope, offset, solution[start:-1, None], solution[-1:]),
+    )
+    return solved
+
+
+def _outputs(model: MetabolismModel) -> tuple[object, ...]:
+    """What MLP_node is linear in."""
+    node = model.mlp_node
+    return node.slope, node.offset, node.perceptron.weights[-1], node.perceptron.biases[-1]
+
+
+def _features(
+    model: MetabolismModel, c: Float[Array, "species points"]
+) -> tuple[Float[Array, "rows lines"], Float[Array, "rows units"]]:
+    """What slope and offset, and what the last layer of the perceptron, are multiplied with."""
+    node = model.mlp_node
+    a = jnp.broadcast_to(model.embeddings[:, None], (*c.shape, model.embeddings.shape[-1]))
+    z = ((c - node.center) / node.width)[..., None]
+    affine = jnp.concatenate([a, jnp.ones_like(z)], axis=-1)
+    hidden = node.perceptron.hidden(jnp.concatenate([z, a], axis=-1))
+    lines = jnp.concatenate([affine * z, affine], axis=-1)
+    correction = jnp.concatenate([hidden, jnp.ones_like(z)], axis=-1)
+    return lines.reshape(-1, lines.shape[-1]), correction.reshape(-1, correction.shape[-1])
+
+
+@eqx.filter_jit
+def _polish_value_and_gradient(
+    parameters: MetabolismModel, constants: MetabolismModel, points: Points
+) -> tuple[Float[Array, ""], MetabolismModel]:
+    def log_loss(p: MetabolismModel) -> Float[Array, ""]:
+        return jnp.log(regress(eqx.combine(p, constants), points).loss + 1e-30)
+
+    return jax.value_and_grad(log_loss)(parameters)

@@ -1,0 +1,152 @@
+"""The strategies of Phase 2, one file each, and how those that a configuration names make a plan.
+
+To add one: a file here with a subclass of `Strategy`, and its line in `STRATEGIES`. An exploration's own are
+loaded from its files (`custom.py`) and found by name like the others.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from metabolismgraph.config import Training, nearest_name
+from metabolismgraph.errors import InputError
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.strategies import custom
+from metabolismgraph.homeostasis.strategies.accumulation import Accumulation
+from metabolismgraph.homeostasis.strategies.amplification import Amplification
+from metabolismgraph.homeostasis.strategies.base import Strategy
+from metabolismgraph.homeostasis.strategies.contrastive import Contrastive
+from metabolismgraph.homeostasis.strategies.curriculum import Curriculum
+from metabolismgraph.homeostasis.strategies.multi_scale import MultiScale
+from metabolismgraph.homeostasis.strategies.orthogonalised import Orthogonalised
+from metabolismgraph.homeostasis.strategies.residual import Residual
+from metabolismgraph.homeostasis.strategies.separate import Separate
+from metabolismgraph.homeostasis.strategies.warmup import Warmup
+from metabolismgraph.homeostasis.strategies.weak_form import WeakForm
+from metabolismgraph.homeostasis.training_plan import Plan
+
+STRATEGIES: Mapping[str, type[Strategy]] = {
+    "residual": Residual,
+    "amplification": Amplification,
+    "contrastive": Contrastive,
+    "curriculum": Curriculum,
+    "warmup": Warmup,
+    "multi_scale": MultiScale,
+    "accumulation": Accumulation,
+    "separate": Separate,
+    "orthogonalised": Orthogonalised,
+    "weak_form": WeakForm,
+}
+_WHERE = "training.strategies"
+# Who decides on the evidence goes first, then who replaces the objective, then all others as they are written.
+_FIRST = ("residuals", "objective")
+
+
+def chosen(training: Training) -> dict[str, Strategy]:
+    """The strategies that a configuration names, with their options, in the order in which they apply.
+
+    Raises:
+        InputError: an unknown name or option, or a combination that makes no sense.
+    """
+    found: dict[str, Strategy] = {}
+    for name, options in _entries(training):
+        kind = find(name)
+        if name in found:
+            raise InputError(f"{_WHERE}: {name} is named twice; keep one")
+        try:
+            found[name] = kind.model_validate(options)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            option = ".".join(str(part) for part in first["loc"])
+            known = ", ".join(kind.model_fields) or "none"
+            problem = "there is no such option" if first["type"] == "extra_forbidden" else first["msg"]
+            raise InputError(f"{_WHERE}: option {option} of {name}: {problem} (options: {known})") from None
+    _check_combination(found)
+    return dict(sorted(found.items(), key=lambda item: _rank(item[1])))
+
+
+def find(name: str) -> type[Strategy]:
+    """The strategy of that name, the package's own before those that were loaded.
+
+    Raises:
+        InputError: there is none.
+    """
+    every = {**custom.known(), **STRATEGIES}
+    if name not in every:
+        near = nearest_name(name, every)
+        raise InputError(f"{_WHERE}: unknown strategy {name}; did you mean {near}? (all: {', '.join(every)})")
+    return every[name]
+
+
+def names(training: Training) -> tuple[str, ...]:
+    """The strategies that a configuration names, known or not, in its order.
+
+    Raises:
+        InputError: an entry holds no name, or several.
+    """
+    return tuple(name for name, _ in _entries(training))
+
+
+def depends_on_time_step(training: Training) -> bool:
+    """Whether Phase 2 trains on rollouts or windows of homeostasis_time_step frames.
+
+    Raises:
+        InputError: as `chosen`.
+    """
+    found = chosen(training).values()
+    deciding = [s for part in _FIRST[::-1] for s in found if part in s.sets]
+    return not deciding or deciding[0].draws_minibatches
+
+
+def _entries(training: Training) -> list[tuple[str, object]]:
+    if training.strategies is None:
+        first = "residual" if training.phase1_method == "projection" else "orthogonalised"
+        return [(first, {}), ("contrastive", {})]
+    for entry in training.strategies:
+        if not isinstance(entry, str) and len(entry) != 1:
+            raise InputError(
+                f"{_WHERE}: found {len(entry)} names in one entry, expected one: {{name: {{option: value}}}}"
+            )
+    return [(entry, {}) if isinstance(entry, str) else next(iter(entry.items())) for entry in training.strategies]
+
+
+def _rank(strategy: Strategy) -> int:
+    return min((_FIRST.index(part) for part in strategy.sets if part in _FIRST), default=len(_FIRST))
+
+
+def _check_combination(found: Mapping[str, Strategy]) -> None:
+    for (a, one), (b, other) in itertools.combinations(found.items(), 2):
+        both = sorted(one.sets & other.sets)
+        if both:
+            raise InputError(f"{_WHERE}: {a} and {b} both decide on the {both[0]}; keep one of them")
+    for part in reversed(_FIRST):
+        trained = next((name for name, strategy in found.items() if part in strategy.sets), None)
+        if trained is not None:
+            break
+    else:
+        return  # rollouts in minibatches, which suit all
+    for name, strategy in found.items():
+        if strategy.needs == "rollouts" or (strategy.needs == "minibatches" and not found[trained].draws_minibatches):
+            raise InputError(
+                f"{_WHERE}: {name} works on {strategy.needs}, and {trained} trains without; leave one of them out"
+            )
+
+
+def make_plan(data: Phase2Data) -> Plan:
+    """The plan that the strategies of the settings make of the classical trainer.
+
+    Raises:
+        InputError: as `chosen`, or a strategy cannot work with these data, or two add the same loss term.
+    """
+    plan = Plan.classical(data)
+    for strategy in chosen(data.training).values():
+        plan = strategy.apply(plan, data)
+    terms = Counter(penalty.name for penalty in plan.penalties)
+    if terms and max(terms.values()) > 1:
+        twice = terms.most_common(1)[0][0]
+        raise InputError(f"{_WHERE}: two of them add the loss term {twice}; leave one of them out")
+    return plan

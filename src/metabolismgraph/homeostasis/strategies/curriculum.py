@@ -1,0 +1,44 @@
+"""Strategy 4: curriculum on time steps."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from pydantic import Field
+
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.strategies.base import Part, Strategy
+from metabolismgraph.homeostasis.training_plan import Lengths, Plan
+
+
+class LongToShort(Lengths):
+    """Rollouts that get half as long from stage to stage."""
+
+    longest: Int[Array, ""]
+    stages: Int[Array, ""]
+
+    def __call__(self, key: PRNGKeyArray, share: Float[Array, ""], batch: int) -> Int[Array, " batch"]:
+        del key
+        stage = jnp.minimum((share * self.stages).astype(jnp.int64), self.stages - 1)
+        return jnp.full(batch, jnp.maximum(self.longest // 2**stage, 1))
+
+
+class Curriculum(Strategy):
+    """Begin with the longest rollouts, where drift adds up, end with shorter ones; weigh late steps more."""
+
+    number: ClassVar = 4
+    summary: ClassVar = "long rollouts first, then shorter ones; late steps weigh more"
+    reference: ClassVar = "Bengio et al. 2009 (curriculum learning); Bengio et al. 2015 (scheduled sampling)"
+    sets: ClassVar[frozenset[Part]] = frozenset({"lengths", "weights"})
+    needs: ClassVar = "rollouts"
+
+    stages: int = Field(2, ge=1, le=8, description="stages, each with rollouts half as long as the one before")
+    late: float = Field(1.0, ge=0, description="weight of step t of T is (t / T) to this power")
+
+    def apply(self, plan: Plan, data: Phase2Data) -> Plan:
+        lengths = LongToShort(jnp.asarray(data.training.homeostasis_time_step), jnp.asarray(self.stages))
+        changed = dataclasses.replace(plan.rollouts(), lengths=lengths, late=jnp.asarray(self.late))
+        return dataclasses.replace(plan, objective=changed)

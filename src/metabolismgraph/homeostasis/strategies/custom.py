@@ -1,0 +1,95 @@
+"""Strategies that are no part of the package: files of an exploration's own, known by name once they are loaded.
+
+A file is run here. Only a sealed process may do that (`sandbox/audit_hook.py`), once its sandbox is active.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import traceback
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.files import one_line
+from metabolismgraph.homeostasis.strategies.base import Strategy
+
+FOLDER = "strategies"  # of a training folder
+NAME = re.compile(r"[a-z][a-z0-9_]{1,40}")  # what a strategy of one's own may be called
+_MODULES = "metabolismgraph_strategies"
+
+_loaded: dict[str, type[Strategy]] = {}
+
+
+def known() -> Mapping[str, type[Strategy]]:
+    """The strategies of one's own that were loaded, by name."""
+    return types.MappingProxyType(_loaded)
+
+
+def register(name: str, kind: type[Strategy]) -> None:
+    """Make a strategy known to `find` by that name, in place of an earlier version."""
+    _loaded[name] = kind
+
+
+def forget() -> None:
+    """Go back to the strategies of the package."""
+    _loaded.clear()
+
+
+def load(path: Path) -> type[Strategy]:
+    """Run a strategy file and make its strategy known by the name of the file.
+
+    Raises:
+        InputError: the file is none, or running it fails.
+    """
+    name = path.stem
+    if not NAME.fullmatch(name):
+        raise InputError(f"{FOLDER}/{path.name}: no name of a strategy; use small letters, digits and _")
+    module = types.ModuleType(f"{_MODULES}.{name}")
+    with as_input_error([path]):
+        source = path.read_text(encoding="utf-8")
+        sys.modules[module.__name__] = module  # where annotations are looked up
+        exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+        found = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, Strategy) and value.__module__ == module.__name__
+        ]
+    if len(found) != 1:
+        raise InputError(f"{FOLDER}/{path.name}: {len(found)} subclasses of Strategy; write one")
+    register(name, found[0])
+    return found[0]
+
+
+@contextlib.contextmanager
+def as_input_error(files: list[Path]) -> Iterator[None]:
+    """Turn whatever goes wrong in strategy files into an InputError of one line, naming file and line.
+
+    Whoever wrote the file must know what to change. The whole story goes to standard error.
+
+    Args:
+        files: those that have a part in what is done; the last of them that an error passed through is named.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        if not files:
+            raise
+        traceback.print_exc()
+        raise InputError(_blame(error, files)) from None
+
+
+def _blame(error: BaseException, files: list[Path]) -> str:
+    names = {str(path): f"{FOLDER}/{path.name}" for path in files}
+    what = one_line(f"{type(error).__name__}: {error}", 200)
+    if isinstance(error, SyntaxError) and error.filename in names:
+        return f"{names[error.filename]}: line {error.lineno}: {what}"
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if frame.f_code.co_filename in names:
+            return f"{names[frame.f_code.co_filename]}: line {line}: {what}"
+    return f"{', '.join(names.values())}: {what}"

@@ -1,0 +1,42 @@
+"""Strategy 6: multi-scale rollouts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from pydantic import Field
+
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.strategies.base import Part, Strategy
+from metabolismgraph.homeostasis.training_plan import Lengths, Plan
+
+
+class Mixed(Lengths):
+    """Every rollout of a batch gets its own length."""
+
+    choices: Int[Array, " choices"]
+
+    def __call__(self, key: PRNGKeyArray, share: Float[Array, ""], batch: int) -> Int[Array, " batch"]:
+        del share
+        return jax.random.choice(key, self.choices, (batch,))
+
+
+class MultiScale(Strategy):
+    """Rollouts of several lengths in one batch: T, T/2, T/4, ... for T = homeostasis_time_step."""
+
+    number: ClassVar = 6
+    summary: ClassVar = "rollouts of several lengths in one batch"
+    reference: ClassVar = "Lin et al. 2017 (feature pyramids); Huang et al. 2016 (stochastic depth)"
+    sets: ClassVar[frozenset[Part]] = frozenset({"lengths"})
+    needs: ClassVar = "rollouts"
+
+    scales: int = Field(4, ge=2, le=8, description="number of lengths, each half the one before")
+
+    def apply(self, plan: Plan, data: Phase2Data) -> Plan:
+        lengths = [max(1, data.training.homeostasis_time_step // 2**i) for i in range(self.scales)]
+        changed = dataclasses.replace(plan.rollouts(), lengths=Mixed(jnp.asarray(lengths)))
+        return dataclasses.replace(plan, objective=changed)

@@ -1,0 +1,94 @@
+"""Strategy 9: orthogonalised residual."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from pydantic import Field
+
+from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
+from metabolismgraph.homeostasis.rollouts import FrozenReactions
+from metabolismgraph.homeostasis.strategies.base import Part, Strategy
+from metabolismgraph.homeostasis.strategies.residual import Residual
+from metabolismgraph.homeostasis.training_plan import Plan
+from metabolismgraph.reactions.gauss_newton import Spline, learn_spline
+from metabolismgraph.reactions.reweighting import fit_reweighted
+from metabolismgraph.reactions.uncertainty import noise_variance
+from metabolismgraph.system.integrate import evaluate_rate
+from metabolismgraph.system.progress import silent
+
+
+class Orthogonalised(Strategy):
+    """Residual supervision, after what the frozen parameters could explain has been projected out.
+
+    Copies of rate constants and rate law, started at the checkpoint's, are corrected by Gauss-Newton
+    together with a line of homeostasis per species; the residual is taken from the copies.
+    """
+
+    number: ClassVar = 9
+    summary: ClassVar = "residual supervision, free of what errors of the checkpoint could explain"
+    reference: ClassVar = "Frisch & Waugh 1933; Chernozhukov et al. 2018 (orthogonal estimation)"
+    sets: ClassVar[frozenset[Part]] = frozenset({"residuals"})
+
+    iterations: int = Field(100, ge=1, description="Gauss-Newton steps at most; it stops when converged")
+    tolerance: float = Field(1e-3, gt=0, lt=1, description="converged when a step lowers the loss by a smaller share")
+
+    def apply(self, plan: Plan, data: Phase2Data) -> Plan:
+        refined = refine_reactions(data, iterations=self.iterations, tolerance=self.tolerance)
+        return Residual().apply(dataclasses.replace(plan, residuals=refined.residuals), data)
+
+
+class RefinedReactions(NamedTuple):
+    """A checkpoint's reactions, corrected on copies, and what they leave of dc/dt."""
+
+    reactions: FrozenReactions
+    residuals: Residuals
+
+
+def refine_reactions(data: Phase2Data, *, iterations: int = 100, tolerance: float = 1e-3) -> RefinedReactions:
+    """Correct copies of a checkpoint's rate constants and rate law, beside a line of homeostasis per species.
+
+    Args:
+        iterations: Gauss-Newton steps at most.
+        tolerance: it stops when a step lowers the loss by a smaller share.
+
+    Raises:
+        InputError: the observations are too few for the network.
+    """
+    training = data.training
+    reweighted = fit_reweighted(
+        data.observations,
+        data.graph_model,
+        training,
+        start=lambda _, problem: Spline.through(data.phase1.mlp_sub, problem),
+        learn=lambda f, problem: learn_spline(
+            f, problem, max_iterations=iterations, tolerance=tolerance, progress=silent
+        ),
+    )
+    rows, keep = reweighted.data, reweighted.keep
+    fitted = rows.linear_model(reweighted.f, keep, reweighted.weight).solve()
+    line = rows.homeostatic_lines(fitted.theta)
+    errors = np.sqrt(np.maximum(np.einsum("ipp->ip", rows.line_covariance(fitted.theta_covariance)), 0.0))
+    copies = FrozenReactions.of(
+        reweighted.f,
+        fitted.k,
+        data.structure,
+        data.graph_model.aggr_type,
+        data.observations.concentration,
+    )
+    rates = np.asarray(evaluate_rate(eqx.Partial(copies), jnp.asarray(data.observations.concentration)))
+    residuals = Residuals(
+        at=rows.quadrature.mean(data.observations.concentration),
+        residual=rows.transitions.derivative - rows.quadrature.mean(rates),
+        keep=keep & data.moving,
+        noise=np.sqrt(noise_variance(reweighted.left, keep, rows.signal)),
+        slope=line[:, 1],
+        offset=line[:, 0],
+        slope_error=errors[:, 1],
+        offset_error=errors[:, 0],
+    )
+    return RefinedReactions(copies, residuals)

@@ -1,0 +1,179 @@
+"""The inner loop of gradient Phase 1: many Adam steps per compiled call, in single precision.
+
+What this method leaves of dc/dt lies far above the rounding of float32, which is why that precision
+is enough here, and only here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from metabolismgraph.config import Training
+from metabolismgraph.reactions import penalties
+from metabolismgraph.reactions.minibatches import Batches
+from metabolismgraph.system.integrate import integrate
+from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.trainable import node_parameters, substrate_parameters
+
+Part = TypeVar("Part")
+
+
+class Coefficients(NamedTuple):
+    """Weights of the penalties, and the floor of log10 k."""
+
+    sub_diff: Float[Array, ""]
+    sub_norm: Float[Array, ""]
+    node_l1: Float[Array, ""]
+    k_floor: Float[Array, ""]
+    k_floor_threshold: Float[Array, ""]
+
+    @classmethod
+    def of(cls, training: Training) -> Coefficients:
+        return cls(
+            *map(
+                jnp.asarray,
+                (
+                    training.coeff_MLP_sub_diff,
+                    training.coeff_MLP_sub_norm,
+                    training.coeff_MLP_node_L1,
+                    training.coeff_k_floor,
+                    training.k_floor_threshold,
+                ),
+            )
+        )
+
+
+def objective(
+    model: MetabolismModel, batches: Batches, chosen: Int[Array, " batch"], coefficients: Coefficients
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The loss with penalties, and the misfit alone, on the windows that begin with the `chosen` transitions.
+
+    The misfit is the mean square, in (concentration/time)^2, of the error of dc/dt; over a rollout, of
+    the error of the state divided by the time since the start, which is the error of the mean dc/dt
+    over that time. A rollout of one step is thus the same as dc/dt itself.
+    """
+    values = batches.table.tabulate(model.mlp_sub)
+    c = batches.start[chosen]
+
+    def node(c: Float[Array, "batch species"]) -> Float[Array, "batch species"]:
+        return jnp.where(batches.moving, model.homeostasis(c), 0.0)
+
+    def rate(c: Float[Array, "batch species"]) -> Float[Array, "batch species"]:
+        return batches.reactions(model.log_k, values, c) + node(c)
+
+    at_start = node(c)
+    if batches.time_step == 1:
+        weight = batches.weight[chosen]
+        predicted = batches.reactions(model.log_k, values, c) + at_start
+        if batches.rule == "trapezoid":
+            predicted = (predicted + rate(batches.end[chosen])) / 2
+        error = predicted - batches.derivative[chosen]
+    else:
+        steps = chosen + jnp.arange(batches.time_step)[:, None]
+        dt = batches.dt[steps]
+        states = integrate(rate, c, dt, batches.rule)
+        error = (states - batches.end[steps]) / jnp.cumsum(dt, axis=0)[..., None]
+        # What follows an entry that breaks the rate equation has lost the trajectory.
+        weight = jnp.cumprod(batches.weight[steps], axis=0)
+    misfit = jnp.sum(weight * error**2) / jnp.maximum(jnp.sum(weight), 1.0)
+    at_one = model.mlp_sub(jnp.zeros(1, values.dtype), jnp.ones(1, values.dtype))[0]
+    loss = (
+        misfit
+        + coefficients.sub_diff * penalties.substrate_falls(values)
+        + coefficients.sub_norm * penalties.substrate_norm(at_one)
+        + coefficients.node_l1 * penalties.node_magnitude(at_start)
+        + coefficients.k_floor * penalties.rate_constant_floor(model.log_k, coefficients.k_floor_threshold)
+    )
+    return loss, misfit
+
+
+class Carry(NamedTuple):
+    """What one piece of the descent hands to the next.
+
+    Attributes:
+        parameters: the model without its constants.
+        state: Adam's, for all parameters as one vector.
+        step: gradient steps taken so far.
+    """
+
+    parameters: MetabolismModel
+    state: optax.OptState
+    step: Int[Array, ""]
+
+
+def begin(model: MetabolismModel) -> tuple[Carry, MetabolismModel]:
+    """The carry before the first step, and the constants of the model."""
+    parameters, constants = eqx.partition(model, _trainable(model))
+    return Carry(parameters, _ADAM.init(ravel_pytree(parameters)[0]), jnp.zeros((), jnp.int32)), constants
+
+
+def learning_rates(model: MetabolismModel, training: Training) -> MetabolismModel:
+    """The learning rate of every single parameter."""
+
+    def alike(part: Part, rate: float) -> Part:
+        filled: Part = jax.tree.map(lambda a: jnp.full_like(a, rate), part)
+        return filled
+
+    rates = MetabolismModel(
+        log_k=alike(model.log_k, training.rate_k),
+        mlp_sub=alike(model.mlp_sub, training.rate_sub),
+        mlp_node=alike(model.mlp_node, training.rate_node),
+        embeddings=alike(model.embeddings, training.rate_embedding),
+        aggregation=model.aggregation,
+    )
+    kept: MetabolismModel = eqx.filter(rates, _trainable(model))
+    return kept
+
+
+def _trainable(model: MetabolismModel) -> MetabolismModel:
+    """A mask of all parameters."""
+    mask = jax.tree.map(lambda _: True, model)
+    parts = substrate_parameters(model.mlp_sub), node_parameters(model.mlp_node)
+    trainable: MetabolismModel = eqx.tree_at(lambda m: (m.mlp_sub, m.mlp_node), mask, parts)
+    return trainable
+
+
+_ADAM = optax.scale_by_adam()
+
+
+@eqx.filter_jit
+def advance(
+    carry: Carry,
+    constants: MetabolismModel,
+    rates: MetabolismModel,
+    batches: Batches,
+    coefficients: Coefficients,
+    key: PRNGKeyArray,
+    steps: Int[Array, ""],
+) -> tuple[Carry, Float[Array, ""]]:
+    """So many Adam steps (Kingma & Ba 2015) on random batches, and the mean misfit over them.
+
+    The batch of a step depends on `key` and on the number of the step alone, so cutting the descent into
+    other pieces changes nothing.
+    """
+    # One vector: Adam on thirty small arrays takes longer than the reactions do.
+    start, unravel = ravel_pytree(carry.parameters)
+    every_rate = ravel_pytree(rates)[0]
+    value_and_gradient = jax.value_and_grad(
+        lambda x, chosen: objective(eqx.combine(unravel(x), constants), batches, chosen, coefficients), has_aux=True
+    )
+
+    def step(i: Int[Array, ""], before: tuple[Array, optax.OptState, Array]) -> tuple[Array, optax.OptState, Array]:
+        x, state, total = before
+        drawn = jax.random.randint(
+            jax.random.fold_in(key, carry.step + i), (batches.batch_size,), 0, len(batches.first), jnp.int32
+        )
+        (_, misfit), gradient = value_and_gradient(x, batches.first[drawn])
+        direction, state = _ADAM.update(gradient, state)
+        return x - every_rate * direction, state, total + misfit
+
+    nothing = jnp.zeros((), batches.start.dtype)
+    x, state, total = jax.lax.fori_loop(0, steps, step, (start, carry.state, nothing))
+    return Carry(unravel(x), state, carry.step + steps), total / steps

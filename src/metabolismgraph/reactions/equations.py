@@ -1,0 +1,52 @@
+"""Reactions, units and combinations of rate constants as people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from metabolismgraph.reactions.identifiability import Combination
+from metabolismgraph.system.network import ReactionNetwork
+
+
+def written_equation(network: ReactionNetwork, j: int) -> str:
+    """A reaction with what its rate depends on at the left, such as A + B -> 2 B."""
+    reaction = network.to_reactions()[j]
+    # What is consumed beyond its order in the rate law is written as well.
+    left = {
+        s: max(reaction.substrates.get(s, 0.0), -reaction.net.get(s, 0.0))
+        for s in dict.fromkeys((*reaction.substrates, *reaction.net))
+    }
+    products = {s: amount + reaction.net.get(s, 0.0) for s, amount in left.items()}
+    return f"{_side(left)} -> {_side(products)}"
+
+
+def written_unit(order: float) -> str:
+    """The unit of a rate constant, in the units of the data: concentration^(1-order)/time.
+
+    Example:
+        >>> written_unit(1), written_unit(2), written_unit(0)
+        ('1/time', '1/(concentration time)', 'concentration/time')
+    """
+    power = 1 - order
+    if power == 0:
+        return "1/time"
+    if power == 1:
+        return "concentration/time"
+    if power == -1:
+        return "1/(concentration time)"
+    return f"concentration^{power:g}/time" if power > 0 else f"1/(concentration^{-power:g} time)"
+
+
+def written_combination(network: ReactionNetwork, combination: Combination) -> str:
+    """A combination of rate constants, such as k(R1) - 2 k(R2)."""
+    text = ""
+    for j, a in zip(combination.reactions, combination.coefficients, strict=True):
+        sign = "-" if a < 0 else "+" if text else ""
+        size = "" if abs(a) == 1 else f"{abs(a):g} "
+        text += f" {sign} " if text else sign
+        text += f"{size}k({network.reactions[j]})"
+    return text
+
+
+def _side(amounts: Mapping[str, float]) -> str:
+    return " + ".join(f"{'' if a == 1 else f'{a:g} '}{s}" for s, a in amounts.items() if a) or "nothing"

@@ -1,0 +1,270 @@
+"""Phase 1: rate constants and the substrate function.
+
+By variable projection, here, or by gradient descent (`gradient`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import scipy.optimize
+from jaxtyping import Bool, Float
+
+from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.errors import InputError
+from metabolismgraph.reactions.data import Phase1Data
+from metabolismgraph.reactions.diagnostics import check_fit
+from metabolismgraph.reactions.gradient import descend
+from metabolismgraph.reactions.identifiability import Identifiability, analyse
+from metabolismgraph.reactions.linear_model import LinearModel, Solution
+from metabolismgraph.reactions.normal_equations import follows_equation
+from metabolismgraph.reactions.notes import constant_notes, row_notes
+from metabolismgraph.reactions.projection import (
+    Problem,
+    best_power_law,
+    learn_substrate_function,
+    with_exponent,
+)
+from metabolismgraph.reactions.result import Phase1Result
+from metabolismgraph.reactions.reweighting import ReweightedFit, fit_reweighted
+from metabolismgraph.reactions.uncertainty import noise_variance
+from metabolismgraph.reactions.unidentifiable import fill_undetermined
+from metabolismgraph.reactions.verdict import Estimates, hidden_by_homeostasis, judge, promised_by_identify
+from metabolismgraph.reactions.verdict import notes as determined_notes
+from metabolismgraph.system.minimise import Minimum
+from metabolismgraph.system.model import SubstrateFunction
+from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.progress import Progress, silent
+from metabolismgraph.system.units import Units
+
+__all__ = ["Phase1Result", "fit_reactions"]
+
+# Where no species changes by more than this share of its concentration, the system is at a steady state.
+_STEADY = 1e-6
+# Weight of the squares of homeostasis beside those of the residual: it decides only what these leave open.
+_LEAST_PULL = 1e-8
+# Eigenvalues of the scaled normal matrix below it say nothing.
+_ROUNDING = 1e-12
+# A rate constant that is zero in a constrained solution is stored as this share of the smallest other, or of its upper
+# bound where that is less: its logarithm is wanted, and its flux must not be felt.
+_ZERO_RATE = 1e-3
+
+
+def fit_reactions(
+    observations: Observations, graph_model: GraphModel, training: Training, progress: Progress = silent
+) -> Phase1Result:
+    """Find every rate constant, the substrate function and a first estimate of homeostasis.
+
+    Args:
+        observations: what to learn from.
+        graph_model, training: the configuration's sections of these names.
+        progress: see `system.progress`.
+
+    Raises:
+        InputError: no reaction or no species that may change, data at a steady state, fewer equations than unknowns,
+            no finite solution, or settings that the method does not support.
+    """
+    check_size(observations, training)
+    if training.phase1_method == "gradient":
+        return descend(observations, graph_model, training, progress).result
+    units = Units.of(observations, graph_model)
+    own = _fit_by_projection(units.observations(observations), graph_model, training, progress, units)
+    return own.in_units(units, observations.network)
+
+
+def _fit_by_projection(
+    observations: Observations, graph_model: GraphModel, training: Training, progress: Progress, units: Units
+) -> Phase1Result:
+    """Everything of Phase 1, in `units`, which only the prior of the configuration has to be brought to."""
+    network = observations.network
+    reweighted = _settle(observations, graph_model, training, progress)
+    progress("phase 1", 1.0, "")
+    data, keep = reweighted.data, reweighted.keep
+    model = data.linear_model(reweighted.f, keep, reweighted.weight)
+    fitted = model.solve()
+    if not bool(np.isfinite(fitted.k).all()):
+        raise InputError(
+            f"network {network.id}: the normal equations have no finite solution; concentrations that differ by less "
+            "extreme factors may help"
+        )
+    promised, apart = promised_by_identify(observations, graph_model, training)
+    # What is faint but above rounding is a matter for standard errors.
+    seen = analyse(fitted.matrix, fitted.scale, _ROUNDING)
+    hidden = promised.joined(seen)
+    k, at_bound, k_notes = _positive_rate_constants(fitted, hidden.identifiable)
+    checked = check_fit(reweighted, model, fitted)
+    estimates = Estimates(fitted.k, checked.error, hidden.identifiable, at_bound, checked.sampling_error)
+    verdict = judge(promised, apart, estimates)
+    confounded = hidden_by_homeostasis(promised, apart)
+    faint = (k < 0) & ~hidden.identifiable & seen.identifiable
+    if confounded.any() or faint.any():
+        k = _with_least_homeostasis(model, fitted)
+    k = _fill(k, _without(seen, confounded), training, units.rate_constants(network), verdict.upper)
+    return Phase1Result(
+        mlp_sub=reweighted.f,
+        log_k=np.log10(k),
+        log_k_error=verdict.log_k_error,
+        identifiability=dataclasses.replace(hidden, identifiable=verdict.determined),
+        reasons=verdict.reason,
+        upper=verdict.upper,
+        mass_action=network.mass_action,
+        law_fails=bool(checked.law_notes),
+        **_homeostasis(data, model.nuisance(k), fitted.theta_covariance, checked.line_sampling_error),
+        noise=np.sqrt(noise_variance(reweighted.left, keep, data.signal)),
+        keep=keep,
+        losses=np.array(reweighted.losses),
+        converged=reweighted.converged,
+        rule=data.rule,
+        notes=(
+            *constant_notes(observations, data),
+            *row_notes(follows_equation(data.transitions), data.usable, keep, training),
+            *k_notes,
+            *determined_notes(verdict, network.reactions),
+            *checked.law_notes,
+            *_convergence_notes(training, converged=reweighted.converged),
+        ),
+    )
+
+
+def _homeostasis(
+    data: Phase1Data,
+    theta: Float[np.ndarray, "species terms"],
+    covariance: Float[np.ndarray, "species terms terms"],
+    sampling_error: Float[np.ndarray, "species 2"],
+) -> dict[str, Float[np.ndarray, " species"]]:
+    """Slope and offset of every species with their errors, as `Phase1Result` names them."""
+    line = data.homeostatic_lines(theta)
+    of_line = data.line_covariance(covariance) + np.einsum("ip,pq->ipq", sampling_error**2, np.eye(2))
+    error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
+    return {
+        "slope": line[:, 1],
+        "offset": line[:, 0],
+        "slope_error": error[:, 1],
+        "offset_error": error[:, 0],
+        "slope_offset_covariance": of_line[:, 0, 1],
+    }
+
+
+def _settle(
+    observations: Observations, graph_model: GraphModel, training: Training, progress: Progress
+) -> ReweightedFit[SubstrateFunction]:
+    """f by L-BFGS, from the best power law on."""
+
+    def start(data: Phase1Data, problem: Problem) -> SubstrateFunction:
+        untrained = data.initial_function()
+        if not isinstance(untrained, SubstrateFunction):
+            raise InputError(
+                f"graph_model.substrate_input is {graph_model.substrate_input}, but training.phase1_method projection "
+                "needs log; set the one to log, or the other to gradient"
+            )
+        return best_power_law(untrained, problem) if data.has_unknown_law else with_exponent(untrained, 1.0)
+
+    def learn(f: SubstrateFunction, problem: Problem) -> Minimum[SubstrateFunction]:
+        return learn_substrate_function(
+            f,
+            problem,
+            max_iterations=training.phase1_max_iterations,
+            tolerance=training.phase1_tolerance,
+            progress=progress,
+        )
+
+    return fit_reweighted(observations, graph_model, training, start, learn)
+
+
+def check_size(observations: Observations, training: Training) -> None:
+    """Refuse data that cannot determine anything.
+
+    Raises:
+        InputError: no reaction or no species that may change, a steady state, or fewer equations than unknowns.
+    """
+    network = observations.network
+    moving = int((~network.fixed).sum())
+    equations = len(observations.transitions().dt) * moving
+    unknowns = network.n_reactions + moving * (training.nuisance_degree + 1)
+    if network.n_reactions == 0 or moving == 0:
+        raise InputError(f"network {network.id}: nothing to fit, it has no reaction or no species that may change")
+    c = observations.concentration
+    if (np.ptp(c, axis=0) <= _STEADY * c.max(axis=0)).all():
+        raise InputError(
+            f"network {network.id}: no species changes (none by more than {_STEADY:g} of its concentration), so no "
+            "rate constant can be determined from these data; perturb the system, or start it from another state"
+        )
+    if equations < unknowns:
+        raise InputError(
+            f"{observations.n_frames} frames give {equations} equations for {unknowns} unknowns (rate constants and "
+            f"homeostasis of {moving} species); at least {-(-unknowns // moving) + 1} frames are needed"
+        )
+
+
+def _positive_rate_constants(
+    fitted: Solution, known: Bool[np.ndarray, " reactions"]
+) -> tuple[Float[np.ndarray, " reactions"], Bool[np.ndarray, " reactions"], list[str]]:
+    """Rate constants >= 0, which of them are at that bound, and what there is to say about it."""
+    k = fitted.k
+    negative = known & (k <= 0)
+    if not negative.any():
+        return k, negative, []
+    k = _non_negative(fitted)
+    note = f"{int(negative.sum())} determined rate constants came out negative; all were solved again with k >= 0"
+    return k, known & (k <= 0), [note]
+
+
+def _with_least_homeostasis(model: LinearModel, fitted: Solution) -> Float[np.ndarray, " reactions"]:
+    """Rate constants >= 0 that fit as well, and where there is a choice, those with the weakest homeostasis.
+
+    A first-order loss and the pull to a baseline are one function of the concentration. Homeostasis is assumed to be
+    the weaker of the two, and the loss is assigned to the reaction; this does not make k identifiable.
+    """
+    heavy = np.sqrt(model.weight.sum(axis=0))[:, None]
+    theta, by_k = model.nuisance_map()
+    at_zero = (heavy * theta).ravel()
+    by = -(heavy[..., None] * by_k / fitted.scale).reshape(len(at_zero), -1)
+    weak = np.sqrt(_LEAST_PULL)
+    root, target = _square_root(fitted)
+    scaled, _ = scipy.optimize.nnls(np.concatenate([root, weak * by]), np.concatenate([target, weak * at_zero]))
+    return np.asarray(scaled / fitted.scale)
+
+
+def _without(found: Identifiability, reactions: Bool[np.ndarray, " reactions"]) -> Identifiability:
+    """The same without the groups that some reactions belong to."""
+    pairs = [pair for pair in zip(found.groups, found.combinations, strict=True) if not reactions[list(pair[0])].any()]
+    return dataclasses.replace(found, groups=tuple(g for g, _ in pairs), combinations=tuple(c for _, c in pairs))
+
+
+def _fill(
+    k: Float[np.ndarray, " reactions"],
+    hidden: Identifiability,
+    training: Training,
+    log_unit: Float[np.ndarray, " reactions"],
+    upper: Float[np.ndarray, " reactions"],
+) -> Float[np.ndarray, " reactions"]:
+    """A positive value for every rate constant: the most plausible one where nothing is known."""
+    known = hidden.identifiable
+    positive = k[known & (k > 0)]
+    if positive.size == 0:
+        positive = np.abs(k[k != 0]) if (k != 0).any() else np.ones(1)
+    low, high = (np.full(len(k), np.log10(edge)) for edge in (positive.min(), positive.max()))
+    if training.log_k_prior is not None:
+        low, high = (edge - log_unit for edge in training.log_k_prior)
+    k = np.where(known & (k <= 0), np.fmin(_ZERO_RATE * positive.min(), _ZERO_RATE * upper), k)
+    return fill_undetermined(k, hidden, (low, high), np.random.default_rng(training.seed))
+
+
+def _non_negative(fitted: Solution) -> Float[np.ndarray, " reactions"]:
+    """The same least squares with k >= 0 (Lawson & Hanson 1974)."""
+    scaled, _ = scipy.optimize.nnls(*_square_root(fitted))
+    return np.asarray(scaled / fitted.scale)
+
+
+def _square_root(fitted: Solution) -> tuple[Float[np.ndarray, "rows reactions"], Float[np.ndarray, " rows"]]:
+    """Matrix and target of a least-squares problem with the same normal equations for the scaled k."""
+    values, vectors = np.linalg.eigh(fitted.matrix)
+    root = np.sqrt(np.where(values > _ROUNDING * values.max(), values, 0.0))
+    return root[:, None] * vectors.T, (vectors.T @ fitted.rhs) / np.where(root > 0, root, np.inf)
+
+
+def _convergence_notes(training: Training, *, converged: bool) -> list[str]:
+    if converged:
+        return []
+    return [f"Phase 1 did not converge within training.phase1_max_iterations = {training.phase1_max_iterations}"]

@@ -1,0 +1,274 @@
+"""Phase 1 by gradient descent, as published: all parameters together, by Adam on random minibatches.
+
+Slower and less accurate than `projection`, it stands beside it for comparison, and makes the
+imperfect checkpoints that Phase 2 must cope with. MLP_node and the embeddings are trained too, since
+they are part of the model, but are not kept: Phase 2 starts again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.errors import InputError
+from metabolismgraph.reactions.data import Phase1Data
+from metabolismgraph.reactions.descent import Coefficients, advance, begin, learning_rates
+from metabolismgraph.reactions.identifiability import analyse
+from metabolismgraph.reactions.minibatches import Batches
+from metabolismgraph.reactions.normal_equations import follows_equation, residual
+from metabolismgraph.reactions.notes import constant_notes, row_notes
+from metabolismgraph.reactions.projection import fit_linear
+from metabolismgraph.reactions.result import Phase1Result
+from metabolismgraph.reactions.uncertainty import noise_variance, standard_errors
+from metabolismgraph.reactions.verdict import Estimates, judge, promised_by_identify
+from metabolismgraph.system.derivative_rules import Rule
+from metabolismgraph.system.kinetics import aggregate, mass_action, pair_concentrations
+from metabolismgraph.system.model import AnySubstrateFunction, MetabolismModel, NodeFunction, RawSubstrateFunction
+from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.progress import Progress, silent
+
+_CHUNK = 500  # gradient steps between two progress reports
+_FIRST_SNAPSHOT = 10  # steps
+# The descent has settled when the misfit of its last tenth of steps lies less than this below that of the tenth before.
+_STILL_FALLING = 0.1
+
+Tree = TypeVar("Tree")
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """The model somewhere on the way down, in double precision and with f(1, 1) = 1.
+
+    Attributes:
+        step: gradient steps taken so far.
+        log_k: log10 of the rate constants.
+        losses: log of the share of the sum of squares of dc/dt left in the batches, for every piece of the
+            descent so far.
+    """
+
+    step: int
+    log_k: Float[np.ndarray, " reactions"]
+    mlp_sub: AnySubstrateFunction
+    losses: Float[np.ndarray, " pieces"]
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientFit:
+    """Where the descent ended, and `training.phase1_snapshots` snapshots of the way, the last one the end."""
+
+    result: Phase1Result
+    snapshots: tuple[Snapshot, ...]
+
+
+def descend(
+    observations: Observations, graph_model: GraphModel, training: Training, progress: Progress = silent
+) -> GradientFit:
+    """Take n_epochs * steps_per_epoch(n_frames) Adam steps.
+
+    log_k starts in the middle of training.log_k_prior or, without one, at the one value with which mass
+    action would change concentrations as fast (rms) as they do change.
+
+    Raises:
+        InputError: the configuration asks for what is not there, or the loss is no longer a number.
+    """
+    if not training.freeze_stoichiometry:
+        raise InputError(
+            "training.freeze_stoichiometry is false, but the stoichiometry is taken from the network and not learned; "
+            "set it to true"
+        )
+    data = _data(observations, graph_model, training)
+    batches: Batches = to_single_precision(Batches.of(data))
+    model: MetabolismModel = to_single_precision(initial_model(data))
+    carry, constants = begin(model)
+    rates, coefficients = (
+        to_single_precision(learning_rates(model, training)),
+        to_single_precision(Coefficients.of(training)),
+    )
+    key = jax.random.fold_in(jax.random.key(training.seed), 4)
+    total = training.n_epochs * training.steps_per_epoch(observations.n_frames)
+    wanted = snapshot_steps(total, training.phase1_snapshots)
+    variance = float(np.mean(data.transitions.derivative[:, ~data.fixed] ** 2))
+    losses: list[float] = []
+    snapshots: list[Snapshot] = []
+    here = 0
+    for there in sorted({*range(_CHUNK, total, _CHUNK), *wanted, total} - {0}):
+        carry, misfit = advance(
+            carry, constants, rates, batches, coefficients, key, jnp.asarray(there - here, jnp.int32)
+        )
+        here = there
+        losses.append(float(np.log(max(float(misfit), 1e-300) / variance)))
+        if not np.isfinite(losses[-1]):
+            raise InputError(
+                f"training: the loss is not a number after {here} gradient steps; lower the learning rates"
+            )
+        progress("phase 1", here / total, f"unexplained {np.exp(losses[-1] / 2):.1e} of dc/dt")
+        if here in wanted:
+            snapshots.append(_snapshot(here, carry.parameters, constants, data, losses))
+    end = _snapshot(here, carry.parameters, constants, data, losses)
+    return GradientFit(conclude(end, observations, graph_model, training), tuple(snapshots))
+
+
+def snapshot_steps(total: int, count: int) -> tuple[int, ...]:
+    """At most `count` different numbers of steps, log-spaced, the last one `total`."""
+    if count == 0 or total == 0:
+        return ()
+    steps = np.geomspace(min(_FIRST_SNAPSHOT, total), total, count) if count > 1 else np.array([total])
+    return tuple(int(s) for s in np.unique(np.round(steps)))
+
+
+def conclude(
+    snapshot: Snapshot, observations: Observations, graph_model: GraphModel, training: Training
+) -> Phase1Result:
+    """All that Phase 1 reports, for a model that is frozen as it is.
+
+    Homeostasis is the least-squares line through every species' own residual. Standard errors take what
+    the model misses for noise: they say how sharply the data would determine k with this f.
+    """
+    data = _data(observations, graph_model, training)
+    keep = data.usable
+    problem = data.problem(keep, None)
+    k = 10.0**snapshot.log_k
+    fitted = fit_linear(snapshot.mlp_sub, problem)
+    theta = fitted.equations.nuisance(jnp.asarray(k))
+    left = np.asarray(residual(fitted.v, jnp.asarray(k), theta, problem.rows, problem.structure))
+    weight = np.asarray(problem.rows.full_weight)
+    share = np.sum(weight * left**2) / np.sum(weight * data.transitions.derivative**2)
+    losses = np.append(snapshot.losses, np.log(max(share, 1e-300)))
+    variance = noise_variance(left, keep, data.signal)
+    rows = dataclasses.replace(problem.rows, weight=jnp.asarray(np.where(data.fixed, 0.0, 1.0 / variance)))
+    equations = fit_linear(snapshot.mlp_sub, dataclasses.replace(problem, rows=rows)).equations
+    promised, apart = promised_by_identify(observations, graph_model, training)
+    identifiability = promised.joined(
+        analyse(np.asarray(equations.matrix), np.asarray(equations.scale), training.identifiability_tolerance)
+    )
+    known, nothing = identifiability.identifiable, np.full(len(k), np.nan)
+    # How wrong k may be is not judged here: this f is what descent made of it, and the model is taken as it is.
+    verdict = judge(promised, apart, Estimates(k, 0 * k, known, np.zeros_like(known), nothing))
+    k_error = standard_errors(equations, identifiability, training)
+    line = data.homeostatic_lines(theta)
+    of_line = data.line_covariance(np.asarray(equations.inverse_nuisance))
+    line_error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
+    return Phase1Result(
+        mlp_sub=snapshot.mlp_sub,
+        log_k=snapshot.log_k,
+        log_k_error=np.where(known, k_error / (k * np.log(10.0)), np.inf),
+        identifiability=identifiability,
+        reasons=verdict.reason,
+        upper=verdict.upper,
+        mass_action=np.zeros(len(k), dtype=bool),
+        law_fails=False,
+        slope=line[:, 1],
+        offset=line[:, 0],
+        slope_error=line_error[:, 1],
+        offset_error=line_error[:, 0],
+        slope_offset_covariance=of_line[:, 0, 1],
+        noise=np.sqrt(variance),
+        keep=keep,
+        losses=losses,
+        converged=has_settled(snapshot.losses),
+        rule=data.rule,
+        notes=(
+            *constant_notes(observations, data),
+            *row_notes(follows_equation(data.transitions), data.usable, keep, training),
+            *_descent_notes(snapshot),
+        ),
+    )
+
+
+def has_settled(losses: Float[np.ndarray, " pieces"]) -> bool:
+    """Whether the last tenth of the descent brought less than 10 % over the tenth before."""
+    tenth = len(losses) // 10
+    if tenth == 0:
+        return False
+    shares = np.exp(losses)
+    return bool(shares[-tenth:].mean() > (1 - _STILL_FALLING) * shares[-2 * tenth : -tenth].mean())
+
+
+def _descent_notes(snapshot: Snapshot) -> list[str]:
+    if has_settled(snapshot.losses):
+        return []
+    return [
+        f"Phase 1 was still falling after {snapshot.step} gradient steps; raise training.n_epochs, or use "
+        "training.phase1_method: projection"
+    ]
+
+
+def _data(observations: Observations, graph_model: GraphModel, training: Training) -> Phase1Data:
+    if training.derivative == "cubic":
+        raise InputError(
+            "training.derivative is cubic, but gradient Phase 1 knows forward and trapezoid only; set "
+            "training.phase1_method to projection, or the rule to trapezoid"
+        )
+    rule: Rule = "trapezoid" if training.derivative == "trapezoid" else "forward"
+    return Phase1Data(observations, graph_model, training, rule=rule)
+
+
+def initial_model(data: Phase1Data) -> MetabolismModel:
+    graph_model, c = data.graph_model, data.transitions.start
+    node_key, embedding_key = jax.random.split(jax.random.fold_in(jax.random.key(data.training.seed), 3))
+    return MetabolismModel(
+        log_k=jnp.full(data.structure.stoichiometry.shape[1], _initial_log_k(data)),
+        mlp_sub=data.initial_function(),
+        mlp_node=NodeFunction(
+            graph_model.hidden_dim_node,
+            graph_model.n_layers_node,
+            graph_model.embedding_dim,
+            node_key,
+            center=float(c.mean()),
+            width=max(float(c.std()), 1e-6),
+        ),
+        embeddings=jax.random.normal(embedding_key, (c.shape[1], graph_model.embedding_dim)),
+        aggregation=graph_model.aggr_type,
+    )
+
+
+def _initial_log_k(data: Phase1Data) -> float:
+    prior = data.training.log_k_prior
+    if prior is not None:
+        return sum(prior) / 2
+    log_c, present = pair_concentrations(jnp.asarray(data.transitions.start), data.structure)
+    law = mass_action(log_c, data.structure.pair_order)
+    v = aggregate(law, present, data.structure, data.graph_model.aggr_type)
+    squares = np.mean(np.asarray(v @ data.structure.stoichiometry.T)[:, ~data.fixed] ** 2)
+    return (
+        float(np.log10(np.mean(data.transitions.derivative[:, ~data.fixed] ** 2) / squares) / 2) if squares > 0 else 0.0
+    )
+
+
+def _snapshot(
+    step: int, parameters: MetabolismModel, constants: MetabolismModel, data: Phase1Data, losses: list[float]
+) -> Snapshot:
+    model: MetabolismModel = to_double_precision(eqx.combine(parameters, constants))
+    log_k, mlp_sub = model.log_k, model.mlp_sub
+    if isinstance(mlp_sub, RawSubstrateFunction):
+        log_alpha = mlp_sub(jnp.zeros(()), jnp.ones(()))
+        mlp_sub = eqx.tree_at(lambda f: f.gauge, mlp_sub, mlp_sub.gauge + log_alpha)
+        log_k = log_k + _factors(data) * log_alpha / np.log(10.0)
+    return Snapshot(step, np.asarray(log_k), mlp_sub, np.array(losses))
+
+
+def _factors(data: Phase1Data) -> Float[np.ndarray, " reactions"]:
+    """How often f is a factor of each reaction's flux: once per substrate, and once for a sum of them."""
+    n = np.sum(np.asarray(data.structure.substrates) < data.structure.pair_species.size, axis=1)
+    return np.asarray(n if data.graph_model.aggr_type == "mul" else np.minimum(n, 1), dtype=np.float64)
+
+
+def to_single_precision(tree: Tree) -> Tree:
+    return _cast(tree, jnp.float32)
+
+
+def to_double_precision(tree: Tree) -> Tree:
+    return _cast(tree, jnp.float64)
+
+
+def _cast(tree: Tree, kind: type) -> Tree:
+    """The same with every floating-point array in another precision."""
+    cast: Tree = jax.tree.map(lambda a: a.astype(kind) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+    return cast

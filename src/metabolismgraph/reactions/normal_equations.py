@@ -1,0 +1,287 @@
+"""The linear half of the inverse problem: rate constants and homeostasis, given the substrate function f.
+
+With V[t, j] = aggregate of f over the substrates of reaction j, dc/dt is linear in the rate constants
+k and in the coefficients theta of a small basis phi_l(c_i) per species, so the normal equations give
+them exactly. The big design matrix (frames x species rows) is never formed: for weights that depend
+on the species only,
+
+    A_kk = (S' W S) o (V' V)        A_k,il = S_ij sum_t w_i V[t, j] phi_l(c_i(t))
+
+(o elementwise), and entries that are left out are subtracted as a low-rank correction. This is the
+inner problem of variable projection (Golub & Pereyra 1973).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from metabolismgraph.system.kinetics import Structure, reaction_rates
+from metabolismgraph.system.observations import Transitions
+
+# Relative ridges that keep Cholesky factors finite where directions are undetermined; the smallest
+# determined eigenvalues seen are 1e-2, so what they bias is nine orders below them.
+_RIDGE = 1e-11
+_SAFE_RIDGE = 1e-7
+_NUISANCE_RIDGE = 1e-10
+# Mean square of dc/dt that a species counts with at least, as a share of the largest: below it is rounding.
+_SMALLEST_SQUARE, _TINY = 1e-20, 1e-200
+# What is left of a reaction's diagonal entry once rows are left out is rounding below this share.
+_CANCELLED = 1e-9
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The regression rows: one equation per transition and species.
+
+    Attributes:
+        concentration: at the nodes of the rule for dc/dt: frames whose rates are averaged over a transition.
+        node_weight: weight of each node in that average; sums to one (see `derivative_rules`).
+        derivative: left-hand side, in concentration per time.
+        weight: per species, 1/variance of its rows; 0 for a species without an equation.
+        keep: 1.0 for a row in use, 0.0 for one left out.
+        dropped_row, dropped_species: the rows left out, as indices, padded with repeats;
+            `dropped_valid` is 1.0 for a true entry and 0.0 for padding.
+        basis: nuisance basis phi_l(c_i), orthonormal over the transitions of each species.
+
+    Where a rule has several nodes, the basis is a function of the average concentration. For a straight line
+    that is the average of the line, so nothing is lost.
+    """
+
+    concentration: Float[Array, "nodes rows species"]
+    node_weight: Float[Array, "nodes rows"]
+    derivative: Float[Array, "rows species"]
+    weight: Float[Array, " species"]
+    keep: Float[Array, "rows species"]
+    dropped_row: Int[Array, " dropped"]
+    dropped_species: Int[Array, " dropped"]
+    dropped_valid: Float[Array, " dropped"]
+    basis: Float[Array, "rows species terms"]
+
+    @property
+    def full_weight(self) -> Float[Array, "rows species"]:
+        """Weight of every single row."""
+        return self.keep * self.weight
+
+
+class NormalEquations(NamedTuple):
+    """The normal equations with theta eliminated, scaled so that A_kk has a unit diagonal.
+
+    Attributes:
+        matrix: Schur complement in the scaled k; its null space is what the data cannot determine.
+        rhs: right-hand side for the scaled k.
+        scale: k = scaled k / scale.
+        coupling, inverse_nuisance, nuisance_rhs: what back-substitution of theta needs.
+        visible: False for a reaction that ran only in rows left out.
+    """
+
+    matrix: Float[Array, "reactions reactions"]
+    rhs: Float[Array, " reactions"]
+    scale: Float[Array, " reactions"]
+    coupling: Float[Array, "reactions species terms"]
+    inverse_nuisance: Float[Array, "species terms terms"]
+    nuisance_rhs: Float[Array, "species terms"]
+    visible: Bool[Array, " reactions"]
+
+    def nuisance(self, k: Float[Array, " reactions"]) -> Float[Array, "species terms"]:
+        """The best theta for given k."""
+        rest = self.nuisance_rhs - jnp.einsum("jil,j->il", self.coupling, k)
+        return jnp.einsum("ilm,im->il", self.inverse_nuisance, rest)
+
+
+def orthonormal_basis(
+    c: Float[np.ndarray, "rows species"], degree: int
+) -> tuple[Float[np.ndarray, "rows species terms"], Float[np.ndarray, "species terms terms"]]:
+    """Polynomials in c up to `degree`, orthonormal over the rows of each species.
+
+    Returns:
+        The basis, and per species the matrix T that takes coefficients in it to coefficients of
+        1, c, c^2, ...: basis = powers @ T. A column that a species cannot tell from lower powers
+        (constant concentration) is zero.
+    """
+    rows, species = c.shape
+    width = c.std(axis=0)
+    varies = width > 1e-9 * np.maximum(np.abs(c).max(axis=0), 1e-300)
+    unit = np.where(varies, width, 1.0)
+    center = c.mean(axis=0)
+    z = (c - center) / unit
+    powers = np.stack([z**p for p in range(degree + 1)], axis=-1)
+    powers[:, ~varies, 1:] = 0.0
+    basis = np.zeros_like(powers)
+    transform = np.zeros((species, degree + 1, degree + 1))
+    terms = min(degree + 1, rows)  # so few rows cannot tell more apart
+    for i in range(species):
+        q, r = np.linalg.qr(powers[:, i, :terms])
+        good = np.abs(np.diag(r)) > 1e-9 * np.sqrt(rows)
+        inverse = np.zeros_like(r)
+        inverse[np.ix_(good, good)] = np.linalg.inv(r[np.ix_(good, good)])
+        # Unit variance instead of unit norm; sign fixed so that the leading coefficient is positive.
+        flip = np.sign(np.diag(r)) * np.sqrt(rows)
+        basis[:, i, :terms] = np.where(good, q * flip, 0.0)
+        transform[i, :, :terms] = _shift_and_scale(degree, center[i], unit[i])[:, :terms] @ (inverse * flip)
+    return basis, transform
+
+
+def _shift_and_scale(degree: int, center: float, width: float) -> Float[np.ndarray, "terms terms"]:
+    """Matrix whose column p holds the coefficients of ((c - center) / width)^p in 1, c, c^2, ..."""
+    matrix = np.zeros((degree + 1, degree + 1))
+    line = np.polynomial.Polynomial([-center / width, 1.0 / width])
+    for p in range(degree + 1):
+        coefficients = (line**p).coef
+        matrix[: len(coefficients), p] = coefficients
+    return matrix
+
+
+def default_weight(
+    derivative: Float[np.ndarray, "rows species"], keep: Bool[np.ndarray, "rows species"]
+) -> Float[np.ndarray, " species"]:
+    """1 / mean square of each species' dc/dt: every species counts alike before their noise is known."""
+    square = np.mean(np.where(keep, derivative, 0.0) ** 2, axis=0)
+    return np.asarray(1.0 / np.maximum(square, max(_SMALLEST_SQUARE * square.max(initial=0.0), _TINY)))
+
+
+class Nodes(NamedTuple):
+    """Concentrations and weights of the nodes of a rule for dc/dt, as in `Rows`."""
+
+    concentration: Float[np.ndarray, "nodes rows species"]
+    weight: Float[np.ndarray, "nodes rows"]
+
+    @property
+    def mean_concentration(self) -> Float[np.ndarray, "rows species"]:
+        return np.asarray(np.einsum("et,eti->ti", self.weight, self.concentration))
+
+    def select(self, rows: slice) -> Nodes:
+        """Some of the rows."""
+        return Nodes(self.concentration[:, rows], self.weight[:, rows])
+
+
+def make_rows(
+    transitions: Transitions,
+    fixed: Bool[np.ndarray, " species"],
+    *,
+    degree: int,
+    nodes: Nodes | None = None,
+    keep: Bool[np.ndarray, "transitions species"] | None = None,
+    weight: Float[np.ndarray, " species"] | None = None,
+) -> tuple[Rows, Float[np.ndarray, "species terms terms"]]:
+    """Rows for the given transitions, and the transform of `orthonormal_basis`.
+
+    Args:
+        nodes: where the rule for dc/dt evaluates rates; None: at the start of each transition.
+        keep: rows in use; None: all that follow the equation (see `follows_equation`).
+        weight: per species; None: 1 / mean square of its derivative.
+    """
+    if keep is None:
+        keep = follows_equation(transitions)
+    y = transitions.derivative
+    if weight is None:
+        weight = default_weight(y, keep)
+    if nodes is None:
+        nodes = Nodes(transitions.start[None], np.ones((1, len(transitions.dt))))
+    basis, transform = orthonormal_basis(nodes.mean_concentration, degree)
+    dropped = np.argwhere(~keep)
+    # Padded to a power of two, so that a few more dropped rows do not mean another compilation.
+    capacity = max(64, 1 << (len(dropped) - 1).bit_length()) if len(dropped) else 64
+    padded = np.zeros((capacity, 2), dtype=np.int64)
+    padded[: len(dropped)] = dropped
+    rows = Rows(
+        concentration=jnp.asarray(nodes.concentration),
+        node_weight=jnp.asarray(nodes.weight),
+        derivative=jnp.asarray(y),
+        weight=jnp.asarray(np.where(fixed, 0.0, weight)),
+        keep=jnp.asarray(keep.astype(np.float64)),
+        dropped_row=jnp.asarray(padded[:, 0]),
+        dropped_species=jnp.asarray(padded[:, 1]),
+        dropped_valid=jnp.asarray((np.arange(capacity) < len(dropped)).astype(np.float64)),
+        basis=jnp.asarray(basis),
+    )
+    return rows, transform
+
+
+def follows_equation(transitions: Transitions) -> Bool[np.ndarray, "transitions species"]:
+    """False where a concentration goes into or out of an exact zero within a run.
+
+    Simulators clamp concentrations at zero, and such a step does not follow the rate equation. A zero at the first
+    frame of a run is where it was started.
+    """
+    first = np.diff(transitions.frame, prepend=-2) != 1
+    clamped = (transitions.start == 0) & ~first[:, None]
+    return np.asarray(np.where(transitions.start == 0, ~clamped | (transitions.end == 0), transitions.end != 0))
+
+
+def normal_equations(v: Float[Array, "rows reactions"], rows: Rows, structure: Structure) -> NormalEquations:
+    """Assemble the normal equations for the substrate_factors V and eliminate theta."""
+    s = structure.stoichiometry
+    a = (s.T @ (rows.weight[:, None] * s)) * (v.T @ v)
+    lost = s[rows.dropped_species] * v[rows.dropped_row]
+    lost = lost * jnp.sqrt(rows.weight[rows.dropped_species] * rows.dropped_valid)[:, None]
+    whole = jnp.diag(a)
+    a = a - lost.T @ lost
+    # A reaction that ran only in rows left out is invisible; rounding would make noise of it.
+    visible = jnp.diag(a) > _CANCELLED * whole
+    a = jnp.where(visible[:, None] & visible[None, :], a, 0.0)
+    weighted = rows.full_weight[..., None] * rows.basis
+    coupling = jnp.einsum("tj,til->jil", v, weighted) * jnp.where(visible[:, None], s.T, 0.0)[..., None]
+    nuisance = jnp.einsum("til,tim->ilm", weighted, rows.basis)
+    size = jnp.maximum(rows.weight * rows.derivative.shape[0], 1.0 * (rows.weight == 0))
+    nuisance = nuisance + _NUISANCE_RIDGE * size[:, None, None] * jnp.eye(nuisance.shape[-1])
+    inverse = jnp.linalg.inv(nuisance)
+    solved = jnp.einsum("jil,ilm->jim", coupling, inverse)
+    diagonal = jnp.diag(a)
+    scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+    schur = a - jnp.einsum("jil,qil->jq", solved, coupling)
+    equations = NormalEquations(
+        matrix=schur / scale[:, None] / scale[None, :],
+        rhs=jnp.zeros_like(scale),
+        scale=scale,
+        coupling=coupling,
+        inverse_nuisance=inverse,
+        nuisance_rhs=jnp.zeros(nuisance.shape[:2]),
+        visible=visible,
+    )
+    return for_target(equations, rows.derivative, v, rows, structure)
+
+
+def for_target(
+    equations: NormalEquations,
+    target: Float[Array, "rows species"],
+    v: Float[Array, "rows reactions"],
+    rows: Rows,
+    structure: Structure,
+) -> NormalEquations:
+    """The same equations with `target` in place of dc/dt."""
+    weight = rows.full_weight
+    nuisance_rhs = jnp.einsum("til,ti->il", weight[..., None] * rows.basis, target)
+    rhs = jnp.where(equations.visible, jnp.sum(v * ((weight * target) @ structure.stoichiometry), axis=0), 0.0)
+    through = jnp.einsum("jil,ilm,im->j", equations.coupling, equations.inverse_nuisance, nuisance_rhs)
+    return equations._replace(rhs=(rhs - through) / equations.scale, nuisance_rhs=nuisance_rhs)
+
+
+def solve_rate_constants(equations: NormalEquations) -> Float[Array, " reactions"]:
+    """Unconstrained k; along undetermined directions close to the smallest one."""
+
+    def solve(ridge: float) -> Float[Array, " reactions"]:
+        factor = jax.scipy.linalg.cho_factor(equations.matrix + ridge * jnp.eye(len(equations.rhs)))
+        return jax.scipy.linalg.cho_solve(factor, equations.rhs) / equations.scale
+
+    k = solve(_RIDGE)
+    # Weights that differ a lot can round the null space below -_RIDGE, where Cholesky fails.
+    safe: Float[Array, " reactions"] = jax.lax.cond(jnp.all(jnp.isfinite(k)), lambda: k, lambda: solve(_SAFE_RIDGE))
+    return safe
+
+
+def residual(
+    v: Float[Array, "rows reactions"],
+    k: Float[Array, " reactions"],
+    theta: Float[Array, "species terms"],
+    rows: Rows,
+    structure: Structure,
+) -> Float[Array, "rows species"]:
+    """What is left of dc/dt after reactions and nuisance homeostasis."""
+    return rows.derivative - reaction_rates(v * k, structure) - jnp.einsum("til,il->ti", rows.basis, theta)

@@ -1,0 +1,32 @@
+"""Plain sentences on anything in Phase 1 that a user should know."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from metabolismgraph.config import Training
+from metabolismgraph.reactions.data import Phase1Data
+from metabolismgraph.system.observations import Observations
+
+
+def constant_notes(observations: Observations, data: Phase1Data) -> list[str]:
+    """Name the species that were taken as fixed because they never change."""
+    undeclared = np.flatnonzero(data.constant & ~observations.network.fixed)
+    if not undeclared.size:
+        return []
+    names = ", ".join(observations.network.species[i] for i in undeclared[:5])
+    return [f"{undeclared.size} species never change and were taken as fixed: {names}{', ...' * (undeclared.size > 5)}"]
+
+
+def row_notes(nonzero: np.ndarray, follows: np.ndarray, keep: np.ndarray, training: Training) -> list[str]:
+    """Say how many rows were left out, and why."""
+    notes = []
+    if not nonzero.all():
+        notes.append(f"{int((~nonzero).sum())} changes into or out of an exact zero were left out")
+    outliers = int((follows & ~keep).sum())
+    if outliers:
+        notes.append(
+            f"{outliers} of {keep.size} changes did not fit the rate equation and were left out "
+            f"(beyond training.outlier_threshold = {training.outlier_threshold:g} robust standard deviations)"
+        )
+    return notes

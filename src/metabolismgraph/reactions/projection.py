@@ -1,0 +1,148 @@
+"""Variable projection: learn the substrate function with rate constants always at their best.
+
+Given f the model is linear in k and in the nuisance homeostasis, and `normal_equations` solves those
+exactly; only f is searched for, by L-BFGS on the projected loss (Golub & Pereyra 1973). At the inner
+optimum the loss is stationary in k and theta, so holding them fixed while differentiating gives the
+exact gradient (Kaufman 1975).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+from jaxtyping import Array, Bool, Float
+
+from metabolismgraph.reactions.normal_equations import (
+    NormalEquations,
+    Rows,
+    normal_equations,
+    residual,
+    solve_rate_constants,
+)
+from metabolismgraph.system.kinetics import Aggregation, LogFunction, Structure, aggregate
+from metabolismgraph.system.log_table import Stencil
+from metabolismgraph.system.minimise import Minimum, minimise
+from metabolismgraph.system.model import SubstrateFunction
+from metabolismgraph.system.progress import Progress
+from metabolismgraph.system.trainable import substrate_parameters
+
+_EXPONENTS = (0.25, 3.0)  # range in which the best power law is looked for
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Rows, and where their concentrations lie on the table of f: all that the loss needs."""
+
+    rows: Rows
+    stencil: Stencil
+    present: Bool[Array, "nodes rows pairs"]
+    structure: Structure
+    aggregation: Aggregation = dataclasses.field(metadata={"static": True})
+
+    @classmethod
+    def of(cls, rows: Rows, structure: Structure, aggregation: Aggregation) -> Problem:
+        """Place the rows' concentrations on the knots (f(0) = 0 is exact and needs none)."""
+        c = np.asarray(rows.concentration)[..., np.asarray(structure.pair_species)]
+        stencil = Stencil.of(np.log(np.where(c > 0, c, 1.0)), structure.rate_laws)
+        return cls(rows, stencil, jnp.asarray(c > 0), structure, aggregation)
+
+    def substrate_factors(self, mlp_sub: LogFunction) -> Float[Array, "rows reactions"]:
+        """V of every row, averaged over the nodes of the rule for dc/dt."""
+        log_f = self.stencil.interpolate(mlp_sub)
+        v = aggregate(log_f, self.present, self.structure, self.aggregation)
+        return jnp.einsum("et,etj->tj", self.rows.node_weight, v)
+
+    @property
+    def has_unknown_law(self) -> bool:
+        """Whether there is any f to learn; outside of compiled functions only."""
+        return not bool(np.asarray(self.stencil.known).all())
+
+
+class LinearFit(NamedTuple):
+    """The best rate constants and nuisance homeostasis for one f."""
+
+    v: Float[Array, "rows reactions"]
+    equations: NormalEquations
+    k: Float[Array, " reactions"]
+    theta: Float[Array, "species terms"]
+    left: Float[Array, "rows species"]
+
+
+def projected_loss(mlp_sub: LogFunction, problem: Problem) -> Float[Array, ""]:
+    """Log of the share of the weighted sum of squares of dc/dt that the best k and theta leave."""
+    v = problem.substrate_factors(mlp_sub)
+    fitted = _solve(jax.lax.stop_gradient(v), problem)
+    rows = problem.rows
+    left = residual(v, fitted.k, fitted.theta, rows, problem.structure)
+    weight = rows.full_weight
+    return jnp.log(jnp.sum(weight * left**2) / jnp.sum(weight * rows.derivative**2))
+
+
+@eqx.filter_jit
+def fit_linear(mlp_sub: LogFunction, problem: Problem) -> LinearFit:
+    """Solve for rate constants and nuisance homeostasis with f given."""
+    return _solve(problem.substrate_factors(mlp_sub), problem)
+
+
+def _solve(v: Float[Array, "rows reactions"], problem: Problem) -> LinearFit:
+    equations = normal_equations(v, problem.rows, problem.structure)
+    k = solve_rate_constants(equations)
+    theta = equations.nuisance(k)
+    return LinearFit(v, equations, k, theta, residual(v, k, theta, problem.rows, problem.structure))
+
+
+def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunction:
+    """Set the skip path to the exponent p of the best power law f = c^(p s).
+
+    The loss has local minima where the curve of f is far from the data's; one exponent can be
+    searched for globally, and the network then learns what departs from it.
+    """
+
+    def loss(exponent: float) -> float:
+        return float(evaluate_loss(with_exponent(start, exponent), problem))
+
+    grid = np.geomspace(*_EXPONENTS, 12)
+    best = int(np.argmin([loss(p) for p in grid]))
+    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    found = scipy.optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    return with_exponent(start, float(found.x))
+
+
+def with_exponent(mlp_sub: SubstrateFunction, exponent: float) -> SubstrateFunction:
+    """The power law f = c^(p s), with the exponent p, while the last layer of the network is zero."""
+    changed: SubstrateFunction = eqx.tree_at(lambda f: f.skip, mlp_sub, jnp.array([exponent, 0.0]))
+    return changed
+
+
+def learn_substrate_function(
+    start: SubstrateFunction, problem: Problem, *, max_iterations: int, tolerance: float, progress: Progress
+) -> Minimum[SubstrateFunction]:
+    """Minimise the projected loss over the parameters of f; see `minimise` for the arguments."""
+    parameters, constants = eqx.partition(start, substrate_parameters(start))
+    found = minimise(
+        lambda p: _value_and_gradient(p, constants, problem),
+        parameters,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        after_iteration=lambda i, loss: progress(
+            "phase 1", i / max_iterations, f"unexplained {np.exp(loss / 2):.1e} of dc/dt"
+        ),
+    )
+    return dataclasses.replace(found, parameters=eqx.combine(found.parameters, constants))
+
+
+evaluate_loss = eqx.filter_jit(projected_loss)
+
+
+@eqx.filter_jit
+def _value_and_gradient(
+    parameters: SubstrateFunction, constants: SubstrateFunction, problem: Problem
+) -> tuple[Float[Array, ""], SubstrateFunction]:
+    return jax.value_and_grad(lambda p: projected_loss(eqx.combine(p, constants), problem))(parameters)

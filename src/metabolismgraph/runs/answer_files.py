@@ -1,0 +1,67 @@
+"""The answer in files: rate_constants.csv, homeostasis.csv, and model_fitted.xml, which any SBML simulator runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from metabolismgraph.evaluation.evaluate import Evaluation
+from metabolismgraph.files import write_bytes
+from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.formats.fitted_model import write_fitted_sbml
+
+RATE_CONSTANTS, HOMEOSTASIS, MODEL = "rate_constants.csv", "homeostasis.csv", "model_fitted.xml"
+
+
+def write_answer(result: FitResult, evaluation: Evaluation, folder: Path, source: bytes | None) -> tuple[str, ...]:
+    """Write the tables and the model with its estimates.
+
+    Args:
+        source: content of the SBML file that the network came from; None: it was simulated.
+
+    Returns:
+        Notes on the model file.
+    """
+    network = result.observations.network
+    constants, table = evaluation.rate_constants, evaluation.homeostasis
+    _write_table(constants, folder / RATE_CONSTANTS)
+    _write_table(table, folder / HOMEOSTASIS)
+    return write_fitted_sbml(
+        source,
+        network,
+        dict(zip(constants["reaction"], constants["k"], strict=True)),
+        _lines(result, table),
+        _rate_law(evaluation),
+        folder / MODEL,
+        aggregation=result.graph_model.aggr_type,
+        initial=dict(
+            zip(result.observations.network.species, map(float, result.observations.concentration[0]), strict=True)
+        ),
+    )
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
+    write_bytes(path, table.to_csv(index=False, float_format="%.9g").encode())
+
+
+def _lines(result: FitResult, table: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Homeostasis of the species where slope or offset differs from zero by more than two standard errors."""
+    found = result.phase1
+    counts = (table["slope"].abs() > 2 * table["slope_error"]) | (table["offset"].abs() > 2 * table["offset_error"])
+    index = {name: i for i, name in enumerate(result.observations.network.species)}
+    names = table["species"][counts]
+    return {name: (float(found.slope[index[name]]), float(found.offset[index[name]])) for name in names}
+
+
+def _rate_law(evaluation: Evaluation) -> dict[float, tuple[np.ndarray, np.ndarray]]:
+    """log f at log c for every order of a learned rate law."""
+    data = evaluation.data
+    if "law_f" not in data:
+        return {}
+    log_c = np.log(data["law_concentration"].values)
+    return {
+        float(order): (log_c, np.log(f))
+        for order, f in zip(data["law_order"].values, data["law_f"].values, strict=True)
+    }

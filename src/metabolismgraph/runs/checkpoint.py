@@ -1,0 +1,221 @@
+"""Checkpoints: what training is given and what it found, as safetensors beside JSON.
+
+No pickle, since checkpoints are exchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+from metabolismgraph.config import GraphModel
+from metabolismgraph.errors import InputError
+from metabolismgraph.files import write_bytes
+from metabolismgraph.homeostasis.fit import Phase2Result
+from metabolismgraph.reactions.fit import Phase1Result
+from metabolismgraph.reactions.identifiability import Combination, Identifiability
+from metabolismgraph.system.model import MetabolismModel, NodeFunction, empty_substrate_function
+from metabolismgraph.system.network import ReactionNetwork
+from metabolismgraph.system.observations import Observations
+
+_PHASE1_ARRAYS = (
+    "log_k",
+    "log_k_error",
+    "upper",
+    "mass_action",
+    "slope",
+    "offset",
+    "slope_error",
+    "offset_error",
+    "slope_offset_covariance",
+    "noise",
+    "keep",
+    "losses",
+)
+_PHASE1_WORDS = ("converged", "rule", "law_fails", "reasons", "notes", "groups", "combinations")
+_OBSERVED_ARRAYS = ("time", "run", "concentration")
+_ANY_KEY = 0  # shapes only: the random numbers drawn with it are replaced
+
+Module = TypeVar("Module", bound=eqx.Module)
+
+
+def save_phase1(path: Path, result: Phase1Result, seconds: float) -> None:
+    """Write `path`.safetensors and `path`.json; `seconds` is how long training took."""
+    arrays = {name: np.asarray(getattr(result, name)) for name in _PHASE1_ARRAYS}
+    arrays |= _named(result.mlp_sub, "mlp_sub")
+    found = result.identifiability
+    arrays |= {
+        f"identifiability.{name}": getattr(found, name) for name in ("identifiable", "null_space", "eigenvalues")
+    }
+    meta = {
+        "seconds": seconds,
+        "converged": result.converged,
+        "rule": result.rule,
+        "law_fails": result.law_fails,
+        "reasons": list(result.reasons),
+        "notes": list(result.notes),
+        "groups": [list(g) for g in found.groups],
+        "combinations": [[[list(c.reactions), list(c.coefficients)] for c in g] for g in found.combinations],
+    }
+    _write(path, arrays, meta)
+
+
+def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
+    """Read what `save_phase1` wrote.
+
+    Raises:
+        InputError: a file is missing or damaged, or belongs to a network of another shape.
+    """
+    arrays, meta = _read(path)
+    absent = [name for name in (*_PHASE1_ARRAYS, *_PHASE1_WORDS) if name not in {**arrays, **meta}]
+    if absent:
+        raise InputError(f"{path}.safetensors: made by an older version ({absent[0]} is missing); train it again")
+    identifiability = Identifiability(
+        **{name: arrays[f"identifiability.{name}"] for name in ("identifiable", "null_space", "eigenvalues")},
+        groups=tuple(tuple(g) for g in meta["groups"]),
+        combinations=tuple(tuple(Combination(tuple(r), tuple(c)) for r, c in g) for g in meta["combinations"]),
+    )
+    return Phase1Result(
+        mlp_sub=_filled(empty_substrate_function(graph_model), arrays, "mlp_sub", path),
+        identifiability=identifiability,
+        converged=meta["converged"],
+        rule=meta["rule"],
+        law_fails=meta["law_fails"],
+        reasons=tuple(meta["reasons"]),
+        notes=tuple(meta["notes"]),
+        **{name: arrays[name] for name in _PHASE1_ARRAYS},
+    )
+
+
+def save_phase2(path: Path, result: Phase2Result, seconds: float) -> None:
+    """Write `path`.safetensors and `path`.json; `seconds` is how long training took."""
+    arrays = {"losses": np.asarray(result.losses)} | _named(result.model, "model")
+    arrays |= {f"component.{name}": np.asarray(curve) for name, curve in result.components.items()}
+    meta = {"node_magnitude": result.node_magnitude, "loss_unit": result.loss_unit, "notes": list(result.notes)}
+    _write(path, arrays, {"seconds": seconds, **meta})
+
+
+def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
+    """Read what `save_phase2` wrote.
+
+    Raises:
+        InputError: a file is missing or damaged, or belongs to a network of another shape.
+    """
+    arrays, meta = _read(path)
+    key = jax.random.key(_ANY_KEY)
+    empty = MetabolismModel(
+        log_k=jnp.zeros(0),
+        mlp_sub=empty_substrate_function(graph_model),
+        mlp_node=NodeFunction(graph_model.hidden_dim_node, graph_model.n_layers_node, graph_model.embedding_dim, key),
+        embeddings=jnp.zeros((0, graph_model.embedding_dim)),
+        aggregation=graph_model.aggr_type,
+    )
+    return Phase2Result(
+        model=_filled(empty, arrays, "model", path),
+        losses=arrays["losses"],
+        loss_unit=meta["loss_unit"],
+        components={
+            name.removeprefix("component."): curve for name, curve in arrays.items() if name.startswith("component.")
+        },
+        node_magnitude=meta["node_magnitude"],
+        notes=tuple(meta["notes"]),
+    )
+
+
+def save_observations(path: Path, observations: Observations) -> None:
+    """Write `path`.safetensors and `path`.json, for a process that may not load the NetCDF library."""
+    arrays = {name: np.asarray(getattr(observations, name)) for name in _OBSERVED_ARRAYS}
+    _write(path, arrays, {"network": observations.network.to_json(), "notes": list(observations.notes)})
+
+
+def load_observations(path: Path) -> Observations:
+    """Read what `save_observations` wrote.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    arrays, meta = _read(path)
+    missing = [name for name in (*_OBSERVED_ARRAYS, "network") if name not in {**arrays, **meta}]
+    if missing:
+        raise InputError(f"{path}.safetensors: holds no observations ({missing[0]} is missing); start the run again")
+    return Observations(
+        ReactionNetwork.from_json(meta["network"]),
+        **{name: arrays[name] for name in _OBSERVED_ARRAYS},
+        notes=tuple(meta.get("notes", ())),
+    )
+
+
+def is_intact(path: Path) -> bool:
+    """Whether both files of a checkpoint are there and match."""
+    try:
+        _read(path)
+    except InputError:
+        return False
+    return True
+
+
+def seconds_taken(path: Path) -> float:
+    """How long the training took that made a checkpoint.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    return float(_read(path)[1]["seconds"])
+
+
+def _named(module: eqx.Module, prefix: str) -> dict[str, np.ndarray]:
+    """The arrays of a module by their path, such as mlp_sub.perceptron.weights.0."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(module)
+    return {f"{prefix}.{_dotted(path)}": np.asarray(leaf) for path, leaf in leaves}
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _filled(empty: Module, arrays: dict[str, np.ndarray], prefix: str, path: Path) -> Module:
+    """The module with its arrays replaced by the stored ones of the same names."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(empty)
+    names = [f"{prefix}.{_dotted(p)}" for p, _ in leaves]
+    # Checkpoints from before rate laws had a reference concentration have it at 1.
+    arrays = {name: np.zeros(()) for name in names if name.endswith("mlp_sub.reference")} | arrays
+    missing = [name for name in names if name not in arrays]
+    if missing or len(names) != sum(name.startswith(f"{prefix}.") for name in arrays):
+        raise InputError(
+            f"{path}.safetensors: does not fit graph_model of the configuration; use the one it was made with"
+        )
+    filled: Module = jax.tree_util.tree_unflatten(tree, [jnp.asarray(arrays[name]) for name in names])
+    return filled
+
+
+def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
+    # safetensors wants contiguous memory.
+    content = safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path.with_suffix(".safetensors"), content)
+    # The JSON carries the checksum and is written last: it makes the checkpoint valid.
+    meta = {"sha256": hashlib.sha256(content).hexdigest(), **meta}
+    write_bytes(path.with_suffix(".json"), json.dumps(meta, indent=1).encode())
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    arrays, meta = path.with_suffix(".safetensors"), path.with_suffix(".json")
+    try:
+        content, raw = arrays.read_bytes(), json.loads(meta.read_bytes())
+        if hashlib.sha256(content).hexdigest() != raw["sha256"]:
+            raise InputError(f"{arrays}: does not match its checksum in {meta.name}; train it again")
+        return safetensors.numpy.load(content), raw
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: no such file; a checkpoint is {arrays.name} with {meta.name}") from None
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{arrays}: damaged checkpoint ({error}); train it again") from None

@@ -1,0 +1,422 @@
+"""From a configuration or from files to a finished run folder, stage by stage.
+
+Every stage leaves its result on disk before the manifest says that it is done, so an interrupted run
+goes on after the last finished one. Training happens in a process of its own that is told one
+folder, without truth in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import jax.numpy as jnp
+
+from metabolismgraph.config import Config
+from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError
+from metabolismgraph.evaluation.evaluate import Evaluation, Metric, evaluate
+from metabolismgraph.evaluation.report import analysis_log, metrics_json
+from metabolismgraph.figures import check_colormap, draw_all
+from metabolismgraph.files import one_line, read_bytes, write_bytes
+from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.formats.dataset import read_inputs, write_dataset
+from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
+from metabolismgraph.ground_truth.simulator import simulate
+from metabolismgraph.ground_truth.truth import Truth
+from metabolismgraph.homeostasis.strategies import chosen
+from metabolismgraph.runs.answer_files import write_answer
+from metabolismgraph.runs.checkpoint import (
+    is_intact,
+    load_observations,
+    load_phase1,
+    load_phase2,
+    save_observations,
+    save_phase1,
+)
+from metabolismgraph.runs.folder import RunFolder
+from metabolismgraph.sandbox.audit_hook import LEAK
+from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
+from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.progress import Progress, silent
+from metabolismgraph.system.trainable import check_frozen
+
+_OBSERVATIONS = "observations"
+_CHECKPOINT = "phase1"
+_SOURCE = "network_as_given.xml"
+_ERRORS = "stderr.txt"
+
+
+def run(
+    config: Config,
+    out: Path,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Simulate, train, evaluate and draw into the folder `out`.
+
+    Args:
+        checkpoint: run folder or phase1 file to start Phase 2 from; Phase 1 is then skipped.
+
+    Raises:
+        InputError: `out` cannot be used.
+        SimulationDivergedError: the simulation blew up.
+        FirewallError: training tried to reach something outside its folder.
+        TrainingFailedError: the training process failed.
+    """
+    config, start = _checked(config, checkpoint)
+    folder = _folder(out, config, {"command": "run", **_named(start)}, resume=resume, overwrite=overwrite)
+
+    def make() -> None:
+        simulated = simulate(config, lambda share: progress("simulate", share, ""))
+        write_dataset(folder.data, simulated.observations)
+        simulated.truth.save(folder.data / "truth")
+        _hand_over(folder, simulated.observations, start)
+        if start is None and config.training.phase1_stop_at_r2 is not None:
+            began = time.perf_counter()
+            imperfect = train_imperfect_phase1(simulated, config, progress=progress)
+            save_phase1(folder.training / _CHECKPOINT, imperfect, time.perf_counter() - began)
+
+    return _complete(folder, "simulate", make, progress)
+
+
+def fit_files(
+    network: Path,
+    timeseries: Path,
+    config: Config,
+    out: Path,
+    *,
+    truth: Path | None = None,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Train on measured data, evaluate and draw into the folder `out`.
+
+    Args:
+        checkpoint: run folder or phase1 file to start Phase 2 from; Phase 1 is then skipped.
+        truth: folder with the labels of the same system, where they are known; for evaluation only.
+
+    Raises:
+        InputError: a file is wrong, the data do not suffice, or `out` cannot be used.
+        FirewallError: training tried to reach something outside its folder.
+        TrainingFailedError: the training process failed.
+    """
+    config, start = _checked(config, checkpoint)
+    if config.training.phase1_stop_at_r2 is not None:
+        raise InputError("training.phase1_stop_at_r2 is for simulated systems, whose truth is known; leave it empty")
+    observations, _ = read_inputs(network, timeseries)
+    labels = Truth.load(truth).aligned(observations.network.species, observations.network.reactions) if truth else None
+    source = {"command": "fit"} | {
+        name: f"{path.resolve()} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for name, path in (("network", network), ("timeseries", timeseries))
+    }
+    source |= _named(start)
+    existed = out.exists()
+    folder = _folder(out, config, source, resume=resume, overwrite=overwrite)
+
+    def read() -> None:
+        write_dataset(folder.data, observations)
+        write_bytes(folder.data / _SOURCE, read_bytes(network))
+        folder.note_assumptions(observations.notes)
+        if labels is not None:
+            labels.save(folder.data / "truth")
+        _hand_over(folder, observations, start)
+
+    try:
+        return _complete(folder, "read", read, progress)
+    except InputError:
+        # The data were found wanting: leave nothing behind that looks like a run, unless it was one before.
+        if not resume:
+            shutil.rmtree(folder.path, ignore_errors=True)
+            if existed:
+                folder.path.mkdir()
+        raise
+
+
+def reevaluate(
+    path: Path, truth: Path | None = None, overrides: Sequence[str] = (), progress: Progress = silent
+) -> Evaluation:
+    """Evaluate and draw a finished run again, against its own truth or the one given.
+
+    Args:
+        overrides: changes of the run's configuration for this evaluation, such as "plotting.dpi=300".
+
+    Raises:
+        InputError: no trained run there, or the truth does not belong to it.
+        FirewallError: its training tried to reach something outside its folder.
+    """
+    folder = RunFolder.open(path)
+    labels = Truth.load(truth) if truth else _own_truth(folder)
+    return _judge(folder, folder.config.override(overrides), labels, progress)
+
+
+def run_phase2(
+    config: Config,
+    base: Path,
+    out: Path,
+    *,
+    strategies: Mapping[str, str] | None = None,
+    cache: Path | None = None,
+    truth: bool = True,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Phase 2 alone in the folder `out`, on data and Phase 1 of the run `base`, which it shares; resumable.
+
+    Args:
+        strategies: reviewed strategy files that the configuration names besides those of the package: name -> source.
+        cache: folder of compiled code that training may read and write.
+        truth: whether to compare with the truth of the base, where it has one.
+
+    Raises:
+        InputError: `base` has no finished Phase 1, or does not fit the configuration, or `out` cannot be used.
+        FirewallError: training tried to reach something outside its folder.
+        TrainingFailedError: the training process failed.
+    """
+    given = RunFolder.open(base)
+    if not given.is_finished("phase 1"):
+        raise InputError(f"{base}: its Phase 1 is not finished; run it with --resume first")
+    source = {"command": "phase 2", "base": str(given.manifest["observations"])}
+    folder = RunFolder.resume(out, config.replace({"training.skip_phase1": True}), source, base=base)
+    if not folder.is_finished("given"):
+        (folder.training / "strategies").mkdir(parents=True, exist_ok=True)
+        for name, text in (strategies or {}).items():
+            write_bytes(folder.training / "strategies" / f"{name}.py", text.encode())
+        _write_settings(folder)
+        folder.hand_over(str(given.manifest["observations"]))
+        folder.finish("given", 0.0)
+    _train(folder, progress, cache)
+    return _judge(folder, folder.config, _own_truth(folder) if truth else None, progress)
+
+
+def _checked(config: Config, checkpoint: Path | None) -> tuple[Config, Path | None]:
+    """What can be found wrong before any work is done; the configuration and the checkpoint without its suffix.
+
+    Raises:
+        InputError: a colour map or a strategy that does not exist, a checkpoint that is not there or damaged.
+    """
+    check_colormap(config.plotting.colormap)
+    chosen(config.training)
+    if checkpoint is None:
+        if config.training.skip_phase1:
+            raise InputError("training.skip_phase1 is true, but there is no checkpoint; give one with --checkpoint")
+        return config, None
+    inside = checkpoint / "training" / _CHECKPOINT
+    start = inside if checkpoint.is_dir() else checkpoint.with_suffix("")
+    load_phase1(start, config.graph_model)
+    return config.replace({"training.skip_phase1": True}), start
+
+
+def _named(start: Path | None) -> dict[str, str]:
+    """What a manifest says of the checkpoint that a run started from."""
+    if start is None:
+        return {}
+    content = start.with_suffix(".safetensors").read_bytes()
+    return {"checkpoint": f"{start.resolve()} sha256:{hashlib.sha256(content).hexdigest()}"}
+
+
+def _folder(out: Path, config: Config, source: dict[str, str], *, resume: bool, overwrite: bool) -> RunFolder:
+    if resume:
+        return RunFolder.resume(out, config, source)
+    return RunFolder.create(out, config, source, overwrite=overwrite)
+
+
+def _complete(folder: RunFolder, first: str, make_data: Callable[[], None], progress: Progress) -> Evaluation:
+    if not folder.is_finished(first):
+        started = time.perf_counter()
+        make_data()
+        folder.finish(first, time.perf_counter() - started)
+        progress(first, 1.0, "")
+    _train(folder, progress)
+    return _judge(folder, folder.config, _own_truth(folder), progress)
+
+
+def _hand_over(folder: RunFolder, observations: Observations, start: Path | None) -> None:
+    """Put down what training may see: observations, two sections of the configuration, a checkpoint."""
+    graph_model, training = folder.config.graph_model, folder.config.training
+    given = None if start is None else load_phase1(start, graph_model).mass_action
+    observations = assume_rate_laws(observations, graph_model, training, given)
+    folder.training.mkdir(parents=True, exist_ok=True)
+    save_observations(folder.training / _OBSERVATIONS, observations)
+    folder.hand_over(_observations_digest(folder))
+    _write_settings(folder)
+    if start is not None:
+        for suffix in (".safetensors", ".json"):
+            write_bytes((folder.training / _CHECKPOINT).with_suffix(suffix), start.with_suffix(suffix).read_bytes())
+
+
+def _write_settings(folder: RunFolder) -> None:
+    settings = {
+        "graph_model": folder.config.graph_model.model_dump(mode="json"),
+        "training": folder.config.training.model_dump(mode="json"),
+    }
+    write_bytes(folder.training / "settings.json", json.dumps(settings, indent=1).encode())
+
+
+def _observations_digest(folder: RunFolder) -> str:
+    content = (folder.given / _OBSERVATIONS).with_suffix(".safetensors").read_bytes()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _train(folder: RunFolder, progress: Progress, cache: Path | None = None) -> None:
+    training = folder.config.training
+    phases = {} if folder.base else {"phase 1": _CHECKPOINT}
+    if training.homeostasis_training:
+        phases |= {"phase 2": "phase2"} | ({"refine": "refined"} if training.joint_refinement else {})
+    if all(folder.is_finished(stage) and is_intact(folder.training / name) for stage, name in phases.items()):
+        return
+    errors = folder.training / _ERRORS
+    with errors.open("w") as stderr:
+        # -P: a file of the user's that is called like one of our imports must not stand in for it.
+        command = [sys.executable, "-P", "-m", "metabolismgraph.runs.train_process", str(folder.training)]
+        command += [str(folder.given)] if folder.base else []
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+            errors="replace",
+            env={**os.environ, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})},
+        ) as child:
+            try:
+                refused, leak = _follow(child, folder, progress)
+                code = child.wait()
+            finally:
+                child.kill()
+    if leak or code == LEAK:
+        folder.mark_leak(leak or "something that it kept from being reported")
+        raise FirewallError(folder.leak)
+    if refused is not None:
+        raise InputError(refused)
+    if code:
+        lines = errors.read_text(errors="replace").strip().splitlines()
+        raise TrainingFailedError(
+            f"training ended with code {code} ({lines[-1] if lines else 'no message'}); see {errors}, "
+            "then continue with --resume"
+        )
+
+
+def _follow(child: subprocess.Popen[str], folder: RunFolder, progress: Progress) -> tuple[str | None, str | None]:
+    """Pass on what the training process reports: (why it refuses the data, what it tried to reach), where it did.
+
+    Its code is not trusted, so that anything may come; what is not a report is passed over.
+    """
+    assert child.stdout is not None
+    refused = leak = None
+    sealed = False
+    for line in child.stdout:
+        match _report(line):
+            # The first is said before any code runs that might say it untruly.
+            case {"event": "sealed", "kernel": bool(kernel)} if not sealed:
+                folder.note_walls(kernel=kernel)
+                sealed = True
+            case {"event": "progress", "stage": str(stage), "done": float() | int() as done, "message": str(message)}:
+                progress(stage, float(done), message)
+            case {
+                "event": "finished",
+                "stage": "phase 1" | "phase 2" | "refine" as stage,
+                "seconds": float() | int() as seconds,
+            }:
+                folder.finish(stage, float(seconds))
+            case {"event": "refused", "message": str(message)}:
+                refused = one_line(message)
+            case {"event": "leak", "tried": str(tried), "on": str(on)}:
+                leak = one_line(f"{tried} {on}")
+    return refused, leak
+
+
+def _report(line: str) -> object:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _source(folder: RunFolder) -> bytes | None:
+    """The network file that the run was given; None where the network was simulated."""
+    path = folder.data / _SOURCE
+    return path.read_bytes() if path.exists() else None
+
+
+def _own_truth(folder: RunFolder) -> Truth | None:
+    path = folder.data / "truth"
+    return Truth.load(path) if path.exists() else None
+
+
+def load_result(folder: RunFolder, config: Config) -> FitResult:
+    """What a run's training found, to be judged under a configuration.
+
+    Raises:
+        InputError: it is missing or damaged, or does not fit the configuration.
+        FirewallError: training changed the observations that it is to be judged by, or what was frozen.
+    """
+    observations = load_observations(folder.given / _OBSERVATIONS)
+    if _observations_digest(folder) != folder.manifest.get("observations"):
+        raise FirewallError(
+            f"{folder.given / _OBSERVATIONS}.safetensors: not what was handed to training; start again with --overwrite"
+        )
+    phase1 = load_phase1(folder.given / _CHECKPOINT, config.graph_model)
+    phase2 = refined = None
+    if config.training.homeostasis_training:
+        phase2 = load_phase2(folder.training / "phase2", config.graph_model)
+        # Training says so too, but training is not trusted.
+        given = MetabolismModel(
+            jnp.asarray(phase1.log_k),
+            phase1.mlp_sub,
+            phase2.model.mlp_node,
+            phase2.model.embeddings,
+            config.graph_model.aggr_type,
+        )
+        check_frozen(given, phase2.model)
+        if config.training.joint_refinement:
+            refined = load_phase2(folder.training / "refined", config.graph_model)
+    return FitResult(
+        observations=observations,
+        graph_model=config.graph_model,
+        training=config.training,
+        phase1=phase1,
+        phase2=phase2,
+        refined=refined,
+    )
+
+
+def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Progress) -> Evaluation:
+    started = time.perf_counter()
+    progress("evaluate", 0.0, "")
+    result = load_result(folder, config)
+    evaluation = evaluate(result, truth)
+    own = ("phase 2", "refine") if folder.base else ("phase 1", "phase 2", "refine")
+    minutes = sum(folder.seconds(stage) for stage in own) / 60
+    first = {name: evaluation.metrics[name] for name in ("trustworthy", "why_not")}
+    metrics: dict[str, Metric] = {**first, "training_time_min": minutes, **evaluation.metrics}
+    if folder.base is None:
+        part = folder.path / "evaluation.nc.part"
+        evaluation.data.to_netcdf(part, engine="h5netcdf")
+        part.replace(folder.path / "evaluation.nc")
+    result_notes = write_answer(result, evaluation, folder.path, _source(folder) if folder.base is None else None)
+    notes = (*evaluation.notes, *result_notes)
+    metrics["notes"] = list(notes)
+    write_bytes(folder.path / "metrics.json", metrics_json(metrics).encode())
+    write_bytes(folder.path / "analysis.log", analysis_log(metrics).encode())
+    folder.finish("evaluate", time.perf_counter() - started)
+    progress("evaluate", 1.0, "")
+    started = time.perf_counter()
+    # Runs on the data of another leave out what would be the same for all of them.
+    below = "" if folder.base is None else "tmp_training"
+    draw_all(evaluation.data, metrics, folder.path, config.plotting, below=below, progress=progress)
+    folder.finish("figures", time.perf_counter() - started)
+    progress("figures", 1.0, "")
+    return dataclasses.replace(evaluation, metrics=metrics, notes=notes)

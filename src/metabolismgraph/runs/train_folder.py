@@ -1,0 +1,121 @@
+"""Both phases in a folder, from the observations there to the checkpoints there."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.errors import InputError
+from metabolismgraph.homeostasis.fit import fit_homeostasis
+from metabolismgraph.homeostasis.joint import refine
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.strategies import STRATEGIES, custom, names
+from metabolismgraph.reactions.fit import fit_reactions
+from metabolismgraph.reactions.result import Phase1Result
+from metabolismgraph.runs.checkpoint import (
+    is_intact,
+    load_observations,
+    load_phase1,
+    load_phase2,
+    save_phase1,
+    save_phase2,
+    seconds_taken,
+)
+from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.trainable import check_frozen
+
+
+def train_folder(folder: Path, shared: Path | None = None) -> None:
+    """Run the phases whose checkpoints are not there yet.
+
+    Args:
+        folder: what is particular to this run: settings, strategies of its own, checkpoints.
+        shared: where observations and the Phase 1 checkpoint are, for several runs; None: in `folder`.
+
+    Raises:
+        InputError: the observations or a checkpoint cannot be used, or a strategy fails.
+        FirewallError: an array of Phase 1 changed.
+    """
+    graph_model, training = read_settings(folder)
+    source = shared or folder
+    observations, _ = load_observations(source / "observations").split(training.held_out_fraction)
+    first, second, third = source / "phase1", folder / "phase2", folder / "refined"
+    if shared is None and not is_intact(first):
+        if training.skip_phase1:
+            raise InputError("training.skip_phase1 is true, but there is no checkpoint; give one with --checkpoint")
+        # What was built on a checkpoint that is gone must go with it.
+        second.with_suffix(".json").unlink(missing_ok=True)
+        started = time.perf_counter()
+        result = fit_reactions(observations, graph_model, training, report)
+        save_phase1(first, result, time.perf_counter() - started)
+    phase1 = load_phase1(first, graph_model)
+    say(event="finished", stage="phase 1", seconds=seconds_taken(first))
+    if not training.homeostasis_training:
+        return
+    own = own_strategies(folder, training)
+    for path in own:
+        custom.load(path)
+    if not is_intact(second):
+        third.with_suffix(".json").unlink(missing_ok=True)
+        started = time.perf_counter()
+        # Code of the run's own may change arrays that it is handed: compare with what nobody was handed.
+        frozen = load_phase1(first, graph_model) if own else phase1
+        with custom.as_input_error(own):
+            homeostasis = fit_homeostasis(observations, phase1, graph_model, training, report)
+        check_frozen(from_checkpoint(homeostasis.model, frozen), homeostasis.model)
+        save_phase2(second, homeostasis, time.perf_counter() - started)
+    say(event="finished", stage="phase 2", seconds=seconds_taken(second))
+    if not training.joint_refinement:
+        return
+    if not is_intact(third):
+        started = time.perf_counter()
+        data = Phase2Data(observations, phase1, graph_model, training)
+        with custom.as_input_error(own):
+            refined = refine(data, load_phase2(second, graph_model), report)
+        save_phase2(third, refined, time.perf_counter() - started)
+    say(event="finished", stage="refine", seconds=seconds_taken(third))
+
+
+def read_settings(folder: Path) -> tuple[GraphModel, Training]:
+    """The two sections of the configuration that settings.json holds."""
+    settings = json.loads((folder / "settings.json").read_text())
+    return GraphModel.model_validate(settings["graph_model"]), Training.model_validate(settings["training"])
+
+
+def own_strategies(folder: Path, training: Training) -> list[Path]:
+    """The strategy files of a training folder that its settings name.
+
+    Raises:
+        InputError: one is called like a strategy of the package.
+    """
+    files = sorted((folder / custom.FOLDER).glob("*.py"))
+    shadowing = [path.name for path in files if path.stem in STRATEGIES]
+    if shadowing:
+        raise InputError(f"{custom.FOLDER}/{shadowing[0]}: the package has a strategy of that name; choose another")
+    named = names(training)
+    return [path for path in files if path.stem in named]
+
+
+def from_checkpoint(model: MetabolismModel, phase1: Phase1Result) -> MetabolismModel:
+    """The model with everything that Phase 1 found as the checkpoint has it."""
+    restored: MetabolismModel = eqx.tree_at(
+        lambda m: (m.log_k, m.mlp_sub), model, (jnp.asarray(phase1.log_k), phase1.mlp_sub)
+    )
+    return restored
+
+
+def say(**fields: object) -> None:
+    """Tell whoever started this process, one JSON object per line."""
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()
+
+
+def report(stage: str, done: float, message: str) -> None:
+    """Pass on the progress of training."""
+    say(event="progress", stage=stage, done=done, message=message)

@@ -1,0 +1,476 @@
+"""The wall around training: the process sees its folder and its libraries, and ends when it tries for more.
+
+Code that trains is not trusted: it may look for the truth. Two walls hold it. Where the kernel has Landlock, the
+kernel refuses every file outside (`landlock.py`), which nothing in the process can undo. Everywhere, an audit hook
+(PEP 578) refuses what Python code tries to open, load or start, and reports it: the first attempt after start-up
+ends the process at once with the code `LEAK`, so that catching the exception helps nobody.
+
+Readers in C and C++ raise no audit event. They are not loaded; functions of that kind in the libraries that
+training does need are taken out (`_DISABLED_FUNCTIONS`). The hook alone cannot hold code that writes to the memory
+of its own process (NumPy can be made to); that is what the kernel's wall is for.
+
+Runs that share observations and a checkpoint read them from a second folder: those four files, and nothing else
+that lies there or around it.
+
+The order is: `seal`, imports of trusted code, `activate`, and only then code that is not trusted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import importlib
+import json.encoder
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from metabolismgraph.sandbox import landlock
+
+LEAK = 86  # exit code of a process that tried
+# What may be read of a shared folder.
+SHARED_FILES = tuple(f"{name}.{kind}" for name in ("observations", "phase1") for kind in ("safetensors", "json"))
+
+# Takes a path, whether it may be relative, and whether it may go upwards.
+Resolve = Callable[[Any, bool, bool], "str | None"]
+_FINE, _QUIET, _REFUSED = range(3)  # verdicts; a quiet refusal is no attempt on anything
+
+_ACTIVATE = "metabolismgraph.activate"
+_TAKEN_OUT = "metabolismgraph.taken_out"
+_PACKAGE = "metabolismgraph"
+_HIDDEN = frozenset({"ground_truth", "evaluation", "benchmarks"})
+# They open files, start processes or make interpreters without a hook, all unseen.
+_READERS = frozenset(
+    {
+        *("h5py", "h5netcdf", "netCDF4", "cftime", "pyarrow", "fastparquet", "tables", "zarr", "polars", "duckdb"),
+        *("libsbml", "_libsbml", "cffi", "_cffi_backend", "lxml", "sqlite3", "_sqlite3", "_gdbm", "_dbm", "_fmm_core"),
+        *("readline", "_curses", "_curses_panel", "psutil", "PIL", "cv2", "torch", "tensorflow", "numba", "llvmlite"),
+        *("_xxsubinterpreters", "_interpreters", "_xxinterpchannels", "_interpchannels", "_testcapi"),
+        *("_testinternalcapi", "_ctypes_test"),
+    }
+)
+# Packages whose extension modules are loaded; besides the standard library's and whatever is called jax...
+_NATIVE = frozenset(
+    {"numpy", "scipy", "pandas", "ml_dtypes", "safetensors", "pydantic_core", "yaml", "sklearn", "equinox", "nvidia"}
+)
+# Functions that read or write files, start processes or load code without an audit event, in modules we need.
+_DISABLED_FUNCTIONS: dict[str, tuple[str, ...]] = {
+    "_posixsubprocess": ("fork_exec",),
+    "subprocess": ("_fork_exec",),
+    "_imp": ("create_builtin",),
+    "safetensors": ("safe_open", "serialize_file"),
+    "safetensors._safetensors_rust": ("safe_open", "serialize_file"),
+    "safetensors.numpy": ("safe_open", "serialize_file"),
+    "jaxlib._jax": ("load_pjrt_plugin", "start_transfer_server", "get_distributed_runtime_service"),
+    "scipy.optimize._highspy._core._Highs": (
+        *("readBasis", "readModel", "readOptions", "readSolution", "writeBasis", "writeIisModel", "writeInfo"),
+        *("writeModel", "writeOptions", "writePresolvedModel", "writeSolution"),
+    ),
+}
+# Their extension modules (folder and name) must not be created again, since that would bring the functions back.
+_ONCE = frozenset({"lib-dynload/_posixsubprocess", "safetensors/_safetensors_rust", "jaxlib/_jax", "_highspy/_core"})
+
+_FAMILIES = (
+    *("socket.", "subprocess.", "pty.", "ctypes.", "sqlite3.", "gc.", "syslog.", "urllib.", "http.client.", "ftplib."),
+    *("imaplib.", "nntplib.", "poplib.", "smtplib.", "telnetlib.", "webbrowser.", "os.exec", "os.spawn", "os.fork"),
+)
+_EVENTS = frozenset(
+    {
+        *("os.system", "os.posix_spawn", "os.link", "os.symlink", "os.kill", "os.killpg", "os.chdir", "os.startfile"),
+        # These show or change what other code, the hook included, is at.
+        *("sys._current_frames", "sys._current_exceptions", "sys.settrace", "sys.setprofile", "sys.remote_exec"),
+        *("cpython.PyInterpreterState_New", _TAKEN_OUT),
+    }
+)
+# Harmless while trusted code is loaded; ctypes opens the interpreter's own library when it is imported.
+_AT_START = ("ctypes.", "gc.", "socket.gethostname", "socket.__new__")
+# Where the arguments of an event hold the paths that are changed, and the folders they are relative to.
+_CHANGES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "os.mkdir": ((0,), (2,)),
+    "os.remove": ((0,), (1,)),
+    "os.rmdir": ((0,), (1,)),
+    "os.rename": ((0, 1), (2, 3)),
+    "os.truncate": ((0,), ()),
+    "os.utime": ((0,), (3,)),
+    "os.chmod": ((0,), (2,)),
+    "os.chown": ((0,), (3,)),
+    "os.chflags": ((0,), ()),
+    "os.setxattr": ((0,), ()),
+    "os.removexattr": ((0,), ()),
+}
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_MOST_LINKS = 40  # as the kernel's
+_FILE_TYPE, _REGULAR, _FOLDER = 0o170000, 0o100000, 0o040000  # of st_mode
+
+_SYSTEM_FILES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
+_PROC_FILES = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/version")
+# Counts of cores, memory and threads, of this process; nothing else of /proc/PID is read.
+_OWN_PROC_FILES = frozenset({f"/proc/self/{name}" for name in ("cgroup", "limits", "stat", "statm", "status")})
+_SYSTEM_FOLDERS = (
+    "/sys/bus/pci",
+    "/sys/devices",
+    "/sys/fs/cgroup",
+    "/usr/share/zoneinfo",
+    "/usr/share/locale",
+    "/usr/lib/locale",
+)
+# For the kernel's wall, which also stands before the dynamic linker, the C library and device drivers.
+_KERNEL_FOLDERS = (
+    *("/bin", "/etc", "/lib", "/lib32", "/lib64", "/nix/store", "/sys", "/usr", *_PROC_FILES),
+    *("/proc/self", "/proc/sys", "/proc/driver", "/proc/devices", "/proc/loadavg", "/proc/mounts"),
+)
+_DEVICES = (*_SYSTEM_FILES, "/dev/full", "/dev/dxg", "/dev/kfd", "/dev/dri")
+
+
+class Bounds(NamedTuple):
+    """Where the process may go. Paths end in a slash, so that those of folders are prefixes of what is in them.
+
+    Attributes:
+        folder: the training folder.
+        around: the folders around it and around the shared one, where the truth may lie: refused, whatever else
+            allows it.
+        shared: the files of the shared folder that may be read.
+        package: this package's own folder.
+        libraries: folders of the Python installation and the system that may be read.
+        sites: those that hold installed packages.
+        within: libraries and cache that lie inside `around` all the same.
+        files: single files that may be read.
+        listed: folders that may be listed, without what is in them.
+        cache: JAX's compilation cache, or nothing.
+        cache_kept: whether the cache may be written to.
+    """
+
+    folder: str
+    around: tuple[str, ...]
+    shared: frozenset[str]
+    package: str
+    libraries: tuple[str, ...]
+    sites: tuple[str, ...]
+    within: tuple[str, ...]
+    files: frozenset[str]
+    listed: frozenset[str]
+    cache: tuple[str, ...]
+    cache_kept: bool
+
+    @property
+    def single_files(self) -> tuple[str, ...]:
+        return tuple(path.rstrip("/") for path in (*self.files, *self.shared))
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Folders that may be written to."""
+        return (self.folder, *(self.cache if self.cache_kept else ()))
+
+
+def seal(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True) -> bool:
+    """Confine this process to `folder`, for good; to be called before any other thread runs.
+
+    Until `activate` a refusal is an exception, since libraries probe for what they can do without.
+
+    Args:
+        shared: a folder of which `SHARED_FILES` may be read.
+        keep_compiled: whether JAX's compilation cache may be written to, or only read. What code writes there that
+            nobody has reviewed would be run by others.
+
+    Returns:
+        whether the kernel holds the wall as well.
+
+    Raises:
+        ValueError: the shared folder lies in `folder`, where everything can be written.
+    """
+    bounds = _bounds(folder, shared, keep_compiled=keep_compiled)
+    # Nothing outside the folder is written: neither compiled modules nor temporary files.
+    sys.dont_write_bytecode = True
+    os.environ["TMPDIR"] = bounds.folder.rstrip("/")
+    for path in bounds.cache:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    held = landlock.confine(
+        landlock.Allowed(
+            readable=(*_KERNEL_FOLDERS, *_linker_folders(), bounds.package, *bounds.libraries, *bounds.single_files),
+            writable=(*bounds.own, "/dev/shm"),  # noqa: S108 (shared memory of GPU libraries)
+            listed=tuple(bounds.listed),
+            devices=(*_DEVICES, *glob.glob("/dev/nvidia*")),  # noqa: PTH207
+        )
+    )
+    sys.addaudithook(_hook(bounds))
+    return held
+
+
+def activate() -> None:
+    """Start-up is over: from here on a refused attempt ends the process."""
+    for name in (*sys.builtin_module_names, *_DISABLED_FUNCTIONS):
+        # Later would be too late: what is taken out is taken out of what is loaded.
+        if name not in _READERS and ("." not in name or name.partition(".")[0] in sys.modules):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
+    for name, attributes in _DISABLED_FUNCTIONS.items():
+        owner = _loaded(name)
+        for attribute in attributes:
+            if hasattr(owner, attribute):
+                setattr(owner, attribute, _taken_out(f"{name}.{attribute}"))
+    sys.audit(_ACTIVATE)
+
+
+def _loaded(name: str) -> object:
+    """A module, or a class in one, if it is loaded."""
+    if name in sys.modules:
+        return sys.modules[name]
+    home, _, attribute = name.rpartition(".")
+    return getattr(sys.modules.get(home), attribute, None)
+
+
+def _taken_out(name: str) -> Callable[..., None]:
+    def refuse(*_: object, **__: object) -> None:
+        sys.audit(_TAKEN_OUT, name)
+
+    return refuse
+
+
+def _bounds(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True) -> Bounds:
+    real = os.path.realpath
+    inside = _prefix(real(folder))
+    around = tuple(_prefix(os.path.dirname(real(path))) for path in (folder, shared) if path)  # noqa: PTH120
+    if shared is not None and _prefix(real(shared)).startswith(inside):
+        raise ValueError(f"{shared}: lies in {folder}, which training writes to; share a folder outside it")
+    entries = [real(entry) for entry in sys.path if entry]
+    sites = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
+    sites |= {entry for entry in entries if entry.endswith(("/site-packages", "/dist-packages"))}
+    libraries = {f"{prefix}/{part}" for prefix in (sys.prefix, sys.base_prefix) for part in ("lib", "lib64")}
+    libraries |= {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *_SYSTEM_FOLDERS, *sites}
+    cache = {os.environ["JAX_COMPILATION_CACHE_DIR"]} if os.environ.get("JAX_COMPILATION_CACHE_DIR") else set()
+    every = tuple(sorted({_prefix(real(path)) for path in libraries | cache}))
+    return Bounds(
+        folder=inside,
+        around=around,
+        shared=frozenset(_prefix(real(shared / name)) for name in SHARED_FILES) if shared else frozenset(),
+        package=_prefix(os.path.dirname(os.path.dirname(real(__file__)))),  # noqa: PTH120
+        libraries=every,
+        sites=tuple(sorted({_prefix(real(path)) for path in sites})),
+        within=tuple(
+            path
+            for path in every
+            if path.startswith(around) and not any(one.startswith(path) for one in (inside, *around))
+        ),
+        files=frozenset(_prefix(real(path)) for path in (*_SYSTEM_FILES, *_PROC_FILES, f"{sys.prefix}/pyvenv.cfg")),
+        listed=frozenset(_prefix(entry) for entry in entries),
+        cache=tuple(_prefix(real(path)) for path in cache),
+        cache_kept=keep_compiled,
+    )
+
+
+def _prefix(path: str) -> str:
+    return path.rstrip("/") + "/"
+
+
+def _linker_folders() -> tuple[str, ...]:
+    return tuple(path for path in os.environ.get("LD_LIBRARY_PATH", "").split(":") if path)
+
+
+# What follows runs in the process of an attacker, who may replace any function of any module. So the hook and its
+# parts are closures that look nothing up by a global name, built-in names included, and hold nothing that changes
+# but a flag that can only be set. `os.path.realpath` and the like do not qualify.
+
+
+def _resolver() -> Resolve:
+    """A realpath of our own, ending in a slash; None for a path that cannot be vouched for."""
+    readlink, here, kind, text, raw, failure = os.readlink, os.getcwd(), type, str, bytes, OSError  # noqa: PTH109
+    most, digits = _MOST_LINKS, "0123456789"
+
+    def resolve(path: Any, relative: bool, upwards: bool) -> str | None:
+        path = path.decode() if kind(path) is raw else path
+        # A subclass of str may answer us one thing and the kernel another.
+        if kind(path) is not text or not (relative or path.startswith("/")):
+            return None
+        pending = (path if path.startswith("/") else here + "/" + path).split("/")[::-1]
+        # A folder that another thread moves meanwhile has another one above it.
+        if ".." in pending and not upwards:
+            return None
+        done, links = "", 0
+        while pending:
+            name = pending.pop()
+            if name == "..":
+                done = done.rpartition("/")[0]
+            if name in {"", ".", ".."}:
+                continue
+            # Below /proc/PID lie doors to other folders and to the memory of processes.
+            if done == "/proc" and name[0] in digits:
+                return None
+            try:
+                target = readlink(done + "/" + name)
+            except failure:
+                done += "/" + name
+                continue
+            links += 1
+            if links > most:
+                return None
+            done = "" if target.startswith("/") else done
+            pending.extend(target.split("/")[::-1])
+        return done + "/"
+
+    return resolve
+
+
+def _reader(bounds: Bounds) -> Callable[[str], bool]:
+    """Whether a resolved path may be read."""
+    folder, around, package, within, files = bounds.folder, bounds.around, bounds.package, bounds.within, bounds.files
+    shared, libraries, hidden, length = bounds.shared, bounds.libraries, _HIDDEN, len(bounds.package)
+    lstat, failure = os.lstat, OSError
+    file_type, ordinary = _FILE_TYPE, frozenset({_REGULAR, _FOLDER})
+
+    def may_read(path: str) -> bool:
+        if path.startswith(folder):
+            try:
+                # A device node in the folder is a door to the disk behind it.
+                return lstat(path[:-1]).st_mode & file_type in ordinary
+            except failure:
+                return True
+        if path.startswith(package):
+            first, _, rest = path[length:].partition("/")
+            return (rest if first == "__pycache__" else first).partition(".")[0] not in hidden
+        if path in shared:
+            return True
+        if path.startswith(around):
+            return path.startswith(within)
+        return path.startswith(libraries) or path in files
+
+    return may_read
+
+
+def _judge_files(bounds: Bounds, resolve: Resolve) -> Callable[[str, tuple[Any, ...], bool], int]:
+    """Judge the events that open, list or change files."""
+    own, listed, may_read, changes, writing = bounds.own, bounds.listed, _reader(bounds), dict(_CHANGES), _WRITING
+    number, is_a, fine, refused, nowhere = int, isinstance, _FINE, _REFUSED, "/dev/null/"
+    kind, text, own_proc = type, str, _OWN_PROC_FILES
+
+    def opens(arguments: tuple[Any, ...], active: bool) -> int:
+        name, mode, flags = arguments
+        # os.open tells no mode, nor the folder that a relative path is relative to.
+        path = resolve(name, mode is not None, not active)
+        writes = flags & writing or (mode is not None and not {"w", "a", "x", "+"}.isdisjoint(mode))
+        if kind(name) is text and name in own_proc and not writes:
+            return fine
+        if path is None or not may_read(path):
+            return refused
+        return fine if not writes or path.startswith(own) or path == nowhere else refused
+
+    def lists(name: Any, active: bool) -> int:
+        path = resolve("." if name is None else name, True, not active)
+        return fine if path is not None and (path in listed or may_read(path)) else refused
+
+    def judge(event: str, arguments: tuple[Any, ...], active: bool) -> int:
+        if event in changes:
+            names, folders = changes[event]
+            for at in folders:
+                if arguments[at] != -1:
+                    return refused
+            for at in names:
+                path = resolve(arguments[at], True, not active)
+                if path is None or not path.startswith(own):
+                    return refused
+            return fine
+        if is_a(arguments[0], number):
+            return fine
+        return opens(arguments, active) if event == "open" else lists(arguments[0], active)
+
+    return judge
+
+
+def _judge_imports(bounds: Bounds, resolve: Resolve) -> Callable[[tuple[Any, ...], bool], int]:
+    """Judge the import of a module: first by its name, then, with the file, that of its compiled code."""
+    sites, libraries, own, kind, text = bounds.sites, bounds.libraries, bounds.own, type, str
+    package, hidden, readers, native, once, length = _PACKAGE, _HIDDEN, _READERS, _NATIVE, _ONCE, len
+    fine, quiet, refused = _FINE, _QUIET, _REFUSED
+
+    def compiled(file: Any, active: bool) -> int:
+        path = resolve(file, True, not active)
+        if path is None or path.startswith(own) or not path.startswith(libraries):
+            return refused
+        *_, above, last, _ = path.split("/")
+        stem = last.partition(".")[0]
+        if stem in readers or (active and above + "/" + stem in once):
+            return refused
+        for folder in sites:
+            if path.startswith(folder):
+                top = path[length(folder) :].partition("/")[0].partition(".")[0]
+                return refused if top in readers else fine if top in native or top.startswith("jax") else quiet
+        return fine
+
+    def judge(arguments: tuple[Any, ...], active: bool) -> int:
+        name, file = arguments[:2]
+        if kind(name) is not text:
+            return refused
+        first, _, rest = name.partition(".")
+        if first in readers or (first == package and rest.partition(".")[0] in hidden):
+            return refused
+        return fine if file is None else compiled(file, active)
+
+    return judge
+
+
+def _terminator() -> Callable[[str, tuple[Any, ...]], None]:
+    """Report an attempt to whoever started us, and end."""
+    write, leave, quote, out, code = os.write, os._exit, json.encoder.encode_basestring_ascii, os.dup(1), LEAK
+    text, raw, several, is_a = str, bytes, (tuple, list), isinstance
+
+    def words(values: tuple[Any, ...]) -> str:
+        found = ""
+        for value in values:
+            if is_a(value, several):
+                found += words(value)
+            elif is_a(value, raw):
+                found += " " + value.decode("latin-1")
+            elif is_a(value, text):
+                # Not str(value) nor value + "": those may be what a subclass makes of itself.
+                found += " " + "".join([value])  # noqa: FLY002
+        return found
+
+    def end(event: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            # The rest are modes and search paths. What was written before may lack the end of its line.
+            arguments = arguments[:1] if event == "open" else arguments[:2] if event == "import" else arguments
+            line = '\n{"event": "leak", "tried": ' + quote(event) + ', "on": ' + quote(words(arguments)[1:500]) + "}\n"
+            write(out, line.encode())
+        finally:
+            leave(code)
+
+    return end
+
+
+def _hook(bounds: Bounds) -> Callable[[str, tuple[Any, ...]], None]:
+    """The audit hook: passes, raises, or ends the process."""
+    resolve, end = _resolver(), _terminator()
+    judge_file, judge_import = _judge_files(bounds, resolve), _judge_imports(bounds, resolve)
+    of_files, activate_event = frozenset({"open", "os.listdir", "os.scandir", *_CHANGES}), _ACTIVATE
+    events, families, at_start, fine, refused = _EVENTS, _FAMILIES, _AT_START, _FINE, _REFUSED
+    not_loaded, not_permitted = ImportError, PermissionError
+    active = False
+
+    def judge(event: str, arguments: tuple[Any, ...]) -> int:
+        if event in of_files:
+            return judge_file(event, arguments, active)
+        if event == "import":
+            return judge_import(arguments, active)
+        if event in events or event.startswith(families):
+            return fine if not active and event.startswith(at_start) else refused
+        return fine
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal active
+        if event == activate_event:
+            active = True
+            return
+        verdict = judge(event, arguments)
+        if verdict == fine:
+            return
+        if active and verdict == refused:
+            end(event, arguments)
+        # Exceptions that libraries expect of a module that is not there, or of a file that is not theirs.
+        if event == "import":
+            raise not_loaded("not for training: " + arguments[0])
+        raise not_permitted(1, "not for training", arguments[0] if arguments else event)
+
+    return hook

@@ -1,0 +1,171 @@
+"""Observations: concentrations over time and the network they belong to; all that training may see."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.system.network import ReactionNetwork
+
+
+@dataclasses.dataclass(frozen=True)
+class Transitions:
+    """Pairs of neighbouring frames, N in all; pairs never straddle two runs.
+
+    Attributes:
+        start, end: concentrations at both ends.
+        dt: length of the step, in the time unit of the data, > 0.
+        frame: index of the start frame in the observations.
+    """
+
+    start: Float[np.ndarray, "transitions species"]
+    end: Float[np.ndarray, "transitions species"]
+    dt: Float[np.ndarray, " transitions"]
+    frame: Int[np.ndarray, " transitions"]
+
+    def select(self, keep: slice | Bool[np.ndarray, " transitions"]) -> Transitions:
+        """Some of the transitions."""
+        return Transitions(self.start[keep], self.end[keep], self.dt[keep], self.frame[keep])
+
+    @property
+    def derivative(self) -> Float[np.ndarray, "transitions species"]:
+        """Forward differences (end - start) / dt, in concentration per time."""
+        return np.asarray((self.end - self.start) / self.dt[:, None])
+
+
+@dataclasses.dataclass(frozen=True)
+class Observations:
+    """Concentration time series of every species of a network, from one or more runs.
+
+    Attributes:
+        network: the reaction network; its species order is that of `concentration`.
+        time: time of each frame, strictly increasing within a run.
+        run: index of the run a frame belongs to, non-decreasing, from 0.
+        concentration: >= 0 and finite, in the data's own unit.
+        notes: plain sentences on what was assumed when they were read.
+
+    Raises:
+        InputError: on construction, when one of these promises does not hold.
+    """
+
+    network: ReactionNetwork
+    time: Float[np.ndarray, " frames"]
+    run: Int[np.ndarray, " frames"]
+    concentration: Float[np.ndarray, "frames species"]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.concentration.shape != (len(self.time), self.network.n_species) or len(self.run) != len(self.time):
+            raise InputError(
+                f"observations: concentration has shape {self.concentration.shape}, expected "
+                f"{len(self.time)} frames x {self.network.n_species} species"
+            )
+        finite = np.isfinite(self.concentration)
+        if not finite.all():
+            self._complain(~finite, "is not a finite number", "fill or drop it")
+        if (self.concentration < 0).any():
+            self._complain(self.concentration < 0, "is negative", "concentrations must be >= 0")
+        if not np.isfinite(self.time).all():
+            raise InputError(f"observations: the time of frame {int(np.argmin(np.isfinite(self.time)))} is not finite")
+        if (np.diff(self.run) < 0).any():
+            k = int(np.argmax(np.diff(self.run) < 0)) + 1
+            raise InputError(
+                f"observations: frame {k} goes back to run {self.run[k]}; sort the rows by run, then by time"
+            )
+        within = np.diff(self.run) == 0
+        back = np.flatnonzero(within & (np.diff(self.time) <= 0))
+        if back.size:
+            k = int(back[0])
+            raise InputError(
+                f"observations: time does not increase at frame {k + 1} ({self.time[k]:g} -> {self.time[k + 1]:g}); "
+                "sort the rows by time and remove repeats"
+            )
+        if len(self.time) < 2 or not within.any():
+            raise InputError("observations: at least two frames of one run are needed to see a change")
+
+    def _complain(self, bad: np.ndarray, what: str, remedy: str) -> None:
+        frame, species = (int(x) for x in np.argwhere(bad)[0])
+        more = int(bad.sum()) - 1
+        raise InputError(
+            f"observations: concentration of {self.network.species[species]} at frame {frame} "
+            f"(time {self.time[frame]:g}) is {self.concentration[frame, species]:g}, which {what}"
+            f"{f' (and {more} more)' if more else ''}; {remedy}"
+        )
+
+    @property
+    def n_frames(self) -> int:
+        return len(self.time)
+
+    def transitions(self) -> Transitions:
+        """Every pair of neighbouring frames within a run."""
+        frame = np.flatnonzero(np.diff(self.run) == 0)
+        return Transitions(
+            start=self.concentration[frame],
+            end=self.concentration[frame + 1],
+            dt=self.time[frame + 1] - self.time[frame],
+            frame=frame,
+        )
+
+    def held_out(self, fraction: float) -> Bool[np.ndarray, " frames"]:
+        """True for the last `fraction` of every run's frames; nowhere, if that leaves no change to see."""
+        tail = np.zeros(self.n_frames, dtype=bool)
+        for r in np.unique(self.run):
+            frames = np.flatnonzero(self.run == r)
+            tail[frames[len(frames) - int(len(frames) * fraction) :]] = True
+        return tail if (np.diff(self.run[tail]) == 0).any() else np.zeros_like(tail)
+
+    def split(self, fraction: float) -> tuple[Observations, Observations | None]:
+        """Part off the frames of `held_out`: (the first part, the rest or None)."""
+        tail = self.held_out(fraction)
+        return (self.select(~tail), self.select(tail)) if tail.any() else (self, None)
+
+    def select(self, keep: np.ndarray) -> Observations:
+        """The frames where `keep` is true."""
+        return dataclasses.replace(
+            self, time=self.time[keep], run=self.run[keep], concentration=self.concentration[keep]
+        )
+
+    def to_xarray(self) -> xr.Dataset:
+        """A labelled copy: concentration (frame, species), with time and run along frame."""
+        return xr.Dataset(
+            {"concentration": (("frame", "species"), self.concentration, {"units": "concentration unit of the data"})},
+            coords={
+                "time": ("frame", self.time, {"units": "time unit of the data"}),
+                "run": ("frame", self.run, {"long_name": "index of the run"}),
+                "species": ("species", np.array(self.network.species, dtype=object)),
+            },
+            attrs={"network": self.network.to_json(), "notes": json.dumps(self.notes)},
+        )
+
+    def save(self, path: Path) -> None:
+        """Write a NetCDF file (network included, as JSON in an attribute)."""
+        self.to_xarray().to_netcdf(path, engine="h5netcdf")
+
+    @classmethod
+    def load(cls, path: Path) -> Observations:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing or damaged.
+        """
+        try:
+            with xr.open_dataset(path, engine="h5netcdf") as data:
+                data.load()
+            return cls(
+                network=ReactionNetwork.from_json(data.attrs["network"]),
+                time=np.asarray(data["time"].values, dtype=np.float64),
+                run=np.asarray(data["run"].values, dtype=np.int64),
+                concentration=np.asarray(data["concentration"].values, dtype=np.float64),
+                notes=tuple(json.loads(data.attrs.get("notes", "[]"))),
+            )
+        except InputError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{path}: not a readable observations file ({type(error).__name__}: {reason})") from error
