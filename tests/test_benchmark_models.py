@@ -44,7 +44,8 @@ from metabolismgraph.benchmarks.textbook_networks import (
 )
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import InputError, TrainingFailedError
-from metabolismgraph.formats.dataset import NETWORK, read_inputs
+from metabolismgraph.formats.dataset import NETWORK
+from metabolismgraph.formats.network_and_table import read_with_model
 from metabolismgraph.system.kinetics import Structure, aggregate, mass_action, pair_concentrations
 from metabolismgraph.system.progress import silent
 
@@ -76,7 +77,7 @@ def test_samples_follow_the_dynamics(network):
 def test_files_say_what_was_simulated(network, tmp_path):
     case = make(network, "clean")
     case.write(tmp_path)
-    observations, model = read_inputs(tmp_path / NETWORK, tmp_path / textbook_cases.TABLE)
+    observations, model = read_with_model(tmp_path / NETWORK, tmp_path / textbook_cases.TABLE)
     expected = as_network(network.name, network.reactions, network.species, network.fixed)
     found = [dataclasses.replace(r, mass_action=True) for r in model.network.to_reactions()]
     assert found == expected.to_reactions()
@@ -151,7 +152,7 @@ def test_the_right_law_explains_everything():
 def test_wrong_order_is_in_the_file_and_has_no_truth(tmp_path):
     case = make(BY_NAME["dimerisation"], "wrong order")
     case.write(tmp_path)
-    _, model = read_inputs(tmp_path / NETWORK, tmp_path / textbook_cases.TABLE)
+    _, model = read_with_model(tmp_path / NETWORK, tmp_path / textbook_cases.TABLE)
     dimerise = model.network.to_reactions()[0]
     assert dimerise.substrates == {"P": 1}
     assert dimerise.net == {"P": -2, "P2": 1}

@@ -1,11 +1,14 @@
 """What can be identified, against the rank of a design matrix that is written out."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_networks import build, network_of, relabelled, written_networks
 
+from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.identifiability import Combination, analyse, identify
 from metabolismgraph.reactions.unidentifiable import fill_undetermined
 from metabolismgraph.system.observations import Observations
@@ -281,3 +284,10 @@ def test_every_rate_constant_has_bounds_of_its_own():
     k, all_four = np.array([123.0, 5.0, 0.0, -2.0]), unknown(*np.eye(4))
     filled = fill_undetermined(k, all_four, (low, high), np.random.default_rng(0))
     np.testing.assert_allclose(np.log10(filled), (low + high) / 2, atol=1e-3)
+
+
+def test_observations_of_another_network_are_refused(small):
+    network = small.observations.network
+    other = dataclasses.replace(network, species=tuple(reversed(network.species)))
+    with pytest.raises(InputError, match="the observations are of other species"):
+        identify(other, small.observations)

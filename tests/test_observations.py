@@ -129,33 +129,3 @@ def test_a_wrong_shape(monkeypatch):
 
 def test_time_may_start_again_with_another_run():
     assert len(observe([5, 6, 0, 1], [0, 0, 1, 1]).transitions().dt) == 2
-
-
-def test_labelled_copy():
-    data = observe([0, 0.5]).to_xarray()
-    assert data["concentration"].dims == ("frame", "species")
-    assert data["species"].values.tolist() == ["A", "B"]
-    assert data["time"].attrs["units"]
-
-
-def test_file_round_trip(tmp_path):
-    rng = np.random.default_rng(1)
-    observed = observe(np.cumsum(rng.random(6)), [0, 0, 0, 1, 1, 1], rng.random((6, 2)))
-    observed.save(tmp_path / "observations.nc")
-    again = Observations.load(tmp_path / "observations.nc")
-    assert again.network.to_json() == NETWORK.to_json()
-    for name in ("time", "run", "concentration"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(observed, name))
-
-
-def test_damaged_files(tmp_path):
-    path = tmp_path / "observations.nc"
-    with pytest.raises(InputError, match="^.*observations.nc: not a readable observations file"):
-        Observations.load(path)
-    path.write_bytes(b"no NetCDF")
-    with pytest.raises(InputError, match="not a readable observations file"):
-        Observations.load(path)
-    observe([0, 1]).save(path)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="not a readable observations file"):
-        Observations.load(path)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(not CASES.exists(), reason="the inputs are not a
 
 
 def fitted(name):
-    observations, _ = mg.read_inputs(CASES / name / "net.xml", CASES / name / "data.csv")
+    observations = mg.read(CASES / name / "net.xml", CASES / name / "data.csv")
     result = mg.fit(observations, CONFIG)
     return result, result.rate_constants.set_index("reaction"), result.trust
 
@@ -38,7 +38,7 @@ def test_the_right_value(name, right, within):
 
 
 def test_a_table_with_line_ends_of_old_macintoshes_is_read():
-    observations, _ = mg.read_inputs(CASES / "cr_line_ends/net.xml", CASES / "cr_line_ends/data.csv")
+    observations = mg.read(CASES / "cr_line_ends/net.xml", CASES / "cr_line_ends/data.csv")
     assert observations.n_frames > 10
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats import contents
-from metabolismgraph.formats.dataset import read_inputs, write_dataset
+from metabolismgraph.formats.dataset import write_dataset
+from metabolismgraph.formats.network_and_table import read_with_model
 from metabolismgraph.formats.tables import read_timeseries, write_timeseries
 from metabolismgraph.formats.units import bare_unit, same_unit, split_unit
 from metabolismgraph.system.network import Reaction, ReactionNetwork
@@ -330,7 +331,7 @@ def test_read_inputs_hands_on_the_notes_of_both(tmp_path):
     data = Observations(NETWORK, np.array([0.0, 1.0]), np.array([0, 0]), np.array([[1.0, 2.0], [3.0, 4.0]]))
     write_dataset(tmp_path, data)
     (tmp_path / "data.csv").write_text("t,A,B\n0,1,2\n1,3,4\n")
-    observations, model = read_inputs(tmp_path / "network.xml", tmp_path / "data.csv")
+    observations, model = read_with_model(tmp_path / "network.xml", tmp_path / "data.csv")
     assert observations.notes == (*model.notes, "Column t is read as the time.")
 
 
@@ -338,7 +339,7 @@ def test_the_shared_case_of_line_ends():
     folder = SHARED / "cases" / "cr_line_ends"
     if not folder.exists():
         pytest.skip("the shared cases are not there")
-    observations, _ = read_inputs(folder / "net.xml", folder / "data.csv")
+    observations, _ = read_with_model(folder / "net.xml", folder / "data.csv")
     assert observations.concentration.shape == (16, 3)
     assert observations.concentration[1].tolist() == [4.96585303825, 4.39001856605, 0.644128395695]
 

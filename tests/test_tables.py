@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.dataset import read_dataset, read_inputs, write_dataset
+from metabolismgraph.formats.dataset import read_dataset, write_dataset
+from metabolismgraph.formats.network_and_table import read_with_model
 from metabolismgraph.formats.tables import read_timeseries, write_timeseries
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 from metabolismgraph.system.observations import Observations
@@ -296,7 +297,7 @@ def test_dataset_round_trip(tmp_path):
     back = read_dataset(tmp_path / "deep" / "folder")
     assert back.network.to_reactions() == made.network.to_reactions()
     assert np.allclose(back.concentration, made.concentration, rtol=1e-8)
-    _, model = read_inputs(
+    _, model = read_with_model(
         tmp_path / "deep" / "folder" / "network.xml", tmp_path / "deep" / "folder" / "timeseries.csv.gz"
     )
     assert list(model.initial.values()) == back.concentration[0].tolist()

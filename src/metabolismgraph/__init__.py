@@ -12,16 +12,20 @@ print(evaluation.metrics["avg_slope_ratio"])
 from __future__ import annotations
 
 import importlib
+import logging
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metabolismgraph.config import Config as Config
     from metabolismgraph.config import load_config as load_config
     from metabolismgraph.errors import InputError as InputError
+    from metabolismgraph.evaluation.evaluate import Evaluation as Evaluation
     from metabolismgraph.evaluation.evaluate import evaluate as evaluate
     from metabolismgraph.fitting.fit import fit as fit
-    from metabolismgraph.formats.dataset import read_dataset as read_dataset
-    from metabolismgraph.formats.dataset import read_inputs as read_inputs
+    from metabolismgraph.fitting.result import FitResult as FitResult
+    from metabolismgraph.formats import read as read
+    from metabolismgraph.formats.dataset import write_dataset as write_dataset
     from metabolismgraph.ground_truth.simulator import simulate as simulate
     from metabolismgraph.ground_truth.truth import Truth as Truth
     from metabolismgraph.reactions.identifiability import identify as identify
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 # Imported when first used: the command line must answer --help without loading JAX.
 _HOME = {
     "Config": "config",
+    "Evaluation": "evaluation.evaluate",
+    "FitResult": "fitting.result",
     "InputError": "errors",
     "Observations": "system.observations",
     "ReactionNetwork": "system.network",
@@ -39,18 +45,24 @@ _HOME = {
     "fit": "fitting.fit",
     "identify": "reactions.identifiability",
     "load_config": "config",
-    "read_dataset": "formats.dataset",
-    "read_inputs": "formats.dataset",
+    "read": "formats",
     "simulate": "ground_truth.simulator",
+    "write_dataset": "formats.dataset",
 }
 
 __all__ = list(_HOME)
 
+# Silent unless the program that uses this library sets logging up.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name == "__version__":
+        value: object = metadata.version(__name__)
+    elif name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
 

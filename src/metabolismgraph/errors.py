@@ -1,8 +1,19 @@
-"""The two ways in which work can go wrong, told apart for the command line's exit codes."""
+"""What can go wrong, told apart by the exit codes of the command line."""
 
 
 class InputError(ValueError):
-    """The input is wrong; the message is one line: what is wrong, where, and what to do (exit code 2)."""
+    """The input is wrong: a file, a key of the configuration, or data that cannot answer the question.
+
+    The message is one line: what is wrong, where, and what to do. The command line ends with exit code 2.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> try:
+        ...     mg.read("no_such.xml", "data.csv")
+        ... except mg.InputError as error:
+        ...     print(error)
+        no_such.xml: no such file; check the path
+    """
 
 
 class SimulationDivergedError(RuntimeError):

@@ -25,7 +25,9 @@ from metabolismgraph.config import load_config
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import one_line, write_bytes
 from metabolismgraph.fitting.fit import fit
-from metabolismgraph.formats.dataset import NETWORK, read_inputs
+from metabolismgraph.formats import read
+from metabolismgraph.formats.dataset import NETWORK
+from metabolismgraph.formats.network_and_table import read_with_model
 from metabolismgraph.reactions.identifiability import identify
 from metabolismgraph.runs.pipeline import fit_files
 from metabolismgraph.system.progress import Progress
@@ -197,7 +199,7 @@ def fit_quickly(case: Case, folder: Path) -> Outcome:
     started, used = time.perf_counter(), time.process_time()
     try:
         case.write(folder)
-        observations, _ = read_inputs(folder / NETWORK, folder / TABLE)
+        observations = read(folder / NETWORK, folder / TABLE)
         result = fit(observations, load_config(CONFIG, ["training.homeostasis_training=false"]))
         constants = {row["reaction"]: _constant_of(row) for row in result.rate_constants.to_dict("records")}
         answer = Answer(constants, result.trust.trustworthy, result.trust.why_not, result.phase1.notes)
@@ -249,7 +251,7 @@ def _said(error: Exception) -> str:
 def identified(network: Path, table: Path) -> tuple[str, ...]:
     """The reactions that `metabolismgraph identify` calls determined."""
     config = load_config(CONFIG)
-    observations, model = read_inputs(network, table)
+    observations, model = read_with_model(network, table)
     learned_from, _ = observations.split(config.training.held_out_fraction)
     found = identify(
         model.network,

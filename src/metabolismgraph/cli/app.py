@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,6 +42,20 @@ app = typer.Typer(
 benchmark = typer.Typer(no_args_is_help=True, help="Measure how well, and how fast, known systems are recovered.")
 app.add_typer(benchmark, name="benchmark")
 app.add_typer(explore, name="explore")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"metabolismgraph {metadata.version('metabolismgraph')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="show it")] = False,
+) -> None:
+    """Options before any command."""
 
 
 def main() -> None:
@@ -188,13 +203,13 @@ def identify(
 ) -> None:
     """Show which rate constants can be determined, alone or only in combination."""
     from metabolismgraph.cli.tables import identifiability_table
-    from metabolismgraph.formats.dataset import read_inputs
+    from metabolismgraph.formats.network_and_table import read_with_model
     from metabolismgraph.formats.sbml import read_sbml
     from metabolismgraph.reactions.fit import check_size
     from metabolismgraph.reactions.identifiability import identify as find
 
     settings = read_config("oscillatory_rank50", set_)
-    observations, model = read_inputs(network, timeseries) if timeseries else (None, read_sbml(network))
+    observations, model = read_with_model(network, timeseries) if timeseries else (None, read_sbml(network))
     notes = model.notes if observations is None else observations.notes
     if observations is not None:
         # The frames that `fit` learns from: what is promised here is what it can keep.

@@ -37,10 +37,20 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
         overrides: changes on top, such as "training.learning_rate_k=0.003"; the value is read as YAML.
 
     Raises:
-        InputError: no such source, not readable, an unknown key or a value that does not fit.
+        InputError: no such source, not readable, an unknown key, a value that does not fit, or a key that asks for
+            what this program does not do.
 
     Warns:
         OldKeyWarning: once, naming every key that older files carry and nothing reads any more.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> mg.load_config("small", ["training.seed=3"]).training.seed
+        3
+        >>> mg.load_config("small", ["training.sede=3"])
+        Traceback (most recent call last):
+        ...
+        metabolismgraph.errors.InputError: --set: unknown key training.sede; did you mean training.seed?
     """
     name, text = _read(DEFAULT_CONFIG if source is None else source)
     tree, old = normalise(parse_yaml(text, name), name)
@@ -134,6 +144,7 @@ def _is_ignored(written: str, value: object, where: str) -> bool:
     neutral = NEUTRAL_KEYS.get(key)
     if neutral is not None and not neutral.accepts(value):
         raise InputError(
-            f"{where}: {written} is {shown(value)}, but {neutral.missing}; remove the key, or set it to {neutral.example}"
+            f"{where}: {written} is {shown(value)}, but {neutral.missing}; remove the key, or set it to "
+            f"{neutral.example}"
         )
     return neutral is not None or key in IGNORED_KEYS

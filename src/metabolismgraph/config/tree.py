@@ -22,7 +22,21 @@ from metabolismgraph.errors import InputError
 
 
 class Config(Section):
-    """The whole configuration; see the sections for their keys."""
+    """The whole configuration: sections with their keys, frozen.
+
+    Every key has a default, bounds, and a description with its unit; `metabolismgraph configs --show NAME` prints
+    them, and so does the documentation. Use it to change settings of `simulate` and `fit`.
+
+    Raises:
+        pydantic.ValidationError: on construction, when a value does not fit. `replace` and `load_config` raise an
+            InputError of one line instead.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> config = mg.Config().replace({"training.nuisance_degree": 2, "simulation.n_reactions": 64})
+        >>> config.training.nuisance_degree, config.simulation.delta_t
+        (2, 0.1)
+    """
 
     description: str = Field("", description="one line on what this configuration is for")
     dataset: str = Field("", description="name of the data set; the file's name where left out")

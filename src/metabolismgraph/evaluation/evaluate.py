@@ -62,6 +62,16 @@ class Evaluation:
         trust: whether the fit is to be trusted, and the errors of every species.
         rate_constants: see `FitResult.rate_constants`; without trust there are no intervals.
         homeostasis: see `FitResult.homeostasis`.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> config = mg.load_config("small", ["training.homeostasis_training=false"])
+        >>> data = mg.simulate(config)
+        >>> evaluation = mg.evaluate(mg.fit(data.observations, config), data.truth)
+        >>> evaluation.metrics["rate_constants_R2_identifiable"] > 0.9999
+        True
+        >>> evaluation.data["log_k"].dims
+        ('reaction',)
     """
 
     metrics: dict[str, Metric]
@@ -81,6 +91,14 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
 
     Raises:
         InputError: the truth lacks a species or reaction of the network.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> config = mg.load_config("small", ["training.homeostasis_training=false"])
+        >>> result = mg.fit(mg.simulate(config).observations, config)
+        >>> metrics = mg.evaluate(result).metrics  # without the truth: what can be said of real data
+        >>> metrics["trustworthy"], "rate_constants_R2" in metrics
+        (True, False)
     """
     observations, phase1, phase2 = result.observations, result.phase1, result.phase2
     network = observations.network

@@ -33,6 +33,14 @@ def fit(
     Raises:
         InputError: the observations are too few for the network, settings that make no sense, or a checkpoint
             of another network.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> config = mg.load_config("small", ["training.homeostasis_training=false"])
+        >>> data = mg.simulate(config)
+        >>> result = mg.fit(data.observations, config)
+        >>> int(result.rate_constants["identifiable"].sum())
+        62
     """
     config = config or Config()
     graph_model, training = config.graph_model, config.training

@@ -23,12 +23,25 @@ from metabolismgraph.system.observations import Observations
 class FitResult:
     """What was learned from observations.
 
+    `rate_constants` and `homeostasis` are the answer as data frames, `trust` is the verdict to read first.
+
     Attributes:
         observations: all of them, with the held-out frames that training did not see.
         graph_model, training: the configuration's sections that it was learned with.
         phase1: rate constants, substrate function, identifiability, first homeostasis.
         phase2: MLP_node and embeddings; None where training.homeostasis_training is false.
         refined: the model after everything was unfrozen, where training.joint_refinement is true.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> config = mg.load_config("small", ["training.homeostasis_training=false"])
+        >>> result = mg.fit(mg.simulate(config).observations, config)
+        >>> result.trust.trustworthy, result.phase1.rule
+        (True, 'forward')
+        >>> result.rate_constants[["reaction", "k", "unit"]].shape
+        (72, 3)
+        >>> result.rate_law(np.array([1.0, 2.0])).round(3)
+        array([1., 2.])
     """
 
     observations: Observations
@@ -74,5 +87,9 @@ class FitResult:
         return cluster_moving(embeddings, moving, self.training.cluster_distance_threshold)
 
     def rate_law(self, c: Float[np.ndarray, " points"], order: float = 1.0) -> Float[np.ndarray, " points"]:
-        """The learned substrate function f at concentrations c > 0; f(1) = 1."""
+        """The learned substrate function f at concentrations c > 0, in the unit of the data.
+
+        Args:
+            order: |s| of the substrate, its stoichiometric coefficient.
+        """
         return np.asarray(jnp.exp(self.phase1.mlp_sub(jnp.log(jnp.asarray(c)), jnp.asarray(order))))

@@ -1,0 +1,67 @@
+"""Files that users have, read into `Observations`.
+
+A format is a module with a function that takes paths and returns `Observations`, and a line in `_FORMATS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.system.observations import Observations
+
+# Suffix of the first path, in small letters ("" for a folder) -> module and function that read it.
+_FORMATS = {
+    "": "dataset:read_dataset",
+    ".xml": "network_and_table:read_network_and_table",
+}
+_DEFAULT = ".xml"  # network files come under many names; what is in them decides
+
+
+def read(*paths: str | Path) -> Observations:
+    """Read what was measured, and the network it belongs to.
+
+    Args:
+        paths: a network file (SBML Level 2 or 3) and a table of concentrations (CSV, TSV, spreadsheet or Parquet,
+            wide or long); or one data set folder, which holds network.xml and timeseries.csv.gz.
+
+    Returns:
+        Concentrations (frames x species) at the times of the table, in the units of the data. `notes` names
+        everything that was assumed.
+
+    Raises:
+        InputError: a file is missing or wrong, or the two do not belong together; the message says where and what
+            to do.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> config = mg.load_config("small", ["simulation.n_frames=50"])
+        >>> mg.write_dataset("my_data", mg.simulate(config).observations)
+        >>> observations = mg.read("my_data/network.xml", "my_data/timeseries.csv.gz")
+        >>> observations.concentration.shape
+        (51, 30)
+        >>> mg.read("my_data").network.n_reactions
+        72
+    """
+    if not paths:
+        raise InputError("read: give a network file and a table of concentrations, or a data set folder")
+    found = [Path(path) for path in paths]
+    module, _, name = _FORMATS[_kind(found)].partition(":")
+    reader = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    wanted = list(inspect.signature(reader).parameters)
+    if len(found) != len(wanted):
+        raise InputError(f"{found[0]}: expected {' and '.join(wanted)}, but {len(found)} paths were given")
+    observations: Observations = reader(*found)
+    return observations
+
+
+def _kind(paths: list[Path]) -> str:
+    """The key of the format that paths are read as."""
+    first = paths[0]
+    if first.is_dir():
+        return ""
+    if first.suffix.casefold() in _FORMATS:
+        return first.suffix.casefold()
+    return "" if len(paths) == 1 and not first.exists() else _DEFAULT

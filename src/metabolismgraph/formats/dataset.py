@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.sbml import SbmlModel, read_sbml, write_sbml
-from metabolismgraph.formats.tables import read_timeseries, write_timeseries
+from metabolismgraph.formats.network_and_table import read_network_and_table
+from metabolismgraph.formats.sbml import write_sbml
+from metabolismgraph.formats.tables import write_timeseries
 from metabolismgraph.system.observations import Observations
 
 NETWORK = "network.xml"
@@ -35,12 +35,24 @@ def new_dataset_folder(folder: Path, *, overwrite: bool = False) -> Path:
     return folder
 
 
-def write_dataset(folder: Path, observations: Observations) -> None:
+def write_dataset(folder: str | Path, observations: Observations) -> None:
     """Write network.xml, with the first frame as initial concentrations, and timeseries.csv.gz.
 
+    Args:
+        folder: where they go; it is made if it is not there.
+        observations: network and concentrations. The table has 9 significant digits.
+
     Raises:
-        ValueError: the network cannot be written as SBML (see `write_sbml`).
+        ValueError: the network cannot be written as SBML, since an id is not one.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> config = mg.load_config("small", ["simulation.n_frames=20"])
+        >>> mg.write_dataset("small_system", mg.simulate(config).observations)
+        >>> mg.read("small_system").n_frames
+        21
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     first = [float(f"{value:.9g}") for value in observations.concentration[0]]  # as in the table
     initial = dict(zip(observations.network.species, first, strict=True))
@@ -57,17 +69,4 @@ def read_dataset(folder: Path) -> Observations:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; a data set holds {NETWORK} and {TIMESERIES[0]}")
     table = next((folder / name for name in TIMESERIES if (folder / name).exists()), folder / TIMESERIES[0])
-    return read_inputs(folder / NETWORK, table)[0]
-
-
-def read_inputs(network_path: Path, timeseries_path: Path) -> tuple[Observations, SbmlModel]:
-    """Read a network (SBML) and the time series of its species (CSV, TSV, spreadsheet or Parquet).
-
-    The notes of the observations are those on the network, then those on the table.
-
-    Raises:
-        InputError: a file is missing or wrong, or the two do not belong together.
-    """
-    model = read_sbml(network_path)
-    observations = read_timeseries(timeseries_path, model.network, model)
-    return dataclasses.replace(observations, notes=(*model.notes, *observations.notes)), model
+    return read_network_and_table(folder / NETWORK, table)

@@ -56,6 +56,12 @@ def simulate(config: Config, progress: Callable[[float], None] = lambda _: None)
 
     Raises:
         SimulationDivergedError: a concentration blew up; names frame, metabolite and fastest reaction.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> data = mg.simulate(mg.load_config("small", ["simulation.n_frames=100"]))
+        >>> data.observations.concentration.shape, data.truth.k.shape
+        ((101, 30), (72,))
     """
     settings = config.simulation
     streams = np.random.default_rng(settings.seed).spawn(4)

@@ -24,6 +24,12 @@ class Truth:
         baseline: concentration that homeostasis pulls to.
         rate_law: columns (order, concentration, f), the substrate function tabulated with f(1) = 1;
             None: mass action, f = c^order.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> truth = mg.simulate(mg.load_config("small")).truth
+        >>> truth.k.shape, sorted({float(x) for x in truth.lam})
+        ((72,), [0.001, 0.002])
     """
 
     reactions: tuple[str, ...]

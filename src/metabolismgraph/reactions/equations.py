@@ -24,7 +24,7 @@ def written_unit(order: float) -> str:
     """The unit of a rate constant, in the units of the data: concentration^(1-order)/time.
 
     Example:
-        >>> written_unit(1), written_unit(2), written_unit(0)
+        >>> written_unit(1.0), written_unit(2.0), written_unit(0.0)
         ('1/time', '1/(concentration time)', 'concentration/time')
     """
     power = 1 - order

@@ -16,6 +16,7 @@ import scipy.sparse
 from jaxtyping import Array, Bool, Float
 
 from metabolismgraph.config import GraphModel
+from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import Nodes, follows_equation, orthonormal_basis
 from metabolismgraph.system.kinetics import Aggregation, Structure
@@ -150,8 +151,31 @@ def identify(
             positive concentrations, more of them than reactions).
         homeostasis: whether every species may also have an unknown linear homeostasis, as `fit`
             assumes; a first-order loss A -> nothing cannot be told apart from it.
-        tolerance: eigenvalues of the scaled normal matrix below it count as zero.
+        tolerance: eigenvalues of the scaled normal matrix below this share of the largest count as zero.
+
+    Returns:
+        `identifiable` is True for each rate constant that is determined by itself; `groups` are the sets of reactions
+        that are known only in combination, and `combinations` what of each is determined.
+
+    Raises:
+        InputError: the observations are of another network.
+
+    Source:
+        Rate constants enter dc/dt linearly, so what data determine is the row space of the regression (Seber & Lee
+        2003, chapter 3); the null space is what no data of this network can tell.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> network = mg.simulate(mg.load_config("small")).observations.network
+        >>> found = mg.identify(network)
+        >>> int(found.identifiable.sum()), network.n_reactions
+        (62, 72)
     """
+    if observations is not None and observations.network.species != network.species:
+        raise InputError(
+            f"network {network.id}: the observations are of other species ({observations.network.id}); give the network "
+            "that they were read with"
+        )
     if observations is None:
         rng = np.random.default_rng(0)
         frames = 2 * network.n_reactions + 64

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
+from metabolismgraph import formats
 from metabolismgraph.config import Config
 from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError
 from metabolismgraph.evaluation.evaluate import Evaluation, Metric, evaluate
@@ -27,7 +28,7 @@ from metabolismgraph.evaluation.report import analysis_log, metrics_json
 from metabolismgraph.figures import check_colormap, draw_all
 from metabolismgraph.files import one_line, read_bytes, write_bytes
 from metabolismgraph.fitting.result import FitResult
-from metabolismgraph.formats.dataset import read_inputs, write_dataset
+from metabolismgraph.formats.dataset import write_dataset
 from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.ground_truth.truth import Truth
@@ -117,7 +118,7 @@ def fit_files(
     config, start = _checked(config, checkpoint)
     if config.training.phase1_stop_at_r2 is not None:
         raise InputError("training.phase1_stop_at_r2 is for simulated systems, whose truth is known; leave it empty")
-    observations, _ = read_inputs(network, timeseries)
+    observations = formats.read(network, timeseries)
     labels = Truth.load(truth).aligned(observations.network.species, observations.network.reactions) if truth else None
     source = {"command": "fit"} | {
         name: f"{path.resolve()} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"

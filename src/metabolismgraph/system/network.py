@@ -47,6 +47,12 @@ class ReactionNetwork:
         volume: size of the compartment that each species is in; only ratios matter.
         fixed: True for a species whose concentration the reactions do not change (SBML boundary
             or constant species): it drives rates but has no equation.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> network = mg.simulate(mg.load_config("small")).observations.network
+        >>> network.n_species, network.n_reactions, network.stoichiometry.shape
+        (30, 72, (30, 72))
     """
 
     id: str

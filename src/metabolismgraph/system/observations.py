@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.errors import InputError
@@ -52,6 +49,15 @@ class Observations:
 
     Raises:
         InputError: on construction, when one of these promises does not hold.
+
+    Example:
+        >>> import numpy as np
+        >>> import metabolismgraph as mg
+        >>> network = mg.simulate(mg.load_config("small")).observations.network
+        >>> time, run = np.arange(3.0), np.zeros(3, dtype=np.int64)
+        >>> observations = mg.Observations(network, time, run, np.ones((3, network.n_species)))
+        >>> observations.n_frames, observations.transitions().dt
+        (3, array([1., 1.]))
     """
 
     network: ReactionNetwork
@@ -130,42 +136,3 @@ class Observations:
         return dataclasses.replace(
             self, time=self.time[keep], run=self.run[keep], concentration=self.concentration[keep]
         )
-
-    def to_xarray(self) -> xr.Dataset:
-        """A labelled copy: concentration (frame, species), with time and run along frame."""
-        return xr.Dataset(
-            {"concentration": (("frame", "species"), self.concentration, {"units": "concentration unit of the data"})},
-            coords={
-                "time": ("frame", self.time, {"units": "time unit of the data"}),
-                "run": ("frame", self.run, {"long_name": "index of the run"}),
-                "species": ("species", np.array(self.network.species, dtype=object)),
-            },
-            attrs={"network": self.network.to_json(), "notes": json.dumps(self.notes)},
-        )
-
-    def save(self, path: Path) -> None:
-        """Write a NetCDF file (network included, as JSON in an attribute)."""
-        self.to_xarray().to_netcdf(path, engine="h5netcdf")
-
-    @classmethod
-    def load(cls, path: Path) -> Observations:
-        """Read what `save` wrote.
-
-        Raises:
-            InputError: the file is missing or damaged.
-        """
-        try:
-            with xr.open_dataset(path, engine="h5netcdf") as data:
-                data.load()
-            return cls(
-                network=ReactionNetwork.from_json(data.attrs["network"]),
-                time=np.asarray(data["time"].values, dtype=np.float64),
-                run=np.asarray(data["run"].values, dtype=np.int64),
-                concentration=np.asarray(data["concentration"].values, dtype=np.float64),
-                notes=tuple(json.loads(data.attrs.get("notes", "[]"))),
-            )
-        except InputError:
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise InputError(f"{path}: not a readable observations file ({type(error).__name__}: {reason})") from error
