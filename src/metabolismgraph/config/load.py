@@ -134,6 +134,7 @@ def _is_ignored(written: str, value: object, where: str) -> bool:
     neutral = NEUTRAL_KEYS.get(key)
     if neutral is not None and not neutral.accepts(value):
         raise InputError(
-            f"{where}: {written} is {shown(value)}, but {neutral.missing}; remove the key, or set it to {neutral.example}"
+            f"{where}: {written} is {shown(value)}, but {neutral.missing}; remove the key, or set it to "
+            f"{neutral.example}"
         )
     return neutral is not None or key in IGNORED_KEYS
