@@ -253,7 +253,7 @@ ATTACKS = {
         """,
     ),
     "runpy": Attack(
-        "open",
+        "import",
         """
         import runpy
         truth = runpy.run_module('metabolismgraph.ground_truth.truth', alter_sys=True, run_name='again')
@@ -261,7 +261,10 @@ ATTACKS = {
         """,
     ),
     "source of the simulator": Attack(
-        "open", "got = open(PACKAGE + '/simulator.py').read(); compile(got, 's', 'exec')", "def simulate(", kernel=False
+        "open",
+        "got = open(PACKAGE + '/ground_truth/simulator.py').read(); compile(got, 's', 'exec')",
+        "def simulate(",
+        kernel=False,
     ),
     "simulating again": Attack(
         "import",
@@ -541,7 +544,7 @@ def given(target):
             "TRUTH": str(target.truth),
             "FOLDER": str(target.run.training),
             "RUN": str(target.run.path),
-            "PACKAGE": str(Path(pipeline.__file__).parent),
+            "PACKAGE": str(Path(pipeline.__file__).parents[1]),
             "OVERRIDES": OVERRIDES,
             "PORT": server.server_address[1],
         }

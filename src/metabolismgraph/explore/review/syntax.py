@@ -75,7 +75,7 @@ _MODULES: dict[str, frozenset[str] | None] = {
     "metabolismgraph.system.model": frozenset({"MetabolismModel", "NodeFunction"}),
     "metabolismgraph.system.network": frozenset({"ReactionNetwork"}),
     "metabolismgraph.system.observations": frozenset({"Observations", "Transitions"}),
-    "metabolismgraph.homeostasis.residuals": frozenset({"Evidence", "Phase2Data"}),
+    "metabolismgraph.homeostasis.residuals": frozenset({"Phase2Data", "Residuals"}),
     "metabolismgraph.reactions.gauss_newton": frozenset({"Spline", "learn_spline"}),
     "metabolismgraph.homeostasis.training_plan": frozenset(
         {
@@ -89,7 +89,7 @@ _MODULES: dict[str, frozenset[str] | None] = {
     "metabolismgraph.system.progress": frozenset({"Progress", "silent"}),
     "metabolismgraph.reactions.projection": frozenset({"fit_linear"}),
     "metabolismgraph.homeostasis.rollouts": frozenset({"FrozenReactions", "NodeTable", "Scheme", "rolled"}),
-    "metabolismgraph.reactions.reweighting": frozenset({"settle"}),
+    "metabolismgraph.reactions.reweighting": frozenset({"fit_reweighted"}),
     "metabolismgraph.reactions.uncertainty": frozenset({"noise_variance"}),
     "metabolismgraph.homeostasis.strategies.base": frozenset({"Part", "Strategy"}),
     **{kind.__module__: frozenset({kind.__name__}) for kind in STRATEGIES.values()},
