@@ -11,7 +11,18 @@ import metabolismgraph
 PACKAGE = Path(metabolismgraph.__file__).parent
 # From the ground up. A module may import from its own folder and from those before it.
 FLOORS = (
-    *("errors", "files", "config", "system", "formats", "reactions", "homeostasis", "fitting", "ground_truth"),
+    *(
+        "errors",
+        "files",
+        "metrics",
+        "config",
+        "system",
+        "formats",
+        "reactions",
+        "homeostasis",
+        "fitting",
+        "ground_truth",
+    ),
     *("sandbox", "evaluation", "figures", "runs", "explore", "benchmarks", "cli"),
 )
 

@@ -27,6 +27,7 @@ from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.formats.dataset import NETWORK, TIMESERIES
 from metabolismgraph.ground_truth.simulator import Simulated, simulate
 from metabolismgraph.homeostasis.fit import fit_homeostasis
+from metabolismgraph.metrics import by_index
 from metabolismgraph.reactions.fit import fit_reactions
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.runs.pipeline import fit_files
@@ -184,9 +185,8 @@ def _host() -> dict[str, object]:
 
 def ratios(metrics: dict[str, Any], what: str) -> list[float]:
     """Slope or offset ratios of all types, over the sweep 0 to 40."""
-    prefix = f"MLP_node_{what}_ratio_"
-    found = [v for k, v in metrics.items() if k.startswith(prefix) and not k.endswith("_observed")]
-    return [math.nan if v is None else v for v in found]
+    found = by_index(metrics, f"MLP_node_{what}_ratio_{{t}}")
+    return [math.nan if v is None else v for v in found.values()]
 
 
 def summarise(result: dict[str, Any]) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.evaluation.evaluate import Metric
 from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.strategies import STRATEGIES
+from metabolismgraph.metrics import Value
 
 Row = dict[str, Any]
 LINES = "strategies.jsonl"
@@ -388,7 +388,7 @@ def _shown_spread(spread: Sequence[float | None]) -> str:
     return f"{middle} ({low}, {high})"
 
 
-def _shown(value: Metric) -> str:
+def _shown(value: Value) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -267,8 +267,9 @@ def _metrics(opened: Opened, iteration: Iteration) -> Table:
     """All metrics, those that the reward is made of first."""
     metrics = iteration.metrics
     first = [SKILL]
+    ratios = {f"MLP_node_slope_ratio_{t}" for t in slope_ratios(metrics)}
     if opened.primary == "avg_slope_ratio":
-        first = ["avg_slope_ratio", *(name for name in metrics if name.startswith("MLP_node_slope_ratio_"))]
+        first = ["avg_slope_ratio", *(name for name in metrics if name in ratios)]
     first = [name for name in first if name in metrics]
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("metric")

@@ -19,8 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from metabolismgraph.benchmarks.strategy_report import Row, described, worst_deviation
-from metabolismgraph.evaluation.evaluate import Evaluation, Metric
+from metabolismgraph.evaluation.evaluate import Evaluation
 from metabolismgraph.homeostasis.strategies.base import Strategy
+from metabolismgraph.metrics import METRICS, Classification, Value, find
 from metabolismgraph.reactions.equations import written_combination, written_equation
 from metabolismgraph.reactions.identifiability import Identifiability
 from metabolismgraph.reactions.verdict import NOT_APART, seen_in_part
@@ -28,7 +29,11 @@ from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.progress import Progress as Report
 from metabolismgraph.system.progress import silent
 
-_GOOD, _FAIR, _BAD = "[green]pass[/]", "[yellow]partial[/]", "[red]fail[/]"
+_VERDICTS: Mapping[Classification | None, str] = {
+    "converged": "[green]pass[/]",
+    "partial": "[yellow]partial[/]",
+    "failed": "[red]fail[/]",
+}
 _MOST_ROWS = 40
 _FILES = {
     "rate_constants.csv, homeostasis.csv": "all rows, with errors and reasons",
@@ -134,72 +139,27 @@ def _homeostasis_table(homeostasis: pd.DataFrame) -> Table:
     return table
 
 
-def summary_table(metrics: Mapping[str, Metric], notes: Sequence[str]) -> Table:
+def summary_table(metrics: Mapping[str, Value], notes: Sequence[str]) -> Table:
     """What was recovered, with a verdict where the truth is known."""
     table = Table(title="What was recovered", title_justify="left")
     table.add_column("quantity", no_wrap=True)
     table.add_column("value", justify="right")
     table.add_column("verdict")
     table.add_column("meaning", style="dim")
-    for name, meaning in _ROWS.items():
-        if metrics.get(name) is not None:
-            table.add_row(name, _shown(metrics[name]), _verdict(name, metrics), meaning)
-    for name, value in metrics.items():
-        if name.startswith(("MLP_node_slope_ratio_", "MLP_node_offset_ratio_")) and not name.endswith("_observed"):
-            what = "slope" if "slope" in name else "offset"
-            kind = name.rsplit("_", 1)[1]
-            table.add_row(
-                name, _shown(value), _ratio_verdict(value), f"learned / true homeostatic {what} of type {kind}"
-            )
-        if name.startswith(("MLP_node_slope_cluster_", "MLP_node_offset_cluster_")):
-            what = "slope, 1/time" if "slope" in name else "offset, concentration/time"
-            table.add_row(name, f"{value:.3e}", "", f"homeostatic {what}, mean of the cluster")
+    ranked = {metric.name: rank for rank, metric in enumerate(METRICS)}
+    known = {name: metric for name in metrics if (metric := find(name)) is not None and metric.summary}
+    for name in sorted(known, key=lambda name: ranked.get(name, len(ranked))):
+        metric, value = known[name], metrics[name]
+        if value is not None:
+            unit = f" [{metric.unit}]" if metric.unit else ""
+            table.add_row(name, _shown(value), _VERDICTS.get(metric.verdict(value), ""), f"{metric.meaning}{unit}")
     if notes:
         table.caption = Text("\n".join(f"note: {note}" for note in notes))
         table.caption_justify = "left"
     return table
 
 
-_ROWS = {
-    "classification": "by avg_slope_ratio: 0.8-1.2 converged, 0.3-3.0 partial",
-    "avg_slope_ratio": "mean over types of learned / true homeostatic slope",
-    "rate_constants_R2_identifiable": "log10 k, reactions that the data determine",
-    "rate_constants_R2": "log10 k, all reactions; the undetermined ones are a guess from the prior",
-    "log_k_median_error_identifiable": "median |error| of log10 k, determined reactions",
-    "n_unidentifiable": "reactions known only in combination, or not at all",
-    "MLP_sub_R2": "learned rate law, log f over the observed concentrations",
-    "embedding_cluster_acc": "metabolites put with their own type",
-    "embedding_n_clusters": "metabolite types found",
-    "embedding_silhouette": "separation of the types",
-    "held_out_derivative_R2": "dc/dt on frames that training never saw",
-    "held_out_rollout_error": "16-step rollouts there: rms error / rms change",
-    "activity_rank": "singular values with 99 % of the squared norm",
-    "training_time_min": "both phases, minutes",
-}
-
-
-def _verdict(name: str, metrics: Mapping[str, Metric]) -> str:
-    value = metrics[name]
-    if name == "classification":
-        return {"converged": _GOOD, "partial": _FAIR}.get(str(value), _BAD)
-    limits = {
-        "rate_constants_R2_identifiable": (0.99, 0.5),
-        "MLP_sub_R2": (0.99, 0.5),
-        "embedding_cluster_acc": (0.95, 0.7),
-    }
-    if name not in limits or not isinstance(value, float):
-        return ""
-    good, fair = limits[name]
-    return _GOOD if value >= good else _FAIR if value >= fair else _BAD
-
-
-def _ratio_verdict(value: Metric) -> str:
-    if not isinstance(value, float):
-        return ""
-    return _GOOD if 0.8 <= value <= 1.2 else _FAIR if 0.3 <= value <= 3.0 else _BAD
-
-
-def _shown(value: Metric) -> str:
+def _shown(value: Value) -> str:
     if not isinstance(value, float):
         return str(value)
     return f"{value:.1e}" if 0 < abs(value) < 1e-3 else f"{value:.5f}".rstrip("0").rstrip(".")

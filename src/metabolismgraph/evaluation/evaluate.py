@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -31,6 +30,7 @@ from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.rollouts import FrozenReactions
 from metabolismgraph.homeostasis.strategies.orthogonalised import refine_reactions
+from metabolismgraph.metrics import REFINED, Value, classify
 from metabolismgraph.reactions.fit import Phase1Result
 from metabolismgraph.system.assumed_rate_laws import rate_law_notes
 from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
@@ -38,9 +38,6 @@ from metabolismgraph.system.integrate import evaluate_rate, integrate, rollout
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import AnySubstrateFunction, MetabolismModel
 from metabolismgraph.system.observations import Observations, Transitions
-
-Metric = float | int | str | list[str] | None
-Classification = Literal["converged", "partial", "failed"]
 
 SWEEP = (0.0, 40.0)  # concentrations over which a species' line is fitted to compare it with published figures
 _SWEEP_POINTS = 50
@@ -74,7 +71,7 @@ class Evaluation:
         ('reaction',)
     """
 
-    metrics: dict[str, Metric]
+    metrics: dict[str, Value]
     data: xr.Dataset
     notes: tuple[str, ...]
     trust: Trust
@@ -110,7 +107,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
         f"{name}_error": xr.DataArray(getattr(trust, name), dims="species")
         for name in ("unexplained", "misfit", "held_out", "rollout")
     }
-    metrics: dict[str, Metric] = {
+    metrics: dict[str, Value] = {
         "trustworthy": trust.trustworthy,
         "why_not": list(trust.why_not),
         "derivative_rule": phase1.rule,
@@ -132,7 +129,9 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
         if truth is None:
             metrics |= _held_out_skill(result, phase2.model)
     if result.refined is not None:
-        metrics |= {f"refined_{name}": value for name, value in _refined_metrics(result, result.refined, truth).items()}
+        metrics |= {
+            f"{REFINED}{name}": value for name, value in _refined_metrics(result, result.refined, truth).items()
+        }
     dataset = xr.Dataset(data, coords={"species": list(network.species), "reaction": list(network.reactions)})
     notes = (*observations.notes, *rate_law_notes(observations), *phase1.notes, *(phase2.notes if phase2 else ()))
     return Evaluation(
@@ -145,7 +144,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
     )
 
 
-def _refined_metrics(result: FitResult, refined: Phase2Result, truth: Truth | None) -> dict[str, Metric]:
+def _refined_metrics(result: FitResult, refined: Phase2Result, truth: Truth | None) -> dict[str, Value]:
     """The same figures for the model after everything was unfrozen, which is no longer Phase 2 alone."""
     metrics, _ = homeostasis_metrics(result.observations, refined, result.training, truth)
     if truth is not None:
@@ -158,7 +157,7 @@ def rate_constant_metrics(
     log_k: Float[np.ndarray, " reactions"],
     true_log_k: Float[np.ndarray, " reactions"],
     identifiable: Bool[np.ndarray, " reactions"],
-) -> dict[str, Metric]:
+) -> dict[str, Value]:
     """Agreement of log10 k: over all reactions (comparable with others) and over the identifiable ones."""
     error = log_k - true_log_k
     outlier = np.abs(error) > _OUTLIER
@@ -173,13 +172,6 @@ def rate_constant_metrics(
         "n_outliers": int(outlier.sum()),
         "slope": float(np.polyfit(true_log_k, log_k, 1)[0]) if len(error) > 1 else math.nan,
     }
-
-
-def classify(avg_slope_ratio: float) -> Classification:
-    """converged within 0.8-1.2, partial within 0.3-3.0, otherwise (and for NaN) failed."""
-    if 0.8 <= avg_slope_ratio <= 1.2:
-        return "converged"
-    return "partial" if 0.3 <= avg_slope_ratio <= 3.0 else "failed"
 
 
 def _reaction_data(phase1: Phase1Result, reactions: tuple[str, ...], truth: Truth | None) -> dict[str, xr.DataArray]:
@@ -198,7 +190,7 @@ def _reaction_data(phase1: Phase1Result, reactions: tuple[str, ...], truth: Trut
     return data
 
 
-def _rank_metrics(observations: Observations, data: dict[str, xr.DataArray]) -> dict[str, Metric]:
+def _rank_metrics(observations: Observations, data: dict[str, xr.DataArray]) -> dict[str, Value]:
     values = np.linalg.svd(observations.concentration, compute_uv=False)
     share = np.cumsum(values**2) / np.sum(values**2)
     data["singular_value"] = xr.DataArray(values, dims="component")
@@ -210,7 +202,7 @@ def _rank_metrics(observations: Observations, data: dict[str, xr.DataArray]) -> 
 
 def _rate_law_metrics(
     observations: Observations, phase1: Phase1Result, truth: Truth | None, data: dict[str, xr.DataArray]
-) -> dict[str, Metric]:
+) -> dict[str, Value]:
     """The learned substrate function over the observed substrate concentrations, and the truth's."""
     network = observations.network
     learned = ~network.mass_action[network.edge_reaction]
@@ -266,7 +258,7 @@ def _lines(
 
 def homeostasis_metrics(
     observations: Observations, phase2: Phase2Result, training: Training, truth: Truth | None = None
-) -> tuple[dict[str, Metric], dict[str, xr.DataArray]]:
+) -> tuple[dict[str, Value], dict[str, xr.DataArray]]:
     """Homeostasis and types that Phase 2 learned: metrics, and the arrays that the figures draw.
 
     Args:
@@ -305,7 +297,7 @@ def homeostasis_metrics(
             coords={"component_name": list(phase2.components)},
         )
     several = len(np.unique(clusters[moving])) > 1
-    metrics: dict[str, Metric] = {
+    metrics: dict[str, Value] = {
         "phase2_loss": float(phase2.losses[-1]),
         "phase2_node_magnitude": phase2.node_magnitude,
         "embedding_n_clusters": len(np.unique(clusters[moving])),
@@ -332,9 +324,9 @@ def _type_metrics(
     lines: Mapping[str, tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"]]],
     truth: Truth,
     moving: Bool[np.ndarray, " species"],
-) -> dict[str, Metric]:
+) -> dict[str, Value]:
     """Learned against true homeostasis of every type; `lines` holds slope and offset by suffix of the name."""
-    metrics: dict[str, Metric] = {}
+    metrics: dict[str, Value] = {}
     ratios = []
     for t in np.unique(truth.type[moving]):
         members = moving & (truth.type == t)
@@ -348,14 +340,18 @@ def _type_metrics(
         metrics[f"MLP_node_gt_offset_{t}"] = float(true_offset)
         ratios.append(_ratio(lines[""][0][members].mean(), true_slope))
     average = float(np.mean(ratios))
-    return metrics | {"avg_slope_ratio": average, "classification": classify(average)}
+    none_there = not truth.lam[moving].any()
+    return metrics | {
+        "avg_slope_ratio": average,
+        "classification": "not applicable" if none_there else classify(average),
+    }
 
 
 def _ratio(learned: float, true: float) -> float:
     return float(learned / true) if true else math.nan
 
 
-def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[str, xr.DataArray]) -> dict[str, Metric]:
+def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[str, xr.DataArray]) -> dict[str, Value]:
     """dc/dt everywhere, and one-step and rollout errors on the frames that training never saw."""
     observations, rule = result.observations, result.phase1.rule
     structure = Structure.of(observations.network)
@@ -371,7 +367,7 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[st
     moving = ~observations.network.fixed
     t = transitions.select(unseen)
     error = (predicted[unseen] - t.derivative)[:, moving]
-    metrics: dict[str, Metric] = {
+    metrics: dict[str, Value] = {
         "held_out_frames": int(unseen.sum()),
         "held_out_derivative_R2": float(1 - np.sum(error**2) / max(np.sum(t.derivative[:, moving] ** 2), 1e-300)),
     }
@@ -395,7 +391,7 @@ def _windows(t: Transitions) -> Int[np.ndarray, "steps starts"] | None:
     return np.array(starts)[None, :] + np.arange(_HORIZON)[:, None] if starts else None
 
 
-def _held_out_skill(result: FitResult, model: MetabolismModel) -> dict[str, Metric]:
+def _held_out_skill(result: FitResult, model: MetabolismModel) -> dict[str, Value]:
     """The share of the squared error of held-out rollouts that homeostasis removes (a skill score, Murphy 1988).
 
     Errors of the checkpoint's reactions may be larger than homeostasis, and a wrong homeostasis that mends them would

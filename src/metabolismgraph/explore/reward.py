@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from metabolismgraph.explore.events import Failed, Finished, Primary, Scored
+from metabolismgraph.metrics import by_index, classify, classify_skill
 
-_RATIO = "MLP_node_slope_ratio_"
 SKILL = "held_out_skill"
-_CONVERGED, _PARTIAL = 0.8, 0.3  # of a reward by validation
 
 
 def ratio_reward(ratio: float) -> float:
@@ -25,11 +24,7 @@ def ratio_reward(ratio: float) -> float:
 
 def slope_ratios(metrics: Mapping[str, Any]) -> dict[int, float | None]:
     """Learned over true slope of every type; None where it is not a number."""
-    return {
-        int(name.removeprefix(_RATIO)): value
-        for name, value in metrics.items()
-        if name.startswith(_RATIO) and name.removeprefix(_RATIO).isdigit()
-    }
+    return by_index(metrics, "MLP_node_slope_ratio_{t}")
 
 
 def score(outcome: Finished | Failed, primary: Primary) -> Scored:
@@ -52,8 +47,7 @@ def score(outcome: Finished | Failed, primary: Primary) -> Scored:
     average = sum(numbers) / len(numbers)
     if average < 0:
         return _scored(outcome, "negative", 0.0, parts, "failed")
-    found = "converged" if 0.8 <= average <= 1.2 else "partial" if 0.3 <= average <= 3.0 else "failed"
-    return _scored(outcome, "scored", sum(parts) / len(parts), parts, found)
+    return _scored(outcome, "scored", sum(parts) / len(parts), parts, classify(average))
 
 
 def _by_validation(outcome: Finished) -> Scored:
@@ -63,8 +57,7 @@ def _by_validation(outcome: Finished) -> Scored:
     if skill < 0:
         return _scored(outcome, "negative", 0.0, (0.0,), "failed")
     reward = min(float(skill), 1.0)
-    found = "converged" if reward >= _CONVERGED else "partial" if reward >= _PARTIAL else "failed"
-    return _scored(outcome, "scored", reward, (reward,), found)
+    return _scored(outcome, "scored", reward, (reward,), classify_skill(reward))
 
 
 def _scored(outcome: Finished | Failed, state: Any, reward: float, parts: tuple[float, ...], found: Any) -> Scored:

@@ -28,9 +28,9 @@ from metabolismgraph.explore.events import (
 )
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, Slot
 from metabolismgraph.explore.reward import score
+from metabolismgraph.metrics import from_log_name
 
 _BY_LOG = "imported log"
-_RATIO = re.compile(r"(slope|offset)_ratio_\d+$")
 _SLOT = re.compile(r"slot_(?P<slot>\d+) \(time_step=(?P<T>\d+)\)")
 _MUTATION = re.compile(r"(?P<param>[^:]+): (?P<old>.+?) -> (?P<new>.+)$")
 
@@ -205,7 +205,7 @@ class State:
 def _of_log(event: Imported) -> Iteration:
     """An iteration of an imported log, as far as it tells; its reward is computed as for our own."""
     number, fields = event.iteration, event.fields
-    metrics = {f"MLP_node_{name}" if _RATIO.match(name) else name: value for name, value in event.metrics.items()}
+    metrics = {from_log_name(name): value for name, value in event.metrics.items()}
     outcome = (
         Finished(iteration=number, metrics=metrics, seconds=0.0)
         if metrics

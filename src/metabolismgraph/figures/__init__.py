@@ -9,11 +9,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from metabolismgraph.config import Plotting
-from metabolismgraph.evaluation.evaluate import Metric
 from metabolismgraph.figures import dynamics, homeostasis, rates, training
 from metabolismgraph.figures.scene import Scene
 from metabolismgraph.figures.style import VERMILLION, applied, check_colormap, save
 from metabolismgraph.figures.summary import summary
+from metabolismgraph.metrics import Value
 from metabolismgraph.system.progress import Progress, silent
 
 __all__ = ["check_colormap", "draw_all"]
@@ -23,7 +23,7 @@ _DATA_ONLY = ("traces.png", "singular_values.png")  # show nothing that was fitt
 
 def draw_all(
     data: xr.Dataset,
-    metrics: Mapping[str, Metric],
+    metrics: Mapping[str, Value],
     folder: Path,
     plotting: Plotting,
     *,

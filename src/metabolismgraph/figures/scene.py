@@ -11,8 +11,8 @@ import xarray as xr
 from jaxtyping import Bool, Int
 from matplotlib.lines import Line2D
 
-from metabolismgraph.evaluation.evaluate import Metric
 from metabolismgraph.figures.style import palette
+from metabolismgraph.metrics import Value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +75,12 @@ class Scene:
     """
 
     data: xr.Dataset
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, Value]
     types: Groups | None
     clusters: Groups | None
 
     @classmethod
-    def of(cls, data: xr.Dataset, metrics: Mapping[str, Metric], colormap: str) -> Scene:
+    def of(cls, data: xr.Dataset, metrics: Mapping[str, Value], colormap: str) -> Scene:
         types = clusters = None
         if "true_type" in data:
             types = Groups.of("type", np.where(data["moving"].values, data["true_type"].values, -1), colormap)

@@ -173,8 +173,8 @@ def identify(
     """
     if observations is not None and observations.network.species != network.species:
         raise InputError(
-            f"network {network.id}: the observations are of other species ({observations.network.id}); give the network "
-            "that they were read with"
+            f"network {network.id}: the observations are of other species ({observations.network.id}); give the "
+            "network that they were read with"
         )
     if observations is None:
         rng = np.random.default_rng(0)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from metabolismgraph import formats
 from metabolismgraph.config import Config
 from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError
-from metabolismgraph.evaluation.evaluate import Evaluation, Metric, evaluate
+from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
 from metabolismgraph.evaluation.report import analysis_log, metrics_json
 from metabolismgraph.figures import check_colormap, draw_all
 from metabolismgraph.files import one_line, read_bytes, write_bytes
@@ -33,6 +33,7 @@ from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.homeostasis.strategies import chosen
+from metabolismgraph.metrics import Value
 from metabolismgraph.runs.answer_files import write_answer
 from metabolismgraph.runs.checkpoint import (
     is_intact,
@@ -399,10 +400,11 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
     progress("evaluate", 0.0, "")
     result = load_result(folder, config)
     evaluation = evaluate(result, truth)
-    own = ("phase 2", "refine") if folder.base else ("phase 1", "phase 2", "refine")
+    started_later = folder.base is not None or config.training.skip_phase1
+    own = ("phase 2", "refine") if started_later else ("phase 1", "phase 2", "refine")
     minutes = sum(folder.seconds(stage) for stage in own) / 60
     first = {name: evaluation.metrics[name] for name in ("trustworthy", "why_not")}
-    metrics: dict[str, Metric] = {**first, "training_time_min": minutes, **evaluation.metrics}
+    metrics: dict[str, Value] = {**first, "training_time_min": minutes, **evaluation.metrics}
     if folder.base is None:
         part = folder.path / "evaluation.nc.part"
         evaluation.data.to_netcdf(part, engine="h5netcdf")

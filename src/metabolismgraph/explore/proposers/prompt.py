@@ -29,6 +29,7 @@ from metabolismgraph.homeostasis.strategies import STRATEGIES
 from metabolismgraph.homeostasis.strategies.amplification import Amplification
 from metabolismgraph.homeostasis.strategies.base import Strategy
 from metabolismgraph.homeostasis.training_plan import Loss, Objective, Penalty, Plan, Schedule
+from metabolismgraph.metrics import find
 
 MOST_FIGURES = 12
 MOST_MEMORY = 40_000  # characters of the working memory
@@ -42,11 +43,6 @@ _FIGURES = {
     "rate constants": "tmp_training/rate_constants/*.png",
 }
 
-# Metrics that are computed from observations and model alone.
-_TRUTH_FREE = re.compile(
-    r"(refined_)?(final_loss|training_time_min|phase1_\w+|phase2_\w+|n_unidentifiable|activity_rank|held_out_\w+"
-    r"|embedding_n_clusters|embedding_silhouette|MLP_node_(slope|offset)_cluster_\d+)"
-)
 # Names that give away, in running text, that a figure was compared with the truth.
 _OF_TRUTH = re.compile(
     r"slope_ratio|offset_ratio|gt_slope|gt_offset|_gt_|cluster_acc|rate_constants_R2|MLP_sub_(R2|corr)|trimmed_R2"
@@ -485,7 +481,7 @@ def _run(state: State, iteration: Iteration) -> Iterable[str]:
     metrics = [
         f"{one_line(name, 60)}={one_line(shown(value), 60)}"
         for name, value in iteration.metrics.items()
-        if state.opened.oracle or _TRUTH_FREE.fullmatch(name)
+        if state.opened.oracle or _needs_no_truth(name)
     ]
     yield f"  metrics: {', '.join(metrics[:_MOST_METRICS]) or 'none'}"
     if iteration.reading is not None:
@@ -520,9 +516,15 @@ def _figures(state: State, iterations: Sequence[Iteration], folder: Path) -> lis
     return found[:MOST_FIGURES]
 
 
+def _needs_no_truth(name: str) -> bool:
+    """Whether a metric is known to be computed from observations and model alone."""
+    metric = find(name)
+    return metric is not None and not metric.uses_truth
+
+
 def _is_truth_free(iteration: Iteration) -> bool:
     # Figures of a run that was compared with the truth show it.
-    return all(_TRUTH_FREE.fullmatch(name) for name in iteration.metrics)
+    return all(map(_needs_no_truth, iteration.metrics))
 
 
 def _is_whole(path: Path) -> bool:

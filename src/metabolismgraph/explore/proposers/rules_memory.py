@@ -13,6 +13,7 @@ from metabolismgraph.explore.search_space import configuration, own_strategies
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, differ, nodes, standard_error
 from metabolismgraph.homeostasis.strategies import names
+from metabolismgraph.metrics import by_index
 
 _ACTIVE = 0.05  # of the true slope, or of skill
 _SEPARATED = 0.5  # silhouette
@@ -47,14 +48,15 @@ def visual(iteration: Iteration, primary: Primary) -> str:
 def _node_seen(metrics: dict[str, Any], primary: Primary) -> str:
     if primary == "validation":
         skill = metrics.get(SKILL)
-        slopes = [value for name, value in metrics.items() if name.startswith("MLP_node_slope_cluster_")]
+        slopes = list(by_index(metrics, "MLP_node_slope_cluster_{t}").values())
         active = isinstance(skill, float) and skill > _ACTIVE
         return f"{'active' if active else 'inactive'}: slopes {_listed(slopes)} by cluster"
     types = slope_ratios(metrics)
     active = any(r is not None and math.isfinite(r) and abs(r) > _ACTIVE for r in types.values())
-    learned = [metrics.get(f"MLP_node_slope_{t}") for t in types]
-    true = [metrics.get(f"MLP_node_gt_slope_{t}") for t in types]
-    return f"{'active' if active else 'inactive'}: slopes {_listed(learned)} vs GT {_listed(true)}"
+    learned, true = (
+        _listed([by_index(metrics, f"MLP_node_{name}_{{t}}").get(t) for t in types]) for name in ("slope", "gt_slope")
+    )
+    return f"{'active' if active else 'inactive'}: slopes {learned} vs GT {true}"
 
 
 def _embeddings_seen(metrics: dict[str, Any]) -> str:

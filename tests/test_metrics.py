@@ -1,0 +1,89 @@
+"""One record per metric: what it is, and who may see it."""
+
+import dataclasses
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+import metabolismgraph as mg
+from metabolismgraph.metrics import METRICS, by_index, classify, classify_skill, find, from_log_name
+
+
+@pytest.fixture(scope="module")
+def evaluations(small, small_config, small_phase1):
+    """Of one fit: with the truth, and without."""
+    config = small_config.replace({"training.phase2_steps": 20})
+    result = mg.fit(small.observations, config, checkpoint=small_phase1)
+    return mg.evaluate(result, small.truth), mg.evaluate(result)
+
+
+def test_every_metric_has_a_record(evaluations):
+    for evaluation in evaluations:
+        assert [name for name in evaluation.metrics if find(name) is None] == []
+
+
+def test_what_uses_the_truth_is_not_computed_without_it(evaluations):
+    with_truth, without = evaluations
+    assert [name for name in without.metrics if find(name).uses_truth] == []
+    assert {name for name in with_truth.metrics if find(name).uses_truth} >= {
+        *("classification", "avg_slope_ratio", "rate_constants_R2", "MLP_node_slope_ratio_1", "embedding_cluster_acc")
+    }
+
+
+def test_the_record_of_a_metric_of_one_type_names_it():
+    metric = find("refined_MLP_node_offset_ratio_12")
+    assert (metric.name, metric.better, metric.uses_truth) == ("refined_MLP_node_offset_ratio_12", "one", True)
+    assert metric.meaning.endswith("of type 12")
+    assert find("MLP_node_slope_ratio_x") is None
+    assert find("MLP_node_slope_ratio_1_observed").meaning.endswith("over the observed concentrations")
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+def test_values_by_type_and_names_of_the_log():
+    values = {"MLP_node_slope_ratio_1": 1.0, "MLP_node_slope_ratio_0": None, "MLP_node_slope_ratio_0_observed": 2.0}
+    assert by_index(values, "MLP_node_slope_ratio_{t}") == {1: 1.0, 0: None}
+    assert from_log_name("offset_ratio_3") == "MLP_node_offset_ratio_3"
+    assert from_log_name("embedding_cluster_acc") == "embedding_cluster_acc"
+
+
+@pytest.mark.parametrize(
+    ("ratio", "expected"),
+    [
+        (0.8, "converged"),
+        (1.2, "converged"),
+        (0.79, "partial"),
+        (3.0, "partial"),
+        (0.29, "failed"),
+        (math.nan, "failed"),
+    ],
+)
+def test_classes_of_ratios(ratio, expected):
+    assert classify(ratio) == expected
+    assert find("avg_slope_ratio").verdict(ratio) == (None if math.isnan(ratio) else expected)
+
+
+def test_classes_of_skill():
+    assert [classify_skill(value) for value in (0.8, 0.3, 0.29, math.nan)] == [
+        "converged",
+        "partial",
+        "failed",
+        "failed",
+    ]
+
+
+def test_a_system_without_homeostasis_has_no_class(small, small_config, small_phase1):
+    truth = dataclasses.replace(small.truth, lam=0 * small.truth.lam)
+    config = small_config.replace({"training.phase2_steps": 20})
+    metrics = mg.evaluate(mg.fit(small.observations, config, checkpoint=small_phase1), truth).metrics
+    assert metrics["classification"] == "not applicable"
+
+
+def test_no_other_place_takes_names_apart():
+    parsing = re.compile(
+        r"(startswith|removeprefix|endswith|re\.compile)\([^)\n]*(MLP_node|embedding_|rate_constants|refined_)"
+    )
+    for path in Path(mg.__file__).parent.rglob("*.py"):
+        if path.name not in {"metrics.py", "prompt.py"}:
+            assert not parsing.search(path.read_text()), path
