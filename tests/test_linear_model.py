@@ -69,7 +69,7 @@ def test_an_unknown_shape_makes_errors_larger():
     model = data.linear_model(power, data.usable)
     found = model.solve()
     table = data.rate_table(power)
-    covariance = model.with_shapes(found, shape_changes(table, data.nodes, ~table.laws.known)).covariance
+    covariance = model.with_shapes(found, shape_changes(table, data.nodes, ~table.structure.rate_laws.known)).covariance
     assert (np.diag(covariance) >= np.diag(found.covariance) * (1 - 1e-9)).all()
     assert covariance[1, 1] > found.covariance[1, 1]
 
@@ -78,7 +78,7 @@ def test_tangents_of_the_shapes_against_finite_differences():
     observations = observe(LOTKA_VOLTERRA, np.linspace(0, 30, 61), mass_action=False)
     data = Phase1Data(observations, GraphModel(), Training(), rule="cubic")
     table = data.rate_table(power)
-    laws = ~table.laws.known
+    laws = ~table.structure.rate_laws.known
     changes = shape_changes(table, data.nodes, laws)
     for number in range(changes.shape[-1]):
         step = 1e-5 * np.eye(changes.shape[-1])[number]

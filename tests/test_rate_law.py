@@ -8,7 +8,7 @@ import metabolismgraph as mg
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws, rate_law_notes
 from metabolismgraph.system.kinetics import Structure
-from metabolismgraph.system.rate_table import RateTable
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 TIME = np.linspace(0, 30, 301)
 QUICK = ["training.homeostasis_training=false"]
@@ -63,7 +63,7 @@ def test_known_and_learned_laws_stand_side_by_side():
     assert result.rate_constants.set_index("reaction").loc["eat", "k"] == pytest.approx(0.1, rel=0.01)
     structure = Structure.of(network)
     assert structure.rate_laws.known.sum() == 1
-    table = RateTable.of(
+    table = TabulatedReactions.of(
         lambda log_c, order: 0 * log_c + 0 * order, np.ones(3), structure, "mul", observations.concentration
     )
     v = table.substrate_factors(observations.concentration)

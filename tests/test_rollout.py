@@ -14,7 +14,7 @@ from random_networks import network_of
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.homeostasis.residuals import Phase2Data
-from metabolismgraph.homeostasis.rollouts import FrozenReactions, NodeTable, Scheme, rolled
+from metabolismgraph.homeostasis.rollouts import NodeTable, Scheme, rolled
 from metabolismgraph.homeostasis.training_plan import FixedLength, Rollouts, Starts
 from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.result import Phase1Result
@@ -22,6 +22,7 @@ from metabolismgraph.system.integrate import euler, integrate
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import MetabolismModel, NodeFunction, new_substrate_function
 from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 # Orders 1 and 2, a reaction without substrates, a species that drives and is not driven.
 NETWORK = network_of(
@@ -67,7 +68,7 @@ def data():
 
 
 def frozen_of(model, data):
-    return FrozenReactions.of(model.mlp_sub, 10.0 ** np.asarray(model.log_k), STRUCTURE, model.aggregation, data)
+    return TabulatedReactions.of(model.mlp_sub, 10.0 ** np.asarray(model.log_k), STRUCTURE, model.aggregation, data)
 
 
 # -- the table of the reactions

@@ -28,7 +28,6 @@ from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.homeostasis.clusters import cluster_moving
 from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.homeostasis.residuals import Phase2Data
-from metabolismgraph.homeostasis.rollouts import FrozenReactions
 from metabolismgraph.homeostasis.strategies.orthogonalised import refine_reactions
 from metabolismgraph.metrics import REFINED, Value, classify
 from metabolismgraph.reactions.fit import Phase1Result
@@ -38,6 +37,7 @@ from metabolismgraph.system.integrate import evaluate_rate, integrate, rollout
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import AnySubstrateFunction, MetabolismModel
 from metabolismgraph.system.observations import Observations, Transitions
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 SWEEP = (0.0, 40.0)  # concentrations over which a species' line is fitted to compare it with published figures
 _SWEEP_POINTS = 50
@@ -422,7 +422,7 @@ def _held_out_skill(result: FitResult, model: MetabolismModel) -> dict[str, Valu
 
 @eqx.filter_jit
 def _rolled(
-    reactions: FrozenReactions,
+    reactions: TabulatedReactions,
     model: MetabolismModel,
     start: Float[Array, "starts species"],
     dt: Float[Array, "steps starts"],

@@ -26,7 +26,7 @@ from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
-from metabolismgraph.system.rate_table import RateTable
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 
 # Errors above these shares of a species' signal are too large.
@@ -84,16 +84,15 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
     found = found.in_units(units.inverse(), observations.network)
     structure = Structure.of(observations.network)
     moving = ~observations.network.fixed & (np.ptp(observations.concentration, axis=0) > 0)
-    table = RateTable.of(
+    table = TabulatedReactions.of(
         found.mlp_sub,
         10.0**found.log_k,
         structure,
         graph_model.aggr_type,
         observations.concentration,
-        slope=np.where(moving, found.slope, 0.0),
-        offset=np.where(moving, found.offset, 0.0),
     )
-    errors = _Errors(observations, table, moving, observations.held_out(training.held_out_fraction))
+    line = (np.where(moving, found.slope, 0.0), np.where(moving, found.offset, 0.0))
+    errors = _Errors(observations, table, line, moving, observations.held_out(training.held_out_fraction))
     unexplained, misfit = errors.of_learned(found.keep, found.rule)
     held_out, rollout = errors.of_held_out(found.rule), errors.of_rollouts(found.rule)
     names = observations.network.species
@@ -159,21 +158,28 @@ class _Errors:
     def __init__(
         self,
         observations: Observations,
-        table: RateTable,
+        table: TabulatedReactions,
+        line: tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"]],
         moving: Bool[np.ndarray, " species"],
         held_out: Bool[np.ndarray, " frames"],
     ):
         self.observations, self.table, self.moving = observations, table, moving
+        self.slope, self.offset = line
         self.held_out_frames = held_out
-        self.rate = table(observations.concentration)
+        self.stoichiometry = np.asarray(table.structure.stoichiometry)
+        self.rate = self._rate(observations.concentration)
         self.flux = _rms(table.fluxes(observations.concentration))
-        gross = table.fluxes(observations.concentration) @ np.abs(table.stoichiometry).T
+        gross = table.fluxes(observations.concentration) @ np.abs(self.stoichiometry).T
         learned = observations.select(~held_out)
         self.signal = np.maximum(_rms(learned.transitions().derivative), _OF_FLUX * _rms(gross[~held_out]))
 
+    def _rate(self, c: Float[np.ndarray, "*batch species"]) -> Float[np.ndarray, "*batch species"]:
+        """dc/dt by reactions and the lines of homeostasis."""
+        return np.asarray(self.table(c) + self.slope * c + self.offset)
+
     def flux_share(self, reactions: Bool[np.ndarray, " reactions"]) -> float:
         """Largest share of the flux through a species that some reactions carry."""
-        through = np.abs(self.table.stoichiometry) * self.flux
+        through = np.abs(self.stoichiometry) * self.flux
         total = through.sum(axis=1)
         share = through[:, reactions].sum(axis=1)[total > 0] / total[total > 0]
         return float(share.max(initial=0.0))
@@ -255,7 +261,7 @@ class _Errors:
                 raise _HopelessError
             state = np.maximum(c, 0.0)
             state[~self.moving] = driven(at)
-            return np.where(self.moving, self.table(state), 0.0)
+            return np.where(self.moving, self._rate(state), 0.0)
 
         states = np.full(observed.shape, np.inf)
         largest = self.observations.concentration.max(axis=0)

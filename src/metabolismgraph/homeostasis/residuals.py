@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.homeostasis.rollouts import FrozenReactions
 from metabolismgraph.reactions.normal_equations import follows_equation
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.derivative_rules import StepQuadrature
 from metabolismgraph.system.integrate import evaluate_rate
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations, Transitions
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 
 
@@ -107,9 +107,9 @@ class Phase2Data:
         return np.asarray(usable & self.phase1.keep if self.phase1.keep.shape == usable.shape else usable)
 
     @functools.cached_property
-    def reactions(self) -> FrozenReactions:
+    def reactions(self) -> TabulatedReactions:
         """The checkpoint's reaction term."""
-        return FrozenReactions.of(
+        return TabulatedReactions.of(
             self.phase1.mlp_sub,
             10.0**self.phase1.log_k,
             self.structure,
@@ -132,7 +132,7 @@ class Phase2Data:
         """The rule for dc/dt that Phase 1 found."""
         return StepQuadrature.of(self.observations, self.phase1.rule)
 
-    def left_by(self, reactions: FrozenReactions) -> Float[np.ndarray, "transitions species"]:
+    def left_by(self, reactions: TabulatedReactions) -> Float[np.ndarray, "transitions species"]:
         """dc/dt minus that of some reactions, in concentration per time."""
         rates = np.asarray(evaluate_rate(eqx.Partial(reactions), jnp.asarray(self.observations.concentration)))
         return np.asarray(self.transitions.derivative - self.quadrature.mean(rates))

@@ -13,80 +13,16 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.integrate import STEPS
-from metabolismgraph.system.kinetics import (
-    Aggregation,
-    LogFunction,
-    Structure,
-    aggregate,
-    pair_concentrations,
-    reaction_rates,
-    tabulate_laws,
-)
 from metabolismgraph.system.log_table import cubic_coefficients
 from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
-_KNOTS = 16384  # of the frozen f: interpolated to better than 1e-9, which costs nothing once it is made
-_BELOW, _ABOVE = 5.0, 2.0  # how far, in log c, the table of f reaches beyond the data
 _NODE_KNOTS = 48  # of MLP_node's correction, per species
 _HEADROOM = 1.5  # how far, as a factor on the highest concentration of a species, its table reaches
-
-
-class FrozenReactions(eqx.Module):
-    """dc/dt by the reactions of a trained model, its substrate function as a table in log c.
-
-    Attributes:
-        low, step: first knot and spacing, in log c.
-        coefficients: of the cubic between two knots, per rate law.
-        table: which table each pair reads.
-        k: rate constants.
-    """
-
-    low: Float[Array, ""]
-    step: Float[Array, ""]
-    coefficients: Float[Array, "laws intervals 4"]
-    table: Int[Array, " pairs"]
-    k: Float[Array, " reactions"]
-    structure: Structure
-    aggregation: Aggregation = eqx.field(static=True)
-
-    @classmethod
-    def of(
-        cls,
-        f: LogFunction,
-        k: Float[np.ndarray, " reactions"],
-        structure: Structure,
-        aggregation: Aggregation,
-        c: Float[np.ndarray, "frames species"],
-    ) -> FrozenReactions:
-        """Tabulate f over the concentrations `c` and well beyond; outside of that it stays constant."""
-        seen = c[c > 0]
-        low, high = np.log(seen.min()) - _BELOW, np.log(seen.max()) + _ABOVE
-        step = (high - low) / _KNOTS
-        knots = jnp.asarray(low + step * (np.arange(_KNOTS + 3) - 1.0))
-        laws = structure.rate_laws
-        values = [jnp.zeros_like(knots)]
-        if laws.order.size:
-            values = list(_tabulate(f, knots, jnp.asarray(laws.order), jnp.asarray(laws.known)))
-        return cls(
-            low=jnp.asarray(low),
-            step=jnp.asarray(step),
-            coefficients=cubic_coefficients(jnp.stack(values)),
-            table=jnp.asarray(laws.of_pair),
-            k=jnp.asarray(k),
-            structure=structure,
-            aggregation=aggregation,
-        )
-
-    def __call__(self, c: Float[Array, "*batch species"]) -> Float[Array, "*batch species"]:
-        log_c, present = pair_concentrations(c, self.structure)
-        log_f = _read(self.coefficients, self.table, (log_c - self.low) / self.step)
-        v = aggregate(log_f, present, self.structure, self.aggregation)
-        return reaction_rates(self.k * v, self.structure)
 
 
 class NodeTable(eqx.Module):
@@ -130,9 +66,6 @@ class NodeTable(eqx.Module):
         )
 
 
-_tabulate = eqx.filter_jit(tabulate_laws)
-
-
 def _read(
     coefficients: Float[Array, "tables intervals 4"], table: Int[Array, " columns"], u: Float[Array, "*batch columns"]
 ) -> Float[Array, "*batch columns"]:
@@ -158,7 +91,7 @@ class Scheme(NamedTuple):
 
 def rolled(
     node: NodeTable,
-    reactions: FrozenReactions,
+    reactions: TabulatedReactions,
     start: Float[Array, "batch species"],
     dt: Float[Array, "capacity batch"],
     n_steps: Int[Array, ""],
@@ -179,7 +112,7 @@ def rolled(
 
 def _step(
     node: NodeTable,
-    reactions: FrozenReactions,
+    reactions: TabulatedReactions,
     c: Float[Array, "batch species"],
     dt: Float[Array, " batch"],
     scheme: Scheme,
@@ -200,7 +133,7 @@ def _rolled(
     n_steps: Int[Array, ""],
     scheme: Scheme,
 ) -> Float[Array, "capacity batch species"]:
-    reactions: FrozenReactions = jax.tree.unflatten(tree, leaves)
+    reactions: TabulatedReactions = jax.tree.unflatten(tree, leaves)
 
     def body(t: Int[Array, ""], carry: tuple[Array, Array]) -> tuple[Array, Array]:
         c, states = carry
@@ -232,7 +165,7 @@ def _backward(  # the signature is Equinox's: residuals, cotangents, what is per
     scheme: Scheme,
 ) -> NodeTable:
     del perturbed
-    reactions: FrozenReactions = jax.tree.unflatten(tree, leaves)
+    reactions: TabulatedReactions = jax.tree.unflatten(tree, leaves)
 
     def body(done: Int[Array, ""], carry: tuple[Array, NodeTable]) -> tuple[Array, NodeTable]:
         t = n_steps - 1 - done

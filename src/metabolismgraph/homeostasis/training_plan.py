@@ -17,10 +17,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
-from metabolismgraph.homeostasis.rollouts import FrozenReactions, NodeTable, Scheme, rolled
+from metabolismgraph.homeostasis.rollouts import NodeTable, Scheme, rolled
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 # Rollouts and windows up to so many steps share one compiled program.
 CAPACITY = 64
@@ -143,7 +144,7 @@ class Rollouts(Objective):
     starts: Starts
     moving: Float[Array, " species"]
     highest: Float[Array, " species"]
-    reactions: FrozenReactions
+    reactions: TabulatedReactions
     lengths: Lengths
     late: Float[Array, ""]
     amplification: Float[Array, " 2"]

@@ -22,7 +22,7 @@ from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
 from metabolismgraph.system.kinetics import LogFunction, Structure
 from metabolismgraph.system.model import AnySubstrateFunction, new_substrate_function
 from metabolismgraph.system.observations import Observations
-from metabolismgraph.system.rate_table import RateTable
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 # A range below this share of the concentration itself is what solvers leave of a steady state.
 _STILL = 1e-9
@@ -96,10 +96,10 @@ class Phase1Data:
         used = self.homeostasis_basis[1][:, :2, :2]
         return np.pad(used, ((0, 0), (0, 2 - used.shape[1]), (0, 0)))
 
-    def rate_table(self, f: LogFunction) -> RateTable:
+    def rate_table(self, f: LogFunction) -> TabulatedReactions:
         """The rate laws with f for those that are not known, for NumPy."""
         k = np.ones(self.observations.network.n_reactions)
-        return RateTable.of(f, k, self.structure, self.graph_model.aggr_type, self.observations.concentration)
+        return TabulatedReactions.of(f, k, self.structure, self.graph_model.aggr_type, self.observations.concentration)
 
     def linear_model(
         self,

@@ -19,6 +19,7 @@ from metabolismgraph.config import Training
 from metabolismgraph.reactions import penalties
 from metabolismgraph.reactions.minibatches import Batches
 from metabolismgraph.system.integrate import integrate
+from metabolismgraph.system.log_table import LogTable
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.trainable import node_parameters, substrate_parameters
 
@@ -59,19 +60,20 @@ def objective(
     the error of the state divided by the time since the start, which is the error of the mean dc/dt
     over that time. A rollout of one step is thus the same as dc/dt itself.
     """
-    values = batches.table.tabulate(model.mlp_sub)
+    values = batches.tabulate(model.mlp_sub)
+    table = LogTable.through(values, batches.knots)
     c = batches.start[chosen]
 
     def node(c: Float[Array, "batch species"]) -> Float[Array, "batch species"]:
         return jnp.where(batches.moving, model.homeostasis(c), 0.0)
 
     def rate(c: Float[Array, "batch species"]) -> Float[Array, "batch species"]:
-        return batches.reactions(model.log_k, values, c) + node(c)
+        return batches.reactions(model.log_k, table, c) + node(c)
 
     at_start = node(c)
     if batches.time_step == 1:
         weight = batches.weight[chosen]
-        predicted = batches.reactions(model.log_k, values, c) + at_start
+        predicted = batches.reactions(model.log_k, table, c) + at_start
         if batches.rule == "trapezoid":
             predicted = (predicted + rate(batches.end[chosen])) / 2
         error = predicted - batches.derivative[chosen]

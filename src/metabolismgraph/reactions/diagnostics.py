@@ -14,7 +14,7 @@ from metabolismgraph.reactions.linear_model import LinearModel, Solution, reshap
 from metabolismgraph.reactions.reweighting import ReweightedFit
 from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.kinetics import LogFunction
-from metabolismgraph.system.rate_table import RateTable
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 F = TypeVar("F", bound=LogFunction)
 
@@ -58,7 +58,7 @@ def check_fit(reweighted: ReweightedFit[F], model: LinearModel, fitted: Solution
     """
     data = reweighted.data
     table = data.rate_table(reweighted.f)
-    learned = ~table.laws.known
+    learned = ~table.structure.rate_laws.known
     covariance, hidden = fitted.covariance, np.zeros(len(fitted.k), dtype=bool)
     if learned.any():
         joint = model.with_shapes(fitted, shape_changes(table, data.nodes, learned, additive=True))
@@ -121,13 +121,15 @@ def _sampling_errors(reweighted: ReweightedFit[F], fitted: Solution) -> Float[np
     return np.asarray(np.sqrt(by_thinning * by_rule))
 
 
-def _law_notes(reweighted: ReweightedFit[F], table: RateTable, model: LinearModel, fitted: Solution) -> list[str]:
+def _law_notes(
+    reweighted: ReweightedFit[F], table: TabulatedReactions, model: LinearModel, fitted: Solution
+) -> list[str]:
     """Whether mass action, where it was taken as known, holds: a likelihood ratio against other shapes of it.
 
     The variance is unknown, so the statistic is n log(misfit / misfit of the others) (Wilks 1938). Rows are weighed so
     that the misfit of the fit is the number n of independent ones among them.
     """
-    known = table.laws.known
+    known = table.structure.rate_laws.known
     if not known.any() or np.exp(reweighted.losses[-1] / 2) < _AT_STAKE:
         return []
     unknowns = len(fitted.k) + fitted.theta.size
@@ -146,18 +148,20 @@ def _law_notes(reweighted: ReweightedFit[F], table: RateTable, model: LinearMode
     ]
 
 
-def _best_shapes(data: Phase1Data, table: RateTable, model: LinearModel, fitted: Solution) -> tuple[float, int]:
+def _best_shapes(
+    data: Phase1Data, table: TabulatedReactions, model: LinearModel, fitted: Solution
+) -> tuple[float, int]:
     """The least misfit with the shapes of all known laws free, and how many shapes that are.
 
     Gauss-Newton steps, halved until they lower the misfit.
     """
-    known, misfit, shapes = table.laws.known, fitted.misfit, 0
+    known, misfit, shapes = table.structure.rate_laws.known, fitted.misfit, 0
     for _ in range(_STEPS):
         changes = shape_changes(table, data.nodes, known)
         step, shapes = model.with_shapes(fitted, changes).shapes, changes.shape[-1]
         step = step * min(1.0, _LARGEST_STEP / max(float(np.abs(step).max(initial=0.0)), 1e-300))
         for halved in range(_HALVINGS):
-            trial_table = reshaped(table, known, step / 2**halved)
+            trial_table = reshaped(table, data.nodes, known, step / 2**halved)
             v = np.einsum("et,etj->tj", data.nodes.weight, trial_table.substrate_factors(data.nodes.concentration))
             trial_model = dataclasses.replace(model, v=v)
             trial = trial_model.solve()

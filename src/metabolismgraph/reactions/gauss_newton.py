@@ -59,7 +59,7 @@ class Spline(eqx.Module):
         low, high = min(log_c.min(initial=0.0), 0.0), max(log_c.max(initial=0.0), 0.0)
         margin = _MARGIN * max(high - low, 1e-3)
         step = (high - low + 2 * margin) / _INTERVALS
-        orders = problem.stencil.orders[~np.asarray(problem.stencil.known)]
+        orders = problem.orders[~np.asarray(problem.known)]
         empty = cls(jnp.zeros((len(orders), _INTERVALS + 3)), orders, jnp.asarray(low - margin), jnp.asarray(step))
         # Quantiles, where the data are, and an even grid, so that nothing runs away between them.
         at = np.concatenate([np.quantile(log_c, np.linspace(0, 1, _SAMPLES)), np.linspace(low, high, _SAMPLES)])

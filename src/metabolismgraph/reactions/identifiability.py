@@ -22,7 +22,7 @@ from metabolismgraph.reactions.normal_equations import Nodes, follows_equation, 
 from metabolismgraph.system.kinetics import Aggregation, Structure
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations, Transitions
-from metabolismgraph.system.rate_table import RateTable
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 
 _LEVERAGE = 1e-6
@@ -187,7 +187,7 @@ def identify(
         transitions = units.observations(observations).transitions()
     known = dataclasses.replace(network, mass_action=np.ones(network.n_reactions, dtype=bool))
     c = transitions.start
-    table = RateTable.of(_no_law, np.ones(network.n_reactions), Structure.of(known), aggregation, c)
+    table = TabulatedReactions.of(_no_law, np.ones(network.n_reactions), Structure.of(known), aggregation, c)
     basis, _ = orthonormal_basis(c, 1)
     model = LinearModel.of(
         table,

@@ -11,11 +11,14 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
 from metabolismgraph.reactions.normal_equations import Nodes
-from metabolismgraph.system.rate_table import RateTable
+from metabolismgraph.system.kinetics import pair_concentrations
+from metabolismgraph.system.log_table import LogTable
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 _SHAPES = 4  # functions of log c by which each rate law may be off: linear to quartic
 _ADDITIVE = 2  # and what a line of homeostasis can stand in for: f may be off by a constant, and by a multiple of c
@@ -141,7 +144,7 @@ class LinearModel:
     @classmethod
     def of(
         cls,
-        table: RateTable,
+        table: TabulatedReactions,
         nodes: Nodes,
         derivative: Float[np.ndarray, "rows species"],
         weight: Float[np.ndarray, "rows species"],
@@ -149,7 +152,7 @@ class LinearModel:
     ) -> LinearModel:
         """Evaluate the rates at the nodes of the rule."""
         v = np.einsum("et,etj->tj", nodes.weight, table.substrate_factors(nodes.concentration))
-        return cls(v, derivative, weight, basis, table.stoichiometry)
+        return cls(v, derivative, weight, basis, np.asarray(table.structure.stoichiometry))
 
     def solve(self) -> Solution:
         """Least squares for the rate constants and the homeostasis of every species."""
@@ -275,7 +278,7 @@ class LinearModel:
 
 
 def shape_changes(
-    table: RateTable, nodes: Nodes, laws: Bool[np.ndarray, " laws"], *, additive: bool = False
+    table: TabulatedReactions, nodes: Nodes, laws: Bool[np.ndarray, " laws"], *, additive: bool = False
 ) -> Float[np.ndarray, "rows reactions shapes"]:
     """Derivative of V by the shape of each of the chosen laws: Legendre polynomials of log c.
 
@@ -291,41 +294,61 @@ def shape_changes(
     stride = 1 + nodes.weight.shape[1] * len(table.k) * shapes // _MOST_NUMBERS
     c, weight = nodes.concentration[:, ::stride], nodes.weight[:, ::stride]
     v = table.substrate_factors(c)
-    at = c[..., table.pair_species]
-    log_c = np.log(np.where(at > 0, at, 1.0))
+    log_c, present = pair_concentrations(c, table.structure)
+    of_pair, seen = table.structure.rate_laws.of_pair, _range(nodes)
     changes = np.zeros((*v.shape[1:], shapes))
     for number in range(shapes):
         law, degree = int(np.flatnonzero(laws)[number // each]), number % each + 1
-        mine = (table.laws.of_pair == law) & (at > 0)
-        change = np.where(mine, _shape(table, law, degree, log_c), 0.0)
+        change = np.where((of_pair == law) & present, _shape(table, law, degree, log_c, seen), 0.0)
         padded = np.concatenate([change, np.zeros((*change.shape[:-1], 1))], axis=-1)
-        of_reactions = np.sum(padded[..., table.substrates], axis=-1)
+        of_reactions = np.sum(padded[..., np.asarray(table.structure.substrates)], axis=-1)
         changes[..., number] = np.einsum("et,etj,etj->tj", weight, v, of_reactions)
     return changes
 
 
-def reshaped(table: RateTable, laws: Bool[np.ndarray, " laws"], shapes: Float[np.ndarray, " shapes"]) -> RateTable:
+def reshaped(
+    table: TabulatedReactions, nodes: Nodes, laws: Bool[np.ndarray, " laws"], shapes: Float[np.ndarray, " shapes"]
+) -> TabulatedReactions:
     """The table with log f of the chosen laws changed by so much of each shape."""
-    log_f = table.log_f.copy()
+    knots, seen = table.table.knots, _range(nodes)
+    at = np.asarray(knots.log_c)
+    log_f = np.stack([_log_f(table, law, at) for law in range(len(laws))])
     for number, amount in enumerate(shapes):
         law, degree = int(np.flatnonzero(laws)[number // _SHAPES]), number % _SHAPES + 1
-        log_f[law] += amount * _shape(table, law, degree, table.knots)
-    return dataclasses.replace(table, log_f=log_f)
+        log_f[law] += amount * _shape(table, law, degree, at, seen)
+    return dataclasses.replace(table, table=LogTable.through(jnp.asarray(log_f), knots))
 
 
-def _shape(table: RateTable, law: int, degree: int, log_c: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
+def _shape(
+    table: TabulatedReactions, law: int, degree: int, log_c: Float[np.ndarray, "*batch"], seen: tuple[float, float]
+) -> Float[np.ndarray, "*batch"]:
     """Change of log f: a Legendre polynomial over the observed log concentrations, or one of the additive shapes.
 
-    All are zero at the reference.
+    All are zero at c = 1, the reference concentration in units of our own.
+
+    Args:
+        seen: lowest and highest observed log concentration.
     """
+    one = np.zeros(1)
     if degree > _SHAPES:
         power = degree - _SHAPES - 1  # f + a c^power changes log f by a c^power / f
 
         def added(x: np.ndarray) -> np.ndarray:
-            return np.asarray(np.exp(power * x - np.interp(x, table.knots, table.log_f[law])))
+            return np.asarray(np.exp(power * x - _log_f(table, law, x)))
 
-        return np.asarray(added(log_c) - added(np.array(table.reference)))
-    low, high = table.seen
+        return np.asarray(added(log_c) - added(one)[0])
+    low, high = seen
     middle, half = (high + low) / 2, max((high - low) / 2, 1e-3)
     polynomial = np.polynomial.Legendre.basis(degree)
-    return np.asarray(polynomial((log_c - middle) / half) - polynomial((table.reference - middle) / half))
+    return np.asarray(polynomial((log_c - middle) / half) - polynomial(-middle / half))
+
+
+def _log_f(table: TabulatedReactions, law: int, log_c: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
+    """log f of one law."""
+    return np.asarray(table.table(log_c[..., None], np.array([law]))[..., 0])
+
+
+def _range(nodes: Nodes) -> tuple[float, float]:
+    """Lowest and highest observed log concentration."""
+    c = nodes.concentration[nodes.concentration > 0]
+    return (float(np.log(c.min())), float(np.log(c.max()))) if c.size else (0.0, 0.0)

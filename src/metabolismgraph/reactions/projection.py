@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from metabolismgraph.reactions.normal_equations import (
     NormalEquations,
@@ -25,44 +25,56 @@ from metabolismgraph.reactions.normal_equations import (
     residual,
     solve_rate_constants,
 )
-from metabolismgraph.system.kinetics import Aggregation, LogFunction, Structure, aggregate
-from metabolismgraph.system.log_table import Stencil
+from metabolismgraph.system.kinetics import Aggregation, LogFunction, Structure, aggregate, pair_concentrations
+from metabolismgraph.system.log_table import Knots, LogTable
 from metabolismgraph.system.minimise import Minimum, minimise
 from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.trainable import substrate_parameters
 
+_KNOTS = 512  # of the table of f while it is learned
 _EXPONENTS = (0.25, 3.0)  # range in which the best power law is looked for
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Rows, and where their concentrations lie on the table of f: all that the loss needs."""
+    """Rows, and the knots on which f is tabulated: all that the loss needs.
+
+    Attributes:
+        log_c, present: log concentration of every pair, 0 where it is exactly zero and so not present.
+        orders, known: of each rate law: its order, and whether it is known to be mass action.
+        law: index of the law of each pair.
+    """
 
     rows: Rows
-    stencil: Stencil
+    log_c: Float[Array, "nodes rows pairs"]
     present: Bool[Array, "nodes rows pairs"]
+    knots: Knots
+    orders: Float[Array, " laws"]
+    known: Bool[Array, " laws"]
+    law: Int[Array, " pairs"]
     structure: Structure
     aggregation: Aggregation = dataclasses.field(metadata={"static": True})
 
     @classmethod
     def of(cls, rows: Rows, structure: Structure, aggregation: Aggregation) -> Problem:
-        """Place the rows' concentrations on the knots (f(0) = 0 is exact and needs none)."""
-        c = np.asarray(rows.concentration)[..., np.asarray(structure.pair_species)]
-        stencil = Stencil.of(np.log(np.where(c > 0, c, 1.0)), structure.rate_laws)
-        return cls(rows, stencil, jnp.asarray(c > 0), structure, aggregation)
+        """Knots that span the rows' concentrations (f(0) = 0 is exact and needs none) and 1, where f is fixed."""
+        log_c, present = pair_concentrations(np.asarray(rows.concentration), structure)
+        knots = Knots.over(float(log_c.min(initial=0.0)), float(log_c.max(initial=0.0)), _KNOTS, margin=True)
+        orders, known, law = map(jnp.asarray, structure.rate_laws)
+        return cls(rows, jnp.asarray(log_c), jnp.asarray(present), knots, orders, known, law, structure, aggregation)
 
     def substrate_factors(self, mlp_sub: LogFunction) -> Float[Array, "rows reactions"]:
         """V of every row, averaged over the nodes of the rule for dc/dt."""
-        log_f = self.stencil.interpolate(mlp_sub)
+        log_f = LogTable.of(mlp_sub, self.orders, self.known, self.knots)(self.log_c, self.law)
         v = aggregate(log_f, self.present, self.structure, self.aggregation)
         return jnp.einsum("et,etj->tj", self.rows.node_weight, v)
 
     @property
     def has_unknown_law(self) -> bool:
         """Whether there is any f to learn; outside of compiled functions only."""
-        return not bool(np.asarray(self.stencil.known).all())
+        return not bool(np.asarray(self.known).all())
 
 
 class LinearFit(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ from metabolismgraph.system.network import ReactionNetwork
 jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
 
 Aggregation = Literal["mul", "add"]
+# NumPy arrays in, NumPy arrays out; the same for JAX.
+AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 Scalar = float | Float[Array, ""]
 # log f at log concentrations, for a substrate order: an array of one shape in, one of that shape out.
 LogFunction = Callable[[Array, Array], Array]
@@ -96,28 +98,39 @@ class Structure:
         return jnp.all(self.substrates == len(self.pair_species), axis=1)
 
 
+def array_library(values: object) -> Any:
+    """NumPy for its own arrays, JAX's for all others, traced ones among them.
+
+    What runs once is computed with NumPy: compiling it would cost more than it saves.
+    """
+    return np if isinstance(values, np.ndarray) else jnp
+
+
 def aggregate(
-    log_f: Float[Array, "*batch pairs"],
-    present: Bool[Array, "*batch pairs"],
+    log_f: Float[AnyArray, "*batch pairs"],
+    present: Bool[AnyArray, "*batch pairs"],
     structure: Structure,
     aggregation: Aggregation,
-) -> Float[Array, "*batch reactions"]:
+) -> Float[AnyArray, "*batch reactions"]:
     """V_j from log f of every pair; `present` is False where the concentration is exactly zero."""
-    nothing = jnp.zeros((*log_f.shape[:-1], 1))  # what padding points at
-    if aggregation == "mul":
-        padded = jnp.concatenate([jnp.where(present, log_f, -jnp.inf), nothing], axis=-1)
-        return jnp.exp(jnp.sum(padded[..., structure.substrates], axis=-1))
-    padded = jnp.concatenate([jnp.where(present, jnp.exp(log_f), 0.0), nothing], axis=-1)
-    return jnp.where(structure.empty, 1.0, jnp.sum(padded[..., structure.substrates], axis=-1))
+    xp = array_library(log_f)
+    nothing = xp.zeros((*log_f.shape[:-1], 1))  # what padding points at
+    product = aggregation == "mul"
+    factors = xp.where(present, log_f, -xp.inf) if product else xp.where(present, xp.exp(log_f), 0.0)
+    padded = xp.concatenate([factors, nothing], axis=-1)
+    total = xp.sum(padded[..., xp.asarray(structure.substrates)], axis=-1)
+    v: AnyArray = xp.exp(total) if product else xp.where(xp.asarray(structure.empty), 1.0, total)
+    return v
 
 
 def pair_concentrations(
-    c: Float[Array, "*batch species"], structure: Structure
-) -> tuple[Float[Array, "*batch pairs"], Bool[Array, "*batch pairs"]]:
+    c: Float[AnyArray, "*batch species"], structure: Structure
+) -> tuple[Float[AnyArray, "*batch pairs"], Bool[AnyArray, "*batch pairs"]]:
     """log c of every pair (0 where c is zero, to keep gradients finite) and where c is positive."""
-    values = c[..., structure.pair_species]
+    xp = array_library(c)
+    values = c[..., xp.asarray(structure.pair_species)]
     present = values > 0
-    return jnp.log(jnp.where(present, values, 1.0)), present
+    return xp.log(xp.where(present, values, 1.0)), present
 
 
 def mass_action(log_c: Float[Array, "*batch pairs"], order: Float[Array, " pairs"]) -> Float[Array, "*batch pairs"]:
@@ -147,9 +160,12 @@ def michaelis_menten(
     return order * (log_c + jnp.log1p(half_saturation) - jnp.log(jnp.exp(log_c) + half_saturation))
 
 
-def reaction_rates(fluxes: Float[Array, "*batch reactions"], structure: Structure) -> Float[Array, "*batch species"]:
+def reaction_rates(
+    fluxes: Float[AnyArray, "*batch reactions"], structure: Structure
+) -> Float[AnyArray, "*batch species"]:
     """dc/dt caused by the reactions: S v, in concentration per time."""
-    return fluxes @ structure.stoichiometry.T
+    rates: AnyArray = fluxes @ array_library(fluxes).asarray(structure.stoichiometry).T
+    return rates
 
 
 def limit_fluxes(

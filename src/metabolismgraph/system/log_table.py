@@ -1,84 +1,113 @@
-"""The substrate function as a table in log c.
+"""Rate laws as tables in log c.
 
-f is a function of one variable (per substrate order), but is needed at every frame, species and
-iteration. Evaluating it on a few hundred knots and interpolating (four-point Lagrange, error O(h^4))
-costs a hundredth of evaluating the network at every data point; gradients pass through the knots.
+f is a function of one variable for each substrate order, but is needed at every frame, species and iteration.
+Evaluating it on some hundred knots and interpolating with cubics through four of them, with an error O(h^4), costs a
+hundredth of evaluating a network at every data point. Gradients pass through the knots.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
-import jax
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from metabolismgraph.system.kinetics import LogFunction, RateLaws, tabulate_laws
+from metabolismgraph.system.kinetics import AnyArray, LogFunction, array_library, tabulate_laws
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Stencil:
-    """Where fixed data points lie on the knots.
+class Knots(eqx.Module):
+    """Equally spaced points, in log c or in log(1 + c / unit).
+
+    The first spacing suits a function that is smooth in log c, the second one that is smooth in c, and still resolves
+    small concentrations.
 
     Attributes:
-        knots: equally spaced values of log c.
-        orders, known: order of each distinct rate law, and whether it is known to be mass action; one table each.
-        table: index of the table of each column.
-        first: first of the four knots of each point.
-        share: their Lagrange weights.
+        first, step: of the knots, in the spacing's own coordinate.
+        unit: a typical concentration; None: equally spaced in log c.
+        number: of the knots, at least four.
     """
 
-    knots: Float[Array, " knots"]
-    orders: Float[Array, " laws"]
-    known: Bool[Array, " laws"]
-    table: Int[Array, " columns"]
-    first: Int[Array, "*batch columns"]
-    share: Float[Array, "*batch columns 4"]
+    first: Float[Array, ""]
+    step: Float[Array, ""]
+    unit: Float[Array, ""] | None
+    number: int = eqx.field(static=True)
 
     @classmethod
-    def of(cls, log_c: Float[np.ndarray, "*batch columns"], laws: RateLaws, n_knots: int = 512) -> Stencil:
-        """Knots that span `log_c` and 0 (where the gauge is fixed), and the place of every point on them."""
-        low, high = min(log_c.min(initial=0.0), 0.0), max(log_c.max(initial=0.0), 0.0)
-        step = max(high - low, 1e-3) / (n_knots - 4)
-        knots = low + step * (np.arange(n_knots) - 1.0)
-        u = (log_c - knots[0]) / step
-        left = np.clip(np.floor(u).astype(np.int64), 1, n_knots - 3)
-        return cls(
-            knots=jnp.asarray(knots),
-            orders=jnp.asarray(laws.order),
-            known=jnp.asarray(laws.known),
-            table=jnp.asarray(laws.of_pair),
-            first=jnp.asarray(left - 1),
-            share=jnp.asarray(_lagrange(u - left)),
-        )
+    def over(cls, low: float, high: float, number: int, *, margin: bool = False, unit: float | None = None) -> Knots:
+        """Knots from `low` to `high`, two values of log c.
 
-    def interpolate(self, log_f: LogFunction) -> Float[Array, "*batch columns"]:
-        """log f at every data point."""
-        values = tabulate_laws(log_f, self.knots, self.orders, self.known)
-        index = self.first[..., None] + jnp.arange(4)
-        return jnp.sum(values[self.table[:, None], index] * self.share, axis=-1)
+        Args:
+            margin: whether one more knot lies on either side, so that even the first and last interval lie between
+                the middle ones of their four knots.
+        """
+        ends = np.array([low, max(high, low + 1e-3)])
+        start, end = ends if unit is None else np.log1p(np.exp(ends) / unit)
+        step = (end - start) / (number - (3 if margin else 1))
+        first = start - step if margin else start
+        return cls(jnp.asarray(first), jnp.asarray(step), None if unit is None else jnp.asarray(unit), number)
 
+    @property
+    def log_c(self) -> Float[Array, " knots"]:
+        """log c of the knots."""
+        u = self.first + self.step * jnp.arange(self.number)
+        return u if self.unit is None else jnp.log(self.unit * jnp.expm1(u))
 
-def _lagrange(t: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch 4"]:
-    """Weights of the values at -1, 0, 1, 2 for a point at t."""
-    return np.stack(
-        [
-            -t * (t - 1) * (t - 2) / 6,
-            (t + 1) * (t - 1) * (t - 2) / 2,
-            -(t + 1) * t * (t - 2) / 2,
-            (t + 1) * t * (t - 1) / 6,
-        ],
-        axis=-1,
-    )
+    def positions(self, log_c: Float[AnyArray, "*batch"]) -> Float[AnyArray, "*batch"]:
+        """Where concentrations lie, counted in knots from the first."""
+        xp = array_library(log_c)
+        u = log_c if self.unit is None else xp.log1p(xp.exp(log_c) / xp.asarray(self.unit))
+        positions: AnyArray = (u - xp.asarray(self.first)) / xp.asarray(self.step)
+        return positions
 
 
-def cubic_coefficients(values: Float[Array, "*batch knots_and_three"]) -> Float[Array, "*batch intervals 4"]:
-    """Powers of t in [0, 1) of the same four-point cubics, interval by interval.
+class LogTable(eqx.Module):
+    """log f of several rate laws, cubic between knots and linear beyond them, as a power law is.
 
-    Args:
-        values: at equally spaced knots, one before the first interval and two after the start of the last.
+    Attributes:
+        coefficients: of t^0 to t^3 in each interval, t running from 0 to 1. The first and the last interval reach out
+            to the outermost knots.
     """
+
+    knots: Knots
+    coefficients: Float[Array, "laws intervals 4"]
+
+    @classmethod
+    def of(cls, f: LogFunction, orders: Float[Array, " laws"], known: Bool[Array, " laws"], knots: Knots) -> LogTable:
+        """Tabulate f for some orders; mass action for those that are known."""
+        return cls.through(tabulate_laws(f, knots.log_c, orders, known), knots)
+
+    @classmethod
+    def through(cls, values: Float[Array, "laws knots"], knots: Knots) -> LogTable:
+        """The table of given values of log f on the knots."""
+        return cls(knots, cubic_coefficients(values))
+
+    def __call__(
+        self, log_c: Float[AnyArray, "*batch columns"], law: Int[Array, " columns"] | Int[np.ndarray, " columns"]
+    ) -> Float[AnyArray, "*batch columns"]:
+        """log f at log concentrations.
+
+        Args:
+            law: index of the law of each column.
+        """
+        xp: Any = array_library(log_c)
+        last = self.knots.number - 1.0
+        position = self.knots.positions(log_c)
+        inside = xp.clip(position, 0.0, last)
+        interval = xp.clip(xp.floor(inside) - 1.0, 0.0, last - 3.0)
+        # One flat index reads the four coefficients in one go.
+        n = self.knots.number - 3
+        flat = xp.asarray(self.coefficients).reshape(-1, 4)
+        a = flat[xp.asarray(law) * n + interval.astype(xp.int32)]
+        t = inside - 1.0 - interval
+        value = a[..., 0] + t * (a[..., 1] + t * (a[..., 2] + t * a[..., 3]))
+        slope = a[..., 1] + t * (2 * a[..., 2] + 3 * t * a[..., 3])
+        log_f: AnyArray = value + (position - inside) * slope
+        return log_f
+
+
+def cubic_coefficients(values: Float[Array, "*batch knots"]) -> Float[Array, "*batch intervals 4"]:
+    """Powers of t in [0, 1) of the cubics through four neighbouring knots, for the interval between the middle two."""
     a, b, c, d = values[..., :-3], values[..., 1:-2], values[..., 2:-1], values[..., 3:]
     return jnp.stack([b, -a / 3 - b / 2 + c - d / 6, a / 2 - b + c / 2, -a / 6 + b / 2 - c / 2 + d / 6], axis=-1)

@@ -11,7 +11,6 @@ import numpy as np
 from pydantic import Field
 
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
-from metabolismgraph.homeostasis.rollouts import FrozenReactions
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.strategies.residual import Residual
 from metabolismgraph.homeostasis.training_plan import Plan
@@ -20,6 +19,7 @@ from metabolismgraph.reactions.reweighting import fit_reweighted
 from metabolismgraph.reactions.uncertainty import noise_variance
 from metabolismgraph.system.integrate import evaluate_rate
 from metabolismgraph.system.progress import silent
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 
 class Orthogonalised(Strategy):
@@ -45,7 +45,7 @@ class Orthogonalised(Strategy):
 class RefinedReactions(NamedTuple):
     """A checkpoint's reactions, corrected on copies, and what they leave of dc/dt."""
 
-    reactions: FrozenReactions
+    reactions: TabulatedReactions
     residuals: Residuals
 
 
@@ -73,7 +73,7 @@ def refine_reactions(data: Phase2Data, *, iterations: int = 100, tolerance: floa
     fitted = rows.linear_model(reweighted.f, keep, reweighted.weight).solve()
     line = rows.homeostatic_lines(fitted.theta)
     errors = np.sqrt(np.maximum(np.einsum("ipp->ip", rows.line_covariance(fitted.theta_covariance)), 0.0))
-    copies = FrozenReactions.of(
+    copies = TabulatedReactions.of(
         reweighted.f,
         fitted.k,
         data.structure,
