@@ -10,17 +10,19 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import annotated_types
 import typer
-from mkdocs.structure.files import File, Files
 
 import metabolismgraph as mg
 from metabolismgraph.cli.app import app
 from metabolismgraph.config import Config, shipped_configs
 from metabolismgraph.config.tree import SECTIONS
 from metabolismgraph.homeostasis.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "metabolismgraph"
@@ -32,6 +34,14 @@ RESULTS = (
     "metabolismgraph.evaluation.evaluate.Evaluation",
     "metabolismgraph.reactions.identifiability.Identifiability",
 )
+# Where the refusals of a reader are listed.
+READERS = {
+    "The network file": ("formats/sbml.py", "formats/sbml_reader.py", "system/network.py"),
+    "The table as a file": ("formats/contents.py", "formats/dialects.py", "formats/layout.py"),
+    "Columns and cells": ("formats/headers.py", "formats/tables.py"),
+    "The numbers": ("system/observations.py", "reactions/fit.py"),
+    "Folders of data sets": ("formats/dataset.py",),
+}
 _UNIT = re.compile(
     r" \[(c|time|1/time|frames|units|relative|log10 k|0-1|minutes|hours|s|US dollars|dots per inch|embedding units)\]"
 )
@@ -41,6 +51,8 @@ _BOUNDS |= {annotated_types.Le: ("≤", "le"), annotated_types.Lt: ("<", "lt")}
 
 def on_files(files: Files, config: Any) -> Files:
     """Reports and pictures of the benchmarks become pages."""
+    from mkdocs.structure.files import File  # noqa: PLC0415 - tests use the rest without it
+
     for path in sorted((ROOT / "benchmarks").rglob("*")):
         if (path.suffix in {".md", ".png"} or path.name == "speed.json") and "checkpoints" not in path.parts:
             uri = path.relative_to(ROOT).as_posix()
@@ -105,8 +117,8 @@ def _keys(section: Any, prefix: str, leave_out: Any = ()) -> Iterator[str]:
         text = field.description or ""
         unit = _UNIT.search(text)
         meaning = _cell(_UNIT.sub("", text))
-        bounds = ", ".join(_bounds(field))
-        yield f"| `{prefix}{name}` | `{_yaml(field.default)}` | {unit[1] if unit else ''} | {meaning}{f' ({bounds})' * bool(bounds)} |"
+        bounds = f" ({limits})" if (limits := ", ".join(_bounds(field))) else ""
+        yield f"| `{prefix}{name}` | `{_yaml(field.default)}` | {unit[1] if unit else ''} | {meaning}{bounds} |"
 
 
 def _bounds(field: Any) -> Iterator[str]:
@@ -146,15 +158,8 @@ def strategies() -> str:
 
 def refusals() -> str:
     """Every message of the readers of files, by the file that it is about."""
-    about = {
-        "The network file": ("formats/sbml.py", "formats/sbml_reader.py", "system/network.py"),
-        "The table as a file": ("formats/contents.py", "formats/dialects.py", "formats/layout.py"),
-        "Columns and cells": ("formats/headers.py", "formats/tables.py"),
-        "The numbers": ("system/observations.py", "reactions/fit.py"),
-        "Folders of data sets": ("formats/dataset.py",),
-    }
     lines: list[str] = []
-    for heading, modules in about.items():
+    for heading, modules in READERS.items():
         lines += [f"\n### {heading}\n", "```text", *(text for name in modules for text in _messages(name)), "```"]
     return "\n".join(lines)
 
