@@ -146,13 +146,13 @@ def shipped() -> str:
 
 def strategies() -> str:
     """Every strategy with its options."""
-    lines = ["| | strategy | options (default) | needs | reference |\n|---|---|---|---|---|"]
+    lines = ["| strategy | options (default) | needs | reference |\n|---|---|---|---|"]
     for name, strategy in STRATEGIES.items():
         options = "<br>".join(
             f"`{option}` ({_yaml(field.default)}): {_cell(field.description or '')}"
             for option, field in strategy.model_fields.items()
         )
-        lines.append(f"| {strategy.number} | `{name}` | {options} | {strategy.needs} | {strategy.reference} |")
+        lines.append(f"| `{name}` | {options} | {strategy.needs} | {strategy.reference} |")
     return "\n".join(lines)
 
 
@@ -197,12 +197,11 @@ def _text(node: ast.expr, constants: dict[str, Any]) -> str:
 
 
 def python() -> str:
-    """Every public name, and what the public functions give back."""
-    names = []
-    for name in mg.__all__:
-        public = getattr(mg, name)
-        if callable(public):  # the version is not
-            names.append(f"{public.__module__}.{name}")
+    """Every public name, functions first, and what the public functions give back."""
+    public = [getattr(mg, name) for name in mg.__all__]
+    public = [one for one in public if callable(one)]  # the version is not
+    public.sort(key=inspect.isclass)
+    names = [f"{one.__module__}.{one.__name__}" for one in public]
     return "\n\n".join(f"::: {name}" for name in dict.fromkeys([*names, *RESULTS]))
 
 
