@@ -87,6 +87,9 @@ def _command(command: Any, path: str) -> Iterator[str]:
         if command.epilog:
             yield f"\n{command.epilog.replace('Example: ', 'Example: `', 1)}`\n"
         return
+    for parameter in command.params:
+        if parameter.opts != ["--help"]:
+            yield f"\n`{path} {parameter.opts[0]}`: {_cell(parameter.help or '')}\n"
     for name, inner in nested.items():
         yield from _command(inner, f"{path} {name}")
 

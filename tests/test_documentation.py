@@ -179,6 +179,8 @@ def check_command(words, *, refused=False):
             assert set(filter(None, (extras[1] or "").split(","))) <= set(PROJECT["optional-dependencies"])
         case ["metabolismgraph", *rest]:
             name, command, rest = leaf(rest)
+            if getattr(command, "commands", None):
+                return  # an option of the program itself
             context = command.make_context(name, rest)
             if not refused:
                 load_config("oscillatory_rank50", context.params.get("set_") or [])
@@ -191,7 +193,7 @@ def check_command(words, *, refused=False):
 def leaf(words):
     """The command that words name, and the words that are left."""
     name, command = "metabolismgraph", COMMAND
-    while getattr(command, "commands", None):
+    while getattr(command, "commands", None) and words[:1] not in [[option] for option in options_of(command)]:
         assert words, f"{name} needs a command"
         name, *words = words
         assert name in command.commands, name
@@ -263,7 +265,7 @@ def fault_of_command(span):
     name, command = "metabolismgraph", COMMAND
     for word in shlex.split(span)[1:]:
         inner = getattr(command, "commands", None)
-        if inner:
+        if inner and word not in options_of(command):
             if word not in inner:
                 return f"{name} has no command {word}"
             name, command = word, inner[word]
@@ -453,6 +455,10 @@ def test_nothing_is_loaded_from_elsewhere():
 
 
 # -- figures in README.md
+
+
+def test_version_to_cite_is_this_one():
+    assert f"version {PROJECT['version']}:" in PAGES["docs/citation.md"]
 
 
 def test_readme_is_short():
