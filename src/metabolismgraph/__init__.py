@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from metabolismgraph.errors import InputError as InputError
     from metabolismgraph.evaluation.evaluate import evaluate as evaluate
     from metabolismgraph.fitting.fit import fit as fit
+    from metabolismgraph.formats import read as read
     from metabolismgraph.formats.dataset import read_dataset as read_dataset
     from metabolismgraph.formats.dataset import read_inputs as read_inputs
     from metabolismgraph.ground_truth.simulator import simulate as simulate
@@ -39,6 +40,7 @@ _HOME = {
     "fit": "fitting.fit",
     "identify": "reactions.identifiability",
     "load_config": "config",
+    "read": "formats",
     "read_dataset": "formats.dataset",
     "read_inputs": "formats.dataset",
     "simulate": "ground_truth.simulator",
