@@ -6,7 +6,7 @@ ARGS ?=
 EXTERNAL ?= $(wildcard ../shared/benchmarks/oscillatory_rank50)
 BIN := .venv/bin
 
-.PHONY: help run test test-long coverage lint bench bench-models bench-strategies
+.PHONY: help run test test-long coverage lint docs bench bench-models bench-strategies
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -29,6 +29,9 @@ lint: .venv/.ok  ## style, format, types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+docs: .venv/.ok  ## the documentation as a website: site/index.html; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --clean
+
 bench: .venv/.ok  ## the recovery benchmark: benchmarks/recovery.json and a table
 	$(BIN)/metabolismgraph benchmark recovery $(foreach d,$(EXTERNAL),--dataset $d) $(ARGS)
 
@@ -43,5 +46,5 @@ bench-strategies: .venv/.ok  ## every strategy of Phase 2 on good and bad checkp
 .venv/.ok: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt hatchling
-	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev,docs]'
 	@touch $@

@@ -32,7 +32,8 @@ from metabolismgraph.runs.train_folder import train_folder
 from metabolismgraph.sandbox import audit_hook
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+PAGE = (ROOT / "docs/developing.md").read_text(encoding="utf-8")
+EXAMPLE = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)[0]
 LIMIT = 240.0  # seconds; generous, as machines that run tests may be busy
 SHORT = 8.0  # for what never ends
 

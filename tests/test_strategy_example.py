@@ -1,4 +1,4 @@
-"""The strategy that CONTRIBUTING.md shows is one."""
+"""The strategy that docs/developing.md shows is one."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ from metabolismgraph.homeostasis.fit import initial_model
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.training_plan import Plan
 
-TEXT = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+TEXT = (Path(__file__).resolve().parents[1] / "docs/developing.md").read_text(encoding="utf-8")
 EXAMPLE = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)[0]
 
 

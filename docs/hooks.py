@@ -1,0 +1,218 @@
+"""What the site has beyond the pages of this folder: the reports of `benchmarks/`, and what is made from the source.
+
+A page holds a line such as `<!-- made from the source: configuration -->` where a function of that name puts its text.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import annotated_types
+import typer
+
+import metabolismgraph as mg
+from metabolismgraph.cli.app import app
+from metabolismgraph.config import Config, shipped_configs
+from metabolismgraph.config.tree import SECTIONS
+from metabolismgraph.homeostasis.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "src" / "metabolismgraph"
+MARK = re.compile(r"<!-- made from the source: ([a-z ]+) -->")
+# What the public functions give back.
+RESULTS = (
+    "metabolismgraph.fitting.result.FitResult",
+    "metabolismgraph.fitting.trust.Trust",
+    "metabolismgraph.evaluation.evaluate.Evaluation",
+    "metabolismgraph.reactions.identifiability.Identifiability",
+)
+# Where the refusals of a reader are listed.
+READERS = {
+    "The network file": ("formats/sbml.py", "formats/sbml_reader.py", "system/network.py"),
+    "The table as a file": ("formats/contents.py", "formats/dialects.py", "formats/layout.py"),
+    "Columns and cells": ("formats/headers.py", "formats/tables.py"),
+    "The numbers": ("system/observations.py", "reactions/fit.py"),
+    "Folders of data sets": ("formats/dataset.py",),
+}
+_UNIT = re.compile(
+    r" \[(c|time|1/time|frames|units|relative|log10 k|0-1|minutes|hours|s|US dollars|dots per inch|embedding units)\]"
+)
+_BOUNDS = {annotated_types.Ge: ("≥", "ge"), annotated_types.Gt: (">", "gt")}
+_BOUNDS |= {annotated_types.Le: ("≤", "le"), annotated_types.Lt: ("<", "lt")}
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Reports and pictures of the benchmarks become pages."""
+    from mkdocs.structure.files import File  # noqa: PLC0415 - tests use the rest without it
+
+    for path in sorted((ROOT / "benchmarks").rglob("*")):
+        if (path.suffix in {".md", ".png"} or path.name == "speed.json") and "checkpoints" not in path.parts:
+            uri = path.relative_to(ROOT).as_posix()
+            files.append(File.generated(config, uri, abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Fill in what is made from the source; links out of this folder lead into the site."""
+    filled = MARK.sub(lambda mark: MADE[mark[1]](), markdown)
+    return filled.replace("](../benchmarks/", "](benchmarks/")
+
+
+def command_line() -> str:
+    """Every command with its arguments and options."""
+    return "\n".join(_command(typer.main.get_command(app), "metabolismgraph"))
+
+
+def _command(command: Any, path: str) -> Iterator[str]:
+    nested = getattr(command, "commands", None)
+    if nested is None:
+        yield f"\n## {path}\n\n{inspect.cleandoc(command.help or '')}\n"
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        options = [p for p in command.params if p.param_type_name == "option"]
+        words = [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments]
+        yield f"```text\n{' '.join([path, *words, *(['[OPTIONS]'] if options else [])])}\n```\n"
+        rows = [(f"`{p.name.upper()}`", p) for p in arguments]
+        rows += [(" ".join(f"`{name}`" for name in (*p.opts, *p.secondary_opts)), p) for p in options]
+        if rows:
+            yield "| argument or option | default | meaning |\n|---|---|---|"
+            yield from (f"| {name} | {_default(p.default)} | {_cell(p.help or '')} |" for name, p in rows)
+        if command.epilog:
+            yield f"\n{command.epilog.replace('Example: ', 'Example: `', 1)}`\n"
+        return
+    for parameter in command.params:
+        if parameter.opts != ["--help"]:
+            yield f"\n`{path} {parameter.opts[0]}`: {_cell(parameter.help or '')}\n"
+    for name, inner in nested.items():
+        yield from _command(inner, f"{path} {name}")
+
+
+def _default(value: Any) -> str:
+    if value is None or value is False or value is Ellipsis or callable(value) or value == ():
+        return ""
+    return f"`{value}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("{", "&#123;").replace("<", "&lt;")
+
+
+def configuration() -> str:
+    """Every key with default, unit, bounds and meaning."""
+    lines = ["## Top level\n", *_keys(Config, "", leave_out=SECTIONS)]
+    for name, section in SECTIONS.items():
+        lines += [f"\n## {name}\n", f"{inspect.cleandoc(section.__doc__ or '')}\n", *_keys(section, f"{name}.")]
+    return "\n".join(lines)
+
+
+def _keys(section: Any, prefix: str, leave_out: Any = ()) -> Iterator[str]:
+    yield "| key | default | unit | meaning |\n|---|---|---|---|"
+    for name, field in section.model_fields.items():
+        if name in leave_out:
+            continue
+        text = field.description or ""
+        unit = _UNIT.search(text)
+        meaning = _cell(_UNIT.sub("", text))
+        bounds = f" ({limits})" if (limits := ", ".join(_bounds(field))) else ""
+        yield f"| `{prefix}{name}` | `{_yaml(field.default)}` | {unit[1] if unit else ''} | {meaning}{bounds} |"
+
+
+def _bounds(field: Any) -> Iterator[str]:
+    for limit in field.metadata:
+        sign = _BOUNDS.get(type(limit))
+        if sign:
+            yield f"{sign[0]} {getattr(limit, sign[1]):g}"
+
+
+def _yaml(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_yaml, value))}]"
+    return f"{value:g}" if isinstance(value, float) else '""' if value == "" else str(value)
+
+
+def shipped() -> str:
+    """The ready-made configurations."""
+    rows = (f"| `{name}` | {_cell(text)} |" for name, text in shipped_configs().items())
+    return "\n".join(["| name | what it is |\n|---|---|", *rows])
+
+
+def strategies() -> str:
+    """Every strategy with its options."""
+    lines = ["| strategy | options (default) | needs | reference |\n|---|---|---|---|"]
+    for name, strategy in STRATEGIES.items():
+        options = "<br>".join(
+            f"`{option}` ({_yaml(field.default)}): {_cell(field.description or '')}"
+            for option, field in strategy.model_fields.items()
+        )
+        lines.append(f"| `{name}` | {options} | {strategy.needs} | {strategy.reference} |")
+    return "\n".join(lines)
+
+
+def refusals() -> str:
+    """Every message of the readers of files, by the file that it is about."""
+    lines: list[str] = []
+    for heading, modules in READERS.items():
+        lines += [f"\n### {heading}\n", "```text", *(text for name in modules for text in _messages(name)), "```"]
+    return "\n".join(lines)
+
+
+def _messages(module: str) -> list[str]:
+    """The texts of all InputErrors of a module, in the order of the file, … for what depends on the case."""
+    tree = ast.parse((SOURCE / module).read_text(encoding="utf-8"))
+    constants = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    raised = [
+        node.exc
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and ast.unparse(node.exc.func) == "InputError"
+    ]
+    texts = [_text(call.args[0], constants) for call in sorted(raised, key=lambda call: call.lineno)]
+    return list(dict.fromkeys(text for text in texts if re.search(r"\w{3}", text.replace("FILE", ""))))
+
+
+def _text(node: ast.expr, constants: dict[str, Any]) -> str:
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part, constants) for part in node.values)
+    if isinstance(node, ast.FormattedValue):
+        name = ast.unparse(node.value)
+        if name in constants:
+            return str(constants[name])
+        return "FILE" if name in {"path", "source", "self.source", "self.path", "folder"} else "…"
+    return "…"
+
+
+def python() -> str:
+    """Every public name, functions first, and what the public functions give back."""
+    public = [getattr(mg, name) for name in mg.__all__]
+    public = [one for one in public if callable(one)]  # the version is not
+    public.sort(key=inspect.isclass)
+    names = [f"{one.__module__}.{one.__name__}" for one in public]
+    return "\n\n".join(f"::: {name}" for name in dict.fromkeys([*names, *RESULTS]))
+
+
+MADE = {
+    "command line": command_line,
+    "configuration": configuration,
+    "shipped configurations": shipped,
+    "strategies": strategies,
+    "refusals": refusals,
+    "python": python,
+}
