@@ -82,6 +82,8 @@ def test_tangents_of_the_shapes_against_finite_differences():
     changes = shape_changes(table, data.nodes, laws)
     for number in range(changes.shape[-1]):
         step = 1e-5 * np.eye(changes.shape[-1])[number]
-        up, down = (reshaped(table, data.nodes, laws, s).substrate_factors(data.nodes.concentration) for s in (step, -step))
+        up, down = (
+            reshaped(table, data.nodes, laws, s).substrate_factors(data.nodes.concentration) for s in (step, -step)
+        )
         slope = np.einsum("et,etj->tj", data.nodes.weight, (up - down) / 2e-5)
         np.testing.assert_allclose(changes[..., number], slope, rtol=1e-3, atol=1e-3 * np.abs(slope).max())

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import sys
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -20,7 +21,8 @@ from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.homeostasis.binned_regression import Regress, condense, regress
 from metabolismgraph.homeostasis.fit import fit_homeostasis, initial_model
 from metabolismgraph.homeostasis.residuals import Phase2Data
-from metabolismgraph.homeostasis.strategies import STRATEGIES, chosen, make_plan
+from metabolismgraph.homeostasis.strategies import STRATEGIES, chosen, make_plan, orthogonalised
+from metabolismgraph.homeostasis.strategies.contrastive import Similarity
 from metabolismgraph.homeostasis.strategies.weak_form import Windows
 from metabolismgraph.homeostasis.training_plan import FixedLength, Plan, Rollouts, Schedule, Starts, optimiser
 from metabolismgraph.reactions.gradient import Snapshot, conclude
@@ -252,13 +254,82 @@ def test_weak_form_needs_a_window(setting_for):
     ],
 )  # fmt: skip
 def test_what_goes_together(names):
-    """In any order, which does not matter for evidence and objective."""
+    """In any order, which does not matter for residuals and objective."""
     for order in (names, names[::-1]):
         found = list(chosen(Training(strategies=order)))
         assert sorted(found) == sorted(names)
         leading = [name for name in found if name in {"orthogonalised", "residual", "weak_form"}]
         assert found[: len(leading)] == leading
         assert leading == sorted(leading, key=["orthogonalised", "residual", "weak_form"].index)
+
+
+def test_a_setting_without_effect_refuses_nothing(setting_for):
+    """No run has 2000 frames, but nothing is trained on rollouts either."""
+    assert (
+        "homeostasis_time_step = 2000 has no effect"
+        in make_plan(setting_for(["residual"], homeostasis_time_step=2000)).notes[0]
+    )
+    with pytest.raises(InputError):
+        make_plan(setting_for([], homeostasis_time_step=2000))
+
+
+def test_a_replaced_schedule_is_named(setting_for):
+    plan = make_plan(setting_for(["residual", "warmup"]))
+    assert plan.schedule.kind == "restarts"
+    assert "training.strategies: warmup replaces the schedule of residual" in plan.notes
+    notes = make_plan(setting_for(["residual", "contrastive"])).notes
+    assert [note for note in notes if "replaces" in note] == []
+
+
+def test_a_plan_is_cheap(setting_for, monkeypatch):
+    """The residuals are found once, by Phase 2, with progress; apply computes nothing."""
+    data = setting_for(["orthogonalised", "contrastive"])
+    calls = []
+
+    def found(data, progress, **options):
+        calls.append((progress, options))
+        return SimpleNamespace(residuals=data.checkpoint_residuals())
+
+    monkeypatch.setattr(orthogonalised, "refine_reactions", found)
+    STRATEGIES["orthogonalised"]().apply(Plan.classical(data), data)
+    assert calls == []
+    report = lambda *_: None  # noqa: E731
+    make_plan(data, report)
+    assert calls == [(report, {"iterations": 100, "tolerance": 1e-3})]
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (lambda plan: {"steps": plan.steps + 1}, "steps"),
+        (lambda plan: {"schedule": Schedule("onecycle")}, "schedule"),
+        (lambda plan: {"schedule": dataclasses.replace(plan.schedule, embeddings_wait=0.3)}, "embeddings_wait"),
+        (lambda plan: {"start": lambda model: model}, "start"),
+        (lambda plan: {"finish": lambda model, progress: (model, np.zeros(0))}, "finish"),
+        (lambda plan: {"accumulate": 2}, "accumulation"),
+        (lambda plan: {"penalties": (*plan.penalties, *applied_penalties(plan))}, "penalties"),
+    ],
+)
+def test_every_changed_part_is_declared(plain, change, part):
+    data, plan = plain
+    changed = dataclasses.replace(plan, **change(plan))
+    assert contract.undeclared(frozenset(), plan, changed) == [
+        f"apply changes the plan's {part}, which sets does not name"
+    ]
+    assert contract.undeclared(frozenset({part}), plan, changed) == []
+
+
+def applied_penalties(plan):
+    del plan
+    return (Similarity(jnp.ones(3), jnp.ones(()), jnp.ones(2, dtype=bool), jnp.ones(())),)
+
+
+def test_notes_and_penalties_of_others_stay(plain):
+    _, plan = plain
+    noted = dataclasses.replace(plan, notes=("one",), penalties=applied_penalties(plan))
+    every = frozenset({"penalties"})
+    assert len(contract.undeclared(every, noted, dataclasses.replace(noted, notes=()))) == 1
+    assert len(contract.undeclared(every, noted, dataclasses.replace(noted, penalties=()))) == 1
 
 
 def test_defaults_follow_phase1():

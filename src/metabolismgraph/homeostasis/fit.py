@@ -29,6 +29,8 @@ from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.trainable import check_frozen, phase2_parameters
 from metabolismgraph.system.units import Units
 
+# Shares of Phase 2 that are over when the residuals have been found, and when the gradient steps are done.
+_REFINED, _LEARNED = 0.1, 0.8
 _CHUNK = 100  # gradient steps between two progress reports
 # Response coefficients that differ by less than this share of the typical one are not pulled apart.
 _RESOLUTION = 0.05
@@ -76,7 +78,7 @@ def fit_homeostasis(
     units = Units.of(observations, graph_model)
     given = Phase2Data(observations, phase1, graph_model, training)
     data = given.in_units(units)
-    plan = make_plan(data)
+    plan = make_plan(data, progress)
     before = initial_model(data, plan.residuals)
     model, losses, components = _descend(plan.start(before), plan, data, progress)
     model, polished = plan.finish(model, progress)
@@ -103,7 +105,7 @@ def fit_homeostasis(
 
 
 def initial_model(data: Phase2Data, residuals: Residuals) -> MetabolismModel:
-    """The Phase 1 model with an MLP_node that is zero, in units of the evidence, and embeddings at their start."""
+    """The Phase 1 model with an MLP_node that is zero, in units of the residuals, and embeddings at their start."""
     graph_model, phase1, points = data.graph_model, data.phase1, condense(residuals)
     node_key, embedding_key = jax.random.split(data.key(_WEIGHTS))
     n, dim = data.observations.network.n_species, graph_model.embedding_dim
@@ -175,7 +177,11 @@ def _descend(
         keys = jax.random.split(jax.random.fold_in(data.key(_BATCHES), chunk), _CHUNK)
         carry, curve = _steps(carry, constants, plan.objective, plan.penalties, keys, jnp.asarray(shares), chosen)
         curves.append(jax.tree.map(np.asarray, curve))
-        progress("phase 2", 0.8 * (chunk + 1) / chunks, f"left {np.sqrt(curves[-1].misfit[-1]):.1e}")
+        progress(
+            "phase 2",
+            _REFINED + (_LEARNED - _REFINED) * (chunk + 1) / chunks,
+            f"left {np.sqrt(curves[-1].misfit[-1]):.1e}",
+        )
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *curves)
     return eqx.combine(carry.parameters, constants), whole.misfit, whole.components
 

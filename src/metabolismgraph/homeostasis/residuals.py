@@ -1,4 +1,4 @@
-"""What a reaction model leaves of dc/dt: the evidence on homeostasis that Phase 2 learns from."""
+"""What a reaction model leaves of dc/dt, from which Phase 2 learns homeostasis, and all else that it may see."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Residuals:
         at: concentrations that the rows belong to.
         residual: dc/dt minus reactions, in concentration per time.
         keep: rows in use.
-        noise: standard deviation of what is no homeostasis in the residual, per species.
+        noise: standard deviation of what is not homeostasis in the residual, per species.
         slope, offset: of the best line of each species in 1/time and concentration/time, with
             standard errors.
     """
@@ -148,7 +148,7 @@ class Phase2Data:
         return jax.random.fold_in(jax.random.key(self.training.seed), purpose)
 
     def checkpoint_residuals(self) -> Residuals:
-        """The evidence as the checkpoint leaves it."""
+        """What the checkpoint leaves."""
         found = self.phase1
         lines = {name: getattr(found, name) for name in ("slope", "offset", "slope_error", "offset_error")}
         return Residuals(self.at, self.residual, self.keep, found.noise, **lines)

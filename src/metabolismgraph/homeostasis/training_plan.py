@@ -59,6 +59,17 @@ class Objective(eqx.Module):
         """
 
 
+class Unset(Objective):
+    """In place of an objective, until a strategy sets one."""
+
+    @property
+    def unit(self) -> str:
+        return ""
+
+    def __call__(self, model: MetabolismModel, key: PRNGKeyArray, share: Float[Array, ""]) -> Loss:
+        raise NotImplementedError("no strategy has set the objective of Phase 2")
+
+
 class Penalty(eqx.Module):
     """A loss term besides the objective."""
 
@@ -285,7 +296,7 @@ class Plan:
     """How Phase 2 is going to be done.
 
     Attributes:
-        evidence: where standardisation and the start of the embeddings come from.
+        residuals: where standardisation and the start of the embeddings come from.
         objective: what is minimised.
         penalties: loss terms besides it.
         steps: gradient steps.
@@ -307,15 +318,24 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def classical(cls, data: Phase2Data) -> Plan:
-        """Rollouts, Adam, constant learning rates: what strategies start from."""
+    def classical(cls, data: Phase2Data, residuals: Residuals | None = None) -> Plan:
+        """Rollouts, Adam, constant learning rates: what strategies start from.
+
+        Args:
+            residuals: None: what the checkpoint leaves.
+
+        Raises:
+            InputError: no run is as long as a rollout.
+        """
+        plan = cls.without_objective(data, data.checkpoint_residuals() if residuals is None else residuals)
+        return dataclasses.replace(plan, objective=Rollouts.of(data))
+
+    @classmethod
+    def without_objective(cls, data: Phase2Data, residuals: Residuals) -> Plan:
+        """The same where a strategy is going to set the objective."""
         training = data.training
-        return cls(
-            residuals=data.checkpoint_residuals(),
-            objective=Rollouts.of(data),
-            penalties=(),
-            steps=max(1, training.n_epochs * training.steps_per_epoch(data.observations.n_frames)),
-        )
+        steps = max(1, training.n_epochs * training.steps_per_epoch(data.observations.n_frames))
+        return cls(residuals=residuals, objective=Unset(), penalties=(), steps=steps)
 
     def rollouts(self) -> Rollouts:
         """The objective, for a strategy that changes rollouts.

@@ -117,7 +117,7 @@ def learn_spline(
         fall, spline, loss = loss - lower, trial, lower
         losses.append(loss)
         damping = max(damping / _FACTOR, 1e-15)
-        progress("phase 2", 0.3 * iteration / max_iterations, f"unexplained {np.exp(loss / 2):.1e} of dc/dt")
+        progress("phase 2", 0.1 * iteration / max_iterations, f"unexplained {np.exp(loss / 2):.1e} of dc/dt")
         if fall < tolerance:
             converged = True
             break

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from metabolismgraph.errors import InputError
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
-from metabolismgraph.homeostasis.training_plan import Objective, Penalty, Plan, Rollouts, Schedule
+from metabolismgraph.homeostasis.training_plan import Objective, Penalty, Plan, Rollouts, Schedule, Unset
 
 _PARTS = frozenset(get_args(Part))
 _NEEDS = ("", "rollouts", "minibatches")
@@ -45,9 +45,10 @@ def declaration_faults(kind: type[Strategy]) -> list[str]:
     faults = [f"{name}: expected one line of at most {_LINES[name]} characters" for name in _unfit_lines(kind)]
     if type(getattr(described, "number", None)) is not int or described.number < 1:
         faults.append("number: expected a whole number from 1")
-    sets = described.sets
-    if not isinstance(sets, frozenset) or not sets <= _PARTS:
-        faults.append(f"sets: expected a frozenset of {', '.join(sorted(_PARTS))}")
+    for name in ("sets", "adjusts"):
+        parts = getattr(described, name)
+        if not isinstance(parts, frozenset) or not parts <= _PARTS:
+            faults.append(f"{name}: expected a frozenset of {', '.join(sorted(_PARTS))}")
     if described.needs not in _NEEDS:
         faults.append("needs: expected an empty text, rollouts or minibatches")
     if type(described.draws_minibatches) is not bool:
@@ -97,11 +98,11 @@ def behaviour_faults(strategy: Strategy, plan: Plan, data: Phase2Data) -> list[s
         return faults
     if fingerprint(first) != fingerprint(strategy.apply(plan, data)):
         return ["apply gives two plans for the same input; draw random numbers from data.key alone"]
-    return undeclared(strategy.sets, plan, first)
+    return undeclared(strategy.sets | strategy.adjusts, plan, first)
 
 
 def _with_all(data: Phase2Data) -> str:
-    """Digest of a data with all that is derived from it once and kept."""
+    """Digest of the data with all that is derived from it once and kept."""
     for name, attribute in vars(Phase2Data).items():
         if isinstance(attribute, functools.cached_property):
             getattr(data, name)
@@ -120,44 +121,57 @@ def plan_faults(plan: Any) -> list[str]:
     penalties, schedule, notes = found["penalties"], found["schedule"], found["notes"]
     faults = []
     if not isinstance(found["residuals"], Residuals):
-        faults.append("the plan's evidence is none")
-    if not isinstance(found["objective"], Objective):
-        faults.append("the plan's objective is none")
+        faults.append(f"plan.residuals: expected Residuals, got {type(found['residuals']).__name__}")
+    if not isinstance(found["objective"], Objective) or isinstance(found["objective"], Unset):
+        faults.append(f"plan.objective: expected an Objective, got {type(found['objective']).__name__}")
     if not isinstance(penalties, tuple) or not all(isinstance(p, Penalty) for p in penalties):
-        faults.append("the plan's penalties are no tuple of Penalty")
+        faults.append("plan.penalties: expected a tuple of Penalty")
     elif len({p.name for p in penalties}) < len(penalties):
-        faults.append("two penalties of the plan have the same name")
+        faults.append("plan.penalties: two have the same name")
     faults += [
-        f"the plan's {name} is not a whole number from 1"
+        f"plan.{name}: expected a whole number from 1"
         for name in ("steps", "accumulate")
         if type(found[name]) is not int or found[name] < 1
     ]
     if type(schedule) is not Schedule or schedule.kind not in _SCHEDULES:
-        faults.append(f"the plan's schedule is none of {', '.join(_SCHEDULES)}")
+        faults.append(f"plan.schedule: expected a Schedule that is {', '.join(_SCHEDULES[:-1])} or {_SCHEDULES[-1]}")
     if not callable(found["start"]) or not callable(found["finish"]):
-        faults.append("the plan's start or finish cannot be called")
+        faults.append("plan.start and plan.finish: expected functions")
     if not isinstance(notes, tuple) or not all(isinstance(note, str) for note in notes):
-        faults.append("the plan's notes are no tuple of texts")
+        faults.append("plan.notes: expected a tuple of texts")
     return faults
 
 
-def undeclared(sets: frozenset[Part], before: Plan, after: Plan) -> list[str]:
-    """Parts of the plan that were changed without a word in `sets`."""
-    found: list[str] = []
-    if "residuals" not in sets and fingerprint(before.residuals) != fingerprint(after.residuals):
-        found.append("residuals")
-    if "accumulation" not in sets and before.accumulate != after.accumulate:
-        found.append("accumulation")
-    one, other = before.objective, after.objective
-    if isinstance(one, Rollouts) and isinstance(other, Rollouts):
-        found += [
-            part
-            for name, part in _OF_ROLLOUTS.items()
-            if part not in sets and fingerprint(getattr(one, name)) != fingerprint(getattr(other, name))
-        ]
-    elif not sets & {"objective", "residuals"} and fingerprint(one) != fingerprint(other):
-        found.append("objective")
-    return [f"apply changes the plan's {part}, which sets does not name" for part in found]
+def undeclared(declared: frozenset[Part], before: Plan, after: Plan) -> list[str]:
+    """Changed parts of the plan that neither `sets` nor `adjusts` names."""
+    one, other = dict(_parts_of_plan(before)), dict(_parts_of_plan(after))
+    changed = [part for part in one if fingerprint(one[part]) != fingerprint(other[part])]
+    if not (isinstance(before.objective, Rollouts) and isinstance(after.objective, Rollouts)):
+        # Another objective has no lengths or weights to compare.
+        changed = [part for part in changed if part not in _OF_ROLLOUTS.values()]
+    found = [f"apply changes the plan's {part}, which sets does not name" for part in changed if part not in declared]
+    kept = [fingerprint(a) == fingerprint(b) for a, b in zip(before.penalties, after.penalties, strict=False)]
+    if len(after.penalties) < len(before.penalties) or not all(kept):
+        found.append("apply changes a penalty of another strategy; it may add its own behind those that are there")
+    if after.notes[: len(before.notes)] != before.notes:
+        found.append("apply changes the notes of others; it may add its own behind those that are there")
+    return found
+
+
+def _parts_of_plan(plan: Plan) -> Iterator[tuple[Part, object]]:
+    """Every part of a plan that a strategy can declare, with what it is."""
+    rollouts = isinstance(plan.objective, Rollouts)
+    yield "residuals", plan.residuals
+    yield "objective", Rollouts if rollouts else plan.objective
+    for name, part in _OF_ROLLOUTS.items():
+        yield part, getattr(plan.objective, name, None)
+    yield "penalties", plan.penalties
+    yield "steps", plan.steps
+    yield "schedule", dataclasses.replace(plan.schedule, embeddings_wait=0.0)
+    yield "embeddings_wait", plan.schedule.embeddings_wait
+    yield "accumulation", plan.accumulate
+    yield "start", plan.start
+    yield "finish", plan.finish
 
 
 def combination_faults(others: Iterable[str], plan_of: Callable[[str, str], Plan], own: str) -> list[str]:

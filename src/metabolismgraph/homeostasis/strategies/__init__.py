@@ -6,6 +6,7 @@ loaded from its files (`custom.py`) and found by name like the others.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections import Counter
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from metabolismgraph.homeostasis.strategies.separate import Separate
 from metabolismgraph.homeostasis.strategies.warmup import Warmup
 from metabolismgraph.homeostasis.strategies.weak_form import WeakForm
 from metabolismgraph.homeostasis.training_plan import Plan
+from metabolismgraph.system.progress import Progress, silent
 
 STRATEGIES: Mapping[str, type[Strategy]] = {
     "residual": Residual,
@@ -42,7 +44,8 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "weak_form": WeakForm,
 }
 _WHERE = "training.strategies"
-# Who decides on the evidence goes first, then who replaces the objective, then all others as they are written.
+_REPLACED = ("steps", "schedule")  # parts of the plan whose replacement by a later strategy is worth a note
+# Who decides on the residuals goes first, then who replaces the objective, then all others as they are written.
 _FIRST = ("residuals", "objective")
 
 
@@ -136,15 +139,32 @@ def _check_combination(found: Mapping[str, Strategy]) -> None:
             )
 
 
-def make_plan(data: Phase2Data) -> Plan:
+def make_plan(data: Phase2Data, progress: Progress = silent) -> Plan:
     """The plan that the strategies of the settings make of the classical trainer.
+
+    The one that decides on the residuals finds them first, which may take a while; the others change the plan, which
+    is cheap.
 
     Raises:
         InputError: as `chosen`, or a strategy cannot work with these data, or two add the same loss term.
     """
-    plan = Plan.classical(data)
-    for strategy in chosen(data.training).values():
-        plan = strategy.apply(plan, data)
+    strategies = chosen(data.training)
+    finder = next((s for s in strategies.values() if "residuals" in s.sets), None)
+    residuals = data.checkpoint_residuals() if finder is None else finder.find_residuals(data, progress)
+    # Rollouts that nobody trains on may not even exist, where runs are short.
+    replaced = any("objective" in s.sets | s.adjusts for s in strategies.values())
+    plan = Plan.without_objective(data, residuals) if replaced else Plan.classical(data, residuals)
+    before: dict[str, Strategy] = {}
+    for name, strategy in strategies.items():
+        changed = strategy.apply(plan, data)
+        notes = tuple(
+            f"training.strategies: {name} replaces the {part} of {other}"
+            for other, earlier in before.items()
+            for part in _REPLACED
+            if part in earlier.adjusts and getattr(changed, part) != getattr(plan, part)
+        )
+        plan = dataclasses.replace(changed, notes=(*changed.notes, *notes))
+        before[name] = strategy
     terms = Counter(penalty.name for penalty in plan.penalties)
     if terms and max(terms.values()) > 1:
         twice = terms.most_common(1)[0][0]

@@ -71,7 +71,7 @@ class Contrastive(Strategy):
     number: ClassVar = 3
     summary: ClassVar = "equal response curves, equal embeddings; no labels"
     reference: ClassVar = "Chen et al. 2020 (SimCLR); Grill et al. 2020 (BYOL)"
-    sets: ClassVar[frozenset[Part]] = frozenset()
+    adjusts: ClassVar[frozenset[Part]] = frozenset({"penalties", "embeddings_wait"})
 
     wait: float = Field(0.4, ge=0, lt=1, description="share of the training before the embeddings move")
 

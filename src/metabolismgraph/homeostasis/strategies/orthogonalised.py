@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -18,7 +17,7 @@ from metabolismgraph.reactions.gauss_newton import Spline, learn_spline
 from metabolismgraph.reactions.reweighting import fit_reweighted
 from metabolismgraph.reactions.uncertainty import noise_variance
 from metabolismgraph.system.integrate import evaluate_rate
-from metabolismgraph.system.progress import silent
+from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 
@@ -33,13 +32,17 @@ class Orthogonalised(Strategy):
     summary: ClassVar = "residual supervision, free of what errors of the checkpoint could explain"
     reference: ClassVar = "Frisch & Waugh 1933; Chernozhukov et al. 2018 (orthogonal estimation)"
     sets: ClassVar[frozenset[Part]] = frozenset({"residuals"})
+    adjusts: ClassVar[frozenset[Part]] = Residual.adjusts | Residual.sets
 
     iterations: int = Field(100, ge=1, description="Gauss-Newton steps at most; it stops when converged")
     tolerance: float = Field(1e-3, gt=0, lt=1, description="converged when a step lowers the loss by a smaller share")
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
-        refined = refine_reactions(data, iterations=self.iterations, tolerance=self.tolerance)
-        return Residual().apply(dataclasses.replace(plan, residuals=refined.residuals), data)
+        return Residual().apply(plan, data)
+
+    def find_residuals(self, data: Phase2Data, progress: Progress) -> Residuals:
+        """Those of the corrected copies."""
+        return refine_reactions(data, progress, iterations=self.iterations, tolerance=self.tolerance).residuals
 
 
 class RefinedReactions(NamedTuple):
@@ -49,7 +52,9 @@ class RefinedReactions(NamedTuple):
     residuals: Residuals
 
 
-def refine_reactions(data: Phase2Data, *, iterations: int = 100, tolerance: float = 1e-3) -> RefinedReactions:
+def refine_reactions(
+    data: Phase2Data, progress: Progress = silent, *, iterations: int = 100, tolerance: float = 1e-3
+) -> RefinedReactions:
     """Correct copies of a checkpoint's rate constants and rate law, beside a line of homeostasis per species.
 
     Args:
@@ -66,7 +71,7 @@ def refine_reactions(data: Phase2Data, *, iterations: int = 100, tolerance: floa
         training,
         start=lambda _, problem: Spline.through(data.phase1.mlp_sub, problem),
         learn=lambda f, problem: learn_spline(
-            f, problem, max_iterations=iterations, tolerance=tolerance, progress=silent
+            f, problem, max_iterations=iterations, tolerance=tolerance, progress=progress
         ),
     )
     rows, keep = reweighted.data, reweighted.keep

@@ -22,6 +22,7 @@ class Residual(Strategy):
     summary: ClassVar = "regress MLP_node on dc/dt minus the frozen reactions"
     reference: ClassVar = "Raissi et al. 2019 (physics-informed networks); Brunton et al. 2016 (SINDy)"
     sets: ClassVar[frozenset[Part]] = frozenset({"objective"})
+    adjusts: ClassVar[frozenset[Part]] = frozenset({"steps", "schedule", "embeddings_wait", "start", "finish"})
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         points, steps = condense(plan.residuals), data.training.homeostasis_time_step

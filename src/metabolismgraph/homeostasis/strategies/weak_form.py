@@ -68,6 +68,7 @@ class WeakForm(Strategy):
     summary: ClassVar = "match bump-weighted averages of the residual over windows of T frames"
     reference: ClassVar = "Messenger & Bortz 2021 (weak SINDy); Bortz et al. 2023 (WENDy)"
     sets: ClassVar[frozenset[Part]] = frozenset({"objective"})
+    adjusts: ClassVar[frozenset[Part]] = frozenset({"schedule", "embeddings_wait"})
     draws_minibatches: ClassVar = True
 
     power: int = Field(4, ge=1, le=16, description="p of the bump (1 - u^2)^p")
