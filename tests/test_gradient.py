@@ -350,8 +350,6 @@ def test_what_is_refused(tiny, tiny_config):
         config = tiny_config.replace(changes)
         fit_reactions(tiny.observations, config.graph_model, config.training)
 
-    with pytest.raises(InputError, match="freeze_stoichiometry is false.*set it to true"):
-        run(**{"training.freeze_stoichiometry": False})
     with pytest.raises(InputError, match="substrate_input is raw, but training.phase1_method projection needs log"):
         run(**{"graph_model.substrate_input": "raw", "training.phase1_method": "projection"})
     with pytest.raises(InputError, match="not a number after .* gradient steps; lower the learning rates"):

@@ -311,7 +311,7 @@ def test_a_plan_is_cheap(setting_for, monkeypatch):
     ],
 )
 def test_every_changed_part_is_declared(plain, change, part):
-    data, plan = plain
+    _, plan = plain
     changed = dataclasses.replace(plan, **change(plan))
     assert contract.undeclared(frozenset(), plan, changed) == [
         f"apply changes the plan's {part}, which sets does not name"

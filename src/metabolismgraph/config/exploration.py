@@ -39,7 +39,7 @@ class Exploration(Section):
         None, ge=0, description="language models are asked no more after that [US dollars]; null: no limit"
     )
 
-    proposer: Literal["rules", "llm", "command"] = Field("rules", description="who proposes what to run next")
+    proposer: str = Field("rules", description="who proposes what to run next: rules, llm or command")
     attempts: int = Field(3, ge=1, description="answers asked for before the rules stand in for a proposer")
     llm_model: str = Field(
         "", description="provider:model, such as openai:NAME or anthropic:NAME; with llm_base_url the bare name"

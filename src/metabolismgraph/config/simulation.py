@@ -42,6 +42,11 @@ class Simulation(Section):
         1.0, ge=0, le=1, description="share of the reactions that form closed autocatalytic cycles A + B -> 2 B [0-1]"
     )
     cycle_length: int = Field(3, ge=2, description="metabolites in one cycle")
+    rate_law: dict[str, dict[str, float]] | None = Field(
+        None,
+        description="rate law of every reaction with its parameters, such as {michaelis_menten: {half_saturation: 5}}; "
+        "null: as use_mass_action and michaelis_constant say",
+    )
     use_mass_action: bool = Field(True, description="rate law f = c^s; false: saturating, see michaelis_constant")
     michaelis_constant: float = Field(
         5.0,

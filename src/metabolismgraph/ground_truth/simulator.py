@@ -26,13 +26,13 @@ from metabolismgraph.system.kinetics import (
     aggregate,
     homeostasis,
     limit_fluxes,
-    mass_action,
-    michaelis_menten,
     pair_concentrations,
     reaction_rates,
 )
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.rate_laws import chosen_rate_law
+from metabolismgraph.system.rate_laws.base import RateLaw
 
 _CHUNK = 240  # frames between two looks at whether the trajectory is still finite
 _LIMIT = 1e9  # a concentration beyond it has blown up
@@ -133,25 +133,16 @@ def _draw_truth(settings: Simulation, network: ReactionNetwork, rng: np.random.G
     k = 10.0 ** rng.uniform(settings.log_k_min, settings.log_k_max, network.n_reactions)
     # As many of each type as can be, in random places: the order of the species tells nothing.
     types = rng.permutation(np.arange(network.n_species) * settings.n_metabolite_types // network.n_species)
-    rate_law = None
-    if not settings.use_mass_action:
+    law, rate_law = chosen_rate_law(settings), None
+    if not law.is_mass_action:
         orders = np.unique(network.edge_order) if network.edge_order.size else np.ones(1)
         log_c = np.linspace(np.log(1e-4), np.log(1e3), 400)
-        rate_law = np.concatenate(
-            [
-                np.stack(
-                    [
-                        np.full_like(log_c, s),
-                        np.exp(log_c),
-                        np.exp(
-                            michaelis_menten(jnp.asarray(log_c), jnp.full(len(log_c), s), settings.michaelis_constant)
-                        ),
-                    ],
-                    axis=1,
-                )
-                for s in orders
-            ]
-        )
+        log_f = [np.asarray(law.log_factor(jnp.asarray(log_c), jnp.full(len(log_c), s))) for s in orders]
+        tables = [
+            np.stack([np.full_like(log_c, s), np.exp(log_c), np.exp(f)], axis=1)
+            for s, f in zip(orders, log_f, strict=True)
+        ]
+        rate_law = np.concatenate(tables)
     return Truth(
         reactions=network.reactions,
         species=network.species,
@@ -174,11 +165,10 @@ class _System:
     baseline: Float[Array, " species"]
     dt: Scalar
     noise: Scalar
-    half_saturation: Scalar
     circadian_amplitude: Scalar
     circadian_period: Scalar
     aggregation: Aggregation = dataclasses.field(metadata={"static": True})
-    mass_action: bool = dataclasses.field(metadata={"static": True})
+    law: RateLaw = dataclasses.field(metadata={"static": True})
     flux_limit: bool = dataclasses.field(metadata={"static": True})
 
     @classmethod
@@ -190,18 +180,17 @@ class _System:
             baseline=jnp.asarray(truth.baseline),
             dt=settings.delta_t,
             noise=settings.noise_model_level,
-            half_saturation=settings.michaelis_constant,
             circadian_amplitude=settings.circadian_amplitude,
             circadian_period=settings.circadian_period,
             aggregation=aggregation,
-            mass_action=settings.use_mass_action,
+            law=chosen_rate_law(settings),
             flux_limit=settings.flux_limit,
         )
 
     def fluxes(self, c: Float[Array, " species"]) -> Float[Array, " reactions"]:
         log_c, present = pair_concentrations(c, self.structure)
         order = self.structure.pair_order
-        log_f = mass_action(log_c, order) if self.mass_action else michaelis_menten(log_c, order, self.half_saturation)
+        log_f = self.law.log_factor(log_c, jnp.broadcast_to(order, log_c.shape))
         fluxes = self.k * aggregate(log_f, present, self.structure, self.aggregation)
         return limit_fluxes(fluxes, c, self.dt, self.structure) if self.flux_limit else fluxes
 

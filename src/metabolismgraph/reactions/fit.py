@@ -19,7 +19,7 @@ from metabolismgraph.reactions.gradient import descend
 from metabolismgraph.reactions.identifiability import Identifiability, analyse
 from metabolismgraph.reactions.linear_model import LinearModel, Solution
 from metabolismgraph.reactions.normal_equations import follows_equation
-from metabolismgraph.reactions.notes import constant_notes, row_notes
+from metabolismgraph.reactions.notes import constant_notes, row_notes, setting_notes
 from metabolismgraph.reactions.projection import (
     Problem,
     best_power_law,
@@ -118,6 +118,7 @@ def _fit_by_projection(
         rule=data.rule,
         notes=(
             *constant_notes(observations, data),
+            *setting_notes(training),
             *row_notes(follows_equation(data.transitions), data.usable, keep, training),
             *k_notes,
             *determined_notes(verdict, network.reactions),

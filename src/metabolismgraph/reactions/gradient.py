@@ -23,7 +23,7 @@ from metabolismgraph.reactions.descent import Coefficients, advance, begin, lear
 from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.minibatches import Batches
 from metabolismgraph.reactions.normal_equations import follows_equation, residual
-from metabolismgraph.reactions.notes import constant_notes, row_notes
+from metabolismgraph.reactions.notes import constant_notes, row_notes, setting_notes
 from metabolismgraph.reactions.projection import fit_linear
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.reactions.uncertainty import noise_variance, standard_errors
@@ -78,11 +78,6 @@ def descend(
     Raises:
         InputError: the configuration asks for what is not there, or the loss is no longer a number.
     """
-    if not training.freeze_stoichiometry:
-        raise InputError(
-            "training.freeze_stoichiometry is false, but the stoichiometry is taken from the network and not learned; "
-            "set it to true"
-        )
     data = _data(observations, graph_model, training)
     batches: Batches = to_single_precision(Batches.of(data))
     model: MetabolismModel = to_single_precision(initial_model(data))
@@ -176,6 +171,7 @@ def conclude(
         rule=data.rule,
         notes=(
             *constant_notes(observations, data),
+            *setting_notes(training),
             *row_notes(follows_equation(data.transitions), data.usable, keep, training),
             *_descent_notes(snapshot),
         ),

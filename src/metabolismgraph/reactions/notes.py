@@ -18,6 +18,15 @@ def constant_notes(observations: Observations, data: Phase1Data) -> list[str]:
     return [f"{undeclared.size} species never change and were taken as fixed: {names}{', ...' * (undeclared.size > 5)}"]
 
 
+def setting_notes(training: Training) -> list[str]:
+    """Name the settings that the chosen method does not read, once and together."""
+    unread = training.without_effect
+    if not unread:
+        return []
+    names = ", ".join(f"training.{key}" for key in unread)
+    return [f"without effect, since phase1_method is {training.phase1_method}: {names}"]
+
+
 def row_notes(nonzero: np.ndarray, follows: np.ndarray, keep: np.ndarray, training: Training) -> list[str]:
     """Say how many rows were left out, and why."""
     notes = []

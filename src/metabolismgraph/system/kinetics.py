@@ -153,13 +153,6 @@ def tabulate_laws(
     return jax.vmap(lambda s, is_known: jnp.where(is_known, s * log_c, f(log_c, s)))(order, known)
 
 
-def michaelis_menten(
-    log_c: Float[Array, "*batch pairs"], order: Float[Array, " pairs"], half_saturation: Scalar
-) -> Float[Array, "*batch pairs"]:
-    """log f of a saturating law, f = (c (1 + K) / (c + K))^s, so that f(1) = 1 (Michaelis & Menten 1913)."""
-    return order * (log_c + jnp.log1p(half_saturation) - jnp.log(jnp.exp(log_c) + half_saturation))
-
-
 def reaction_rates(
     fluxes: Float[AnyArray, "*batch reactions"], structure: Structure
 ) -> Float[AnyArray, "*batch species"]:

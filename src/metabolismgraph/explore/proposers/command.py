@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import IO
 
+from metabolismgraph.config import Exploration
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.proposers.asking import MOST_CHARACTERS, Transport
+from metabolismgraph.explore.proposers.asking import MOST_CHARACTERS, AskingProposer, Transport
 from metabolismgraph.explore.proposers.base import Exchange, UnavailableError
 from metabolismgraph.explore.proposers.prompt import Prompt
 from metabolismgraph.files import one_line
@@ -101,3 +102,9 @@ def _last_line(stderr: IO[bytes]) -> str:
     size = stderr.seek(0, os.SEEK_END)
     lines = _read(stderr, max(0, size - 2000)).decode("utf-8", "replace").strip().splitlines()
     return f": {one_line(lines[-1], 200)}" if lines else ""
+
+
+def make(settings: Exploration, folder: Path, record: Path | None) -> AskingProposer:
+    """For the registry."""
+    del record
+    return AskingProposer(CommandTransport(settings.command, settings.llm_timeout_s), folder)

@@ -13,12 +13,13 @@ import os
 import re
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from metabolismgraph.config import Exploration
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.proposers.asking import Transport
+from metabolismgraph.explore.proposers.asking import AskingProposer, Transport
 from metabolismgraph.explore.proposers.base import Exchange, UnavailableError
 from metabolismgraph.explore.proposers.prompt import Prompt
 from metabolismgraph.files import one_line
@@ -307,3 +308,9 @@ def _is_too_long(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, _TooLongError):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def make(settings: Exploration, folder: Path, record: Path | None) -> AskingProposer:
+    """For the registry."""
+    del record
+    return AskingProposer(LLMTransport(settings), folder)

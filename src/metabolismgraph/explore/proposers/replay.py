@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
+from metabolismgraph.config import Exploration
+from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Answered, Event, Kind, Opened, Proposed, Remembered, Reviewed
+from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.proposal import Proposal, Reading, Slot, Submission
 from metabolismgraph.explore.proposers.asking import parsed_proposal, parsed_reading, parsed_submission
 from metabolismgraph.explore.proposers.base import Answer, Exchange, Proposer, UnavailableError
@@ -76,3 +80,15 @@ class ReplayProposer(Proposer):
         if event.answer is None:
             raise UnavailableError(event.error or "no answer", exchange)
         return Answer(parse(exchange), exchange)
+
+
+def make(settings: Exploration, folder: Path, record: Path | None) -> ReplayProposer:
+    """For the registry.
+
+    Raises:
+        InputError: no exploration is named, or its journal is damaged.
+    """
+    del settings, folder
+    if record is None:
+        raise InputError("proposer replay needs --record DIR, the exploration whose answers are given again")
+    return ReplayProposer(Journal(record / JOURNAL).read())

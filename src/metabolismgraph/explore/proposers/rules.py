@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from metabolismgraph.config import Exploration
 from metabolismgraph.explore.proposal import (
     IterationReading,
     Mode,
@@ -271,3 +273,9 @@ def _reading(state: State, iteration: Iteration) -> IterationReading:
         visual=rules_memory.visual(iteration, state.opened.primary),
         observation=rules_memory.observation(state, iteration),
     )
+
+
+def make(settings: Exploration, folder: Path, record: Path | None) -> RulesProposer:
+    """For the registry; the rules need nothing."""
+    del settings, folder, record
+    return RulesProposer()

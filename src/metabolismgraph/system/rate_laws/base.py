@@ -1,0 +1,25 @@
+"""What a rate law of the simulator is: parameters, and one function."""
+
+from __future__ import annotations
+
+import abc
+from typing import ClassVar
+
+from jaxtyping import Array, Float
+from pydantic import BaseModel, ConfigDict
+
+
+class RateLaw(BaseModel, abc.ABC):
+    """The factor f of a substrate in a rate k * product of f(c); the fields of a subclass are its parameters.
+
+    Attributes:
+        is_mass_action: whether f = c^order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    is_mass_action: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def log_factor(self, log_c: Float[Array, "*batch"], order: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """log f at log concentrations; zero at c = 1, where k is defined."""

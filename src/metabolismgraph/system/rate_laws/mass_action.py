@@ -1,0 +1,19 @@
+"""Mass action."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from jaxtyping import Array, Float
+
+from metabolismgraph.system.kinetics import mass_action
+from metabolismgraph.system.rate_laws.base import RateLaw
+
+
+class MassAction(RateLaw):
+    """f = c^order (Guldberg & Waage 1864)."""
+
+    is_mass_action: ClassVar[bool] = True
+
+    def log_factor(self, log_c: Float[Array, "*batch"], order: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        return mass_action(log_c, order)
