@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metabolismgraph.cli.compiled import keep_compiled_programs
 from metabolismgraph.cli.explore import explore
 from metabolismgraph.cli.options import (
     Checkpoint,
@@ -60,6 +61,7 @@ def _options(
 
 def main() -> None:
     """Entry point: wrong input ends with code 2, a failure with 1."""
+    keep_compiled_programs(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))
     with _one_line_errors():
         app()
 

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Array, Bool, Float, Int
-from sklearn.metrics import silhouette_score
 
 from metabolismgraph.config import Training
 from metabolismgraph.errors import InputError
@@ -296,6 +295,8 @@ def homeostasis_metrics(
             dims=("component_name", "phase2_gradient_step"),
             coords={"component_name": list(phase2.components)},
         )
+    from sklearn.metrics import silhouette_score  # noqa: PLC0415 (slow to import)
+
     several = len(np.unique(clusters[moving])) > 1
     metrics: dict[str, Value] = {
         "phase2_loss": float(phase2.losses[-1]),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from sklearn.cluster import DBSCAN
 
 _MIN_SAMPLES = 5  # of DBSCAN
 
 
 def cluster(embeddings: Float[np.ndarray, "species dim"], threshold: float) -> Int[np.ndarray, " species"]:
     """DBSCAN clusters from 0; points that it calls noise form one extra cluster, the last."""
+    from sklearn.cluster import DBSCAN  # noqa: PLC0415 (half a second, which not everybody who fits needs)
+
     labels = DBSCAN(eps=threshold, min_samples=_MIN_SAMPLES).fit_predict(embeddings)
     return np.asarray(np.where(labels < 0, labels.max() + 1, labels))
 

@@ -21,20 +21,17 @@ from pathlib import Path
 import jax.numpy as jnp
 
 from metabolismgraph import formats
-from metabolismgraph.config import Config
+from metabolismgraph.config import Config, Plotting
 from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError
 from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
 from metabolismgraph.evaluation.report import analysis_log, metrics_json
-from metabolismgraph.figures import check_colormap, draw_all
 from metabolismgraph.files import one_line, read_bytes, write_bytes
 from metabolismgraph.fitting.result import FitResult
-from metabolismgraph.formats.dataset import write_dataset
 from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.homeostasis.strategies import chosen
 from metabolismgraph.metrics import Value
-from metabolismgraph.runs.answer_files import write_answer
 from metabolismgraph.runs.checkpoint import (
     is_intact,
     load_observations,
@@ -82,7 +79,7 @@ def run(
 
     def make() -> None:
         simulated = simulate(config, lambda share: progress("simulate", share, ""))
-        write_dataset(folder.data, simulated.observations)
+        _write_dataset(folder, simulated.observations)
         simulated.truth.save(folder.data / "truth")
         _hand_over(folder, simulated.observations, start)
         if start is None and config.training.phase1_stop_at_r2 is not None:
@@ -130,7 +127,7 @@ def fit_files(
     folder = _folder(out, config, source, resume=resume, overwrite=overwrite)
 
     def read() -> None:
-        write_dataset(folder.data, observations)
+        _write_dataset(folder, observations)
         write_bytes(folder.data / _SOURCE, read_bytes(network))
         folder.note_assumptions(observations.notes)
         if labels is not None:
@@ -209,7 +206,10 @@ def _checked(config: Config, checkpoint: Path | None) -> tuple[Config, Path | No
     Raises:
         InputError: a colour map or a strategy that does not exist, a checkpoint that is not there or damaged.
     """
-    check_colormap(config.plotting.colormap)
+    if config.plotting.colormap != Plotting().colormap:
+        from metabolismgraph.figures import check_colormap  # noqa: PLC0415 (Matplotlib takes its time)
+
+        check_colormap(config.plotting.colormap)
     chosen(config.training)
     if checkpoint is None:
         if config.training.skip_phase1:
@@ -257,6 +257,12 @@ def _hand_over(folder: RunFolder, observations: Observations, start: Path | None
     if start is not None:
         for suffix in (".safetensors", ".json"):
             write_bytes((folder.training / _CHECKPOINT).with_suffix(suffix), start.with_suffix(suffix).read_bytes())
+
+
+def _write_dataset(folder: RunFolder, observations: Observations) -> None:
+    from metabolismgraph.formats.dataset import write_dataset  # noqa: PLC0415 (libsbml takes its time)
+
+    write_dataset(folder.data, observations)
 
 
 def _write_settings(folder: RunFolder) -> None:
@@ -409,6 +415,8 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
         part = folder.path / "evaluation.nc.part"
         evaluation.data.to_netcdf(part, engine="h5netcdf")
         part.replace(folder.path / "evaluation.nc")
+    from metabolismgraph.runs.answer_files import write_answer  # noqa: PLC0415 (libsbml takes its time)
+
     result_notes = write_answer(result, evaluation, folder.path, _source(folder) if folder.base is None else None)
     notes = (*evaluation.notes, *result_notes)
     metrics["notes"] = list(notes)
@@ -417,6 +425,8 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
     folder.finish("evaluate", time.perf_counter() - started)
     progress("evaluate", 1.0, "")
     started = time.perf_counter()
+    from metabolismgraph.figures import draw_all  # noqa: PLC0415
+
     # Runs on the data of another leave out what would be the same for all of them.
     below = "" if folder.base is None else "tmp_training"
     draw_all(evaluation.data, metrics, folder.path, config.plotting, below=below, progress=progress)
