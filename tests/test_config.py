@@ -239,6 +239,54 @@ def test_old_keys_give_one_warning_that_names_them(write: Write) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "simulation: {external_input_type: visual}",
+            "simulation.external_input_type is 'visual', but external inputs",
+        ),
+        ("simulation: {n_input_metabolites: 100}", "are not simulated; remove the key, or set it to 0"),
+        (
+            "training: {learn_external_input: true}",
+            "inputs are not learned; remove the key, or set it to False",
+        ),
+        ("training: {noise_recurrent_level: 0.1}", "rollouts are trained without noise"),
+        ("training: {training_single_type: true}", "training never sees the types"),
+        ("graph_model: {inr_type: siren}", "external inputs are not learned"),
+        ("graph_model: {output_size_sub: 2}", "MLP_sub has one output; remove the key, or set it to 1"),
+        ("training: {learning_rate_W_start: 0.1}", "there is no matrix W to learn"),
+        ("training: {freeze_stoichiometry: false}", "the stoichiometry is taken from the network and not learned"),
+        ("training: {coeff_S_L1: 0.001}", "coeff_S_L1 is 0.001, but the stoichiometry is taken from the network"),
+    ],
+)
+def test_what_is_not_there_is_refused(write: Write, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_config(write(text))
+
+
+def test_neutral_values_of_the_same_keys_are_old_keys(write: Write) -> None:
+    path = write(
+        "simulation: {external_input_type: none, n_input_metabolites: 0}\n"
+        "graph_model: {output_size_sub: 1, inr_type: null}\n"
+        "training: {learn_external_input: false, learning_rate_W_start: 0.0, noise_recurrent_level: 0}\n"
+    )
+    with pytest.warns(OldKeyWarning, match="output_size_sub.*learning_rate_W_start"):
+        load_config(path)
+    with pytest.raises(InputError, match="--set: training.noise_recurrent_level is 1"):
+        load_config("small", ["training.noise_recurrent_level=1"])
+
+
+def test_settings_without_effect(write: Write) -> None:
+    assert Config().training.without_effect == ()
+    training = load_config(
+        write("training: {freeze_stoichiometry: true, coeff_S_L1: 0.1, learning_rate_k: 0.01}")
+    ).training
+    assert training.without_effect == ("learning_rate_k", "coeff_S_L1")
+    gradient = Config().replace({"training.phase1_method": "gradient", "training.learning_rate_k": 0.01}).training
+    assert gradient.without_effect == ()
+
+
 def test_claude_is_the_older_name_of_exploration(write: Write) -> None:
     path = write("claude: {ucb_c: 2.0, n_iter_block: 12}")
     assert load_config(path).exploration.ucb_c == 2.0

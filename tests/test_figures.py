@@ -280,7 +280,33 @@ def test_reactions_that_are_not_identifiable_are_marked(truth):
 def test_r2_of_all_and_of_the_identifiable():
     ax = example(rates.comparison).axes[0]
     assert ax.get_legend().get_title().get_text() == "all (20): R² = 0.91"
-    assert ax.get_legend().texts[0].get_text() == "identifiable (16)\nR² > 0.9999"
+    assert ax.get_legend().texts[0].get_text() == "identifiable (16): R² > 0.9999"
+
+
+def test_the_legend_of_rate_constants_covers_no_point():
+    figure = example(rates.comparison)
+    ax = figure.axes[0]
+    figure.canvas.draw()
+    box = ax.get_legend().get_window_extent()
+    for line in lines(ax, marker="o") + lines(ax, marker="^"):
+        places = ax.transData.transform(np.column_stack(line.get_data()))
+        assert not any(box.contains(*place) for place in places)
+
+
+@pytest.mark.parametrize(("spread", "insets"), [(1e-4, 1), (0.3, 0), (0.0, 0)])
+def test_a_spread_within_types_that_cannot_be_seen_has_an_inset(spread, insets):
+    data = made_up()
+    rng = np.random.default_rng(3)
+    centres = np.array([[-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    at = centres[data["true_type"].values] + spread * rng.uniform(-1, 1, data["embedding"].shape)
+    data["embedding"] = (("species", "dim"), at)
+    ax = drawn(homeostasis.embedding, scene_of(data)).axes[0]
+    assert len(ax.child_axes) == insets
+    for inset in ax.child_axes:
+        shown = sum(len(line.get_xdata()) for line in inset.lines)
+        assert shown == len(at)
+        box = inset.get_position()
+        assert 0 <= box.x0 < box.x1 <= 1
 
 
 def test_few_reactions_are_named():

@@ -11,8 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from metabolismgraph.figures.scene import Groups, Scene
-from metabolismgraph.figures.style import FAINT, RATE, TRUTH, legend_below, letter, panels, ratio, robust_limits
+from metabolismgraph.figures.style import (
+    FAINT,
+    RATE,
+    TRUTH,
+    legend_below,
+    letter,
+    panels,
+    ratio,
+    robust_limits,
+    scientific,
+)
 
+_VISIBLE = 0.02  # of the range: a spread within groups below it cannot be seen
+_INSET = 0.36  # of the axes
 _TRUTH: dict[str, Any] = {"color": TRUTH, "linestyle": "--", "linewidth": 1.5}
 
 
@@ -157,6 +169,30 @@ def embedding_by(ax: Axes, scene: Scene, groups: Groups) -> None:
             markeredgewidth=0.5,
         )
     _finish_embedding(ax, scene)
+    _within_groups(ax, scene, groups)
+
+
+def _within_groups(ax: Axes, scene: Scene, groups: Groups) -> None:
+    """An inset with the distances to the mean of each group, where they are too small to be seen."""
+    at = np.stack(_coordinates(scene)[:2], axis=1)
+    members = {g: groups.species(g) for g in groups.colours}
+    offsets = {g: at[found] - at[found].mean(axis=0) for g, found in members.items() if len(found) > 1}
+    shown = at[np.concatenate(list(members.values()))]
+    span = np.ptp(shown, axis=0).max()
+    spread = max((float(np.abs(offset).max()) for offset in offsets.values()), default=0.0)
+    if not 0 < spread < _VISIBLE * span:
+        return
+    # In the corner, or the middle, that is farthest from any group.
+    middle = (shown.max(axis=0) + shown.min(axis=0)) / 2
+    places = {(x, y): middle + (np.array([x, y]) - 0.5) * span for x in (0.25, 0.5, 0.75) for y in (0.25, 0.5, 0.75)}
+    x, y = max(places, key=lambda place: np.linalg.norm(shown - places[place], axis=1).min())
+    inset = ax.inset_axes((x - _INSET / 2, y - _INSET / 2, _INSET, _INSET))
+    for g, offset in offsets.items():
+        inset.plot(*offset.T, "o", color=groups.colours[g], markersize=4, alpha=0.6, markeredgewidth=0)
+    inset.set(xlim=(-1.2 * spread, 1.2 * spread), ylim=(-1.2 * spread, 1.2 * spread), xticks=[], yticks=[])
+    inset.set_title(f"distance from mean\nwithin ±{scientific(1.2 * spread)}", fontsize=9)
+    for side in ("top", "right"):
+        inset.spines[side].set_visible(True)
 
 
 def _finish_embedding(ax: Axes, scene: Scene) -> None:

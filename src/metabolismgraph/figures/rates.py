@@ -27,6 +27,7 @@ from metabolismgraph.figures.style import (
     scientific,
 )
 
+_FOR_LEGEND = 0.35  # of the range, above the largest value
 _KNOWN: dict[str, Any] = {
     "linestyle": "none",
     "marker": "o",
@@ -74,12 +75,13 @@ def against_truth(ax: Axes, scene: Scene) -> None:
         margin = 0.05 * max(float(np.ptp(both)), 0.2)
         ends = (both.min() - margin, both.max() + margin)
         ax.plot(ends, ends, color=FAINT, linewidth=1, zorder=0)
-        ax.set(xlim=ends, ylim=ends)
+        # Room for the legend, which would otherwise lie on points.
+        ax.set(xlim=ends, ylim=(ends[0], ends[1] + _FOR_LEGEND * (ends[1] - ends[0])))
     identifiable = r2_text(scene.metrics.get("rate_constants_R2_identifiable"))
-    ax.plot(true[known], learned[known], **_KNOWN, label=f"identifiable ({known.sum()})\n{identifiable}")
+    ax.plot(true[known], learned[known], **_KNOWN, label=f"identifiable ({known.sum()}): {identifiable}")
     if not known.all():
         ax.plot(true[~known], learned[~known], **_UNKNOWN, label=f"not identifiable ({(~known).sum()})")
-    ax.set(xlabel=f"true {LOG_K}   [k: {_UNIT}]", ylabel=f"learned {LOG_K}", aspect="equal")
+    ax.set(xlabel=f"true {LOG_K}   [k: {_UNIT}]", ylabel=f"learned {LOG_K}")
     ax.legend(
         title=f"all ({known.size}): {r2_text(scene.metrics.get('rate_constants_R2'))}",
         loc="upper left",
