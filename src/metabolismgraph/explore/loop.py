@@ -47,8 +47,8 @@ from metabolismgraph.explore.search_space import (
     plan,
 )
 from metabolismgraph.explore.state import State
-from metabolismgraph.files import one_line
 from metabolismgraph.homeostasis.strategies import names
+from metabolismgraph.text import one_line
 
 _REASON = 500  # characters at most of why an answer was refused
 _TICK = 0.5  # seconds between two looks at whether to stop

@@ -25,7 +25,7 @@ from metabolismgraph.errors import FirewallError, InputError, TrainingFailedErro
 from metabolismgraph.evaluation.evaluate import Evaluation, Metric, evaluate
 from metabolismgraph.evaluation.report import analysis_log, metrics_json
 from metabolismgraph.figures import check_colormap, draw_all
-from metabolismgraph.files import one_line, read_bytes, write_bytes
+from metabolismgraph.files import read_bytes, write_bytes
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.formats.dataset import read_inputs, write_dataset
 from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
@@ -48,6 +48,7 @@ from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.trainable import check_frozen
+from metabolismgraph.text import one_line
 
 _OBSERVATIONS = "observations"
 _CHECKPOINT = "phase1"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from metabolismgraph.files import one_line
+from metabolismgraph.text import one_line
 
 STDOUT = "stdout.txt"
 JOB = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.job")

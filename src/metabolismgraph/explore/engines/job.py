@@ -23,7 +23,7 @@ from typing import Any
 from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
 from metabolismgraph.explore.engines.engine import NO_ROOM
 from metabolismgraph.explore.engines.outcome import Outcome, read_outcome, write_outcome
-from metabolismgraph.files import one_line
+from metabolismgraph.text import one_line
 
 JOB = "job.json"
 RUN = "run"  # the run folder in that of the job

@@ -33,7 +33,8 @@ from metabolismgraph.explore.proposers.base import (
 )
 from metabolismgraph.explore.proposers.prompt import MOST_MEMORY, Prompt, for_proposal, for_reading, for_submission
 from metabolismgraph.explore.state import State
-from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.files import write_bytes
+from metabolismgraph.text import one_line
 
 MOST_CHARACTERS = 200_000  # of an answer
 _MOST_COMPLAINTS = 3

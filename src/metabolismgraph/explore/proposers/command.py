@@ -16,7 +16,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.explore.proposers.asking import MOST_CHARACTERS, Transport
 from metabolismgraph.explore.proposers.base import Exchange, UnavailableError
 from metabolismgraph.explore.proposers.prompt import Prompt
-from metabolismgraph.files import one_line
+from metabolismgraph.text import one_line
 
 _MOST_BYTES = 4 * MOST_CHARACTERS + 4  # of output; what is longer than an answer may be is refused by who reads it
 _TICK = 0.02  # seconds between two looks at the program

@@ -21,7 +21,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.explore.proposers.asking import Transport
 from metabolismgraph.explore.proposers.base import Exchange, UnavailableError
 from metabolismgraph.explore.proposers.prompt import Prompt
-from metabolismgraph.files import one_line
+from metabolismgraph.text import one_line
 
 RETRIES = 2  # after failures that pass, each after twice the time
 FIRST_WAIT = 0.5  # seconds, where the server asks for none

@@ -25,11 +25,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.review.syntax import static_reasons
-from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.strategies import custom
 from metabolismgraph.homeostasis.strategies.base import Part
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1
 from metabolismgraph.sandbox.audit_hook import LEAK
+from metabolismgraph.text import one_line, printable
 
 _MOST_REASONS = 20
 _MOST_OUTPUT = 1 << 18  # bytes of what a trial says that are read
@@ -122,11 +123,7 @@ class Verdict:
     @classmethod
     def refused(cls, *reasons: str) -> Verdict:
         """A refusal; reasons may hold what an untrusted file has made of them."""
-        return cls(False, tuple(one_line(_printable(reason), cls.limit) for reason in reasons[:_MOST_REASONS]))
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c.isspace() else "?" for c in text)
+        return cls(False, tuple(printable(one_line(reason, cls.limit), "?") for reason in reasons[:_MOST_REASONS]))
 
 
 def review(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 120.0) -> Verdict:
