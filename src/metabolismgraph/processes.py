@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, Self
+from typing import IO, Literal, NamedTuple
 
 Limit = Literal["time", "output"]
 PIPE, NULL, STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
@@ -27,7 +27,8 @@ class Child:
         command: program and arguments.
         stdin: with `PIPE`, the program can call `end_with_parent`.
         env: all of its environment; None: ours.
-        own_group: lead a process group, killed as a whole; False: stay in ours, with its interrupts and its end.
+        own_group: lead a process group of its own, which is killed as a whole; False: stay in ours, be interrupted and
+            killed with us, and be killed alone here.
 
     Raises:
         OSError: it cannot be started.
@@ -49,7 +50,7 @@ class Child:
             command, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, env=env, start_new_session=own_group
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Child:  # noqa: PYI034 (beartype does not know Self in methods)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,13 +68,11 @@ class Child:
 
     def poll(self) -> int | None:
         """Its exit code, or minus the signal that ended it; None while it runs."""
-        if not hasattr(os, "waitid"):  # macOS before Python 3.13
-            return self._process.poll()
-        return self._status(os.WNOHANG)
+        return self._status(block=False)
 
     def wait(self) -> int:
         """As `poll`, once it has ended."""
-        code = self._status(0) if hasattr(os, "waitid") else self._process.wait()
+        code = self._status(block=True)
         assert code is not None
         return code
 
@@ -90,11 +89,14 @@ class Child:
             if pipe is not None:
                 pipe.close()
 
-    def _status(self, options: int) -> int | None:
+    def _status(self, *, block: bool) -> int | None:
+        # `Popen.wait` lets a program that is interrupted with us end by itself. No waitid: macOS before Python 3.13.
+        if not self._own_group or not hasattr(os, "waitid"):
+            return self._process.wait() if block else self._process.poll()
         if self._process.returncode is not None:
             return self._process.returncode
         # The process stays a zombie until its group has been killed: up to then its number is nobody else's.
-        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | options)
+        found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | (0 if block else os.WNOHANG))
         if found is None:
             return None
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
@@ -104,13 +106,13 @@ class Ended(NamedTuple):
     """A program that is over.
 
     Attributes:
-        code: as `Child.poll`; None: killed at a limit.
-        limit: which one.
+        code: as `Child.poll`.
+        limit: the one at which it was killed, if any.
         stdout: standard output, its beginning where output is limited.
         stderr: error output, its end where output is limited.
     """
 
-    code: int | None
+    code: int
     limit: Limit | None
     stdout: bytes
     stderr: bytes
@@ -140,15 +142,15 @@ def run(
         given.write(stdin)
         given.seek(0)
         with Child(command, stdin=given, stdout=stdout, stderr=stderr, cwd=cwd, env=env) as child:
-            limited = seconds < math.inf or output is not None
-            limit = _limit_reached(child, seconds, output, (stdout, stderr)) if limited else None
-            code = None if limit else child.wait()
+            limit = _limit_reached(child, seconds, output, (stdout, stderr))
         stdout.seek(0)
-        return Ended(code, limit, stdout.read(-1 if output is None else output), _end(stderr, output))
+        return Ended(child.wait(), limit, stdout.read(-1 if output is None else output), _end(stderr, output))
 
 
 def _limit_reached(child: Child, seconds: float, output: int | None, streams: Sequence[IO[bytes]]) -> Limit | None:
     """Wait until a program ends, or for the limit that it reaches first."""
+    if seconds == math.inf and output is None:
+        child.wait()
     until = time.monotonic() + seconds
     while child.poll() is None:
         if time.monotonic() > until:

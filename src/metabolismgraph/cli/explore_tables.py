@@ -20,7 +20,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engines.engine import STDOUT
+from metabolismgraph.explore.engines.base import STDOUT
 from metabolismgraph.explore.events import Failed, Opened, Proposed
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.proposal import shown

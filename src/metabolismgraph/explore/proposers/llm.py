@@ -2,7 +2,7 @@
 
 One question is one request, and one more after a failure that passes: a rate limit, a server error, a lost connection.
 The model answers by calling a tool whose arguments have the answer's schema; they are handed on word for word and
-validated by whoever asked.
+validated by the caller.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import subprocess
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.strategies import custom
+from metabolismgraph.processes import run
 from metabolismgraph.text import one_line, printable
 
 _BRANCH = "refs/heads/main"
@@ -119,8 +119,8 @@ class StrategyHistory:
         if self._head() is None:
             return ()
         form = f"--format=%H{_END}%cI{_END}%B"
-        said = self._git("log", "-z", "--first-parent", "--reverse", form, _BRANCH).decode(errors="replace")
-        return tuple(_change(entry) for entry in said.split("\0") if entry)
+        stdout = self._git("log", "-z", "--first-parent", "--reverse", form, _BRANCH).decode(errors="replace")
+        return tuple(_change(entry) for entry in stdout.split("\0") if entry)
 
     def _commit(self, action: str, name: str, source: str | None, rationale: str, reference: str) -> None:
         head, tree = self._head(), self._tree()
@@ -188,15 +188,13 @@ class StrategyHistory:
         }
         command = ["git", *settings, "--no-pager", *arguments]
         try:
-            done = subprocess.run(
-                command, input=given, capture_output=True, env={**kept, **own}, cwd=self.folder, check=False
-            )
+            ended = run(command, stdin=given, env={**kept, **own}, cwd=self.folder)
         except FileNotFoundError:
             raise InputError("git: no such program; install it, accepted strategy files are kept with it") from None
-        if done.returncode:
-            reason = one_line(done.stderr.decode(errors="replace"), 200)
+        if ended.code:
+            reason = one_line(ended.stderr.decode(errors="replace"), 200)
             raise InputError(f"{self.folder}: git {arguments[0]} failed ({reason})")
-        return done.stdout
+        return ended.stdout
 
 
 def _change(entry: str) -> Change:
