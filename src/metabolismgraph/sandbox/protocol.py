@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
-from typing import IO, Any, TextIO
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
 
 
-def write_event(stream: TextIO, **fields: object) -> None:
+def write_event(stream: TextIO | io.TextIOBase, **fields: object) -> None:
     """Send one event at once."""
     stream.write(json.dumps(fields) + "\n")
     stream.flush()
 
 
-def read_events(stdout: IO[bytes]) -> Iterator[dict[str, Any]]:
+def read_events(stdout: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """The events among the lines of standard output, as they come; other lines are passed over."""
-    for line in io.TextIOWrapper(stdout, encoding="utf-8", errors="replace"):
+    # A carriage return ends a line too: progress bars leave one.
+    for line in (part for whole in stdout for part in whole.splitlines()):
         try:
-            event = json.loads(line)
+            event = json.loads(line.decode(errors="replace"))
         except (ValueError, RecursionError):
             continue
         if isinstance(event, dict):

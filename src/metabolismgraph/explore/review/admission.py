@@ -6,7 +6,6 @@ The file is run in that process only, never here. What comes back from there is 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import math
 import operator
@@ -184,7 +183,7 @@ def _trial_settings(name: str, training: Path) -> bytes:
 
 
 def _verdict(name: str, ended: Ended, time_limit: float) -> Verdict:
-    events = list(read_events(io.BytesIO(ended.stdout[:_MOST_OUTPUT])))
+    events = list(read_events([ended.stdout[:_MOST_OUTPUT]]))
     reasons = _reasons(events, ended, time_limit)
     if reasons:
         return Verdict.refused(*reasons)
