@@ -10,7 +10,7 @@ import psutil
 import pytest
 from test_architecture import FILES
 
-from metabolismgraph.processes import PIPE, Child, how_it_ended, last_line, run
+from metabolismgraph.processes import PIPE, Child, describe_exit, last_line, run
 
 SLEEPER = "import time; time.sleep(60)"
 PARENT = f"""
@@ -121,9 +121,9 @@ time.sleep(60)
 
 
 def test_ends_in_words():
-    assert how_it_ended(3) == "ended with code 3"
-    assert how_it_ended(-signal.SIGKILL) == "was killed by SIGKILL"
-    assert how_it_ended(-(signal.SIGRTMIN + 1)) == f"was killed by signal {signal.SIGRTMIN + 1}"
+    assert describe_exit(3) == "ended with code 3"
+    assert describe_exit(-signal.SIGKILL) == "was killed by SIGKILL"
+    assert describe_exit(-(signal.SIGRTMIN + 1)) == f"was killed by signal {signal.SIGRTMIN + 1}"
 
 
 def test_last_line_of_output_or_of_a_file(tmp_path):

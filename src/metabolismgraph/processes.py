@@ -102,7 +102,7 @@ class Child:
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
 
-class Ended(NamedTuple):
+class Completed(NamedTuple):
     """A program that is over.
 
     Attributes:
@@ -126,7 +126,7 @@ def run(
     output: int | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-) -> Ended:
+) -> Completed:
     """Run a program to its end; nothing that it started lives on.
 
     Args:
@@ -144,7 +144,7 @@ def run(
         with Child(command, stdin=given, stdout=stdout, stderr=stderr, cwd=cwd, env=env) as child:
             limit = _limit_reached(child, seconds, output, (stdout, stderr))
         stdout.seek(0)
-        return Ended(child.wait(), limit, stdout.read(-1 if output is None else output), _end(stderr, output))
+        return Completed(child.wait(), limit, stdout.read(-1 if output is None else output), _end(stderr, output))
 
 
 def _limit_reached(child: Child, seconds: float, output: int | None, streams: Sequence[IO[bytes]]) -> Limit | None:
@@ -173,7 +173,7 @@ def _watch_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def how_it_ended(code: int) -> str:
+def describe_exit(code: int) -> str:
     """An exit code in words."""
     if code >= 0:
         return f"ended with code {code}"

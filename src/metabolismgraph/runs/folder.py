@@ -242,7 +242,7 @@ def _git_commit() -> str | None:
     if not (here.parents[1] / ".git").exists():
         return None
     try:
-        ended = run(["git", "-C", str(here), "rev-parse", "HEAD"], seconds=5.0)
+        completed = run(["git", "-C", str(here), "rev-parse", "HEAD"], seconds=5.0)
     except OSError:
         return None
-    return ended.stdout.decode().strip() if ended.code == 0 else None
+    return completed.stdout.decode().strip() if completed.code == 0 else None

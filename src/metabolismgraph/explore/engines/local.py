@@ -12,7 +12,7 @@ from pathlib import Path
 
 from metabolismgraph import processes
 from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT, Ended, Engine, cores
-from metabolismgraph.processes import Child, how_it_ended, last_line
+from metabolismgraph.processes import Child, describe_exit, last_line
 from metabolismgraph.text import one_line
 
 JOB = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.job")
@@ -113,5 +113,5 @@ def _shares(n_workers: int) -> list[list[int]]:
 def _reason(code: int, folder: Path) -> str | None:
     if code == 0:
         return None
-    how = "could not write its result; is there room on the disk?" if code == NO_ROOM else how_it_ended(code)
+    how = "could not write its result; is there room on the disk?" if code == NO_ROOM else describe_exit(code)
     return one_line(f"{how} ({last_line(folder / STDOUT) or 'no message'})")

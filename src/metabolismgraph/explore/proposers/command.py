@@ -10,7 +10,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.explore.proposers.asking import MOST_CHARACTERS, Transport
 from metabolismgraph.explore.proposers.base import Exchange, UnavailableError
 from metabolismgraph.explore.proposers.prompt import Prompt
-from metabolismgraph.processes import Ended, last_line, run
+from metabolismgraph.processes import Completed, last_line, run
 from metabolismgraph.text import one_line
 
 _MOST_BYTES = 4 * MOST_CHARACTERS + 4  # of output; what is longer than an answer may be is refused by who reads it
@@ -50,26 +50,26 @@ class CommandTransport(Transport):
         question = prompt.in_words().encode("utf-8", "backslashreplace")
         answer, complaint = "", ""
         try:
-            ended = run(self._command, stdin=question, seconds=self._timeout_s, output=_MOST_BYTES)
+            completed = run(self._command, stdin=question, seconds=self._timeout_s, output=_MOST_BYTES)
         except OSError as error:
             problem = f"{self.name} could not be run: {error.strerror}"
         else:
-            answer = ended.stdout.decode("utf-8", "backslashreplace")
-            problem, complaint = self._problem(ended, answer), one_line(last_line(ended.stderr), 200)
+            answer = completed.stdout.decode("utf-8", "backslashreplace")
+            problem, complaint = self._problem(completed, answer), one_line(last_line(completed.stderr), 200)
         seconds = time.perf_counter() - started
         if problem:
             reason = one_line(f"{problem}: {complaint}" if complaint else problem)
             raise UnavailableError(reason, Exchange(None, reason, seconds=seconds))
         return Exchange(answer, seconds=seconds)
 
-    def _problem(self, ended: Ended, answer: str) -> str:
+    def _problem(self, completed: Completed, answer: str) -> str:
         """What was wrong with a run of the program, if anything was."""
-        if ended.limit == "time":
+        if completed.limit == "time":
             return f"{self.name} gave no answer within {self._timeout_s:g} s"
-        if ended.limit == "output":
+        if completed.limit == "output":
             return f"{self.name} wrote more than {_MOST_BYTES} bytes"
-        if ended.code < 0:
-            return f"{self.name} was ended by signal {-ended.code}"
-        if ended.code:
-            return f"{self.name} ended with exit code {ended.code}"
+        if completed.code < 0:
+            return f"{self.name} was ended by signal {-completed.code}"
+        if completed.code:
+            return f"{self.name} ended with exit code {completed.code}"
         return "" if answer.strip() else f"{self.name} ended without output"

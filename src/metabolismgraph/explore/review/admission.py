@@ -25,7 +25,7 @@ from metabolismgraph.explore.review.syntax import static_reasons
 from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.strategies import custom
 from metabolismgraph.homeostasis.strategies.base import Part
-from metabolismgraph.processes import Ended, how_it_ended, last_line, run
+from metabolismgraph.processes import Completed, describe_exit, last_line, run
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1
 from metabolismgraph.sandbox.audit_hook import LEAK
 from metabolismgraph.sandbox.protocol import read_events
@@ -157,10 +157,10 @@ def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limi
         write_bytes(folder / custom.FOLDER / f"{name}.py", source.encode())
         command = [sys.executable, "-P", "-m", "metabolismgraph.explore.review.trial"]
         command += [str(folder.resolve()), str(training.resolve()), name, str(math.ceil(time_limit) + 5)]
-        ended = run(command, seconds=time_limit, cwd=folder, env={**os.environ, **_ENVIRONMENT})
+        completed = run(command, seconds=time_limit, cwd=folder, env={**os.environ, **_ENVIRONMENT})
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    return _verdict(name, ended, time_limit)
+    return _verdict(name, completed, time_limit)
 
 
 def _trial_settings(name: str, training: Path) -> bytes:
@@ -182,9 +182,9 @@ def _trial_settings(name: str, training: Path) -> bytes:
     return json.dumps(content).encode()
 
 
-def _verdict(name: str, ended: Ended, time_limit: float) -> Verdict:
-    events = list(read_events([ended.stdout[:_MOST_OUTPUT]]))
-    reasons = _reasons(events, ended, time_limit)
+def _verdict(name: str, completed: Completed, time_limit: float) -> Verdict:
+    events = list(read_events([completed.stdout[:_MOST_OUTPUT]]))
+    reasons = _reasons(events, completed, time_limit)
     if reasons:
         return Verdict.refused(*reasons)
     try:
@@ -194,19 +194,19 @@ def _verdict(name: str, ended: Ended, time_limit: float) -> Verdict:
         return Verdict.refused(f"declares what makes no sense ({error})")
 
 
-def _reasons(events: list[dict[str, Any]], ended: Ended, time_limit: float) -> list[str]:
+def _reasons(events: list[dict[str, Any]], completed: Completed, time_limit: float) -> list[str]:
     """Why a trial was not passed."""
     leaks = [event for event in events if event.get("event") == "leak"]
     faults = [str(event.get("fault")) for event in events if event.get("event") == "fault"]
-    if leaks or ended.code == LEAK:
+    if leaks or completed.code == LEAK:
         tried = f"{leaks[-1].get('tried')} {leaks[-1].get('on')}" if leaks else "it kept from being reported what"
         return [f"tried to reach outside its folder ({tried})"]
-    if ended.limit:
+    if completed.limit:
         return [f"took longer than {time_limit:g} s on trial; make it faster"]
     if faults:
         return faults
-    if ended.code != 0:
-        return [f"its trial {how_it_ended(ended.code)} ({last_line(ended.stderr) or 'no message'})"]
+    if completed.code != 0:
+        return [f"its trial {describe_exit(completed.code)} ({last_line(completed.stderr) or 'no message'})"]
     if not events or events[-1].get("event") != "passed":
         return ["ended its process before the trial was over"]
     return []

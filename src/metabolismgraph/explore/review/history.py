@@ -188,13 +188,13 @@ class StrategyHistory:
         }
         command = ["git", *settings, "--no-pager", *arguments]
         try:
-            ended = run(command, stdin=given, env={**kept, **own}, cwd=self.folder)
+            completed = run(command, stdin=given, env={**kept, **own}, cwd=self.folder)
         except FileNotFoundError:
             raise InputError("git: no such program; install it, accepted strategy files are kept with it") from None
-        if ended.code:
-            reason = one_line(ended.stderr.decode(errors="replace"), 200)
+        if completed.code:
+            reason = one_line(completed.stderr.decode(errors="replace"), 200)
             raise InputError(f"{self.folder}: git {arguments[0]} failed ({reason})")
-        return ended.stdout
+        return completed.stdout
 
 
 def _change(entry: str) -> Change:
