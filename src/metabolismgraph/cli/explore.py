@@ -229,7 +229,7 @@ def _go_on(folder: ExplorationFolder, iterations: int, proposer: Proposer, *, qu
 
     settings = State.of(folder.journal.read()).settings
     workers = settings.n_workers or default_workers(settings.n_parallel)
-    engine = make_engine("local", workers, settings.slot_minutes * 60)
+    engine = make_engine(settings.engine, workers, settings.slot_minutes * 60)
     with _interrupts() as stopping, board(console(), iterations, quiet=quiet) as watch:
         try:
             state = Explorer(folder, engine, proposer, stopping=stopping, watch=watch).run(iterations)
