@@ -21,7 +21,7 @@ from pathlib import Path
 
 import metabolismgraph
 from metabolismgraph.config import load_config
-from metabolismgraph.explore.engines.engine import ProcessEngine
+from metabolismgraph.explore.engines.local import ProcessEngine
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.loop import Explorer

@@ -11,19 +11,9 @@ import metabolismgraph
 PACKAGE = Path(metabolismgraph.__file__).parent
 # From the ground up. A module may import from its own folder and from those before it.
 FLOORS = (
-    *(
-        "errors",
-        "files",
-        "metrics",
-        "config",
-        "system",
-        "formats",
-        "reactions",
-        "homeostasis",
-        "fitting",
-        "ground_truth",
-    ),
-    *("sandbox", "evaluation", "figures", "runs", "explore", "benchmarks", "cli"),
+    *("errors", "text", "files", "json_lines", "processes", "metrics", "config", "system", "formats", "reactions"),
+    *("homeostasis", "fitting", "ground_truth", "sandbox", "evaluation", "figures", "runs", "explore"),
+    *("benchmarks", "cli"),
 )
 
 

@@ -229,7 +229,7 @@ def test_damaged_or_missing_results_are_named(tmp_path):
     with pytest.raises(InputError, match="holds no strategies.jsonl"):
         read_results(tmp_path)
     (tmp_path / "strategies.jsonl").write_text('{"seeds": 1}\nnonsense\n{}\n')
-    with pytest.raises(InputError, match="strategies.jsonl: damaged"):
+    with pytest.raises(InputError, match="strategies.jsonl, line 2: damaged"):
         read_results(tmp_path)
 
 

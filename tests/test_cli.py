@@ -38,7 +38,7 @@ def test_run_leaves_everything_behind(finished_run):
     manifest = json.loads((finished_run / "manifest.json").read_text())
     assert set(manifest["stages"]) == {"simulate", "phase 1", "phase 2", "evaluate", "figures"}
     assert "leak" not in manifest
-    assert manifest["walls"][0] == "audit hook"
+    assert manifest["sandbox"][0] == "audit hook"
     metrics = json.loads((finished_run / "metrics.json").read_text())
     assert metrics["rate_constants_R2_identifiable"] > 0.9999
     log = dict(line.split(": ") for line in (finished_run / "analysis.log").read_text().splitlines())

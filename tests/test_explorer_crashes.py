@@ -21,7 +21,7 @@ from explorer_lives import Asked, explorer, opened
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore import loop
-from metabolismgraph.explore.engines.engine import ProcessEngine
+from metabolismgraph.explore.engines.local import ProcessEngine
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.proposers.rules import RulesProposer

@@ -17,7 +17,7 @@ from command_line import QUICK
 
 from metabolismgraph.config import load_config
 from metabolismgraph.explore.engines import job as jobs
-from metabolismgraph.explore.engines.engine import JOB, ProcessEngine
+from metabolismgraph.explore.engines.local import JOB, ProcessEngine
 from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.reward import slope_ratios
@@ -290,7 +290,7 @@ def test_a_file_where_the_run_should_be(again):
 ENGINE = """
 import sys, time
 from pathlib import Path
-from metabolismgraph.explore.engines.engine import ProcessEngine
+from metabolismgraph.explore.engines.local import ProcessEngine
 engine = ProcessEngine(1, 600.0)
 engine.submit(1, Path(sys.argv[1]))
 time.sleep(600)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metabolismgraph import json_lines as module
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore import journal as module
 from metabolismgraph.explore.events import EVENT, Failed
 from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.state import State

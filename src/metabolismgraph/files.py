@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.text import one_line
 
 _GZIP = b"\x1f\x8b"
 
@@ -47,9 +48,3 @@ def write_bytes(path: Path, content: bytes) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def one_line(text: object, limit: int = 300) -> str:
-    """A message of a third-party reader on one line, cut at `limit` characters."""
-    line = " ".join(str(text).split())
-    return line if len(line) <= limit else f"{line[: limit - 3]}..."

@@ -23,7 +23,7 @@ from metabolismgraph.benchmarks.textbook_cases import TABLE, Case, NoTwin
 from metabolismgraph.benchmarks.textbook_networks import find
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.files import write_bytes
 from metabolismgraph.fitting.fit import fit
 from metabolismgraph.formats import read
 from metabolismgraph.formats.dataset import NETWORK
@@ -31,6 +31,7 @@ from metabolismgraph.formats.network_and_table import read_with_model
 from metabolismgraph.reactions.identifiability import identify
 from metabolismgraph.runs.pipeline import fit_files
 from metabolismgraph.system.progress import Progress
+from metabolismgraph.text import one_line
 
 CONFIG = "oscillatory_rank50"  # what `metabolismgraph fit` takes without --config
 CLOSE, FAR = 0.1, 2.0  # within 10 % of the truth; wrong by more than 2-fold

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import threading
@@ -28,6 +27,7 @@ from metabolismgraph.formats.dataset import NETWORK, TIMESERIES
 from metabolismgraph.ground_truth.simulator import Simulated, simulate
 from metabolismgraph.homeostasis.fit import fit_homeostasis
 from metabolismgraph.metrics import by_index
+from metabolismgraph.processes import Child
 from metabolismgraph.reactions.fit import fit_reactions
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.runs.pipeline import fit_files
@@ -147,9 +147,9 @@ def _cold_run(overrides: Sequence[str]) -> dict[str, float]:
         for override in overrides:
             command += ["--set", override]
         started = time.perf_counter()
-        child = subprocess.Popen(command)
-        peak = _PeakMemory(child.pid)
-        code = child.wait()
+        with Child(command) as child:
+            peak = _PeakMemory(child.pid)
+            code = child.wait()
         seconds = time.perf_counter() - started
         return {"exit_code": code, "seconds": seconds, "peak_memory_gb": peak.stop() / 1e9}
 

@@ -27,7 +27,7 @@ from metabolismgraph.errors import InputError, SimulationDivergedError, Training
 from metabolismgraph.evaluation.evaluate import homeostasis_metrics, rate_constant_metrics
 from metabolismgraph.evaluation.report import metrics_json
 from metabolismgraph.figures.style import applied, save
-from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.files import write_bytes
 from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
 from metabolismgraph.ground_truth.simulator import Simulated, simulate
 from metabolismgraph.homeostasis.fit import fit_homeostasis
@@ -37,6 +37,7 @@ from metabolismgraph.homeostasis.strategies import depends_on_time_step as train
 from metabolismgraph.reactions.fit import Phase1Result, fit_reactions
 from metabolismgraph.runs.checkpoint import is_intact, load_phase1, save_phase1
 from metabolismgraph.system.observations import Observations
+from metabolismgraph.text import one_line
 
 CLASSICAL = "classical"
 CHECKPOINTS: Mapping[str, float | None] = {"projection": None, "imperfect 0.87": 0.87, "imperfect 0.70": 0.70}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.strategies import STRATEGIES
+from metabolismgraph.json_lines import append_line, read_lines
 from metabolismgraph.metrics import Value
 
 Row = dict[str, Any]
@@ -64,29 +64,22 @@ class Journal:
         path = out / LINES
         try:
             out.mkdir(parents=True, exist_ok=True)
-            lines = [] if overwrite else read_lines(path)
+            lines = [] if overwrite else _lines(path)
             if not lines:
-                write_bytes(path, _line(header))
+                write_bytes(path, json.dumps(header).encode() + b"\n")
                 lines = [header]
             elif lines[0] != header:
                 raise InputError(
                     f"{out}: holds results of other settings ({_difference(lines[0], header)}); "
                     "take another --out, or --overwrite them"
                 )
-            else:
-                # What a killed process left of its last line would spoil the next.
-                whole = path.read_bytes().rpartition(b"\n")
-                os.truncate(path, len(whole[0]) + len(whole[1]))
         except OSError as error:
             raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
         return cls(path, lines)
 
     def append(self, row: Row) -> None:
         """Write a line, so that it is there whatever happens next."""
-        with self._path.open("ab") as stream:
-            stream.write(_line(row))
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_line(self._path, json.dumps(row))
         self._take(row)
 
     def has(self, case: Row) -> bool:
@@ -110,35 +103,30 @@ def identity(row: Row) -> str:
     return json.dumps([row[key] for key in KEYS])
 
 
-def read_lines(path: Path) -> list[Row]:
-    """All whole lines of a file of results; none if there is no file.
-
-    Raises:
-        InputError: a line is no JSON.
-    """
-    if not path.exists():
-        return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    try:
-        return [json.loads(line) for line in lines]
-    except ValueError:
-        raise InputError(f"{path}: damaged; restore it, or start again with --overwrite") from None
-
-
 def read_results(out: Path) -> Results:
     """The results in a folder, finished or not.
 
     Raises:
         InputError: there are none, or they are damaged.
     """
-    lines = read_lines(out / LINES)
+    lines = _lines(out / LINES)
     if not lines:
         raise InputError(f"{out}: holds no {LINES}; run the benchmark first")
     return Journal(out / LINES, lines).results()
 
 
-def _line(row: Row) -> bytes:
-    return json.dumps(row).encode() + b"\n"
+def _lines(path: Path) -> list[Row]:
+    """All whole lines of a file of results; none if there is no file."""
+    try:
+        return read_lines(path, _row, "restore it, or start again with --overwrite")
+    except FileNotFoundError:
+        return []
+
+
+def _row(value: object) -> Row:
+    if not isinstance(value, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 (the line is wrong, not a type of ours)
+    return value
 
 
 def _difference(there: Row, wanted: Row) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import typer
 
 from metabolismgraph.cli.options import Checkpoint, Quiet, Set, console, read_config, say
 from metabolismgraph.errors import InputError, TrainingFailedError
+from metabolismgraph.processes import Child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,7 +208,9 @@ def _make_base(
     command += ["--out", str(path / "base"), "--resume", *(["--quiet"] if quiet else [])]
     command += ["--checkpoint", str(checkpoint)] if checkpoint else []
     try:
-        code = subprocess.run(command, check=False).returncode
+        # In our group: an interrupt from the terminal reaches both, and it ends in order.
+        with Child(command, own_group=False) as child:
+            code = child.wait()
     except KeyboardInterrupt:
         say(f"interrupted; the same command with --out {path} continues")
         raise typer.Exit(130) from None
@@ -220,12 +222,14 @@ def _make_base(
 
 def _go_on(folder: ExplorationFolder, iterations: int, proposer: Proposer, *, quiet: bool) -> None:
     from metabolismgraph.cli.explore_tables import board, status_table
-    from metabolismgraph.explore.engines.engine import ProcessEngine, default_workers
+    from metabolismgraph.explore.engines import make_engine
+    from metabolismgraph.explore.engines.base import default_workers
     from metabolismgraph.explore.loop import Explorer
     from metabolismgraph.explore.state import State
 
     settings = State.of(folder.journal.read()).settings
-    engine = ProcessEngine(settings.n_workers or default_workers(settings.n_parallel), settings.slot_minutes * 60)
+    workers = settings.n_workers or default_workers(settings.n_parallel)
+    engine = make_engine(settings.engine, workers, settings.slot_minutes * 60)
     with _interrupts() as stopping, board(console(), iterations, quiet=quiet) as watch:
         try:
             state = Explorer(folder, engine, proposer, stopping=stopping, watch=watch).run(iterations)

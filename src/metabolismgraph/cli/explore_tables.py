@@ -20,16 +20,17 @@ from rich.text import Text
 from rich.tree import Tree
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engines.engine import STDOUT
+from metabolismgraph.explore.engines.base import STDOUT
 from metabolismgraph.explore.events import Failed, Opened, Proposed
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.proposers.rules_memory import strategies_of
-from metabolismgraph.explore.published_format.lines import line, mean, mutation, set_name
+from metabolismgraph.explore.published_format.lines import mean, mutation, set_name
 from metabolismgraph.explore.reward import SKILL, slope_ratios
 from metabolismgraph.explore.search_space import TIME_STEP
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, candidate, nodes, standard_error
+from metabolismgraph.text import visible
 
 _COLOURS = {"converged": "green", "partial": "yellow", "failed": "red", "in flight": "cyan"}
 _PICTURES = {".png", ".tif"}
@@ -54,7 +55,7 @@ def _heading(state: State, iterations: int | None) -> Iterator[RenderableType]:
     opened = state.opened
     done = sum(i.scored is not None for i in state.iterations)
     block = state.block_of(len(state.iterations)) if state.iterations else 0
-    yield Text.assemble((line(opened.name), "bold"), ": scored by ", _primary(opened))
+    yield Text.assemble((visible(opened.name), "bold"), ": scored by ", _primary(opened))
     total = f"{done}/{iterations}" if iterations else str(done)
     yield _text(f"block {block}, {total} iterations done; proposer {opened.proposer}; metabolismgraph {opened.version}")
 
@@ -115,7 +116,7 @@ def _before_the_verdict(iteration: Iteration, running: frozenset[int]) -> str:
         return "finished, no verdict yet"
     if iteration.started is None:
         return "proposed"
-    since = line(iteration.started.time[_CLOCK], "")
+    since = visible(iteration.started.time[_CLOCK], "")
     when = f" since {since} UTC" if since else ""
     if iteration.number in running:
         return f"running{when}"
@@ -141,7 +142,7 @@ def _described(state: State, node: Node) -> Text:
     if ratios:
         listed = ", ".join("nan" if ratio is None else f"{ratio:.3f}" for ratio in ratios.values())
         text.append(f", slope ratios {listed}")
-    text.append(f"; {line(set_name(strategies_of(state, node)))}")
+    text.append(f"; {visible(set_name(strategies_of(state, node)))}")
     return text
 
 
@@ -315,7 +316,7 @@ def tree_text(state: State) -> Tree:
 
     A node shows its id, what changed, and mean reward ± standard error (number of replicates).
     """
-    found = Tree(Text.assemble((line(state.opened.name), "bold"), ": scored by ", _primary(state.opened)))
+    found = Tree(Text.assemble((visible(state.opened.name), "bold"), ": scored by ", _primary(state.opened)))
     every, winner = nodes(state), best(state)
     for block in sorted({state.block_of(node.id) for node in every}):
         here = [node for node in every if state.block_of(node.id) == block]
@@ -345,7 +346,7 @@ def _label(state: State, node: Node, *, names_parent: bool) -> Text:
     origin = f"from node {node.parent}, " if names_parent else ""
     steps = f", T = {proposed.time_step}" if TIME_STEP in proposed.changes else ""
     status = node.classification
-    text = Text.assemble((f"{node.id}", f"bold {_COLOURS[status]}"), f"  {origin}{line(what)}{steps}  ")
+    text = Text.assemble((f"{node.id}", f"bold {_COLOURS[status]}"), f"  {origin}{visible(what)}{steps}  ")
     if node.mean is not None:
         text.append(_mean_error(state, node, short=True), _COLOURS[status])
     without = sum(run.scored is not None and run.scored.state == "failed" for run in node.runs)
@@ -420,4 +421,4 @@ def follow(folder: ExplorationFolder, console: Console) -> None:
 
 def _text(text: str, style: str = "") -> Text:
     """Text of unknown origin on one line, as it is."""
-    return Text(line(text), style)
+    return Text(visible(text), style)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from pydantic import ValidationError
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import EVENT, Event
+from metabolismgraph.json_lines import append_line, read_lines
 
 JOURNAL = "journal.jsonl"
 
@@ -58,21 +57,8 @@ class Journal:
             InputError: it cannot be written; what was there before is still whole.
         """
         stamped = event.model_copy(update={"time": datetime.now(UTC).isoformat(timespec="milliseconds")})
-        line = stamped.model_dump_json().encode() + b"\n"
         try:
-            # Without a buffer: what a full disk left in one would be written on closing, after the cut.
-            with self.path.open("ab", buffering=0) as stream:
-                end = _end_of_last_line(self.path)
-                if end < stream.tell():
-                    stream.truncate(end)
-                try:
-                    written = 0
-                    while written < len(line):
-                        written += stream.write(line[written:])
-                    os.fsync(stream.fileno())
-                except OSError:
-                    stream.truncate(end)
-                    raise
+            append_line(self.path, stamped.model_dump_json())
         except OSError as error:
             raise InputError(
                 f"{self.path}: cannot be written ({error.strerror}); make room or give access, then `explore resume`"
@@ -86,34 +72,13 @@ class Journal:
             InputError: there is no journal, or a line other than the last is damaged.
         """
         try:
-            lines = self.path.read_bytes().split(b"\n")
+            return tuple(read_lines(self.path, _event, "restore the file, or delete that line and all after it"))
         except FileNotFoundError:
             raise InputError(f"{self.path.parent}: no exploration here ({self.path.name} is missing)") from None
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read ({error.strerror})") from None
-        # What follows the last line break was torn by a crash, or is nothing.
-        return tuple(self._parsed(number, line) for number, line in enumerate(lines[:-1], start=1))
-
-    def _parsed(self, number: int, line: bytes) -> Event:
-        try:
-            return EVENT.validate_python(json.loads(line))
-        except (ValueError, ValidationError, RecursionError) as error:
-            what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not JSON"
-            raise InputError(
-                f"{self.path}, line {number}: damaged ({what}); restore the file, or delete that line and all after it"
-            ) from None
 
 
-def _end_of_last_line(path: Path) -> int:
-    """Length of the file up to and including its last line break."""
-    block = 4096
-    with path.open("rb") as stream:
-        position = stream.seek(0, os.SEEK_END)
-        while position > 0:
-            start = max(0, position - block)
-            stream.seek(start)
-            found = stream.read(position - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
-            position = start
-    return 0
+def _event(value: object) -> Event:
+    try:
+        return EVENT.validate_python(value)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"]) from None

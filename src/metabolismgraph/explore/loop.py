@@ -1,7 +1,7 @@
 """The closed loop: propose, run, score, read, and between blocks review.
 
 The journal decides what comes next: every step is one event, and what is not in the journal has not happened. So an
-explorer that was killed goes on where it stopped.
+explorer that was killed continues where it stopped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engines.engine import Engine
+from metabolismgraph.explore.engines.base import Engine
 from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.events import (
     Answered,
@@ -47,8 +47,8 @@ from metabolismgraph.explore.search_space import (
     plan,
 )
 from metabolismgraph.explore.state import State
-from metabolismgraph.files import one_line
 from metabolismgraph.homeostasis.strategies import names
+from metabolismgraph.text import one_line
 
 _REASON = 500  # characters at most of why an answer was refused
 _TICK = 0.5  # seconds between two looks at whether to stop
@@ -296,7 +296,7 @@ class Explorer:
     # Running
 
     def _run_batch(self, batch: range) -> None:
-        """Start what is not over yet, and write down outcomes in the order of the iterations, whoever ends first."""
+        """Start what is not over yet, and write down outcomes in the order of the iterations, not of their ends."""
         ended = self._submit(batch)
         for i in batch:
             while i not in ended and self._state.iterations[i - 1].outcome is None:

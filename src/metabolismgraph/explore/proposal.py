@@ -6,21 +6,17 @@ descriptions are shown to them.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from metabolismgraph.files import one_line
+from metabolismgraph.text import one_line
 
 Mode = Literal["exploit", "strategy-switch", "embedding-focus", "slope-focus", "explore", "replicate"]
 
 MEMORY_LINES = 300  # at most, in the working memory
 _LINE = 500  # characters at most in a line that a proposer writes
-
-
-def _on_one_line(text: str) -> str:
-    # A line break would let an answer write lines of the log that are not its own.
-    return one_line(text, _LINE)
 
 
 def _few_lines(text: str) -> str:
@@ -29,7 +25,8 @@ def _few_lines(text: str) -> str:
     return text
 
 
-Line = Annotated[str, AfterValidator(_on_one_line)]
+# A line break would let an answer write lines of the log that are not its own.
+Line = Annotated[str, AfterValidator(partial(one_line, limit=_LINE))]
 
 
 class _Answer(BaseModel):

@@ -10,7 +10,7 @@ from typing import Any
 
 from metabolismgraph.config import Config, Exploration
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engines.engine import default_workers
+from metabolismgraph.explore.engines.base import default_workers
 from metabolismgraph.explore.events import (
     Answered,
     Changes,

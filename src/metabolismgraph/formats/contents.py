@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import one_line
+from metabolismgraph.text import one_line
 
 _SAVE_AS_CSV = "save it as CSV (in a spreadsheet program: File, Save As, CSV UTF-8)"
 _ZIP = b"PK\x03\x04"

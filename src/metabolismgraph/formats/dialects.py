@@ -19,10 +19,11 @@ import numpy as np
 import pandas as pd
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import one_line, read_bytes
+from metabolismgraph.files import read_bytes
 from metabolismgraph.formats.contents import read_text
 from metabolismgraph.formats.headers import clean, role_of
 from metabolismgraph.formats.units import bare_unit
+from metabolismgraph.text import one_line
 
 _PARQUET = b"PAR1"
 _SPACES = r"\s+"

@@ -13,13 +13,14 @@ import numpy as np
 from jaxtyping import Float
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import one_line, read_bytes
+from metabolismgraph.files import read_bytes
 from metabolismgraph.formats import fixed
 from metabolismgraph.formats.fixed import FixedValue
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml_reader import BACKWARD, FORWARD, Reader
 from metabolismgraph.formats.sbml_writer import write_sbml
 from metabolismgraph.system.network import ReactionNetwork
+from metabolismgraph.text import one_line
 
 __all__ = ["BACKWARD", "FORWARD", "FixedValue", "SbmlModel", "parse", "read_sbml", "write_sbml"]
 

@@ -19,13 +19,14 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.files import write_bytes
 from metabolismgraph.formats.dialects import read_cells
 from metabolismgraph.formats.headers import RUN_NAMES, Assignment, Vocabulary, assign, clean, one_unit, some, time_unit
 from metabolismgraph.formats.layout import arranged, roles_of
 from metabolismgraph.formats.units import is_amount
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
+from metabolismgraph.text import one_line
 
 _UNSUPPORTED = "unmeasured species and missing cells are not supported yet"
 _TINY = 1e-6  # of the largest value of a species: what a solver's error may be below zero

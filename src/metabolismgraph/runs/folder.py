@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -16,6 +15,7 @@ from typing import Any
 from metabolismgraph.config import Config
 from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.files import write_bytes
+from metabolismgraph.processes import run
 
 MANIFEST = "manifest.json"
 _RESULTS = (
@@ -62,7 +62,7 @@ class RunFolder:
         """The run that this one takes data, observations and Phase 1 from."""
         if "base" not in self.manifest:
             return None
-        # Without "..", which the walls of training do not let pass.
+        # Without "..", which the sandbox does not let pass.
         return Path(os.path.normpath(self.path.absolute() / self.manifest["base"]))
 
     @classmethod
@@ -188,9 +188,9 @@ class RunFolder:
         self.manifest["notes"] = list(notes)
         self._write()
 
-    def note_walls(self, *, kernel: bool) -> None:
+    def note_sandbox(self, *, kernel: bool) -> None:
         """Note what held training in its folder: the audit hook, and the kernel where it can."""
-        self.manifest["walls"] = ["audit hook", *(["kernel"] if kernel else [])]
+        self.manifest["sandbox"] = ["audit hook", *(["kernel"] if kernel else [])]
         self._write()
 
     def _write(self) -> None:
@@ -242,9 +242,7 @@ def _git_commit() -> str | None:
     if not (here.parents[1] / ".git").exists():
         return None
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=5
-        )
-    except (OSError, subprocess.SubprocessError):
+        completed = run(["git", "-C", str(here), "rev-parse", "HEAD"], seconds=5.0)
+    except OSError:
         return None
-    return answer.stdout.strip()
+    return completed.stdout.decode().strip() if completed.code == 0 else None

@@ -1,7 +1,7 @@
 """From a configuration or from files to a finished run folder, stage by stage.
 
 Every stage leaves its result on disk before the manifest says that it is done, so an interrupted run
-goes on after the last finished one. Training happens in a process of its own that is told one
+continues after the last finished one. Training happens in a process of its own that is told one
 folder, without truth in it.
 """
 
@@ -12,11 +12,11 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -25,13 +25,14 @@ from metabolismgraph.config import Config, Plotting
 from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError
 from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
 from metabolismgraph.evaluation.report import analysis_log, metrics_json
-from metabolismgraph.files import one_line, read_bytes, write_bytes
+from metabolismgraph.files import read_bytes, write_bytes
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.homeostasis.strategies import chosen
 from metabolismgraph.metrics import Value
+from metabolismgraph.processes import PIPE, Child, last_line
 from metabolismgraph.runs.checkpoint import (
     is_intact,
     load_observations,
@@ -42,11 +43,13 @@ from metabolismgraph.runs.checkpoint import (
 )
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.sandbox.audit_hook import LEAK
+from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.trainable import check_frozen
+from metabolismgraph.text import one_line
 
 _OBSERVATIONS = "observations"
 _CHECKPOINT = "phase1"
@@ -286,50 +289,39 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None) -> 
     if all(folder.is_finished(stage) and is_intact(folder.training / name) for stage, name in phases.items()):
         return
     errors = folder.training / _ERRORS
-    with errors.open("w") as stderr:
+    with errors.open("wb") as stderr:
         # -P: a file of the user's that is called like one of our imports must not stand in for it.
         command = [sys.executable, "-P", "-m", "metabolismgraph.runs.train_process", str(folder.training)]
         command += [str(folder.given)] if folder.base else []
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-            errors="replace",
-            env={**os.environ, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})},
-        ) as child:
-            try:
-                refused, leak = _follow(child, folder, progress)
-                code = child.wait()
-            finally:
-                child.kill()
+        env = {**os.environ, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})}
+        # In our group, so that it ends with a job that is killed as a group; it cannot start anything itself.
+        with Child(command, stdout=PIPE, stderr=stderr, env=env, own_group=False) as child:
+            refused, leak = _follow(read_events(child.stdout), folder, progress)
+            code = child.wait()
     if leak or code == LEAK:
         folder.mark_leak(leak or "something that it kept from being reported")
         raise FirewallError(folder.leak)
     if refused is not None:
         raise InputError(refused)
     if code:
-        lines = errors.read_text(errors="replace").strip().splitlines()
         raise TrainingFailedError(
-            f"training ended with code {code} ({lines[-1] if lines else 'no message'}); see {errors}, "
+            f"training ended with code {code} ({last_line(errors) or 'no message'}); see {errors}, "
             "then continue with --resume"
         )
 
 
-def _follow(child: subprocess.Popen[str], folder: RunFolder, progress: Progress) -> tuple[str | None, str | None]:
+def _follow(events: Iterable[dict[str, Any]], folder: RunFolder, progress: Progress) -> tuple[str | None, str | None]:
     """Pass on what the training process reports: (why it refuses the data, what it tried to reach), where it did.
 
-    Its code is not trusted, so that anything may come; what is not a report is passed over.
+    Its code is not trusted: an event of another form is passed over.
     """
-    assert child.stdout is not None
     refused = leak = None
     sealed = False
-    for line in child.stdout:
-        match _report(line):
-            # The first is said before any code runs that might say it untruly.
+    for event in events:
+        match event:
+            # The first is written before any code runs that might write a false one.
             case {"event": "sealed", "kernel": bool(kernel)} if not sealed:
-                folder.note_walls(kernel=kernel)
+                folder.note_sandbox(kernel=kernel)
                 sealed = True
             case {"event": "progress", "stage": str(stage), "done": float() | int() as done, "message": str(message)}:
                 progress(stage, float(done), message)
@@ -344,13 +336,6 @@ def _follow(child: subprocess.Popen[str], folder: RunFolder, progress: Progress)
             case {"event": "leak", "tried": str(tried), "on": str(on)}:
                 leak = one_line(f"{tried} {on}")
     return refused, leak
-
-
-def _report(line: str) -> object:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _source(folder: RunFolder) -> bytes | None:

@@ -27,6 +27,7 @@ from metabolismgraph.runs.checkpoint import (
     save_phase2,
     seconds_taken,
 )
+from metabolismgraph.sandbox.protocol import write_event
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.trainable import check_frozen
 
@@ -55,7 +56,7 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
         result = fit_reactions(observations, graph_model, training, report)
         save_phase1(first, result, time.perf_counter() - started)
     phase1 = load_phase1(first, graph_model)
-    say(event="finished", stage="phase 1", seconds=seconds_taken(first))
+    write_event(sys.stdout, event="finished", stage="phase 1", seconds=seconds_taken(first))
     if not training.homeostasis_training:
         return
     own = own_strategies(folder, training)
@@ -70,7 +71,7 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
             homeostasis = fit_homeostasis(observations, phase1, graph_model, training, report)
         check_frozen(from_checkpoint(homeostasis.model, frozen), homeostasis.model)
         save_phase2(second, homeostasis, time.perf_counter() - started)
-    say(event="finished", stage="phase 2", seconds=seconds_taken(second))
+    write_event(sys.stdout, event="finished", stage="phase 2", seconds=seconds_taken(second))
     if not training.joint_refinement:
         return
     if not is_intact(third):
@@ -79,7 +80,7 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
         with custom.as_input_error(own):
             refined = refine(data, load_phase2(second, graph_model), report)
         save_phase2(third, refined, time.perf_counter() - started)
-    say(event="finished", stage="refine", seconds=seconds_taken(third))
+    write_event(sys.stdout, event="finished", stage="refine", seconds=seconds_taken(third))
 
 
 def read_settings(folder: Path) -> tuple[GraphModel, Training]:
@@ -110,12 +111,6 @@ def from_checkpoint(model: MetabolismModel, phase1: Phase1Result) -> MetabolismM
     return restored
 
 
-def say(**fields: object) -> None:
-    """Tell whoever started this process, one JSON object per line."""
-    sys.stdout.write(json.dumps(fields) + "\n")
-    sys.stdout.flush()
-
-
 def report(stage: str, done: float, message: str) -> None:
     """Pass on the progress of training."""
-    say(event="progress", stage=stage, done=done, message=message)
+    write_event(sys.stdout, event="progress", stage=stage, done=done, message=message)

@@ -1,13 +1,13 @@
-"""The wall around training: the process sees its folder and its libraries, and ends when it tries for more.
+"""The sandbox of training: the process sees its folder and its libraries, and ends when it tries for more.
 
-Code that trains is not trusted: it may look for the truth. Two walls hold it. Where the kernel has Landlock, the
+Code that trains is not trusted: it may look for the truth. Two guards hold it. Where the kernel has Landlock, the
 kernel refuses every file outside (`landlock.py`), which nothing in the process can undo. Everywhere, an audit hook
 (PEP 578) refuses what Python code tries to open, load or start, and reports it: the first attempt after start-up
 ends the process at once with the code `LEAK`, so that catching the exception helps nobody.
 
 Readers in C and C++ raise no audit event. They are not loaded; functions of that kind in the libraries that
 training does need are taken out (`_DISABLED_FUNCTIONS`). The hook alone cannot hold code that writes to the memory
-of its own process (NumPy can be made to); that is what the kernel's wall is for.
+of its own process (NumPy can be made to); that is what the kernel is for.
 
 Runs that share observations and a checkpoint read them from a second folder: those four files, and nothing else
 that lies there or around it.
@@ -118,7 +118,7 @@ _SYSTEM_FOLDERS = (
     "/usr/share/locale",
     "/usr/lib/locale",
 )
-# For the kernel's wall, which also stands before the dynamic linker, the C library and device drivers.
+# For the kernel, which also guards what is opened by the dynamic linker, the C library and device drivers.
 _KERNEL_FOLDERS = (
     *("/bin", "/etc", "/lib", "/lib32", "/lib64", "/nix/store", "/sys", "/usr", *_PROC_FILES),
     *("/proc/self", "/proc/sys", "/proc/driver", "/proc/devices", "/proc/loadavg", "/proc/mounts"),
@@ -177,7 +177,7 @@ def seal(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True
             nobody has reviewed would be run by others.
 
     Returns:
-        whether the kernel holds the wall as well.
+        whether the kernel guards as well.
 
     Raises:
         ValueError: the shared folder lies in `folder`, where everything can be written.
@@ -412,7 +412,7 @@ def _judge_imports(bounds: Bounds, resolve: Resolve) -> Callable[[tuple[Any, ...
 
 
 def _terminator() -> Callable[[str, tuple[Any, ...]], None]:
-    """Report an attempt to whoever started us, and end."""
+    """Report an attempt to the process that started us, and end."""
     write, leave, quote, out, code = os.write, os._exit, json.encoder.encode_basestring_ascii, os.dup(1), LEAK
     text, raw, several, is_a = str, bytes, (tuple, list), isinstance
 

@@ -1,8 +1,8 @@
 """The process of a slot, `python -P -m metabolismgraph.explore.engines.job FOLDER`: it trains and evaluates one run.
 
-It may hold the truth, which the explorer does not: what it says of a run are metrics. `job.json` in the folder says
-what to do. A job whose outcome is there is done, and one that was interrupted goes on; two processes never work in
-the same folder. It ends when whoever started it is gone.
+It may hold the truth, which the explorer does not: the explorer is told metrics. `job.json` in the folder says what to
+do. A job whose outcome is there is done, an interrupted one continues, and two processes never work in the same
+folder. It ends with the process that started it.
 """
 
 from __future__ import annotations
@@ -12,26 +12,25 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 import traceback
 from pathlib import Path
 from typing import Any
 
 from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
-from metabolismgraph.explore.engines.engine import NO_ROOM
+from metabolismgraph.explore.engines.base import NO_ROOM
 from metabolismgraph.explore.engines.outcome import Outcome, read_outcome, write_outcome
-from metabolismgraph.files import one_line
+from metabolismgraph.processes import end_with_parent
+from metabolismgraph.text import one_line
 
 JOB = "job.json"
 RUN = "run"  # the run folder in that of the job
 
 
 def main(folder: Path) -> int:
-    """Exit code: 0 once there is an outcome, good or bad; `engine.NO_ROOM` if it could not be written."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Exit code: 0 once there is an outcome, good or bad; `base.NO_ROOM` if it could not be written."""
+    end_with_parent()
     cores = os.environ.get("METABOLISMGRAPH_CORES")
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
@@ -46,13 +45,6 @@ def main(folder: Path) -> int:
                     os.write(1, f"{error.strerror}\n".encode())
                 return NO_ROOM
     return 0
-
-
-def _end_with_parent() -> None:
-    # Standard input is a pipe that nobody writes to: it ends when the other end is closed. (sys.stdin would be locked
-    # by this thread when the process ends.)
-    os.read(0, 1)
-    os.killpg(0, signal.SIGKILL)
 
 
 def _outcome(folder: Path) -> Outcome:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.files import write_bytes
+from metabolismgraph.text import one_line
 
 OUTCOME = "outcome.json"
 

@@ -33,7 +33,8 @@ from metabolismgraph.explore.proposers.base import (
 )
 from metabolismgraph.explore.proposers.prompt import MOST_MEMORY, Prompt, for_proposal, for_reading, for_submission
 from metabolismgraph.explore.state import State
-from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.files import write_bytes
+from metabolismgraph.text import one_line
 
 MOST_CHARACTERS = 200_000  # of an answer
 _MOST_COMPLAINTS = 3
@@ -53,7 +54,7 @@ class Transport(abc.ABC):
     """A way of getting one answer to one prompt.
 
     Attributes:
-        shows_images: whether figures reach whoever answers.
+        shows_images: whether figures reach the one that answers.
     """
 
     shows_images: bool = True
@@ -114,7 +115,7 @@ class AskingProposer(Proposer):
             exchange = dataclasses.replace(error.exchange, answer=None, error=reason)
             raise UnavailableError(reason, exchange) from error
         except Exception as error:
-            # Whatever a library may throw: the exploration goes on without an answer.
+            # Whatever a library may throw: the exploration continues without an answer.
             reason = recordable(one_line(f"{type(error).__name__}: {error}"))
             exchange = Exchange(None, reason, seconds=time.perf_counter() - started)
             raise UnavailableError(reason, exchange) from error
@@ -258,9 +259,11 @@ def _check_text(value: object, where: str = "") -> None:
 def _complaints(error: ValidationError, schema: type[BaseModel]) -> str:
     """What pydantic says, on one line that tells how to put it right."""
     problems = error.errors(include_url=False)
-    said = [_complaint(problem["type"], problem["loc"], problem, schema) for problem in problems[:_MOST_COMPLAINTS]]
+    complaints = [
+        _complaint(problem["type"], problem["loc"], problem, schema) for problem in problems[:_MOST_COMPLAINTS]
+    ]
     more = f" (and {len(problems) - _MOST_COMPLAINTS} more)" if len(problems) > _MOST_COMPLAINTS else ""
-    return one_line("; ".join(said) + more, 500)
+    return one_line("; ".join(complaints) + more, 500)
 
 
 def _complaint(kind: str, loc: tuple[int | str, ...], problem: Any, schema: type[BaseModel]) -> str:

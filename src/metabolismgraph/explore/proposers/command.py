@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
-import signal
-import subprocess
-import tempfile
 import time
 from pathlib import Path
-from typing import IO
 
 from metabolismgraph.config import Exploration
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.proposers.asking import MOST_CHARACTERS, AskingProposer, Transport
 from metabolismgraph.explore.proposers.base import Exchange, UnavailableError
 from metabolismgraph.explore.proposers.prompt import Prompt
-from metabolismgraph.files import one_line
+from metabolismgraph.processes import Completed, last_line, run
+from metabolismgraph.text import one_line
 
 _MOST_BYTES = 4 * MOST_CHARACTERS + 4  # of output; what is longer than an answer may be is refused by who reads it
-_TICK = 0.02  # seconds between two looks at the program
 
 
 class CommandTransport(Transport):
@@ -54,54 +48,32 @@ class CommandTransport(Transport):
 
     def ask(self, prompt: Prompt) -> Exchange:
         started = time.perf_counter()
-        # Files, not pipes: a program that reads nothing, or writes a lot, blocks nobody.
-        with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-            try:
-                stdin.write(prompt.in_words().encode("utf-8", "backslashreplace"))
-                stdin.seek(0)
-                problem = self._run(stdin, stdout, stderr)
-            except OSError as error:
-                problem = f"{self.name} could not be run: {error.strerror}"
-            seconds = time.perf_counter() - started
-            answer = _read(stdout, 0).decode("utf-8", "backslashreplace")
-            if not problem and not answer.strip():
-                problem = f"{self.name} ended without output"
-            if problem:
-                reason = one_line(f"{problem}{_last_line(stderr)}")
-                raise UnavailableError(reason, Exchange(None, reason, seconds=seconds))
-            return Exchange(answer, seconds=seconds)
-
-    def _run(self, stdin: IO[bytes], stdout: IO[bytes], stderr: IO[bytes]) -> str:
-        """Run the program; what was wrong with it, if anything was."""
-        until = time.monotonic() + self._timeout_s
-        process = subprocess.Popen(self._command, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
+        question = prompt.in_words().encode("utf-8", "backslashreplace")
+        answer, complaint = "", ""
         try:
-            # The program is not waited for until its group has been ended: up to then its number is nobody else's.
-            while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-                if time.monotonic() > until:
-                    return f"{self.name} gave no answer within {self._timeout_s:g} s"
-                if max(os.fstat(stream.fileno()).st_size for stream in (stdout, stderr)) > _MOST_BYTES:
-                    return f"{self.name} wrote more than {_MOST_BYTES} bytes"
-                time.sleep(_TICK)
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            code = process.wait()
-        if code < 0:
-            return f"{self.name} was ended by signal {-code}"
-        return f"{self.name} ended with exit code {code}" if code else ""
+            completed = run(self._command, stdin=question, seconds=self._timeout_s, output=_MOST_BYTES)
+        except OSError as error:
+            problem = f"{self.name} could not be run: {error.strerror}"
+        else:
+            answer = completed.stdout.decode("utf-8", "backslashreplace")
+            problem, complaint = self._problem(completed, answer), one_line(last_line(completed.stderr), 200)
+        seconds = time.perf_counter() - started
+        if problem:
+            reason = one_line(f"{problem}: {complaint}" if complaint else problem)
+            raise UnavailableError(reason, Exchange(None, reason, seconds=seconds))
+        return Exchange(answer, seconds=seconds)
 
-
-def _read(stream: IO[bytes], at: int) -> bytes:
-    stream.seek(at)
-    return stream.read(_MOST_BYTES)
-
-
-def _last_line(stderr: IO[bytes]) -> str:
-    """The last thing that a program complained of."""
-    size = stderr.seek(0, os.SEEK_END)
-    lines = _read(stderr, max(0, size - 2000)).decode("utf-8", "replace").strip().splitlines()
-    return f": {one_line(lines[-1], 200)}" if lines else ""
+    def _problem(self, completed: Completed, answer: str) -> str:
+        """What was wrong with a run of the program, if anything was."""
+        if completed.limit == "time":
+            return f"{self.name} gave no answer within {self._timeout_s:g} s"
+        if completed.limit == "output":
+            return f"{self.name} wrote more than {_MOST_BYTES} bytes"
+        if completed.code < 0:
+            return f"{self.name} was ended by signal {-completed.code}"
+        if completed.code:
+            return f"{self.name} ended with exit code {completed.code}"
+        return "" if answer.strip() else f"{self.name} ended without output"
 
 
 def make(settings: Exploration, folder: Path, record: Path | None) -> AskingProposer:

@@ -2,7 +2,7 @@
 
 One question is one request, and one more after a failure that passes: a rate limit, a server error, a lost connection.
 The model answers by calling a tool whose arguments have the answer's schema; they are handed on word for word and
-validated by whoever asked.
+validated by the caller.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.explore.proposers.asking import AskingProposer, Transport
 from metabolismgraph.explore.proposers.base import Exchange, UnavailableError
 from metabolismgraph.explore.proposers.prompt import Prompt
-from metabolismgraph.files import one_line
+from metabolismgraph.text import one_line
 
 RETRIES = 2  # after failures that pass, each after twice the time
 FIRST_WAIT = 0.5  # seconds, where the server asks for none

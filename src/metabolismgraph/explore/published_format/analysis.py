@@ -10,10 +10,10 @@ from metabolismgraph.config import Config
 from metabolismgraph.explore import tree
 from metabolismgraph.explore.events import Changes, Event, Failed, Finished, Imported, Opened, Remembered, Reviewed
 from metabolismgraph.explore.proposal import shown
-from metabolismgraph.explore.published_format.lines import basis, decimals, line, mutation, parent_of
+from metabolismgraph.explore.published_format.lines import basis, decimals, mutation, parent_of
 from metabolismgraph.explore.reward import SKILL, slope_ratios
 from metabolismgraph.explore.state import Iteration, State
-from metabolismgraph.files import one_line
+from metabolismgraph.text import one_line, visible
 
 # The lines of an entry in their order; what other logs have besides comes before Next.
 LABELS = (
@@ -68,10 +68,10 @@ def render(events: Sequence[Event]) -> str:
 
 def _preamble(opened: Opened) -> str:
     return (
-        f"# Exploration log: {line(opened.name)}\n\n"
+        f"# Exploration log: {visible(opened.name)}\n\n"
         "One entry per iteration, once its batch has been read; only ever appended to.\n"
         f"{basis(opened)}\n"
-        f"Proposer {line(opened.proposer)}; metabolismgraph {line(opened.version)}; {line(opened.data)}.\n"
+        f"Proposer {visible(opened.proposer)}; metabolismgraph {visible(opened.version)}; {visible(opened.data)}.\n"
     )
 
 
@@ -86,9 +86,9 @@ def _highest(state: State, iteration: int) -> int | None:
 
 def _entry(state: State, iteration: Iteration, following: str) -> str:
     proposed, reading = iteration.proposed, iteration.reading
-    observation = line(reading.observation if reading else "")
+    observation = visible(reading.observation if reading else "")
     if isinstance(iteration.outcome, Failed):
-        observation = f"failed: {one_line(line(iteration.outcome.reason), _REASON)}; {observation}"
+        observation = f"failed: {one_line(visible(iteration.outcome.reason), _REASON)}; {observation}"
     status = iteration.scored.classification if iteration.scored else "failed"
     lines = {
         "Node": f"id={proposed.node}, parent={parent_of(proposed.parent)}",
@@ -96,9 +96,9 @@ def _entry(state: State, iteration: Iteration, following: str) -> str:
         "Slot": f"slot_{proposed.slot} (time_step={proposed.time_step})",
         "Config": _config(state.config, proposed.changes),
         "Metrics": _metrics(state.opened, iteration),
-        "Visual": line(reading.visual if reading else ""),
+        "Visual": visible(reading.visual if reading else ""),
         "Mutation": mutation(proposed),
-        "Strategy": f"{line(proposed.proposal.strategy)}; hypothesis: {line(proposed.proposal.hypothesis)}",
+        "Strategy": f"{visible(proposed.proposal.strategy)}; hypothesis: {visible(proposed.proposal.hypothesis)}",
         "Observation": observation,
         NEXT: f"parent={following}",
     }
@@ -107,12 +107,12 @@ def _entry(state: State, iteration: Iteration, following: str) -> str:
 
 def _mode(state: State, iteration: Iteration) -> str:
     proposed = iteration.proposed
-    text = line(proposed.proposal.mode)
+    text = visible(proposed.proposal.mode)
     run = sum(other.node == iteration.node for other in state.iterations[: iteration.number])
     if run > 1:
         text += f" (run {run} of node {iteration.node}, seed {proposed.seed})"
     if proposed.by != state.opened.proposer or proposed.note:
-        text += f" by {line(proposed.by)}: {line(proposed.note, 'no note')}"
+        text += f" by {visible(proposed.by)}: {visible(proposed.note, 'no note')}"
     return text
 
 
@@ -145,21 +145,21 @@ def _metrics(opened: Opened, iteration: Iteration) -> str:
 
 
 def _pairs(values: Mapping[str, str]) -> str:
-    return ", ".join(f"{line(name)}={line(value)}" for name, value in values.items())
+    return ", ".join(f"{visible(name)}={visible(value)}" for name, value in values.items())
 
 
 def _boundary(review: Reviewed, state: State) -> str:
     file, submission = review.file, review.submission
     lines = {"Block": f"{review.block} begins with iteration {review.iteration}; parent=root"}
-    lines |= {"Rationale": line(submission.rationale), "Reference": line(submission.reference)}
+    lines |= {"Rationale": visible(submission.rationale), "Reference": visible(submission.reference)}
     lines["Submitted"] = "no code"
     if file is not None:
-        lines["Submitted"] = f"strategy {line(file.name)}: {line(file.rationale)} ({line(file.reference)})"
-        lines["Landed"] = f"yes, {line(review.landed)}" if review.landed else "no"
+        lines["Submitted"] = f"strategy {visible(file.name)}: {visible(file.rationale)} ({visible(file.reference)})"
+        lines["Landed"] = f"yes, {visible(review.landed)}" if review.landed else "no"
     if review.reasons:
-        lines["Refused"] = "; ".join(line(reason) for reason in review.reasons)
+        lines["Refused"] = "; ".join(visible(reason) for reason in review.reasons)
     if review.by != state.opened.proposer or review.note:
-        lines["By"] = f"{line(review.by)}: {line(review.note, 'no note')}"
+        lines["By"] = f"{visible(review.by)}: {visible(review.note, 'no note')}"
     lines["Starts from"] = _pairs({key: shown(value) for key, value in review.changes.items()}) or "as opened"
     return f"{BOUNDARY}\n" + "".join(f"{label}: {text}\n" for label, text in lines.items())
 
@@ -175,19 +175,19 @@ def _imported(event: Imported) -> str:
     known |= event.fields
     others = [label for label in known if label not in {*LABELS, NEXT, STATUS, BEFORE, TEXT}]
     text = "".join(_quoted(known.get(BEFORE)))
-    text += f"## Iter {event.iteration}: {line(known.get(STATUS, event.status), '')}\n"
+    text += f"## Iter {event.iteration}: {visible(known.get(STATUS, event.status), '')}\n"
     for label in (*LABELS, *others, NEXT):
         # A label is a word: it must not begin as a heading does.
-        name = re.sub(r"^\W+", "", line(label))
+        name = re.sub(r"^\W+", "", visible(label))
         text += "".join(
-            f"{name}: {line(each, '')}".rstrip() + "\n" for each in known.get(label, "").split("\n") if each
+            f"{name}: {visible(each, '')}".rstrip() + "\n" for each in known.get(label, "").split("\n") if each
         )
     return text + "".join(_quoted(known.get(TEXT)))
 
 
 def number_as_read(value: object) -> str:
     """A metric of another log, at the precision it had there."""
-    return "nan" if value is None else line(repr(value) if isinstance(value, float) else value)
+    return "nan" if value is None else visible(repr(value) if isinstance(value, float) else value)
 
 
 def _quoted(text: str | None) -> Iterator[str]:
@@ -195,5 +195,5 @@ def _quoted(text: str | None) -> Iterator[str]:
     if text is not None:
         yield "\n"
         for each in text.split("\n"):
-            yield f"> {line(each, '')}".rstrip() + "\n"
+            yield f"> {visible(each, '')}".rstrip() + "\n"
         yield "\n"

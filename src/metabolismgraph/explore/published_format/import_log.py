@@ -16,7 +16,8 @@ from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.published_format import write_views
 from metabolismgraph.explore.published_format.analysis import BEFORE, LABELS, NEXT, STATUS, TEXT, number_as_read
 from metabolismgraph.explore.published_format.lines import parent_of
-from metabolismgraph.files import one_line, read_bytes
+from metabolismgraph.files import read_bytes
+from metabolismgraph.text import one_line
 
 _STATUS = re.compile(r"(?<!not )\b(converged|partial|failed)(?=\b|ly\b)")
 # "## Iter 5: partial (NEW BEST!)", "### **Iter 5**: Partial"; not "### Iter 5-8 summary" or "## Iterations so far".

@@ -1,23 +1,13 @@
-"""What the views share: text that stays on its line, numbers, and the note on what scores rest on."""
+"""What the views share: numbers, names, and the note on what scores rest on."""
 
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from metabolismgraph.explore.events import Opened, Proposed
-
-# Control and format characters, lone surrogates, line and paragraph separators: they end a line in some readers, or
-# make it look like another (writing from right to left).
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-def line(text: object, empty: str = "none") -> str:
-    """Text of unknown origin on one line, so that it cannot pass for another line of the same file."""
-    spaced = "".join(" " if unicodedata.category(c) in _UNSEEN else c for c in str(text))
-    return " ".join(spaced.split()) or empty
+from metabolismgraph.text import visible
 
 
 def decimals(value: object) -> str:
@@ -26,7 +16,7 @@ def decimals(value: object) -> str:
         return "nan"
     if isinstance(value, float):
         return f"{value:.4f}" if math.isfinite(value) else str(value)
-    return line(value)
+    return visible(value)
 
 
 def parent_of(node: int | None) -> str:
@@ -37,7 +27,7 @@ def mutation(proposed: Proposed) -> str:
     """The changes of a proposal, as they stand in a Mutation line."""
     proposal = proposed.proposal
     if proposal.mutations:
-        return line(", ".join(str(each) for each in proposal.mutations))
+        return visible(", ".join(str(each) for each in proposal.mutations))
     return "none (replicate)" if proposal.mode == "replicate" else "none"
 
 

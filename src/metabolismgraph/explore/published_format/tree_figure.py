@@ -23,11 +23,12 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 from metabolismgraph.explore.proposal import Mutation, shown
 from metabolismgraph.explore.proposers.rules_memory import strategies_of
-from metabolismgraph.explore.published_format.lines import line, set_name
+from metabolismgraph.explore.published_format.lines import set_name
 from metabolismgraph.explore.search_space import STRATEGY, TIME_STEP
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import Node, best, candidate, nodes, standard_error
 from metabolismgraph.figures.style import FAINT, OKABE_ITO, TRUTH, applied, save
+from metabolismgraph.text import visible
 
 # All lengths in inches. Printed at the width of a page the figure is about two thirds of this.
 _WIDTH, _MARGIN, _LEFT = 10.5, 0.25, 0.85
@@ -405,16 +406,16 @@ def _branch_text(
 
 def short_mutation(mutation: Mutation) -> str:
     """A change as it fits a branch: a factor for numbers, what comes and goes for strategies."""
-    name = line(mutation.param).removeprefix("training.").removesuffix("_homeo")
+    name = visible(mutation.param).removeprefix("training.").removesuffix("_homeo")
     old, new = mutation.old, mutation.new
     if name == STRATEGY.removeprefix("training."):
         before, after = _entries(old), _entries(new)
         come = [f"+{each}" for each in after if each not in before]
         gone = [f"−{each}" for each in before if each not in after]
-        return line(" ".join(come + gone), "strategy options")
+        return visible(" ".join(come + gone), "strategy options")
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 for value in (old, new)):
         return f"{name} ×{new / old:.3g}"
-    return line(f"{name} → {shown(new)}")
+    return visible(f"{name} → {shown(new)}")
 
 
 def _entries(value: object) -> list[str]:
@@ -530,7 +531,7 @@ def _advance(sign: str) -> float | None:
 
 def _drawable(text: str) -> str:
     """Text of unknown origin, without what the font has no sign for."""
-    return "".join("?" if _advance(sign) is None else sign for sign in line(text, ""))
+    return "".join("?" if _advance(sign) is None else sign for sign in visible(text, ""))
 
 
 def _length(text: str, points: float) -> float:

@@ -5,15 +5,12 @@ The file is run in that process only, never here. What comes back from there is 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import operator
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -25,11 +22,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.review.syntax import static_reasons
-from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.strategies import custom
 from metabolismgraph.homeostasis.strategies.base import Part
+from metabolismgraph.processes import Completed, describe_exit, last_line, run
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1
 from metabolismgraph.sandbox.audit_hook import LEAK
+from metabolismgraph.sandbox.protocol import read_events
+from metabolismgraph.text import one_line, printable
 
 _MOST_REASONS = 20
 _MOST_OUTPUT = 1 << 18  # bytes of what a trial says that are read
@@ -49,7 +49,7 @@ Line = Annotated[str, AfterValidator(one_line)]
 
 
 class Declaration(BaseModel):
-    """What a strategy says of itself, for whoever plans with it without running its file.
+    """What a strategy declares, for plans that do not run its file.
 
     Attributes:
         name: as training.strategies names it.
@@ -122,11 +122,7 @@ class Verdict:
     @classmethod
     def refused(cls, *reasons: str) -> Verdict:
         """A refusal; reasons may hold what an untrusted file has made of them."""
-        return cls(False, tuple(one_line(_printable(reason), cls.limit) for reason in reasons[:_MOST_REASONS]))
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c.isspace() else "?" for c in text)
+        return cls(False, tuple(printable(one_line(reason, cls.limit), "?") for reason in reasons[:_MOST_REASONS]))
 
 
 def review(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 120.0) -> Verdict:
@@ -154,16 +150,17 @@ def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limi
     scratch.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f"{name[:40]}-", dir=scratch))
     try:
-        # The process sees `folder`; what it says is kept beside it.
+        # Around the folder that the process sees is nothing else.
         folder = place / "trial"
         (folder / custom.FOLDER).mkdir(parents=True)
         write_bytes(folder / "settings.json", settings)
         write_bytes(folder / custom.FOLDER / f"{name}.py", source.encode())
-        code = _run(folder, training, name, place, time_limit)
-        stdout, stderr = (_head(place / kind) for kind in ("stdout.txt", "stderr.txt"))
+        command = [sys.executable, "-P", "-m", "metabolismgraph.explore.review.trial"]
+        command += [str(folder.resolve()), str(training.resolve()), name, str(math.ceil(time_limit) + 5)]
+        completed = run(command, seconds=time_limit, cwd=folder, env={**os.environ, **_ENVIRONMENT})
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    return _verdict(name, code, stdout, stderr, time_limit)
+    return _verdict(name, completed, time_limit)
 
 
 def _trial_settings(name: str, training: Path) -> bytes:
@@ -185,37 +182,9 @@ def _trial_settings(name: str, training: Path) -> bytes:
     return json.dumps(content).encode()
 
 
-def _run(folder: Path, training: Path, name: str, place: Path, time_limit: float) -> int | None:
-    """Exit code of the trial; None where it took too long. Nothing that it started lives on."""
-    command = [sys.executable, "-P", "-m", "metabolismgraph.explore.review.trial"]
-    with (place / "stdout.txt").open("wb") as out, (place / "stderr.txt").open("wb") as stderr:
-        child = subprocess.Popen(
-            [*command, str(folder.resolve()), str(training.resolve()), name, str(math.ceil(time_limit) + 5)],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=stderr,
-            cwd=folder,
-            start_new_session=True,
-            env={**os.environ, **_ENVIRONMENT},
-        )
-        try:
-            return child.wait(time_limit)
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-
-
-def _head(path: Path) -> str:
-    with path.open("rb") as stream:
-        return stream.read(_MOST_OUTPUT).decode(errors="replace")
-
-
-def _verdict(name: str, code: int | None, stdout: str, stderr: str, time_limit: float) -> Verdict:
-    events = [event for event in map(_event, stdout.splitlines()) if event]
-    reasons = _reasons(events, code, stderr, time_limit)
+def _verdict(name: str, completed: Completed, time_limit: float) -> Verdict:
+    events = list(read_events([completed.stdout[:_MOST_OUTPUT]]))
+    reasons = _reasons(events, completed, time_limit)
     if reasons:
         return Verdict.refused(*reasons)
     try:
@@ -225,29 +194,19 @@ def _verdict(name: str, code: int | None, stdout: str, stderr: str, time_limit: 
         return Verdict.refused(f"declares what makes no sense ({error})")
 
 
-def _reasons(events: list[dict[str, Any]], code: int | None, stderr: str, time_limit: float) -> list[str]:
+def _reasons(events: list[dict[str, Any]], completed: Completed, time_limit: float) -> list[str]:
     """Why a trial was not passed."""
     leaks = [event for event in events if event.get("event") == "leak"]
     faults = [str(event.get("fault")) for event in events if event.get("event") == "fault"]
-    if leaks or code == LEAK:
+    if leaks or completed.code == LEAK:
         tried = f"{leaks[-1].get('tried')} {leaks[-1].get('on')}" if leaks else "it kept from being reported what"
         return [f"tried to reach outside its folder ({tried})"]
-    if code is None:
+    if completed.limit:
         return [f"took longer than {time_limit:g} s on trial; make it faster"]
     if faults:
         return faults
-    if code != 0:
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        lines = stderr.strip().splitlines()
-        return [f"its trial {how} ({lines[-1] if lines else 'no message'})"]
+    if completed.code != 0:
+        return [f"its trial {describe_exit(completed.code)} ({last_line(completed.stderr) or 'no message'})"]
     if not events or events[-1].get("event") != "passed":
         return ["ended its process before the trial was over"]
     return []
-
-
-def _event(line: str) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return event if isinstance(event, dict) else None

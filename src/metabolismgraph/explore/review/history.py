@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import subprocess
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import one_line, write_bytes
+from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.strategies import custom
+from metabolismgraph.processes import run
+from metabolismgraph.text import one_line, printable
 
 _BRANCH = "refs/heads/main"
 _SETTINGS = (
@@ -26,6 +27,7 @@ _WHO = "metabolismgraph"
 _FIELDS = ("Action", "Strategy", "Sha256", "Reference")  # of the last paragraph of a message
 _LAND, _ROLLBACK = "land", "rollback"
 _END = "\x1f"
+_MOST_TEXT = 4000  # characters of a rationale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +119,8 @@ class StrategyHistory:
         if self._head() is None:
             return ()
         form = f"--format=%H{_END}%cI{_END}%B"
-        said = self._git("log", "-z", "--first-parent", "--reverse", form, _BRANCH).decode(errors="replace")
-        return tuple(_change(entry) for entry in said.split("\0") if entry)
+        stdout = self._git("log", "-z", "--first-parent", "--reverse", form, _BRANCH).decode(errors="replace")
+        return tuple(_change(entry) for entry in stdout.split("\0") if entry)
 
     def _commit(self, action: str, name: str, source: str | None, rationale: str, reference: str) -> None:
         head, tree = self._head(), self._tree()
@@ -128,9 +130,10 @@ class StrategyHistory:
         entries = "".join(f"100644 blob {blob}\t{one}.py\n" for one, blob in sorted(tree.items()))
         made = self._git("mktree", given=entries.encode()).decode().strip()
         digest = "" if source is None else digest_of(source)
-        fields = zip(_FIELDS, (action, name, digest, one_line(_plain(reference))), strict=True)
-        subject = one_line(f"{action} {name}: {_plain(rationale)}", 100)
-        message = f"{subject}\n\n{_plain(rationale).strip()}\n\n" + "".join(f"{key}: {text}\n" for key, text in fields)
+        fields = zip(_FIELDS, (action, name, digest, one_line(printable(reference)[:_MOST_TEXT])), strict=True)
+        about = printable(rationale)[:_MOST_TEXT]
+        subject = one_line(f"{action} {name}: {about}", 100)
+        message = f"{subject}\n\n{about.strip()}\n\n" + "".join(f"{key}: {text}\n" for key, text in fields)
         parents = ("-p", head) if head else ()
         commit = self._git("commit-tree", made, *parents, given=message.encode()).decode().strip()
         self._git("update-ref", _BRANCH, commit, head or "0" * len(commit))
@@ -185,15 +188,13 @@ class StrategyHistory:
         }
         command = ["git", *settings, "--no-pager", *arguments]
         try:
-            done = subprocess.run(
-                command, input=given, capture_output=True, env={**kept, **own}, cwd=self.folder, check=False
-            )
+            completed = run(command, stdin=given, env={**kept, **own}, cwd=self.folder)
         except FileNotFoundError:
             raise InputError("git: no such program; install it, accepted strategy files are kept with it") from None
-        if done.returncode:
-            reason = one_line(done.stderr.decode(errors="replace"), 200)
+        if completed.code:
+            reason = one_line(completed.stderr.decode(errors="replace"), 200)
             raise InputError(f"{self.folder}: git {arguments[0]} failed ({reason})")
-        return done.stdout
+        return completed.stdout
 
 
 def _change(entry: str) -> Change:
@@ -214,8 +215,3 @@ def _change(entry: str) -> Change:
 def digest_of(source: str) -> str:
     """Sha256 of a strategy file's source."""
     return hashlib.sha256(source.encode()).hexdigest()
-
-
-def _plain(text: str) -> str:
-    """Without marks that a terminal, or git, would take for more than text."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)[:4000]

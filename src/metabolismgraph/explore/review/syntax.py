@@ -17,8 +17,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from metabolismgraph.files import one_line
 from metabolismgraph.homeostasis.strategies import STRATEGIES, custom
+from metabolismgraph.text import one_line
 
 LARGEST = 20_000  # characters of a file
 _MOST_REASONS = 20

@@ -2,13 +2,12 @@
 
 The process is sealed as one that trains (`sandbox/audit_hook.py`), before the file is run: it holds a file that
 nobody has approved. It checks the contract of strategies (`contract.py`) and trains a hundred steps, on the
-exploration's own data and checkpoint in SHARED. What it finds goes to standard output, one JSON object per line;
+exploration's own data and checkpoint in SHARED. What it finds goes to standard output (`sandbox/protocol.py`);
 what the file itself prints goes to standard error.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -16,17 +15,18 @@ import sys
 from pathlib import Path
 
 from metabolismgraph.sandbox import audit_hook
+from metabolismgraph.sandbox.protocol import write_event
 
 MEMORY = 4 << 30  # bytes that a trial may take beyond what its libraries hold
 _LARGEST_FILE = 1 << 24  # bytes
 
 
 def main(folder: Path, shared: Path, name: str, seconds: int) -> None:
-    """Check the file, and say what was found."""
-    # Whoever waits for us may be gone.
+    """Check the file and report what was found."""
+    # The process that waits for us may be gone.
     signal.alarm(seconds)
     resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
-    out = os.dup(1)
+    stdout = os.fdopen(os.dup(1), "w")
     audit_hook.seal(folder, shared, keep_compiled=False)
     os.dup2(2, 1)
     import jax  # noqa: PLC0415
@@ -38,17 +38,14 @@ def main(folder: Path, shared: Path, name: str, seconds: int) -> None:
     _limit_memory()
     audit_hook.activate()
 
-    def say(**fields: object) -> None:
-        os.write(out, (json.dumps(fields) + "\n").encode())
-
     try:
         declared, faults = examine(folder, shared, name)
     except (InputError, FirewallError) as error:
         declared, faults = {}, [str(error)]
     for fault in faults:
-        say(event="fault", fault=fault[:500])
+        write_event(stdout, event="fault", fault=fault[:500])
     if not faults:
-        say(event="passed", declared=declared)
+        write_event(stdout, event="passed", declared=declared)
 
 
 def _limit_memory() -> None:

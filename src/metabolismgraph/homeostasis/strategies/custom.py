@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import one_line
 from metabolismgraph.homeostasis.strategies.base import Strategy
+from metabolismgraph.text import one_line
 
 FOLDER = "strategies"  # of a training folder
 NAME = re.compile(r"[a-z][a-z0-9_]{1,40}")  # what a strategy of one's own may be called

@@ -1,0 +1,117 @@
+"""Jobs as processes of this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from metabolismgraph import processes
+from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT, Ended, Engine, cores
+from metabolismgraph.processes import Child, describe_exit, last_line
+from metabolismgraph.text import one_line
+
+JOB = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.job")
+_POLL = 0.02  # seconds
+
+
+@dataclasses.dataclass
+class _Running:
+    process: Child
+    folder: Path
+    started: float
+    worker: int
+
+
+class ProcessEngine(Engine):
+    """One child process per job, at most `n_workers` at the same time, each with its own share of the cores.
+
+    A job ends with all that it started, and by itself when this process is gone (`processes.end_with_parent`).
+
+    Attributes:
+        limit: seconds after which a job is stopped.
+        command: program and arguments before the folder.
+    """
+
+    def __init__(self, n_workers: int, limit: float, command: Sequence[str] = JOB):
+        self.n_workers, self.limit, self.command = n_workers, limit, tuple(command)
+        self._waiting: deque[tuple[int, Path]] = deque()
+        self._running: dict[int, _Running] = {}
+        self._ended: list[Ended] = []
+        self._shares = _shares(n_workers)
+
+    def submit(self, job: int, folder: Path) -> None:
+        self._waiting.append((job, folder))
+        self._start()
+
+    def wait(self, timeout: float) -> list[Ended]:
+        until = time.monotonic() + timeout
+        while True:
+            self._collect()
+            self._start()
+            if self._ended or time.monotonic() >= until:
+                ended, self._ended = self._ended, []
+                return ended
+            time.sleep(_POLL)
+
+    def cancel(self, job: int) -> None:
+        self._waiting = deque(entry for entry in self._waiting if entry[0] != job)
+        if job in self._running:
+            self._running.pop(job).process.kill()
+
+    def close(self) -> None:
+        self._waiting.clear()
+        for job in list(self._running):
+            self.cancel(job)
+
+    def _start(self) -> None:
+        while self._waiting and len(self._running) < self.n_workers:
+            job, folder = self._waiting.popleft()
+            taken = {running.worker for running in self._running.values()}
+            worker = next(w for w in range(self.n_workers) if w not in taken)
+            started = time.monotonic()
+            try:
+                with (folder / STDOUT).open("ab") as out:
+                    process = Child(
+                        [*self.command, str(folder)],
+                        stdin=processes.PIPE,
+                        stdout=out,
+                        stderr=processes.STDOUT,
+                        env={**os.environ, "METABOLISMGRAPH_CORES": ",".join(map(str, self._shares[worker]))},
+                    )
+            except OSError as error:
+                self._ended.append(
+                    Ended(job, f"could not be started ({error.strerror}: {error.filename or folder})", 0.0)
+                )
+                continue
+            self._running[job] = _Running(process, folder, started, worker)
+
+    def _collect(self) -> None:
+        for job, running in list(self._running.items()):
+            seconds = time.monotonic() - running.started
+            code = running.process.poll()
+            if code is None and seconds <= self.limit:
+                continue
+            running.process.kill()
+            del self._running[job]
+            late = f"took longer than exploration.slot_minutes = {self.limit / 60:g} and was stopped"
+            reason = late if code is None else _reason(code, running.folder)
+            self._ended.append(Ended(job, reason, seconds))
+
+
+def _shares(n_workers: int) -> list[list[int]]:
+    """The cores in equal shares, one for each worker; where there are more workers than cores, some share one."""
+    known = cores()
+    each = max(1, len(known) // n_workers)
+    return [[known[(w * each + i) % len(known)] for i in range(each)] for w in range(n_workers)]
+
+
+def _reason(code: int, folder: Path) -> str | None:
+    if code == 0:
+        return None
+    how = "could not write its result; is there room on the disk?" if code == NO_ROOM else describe_exit(code)
+    return one_line(f"{how} ({last_line(folder / STDOUT) or 'no message'})")

@@ -1,0 +1,30 @@
+"""Events of a sealed process for the one that started it: one JSON object per line of standard output.
+
+The audit hook writes its own, `leak`, before it ends the process. Code that is not trusted can write there too: an
+event is a claim, to be checked by its reader.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO
+
+
+def write_event(stream: TextIO | io.TextIOBase, **fields: object) -> None:
+    """Send one event at once."""
+    stream.write(json.dumps(fields) + "\n")
+    stream.flush()
+
+
+def read_events(stdout: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """The events among the lines of standard output, as they come; other lines are passed over."""
+    # A carriage return ends a line too: progress bars leave one.
+    for line in (part for whole in stdout for part in whole.splitlines()):
+        try:
+            event = json.loads(line.decode(errors="replace"))
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(event, dict):
+            yield event
