@@ -13,7 +13,7 @@ PACKAGE = Path(metabolismgraph.__file__).parent
 FLOORS = (
     *("errors", "text", "files", "json_lines", "processes", "metrics", "config", "system", "formats", "reactions"),
     *("homeostasis", "fitting", "ground_truth", "sandbox", "evaluation", "figures", "runs", "explore"),
-    *("benchmarks", "cli"),
+    *("benchmarks", "cli", "testing"),
 )
 
 

@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import logging
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,12 @@ def test_version():
     assert mg.__version__.count(".") >= 1
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         mg.nothing  # noqa: B018
+
+
+def test_a_fit_is_logged(small, small_config, small_phase1, caplog):
+    """For programs that use the library; without a handler it is silent."""
+    with caplog.at_level(logging.INFO, logger="metabolismgraph"):
+        mg.fit(small.observations, small_config.replace({"training.phase2_steps": 10}), checkpoint=small_phase1)
+    assert "Phase 1: rule forward for dc/dt, 62 of 72 rate constants determined" in caplog.text
+    assert "Phase 2: mean |MLP_node|" in caplog.text
+    assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("metabolismgraph").handlers)

@@ -399,7 +399,7 @@ def test_every_command_has_its_section():
     for path in paths(COMMAND, "metabolismgraph"):
         assert f"\n## {path}\n" in text
     for option in every_option() - {"--help"} & set(re.findall(r"--[a-z-]+", text)):
-        assert f"`{option}`" in text
+        assert f"`{option}`" in text or f" {option}`" in text
     for example in re.findall(r"^Example: `(.*)`$", text, re.MULTILINE):
         check_command(shlex.split(example))
 

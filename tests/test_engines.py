@@ -1,10 +1,7 @@
 """The engines by name."""
 
-from typing import get_args
-
 import pytest
 
-from metabolismgraph.config import Exploration
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines import ENGINES, make_engine
 from metabolismgraph.explore.engines.base import Engine
@@ -16,10 +13,6 @@ def test_every_engine_can_be_made_and_closed(name):
     assert isinstance(engine, Engine)
     assert engine.wait(0.0) == []
     engine.close()
-
-
-def test_the_configuration_knows_every_engine():
-    assert get_args(Exploration.model_fields["engine"].annotation) == tuple(ENGINES)
 
 
 def test_an_engine_that_is_not_there():

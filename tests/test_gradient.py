@@ -29,6 +29,7 @@ from metabolismgraph.reactions.gradient import (
 )
 from metabolismgraph.reactions.minibatches import Batches
 from metabolismgraph.runs.checkpoint import load_phase1, save_phase1
+from metabolismgraph.system.log_table import LogTable
 from metabolismgraph.system.model import RawSubstrateFunction, SubstrateFunction, new_substrate_function
 from metabolismgraph.system.observations import Observations
 
@@ -130,7 +131,9 @@ def test_the_table_against_every_edge(with_zeros, substrate_input, aggr_type):
     model, batches = somewhere(data), Batches.of(data)
     c = jnp.asarray(data.transitions.start)
     exact = eqx.filter_jit(model.reactions)(c, data.structure)
-    found = eqx.filter_jit(lambda m, b: b.reactions(m.log_k, b.table.tabulate(m.mlp_sub), c))(model, batches)
+    found = eqx.filter_jit(lambda m, b: b.reactions(m.log_k, LogTable.through(b.tabulate(m.mlp_sub), b.knots), c))(
+        model, batches
+    )
     scale = np.sqrt(np.mean(np.asarray(exact) ** 2))
     np.testing.assert_allclose(found, exact, atol=1e-5 * scale)
     assert scale > 1e-3
@@ -240,7 +243,7 @@ def test_every_coefficient_weighs_its_own_penalty(with_zeros, key, name):
     data = data_of(with_zeros, GraphModel(substrate_input="raw", **SHALLOW), **nothing, k_floor_threshold=1.0)
     batches, model = Batches.of(data), somewhere(data)
     last = model.mlp_sub.perceptron.weights[-1]
-    tabulate = eqx.filter_jit(batches.table.tabulate)
+    tabulate = eqx.filter_jit(batches.tabulate)
     rising = np.asarray(tabulate(model.mlp_sub))[0, [0, -1]]
     if rising[1] > rising[0]:  # it should fall
         model = eqx.tree_at(lambda m: m.mlp_sub.perceptron.weights[-1], model, -last)

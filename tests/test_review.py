@@ -49,6 +49,7 @@ def written(apply: str = "return plan", *, top: str = "", body: str = "", head: 
         textwrap.dedent(top),
         f'\n{head}\n    """Odd."""\n',
         '    number: ClassVar = 11\n    summary: ClassVar = "odd"\n    reference: ClassVar = "none"\n',
+        '    adjusts: ClassVar = frozenset({"penalties", "steps", "schedule", "embeddings_wait", "start", "finish"})\n',
         textwrap.indent(textwrap.dedent(body), "    "),
         "\n    def apply(self, plan: Plan, data: Phase2Data) -> Plan:",
         textwrap.indent(textwrap.dedent(apply).strip(), " " * 8),
@@ -326,6 +327,7 @@ class RegressedContrastive(Strategy):
     summary: ClassVar = "regression on the residual and contrastive loss; no labels"
     reference: ClassVar = "Raissi et al. 2019; Chen et al. 2020"
     sets: ClassVar[frozenset[Part]] = frozenset({"objective"})
+    adjusts: ClassVar[frozenset[Part]] = Residual.adjusts | Contrastive.adjusts
 
     wait: float = Field(0.5, ge=0, lt=1, description="share of the training before the embeddings move")
 

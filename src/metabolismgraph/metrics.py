@@ -7,6 +7,7 @@ Tables, logs, prompts and benchmarks read these records; none of them takes a na
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -191,12 +192,9 @@ METRICS = (
 )
 
 
+@functools.cache
 def _pattern(name: str) -> re.Pattern[str]:
     return re.compile(re.escape(name).replace(r"\{t\}", r"(?P<t>\d+)"))
-
-
-_PATTERNS = {metric.name: _pattern(metric.name) for metric in METRICS}
-_LOG_PATTERNS = {metric.name: _pattern(metric.log_name) for metric in METRICS if metric.log_name}
 
 
 def find(name: str) -> Metric | None:
@@ -208,7 +206,7 @@ def find(name: str) -> Metric | None:
     """
     plain = name.removeprefix(REFINED)
     for metric in METRICS:
-        found = _PATTERNS[metric.name].fullmatch(plain)
+        found = _pattern(metric.name).fullmatch(plain)
         if found is not None and "t" in found.groupdict():
             return dataclasses.replace(metric, name=name, meaning=metric.meaning.format(t=found["t"]))
         if found is not None:
@@ -227,14 +225,14 @@ def by_index(values: Mapping[str, Any], name: str) -> dict[int, Any]:
         >>> by_index({"MLP_node_slope_0": -0.1, "MLP_node_slope_1": -0.2, "slope": 1.0}, "MLP_node_slope_{t}")
         {0: -0.1, 1: -0.2}
     """
-    pattern = _PATTERNS[name]
+    pattern = _pattern(name)
     return {int(found["t"]): value for key, value in values.items() if (found := pattern.fullmatch(key))}
 
 
 def from_log_name(name: str) -> str:
     """The name in metrics.json of what the log of an exploration calls by another."""
-    for full, pattern in _LOG_PATTERNS.items():
-        found = pattern.fullmatch(name)
+    for metric in METRICS:
+        found = _pattern(metric.log_name).fullmatch(name) if metric.log_name else None
         if found is not None:
-            return full.format(t=found["t"])
+            return metric.name.format(t=found["t"])
     return name

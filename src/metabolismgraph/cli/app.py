@@ -45,7 +45,7 @@ app.add_typer(benchmark, name="benchmark")
 app.add_typer(explore, name="explore")
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool | None) -> None:
     if wanted:
         typer.echo(f"metabolismgraph {metadata.version('metabolismgraph')}")
         raise typer.Exit
@@ -54,7 +54,10 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     *,
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="show it")] = False,
+    version: Annotated[
+        bool | None,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = None,
 ) -> None:
     """Options before any command."""
 

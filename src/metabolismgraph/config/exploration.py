@@ -30,7 +30,7 @@ class Exploration(Section):
     )
     ucb_c: float = Field(1.414, ge=0, description="weight of exploration in the UCB score")
 
-    engine: Literal["local"] = Field("local", description="where jobs run: local = processes of this machine")
+    engine: str = Field("local", description="where jobs run: local = processes of this machine")
     n_workers: int | None = Field(
         None, ge=1, description="training processes at the same time; null: one per core, n_parallel at most"
     )

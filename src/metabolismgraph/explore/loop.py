@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -49,6 +50,8 @@ from metabolismgraph.explore.search_space import (
 from metabolismgraph.explore.state import State
 from metabolismgraph.homeostasis.strategies import names
 from metabolismgraph.text import one_line
+
+_log = logging.getLogger(__name__)
 
 _REASON = 500  # characters at most of why an answer was refused
 _TICK = 0.5  # seconds between two looks at whether to stop
@@ -153,6 +156,7 @@ class Explorer:
             write_views(self._folder.path, self._events)
 
     def _record(self, event: Event) -> None:
+        _log.info("%s: %s", self._folder.path, type(event).__name__)
         self._events.append(self._folder.journal.append(event))
         self._state = self._state.after(self._events[-1])
         self._watch(self._state, self._running)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError
 from metabolismgraph.fitting.result import FitResult
@@ -12,6 +14,8 @@ from metabolismgraph.reactions.fit import Phase1Result, fit_reactions
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
+
+_log = logging.getLogger(__name__)
 
 
 def fit(
@@ -47,12 +51,20 @@ def fit(
     given = None if checkpoint is None else checkpoint.mass_action
     observations = assume_rate_laws(observations, graph_model, training, given)
     seen, _ = observations.split(training.held_out_fraction)
+    network = observations.network
+    sizes = (seen.n_frames, observations.n_frames, network.n_species, network.n_reactions)
+    _log.info("fitting %d of %d frames, %d species, %d reactions", *sizes)
     if checkpoint is None and training.skip_phase1:
         raise InputError("training.skip_phase1 is true, but there is no checkpoint to start from; give one")
     phase1 = checkpoint or fit_reactions(seen, graph_model, training, progress)
+    known = int(phase1.identifiability.identifiable.sum())
+    _log.info("Phase 1: rule %s for dc/dt, %d of %d rate constants determined", phase1.rule, known, len(phase1.log_k))
+    for note in phase1.notes:
+        _log.info("Phase 1: %s", note)
     phase2 = refined = None
     if training.homeostasis_training:
         phase2 = fit_homeostasis(seen, phase1, graph_model, training, progress)
+        _log.info("Phase 2: mean |MLP_node| %.3g [concentration/time]", phase2.node_magnitude)
         if training.joint_refinement:
             refined = refine(Phase2Data(seen, phase1, graph_model, training), phase2, progress)
     return FitResult(observations, graph_model, training, phase1, phase2, refined)

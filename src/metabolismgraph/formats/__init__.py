@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.system.observations import Observations
+
+_log = logging.getLogger(__name__)
 
 # Suffix of the first path, in small letters ("" for a folder) -> module and function that read it.
 _FORMATS = {
@@ -54,6 +57,9 @@ def read(*paths: str | Path) -> Observations:
     if len(found) != len(wanted):
         raise InputError(f"{found[0]}: expected {' and '.join(wanted)}, but {len(found)} paths were given")
     observations: Observations = reader(*found)
+    _log.info("read %s: %d frames", " and ".join(map(str, found)), observations.n_frames)
+    for note in observations.notes:
+        _log.info("%s: %s", found[0], note)
     return observations
 
 

@@ -18,6 +18,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metabolismgraph.config import Config, Simulation
 from metabolismgraph.errors import SimulationDivergedError
+from metabolismgraph.ground_truth.rate_laws import chosen_rate_law
+from metabolismgraph.ground_truth.rate_laws.base import RateLaw
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.system.kinetics import (
     Aggregation,
@@ -31,8 +33,6 @@ from metabolismgraph.system.kinetics import (
 )
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 from metabolismgraph.system.observations import Observations
-from metabolismgraph.system.rate_laws import chosen_rate_law
-from metabolismgraph.system.rate_laws.base import RateLaw
 
 _CHUNK = 240  # frames between two looks at whether the trajectory is still finite
 _LIMIT = 1e9  # a concentration beyond it has blown up

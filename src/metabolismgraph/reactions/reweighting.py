@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -17,6 +18,8 @@ from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.kinetics import LogFunction
 from metabolismgraph.system.minimise import Minimum
 from metabolismgraph.system.observations import Observations, Transitions
+
+_log = logging.getLogger(__name__)
 
 # Learn f, look at the residuals, weigh species and drop outliers, learn again: at most so often.
 _ROUNDS = 4
@@ -80,6 +83,7 @@ def fit_reweighted(
         still = keep & ~_outliers(left, keep, data.transitions, training.outlier_threshold)
         unchanged = weight is not None and bool((still == keep).all())
         keep, weight = still, 1.0 / noise_variance(left, still, data.signal)
+        _log.debug("round %d: %d outliers, loss %.4g", number + 1, int((data.usable & ~keep).sum()), losses[-1])
         if unchanged:
             break
     assert weight is not None  # set in the first round, which never ends early

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
@@ -51,6 +52,7 @@ from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.trainable import check_frozen
 from metabolismgraph.text import one_line
 
+_log = logging.getLogger(__name__)
 _OBSERVATIONS = "observations"
 _CHECKPOINT = "phase1"
 _SOURCE = "network_as_given.xml"
@@ -244,7 +246,9 @@ def _complete(folder: RunFolder, first: str, make_data: Callable[[], None], prog
         make_data()
         folder.finish(first, time.perf_counter() - started)
         progress(first, 1.0, "")
+    _log.info("%s: training", folder.path)
     _train(folder, progress)
+    _log.info("%s: evaluation", folder.path)
     return _judge(folder, folder.config, _own_truth(folder), progress)
 
 

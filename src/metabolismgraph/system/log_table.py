@@ -7,9 +7,10 @@ hundredth of evaluating a network at every data point. Gradients pass through th
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -17,7 +18,9 @@ from jaxtyping import Array, Bool, Float, Int
 from metabolismgraph.system.kinetics import AnyArray, LogFunction, array_library, tabulate_laws
 
 
-class Knots(eqx.Module):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Knots:
     """Equally spaced points, in log c or in log(1 + c / unit).
 
     The first spacing suits a function that is smooth in log c, the second one that is smooth in c, and still resolves
@@ -32,7 +35,7 @@ class Knots(eqx.Module):
     first: Float[Array, ""]
     step: Float[Array, ""]
     unit: Float[Array, ""] | None
-    number: int = eqx.field(static=True)
+    number: int = dataclasses.field(metadata={"static": True})
 
     @classmethod
     def over(cls, low: float, high: float, number: int, *, margin: bool = False, unit: float | None = None) -> Knots:
@@ -62,7 +65,9 @@ class Knots(eqx.Module):
         return positions
 
 
-class LogTable(eqx.Module):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LogTable:
     """log f of several rate laws, cubic between knots and linear beyond them, as a power law is.
 
     Attributes:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -23,7 +26,9 @@ _KNOTS = 8192  # interpolated to better than 1e-9, which costs little once it is
 _BELOW, _ABOVE = 5.0, 2.0  # how far, in log c, the table reaches beyond the data; beyond that f is a power law
 
 
-class TabulatedReactions(eqx.Module):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TabulatedReactions:
     """Rates of all reactions of a trained model.
 
     What it is given decides what it computes with: NumPy arrays with NumPy, without compiling anything, others with
@@ -39,7 +44,7 @@ class TabulatedReactions(eqx.Module):
     law: Int[Array, " pairs"]
     k: Float[Array, " reactions"]
     structure: Structure
-    aggregation: Aggregation = eqx.field(static=True)
+    aggregation: Aggregation = dataclasses.field(metadata={"static": True})
 
     @classmethod
     def of(

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 from pydantic import Field
 
-from metabolismgraph.system.rate_laws.base import RateLaw
+from metabolismgraph.ground_truth.rate_laws.base import RateLaw
 
 
 class MichaelisMenten(RateLaw):

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
+from metabolismgraph.ground_truth.rate_laws.base import RateLaw
 from metabolismgraph.system.kinetics import mass_action
-from metabolismgraph.system.rate_laws.base import RateLaw
 
 
 class MassAction(RateLaw):

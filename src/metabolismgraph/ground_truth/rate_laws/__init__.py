@@ -8,9 +8,9 @@ from pydantic import ValidationError
 
 from metabolismgraph.config import Simulation, nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.system.rate_laws.base import RateLaw
-from metabolismgraph.system.rate_laws.mass_action import MassAction
-from metabolismgraph.system.rate_laws.michaelis_menten import MichaelisMenten
+from metabolismgraph.ground_truth.rate_laws.base import RateLaw
+from metabolismgraph.ground_truth.rate_laws.mass_action import MassAction
+from metabolismgraph.ground_truth.rate_laws.michaelis_menten import MichaelisMenten
 
 RATE_LAWS: Mapping[str, type[RateLaw]] = {
     "mass_action": MassAction,
