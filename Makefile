@@ -6,7 +6,7 @@ ARGS ?=
 EXTERNAL ?= $(wildcard ../shared/benchmarks/oscillatory_rank50)
 BIN := .venv/bin
 
-.PHONY: help run test test-long coverage lint docs bench bench-models bench-strategies
+.PHONY: help run test test-fast test-long coverage lint docs bench bench-models bench-strategies
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -17,6 +17,9 @@ run: .venv/.ok  ## simulate, fit, evaluate and draw: make run CONFIG=small ARGS=
 
 test: .venv/.ok  ## all tests: make test ARGS="-k config"
 	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+
+test-fast: .venv/.ok  ## the tests that take seconds: what to run after every change
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-long: .venv/.ok  ## all tests; property tests look at ten times as many cases, others each time
 	$(BIN)/pytest -n 2 --dist loadfile --hypothesis-profile=long $(ARGS)

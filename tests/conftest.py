@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,24 +23,39 @@ settings.register_profile("long", deadline=None, print_blob=True, max_examples=L
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))  # --hypothesis-profile comes later, and wins
 
 
-def pytest_configure(config):
-    """One store of compiled programs for all workers and child processes, gone afterwards."""
+# Kept between sessions: most of what the first one does is compile. For this interpreter and these flags alone, which
+# JAX sees to itself.
+COMPILED = Path(__file__).resolve().parents[1] / ".pytest_cache" / "compiled"
+MOST_COMPILED = 2e9  # bytes; then it begins again
+
+
+def pytest_configure():
+    """One store of compiled programs for all workers and child processes."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        config.compiled = tempfile.mkdtemp(prefix="compiled")
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = config.compiled
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+        if COMPILED.is_dir() and sum(path.stat().st_size for path in COMPILED.iterdir()) > MOST_COMPILED:
+            shutil.rmtree(COMPILED, ignore_errors=True)
+        COMPILED.mkdir(parents=True, exist_ok=True)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     # Most programs run for less time than it takes to optimise them.
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
 
 
-def pytest_unconfigure(config):
-    if hasattr(config, "compiled"):
-        shutil.rmtree(config.compiled, ignore_errors=True)
+# Files whose tests train, or start processes, for longer than one wants to wait: `make test-fast` leaves them out.
+SLOW = {
+    *("answer", "asking", "bad_input", "benchmark_models", "benchmark_strategies", "cli", "docstrings"),
+    *("documentation", "explore_commands", "explorer_crashes", "explorer_models", "firewall_attacks"),
+    *("firewall_shared", "gradient", "jobs", "llm", "metrics", "phase2", "projection", "rate_law", "registries"),
+    *("review", "rules", "sbml_semantic", "shared_cases", "strategies", "testing", "trust", "units", "verdict"),
+}
 
 
 def pytest_collection_modifyitems(items):
-    """Under the profile `long`, tests that set a number of examples of their own get that many times more, too."""
+    """Mark slow files. Under the profile `long`, tests with a number of examples of their own get more, too."""
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker("slow")
     if settings.get_current_profile_name() != "long":
         return
     functions = {id(item.obj): item.obj for item in items if getattr(item.obj, "is_hypothesis_test", False)}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from random_networks import build, network_of, relabelled, written_networks
 
 from metabolismgraph.config import Simulation
+from metabolismgraph.ground_truth.rate_laws.michaelis_menten import MichaelisMenten
 from metabolismgraph.ground_truth.simulator import random_network
 from metabolismgraph.system.kinetics import (
     Structure,

@@ -33,6 +33,7 @@ from metabolismgraph.system.kinetics import (
 )
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.pytrees import pytree
 
 _CHUNK = 240  # frames between two looks at whether the trajectory is still finite
 _LIMIT = 1e9  # a concentration beyond it has blown up
@@ -154,7 +155,7 @@ def _draw_truth(settings: Simulation, network: ReactionNetwork, rng: np.random.G
     )
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class _System:
     """Everything that one Euler step needs."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -20,12 +19,13 @@ from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.kinetics import Aggregation, tabulate_laws
 from metabolismgraph.system.log_table import Knots, LogTable
 from metabolismgraph.system.model import AnySubstrateFunction
+from metabolismgraph.system.pytrees import pytree
 
 _KNOTS = 96
 _ABSENT = -1e4  # log f where there is no substrate: exp of it is exactly zero, and so are its derivatives
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Batches:
     """The data of gradient Phase 1 and how they are drawn: windows of `time_step` transitions of one run.

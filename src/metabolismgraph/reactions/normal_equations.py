@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from metabolismgraph.system.kinetics import Structure, reaction_rates
 from metabolismgraph.system.observations import Transitions
+from metabolismgraph.system.pytrees import pytree
 
 # Relative ridges that keep Cholesky factors finite where directions are undetermined; the smallest
 # determined eigenvalues seen are 1e-2, so what they bias is nine orders below them.
@@ -35,7 +36,7 @@ _SMALLEST_SQUARE, _TINY = 1e-20, 1e-200
 _CANCELLED = 1e-9
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Rows:
     """The regression rows: one equation per transition and species.

@@ -30,13 +30,14 @@ from metabolismgraph.system.log_table import Knots, LogTable
 from metabolismgraph.system.minimise import Minimum, minimise
 from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.progress import Progress
+from metabolismgraph.system.pytrees import pytree
 from metabolismgraph.system.trainable import substrate_parameters
 
 _KNOTS = 512  # of the table of f while it is learned
 _EXPONENTS = (0.25, 3.0)  # range in which the best power law is looked for
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """Rows, and the knots on which f is tabulated: all that the loss needs.

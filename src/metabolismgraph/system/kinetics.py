@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from metabolismgraph.system.network import ReactionNetwork
+from metabolismgraph.system.pytrees import pytree
 
 # Homeostasis is hundreds of times weaker than the reactions, and normal equations square that ratio:
 # everything here needs double precision.
@@ -44,7 +45,7 @@ class RateLaws(NamedTuple):
     of_pair: Int[np.ndarray, " pairs"]
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Structure:
     """A network as arrays for JAX.

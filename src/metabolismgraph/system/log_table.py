@@ -10,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from metabolismgraph.system.kinetics import AnyArray, LogFunction, array_library, tabulate_laws
+from metabolismgraph.system.pytrees import pytree
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class Knots:
     """Equally spaced points, in log c or in log(1 + c / unit).
@@ -65,7 +65,7 @@ class Knots:
         return positions
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class LogTable:
     """log f of several rate laws, cubic between knots and linear beyond them, as a power law is.

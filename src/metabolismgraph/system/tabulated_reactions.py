@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -21,12 +20,13 @@ from metabolismgraph.system.kinetics import (
     reaction_rates,
 )
 from metabolismgraph.system.log_table import Knots, LogTable
+from metabolismgraph.system.pytrees import pytree
 
 _KNOTS = 8192  # interpolated to better than 1e-9, which costs little once it is made
 _BELOW, _ABOVE = 5.0, 2.0  # how far, in log c, the table reaches beyond the data; beyond that f is a power law
 
 
-@jax.tree_util.register_dataclass
+@pytree
 @dataclasses.dataclass(frozen=True)
 class TabulatedReactions:
     """Rates of all reactions of a trained model.
