@@ -164,6 +164,12 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _DESCRIPTIVE = frozenset({"summary", "reference"})  # texts for people, as docstrings are
 
 
+def importable() -> str:
+    """The modules that a strategy file may import, on one line; names in brackets where only these may be used."""
+    listed = (f"{module} ({', '.join(sorted(some))})" if some else module for module, some in _MODULES.items())
+    return ", ".join(listed)
+
+
 def static_reasons(name: str, source: str) -> tuple[str, ...]:
     """Every reason to refuse a strategy file that its text gives, one line each; none where it may go on trial."""
     found = [*_name_reasons(name), *_text_reasons(source)]
