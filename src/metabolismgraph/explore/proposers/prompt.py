@@ -1,8 +1,9 @@
-"""What a program is told when it is asked: instructions of ours, and data that are marked as nothing but data.
+"""Prompts to external programs: instructions, and data that are marked as data.
 
-Memory, observations, metrics and reasons for failures come from training runs and from earlier answers. They may say
-anything, "ignore your instructions" included. They stand between lines that carry a digest of all that is fenced, which
-text inside cannot know beforehand; and where the primary metric does without the truth, so does the prompt.
+Memory, observations, metrics and reasons for failures are from training runs and earlier answers. They may contain any
+text, such as "ignore your instructions". They are fenced by lines with a digest of all fenced text, which the text
+itself cannot contain. Where the primary metric does not use the truth, the prompt does not either. The instructions are
+files in the folder `prompts`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from metabolismgraph.text import FencedText, one_line
 MOST_FIGURES = 12
 MOST_MEMORY = 40_000  # characters of the working memory
 _MOST_BYTES = 2_000_000  # of a figure
-_MOST_RUNS = 64  # that are told in full
+_MOST_RUNS = 64  # that are listed in full
 _MOST_METRICS = 80
 _PNG = (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82")
 _FIGURES = {
@@ -44,13 +45,13 @@ _FIGURES = {
     "rate constants": "tmp_training/rate_constants/*.png",
 }
 
-# Names that give away, in running text, that a figure was compared with the truth.
+# Names in running text that show a comparison with the truth.
 _OF_TRUTH = re.compile(
     r"slope_ratio|offset_ratio|gt_slope|gt_offset|_gt_|cluster_acc|rate_constants_R2|MLP_sub_(R2|corr)|trimmed_R2"
     r"|n_outliers|log_k_\w*error|\b[Gg]round.truth|\bGT\b"
 )
 
-# Ranges in which the requirement expects the answer; the bounds themselves are the configuration model's.
+# Typical ranges of the published design; the bounds are those of the configuration.
 _TYPICAL = {
     "training.learning_rate_node_homeostasis": "1e-4 to 1e-1",
     "training.learning_rate_embedding_homeostasis": "1e-4 to 1e-1",
@@ -74,13 +75,13 @@ _MOVES_VALIDATION = {
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """One question to a program that answers in JSON.
+    """One question to an external program that answers in JSON.
 
     Attributes:
         system: instructions.
         text: the question, with fenced data.
-        images: PNG files, in the order in which the text names them.
-        schema: what the answer must fit.
+        images: PNG files, in their order in the text.
+        schema: of the answer.
     """
 
     kind: Kind
@@ -90,7 +91,7 @@ class Prompt:
     schema: type[Proposal | Reading | Submission]
 
     def in_words(self) -> str:
-        """All of it as one text, for a program that knows no structured output: schema and paths of images too."""
+        """The whole prompt as one text, with schema and paths of images, for programs without structured output."""
         parts = [self.system, self.text]
         if self.images:
             parts.append("Files of the figures:\n" + "\n".join(str(path.resolve()) for path in self.images))
@@ -100,10 +101,10 @@ class Prompt:
 
 
 def for_proposal(state: State, iteration: int, slot: int, refusals: Sequence[str]) -> Prompt:
-    """The question what an iteration is to run.
+    """The request for the proposal of an iteration.
 
     Args:
-        slot: where it runs, from 0.
+        slot: of the iteration, from 0.
     """
     block = state.block_of(iteration)
     time_step = state.slot(iteration).time_step
@@ -112,16 +113,16 @@ def for_proposal(state: State, iteration: int, slot: int, refusals: Sequence[str
         f"Propose iteration {iteration}. It runs in slot {slot}, where {TIME_STEP} is {time_step}. It belongs to block "
         f"{block}, iterations {_first(state, block)} to {_first(state, block + 1) - 1}."
     )
-    _tell_standing(text, state, block)
+    _add_standing(text, state, block)
     text.data("iterations of this block", _runs(state, state.in_block(block)))
     return _finished(text, state, "proposal", Proposal, refusals)
 
 
 def for_reading(state: State, batch: Sequence[int], refusals: Sequence[str], folder: Path | None) -> Prompt:
-    """The question what a batch has taught.
+    """The request for the reading of a batch.
 
     Args:
-        folder: of the exploration, for the figures; None where they cannot be shown.
+        folder: of the exploration, for the figures; None to leave them out.
     """
     block = state.block_of(batch[0])
     of_batch = [state.iterations[number - 1] for number in batch]
@@ -130,7 +131,7 @@ def for_reading(state: State, batch: Sequence[int], refusals: Sequence[str], fol
         f"Read the batch of iterations {', '.join(map(str, batch))} of block {block}, and rewrite the memory. It may "
         f"have {MOST_MEMORY} characters at most."
     )
-    _tell_standing(text, state, block)
+    _add_standing(text, state, block)
     earlier = [iteration for iteration in state.in_block(block) if iteration.number < batch[0]]
     text.data("earlier iterations of this block", _runs(state, earlier))
     text.data("iterations of the batch", _runs(state, of_batch))
@@ -142,12 +143,12 @@ def for_reading(state: State, batch: Sequence[int], refusals: Sequence[str], fol
 
 
 def for_submission(state: State, block: int, refusals: Sequence[str]) -> Prompt:
-    """The question what is to change before a block, from 1, begins."""
+    """The request for a submission before a block, from 1, begins."""
     text = FencedText()
     text.say(f">>> BLOCK END + CODE REVIEW <<<\nBlock {block - 1} has ended; block {block} is to begin.")
-    _tell_standing(text, state, block)
+    _add_standing(text, state, block)
     text.data(f"iterations of block {block - 1}", _runs(state, state.in_block(block - 1)))
-    text.data("files handed in before", "\n".join(_reviews(state)) or "none")
+    text.data("files submitted before", "\n".join(_reviews(state)) or "none")
     return _finished(text, state, "submission", Submission, refusals)
 
 
@@ -193,7 +194,7 @@ def _instructions(name: str, **values: object) -> str:
     return text.read_text(encoding="utf-8").format(**values)
 
 
-# What we know, generated from the code that decides on it
+# Parameters, strategies and contract, generated from the code
 
 
 def _parameters() -> str:
@@ -218,9 +219,9 @@ def _allowed(schema: Mapping[str, Any]) -> str:
 
 def _strategies() -> str:
     lines = [
-        "Strategies of Phase 2, for `strategies`; 1-8 are those of the literature. Each stands alone by its name, or "
-        "as {name: {option: value}}; [] is plain rollouts of the slot's length. Two that decide on the same part do "
-        "not go together; one that needs rollouts or minibatches goes only with training that has them:",
+        "Strategies of Phase 2, for `strategies`; 1-8 are those of the literature. Each is written as its name, or as "
+        "{name: {option: value}}; [] is plain rollouts of the slot's length. Two strategies that decide on the same "
+        "part cannot be combined; a strategy that needs rollouts or minibatches requires training with them:",
     ]
     for name, kind in STRATEGIES.items():
         decides = ", ".join(sorted(kind.sets)) or "nothing"
@@ -235,7 +236,7 @@ def _strategies() -> str:
 
 
 def _sources() -> str:
-    """The contract of strategies and a short one as example, from the package itself."""
+    """The contract of strategies and a short strategy as example, from the source of the package."""
     contract = "\n\n".join(inspect.getsource(part) for part in (Strategy, Plan, Schedule, Loss, Objective, Penalty))
     module = inspect.getmodule(Amplification)
     assert module is not None
@@ -247,7 +248,7 @@ def _sources() -> str:
 
 
 def _outline(kind: type) -> str:
-    """Docstring, fields and properties of a class, without the code behind them."""
+    """Docstring, fields and properties of a class, without their code."""
     lines = [f"class {kind.__name__}:", f'    """{inspect.getdoc(kind)}"""']
     lines += [f"    {field.name}: {field.type}" for field in dataclasses.fields(kind)]
     for name, found in vars(kind).items():
@@ -261,11 +262,11 @@ def _first_line(function: object) -> str:
     return (inspect.getdoc(function) or "").partition("\n")[0]
 
 
-# What has happened
+# The exploration so far
 
 
-def _tell_standing(text: FencedText, state: State, block: int) -> None:
-    """Memory, scores and best node: what every question is answered from."""
+def _add_standing(text: FencedText, state: State, block: int) -> None:
+    """Add memory, scores and best node, which every question needs."""
     text.data("working memory", _open(state, state.memory[:MOST_MEMORY]) or "empty")
     root = state.root(block)
     text.data(f"configuration of the root of block {block} (parent null)", _values(state, root))
@@ -301,15 +302,15 @@ def _reward(state: State, node: Node) -> str:
 
 
 def _values(state: State, changes: Changes) -> str:
-    """Every parameter that may be changed, as JSON: what `old` of a mutation must be."""
+    """Every parameter that may be changed, as JSON: the values for `old` of a mutation."""
     config = configuration(state, changes).model_dump(mode="json")
     found = {short: config["training"][key.removeprefix("training.")] for key, short in CHANGEABLE.items()}
     return "; ".join(f"{short}={json.dumps(value)}" for short, value in found.items())
 
 
 def _runs(state: State, iterations: Sequence[Iteration]) -> str:
-    told = iterations[-_MOST_RUNS:]
-    return "\n".join(line for iteration in told for line in _run(state, iteration)) or "none"
+    latest = iterations[-_MOST_RUNS:]
+    return "\n".join(line for iteration in latest for line in _run(state, iteration)) or "none"
 
 
 def _run(state: State, iteration: Iteration) -> Iterable[str]:
@@ -325,7 +326,7 @@ def _run(state: State, iteration: Iteration) -> Iterable[str]:
     yield f"  strategy: {_open(state, proposal.strategy)}"
     yield f"  hypothesis: {_open(state, proposal.hypothesis)}"
     if iteration.scored is None:
-        yield "  result: not over yet"
+        yield "  result: not finished yet"
         return
     verdict = iteration.scored
     parts = ", ".join(f"{part:.4f}" for part in verdict.parts)
@@ -358,7 +359,7 @@ def _options(declaration: Mapping[str, Any] | None) -> str:
 
 
 def _figures(state: State, iterations: Sequence[Iteration], folder: Path) -> list[tuple[str, Path]]:
-    """Latest figures with captions, those of MLP_node first where there are too many."""
+    """The latest figures with captions, at most `MOST_FIGURES`, those of MLP_node first."""
     found = []
     for what, pattern in _FIGURES.items():
         for iteration in iterations:
@@ -377,7 +378,7 @@ def _needs_no_truth(name: str) -> bool:
 
 
 def _is_truth_free(iteration: Iteration) -> bool:
-    # Figures of a run that was compared with the truth show it.
+    # Figures of a run that was compared with the truth show the truth.
     return all(map(_needs_no_truth, iteration.metrics))
 
 
@@ -391,15 +392,15 @@ def _is_whole(path: Path) -> bool:
     return content.startswith(_PNG[0]) and content.endswith(_PNG[1])
 
 
-# Text from elsewhere
+# Text of unknown origin
 
 
 def _open(state: State, text: str) -> str:
-    """Text from elsewhere; where the truth is not to be used, without lines that name a figure computed with it."""
+    """Text of unknown origin; without the truth, lines that name a metric computed with it are left out."""
     if state.opened.oracle:
         return text
     return "\n".join(
-        "(left out: it named a figure that uses the truth)" if _OF_TRUTH.search(line) else line
+        "(left out: it named a metric that uses the truth)" if _OF_TRUTH.search(line) else line
         for line in text.split("\n")
     )
 
