@@ -218,7 +218,7 @@ def test_texts_of_strangers_stay_texts(kept):
 
 @pytest.mark.parametrize("name", ["../decay", "a/b", ".git", "Decay", "", "x y", "-n"])
 def test_names_that_are_none(kept, name):
-    with pytest.raises(InputError, match="no name of a strategy"):
+    with pytest.raises(InputError, match="not a name of a strategy"):
         kept.land(name, ONE, "why", "who")
     assert kept.log() == ()
 

@@ -1,8 +1,8 @@
 """Answers from a language model, through pydantic-ai (extra `llm`).
 
 A question is one request, repeated after temporary failures: a rate limit, a server error, a lost connection. The model
-answers by calling a tool whose arguments have the schema of the answer; they are passed on word for word and validated by
-the caller.
+answers by calling a tool whose arguments have the schema of the answer; they are passed on word for word, and the
+caller validates them.
 """
 
 from __future__ import annotations

@@ -54,10 +54,10 @@ class _Entry:
 def read_log(path: Path) -> tuple[Imported, ...]:
     """The entries of an analysis log, in the order of the file.
 
-    Headings have two or more #, in upper or lower case, and may have text after the status; labels may be bold or follow
-    a bullet; lines may be missing. Lines in another notation, and lines without a known label, are kept in `fields`: by
-    label, or as text before, after and in between. An iteration that is logged twice is returned twice; a look-up by
-    number gives the later one.
+    Headings have two or more #, in upper or lower case, and may have text after the status; labels may be bold or
+    follow a bullet; lines may be missing. Lines in another notation, and lines without a known label, are kept in
+    `fields`: by label, or as text before, after and in between. An iteration that is logged twice is
+    returned twice; a look-up by number gives the later one.
 
     Raises:
         InputError: the file is not text, has no entry, or an entry has no number.

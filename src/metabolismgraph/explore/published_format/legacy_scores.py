@@ -5,16 +5,16 @@ Unexpected properties:
 
 - the `Next:` line of iteration i - 1 overrides the parent on node i's own `Node:` line, so that a parent can be
   later than its child, and two nodes can be each other's parent; it is ignored only if it names node i itself;
-- a reward consists of digits and full stops: a negative one is not found, and the node is left out; "1.2e-05" is read as
-  1.2; NaN is 0;
+- a reward consists of digits and full stops: a negative one is not found, and the node is left out; "1.2e-05" is read
+  as 1.2; NaN is 0;
 - a reward is searched in every line of an entry but Node, Next and Mutation, and the last one found is used: an
   Observation with "name=value" overwrites the value of the Metrics line;
 - labels in bold type or after a bullet are not read.
 
-Not specified by the published design: Pearson (`test_pearson` or `pearson`, 0 if absent), Cluster (`embedding_cluster_acc`
-or `cluster_accuracy`) and Time (`training_time_min`) are read from the line of the reward; the last two are left
-out if absent or NaN. A node that is logged twice keeps its place and gets the later values. A node in a cycle of parents
-is its own descendant. Without blocks, parents are shown as written, even if they are not nodes.
+Not specified by the published design: Pearson (`test_pearson` or `pearson`, 0 if absent), Cluster
+(`embedding_cluster_acc` or `cluster_accuracy`) and Time (`training_time_min`) are read from the line of the reward; the
+last two are left out if absent or NaN. A node that is logged twice keeps its place and gets the later values. A node in
+a cycle of parents is its own descendant. Without blocks, parents are shown as written, even if they are not nodes.
 """
 
 from __future__ import annotations

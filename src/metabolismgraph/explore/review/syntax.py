@@ -317,7 +317,7 @@ class _File:
             if i == 0 and _is_text(node):
                 continue
             if not isinstance(node, _STATEMENTS):
-                yield f"line {node.lineno}: a statement at the top level; only imports, constants, functions and classes there"
+                yield f"line {node.lineno}: statement at the top; only imports, constants, functions and classes there"
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 yield from _constant(node.value, "a constant")
 

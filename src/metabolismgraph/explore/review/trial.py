@@ -1,8 +1,8 @@
 """The trial of a strategy file: `python -P -m metabolismgraph.explore.review.trial FOLDER SHARED NAME SECONDS`.
 
 The process is sealed like a training process (`sandbox/audit_hook.py`) before it executes the file, which has not been
-accepted yet. It checks the contract of strategies (`contract.py`) and trains a hundred steps with data and checkpoint of
-the exploration in SHARED. Its events go to standard output (`sandbox/protocol.py`), output of the file to standard
+accepted yet. It checks the contract of strategies (`contract.py`) and trains a hundred steps with data and checkpoint
+of the exploration in SHARED. Its events go to standard output (`sandbox/protocol.py`), output of the file to standard
 error.
 """
 
