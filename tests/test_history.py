@@ -225,7 +225,7 @@ def test_names_that_are_none(kept, name):
 
 def test_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="^git: no such program; install it, accepted"):
+    with pytest.raises(InputError, match="^git: no such program; install it, since the history"):
         StrategyHistory(tmp_path / "strategies")
 
 

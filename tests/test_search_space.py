@@ -363,7 +363,7 @@ def test_a_replicate_is_its_node_with_another_seed_and_nothing_else():
 def test_a_replicate_changes_nothing_and_is_of_a_node():
     state = ran(START, 1)
     assert "changes nothing" in refusal([("batch_size", 32)], parent=1, mode="replicate", state=state, iteration=2)
-    assert "not root" in refusal(mode="replicate", state=state, iteration=2)
+    assert "cannot be root" in refusal(mode="replicate", state=state, iteration=2)
 
 
 def test_the_same_configuration_is_the_same_node_whatever_it_was_called():

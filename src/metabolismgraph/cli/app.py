@@ -45,10 +45,11 @@ app.add_typer(benchmark, name="benchmark")
 app.add_typer(explore, name="explore")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> bool:
+    if requested:
         typer.echo(f"metabolismgraph {metadata.version('metabolismgraph')}")
         raise typer.Exit
+    return requested
 
 
 @app.callback()
