@@ -49,7 +49,7 @@ _WHY_NOT = {
 
 
 class RefusedError(InputError):
-    """A proposal is not accepted; the message says why, in one line."""
+    """A proposal is refused; the message gives the reason in one line."""
 
 
 def full_key(param: str) -> str:

@@ -207,7 +207,7 @@ def _of_log(event: Imported) -> Iteration:
     outcome = (
         Finished(iteration=number, metrics=metrics, seconds=0.0)
         if metrics
-        else Failed(iteration=number, reason=f"the log says {event.status} and gives no metrics", seconds=0.0)
+        else Failed(iteration=number, reason=f"the log has status {event.status} and no metrics", seconds=0.0)
     )
     slot, mutation = _SLOT.search(fields.get("Slot", "")), _MUTATION.match(fields.get("Mutation", ""))
     time_step = int(slot["T"]) if slot else 1
