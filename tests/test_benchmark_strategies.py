@@ -315,7 +315,7 @@ def test_board_without_a_terminal_prints_lines():
     for row in rows:
         board.add(row)
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "2 cases, 0 of them done already"
+    assert lines[0] == "2 cases, 0 of them finished before"
     assert lines[1].endswith("small, projection, seed 0, classical, T 4: slope ratios 0.9, 1.25, 2.0 s")
     assert "about 0:00:00 left" in lines[2]
     assert lines[2].endswith("T 16: failed, boom")

@@ -721,7 +721,7 @@ def test_observations_that_training_changed_are_not_evaluated(target, config, tm
     handed = load_observations(folder.training / "observations")
     easier = dataclasses.replace(handed, concentration=np.ones_like(handed.concentration))
     save_observations(folder.training / "observations", easier)
-    with pytest.raises(FirewallError, match="observations.safetensors: not what was handed to training"):
+    with pytest.raises(FirewallError, match="observations.safetensors: not the observations that training was given"):
         pipeline.load_result(folder, config)
 
 

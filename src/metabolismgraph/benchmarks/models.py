@@ -168,9 +168,9 @@ def _compiled_once() -> Iterator[None]:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="compiled") as store:
-        ours = {"JAX_COMPILATION_CACHE_DIR": store, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
-        before = {name: os.environ.get(name) for name in ours}
-        os.environ.update(ours)
+        settings = {"JAX_COMPILATION_CACHE_DIR": store, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+        before = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
         try:
             yield
         finally:

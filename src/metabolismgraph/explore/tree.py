@@ -81,7 +81,7 @@ def nodes(state: State) -> tuple[Node, ...]:
 def pooled_deviation(every: Iterable[Node]) -> float | None:
     """Standard deviation of a reward between replicates, pooled over nodes; None where no node has two.
 
-    One node has too few replicates for an estimate of its own: sums of squares and degrees of freedom are added up
+    One node has too few replicates for a separate estimate: sums of squares and degrees of freedom are added up
     over all of them (Snedecor & Cochran 1989, pooled variance).
     """
     squares, freedom = 0.0, 0

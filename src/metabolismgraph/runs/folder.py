@@ -53,7 +53,7 @@ class RunFolder:
 
     @property
     def given(self) -> Path:
-        """Where the observations and the Phase 1 checkpoint are."""
+        """The folder of the observations and the Phase 1 checkpoint."""
         return (self.base or self.path) / "training"
 
     @property
@@ -162,7 +162,7 @@ class RunFolder:
 
     @property
     def leak(self) -> str | None:
-        """Why the results of training are invalid, in one line; None where training stayed in its folder."""
+        """The attempt that makes the results of training invalid, in one line; None without one."""
         if "leak" not in self.manifest:
             return None
         attempt = self.manifest["leak"]["attempt"]

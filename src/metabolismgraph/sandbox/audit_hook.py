@@ -126,7 +126,7 @@ _DEVICES = (*_SYSTEM_FILES, "/dev/full", "/dev/dxg", "/dev/kfd", "/dev/dri")
 
 
 class Bounds(NamedTuple):
-    """Where the process has access. Paths end in a slash, so that the path of a folder is a prefix of its contents.
+    """The files and folders that the process may access. Paths end in a slash, so that the path of a folder is a prefix of its contents.
 
     Attributes:
         folder: the training folder.

@@ -187,7 +187,7 @@ def _switch(state: State, iteration: int, approach: tuple[str, ...], mode: Mode)
         mode=mode,
         mutations=(_strategy_mutation(state, before, approach),),
         strategy=_named(approach),
-        hypothesis=f"what was tried so far fails or is stuck; {' + '.join(approach)} trains in another way",
+        hypothesis=f"earlier strategies fail or are stuck; {' + '.join(approach)} trains in another way",
     )
 
 

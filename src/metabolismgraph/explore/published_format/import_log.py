@@ -25,7 +25,7 @@ _HEADING = re.compile(r"\s{0,3}#{2,}[\s*_]*Iter(?:ation)?\b[\s*_.#]*(?P<rest>.*)
 _NUMBERED = re.compile(r"(?P<number>[0-9]{1,9})[\s*_]*(?:$|:|[-–—](?=\s)|(?=\())[\s*_]*(?P<status>.*)")
 _SEVERAL = re.compile(r"[0-9]+\s*(?:[-–—,/&+]|to\b|and\b)")
 _UNNUMBERED = re.compile(r"\S*\s*:|$|converged\b|partial\b|failed\b", re.IGNORECASE)
-# What ends the lines of an entry: another heading, a rule, a note of a block boundary.
+# Ends of the lines of an entry: another heading, a rule, a note of a block boundary.
 _END = re.compile(r"\s{0,3}(?:#{1,6}\s|(?:-\s*){3,}$|(?:\*\s*){3,}$|(?:_\s*){3,}$|>>>)")
 _FIELD = re.compile(r"\s*(?:[-*+•]\s+)?[*_]{0,3}(?P<label>[A-Za-z][\w /.()-]{0,40}?)[*_]{0,3}\s*:[*_]{0,3}(?P<text>.*)")
 _KNOWN = {label.casefold(): label for label in (*LABELS, NEXT, "Parent rule")}

@@ -447,7 +447,7 @@ class _File:
 
 
 def _forbidden(home: types.ModuleType, name: str) -> str | None:
-    """Why a name of a module may not be used; None if it may."""
+    """The reason to refuse a name of a module; None if it is allowed."""
     path = f"{home.__name__}.{name}"
     allowed = _MODULES.get(home.__name__, frozenset())
     if path in _MODULES:
