@@ -361,7 +361,8 @@ def load_result(folder: RunFolder, config: Config) -> FitResult:
     observations = load_observations(folder.given / _OBSERVATIONS)
     if _observations_digest(folder) != folder.manifest.get("observations"):
         raise FirewallError(
-            f"{folder.given / _OBSERVATIONS}.safetensors: not the observations that training was given; start again with --overwrite"
+            f"{folder.given / _OBSERVATIONS}.safetensors: not the observations that training was given; "
+            "start again with --overwrite"
         )
     phase1 = load_phase1(folder.given / _CHECKPOINT, config.graph_model)
     phase2 = refined = None

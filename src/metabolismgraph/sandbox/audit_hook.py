@@ -126,7 +126,9 @@ _DEVICES = (*_SYSTEM_FILES, "/dev/full", "/dev/dxg", "/dev/kfd", "/dev/dri")
 
 
 class Bounds(NamedTuple):
-    """The files and folders that the process may access. Paths end in a slash, so that the path of a folder is a prefix of its contents.
+    """The files and folders that the process may access.
+
+    Paths end in a slash, so that the path of a folder is a prefix of its contents.
 
     Attributes:
         folder: the training folder.
