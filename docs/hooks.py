@@ -36,6 +36,7 @@ RESULTS = (
 )
 # Modules of the readers, by heading of their refusals.
 READERS = {
+    "The files together": ("formats/__init__.py", "formats/network_and_table.py"),
     "The network file": ("formats/sbml.py", "formats/sbml_reader.py", "system/network.py"),
     "The table as a file": ("formats/contents.py", "formats/dialects.py", "formats/layout.py"),
     "Columns and cells": ("formats/headers.py", "formats/tables.py"),
@@ -89,7 +90,7 @@ def _command(command: Any, path: str) -> Iterator[str]:
         return
     for parameter in command.params:
         if parameter.opts != ["--help"]:
-            yield f"\n`{path} {parameter.opts[0]}`: {_cell(parameter.help or '')}\n"
+            yield f"\n`{path}` `{parameter.opts[0]}`: {_cell(parameter.help or '')}\n"
     for name, inner in nested.items():
         yield from _command(inner, f"{path} {name}")
 

@@ -176,7 +176,7 @@ STATIC = {
         written("evaluation.evaluate = None\nreturn plan", top="from metabolismgraph import evaluation"),
         "import of metabolismgraph is not allowed",
     ),
-    "frozen array": Hostile(written("data.phase1.log_k[:] = 0\nreturn plan"), "in place that is not its own"),
+    "frozen array": Hostile(written("data.phase1.log_k[:] = 0\nreturn plan"), "in place that it did not make"),
     "frozen array made writable": Hostile(
         written("data.phase1.log_k.setflags(write=True)\nreturn plan"), "attribute setflags is not allowed"
     ),
