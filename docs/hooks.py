@@ -1,6 +1,6 @@
-"""What the site has beyond the pages of this folder: the reports of `benchmarks/`, and what is made from the source.
+"""Generated parts of the site: the reports of `benchmarks/`, and text made from the source.
 
-A page holds a line such as `<!-- made from the source: configuration -->` where a function of that name puts its text.
+A line such as `<!-- made from the source: configuration -->` in a page is replaced by the text of a function.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "metabolismgraph"
 MARK = re.compile(r"<!-- made from the source: ([a-z ]+) -->")
-# What the public functions give back.
+# Classes of the results of public functions.
 RESULTS = (
     "metabolismgraph.fitting.result.FitResult",
     "metabolismgraph.fitting.trust.Trust",
     "metabolismgraph.evaluation.evaluate.Evaluation",
     "metabolismgraph.reactions.identifiability.Identifiability",
 )
-# Where the refusals of a reader are listed.
+# Modules of the readers, by heading of their refusals.
 READERS = {
+    "The files together": ("formats/__init__.py", "formats/network_and_table.py"),
     "The network file": ("formats/sbml.py", "formats/sbml_reader.py", "system/network.py"),
     "The table as a file": ("formats/contents.py", "formats/dialects.py", "formats/layout.py"),
     "Columns and cells": ("formats/headers.py", "formats/tables.py"),
@@ -51,7 +52,7 @@ _BOUNDS |= {annotated_types.Le: ("≤", "le"), annotated_types.Lt: ("<", "lt")}
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Reports and pictures of the benchmarks become pages."""
+    """Add reports and figures of the benchmarks as pages."""
     from mkdocs.structure.files import File  # noqa: PLC0415 - tests use the rest without it
 
     for path in sorted((ROOT / "benchmarks").rglob("*")):
@@ -62,7 +63,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in what is made from the source; links out of this folder lead into the site."""
+    """Fill in text made from the source; links to the benchmarks lead into the site."""
     filled = MARK.sub(lambda mark: MADE[mark[1]](), markdown)
     return filled.replace("](../benchmarks/", "](benchmarks/")
 
@@ -90,7 +91,7 @@ def _command(command: Any, path: str) -> Iterator[str]:
         return
     for parameter in command.params:
         if parameter.opts != ["--help"]:
-            yield f"\n`{path} {parameter.opts[0]}`: {_cell(parameter.help or '')}\n"
+            yield f"\n`{path}` `{parameter.opts[0]}`: {_cell(parameter.help or '')}\n"
     for name, inner in nested.items():
         yield from _command(inner, f"{path} {name}")
 
@@ -145,7 +146,7 @@ def _yaml(value: Any) -> str:
 def shipped() -> str:
     """The ready-made configurations."""
     rows = (f"| `{name}` | {_cell(text)} |" for name, text in shipped_configs().items())
-    return "\n".join(["| name | what it is |\n|---|---|", *rows])
+    return "\n".join(["| name | description |\n|---|---|", *rows])
 
 
 def strategies() -> str:
@@ -161,7 +162,7 @@ def strategies() -> str:
 
 
 def refusals() -> str:
-    """Every message of the readers of files, by the file that it is about."""
+    """Every refusal of the readers, by kind of file."""
     lines: list[str] = []
     for heading, modules in READERS.items():
         lines += [f"\n### {heading}\n", "```text", *(text for name in modules for text in _messages(name)), "```"]
@@ -169,7 +170,7 @@ def refusals() -> str:
 
 
 def _messages(module: str) -> list[str]:
-    """The texts of all InputErrors of a module, in the order of the file, … for what depends on the case."""
+    """The texts of all InputErrors of a module in order, with … for parts that depend on the case."""
     tree = ast.parse((SOURCE / module).read_text(encoding="utf-8"))
     constants = {
         target.id: node.value.value
@@ -201,9 +202,9 @@ def _text(node: ast.expr, constants: dict[str, Any]) -> str:
 
 
 def python() -> str:
-    """Every public name, functions first, and what the public functions give back."""
+    """Every public name, functions first, then the classes of their results."""
     public = [getattr(mg, name) for name in mg.__all__]
-    public = [one for one in public if callable(one)]  # the version is not
+    public = [one for one in public if callable(one)]  # without the version
     public.sort(key=inspect.isclass)
     names = [f"{one.__module__}.{one.__name__}" for one in public]
     return "\n\n".join(f"::: {name}" for name in dict.fromkeys([*names, *RESULTS]))

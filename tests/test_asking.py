@@ -81,7 +81,7 @@ def test_an_answer_in_a_fence_or_between_sentences_is_found(answer):
         (f"{GOOD}\n{GOOD}", "not valid JSON: Extra data"),
         (f"```json\n{GOOD}\n```\nor\n```json\n{GOOD}\n```", "2 JSON objects"),
         (f"first {GOOD} second {GOOD}", "2 JSON objects"),
-        (GOOD.replace("null", "NaN"), "NaN is no JSON"),
+        (GOOD.replace("null", "NaN"), "NaN is not JSON"),
         (GOOD.replace("null", "1e999"), "too large a number"),
         (GOOD.replace("null", '"3"'), 'parent: expected a valid integer, found "3"'),
         (GOOD.replace("null", "true"), "parent: expected a valid integer, found true"),
@@ -290,7 +290,7 @@ def test_the_review_shows_the_contract_and_what_was_refused():
     assert "def _lines" not in prompt.system
     assert ">>> BLOCK END + CODE REVIEW <<<" in prompt.text
     inside, _ = fences(prompt)
-    assert inside["files handed in before"] == "before block 1: mine, refused: why not"
+    assert inside["files submitted before"] == "before block 1: mine, refused: why not"
 
 
 ORACLE = re.compile(r"777\d|_ratio_|slope_ratio|_gt_|cluster_acc|_R2|n_outliers|MLP_node_slope_0|\bslope=|oracle")

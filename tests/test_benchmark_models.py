@@ -283,7 +283,7 @@ def test_totals_and_report_by_hand():
         "misses": 2,
         "harmful_misses": 1,
         "corrupted_errors": 0,
-        "asked": 4,
+        "compared": 4,
         "contradicted": 1,
         "contradictions": 1,
     }

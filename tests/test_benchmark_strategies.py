@@ -24,8 +24,8 @@ from metabolismgraph.benchmarks.strategies import (
     write_report,
 )
 from metabolismgraph.benchmarks.strategy_report import (
-    Journal,
     Results,
+    ResultsFile,
     best_set,
     identity,
     markdown,
@@ -207,11 +207,11 @@ def test_deviation_of_failed_cases_is_infinite():
 
 
 def test_torn_last_line_is_forgotten_and_done_again(tmp_path):
-    journal = Journal.open(tmp_path, HEADER)
+    journal = ResultsFile.open(tmp_path, HEADER)
     journal.append(case())
     with (tmp_path / "strategies.jsonl").open("ab") as stream:
         stream.write(json.dumps(case(T=16)).encode()[:40])
-    again = Journal.open(tmp_path, HEADER)
+    again = ResultsFile.open(tmp_path, HEADER)
     assert again.has(case())
     assert not again.has(case(T=16))
     again.append(case(T=16))
@@ -219,10 +219,10 @@ def test_torn_last_line_is_forgotten_and_done_again(tmp_path):
 
 
 def test_other_settings_are_refused_and_overwritten_on_demand(tmp_path):
-    Journal.open(tmp_path, HEADER).append(case())
+    ResultsFile.open(tmp_path, HEADER).append(case())
     with pytest.raises(InputError, match="other settings \\(seeds\\).*--overwrite"):
-        Journal.open(tmp_path, HEADER | {"seeds": 9})
-    assert Journal.open(tmp_path, HEADER | {"seeds": 9}, overwrite=True).cases == []
+        ResultsFile.open(tmp_path, HEADER | {"seeds": 9})
+    assert ResultsFile.open(tmp_path, HEADER | {"seeds": 9}, overwrite=True).cases == []
 
 
 def test_damaged_or_missing_results_are_named(tmp_path):
@@ -315,7 +315,7 @@ def test_board_without_a_terminal_prints_lines():
     for row in rows:
         board.add(row)
     lines = stream.getvalue().splitlines()
-    assert lines[0] == "2 cases, 0 of them done already"
+    assert lines[0] == "2 cases, 0 of them finished before"
     assert lines[1].endswith("small, projection, seed 0, classical, T 4: slope ratios 0.9, 1.25, 2.0 s")
     assert "about 0:00:00 left" in lines[2]
     assert lines[2].endswith("T 16: failed, boom")
@@ -342,7 +342,7 @@ def killed_at_the_second(group, settings, folder):
 def test_killed_worker_is_tried_once_more_and_costs_its_group_only(tmp_path):
     groups = plan(TINY, {"small": [0]})
     group = groups[3]._replace(cases=(*groups[3].cases, *groups[0].cases))
-    journal = Journal.open(tmp_path, HEADER)
+    journal = ResultsFile.open(tmp_path, HEADER)
     jobs = deque([strategies._Job(killed_at_the_second, (group, TINY, tmp_path))])
     before = dict(os.environ)
     with strategies._environment(1, tmp_path / "compiled"):
@@ -386,7 +386,7 @@ def test_cases_are_trained_and_a_failed_one_is_a_row(tmp_path, monkeypatch):
 
 
 def test_report_of_what_is_there(monkeypatch, capsys, tmp_path):
-    Journal.open(tmp_path, HEADER).append(case())
+    ResultsFile.open(tmp_path, HEADER).append(case())
     assert call(monkeypatch, "benchmark", "strategies", "--report-only", "--out", tmp_path) == 0
     assert "1 cases, 0 failed" in capsys.readouterr().out
     again = ("benchmark", "strategies", "--out", tmp_path, "--configs", "small", "--seeds", 2)

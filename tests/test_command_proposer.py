@@ -74,7 +74,7 @@ def test_an_exploration_with_a_program(tmp_path, monkeypatch):
     assert loop.questions == len(prompts) == len(loop.of(Answered)) == 9
     assert [p.by for p in loop.of(Proposed)] == [transport.name] * 3 + ["steady"]
     assert loop.of(Proposed)[3].note.endswith("ended with exit code 1: IndexError: pop from empty list")
-    assert "batch_sise is no parameter; did you mean batch_size?" in prompts[2]
+    assert "batch_sise is not a parameter; did you mean batch_size?" in prompts[2]
     assert all(str(path.resolve()) in prompts[3] for path in shown)
     assert '"title": "Reading"' in prompts[3]
 

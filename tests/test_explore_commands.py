@@ -75,7 +75,7 @@ def test_looking_at_it(explored, monkeypatch, capsys):
 def test_its_log_can_be_imported(explored, monkeypatch, capsys, tmp_path):
     out = tmp_path / "imported"
     assert call(monkeypatch, "explore", "import", explored / VIEWS[0], "--out", out) == 0
-    assert "iterations read" in capsys.readouterr().out
+    assert "iterations imported into" in capsys.readouterr().out
     assert call(monkeypatch, "explore", "status", out) == 0
     assert "imported log" in refused(monkeypatch, capsys, "explore", "resume", out)
 

@@ -54,7 +54,7 @@ def test_an_exploration_that_was_only_opened():
         assert "nothing has been proposed yet" in text
     text = text_of(status_table(state, iterations=16))
     assert "0/16 iterations done" in text
-    assert "nothing is called best with fewer than 3 replicates" in text
+    assert "no node is called best with fewer than 3 replicates" in text
 
 
 def test_slots_of_a_batch_that_runs():
@@ -87,13 +87,13 @@ def test_best_only_with_enough_replicates():
     two, three = (state_of(n, replicates=dict.fromkeys((5, 6), 2), ratios=lambda i: (0.8, 1.25)) for n in (5, 6))
     assert best(two) is None
     text = text_of(status_table(two), 200)
-    assert "nothing is called best with fewer than 3 replicates" in text
+    assert "no node is called best with fewer than 3 replicates" in text
     assert "leading: " in text
     text = text_of(status_table(three), 200)
     assert (
         "best: node 2, reward 0.800 ± 0.000 (3 replicates), slope ratios 0.800, 1.250; residual + contrastive" in text
     )
-    assert "nothing is called best" not in text
+    assert "no node is called best" not in text
 
 
 def test_the_oracle_is_marked_and_only_that():

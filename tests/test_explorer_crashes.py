@@ -184,8 +184,8 @@ FAULTS = {
     "mute": "ended with code 3 (no message)",
     "full": "No space left on device",
     "read-only": "/there/settings.json: Read-only file system",
-    "no room": "could not write its result; is there room on the disk? (no message)",
-    "no room for the outcome": "could not write its result; is there room on the disk? (File too large)",
+    "no room": "could not write its result; check the space on the disk (no message)",
+    "no room for the outcome": "could not write its result; check the space on the disk (File too large)",
     "broken": "ZeroDivisionError: a message of more than one line",
 }
 

@@ -690,7 +690,7 @@ def test_a_run_whose_training_attacks_is_marked_for_good(run, config, monkeypatc
 def test_the_exit_code_alone_marks_a_run(run, config):
     """What an attacker leaves of it who closes every file first."""
     folder = run(_sealed_with("os.closerange(0, 100)\nopen('../data/truth/reactions.csv')"))
-    with pytest.raises(FirewallError, match="kept from being reported"):
+    with pytest.raises(FirewallError, match="an unreported attempt"):
         pipeline.run(config, folder, resume=True)
     assert _results(folder) == set()
 
@@ -721,7 +721,7 @@ def test_observations_that_training_changed_are_not_evaluated(target, config, tm
     handed = load_observations(folder.training / "observations")
     easier = dataclasses.replace(handed, concentration=np.ones_like(handed.concentration))
     save_observations(folder.training / "observations", easier)
-    with pytest.raises(FirewallError, match="observations.safetensors: not what was handed to training"):
+    with pytest.raises(FirewallError, match="observations.safetensors: not the observations that training was given"):
         pipeline.load_result(folder, config)
 
 

@@ -218,14 +218,14 @@ def test_texts_of_strangers_stay_texts(kept):
 
 @pytest.mark.parametrize("name", ["../decay", "a/b", ".git", "Decay", "", "x y", "-n"])
 def test_names_that_are_none(kept, name):
-    with pytest.raises(InputError, match="no name of a strategy"):
+    with pytest.raises(InputError, match="not a name of a strategy"):
         kept.land(name, ONE, "why", "who")
     assert kept.log() == ()
 
 
 def test_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="^git: no such program; install it, accepted"):
+    with pytest.raises(InputError, match="^git: no such program; install it, since the history"):
         StrategyHistory(tmp_path / "strategies")
 
 

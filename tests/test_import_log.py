@@ -225,7 +225,7 @@ def test_entry_without_a_number_names_the_line(written, heading):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("# A log\n\nwithout entries\n", r"log.md: there is no entry in it; a log has headings such as"),
+        ("# A log\n\nwithout entries\n", r"log.md: has no entry; a log has headings such as"),
         (b"", "log.md: the file is empty"),
         (b"## Iter 1: failed\nObservation: \xe9\n", "log.md, line 2: not text in UTF-8"),
         ("## Iter 1: failed\n".encode("utf-16"), "log.md, line 1: not text in UTF-8"),

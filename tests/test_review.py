@@ -77,14 +77,14 @@ LEAK = "tried to reach outside its folder"
 # Refused by their syntax tree.
 STATIC = {
     "open": Hostile(written("open('TRUTH/reactions.csv').read()\nreturn plan"), "open is not allowed", f"{LEAK}.*open"),
-    "open at import": Hostile(written(top="TEXT = open('TRUTH/reactions.csv').read()"), "worked out at import"),
+    "open at import": Hostile(written(top="TEXT = open('TRUTH/reactions.csv').read()"), "computed at import"),
     "np.load": Hostile(written("np.load('TRUTH/x.npy')\nreturn plan"), "numpy.load is not allowed"),
     "np.fromfile": Hostile(
         written("np.fromfile('TRUTH/reactions.csv', dtype='u1')\nreturn plan"), "numpy.fromfile is not allowed"
     ),
     "np.memmap": Hostile(written("np.memmap('TRUTH/reactions.csv')\nreturn plan"), "numpy.memmap is not allowed"),
     "numpy under another name": Hostile(
-        written("n = np\nn.loadtxt('TRUTH/reactions.csv', dtype=str)\nreturn plan"), "np: a module is no value"
+        written("n = np\nn.loadtxt('TRUTH/reactions.csv', dtype=str)\nreturn plan"), "np: a module is not a value"
     ),
     "a module in a module": Hostile(written("np.lib.format.open_memmap('x')\nreturn plan"), "numpy.lib is not allowed"),
     "ctypes by numpy": Hostile(written("np.ctypeslib.load_library('libc.so.6', '/')\nreturn plan"), "numpy.ctypeslib"),
@@ -115,7 +115,7 @@ STATIC = {
     ),
     "relative import": Hostile(written(top="from . import audit_hook"), "relative or star import"),
     "star import": Hostile(written(top="from numpy import *"), "relative or star import"),
-    "import on the way": Hostile(written("import math\nreturn plan"), "import inside of something"),
+    "import on the way": Hostile(written("import math\nreturn plan"), "import inside a function or class"),
     "getattr chain": Hostile(
         written("getattr(getattr(plan, '_' * 2 + 'class' + '_' * 2), 'x')\nreturn plan"), "getattr is not allowed"
     ),
@@ -138,9 +138,9 @@ STATIC = {
     "import under a special name": Hostile(written(top="import math as __builtins__"), "names with two underscores"),
     "eval": Hostile(written("eval('1 + 1')\nreturn plan"), "eval is not allowed"),
     "annotation that is run": Hostile(
-        written(body="option: \"open('TRUTH/reactions.csv')\" = 1"), "a text in an annotation that is no shape", LEAK
+        written(body="option: \"open('TRUTH/reactions.csv')\" = 1"), "a text in an annotation that is not a shape", LEAK
     ),
-    "annotation with a call": Hostile(written(body="option: print('x') = 1"), "an annotation that is more than names"),
+    "annotation with a call": Hostile(written(body="option: print('x') = 1"), "an annotation with more than names"),
     "ctypes": Hostile(written(top="import ctypes\n\nDONE = ctypes.CDLL(None).system(b'true')"), "import of ctypes"),
     "sys": Hostile(written("sys.modules['os'].system('true')\nreturn plan", top="import sys"), "import of sys"),
     "io_callback": Hostile(
@@ -177,7 +177,7 @@ STATIC = {
         written("evaluation.evaluate = None\nreturn plan", top="from metabolismgraph import evaluation"),
         "import of metabolismgraph is not allowed",
     ),
-    "frozen array": Hostile(written("data.phase1.log_k[:] = 0\nreturn plan"), "in place that is not its own"),
+    "frozen array": Hostile(written("data.phase1.log_k[:] = 0\nreturn plan"), "in place that it did not make"),
     "frozen array made writable": Hostile(
         written("data.phase1.log_k.setflags(write=True)\nreturn plan"), "attribute setflags is not allowed"
     ),
@@ -199,10 +199,10 @@ STATIC = {
     ),
     "how options are read": Hostile(written(body="model_config: ClassVar = {}"), "model_config: leave it as it is"),
     "lambda as a default": Hostile(written(top="def f(x=(lambda: 1)()):\n    return x"), "a default argument is"),
-    "work at import": Hostile(written(top="for i in range(3):\n    pass"), "work at import"),
-    "work in a class": Hostile(written(body="[i for i in range(3)]"), "work in the body of a class"),
+    "work at import": Hostile(written(top="for i in range(3):\n    pass"), "statement at the top;"),
+    "work in a class": Hostile(written(body="[i for i in range(3)]"), "a statement in the body of a class"),
     "state between calls": Hostile(written("global x\nx = 1\nreturn plan", top="x = 0"), "global: keep no state"),
-    "bare except": Hostile(written("try:\n    pass\nexcept:\n    pass\nreturn plan"), "except without a kind of error"),
+    "bare except": Hostile(written("try:\n    pass\nexcept:\n    pass\nreturn plan"), "except without an exception"),
     "built-in replaced": Hostile(written("isinstance = 1\nreturn plan"), "assigned to, but it is an import or"),
     "syntax error": Hostile("def f(:\n", "line 1: cannot be parsed"),
     "nested too deeply": Hostile("x = " + "-" * 15_000 + "1", "cannot be parsed"),
@@ -221,7 +221,7 @@ STATIC = {
     "no apply": Hostile(written().replace("def apply", "def use"), "class Odd: apply is missing"),
     "huge": Hostile(written() + "# " + "x" * LARGEST, f"write at most {LARGEST}"),
     "null bytes": Hostile(written() + "# \0", "holds the character U.0000"),
-    "no UTF-8": Hostile(written() + "# \udc80", "holds characters that are no UTF-8"),
+    "no UTF-8": Hostile(written() + "# \udc80", "holds characters that are not UTF-8"),
     "text that runs backwards": Hostile(written() + "# \u202e", "holds the character U.202E"),
 }
 
@@ -281,7 +281,7 @@ TRIED = {
     "no plan": Hostile(written("return None"), "apply gives a NoneType, expected a Plan"),
     "an error": Hostile(written("return plan.nothing"), "strategies/odd.py: line .*: AttributeError"),
     "parts not named": Hostile(
-        written("return dataclasses.replace(plan, accumulate=4)"), "accumulation, which sets does not name"
+        written("return dataclasses.replace(plan, accumulate=4)"), "accumulation, which neither sets nor adjusts names"
     ),
     "declarations": Hostile(
         written(
@@ -483,7 +483,7 @@ def test_the_packages_own_strategies_pass_the_reading():
 
 @pytest.mark.parametrize("name", ["Decay", "1st", "a", "de cay", "../decay", "x" * 42, "class", "décay", "", "a\n"])
 def test_names_that_are_none(name):
-    assert "no name of a strategy" in static_reasons(name, EXAMPLE)[0]
+    assert "not a name of a strategy" in static_reasons(name, EXAMPLE)[0]
 
 
 def test_nothing_to_train_on(training, tmp_path):

@@ -97,7 +97,7 @@ def test_every_other_key_is_refused_by_name(key, short):
         return
     said = refusal([(param, value_of(key), value_of(key))])
     assert said.startswith(f"{param} ")
-    assert "may not be changed" in said or "is no parameter" in said
+    assert "may not be changed" in said or "is not a parameter" in said
     assert all(name in said for name in CHANGEABLE.values())
 
 
@@ -116,15 +116,15 @@ def test_every_other_key_is_refused_by_name(key, short):
         ("learning_rate_k", "frozen Phase 1"),
         ("training.cluster_distance_threshold", "the metrics"),
         ("exploration.replicates", "its own settings"),
-        ("plotting.dpi", "not what is explored"),
+        ("plotting.dpi", "not a part of the exploration"),
         ("lr_node_homoe", "did you mean lr_node_homeo"),
-        ("training.lr_node_homeo", "is no parameter"),
-        ("claude.n_parallel", "is no parameter"),
-        ("simulation.nonsense", "is no parameter"),
-        ("__class__", "is no parameter"),
-        ("", "is no parameter"),
-        (".", "is no parameter"),
-        ("training.", "is no parameter"),
+        ("training.lr_node_homeo", "is not a parameter"),
+        ("claude.n_parallel", "is not a parameter"),
+        ("simulation.nonsense", "is not a parameter"),
+        ("__class__", "is not a parameter"),
+        ("", "is not a parameter"),
+        (".", "is not a parameter"),
+        ("training.", "is not a parameter"),
     ],
 )
 def test_why(param, why):
@@ -363,7 +363,7 @@ def test_a_replicate_is_its_node_with_another_seed_and_nothing_else():
 def test_a_replicate_changes_nothing_and_is_of_a_node():
     state = ran(START, 1)
     assert "changes nothing" in refusal([("batch_size", 32)], parent=1, mode="replicate", state=state, iteration=2)
-    assert "not root" in refusal(mode="replicate", state=state, iteration=2)
+    assert "cannot be root" in refusal(mode="replicate", state=state, iteration=2)
 
 
 def test_the_same_configuration_is_the_same_node_whatever_it_was_called():

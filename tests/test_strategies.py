@@ -314,7 +314,7 @@ def test_every_changed_part_is_declared(plain, change, part):
     _, plan = plain
     changed = dataclasses.replace(plan, **change(plan))
     assert contract.undeclared(frozenset(), plan, changed) == [
-        f"apply changes the plan's {part}, which sets does not name"
+        f"apply changes the plan's {part}, which neither sets nor adjusts names"
     ]
     assert contract.undeclared(frozenset({part}), plan, changed) == []
 

@@ -256,7 +256,7 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
 
 @pytest.mark.parametrize("name", ["../demo", "a/b", "/demo", "a/", "a\0b"])
 def test_name_that_leaves_the_folder_is_refused(tmp_path, name):
-    with pytest.raises(InputError, match="no file name"):
+    with pytest.raises(InputError, match="not a file name"):
         views.write_views(tmp_path, exploration(1, name=name))
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""Textbook networks, fitted from files as a user would: what is right, what is wrong, and whether a warning says so."""
+"""Benchmark of textbook networks, fitted from files: correct and wrong rate constants, with or without a warning."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from metabolismgraph.runs.pipeline import fit_files
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.text import one_line
 
-CONFIG = "oscillatory_rank50"  # what `metabolismgraph fit` takes without --config
+CONFIG = "oscillatory_rank50"  # the default of `metabolismgraph fit`
 CLOSE, FAR = 0.1, 2.0  # within 10 % of the truth; wrong by more than 2-fold
 UNITS = ((1e-9, 1.0), (1e6, 1.0), (1.0, 1.0 / 3600.0))  # factors of concentration and time
 UNIT_NETWORKS = ("michaelis_menten", "lotka_volterra", "brusselator", "dimerisation", "fed_batch")
@@ -41,7 +41,7 @@ UNIT_NETWORKS = ("michaelis_menten", "lotka_volterra", "brusselator", "dimerisat
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """What a run says of one rate constant; NaN where it says no number."""
+    """The result of a run for one rate constant; NaN for missing numbers."""
 
     k: float
     determined: bool
@@ -52,7 +52,7 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a run says."""
+    """The results of a run."""
 
     constants: Mapping[str, Constant]
     trustworthy: bool
@@ -62,11 +62,11 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What became of one case: an answer, a refusal with its message, or an error.
+    """The outcome of one case: an answer, a refusal with its message, or an error.
 
     Attributes:
-        identified: reactions that `identify` calls determined on the same data; None where it was not asked.
-        cpu_s: of the process that read, fitted and drew, with its start and its children.
+        identified: reactions that `identify` calls determined on the same data; None if it was not run.
+        cpu_s: CPU time of the process for reading, fitting and drawing, with its start and its children.
     """
 
     answer: Answer | None = None
@@ -91,13 +91,12 @@ def run_models(
     """Run every case, write models.json and models.md into `out`, return the Markdown.
 
     Args:
-        networks: names; none: all of them.
-        kinds: of cases; none: clean data and all corrupted twins.
-        units: fit the clean data of some networks (of those named, if any are) in other units as well.
-        workers: cases side by side, each in a process of its own.
-        keep: leave files and run folders of all cases in `out`/cases.
-        quick: Phase 1 and the verdict alone, without processes of their own, Phase 2 and figures, on which nothing that
-            is scored depends.
+        networks: names; empty: all networks.
+        kinds: of cases; empty: clean data and all corrupted twins.
+        units: fit the clean data of some networks (or of `networks`) in other units as well.
+        workers: number of parallel cases, each in its own process.
+        keep: keep files and run folders of all cases in `out`/cases.
+        quick: Phase 1 and the verdict only, in this process; no score depends on Phase 2 or figures.
 
     Raises:
         InputError: no such network or kind.
@@ -106,8 +105,8 @@ def run_models(
     cases, missing = plan(networks, kinds, units=units)
     rows: dict[int, Row] = {}
     result: dict[str, Any] = {}
-    side_by_side = 1 if quick else workers
-    with _scratch(out, keep=keep) as scratch, _compiled_once(), ThreadPoolExecutor(side_by_side) as threads:
+    parallel = 1 if quick else workers
+    with _scratch(out, keep=keep) as scratch, _compiled_once(), ThreadPoolExecutor(parallel) as threads:
         running: dict[Future[Outcome], int] = {
             threads.submit(
                 fit_quickly if quick else run_case,
@@ -134,7 +133,7 @@ def run_models(
 def plan(
     networks: Sequence[str] = (), kinds: Sequence[str] = (), *, units: bool = False
 ) -> tuple[list[Case], list[NoTwin]]:
-    """All cases, and the twins that there are none of.
+    """All cases, and the twins that cannot be made.
 
     Raises:
         InputError: no such network or kind.
@@ -164,14 +163,14 @@ def _scratch(out: Path, *, keep: bool) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _compiled_once() -> Iterator[None]:
-    """One store of compiled programs for all cases, gone afterwards; the user's own, if there is one."""
+    """A temporary cache of compiled programs for all cases, or the user's own."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         yield
         return
     with tempfile.TemporaryDirectory(prefix="compiled") as store:
-        ours = {"JAX_COMPILATION_CACHE_DIR": store, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
-        before = {name: os.environ.get(name) for name in ours}
-        os.environ.update(ours)
+        settings = {"JAX_COMPILATION_CACHE_DIR": store, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+        before = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
         try:
             yield
         finally:
@@ -186,17 +185,17 @@ def _compiled_once() -> Iterator[None]:
 
 
 def run_case(case: Case, folder: Path) -> Outcome:
-    """Write the files of a case and fit them in a process of its own, as the command would be."""
+    """Write the files of a case and fit them in a separate process, like the command."""
     try:
         case.write(folder)
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as own:
             return own.submit(fit_case, folder).result()
-    except Exception as error:  # a process that was killed as well
-        return Outcome(error=_said(error))
+    except Exception as error:  # of a killed process as well
+        return Outcome(error=_message(error))
 
 
 def fit_quickly(case: Case, folder: Path) -> Outcome:
-    """Write the files of a case and do Phase 1 with default settings here: the same constants, the same verdict."""
+    """Write the files of a case and run Phase 1 with default settings in this process: same constants, same verdict."""
     started, used = time.perf_counter(), time.process_time()
     try:
         case.write(folder)
@@ -206,9 +205,9 @@ def fit_quickly(case: Case, folder: Path) -> Outcome:
         answer = Answer(constants, result.trust.trustworthy, result.trust.why_not, result.phase1.notes)
         found = Outcome(answer=answer)
     except InputError as error:
-        found = Outcome(refused=_said(error))
+        found = Outcome(refused=_message(error))
     except Exception as error:
-        found = Outcome(error=_said(error))
+        found = Outcome(error=_message(error))
     cpu, wall = time.process_time() - used, time.perf_counter() - started
     known = None if found.answer is None else identified(folder / NETWORK, folder / TABLE)
     return dataclasses.replace(found, identified=known, cpu_s=cpu, wall_s=wall)
@@ -219,7 +218,7 @@ def _constant_of(row: Mapping[Hashable, Any]) -> Constant:
 
 
 def fit_case(folder: Path) -> Outcome:
-    """Fit network.xml and timeseries.csv of a folder with default settings, and ask `identify` about the same data."""
+    """Fit network.xml and timeseries.csv of a folder with default settings, and run `identify` on the same data."""
     started = time.perf_counter()
     network, table, config = folder / NETWORK, folder / TABLE, load_config(CONFIG)
     found = Outcome()
@@ -227,25 +226,25 @@ def fit_case(folder: Path) -> Outcome:
         evaluation = fit_files(network, table, config, folder / "run")
         found = Outcome(answer=read_answer(folder / "run", evaluation.notes))
     except InputError as error:
-        found = Outcome(refused=_said(error))
+        found = Outcome(refused=_message(error))
     except Exception as error:
-        found = Outcome(error=_said(error))
+        found = Outcome(error=_message(error))
     found = dataclasses.replace(found, cpu_s=_cpu_seconds(), wall_s=time.perf_counter() - started)
     if found.answer is None:
         return found
     try:
         return dataclasses.replace(found, identified=identified(network, table))
     except Exception as error:
-        return dataclasses.replace(found, error=f"identify: {_said(error)}")
+        return dataclasses.replace(found, error=f"identify: {_message(error)}")
 
 
 def _cpu_seconds() -> float:
-    """Of this process since its start, and of its children that have ended."""
+    """CPU time of this process since its start, and of its children that have ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return one_line(error) if isinstance(error, InputError) else f"{type(error).__name__}: {one_line(error)}"
 
 
@@ -264,7 +263,7 @@ def identified(network: Path, table: Path) -> tuple[str, ...]:
 
 
 def read_answer(folder: Path, notes: Sequence[str] = ()) -> Answer:
-    """What a run folder says: rate_constants.csv and metrics.json. The only place that knows their columns and keys."""
+    """Read rate_constants.csv and metrics.json of a run folder; only this function knows their columns and keys."""
     with (folder / "rate_constants.csv").open(newline="") as stream:
         constants = {line["reaction"]: _constant(line) for line in csv.DictReader(stream)}
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -281,11 +280,11 @@ def _constant(line: Mapping[str, str]) -> Constant:
 
 
 def row(case: Case, outcome: Outcome) -> Row:
-    """One line of the results: what was fitted, what came out, and how good it is."""
+    """One line of the results: case, answer and scores."""
     answer = outcome.answer
-    told: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
     if answer is not None:
-        told = {
+        scores = {
             "trustworthy": answer.trustworthy,
             "why_not": list(answer.why_not),
             "notes": list(answer.notes),
@@ -304,7 +303,7 @@ def row(case: Case, outcome: Outcome) -> Row:
         "error": outcome.error,
         "cpu_s": _finite(outcome.cpu_s),
         "wall_s": _finite(outcome.wall_s),
-        **told,
+        **scores,
     }
 
 
@@ -312,7 +311,7 @@ def verdict(case: Case, outcome: Outcome) -> str:
     """One word for a case.
 
     Clean data: "passed", "false alarm" (trustworthy is false) or "refused". Corrupted: "caught" (trustworthy is false,
-    or refused) or "miss". Whatever ended without an answer or a refusal: "error".
+    or refused) or "miss". A case without an answer or a refusal: "error".
     """
     clean = case.kind == "clean"
     if outcome.refused is not None:
@@ -325,15 +324,15 @@ def verdict(case: Case, outcome: Outcome) -> str:
 
 
 def score(case: Case, answer: Answer, identified: Sequence[str] | None = None) -> dict[str, Any]:
-    """Count and name the rate constants that a run calls determined, and those of them that are wrong.
+    """Count and name the rate constants that a run calls determined, and the wrong ones among them.
 
-    A reaction whose law the network file tells wrong has no true rate constant: called determined, it is wrong. A true
-    one that the run does not list counts as not determined.
+    A reaction with a wrong law in the network file has no true rate constant: if called determined, it is wrong. A true
+    rate constant that the run does not list counts as not determined.
 
     Returns:
         n_constants, n_determined, n_close (within 10 %), off (ids, wrong by more than 10 %), far (ids, wrong by more
-        than 2-fold), n_bounded and n_inside (intervals that are given, and those that hold the truth), contradictions
-        (ids that `identify` does not call determined; None where it was not asked).
+        than 2-fold), n_bounded and n_inside (numbers of intervals, and of those that contain the truth), contradictions
+        (ids that `identify` does not call determined; None if it was not run).
     """
     claimed = {r.id: answer.constants[r.id] for r in case.reactions if _claims(answer, r.id)}
     ratio = {name: _ratio(constant.k, case.truth.get(name)) for name, constant in claimed.items()}
@@ -356,12 +355,12 @@ def _claims(answer: Answer, reaction: str) -> bool:
 
 
 def _ratio(k: float, true: float | None) -> float:
-    """k as a multiple of the truth; infinite where there is no truth or no number."""
+    """k as a multiple of the truth; infinite without truth or number."""
     return math.inf if true is None or math.isnan(k) else k / true
 
 
 def constants(case: Case, answer: Answer) -> dict[str, dict[str, Any]]:
-    """Per reaction what the run says and what is true; `k_plain` is k in the units of the textbook."""
+    """Result and truth for every reaction; `k_plain` is k in the units of the textbook."""
     factors = textbook.unit_factors(case.reactions, *case.units)
     return {
         name: {

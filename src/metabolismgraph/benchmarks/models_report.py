@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-Row = dict[str, Any]  # a case as `models.row` makes it
+Row = dict[str, Any]  # a case, see `models.row`
 
 _Z = 1.959964  # two-sided 95 %
 _LINE = 90  # characters of a message in a table
 
 
 def wilson(hits: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a rate (Wilson 1927); (NaN, NaN) of nothing."""
+    """The 95 % interval of a rate (Wilson 1927); (NaN, NaN) for a total of zero."""
     if not total:
         return math.nan, math.nan
     p, z2 = hits / total, _Z**2
@@ -25,13 +25,13 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
 
 
 def totals(rows: Sequence[Row]) -> dict[str, Any]:
-    """The figures of all cases in the textbooks' own units."""
+    """Totals over all cases in the units of the textbooks."""
     plain = [r for r in rows if r["units"] == [1.0, 1.0]]
     clean = [r for r in plain if r["kind"] == "clean"]
     corrupted = [r for r in plain if r["kind"] != "clean"]
     answered = [r for r in clean if "n_determined" in r]
     misses = [r for r in corrupted if r["verdict"] == "miss"]
-    asked = [r for r in rows if r.get("contradictions") is not None]
+    compared = [r for r in rows if r.get("contradictions") is not None]
     return {
         "clean": len(clean),
         "false_alarms": _count(clean, "false alarm", "refused"),
@@ -47,21 +47,21 @@ def totals(rows: Sequence[Row]) -> dict[str, Any]:
         "misses": len(misses),
         "harmful_misses": sum(bool(r["off"]) for r in misses),
         "corrupted_errors": _count(corrupted, "error"),
-        "asked": len(asked),
-        "contradicted": sum(bool(r["contradictions"]) for r in asked),
-        "contradictions": sum(len(r["contradictions"]) for r in asked),
+        "compared": len(compared),
+        "contradicted": sum(bool(r["contradictions"]) for r in compared),
+        "contradictions": sum(len(r["contradictions"]) for r in compared),
     }
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The report: totals, kinds of corruption, every case, other units, twins that there are none of."""
+    """The report: totals, kinds of corruption, every case, other units, twins that cannot be made."""
     rows = result["cases"]
     tables = (_totals(rows), _by_kind(rows), _by_case(rows), _in_units(rows), _no_twin(result["no_twin"]))
     lines = [
         "# Textbook networks",
         "",
         f"{len(rows)} cases, {_count(rows, 'error')} without an answer. Intervals are 95 % (Wilson); those of rate "
-        "constants take them as independent, which those of one network are not. A warning is `trustworthy` false; "
+        "constants assume independence, which rate constants of one network lack. A warning is `trustworthy` false; "
         "a refusal of clean data is a false alarm too. Errors count as neither alarm nor miss, and are left out of "
         "rates.",
         "",
@@ -99,7 +99,7 @@ def _totals(rows: list[Row]) -> list[str]:
         f"| - wrong by more than 2-fold, with a warning | {_rate(t['far_warned'], t['determined'])} |",
         f"| - wrong by more than 2-fold, without | {_rate(t['far_silent'], t['determined'])} |",
         f"| - inside their interval, where one is given | {_rate(t['inside'], t['bounded'])} |",
-        f"| cases in which `identify` contradicts | {_rate(t['contradicted'], t['asked'])} |",
+        f"| cases in which `identify` contradicts | {_rate(t['contradicted'], t['compared'])} |",
         f"| constants determined by `fit` and not by `identify` | {t['contradictions']} |",
         f"| CPU seconds per case, median (quartiles; range) | {_spread(seconds)} |",
     ]
@@ -157,8 +157,8 @@ def _scores(row: Row) -> str:
 
 
 def _why(row: Row) -> str:
-    said = row["error"] or row["refused"] or "; ".join(row.get("why_not", ()))
-    return said if len(said) <= _LINE else f"{said[: _LINE - 3]}..."
+    reason = row["error"] or row["refused"] or "; ".join(row.get("why_not", ()))
+    return reason if len(reason) <= _LINE else f"{reason[: _LINE - 3]}..."
 
 
 def _cell(text: str) -> str:
@@ -166,7 +166,7 @@ def _cell(text: str) -> str:
 
 
 def _in_units(rows: list[Row]) -> list[str]:
-    """Each case in other units against the same one in its own."""
+    """Table of every case in other units against the same case in its own."""
     lines = [
         "| network | concentrations × | times × | verdict in its own units | in these | called determined: same "
         "| largest relative difference of those determined in both | of all |",
@@ -212,6 +212,6 @@ def _apart(a: dict[str, Any], b: dict[str, Any]) -> Callable[[str], float]:
 
 
 def _no_twin(missing: list[dict[str, str]]) -> list[str]:
-    return ["Twins that there are none of:", ""] * bool(missing) + [
+    return ["Twins that cannot be made:", ""] * bool(missing) + [
         f"- {m['network']}, {m['kind']}: {m['reason']}" for m in missing
     ]

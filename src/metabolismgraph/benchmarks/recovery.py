@@ -33,7 +33,7 @@ from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.runs.pipeline import fit_files
 from metabolismgraph.system.progress import Progress
 
-_LARGEST_SEED = 100  # simulations that blow up are listed and the next seed is taken, up to here
+_LARGEST_SEED = 100  # diverging simulations are listed and replaced by the next seed, up to this one
 _MAIN = "oscillatory_rank50"
 Case = dict[str, Any]
 T = TypeVar("T")
@@ -51,8 +51,8 @@ def run_recovery(
     """Run every case, write recovery.json and recovery.md into `out`, return the Markdown.
 
     Args:
-        configs: names of configurations; each is simulated with seeds 0, 1, ... A simulation that
-            blows up has no data: it is listed, and the next seed takes its place.
+        configs: names of configurations; each is simulated with seeds 0, 1, ... A diverging
+            simulation has no data: it is listed, and the next seed is used.
         seeds: simulations per configuration.
         repeats: training seeds per simulation.
         datasets: folders in the layout of a data set, with truth/, fitted from their files.
@@ -103,7 +103,7 @@ def _simulations(base: Config, seeds: int, name: str, diverged: list[dict[str, o
 
 
 def _case(simulated: Simulated, config: Config) -> Case:
-    """One fit, each phase twice: the second time, nothing has to be compiled."""
+    """One fit, each phase twice: the second time without compilation."""
     try:
         seen, _ = simulated.observations.split(config.training.held_out_fraction)
         graph_model, training = config.graph_model, config.training
@@ -127,7 +127,7 @@ def _timed(call: Callable[[], T]) -> tuple[T, float, float]:
 
 
 def _files(folder: Path) -> Case:
-    """A data set from its files, as a user would: through the `fit` pipeline with its own process."""
+    """Fit a data set from its files by the pipeline of `fit`, with a separate training process."""
     table = next(folder / name for name in TIMESERIES if (folder / name).exists())
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "run"
@@ -141,7 +141,7 @@ def _files(folder: Path) -> Case:
 
 
 def _cold_run(overrides: Sequence[str]) -> dict[str, float]:
-    """The whole `run` command from a cold process: wall time and peak memory of its processes together."""
+    """The `run` command from a cold process: wall time and peak memory of its processes together."""
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-P", "-m", "metabolismgraph", "run", _MAIN, "--out", f"{scratch}/run", "--quiet"]
         for override in overrides:
@@ -197,7 +197,7 @@ def summarise(result: dict[str, Any]) -> str:
     tables = (_targets(cases, failed, result["cold_run"]), _by_config(cases), _by_case(result["cases"]))
     lines += [line for table in tables for line in (*table, "")]
     if result["diverged"]:
-        lines += ["Simulations that blew up, and so gave no data (the next seed was taken):", ""]
+        lines += ["Diverging simulations, which have no data (the next seed was used):", ""]
         lines += [f"- {d['config']} seed {d['simulation_seed']}: {d['error']}" for d in result["diverged"]]
     return "\n".join(lines) + "\n"
 
@@ -287,7 +287,7 @@ def _by_config(cases: list[Case]) -> list[str]:
 
 
 def _seconds(case: Case, phase: str) -> float:
-    """Compute time; of a case that was fitted once, with compilation."""
+    """Compute time; for a case that was fitted once, compilation included."""
     return float(case[f"{phase}_s"] if f"{phase}_s" in case else case[f"{phase}_cold_s"])
 
 

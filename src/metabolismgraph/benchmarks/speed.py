@@ -1,4 +1,4 @@
-"""Speed of the inner loops against the plain way of writing them, in one run on one machine."""
+"""Speed of the inner loops against a plain implementation, in one process on one machine."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ _BATCH = 8
 _FAST_ROLLOUTS, _PLAIN_ROLLOUTS = 40, 4  # per repeat
 _ROLLOUT = 64  # Euler steps
 _NODE_WIDTH = 64  # units of MLP_node
-_RISE = 200  # concentrations at which the plain form asks whether f rises
+_RISE = 200  # concentrations at which the plain form checks the slope of f
 
 
 def gradient_phase1(substrate_input: str = "log") -> dict[str, float]:
     """Gradient steps per second of Phase 1 on the 100 species and 256 reactions of rank50, batch 8.
 
-    The plain form is how such a model is usually written: MLP_sub evaluated for every edge of every frame
+    The plain form is the usual implementation: MLP_sub evaluated for every edge of every frame
     of the batch, messages gathered and scattered, one compiled step per call, learning rates per group.
-    Both forms are compiled and run once before they are measured, in turns, so that a change in the
-    machine's load meets both; figures are medians.
+    Both forms are compiled and run once before the measurement. They are measured in turns, so that a
+    change in the load of the machine affects both; results are medians.
 
     Returns:
         steps_per_second, plain_steps_per_second, and ratio, the median of the ratios of the turns.
@@ -66,7 +66,7 @@ def rollout_step() -> dict[str, float]:
     """Gradients per second of one minibatch of Phase 2 rollouts on rank50: batch 8, 64 Euler steps, 64-wide MLP_node.
 
     The plain form scans over Euler steps of the whole model, with MLP_sub evaluated for every substrate
-    and MLP_node for every species at every step. Measured as `gradient_phase1` is.
+    and MLP_node for every species at every step. Measured as in `gradient_phase1`.
 
     Returns:
         steps_per_second, plain_steps_per_second, and ratio, the median of the ratios of the turns.

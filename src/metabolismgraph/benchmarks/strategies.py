@@ -1,4 +1,4 @@
-"""Which strategies of Phase 2 recover homeostasis, from good and from imperfect checkpoints: every case a row."""
+"""Benchmark of the strategies of Phase 2 on good and on imperfect checkpoints, with a row for every case."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import numpy as np
 
 from metabolismgraph.benchmarks.recovery import ratios
 from metabolismgraph.benchmarks.strategy_figure import slope_ratios
-from metabolismgraph.benchmarks.strategy_report import Journal, Results, Row, markdown, on_grid, summarise
+from metabolismgraph.benchmarks.strategy_report import Results, ResultsFile, Row, markdown, on_grid, summarise
 from metabolismgraph.config import Config, Training, load_config
 from metabolismgraph.errors import InputError, SimulationDivergedError, TrainingFailedError
 from metabolismgraph.evaluation.evaluate import homeostasis_metrics, rate_constant_metrics
@@ -54,7 +54,7 @@ COMBINATIONS = (
 )
 STRATEGY_SETS = (CLASSICAL, *STRATEGIES, *COMBINATIONS)
 QUICK_SETS = (CLASSICAL, *STRATEGIES, "residual+contrastive", "orthogonalised+contrastive")
-_LARGEST_SEED = 100  # simulations that blow up are listed and the next seed is taken, up to here
+_LARGEST_SEED = 100  # diverging simulations are listed and replaced by the next seed, up to this one
 _DPI = 150
 _BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -78,14 +78,14 @@ _SWEEPS = (
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is measured; a benchmark is only continued with the same.
+    """Settings of the benchmark; it is only continued with the same settings.
 
     Attributes:
-        seeds: simulations per configuration; the training seed is the simulation's.
+        seeds: simulations per configuration; training has the seed of the simulation.
         strategies: names joined by +, or classical.
         time_steps: homeostasis_time_step, where the objective depends on it.
         sweeps: vary learning rates, length of training and start of the embeddings as well.
-        overrides: as for --set; keys that the benchmark itself sets are not affected by them.
+        overrides: as for --set; without effect on keys that the benchmark sets.
     """
 
     configs: tuple[str, ...] = CONFIGS
@@ -98,7 +98,7 @@ class Settings:
     overrides: tuple[str, ...] = ()
 
     def config(self, name: str, seed: int = 0) -> Config:
-        """The configuration that all cases of a simulation start from.
+        """The initial configuration of all cases of a simulation.
 
         Raises:
             InputError: no such configuration, or an override does not fit.
@@ -113,10 +113,10 @@ class Settings:
         )
 
     def header(self) -> Row:
-        """As it is written down, with the values from which the sweeps depart.
+        """The settings for the file of results, with the default values of the sweeps.
 
         Raises:
-            InputError: as `config`, or a set of strategies makes no sense.
+            InputError: as `config`, or a set of strategies is not valid.
         """
         for name in self.strategies:
             depends_on_time_step(name)
@@ -129,10 +129,9 @@ class Settings:
 
 
 def settings_of(*, quick: bool = False, **changes: Any) -> Settings:
-    """The settings of the benchmark or of its quick form; what is None is left at its default.
+    """The settings of the benchmark or of its quick form; None stands for the default.
 
-    The quick form keeps every single strategy and the combinations of few parts: under ten minutes on
-    two cores.
+    The quick form has every single strategy and the combinations of two: under ten minutes on two cores.
     """
     start = Settings()
     if quick:
@@ -145,7 +144,7 @@ class Case(NamedTuple):
 
     Attributes:
         T: homeostasis_time_step; None where the objective does not depend on it.
-        sweep: key of `training` and its value, where that differs from the grid's.
+        sweep: key of `training` and its value, if different from the grid.
     """
 
     config: str
@@ -172,13 +171,13 @@ class Group(NamedTuple):
 
 @runtime_checkable
 class Watch(Protocol):
-    """Who is told how far the benchmark is."""
+    """Receives the progress of the benchmark."""
 
     def begin(self, planned: Sequence[Row], done: Sequence[Row]) -> None:
-        """All cases, and those that an earlier call has done."""
+        """Start, with all cases and those of an earlier call."""
 
     def add(self, row: Row) -> None:
-        """One more is done."""
+        """Add a finished case."""
 
 
 def names_of(strategies: str) -> list[str]:
@@ -190,13 +189,13 @@ def depends_on_time_step(strategies: str) -> bool:
     """Whether a set trains on rollouts or windows of homeostasis_time_step frames.
 
     Raises:
-        InputError: an unknown strategy, or a combination that makes no sense.
+        InputError: an unknown strategy, or a combination that is not valid.
     """
     return trains_on_windows(Training(strategies=tuple(names_of(strategies))))
 
 
 def plan(settings: Settings, seeds: Mapping[str, Sequence[int]]) -> list[Group]:
-    """All cases; those without rollouts come first, since they are quick, then seed by seed.
+    """All cases; first those without rollouts, since they are fast, then seed by seed.
 
     Args:
         seeds: simulation seeds per configuration.
@@ -225,7 +224,7 @@ def plan(settings: Settings, seeds: Mapping[str, Sequence[int]]) -> list[Group]:
 
 
 def _swept(settings: Settings, where: tuple[str, str, int]) -> list[Case]:
-    """The sweeps, without what the grid has already."""
+    """The cases of the sweeps that the grid lacks."""
     training = settings.config(where[0]).training
     return [
         Case(*where, name, length, (varied.key, value))
@@ -242,38 +241,38 @@ def run_strategies(settings: Settings, out: Path, workers: int, watch: Watch, *,
     """Run every case that has no line in `out`/strategies.jsonl yet, write the report, return its Markdown.
 
     Args:
-        workers: processes side by side, each with its share of the cores.
-        overwrite: start again, whatever is there.
+        workers: number of parallel processes, each with its share of the cores.
+        overwrite: replace existing results.
 
     Raises:
-        InputError: the folder holds results of other settings, or the settings make no sense or give no data.
-        TrainingFailedError: the simulations could not be made.
+        InputError: the folder holds results of other settings, or the settings are not valid or give no data.
+        TrainingFailedError: a simulation process was killed.
     """
     header = settings.header()
     if overwrite:
         for part in ("checkpoints", "compiled"):
             shutil.rmtree(out / part, ignore_errors=True)
-    journal = Journal.open(out, header, overwrite=overwrite)
+    stored = ResultsFile.open(out, header, overwrite=overwrite)
     with _environment(max(1, (os.cpu_count() or 1) // workers), out / "compiled"):
-        missing = [name for name in settings.configs if name not in journal.seeds]
-        _run(deque(_Job(_survey, (name, settings)) for name in missing), workers, journal)
+        missing = [name for name in settings.configs if name not in stored.seeds]
+        _run(deque(_Job(_survey, (name, settings)) for name in missing), workers, stored)
         for name in missing:
-            if name not in journal.seeds:
+            if name not in stored.seeds:
                 raise TrainingFailedError(f"{name}: the process that simulates it was killed; start again")
         for name in settings.configs:
-            if not journal.seeds[name]:
-                why = next(d["error"] for d in journal.diverged if d["config"] == name)
+            if not stored.seeds[name]:
+                why = next(d["error"] for d in stored.diverged if d["config"] == name)
                 raise InputError(f"{name}: no seed gives data ({why}); change its simulation section")
-        groups = plan(settings, journal.seeds)
-        watch.begin([case.row() for group in groups for case in group.cases], journal.cases)
-        jobs = (_Job(_results, (_left(group, journal), settings, out / "checkpoints")) for group in groups)
-        _run(deque(job for job in jobs if job.arguments[0].cases), workers, journal, watch.add)
+        groups = plan(settings, stored.seeds)
+        watch.begin([case.row() for group in groups for case in group.cases], stored.cases)
+        jobs = (_Job(_results, (_left(group, stored), settings, out / "checkpoints")) for group in groups)
+        _run(deque(job for job in jobs if job.arguments[0].cases), workers, stored, watch.add)
     shutil.rmtree(out / "compiled", ignore_errors=True)
-    return write_report(journal.results(), out)
+    return write_report(stored.results(), out)
 
 
 def write_report(results: Results, out: Path) -> str:
-    """Write strategies.json, strategies.md and a picture per configuration; return the Markdown."""
+    """Write strategies.json, strategies.md and a figure per configuration; return the Markdown."""
     report = summarise(results)
     text = markdown(report)
     write_bytes(out / "strategies.json", (json.dumps(report, indent=1) + "\n").encode())
@@ -286,27 +285,27 @@ def write_report(results: Results, out: Path) -> str:
     return text
 
 
-def _left(group: Group, journal: Journal) -> Group:
-    return group._replace(cases=tuple(case for case in group.cases if not journal.has(case.row())))
+def _left(group: Group, stored: ResultsFile) -> Group:
+    return group._replace(cases=tuple(case for case in group.cases if not stored.has(case.row())))
 
 
 # -- processes
 
 
 class _Job(NamedTuple):
-    """A generator of rows to be run in a process of its own."""
+    """A generator of rows for a separate process."""
 
     call: Callable[..., Iterator[Row]]
     arguments: tuple[Any, ...]
     attempt: int = 1
 
 
-def _run(jobs: deque[_Job], workers: int, journal: Journal, done: Callable[[Row], None] = lambda _: None) -> None:
-    """Run jobs side by side; every row is written down here, by the parent."""
+def _run(jobs: deque[_Job], workers: int, stored: ResultsFile, done: Callable[[Row], None] = lambda _: None) -> None:
+    """Run jobs in parallel; the parent process records every row."""
     running: dict[Connection, tuple[BaseProcess, _Job]] = {}
 
     def take(row: Row) -> None:
-        journal.append(row)
+        stored.append(row)
         done(row)
 
     try:
@@ -322,7 +321,7 @@ def _run(jobs: deque[_Job], workers: int, journal: Journal, done: Callable[[Row]
                 except (EOFError, OSError):
                     process, job = running.pop(pipe)
                     process.join()
-                    _after(job, process.exitcode, jobs, journal, take)
+                    _after(job, process.exitcode, jobs, stored, take)
                     continue
                 take(row)
     finally:
@@ -331,11 +330,13 @@ def _run(jobs: deque[_Job], workers: int, journal: Journal, done: Callable[[Row]
             process.join()
 
 
-def _after(job: _Job, exit_code: int | None, jobs: deque[_Job], journal: Journal, take: Callable[[Row], None]) -> None:
-    """What a process that was killed left undone is tried once more, then listed as failed."""
+def _after(
+    job: _Job, exit_code: int | None, jobs: deque[_Job], stored: ResultsFile, take: Callable[[Row], None]
+) -> None:
+    """Retry unfinished cases of a killed process once, then record them as failed."""
     if exit_code == 0 or not isinstance(job.arguments[0], Group):
         return
-    group = _left(job.arguments[0], journal)
+    group = _left(job.arguments[0], stored)
     if job.attempt == 1:
         jobs.append(_Job(job.call, (group, *job.arguments[1:]), attempt=2))
         return
@@ -347,7 +348,7 @@ def _started(job: _Job) -> tuple[BaseProcess, Connection]:
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(job, send), daemon=True)
-    # Ctrl-C is for the parent, which ends its children itself; what is ignored stays so in a child.
+    # Ctrl-C is for the parent, which ends its children; children inherit the ignored signal.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process.start()
@@ -365,7 +366,7 @@ def _work(job: _Job, pipe: Connection) -> None:
 
 @contextlib.contextmanager
 def _environment(threads: int, compiled: Path) -> Iterator[None]:
-    """Variables that JAX and BLAS read when a worker imports them: its share of the cores, a common cache."""
+    """Set variables for JAX and BLAS in the workers: share of the cores, common cache of compiled programs."""
     before = dict(os.environ)
     flags = " --xla_cpu_multi_thread_eigen=false" if threads == 1 else ""
     os.environ.update(dict.fromkeys(_BLAS, str(threads)))
@@ -390,7 +391,7 @@ def _environment(threads: int, compiled: Path) -> Iterator[None]:
 
 
 def _survey(name: str, settings: Settings) -> Iterator[Row]:
-    """Which seeds of a configuration give data."""
+    """Find the seeds of a configuration whose simulations do not diverge."""
     seeds: list[int] = []
     diverged: list[Row] = []
     for seed in range(_LARGEST_SEED):
@@ -424,11 +425,11 @@ def _results(group: Group, settings: Settings, folder: Path) -> Iterator[Row]:
 
 @dataclasses.dataclass(frozen=True)
 class _Checkpoint:
-    """A simulation and a checkpoint, on which strategies are tried.
+    """A simulation and a checkpoint for the strategies.
 
     Attributes:
         seen: the frames that are not held out.
-        known: what is recorded of the checkpoint.
+        known: recorded properties of the checkpoint.
     """
 
     config: Config
@@ -487,7 +488,7 @@ def _finite(values: Sequence[float]) -> list[float | None]:
 
 
 def _checkpoint(group: Group, config: Config, simulated: Simulated, seen: Observations, folder: Path) -> Phase1Result:
-    """The checkpoint of a group: from `folder` where it is intact, made and saved there where not."""
+    """The checkpoint of a group: from `folder` if it is intact there, otherwise made and saved."""
     kind = group.checkpoint.replace(" ", "").replace(".", "")
     path = folder / f"{Path(group.config).stem}_{kind}_{group.seed}"
     if is_intact(path):
@@ -503,10 +504,10 @@ def _checkpoint(group: Group, config: Config, simulated: Simulated, seen: Observ
 
 
 def check_strategies(names: Sequence[str]) -> tuple[str, ...]:
-    """Sets of strategies as they are written on the command line, each once.
+    """Check sets of strategies of the command line.
 
     Raises:
-        InputError: an unknown strategy, a combination that makes no sense, or a set named twice.
+        InputError: an unknown strategy, a combination that is not valid, or a repeated set.
     """
     for name in names:
         depends_on_time_step(name)

@@ -1,4 +1,4 @@
-"""What strategies of Phase 2 make of checkpoints and rollout lengths."""
+"""Figure of the strategy benchmark: slope ratios by strategy, checkpoint and rollout length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metabolismgraph.figures.style import FAINT, TRUTH, legend_below, palette, p
 Row = Mapping[str, Any]
 
 _COLUMNS = 4
-_LINEAR = 0.1  # ratios this close to 1 are drawn on a linear scale, those beyond on a logarithmic one
+_LINEAR = 0.1  # distance of ratios from 1 on a linear scale; larger ones are on a logarithmic scale
 _FARTHEST = 100.0  # |ratio - 1| beyond which a point is drawn at the edge
 _TICKS = (-10, 0, 0.8, 1, 1.2, 2, 11)
 _ACCEPTED = (0.8, 1.2)
@@ -62,7 +62,7 @@ def slope_ratios(config: str, cases: Sequence[Row], order: Sequence[str]) -> Fig
     for ax in axes.flat[len(sets) :]:
         ax.set_axis_off()
     for ax in axes.flat[max(0, len(sets) - columns) : len(sets)]:
-        # sharex hides the ticks of panels that have another row below them, though that may be empty
+        # sharex hides the ticks of panels with another row below them, even an empty one
         ax.tick_params(labelbottom=True)
         ax.set_xlabel("T  [frames]")
     figure.supylabel("learned / true homeostatic slope")

@@ -1,4 +1,4 @@
-"""The report of the strategy benchmark, from its lines alone."""
+"""The report of the strategy benchmark, from its file of results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from metabolismgraph.metrics import Value
 Row = dict[str, Any]
 LINES = "strategies.jsonl"
 KEYS = ("config", "checkpoint", "seed", "strategies", "T", "sweep")
-_LAST_LISTED = 8  # strategies 1-8 of the requirement, which leave the frozen reactions as they are
+_LAST_LISTED = 8  # strategies 1-8 are those of the published design, which do not correct the frozen reactions
 _GOOD = 0.2  # a slope ratio within 0.8-1.2 is converged
 # Checkpoint -> largest |slope ratio - 1| and lowest accuracy of the best set.
 _TARGETS = {"projection": (0.01, 1.0), "imperfect 0.87": (0.02, 0.98), "imperfect 0.70": (0.05, 0.95)}
@@ -28,12 +28,12 @@ _TARGETS = {"projection": (0.01, 1.0), "imperfect 0.87": (0.02, 0.98), "imperfec
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """What the lines of a benchmark say.
+    """The results of a benchmark.
 
     Attributes:
         header: its settings.
         diverged: simulations without data.
-        cases: a row per case; those that failed have an error and no figures.
+        cases: a row per case; failed ones have an error and no metrics.
     """
 
     header: Row
@@ -41,8 +41,8 @@ class Results:
     cases: list[Row]
 
 
-class Journal:
-    """The file of results, one JSON object per line: settings first, then seeds and cases as they come."""
+class ResultsFile:
+    """The file of results, one JSON object per line: settings first, then seeds and cases as they finish."""
 
     def __init__(self, path: Path, lines: Sequence[Row]):
         self._path = path
@@ -55,11 +55,11 @@ class Journal:
             self._take(line)
 
     @classmethod
-    def open(cls, out: Path, header: Row, *, overwrite: bool = False) -> Journal:
-        """Take up the results in a folder, or begin them.
+    def open(cls, out: Path, header: Row, *, overwrite: bool = False) -> ResultsFile:
+        """Open the results in a folder, or start a new file.
 
         Raises:
-            InputError: they are of other settings, damaged, or the folder cannot be written.
+            InputError: results are of other settings or damaged, or the folder cannot be written.
         """
         path = out / LINES
         try:
@@ -78,12 +78,12 @@ class Journal:
         return cls(path, lines)
 
     def append(self, row: Row) -> None:
-        """Write a line, so that it is there whatever happens next."""
+        """Write a line to the disk at once."""
         append_line(self._path, json.dumps(row))
         self._take(row)
 
     def has(self, case: Row) -> bool:
-        """Whether a case, given by its keys, has its line."""
+        """Whether the file has a line of a case, given by its keys."""
         return identity(case) in self._known
 
     def results(self) -> Results:
@@ -99,7 +99,7 @@ class Journal:
 
 
 def identity(row: Row) -> str:
-    """What tells a case from all others."""
+    """The keys of a case as text, unique among all cases."""
     return json.dumps([row[key] for key in KEYS])
 
 
@@ -107,16 +107,16 @@ def read_results(out: Path) -> Results:
     """The results in a folder, finished or not.
 
     Raises:
-        InputError: there are none, or they are damaged.
+        InputError: results are missing or damaged.
     """
     lines = _lines(out / LINES)
     if not lines:
         raise InputError(f"{out}: holds no {LINES}; run the benchmark first")
-    return Journal(out / LINES, lines).results()
+    return ResultsFile(out / LINES, lines).results()
 
 
 def _lines(path: Path) -> list[Row]:
-    """All whole lines of a file of results; none if there is no file."""
+    """All complete lines of a file of results; empty without a file."""
     try:
         return read_lines(path, _row, "restore it, or start again with --overwrite")
     except FileNotFoundError:
@@ -125,7 +125,7 @@ def _lines(path: Path) -> list[Row]:
 
 def _row(value: object) -> Row:
     if not isinstance(value, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 (the line is wrong, not a type of ours)
+        raise ValueError("not a JSON object")  # noqa: TRY004 (the line is wrong, not a type)
     return value
 
 
@@ -134,7 +134,7 @@ def _difference(there: Row, wanted: Row) -> str:
 
 
 def summarise(results: Results) -> Row:
-    """All tables of the report, and the cases they are made of."""
+    """All tables of the report, and their cases."""
     cases, header = results.cases, results.header
     grid = on_grid(cases)
     checkpoints = list(dict.fromkeys(c["checkpoint"] for c in grid))
@@ -157,7 +157,7 @@ def summarise(results: Results) -> Row:
 
 
 def worst_deviation(case: Row) -> float:
-    """Largest |slope ratio - 1| over the types; infinite where there is none."""
+    """Largest |slope ratio - 1| over the types; infinite without a ratio."""
     found = case.get("slope_ratio") or [None]
     return max(math.inf if ratio is None else abs(ratio - 1) for ratio in found)
 
@@ -193,10 +193,10 @@ def _listed(strategies: str) -> bool:
 
 
 def best_set(cases: list[Row], wanted: Callable[[str], bool] = lambda _: True) -> tuple[str, float] | None:
-    """The set of strategies whose worst case is the least bad, and how far its slope ratios are from 1.
+    """The set of strategies with the best worst case, and the largest distance of its slope ratios from 1.
 
-    Worst over every configuration, seed, type and rollout length; a failed case is infinitely bad. Only sets that
-    ran on the most simulations compete: while a benchmark is unfinished, fewer cases make a better worst one.
+    Worst over every configuration, seed, type and rollout length; a failed case counts as infinite. Only sets with the
+    largest number of simulations compete: in an unfinished benchmark, fewer cases would be an advantage.
     """
     worst: dict[str, float] = {}
     simulations: dict[str, set[tuple[str, int]]] = {}
@@ -239,7 +239,7 @@ def _accuracy(cases: list[Row], what: str, target: float) -> Row:
 
 
 def _checkpoint_row(cases: list[Row], config: str, checkpoint: str) -> list[Row]:
-    """What the checkpoints of one kind are like, one figure per simulation."""
+    """Properties of the checkpoints of one kind, one value per simulation."""
     by_seed = {c["seed"]: c for c in cases if "error" not in c}
     if not by_seed:
         return []
@@ -250,7 +250,7 @@ def _checkpoint_row(cases: list[Row], config: str, checkpoint: str) -> list[Row]
 
 
 def _by(cases: list[Row], keys: Sequence[str], order: Sequence[str]) -> list[Row]:
-    """A row for every combination of keys: the figures of all its seeds and types together."""
+    """A row for every combination of keys: statistics over its seeds and types."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for case in sorted(cases, key=lambda c: (order.index(c["strategies"]), c["T"] or 0)):
         groups.setdefault(tuple(case[key] for key in keys), []).append(case)
@@ -270,7 +270,7 @@ def _figures(cases: list[Row]) -> Row:
 
 
 def _sweeps(cases: list[Row], defaults: Row) -> list[Row]:
-    """Every sweep with the grid's own case at its place among the values."""
+    """Rows of every sweep, with the case of the grid among its values."""
     swept = [c for c in cases if c["sweep"] is not None]
     rows = []
     for key, _ in dict.fromkeys((c["sweep"]["key"], None) for c in swept):
@@ -289,7 +289,7 @@ def _sweeps(cases: list[Row], defaults: Row) -> list[Row]:
 
 
 def _spread(values: Sequence[float | None]) -> list[float | None]:
-    """Median, least and largest; None where there is nothing finite."""
+    """Median, least and largest; None without finite values."""
     known = [v for v in values if v is not None and math.isfinite(v)]
     return [float(f(known)) for f in (np.median, min, max)] if known else [None, None, None]
 
@@ -342,7 +342,7 @@ def markdown(report: Row) -> str:
         mine = [row for row in report["sweeps"] if row["key"] == key]
         lines += ["", f"{key}:", "", *_table(mine, ("strategies", "T", "value"))]
     if report["diverged"]:
-        lines += ["", "## Simulations that blew up, and so gave no data (the next seed was taken)", ""]
+        lines += ["", "## Diverging simulations, which have no data (the next seed was used)", ""]
         lines += [f"- {d['config']} seed {d['seed']}: {d['error']}" for d in report["diverged"]]
     failed = [c for c in report["cases"] if "error" in c]
     if failed:

@@ -1,4 +1,4 @@
-"""What the textbook networks are fitted from: clean data, twins of them that are corrupted by a rule, other units."""
+"""Data for the textbook networks: clean data, corrupted twins, other units."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ Kind = Literal["clean", "left out", "wrong order", "coarse", "steady"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TABLE = "timeseries.csv"
 
-UNEXPLAINED = 0.02  # of a species' rms dc/dt: what must be left for a wrong network to be visible at all
+UNEXPLAINED = 0.02  # of a species' rms dc/dt: least residual at which a wrong network is visible
 _COARSE = 0.9  # of a species' range, between two samples
 _FEWEST = 20  # samples of coarse data
 _STEADY = 100  # samples of steady data
 _LONGEST = 2**14  # times t_end, for coarse data
-_SETTLED = 1e-6  # of the largest concentration at the start: what a state at rest may change by within t_end
+_SETTLED = 1e-6  # of the largest concentration at the start: largest change of a steady state within t_end
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One network file, one table, and what is known of both.
+    """One network file, one table, and the truth of both.
 
     Attributes:
-        reactions: as the network file tells them.
-        truth: rate constants in the units of the table, of the reactions that the file tells right.
-        detail: what was corrupted and how much.
-        units: factors of (concentration, time) that the table was multiplied by.
+        reactions: those in the network file.
+        truth: rate constants of the correct reactions of the file, in the units of the table.
+        detail: description and size of the corruption.
+        units: factors (concentration, time) between textbook and table.
     """
 
     network: str
@@ -60,7 +60,7 @@ class Case:
     units: tuple[float, float] = (1.0, 1.0)
 
     def write(self, folder: Path) -> None:
-        """The two files that a user would bring: network.xml and timeseries.csv."""
+        """Write the two input files of a fit: network.xml and timeseries.csv."""
         folder.mkdir(parents=True, exist_ok=True)
         write_network(self.network, self.reactions, self.table.species, self.fixed, folder / NETWORK)
         write_table(self.table, folder / TABLE)
@@ -95,7 +95,7 @@ def make(network: TextbookNetwork, kind: Kind) -> Case | NoTwin:
 
 
 def in_units(case: Case, concentration: float, time: float) -> Case:
-    """The same data with concentrations and times multiplied, and the rate constants to match."""
+    """The same data with multiplied concentrations and times, and matching rate constants."""
     table = dataclasses.replace(
         case.table, concentration=case.table.concentration * concentration, time=case.table.time * time
     )
@@ -105,7 +105,7 @@ def in_units(case: Case, concentration: float, time: float) -> Case:
 
 
 def unit_factors(reactions: tuple[KnownReaction, ...], concentration: float, time: float) -> dict[str, float]:
-    """What each rate constant is multiplied by, if concentrations and times are."""
+    """The factors of the rate constants for given factors of concentration and time."""
     return {r.id: concentration ** (1.0 - r.order) / time for r in reactions}
 
 
@@ -119,12 +119,13 @@ def _case(network: TextbookNetwork, kind: Kind, table: Table, detail: str) -> Ca
 def unexplained(
     network: TextbookNetwork, table: Table, reaction: int, instead: KnownReaction | None = None
 ) -> dict[str, float]:
-    """What is left of a reaction's contribution to dc/dt, once all else has absorbed what it can.
+    """The part of a reaction's contribution to dc/dt that other terms cannot explain.
 
-    All else are the other reactions, `instead`, and for every species a line slope * c + offset, with any coefficients.
+    Other terms are the other reactions, `instead`, and for every species a line slope * c + offset, with any
+    coefficients.
 
     Returns:
-        For every species that moves, the rms of the rest, as a share of the rms of its dc/dt.
+        For every species that moves, the rms of this part, as a share of the rms of its dc/dt.
     """
     known = [*network.reactions, *([instead] if instead else [])]
     matrix = stoichiometry(known, table.species, network.fixed)
@@ -145,20 +146,20 @@ def unexplained(
 
 
 def _lines(c: Float[np.ndarray, "samples moving"]) -> Float[np.ndarray, "samples moving columns"]:
-    """A slope and an offset for each species, and nothing for the others."""
+    """Columns of slope and offset for each species, zero for the others."""
     eye = np.eye(c.shape[1])
     return np.concatenate([c[:, :, None] * eye, np.broadcast_to(eye, (len(c), *eye.shape))], axis=2)
 
 
 def _left_out(network: TextbookNetwork) -> Case | NoTwin:
-    """The first reaction whose loss nothing else can make up for is missing in the network file."""
+    """Leave out of the network file the first reaction that other terms cannot replace."""
     table = simulate(network)
     largest = 0.0
     for j, reaction in enumerate(network.reactions if len(network.reactions) > 1 else ()):
         species, left = _worst(unexplained(network, table, j))
         largest = max(largest, left)
         if left >= UNEXPLAINED:
-            case = _case(network, "left out", table, f"without {reaction.id}: {_told(species, left)}")
+            case = _case(network, "left out", table, f"without {reaction.id}: {_described(species, left)}")
             kept = tuple(r for r in network.reactions if r is not reaction)
             return dataclasses.replace(case, reactions=kept, truth={r.id: r.k for r in kept})
     reason = f"no reaction is missed by more than {largest:.1%}" if largest else "it has only one reaction"
@@ -166,7 +167,7 @@ def _left_out(network: TextbookNetwork) -> Case | NoTwin:
 
 
 def _wrong_order(network: TextbookNetwork) -> Case | NoTwin:
-    """The first law that another order of one substrate does not fit has that order in the network file."""
+    """Write to the network file a wrong order of one substrate, the first that does not fit the data."""
     table = simulate(network)
     largest = 0.0
     for j, reaction in enumerate(network.reactions):
@@ -176,11 +177,11 @@ def _wrong_order(network: TextbookNetwork) -> Case | NoTwin:
             species, left = _worst(unexplained(network, table, j, wrong))
             largest = max(largest, left)
             if left >= UNEXPLAINED:
-                detail = f"{reaction.id} with {name}^{other:g} for {name}^{order:g}: {_told(species, left)}"
+                detail = f"{reaction.id} with {name}^{other:g} for {name}^{order:g}: {_described(species, left)}"
                 case = _case(network, "wrong order", table, detail)
-                told = tuple(wrong if r is reaction else r for r in network.reactions)
-                right = {r.id: r.k for r in told if r is not wrong}
-                return dataclasses.replace(case, reactions=told, truth=right)
+                written = tuple(wrong if r is reaction else r for r in network.reactions)
+                right = {r.id: r.k for r in written if r is not wrong}
+                return dataclasses.replace(case, reactions=written, truth=right)
     return NoTwin(network.name, "wrong order", f"no wrong order leaves more than {largest:.1%}")
 
 
@@ -189,7 +190,7 @@ def _worst(left: Mapping[str, float]) -> tuple[str, float]:
     return species, left[species]
 
 
-def _told(species: str, left: float) -> str:
+def _described(species: str, left: float) -> str:
     return f"{left:.0%} of d{species}/dt unexplained"
 
 
@@ -197,7 +198,7 @@ def _told(species: str, left: float) -> str:
 
 
 def _coarse(network: TextbookNetwork) -> Case | NoTwin:
-    """Evenly spaced samples: ever fewer of them, then ever farther apart, until in every run one step is too far."""
+    """Evenly spaced samples, first fewer, then over longer times, until one step of every run is too long."""
     count = network.n_points // len(network.runs)
     fewest = -(-_FEWEST // len(network.runs))
     thinner = []
@@ -218,7 +219,7 @@ def _coarse(network: TextbookNetwork) -> Case | NoTwin:
 
 
 def _steady(network: TextbookNetwork) -> Case | NoTwin:
-    """A constant table: the state that the first run ends in, or the unstable one that it circles."""
+    """A constant table: the final state of the first run, or the unstable steady state that it circles."""
     c = steady_state(network)
     if c is None:
         return NoTwin(network.name, "steady", "it has no steady state")
@@ -229,12 +230,12 @@ def _steady(network: TextbookNetwork) -> Case | NoTwin:
 
 
 def steady_state(network: TextbookNetwork) -> Float[np.ndarray, " species"] | None:
-    """Where dc/dt is zero, with what is conserved as in the first run; None if no such state is found."""
+    """A state with dc/dt = 0 and the conserved quantities of the first run; None if none is found."""
     start = initial(network, 0)
     times = np.linspace(0.0, 30.0 * network.t_end, 3000)
     path = simulate_run(network, start, times)
-    reweighted = _is_settled(network, start, path[-1])
-    found = path[-1] if reweighted else _zero_near(network, start, path.mean(axis=0))
+    settled = _is_settled(network, start, path[-1])
+    found = path[-1] if settled else _zero_near(network, start, path.mean(axis=0))
     if found is None:  # neither at rest nor circling: slow
         found = simulate_run(network, path[-1], np.array([0.0, 1e6 * network.t_end]))[-1]
     if not _is_settled(network, start, found):
@@ -243,7 +244,7 @@ def steady_state(network: TextbookNetwork) -> Float[np.ndarray, " species"] | No
 
 
 def _drift(network: TextbookNetwork, c: np.ndarray) -> np.ndarray:
-    """How far every concentration would go within t_end at the rate it changes now."""
+    """The change of every concentration within t_end at its current rate."""
     matrix = stoichiometry(network.reactions, network.species, network.fixed)
     return np.asarray(matrix @ rates(network.reactions, network.species, c) * network.t_end)
 
@@ -255,7 +256,7 @@ def _is_settled(network: TextbookNetwork, start: np.ndarray, c: np.ndarray) -> b
 
 
 def _zero_near(network: TextbookNetwork, start: np.ndarray, guess: np.ndarray) -> np.ndarray | None:
-    """A positive state without drift, sought from `guess`; None if the search ends elsewhere."""
+    """A positive state without drift near `guess`; None if the search fails."""
     matrix = stoichiometry(network.reactions, network.species, network.fixed)
     conserved = scipy.linalg.null_space(matrix.T)
     scale = max(float(start.max()), float(guess.max()))

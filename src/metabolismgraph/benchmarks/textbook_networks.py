@@ -1,9 +1,9 @@
 """Small networks from textbooks, with their rate constants, and how their data are simulated and written.
 
-Every reaction is mass action: rate = k times the product of concentration^order over what stands left of the arrow.
-The number of samples and where they lie follow the dynamics, as a sensible experimenter would choose them: no species
-changes by more than a fraction of its range from one sample to the next (`largest_step`), at equal distances where one
-timescale rules, and at logarithmic ones where the reactions are orders of magnitude apart in speed.
+Every reaction is mass action: rate = k times the product of concentration^order over the species left of the arrow.
+Number and times of the samples follow the dynamics, as in a sensible experiment: no species changes by more than a
+fraction of its range from one sample to the next (`largest_step`). Samples are equally spaced for systems with one
+timescale, and logarithmically spaced where the rates of reactions differ by orders of magnitude.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from metabolismgraph.system.observations import Observations
 
 Amounts = Mapping[str, float]
 
-# The absolute one is a share of the largest concentration, and below anything that is measured: the rarest species of
-# these networks, nine orders below the commonest, keeps all its digits.
+# Tolerances of the solver; the absolute one is a share of the largest concentration. It is far below all measured
+# values: the rarest species, nine orders of magnitude below the most abundant, keeps all its digits.
 _RELATIVE, _ABSOLUTE = 1e-10, 1e-18
 
 
 @dataclasses.dataclass(frozen=True)
 class KnownReaction:
-    """A reaction with the rate constant that its data are made with.
+    """A reaction with its true rate constant.
 
     Attributes:
         k: in concentration^(1 - order)/time.
@@ -47,7 +47,7 @@ class KnownReaction:
 
     @classmethod
     def parse(cls, id: str, k: float, equation: str) -> KnownReaction:
-        """From an equation such as "A + 2 B -> C"; an empty side is nothing."""
+        """Make a reaction from an equation such as "A + 2 B -> C"; a side may be empty."""
         left, right = (_side(text) for text in equation.split("->"))
         return cls(id, k, left, right, left)
 
@@ -59,7 +59,7 @@ class KnownReaction:
 
     @property
     def order(self) -> float:
-        """The sum of all orders, which decides the unit of k."""
+        """The sum of all orders, which determines the unit of k."""
         return sum(self.orders.values(), 0.0)
 
 
@@ -73,7 +73,7 @@ def _side(text: str) -> dict[str, float]:
 
 @dataclasses.dataclass(frozen=True)
 class TextbookNetwork:
-    """A network, what it starts from, and when it is measured.
+    """A network with initial concentrations and sampling times.
 
     Attributes:
         name: as on the command line.
@@ -99,7 +99,7 @@ class TextbookNetwork:
 
     @property
     def species(self) -> tuple[str, ...]:
-        """In the order in which reactions name them."""
+        """Species in the order of their first appearance in the reactions."""
         return tuple(dict.fromkeys(s for r in self.reactions for s in (*r.left, *r.right)))
 
     @property
@@ -107,7 +107,7 @@ class TextbookNetwork:
         return {r.id: r.k for r in self.reactions}
 
     def times(self) -> Float[np.ndarray, " samples"]:
-        """When each run is sampled."""
+        """Sampling times of each run."""
         count = self.n_points // len(self.runs)
         if self.first is None:
             return np.linspace(0.0, self.t_end, count)
@@ -128,7 +128,7 @@ class Table:
         return len(self.time)
 
     def runs(self) -> list[Table]:
-        """Each run as a table of its own."""
+        """Every run as a separate table."""
         rows = [self.run == run for run in np.unique(self.run)]
         return [Table(self.species, self.time[r], self.run[r], self.concentration[r]) for r in rows]
 
@@ -137,7 +137,7 @@ class Table:
 
 
 def rates(reactions: Sequence[KnownReaction], species: Sequence[str], c: np.ndarray) -> np.ndarray:
-    """Rate of every reaction; c holds species along its last axis, and so does the result reactions."""
+    """Rate of every reaction; the last axis of c is species, that of the result reactions."""
     index = {s: i for i, s in enumerate(species)}
     columns = []
     for reaction in reactions:
@@ -165,7 +165,7 @@ def simulate_run(
     """
     species = network.species
     matrix = stoichiometry(network.reactions, species, network.fixed)
-    # The solver's tolerance is meant for concentrations around 1; some networks count in moles per litre.
+    # The tolerance of the solver is for concentrations around 1; some networks are in moles per litre.
     scale = float(start.max()) or 1.0
 
     def slope(_: float, c: np.ndarray) -> np.ndarray:
@@ -185,7 +185,7 @@ def initial(network: TextbookNetwork, run: int) -> np.ndarray:
 
 
 def simulate(network: TextbookNetwork) -> Table:
-    """All runs of a network, at its own sampling times.
+    """Simulate all runs of a network at its sampling times.
 
     Raises:
         RuntimeError: the solver gave up.
@@ -217,7 +217,7 @@ def largest_step(table: Table) -> float:
 def as_network(
     name: str, reactions: Sequence[KnownReaction], species: Sequence[str], fixed: Sequence[str]
 ) -> ReactionNetwork:
-    """The network as the library knows it, its laws known to be mass action."""
+    """The network as a `ReactionNetwork` with known mass action laws."""
     known = [Reaction(r.id, r.orders, r.net, mass_action=True) for r in reactions]
     return ReactionNetwork.from_reactions(name, species, known, fixed)
 
@@ -227,7 +227,7 @@ def as_observations(network: ReactionNetwork, table: Table) -> Observations:
 
 
 def write_table(table: Table, path: Path) -> None:
-    """As CSV: time, `run` where there are several, and concentrations with nine digits."""
+    """Write a table as CSV: time, `run` if there are several, and concentrations with nine digits."""
     several = len(np.unique(table.run)) > 1
     lines = [",".join(["time", *["run"] * several, *table.species])]
     for t, run, row in zip(table.time, table.run, table.concentration, strict=True):
@@ -238,7 +238,7 @@ def write_table(table: Table, path: Path) -> None:
 def write_network(
     name: str, reactions: Sequence[KnownReaction], species: Sequence[str], fixed: Sequence[str], path: Path
 ) -> None:
-    """Write SBML Level 3 Version 2 with mass action laws whose rate constants have no value: they are sought."""
+    """Write SBML Level 3 Version 2 with mass action laws; the rate constants, to be found, have no value."""
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         '<sbml xmlns="http://www.sbml.org/sbml/level3/version2/core" level="3" version="2">',
@@ -304,7 +304,7 @@ def _enzyme(
 
 
 def _gene(i: int, repressor: int) -> tuple[KnownReaction, ...]:
-    """One gene of the repressilator: two molecules of the repressor silence it."""
+    """One gene of the repressilator: two molecules of the repressor bind and silence it."""
     return _reactions(
         (f"silence{i}", 0.05, f"G{i} + 2 P{repressor} -> R{i}"),
         (f"wake{i}", 5.0, f"R{i} -> G{i} + 2 P{repressor}"),
@@ -731,7 +731,7 @@ NETWORKS: tuple[TextbookNetwork, ...] = (
 
 
 def find(names: Sequence[str]) -> list[TextbookNetwork]:
-    """The networks of these names, in the order of the list above; all of them, if no name is given.
+    """The networks of these names, in the order of the list above; without names, all networks.
 
     Raises:
         InputError: there is none of that name.

@@ -45,25 +45,25 @@ app.add_typer(benchmark, name="benchmark")
 app.add_typer(explore, name="explore")
 
 
-def _print_version(wanted: bool | None) -> None:
-    if wanted:
+def _print_version(requested: bool) -> bool:
+    if requested:
         typer.echo(f"metabolismgraph {metadata.version('metabolismgraph')}")
         raise typer.Exit
+    return requested
 
 
 @app.callback()
 def _options(
     *,
     version: Annotated[
-        bool | None,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
-    ] = None,
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
 ) -> None:
-    """Options before any command."""
+    """Options of the program itself."""
 
 
 def main() -> None:
-    """Entry point: wrong input ends with code 2, a failure with 1."""
+    """Run a command: exit code 2 for wrong input, 1 for a failure."""
     keep_compiled_programs(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))
     with _one_line_errors():
         app()
@@ -85,7 +85,7 @@ def _one_line_errors() -> Iterator[None]:
 
 @contextmanager
 def _resumable(folder: Path) -> Iterator[None]:
-    """Inside a command, since typer answers an interrupt outside of it without a word."""
+    """Report an interrupt; inside a command, since typer ends silently at one outside."""
     try:
         yield
     except KeyboardInterrupt:
@@ -201,7 +201,9 @@ def evaluate(
 @app.command(epilog="Example: metabolismgraph identify network.xml timeseries.csv")
 def identify(
     network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3")],
-    timeseries: Annotated[Path | None, typer.Argument(help="concentrations; without: what the network allows")] = None,
+    timeseries: Annotated[
+        Path | None, typer.Argument(help="concentrations; without them: identifiability from the network alone")
+    ] = None,
     set_: Set = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
@@ -217,10 +219,10 @@ def identify(
     observations, model = read_with_model(network, timeseries) if timeseries else (None, read_sbml(network))
     notes = model.notes if observations is None else observations.notes
     if observations is not None:
-        # The frames that `fit` learns from: what is promised here is what it can keep.
+        # The training frames of `fit`, so that both find the same rate constants determined.
         observations, _ = observations.split(settings.training.held_out_fraction)
         check_size(observations, settings.training)
-    with console(stderr=True).status("looking for what can be determined"):
+    with console(stderr=True).status("determining identifiability"):
         found, alone = (
             find(
                 model.network,
@@ -255,7 +257,9 @@ def identify(
 
 @app.command(epilog="Example: metabolismgraph configs --show small")
 def configs(
-    show: Annotated[str | None, typer.Option(metavar="NAME", help="print one in full, defaults included")] = None,
+    show: Annotated[
+        str | None, typer.Option(metavar="NAME", help="print this configuration in full, with defaults")
+    ] = None,
     set_: Set = None,
 ) -> None:
     """List the ready-made configurations."""
@@ -266,7 +270,7 @@ def configs(
         return
     from rich.table import Table
 
-    table = Table("name", "what it is", box=None)
+    table = Table("name", "description", box=None)
     for name, description in shipped_configs().items():
         table.add_row(name, description)
     console().print(table)
@@ -274,9 +278,9 @@ def configs(
 
 @app.command(epilog="Example: metabolismgraph run --set 'training.strategies=[orthogonalised, contrastive]'")
 def strategies(
-    name: Annotated[str | None, typer.Argument(help="one strategy, to see its options and what it does")] = None,
+    name: Annotated[str | None, typer.Argument(help="a strategy, to show its description and options")] = None,
 ) -> None:
-    """List the strategies of Phase 2, one line and reference each, for training.strategies."""
+    """List the strategies of Phase 2, for training.strategies, with one line and reference each."""
     from metabolismgraph.cli.tables import strategies_table, strategy_page
     from metabolismgraph.homeostasis.strategies import STRATEGIES, find
 
@@ -294,10 +298,10 @@ def recovery(
     ),
     seeds: Annotated[int, typer.Option(min=1, help="simulations per configuration, seeds 0, 1, ...")] = 5,
     repeats: Annotated[int, typer.Option(min=1, help="training seeds per simulation")] = 2,
-    dataset: Annotated[list[Path] | None, typer.Option(help="data set folder to fit as well; repeatable")] = None,
+    dataset: Annotated[list[Path] | None, typer.Option(help="further data set folder to fit; repeatable")] = None,
     set_: Set = None,
 ) -> None:
-    """Recover many simulated systems and tabulate how well: every case, failures included."""
+    """Recover many simulated systems and tabulate the accuracy of every case, failures included."""
     from metabolismgraph.benchmarks.recovery import run_recovery
     from metabolismgraph.cli.tables import progress_bars
 
@@ -308,7 +312,7 @@ def recovery(
 
 @benchmark.command("strategies", epilog="Example: metabolismgraph benchmark strategies --quick --out benchmarks/quick")
 def compare_strategies(
-    out: Annotated[Path, typer.Option(help="folder of results; the same command again continues them")] = Path(
+    out: Annotated[Path, typer.Option(help="folder of results; the same command continues them")] = Path(
         "benchmarks/strategies"
     ),
     seeds: Annotated[int | None, typer.Option(min=1, help="simulations per configuration (5; quick: 1)")] = None,
@@ -317,18 +321,20 @@ def compare_strategies(
     ] = None,
     names: Annotated[
         str | None,
-        typer.Option("--strategies", metavar="A,B+C", help="sets to try, comma-separated; classical is none"),
+        typer.Option(
+            "--strategies", metavar="A,B+C", help="sets of strategies, comma-separated; classical: no strategy"
+        ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="processes side by side; default: one per core")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="parallel processes; default: one per core")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="training.batch_size")] = 8,
     loop: Annotated[int | None, typer.Option(min=1, help="training.data_augmentation_loop (10; quick: 3)")] = None,
     set_: Set = None,
     *,
     quick: Annotated[bool, typer.Option("--quick", help="one seed, two rollout lengths, no sweeps")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="remove the results in the folder first")] = False,
-    report_only: Annotated[bool, typer.Option("--report-only", help="tables and pictures of what is there")] = False,
+    report_only: Annotated[bool, typer.Option("--report-only", help="tables and figures of existing results")] = False,
 ) -> None:
-    """Try every strategy of Phase 2 on good and on imperfect checkpoints: every case, failures included."""
+    """Run every strategy of Phase 2 on good and on imperfect checkpoints: every case, failures included."""
     import os
 
     from metabolismgraph.benchmarks.strategies import check_strategies, run_strategies, settings_of, write_report
@@ -351,7 +357,7 @@ def compare_strategies(
         with strategy_board(console()) as board:
             markdown = run_strategies(settings, out, workers or os.cpu_count() or 1, board, overwrite=overwrite)
     except KeyboardInterrupt:
-        say(f"interrupted; what is done is in {out}, and the same command continues")
+        say(f"interrupted; results so far are in {out}, and the same command continues")
         raise typer.Exit(130) from None
     sys.stdout.write(markdown)
 
@@ -363,15 +369,15 @@ def models(
     kinds: Annotated[
         str | None, typer.Option(metavar="A,B", help="only these: clean, left out, wrong order, coarse, steady")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="cases side by side")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="parallel cases")] = 1,
     *,
     units: Annotated[bool, typer.Option("--units", help="fit some of them in other units as well")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="leave files and runs of all cases in the folder")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="keep files and run folders of all cases")] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Phase 1 and the verdict alone, on which all that is scored depends")
+        bool, typer.Option("--quick", help="Phase 1 and the verdict only, which decide all scores")
     ] = False,
 ) -> None:
-    """Fit textbook networks and corrupted twins of them from files: every case, failures included."""
+    """Fit textbook networks and their corrupted twins from files: every case, failures included."""
     from metabolismgraph.benchmarks.models import run_models
     from metabolismgraph.cli.tables import progress_bars
 
@@ -393,7 +399,7 @@ def models(
 def speed(
     out: Annotated[Path | None, typer.Option(help="folder for speed.json; default: only print")] = None,
 ) -> None:
-    """Time the inner loops of both phases against the plain way of writing them."""
+    """Compare the speed of the inner loops of both phases with a plain implementation."""
     from metabolismgraph.benchmarks.speed import gradient_phase1, rollout_step
     from metabolismgraph.cli.tables import speed_table
     from metabolismgraph.files import write_bytes
@@ -417,10 +423,10 @@ def _show(evaluation: Evaluation, folder: Path, *, quiet: bool) -> None:
         return
     from metabolismgraph.cli.tables import answer_page, summary_table, verdict_lines
 
-    if "classification" in evaluation.metrics:  # the truth is known: how well, and not what
+    if "classification" in evaluation.metrics:  # the truth is known: show the accuracy
         console().print(verdict_lines(evaluation))
         console().print(summary_table(evaluation.metrics, evaluation.notes))
-        console().print(f"everything is in {folder}; the picture to look at first: {folder}/figures/summary.png")
+        console().print(f"results are in {folder}; overview figure: {folder}/figures/summary.png")
         return
     for part in answer_page(evaluation, folder):
         console().print(part)

@@ -1,4 +1,4 @@
-"""Where compiled programs are kept between commands: a folder of the user's, for this kind of machine."""
+"""The folder of compiled programs between commands: in the user's cache, for this kind of machine."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from importlib import metadata
 from pathlib import Path
 
 _LEAST_SECONDS = "0.1"  # programs that compile faster are not worth a file
-# Explorations keep stores of their own, since code of strategy files writes to them; benchmarks measure compilation.
+# Explorations have their own folders, since strategy files may write to them; benchmarks measure compilation.
 _WITHOUT = {"explore", "benchmark"}
 
 
 def keep_compiled_programs(command: str) -> None:
-    """Make JAX keep what it compiles in the user's cache folder, unless the user has decided otherwise.
+    """Make JAX keep compiled programs in the user's cache folder, unless the user has set another one.
 
-    A second run of the same size then starts with programs that are compiled already. Set JAX_COMPILATION_CACHE_DIR to
+    A second command on a system of the same size then needs no compilation. Set JAX_COMPILATION_CACHE_DIR to
     another folder, or JAX_ENABLE_COMPILATION_CACHE to false, to change that.
 
     Args:
-        command: the first word behind `metabolismgraph`.
+        command: name of the command, such as `run`.
     """
     if command in _WITHOUT or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
@@ -29,13 +29,13 @@ def keep_compiled_programs(command: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return  # without a place to write to, everything is compiled again, as without this function
+        return  # without a writable folder, every command compiles its programs
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", _LEAST_SECONDS)
 
 
 def _machine() -> str:
-    """Digest of what this processor can do: on a shared home folder, another may not run its programs."""
+    """Digest of the features of this processor: another machine with the same home folder may lack them."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 explore = typer.Typer(
     no_args_is_help=True,
-    help="Propose, run, read, remember: search over configurations and strategies of Phase 2.",
+    help="Search over configurations and strategies of Phase 2: propose, run, read, remember.",
 )
 
 Folder = Annotated[Path, typer.Argument(help="folder of the exploration")]
-Iterations = Annotated[int, typer.Option(min=1, help="how many iterations in all, those done before included")]
-Record = Annotated[Path | None, typer.Option(help="proposer replay: the exploration whose answers are given again")]
+Iterations = Annotated[int, typer.Option(min=1, help="total number of iterations, finished ones included")]
+Record = Annotated[Path | None, typer.Option(help="for proposer replay: the exploration whose answers are repeated")]
 
 
 @explore.command(
@@ -59,7 +59,7 @@ def start(
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Begin an exploration; data and Phase 1 are made first where they are missing."""
+    """Start an exploration, with data and Phase 1 first where they are missing."""
     overrides = [*(set_ or []), *([f"exploration.primary={primary}"] if primary else [])]
     overrides += [f"exploration.proposer={proposer}"] if proposer and proposer != "replay" else []
     settings = read_config(config or ("oscillatory_rank50" if network else "explore_rank50"), overrides)
@@ -73,37 +73,37 @@ def start(
         raise InputError("avg_slope_ratio needs the truth: give --truth, or --primary validation")
     path = out or free_path(Path("explorations") / (settings.dataset or "exploration"))
     kind = proposer or settings.exploration.proposer
-    asked = _proposer(settings, path, kind, record)
+    chosen = _proposer(settings, path, kind, record)
     check_free(path)
     data = _make_base(path, settings, network, timeseries, truth, checkpoint, quiet=quiet)
     folder = open_exploration(path, settings, proposer=kind, data=data)
-    _go_on(folder, iterations, asked, quiet=quiet)
+    _continue(folder, iterations, chosen, quiet=quiet)
 
 
 @explore.command(epilog="Example: metabolismgraph explore resume explorations/a --iterations 32")
 def resume(
     folder: Folder,
     iterations: Annotated[
-        int | None, typer.Option(min=1, help="how many in all; default: to the end of the block, 16 at least")
+        int | None, typer.Option(min=1, help="total number; default: to the end of the block, at least 16")
     ] = None,
     record: Record = None,
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Go on with an exploration that was interrupted, or for more iterations."""
+    """Continue an interrupted exploration, or run more iterations."""
     opened, state = _read(folder)
     if state.imported:
-        raise InputError(f"{folder}: an imported log cannot be gone on with; start an exploration")
+        raise InputError(f"{folder}: an imported log cannot be continued; start an exploration")
     block = state.settings.n_iter_block
     wanted = iterations or max(16, -(-len(state.iterations) // block) * block)
-    _go_on(opened, wanted, _proposer(state.config, folder, state.opened.proposer, record), quiet=quiet)
+    _continue(opened, wanted, _proposer(state.config, folder, state.opened.proposer, record), quiet=quiet)
 
 
 @explore.command(epilog="Example: metabolismgraph explore status explorations/a --watch")
 def status(
     folder: Folder,
     *,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="stay, and follow what happens")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="keep running, and follow the exploration")] = False,
 ) -> None:
     """Show slots, block, the best node with its error, and the budget."""
     from metabolismgraph.cli.explore_tables import follow, status_table
@@ -120,34 +120,34 @@ def show(
     folder: Folder,
     iteration: Annotated[int, typer.Argument(min=1, help="number of the iteration")],
 ) -> None:
-    """Show one iteration: what was proposed and why, what came of it, and where its files are."""
+    """Show one iteration: proposal and hypothesis, outcome, and files."""
     from metabolismgraph.cli.explore_tables import iteration_page
 
     opened, state = _read(folder)
     if iteration not in {known.number for known in state.iterations}:
-        raise InputError(f"{folder}: there is no iteration {iteration}; there are {len(state.iterations)}")
+        raise InputError(f"{folder}: there is no iteration {iteration}; the last one is {len(state.iterations)}")
     console().print(iteration_page(state, iteration, opened.path))
 
 
 @explore.command(epilog="Example: metabolismgraph explore tree explorations/a")
 def tree(folder: Folder) -> None:
-    """Show what came from what: a tree in text, and as a picture in figures/tree.png."""
+    """Show the tree of nodes, as text and as a figure in figures/tree.png."""
     from metabolismgraph.cli.explore_tables import tree_text
     from metabolismgraph.explore.published_format.tree_figure import draw_tree
 
     opened, state = _read(folder)
     console().print(tree_text(state))
-    console().print(f"the same as a picture: {draw_tree(state, opened.path / 'figures')}")
+    console().print(f"the same as a figure: {draw_tree(state, opened.path / 'figures')}")
 
 
 @explore.command(epilog="Example: metabolismgraph explore rebuild explorations/a")
 def rebuild(folder: Folder) -> None:
-    """Write log, UCB scores and memory again from the journal."""
+    """Rebuild log, UCB scores and memory from the journal."""
     from metabolismgraph.explore.published_format import rebuild as write
 
     _read(folder)
     write(folder)
-    console().print(f"written again from the journal: the views in {folder}")
+    console().print(f"rebuilt from the journal: log, UCB scores and memory in {folder}")
 
 
 @explore.command("import", epilog="Example: metabolismgraph explore import old_analysis.md --out explorations/old")
@@ -155,13 +155,13 @@ def import_(
     log: Annotated[Path, typer.Argument(help="analysis log in the published format")],
     out: Annotated[Path | None, typer.Option(help="folder; default: a new one under explorations/")] = None,
 ) -> None:
-    """Read an existing analysis log into a journal."""
+    """Convert an existing analysis log into a journal."""
     from metabolismgraph.explore.published_format.import_log import import_log
     from metabolismgraph.runs.folder import free_path
 
     folder = out or free_path(Path("explorations") / log.stem.removesuffix("_analysis"))
     number = import_log(log, folder)
-    console().print(f"iterations read into {folder}: {number}")
+    console().print(f"iterations imported into {folder}: {number}")
 
 
 def _read(path: Path) -> tuple[ExplorationFolder, State]:
@@ -188,11 +188,11 @@ def _make_base(
     *,
     quiet: bool,
 ) -> str:
-    """Data and Phase 1, in a process of their own: this one is not to hold the truth."""
+    """Make data and Phase 1 in a separate process, since the explorer has no access to the truth."""
     from metabolismgraph.config import Exploration
 
     base = config.replace({"training.homeostasis_training": False, "training.skip_phase1": False})
-    # What the exploration is like makes no difference to its base, which may be there from an earlier attempt.
+    # The base does not depend on the section `exploration`; it may exist from an earlier attempt.
     base = base.model_copy(update={"exploration": Exploration()})
     path.mkdir(parents=True, exist_ok=True)
     written = path / "base.yaml"
@@ -208,7 +208,7 @@ def _make_base(
     command += ["--out", str(path / "base"), "--resume", *(["--quiet"] if quiet else [])]
     command += ["--checkpoint", str(checkpoint)] if checkpoint else []
     try:
-        # In our group: an interrupt from the terminal reaches both, and it ends in order.
+        # In the same group: an interrupt from the terminal reaches both, and the child ends in order.
         with Child(command, own_group=False) as child:
             code = child.wait()
     except KeyboardInterrupt:
@@ -220,7 +220,7 @@ def _make_base(
     return data + (f", Phase 1 of {checkpoint}" if checkpoint else "")
 
 
-def _go_on(folder: ExplorationFolder, iterations: int, proposer: Proposer, *, quiet: bool) -> None:
+def _continue(folder: ExplorationFolder, iterations: int, proposer: Proposer, *, quiet: bool) -> None:
     from metabolismgraph.cli.explore_tables import board, status_table
     from metabolismgraph.explore.engines import make_engine
     from metabolismgraph.explore.engines.base import default_workers
@@ -234,13 +234,11 @@ def _go_on(folder: ExplorationFolder, iterations: int, proposer: Proposer, *, qu
         try:
             state = Explorer(folder, engine, proposer, stopping=stopping, watch=watch).run(iterations)
         except KeyboardInterrupt:
-            say(f"stopped; `metabolismgraph explore resume {folder.path}` goes on")
+            say(f"stopped; `metabolismgraph explore resume {folder.path}` continues")
             raise typer.Exit(130) from None
     if not quiet:
         console().print(status_table(state))
-    console().print(
-        f"everything is in {folder.path}; the log to read first: {folder.path}/{state.opened.name}_analysis.md"
-    )
+    console().print(f"results are in {folder.path}; analysis log: {folder.path}/{state.opened.name}_analysis.md")
 
 
 @contextmanager

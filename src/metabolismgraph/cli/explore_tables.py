@@ -1,7 +1,7 @@
-"""What the explorer shows on a terminal: where it is, one iteration in full, what came from what.
+"""Views of an exploration on a terminal: its status, one iteration in full, the tree of nodes.
 
-Proposers, training programs and other logs write much of this text: it is shown as it is, never read as markup, and
-cannot steer the terminal.
+Much of this text is from proposers, training code and imported logs: it is shown unchanged, never read as markup, and
+cannot control the terminal.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ from metabolismgraph.text import visible
 
 _COLOURS = {"converged": "green", "partial": "yellow", "failed": "red", "in flight": "cyan"}
 _PICTURES = {".png", ".tif"}
-_DEEPEST = 6  # generations of a tree that are indented further and further
-_REREAD = 1.0  # seconds between two looks at the journal
+_DEEPEST = 6  # generations of a tree with increasing indentation
+_REREAD = 1.0  # seconds between two reads of the journal
 _CLOCK = slice(11, 19)  # hours, minutes and seconds of a time in ISO format
 
 Watch: TypeAlias = Callable[[State, frozenset[int]], None]
 
 
 def status_table(state: State, running: frozenset[int] = frozenset(), iterations: int | None = None) -> RenderableType:
-    """Where an exploration stands: the slots of the last batch, what leads, what is spent.
+    """The status of an exploration: the slots of the last batch, the leading node, the budget.
 
     Args:
-        running: iterations that are known to be running now.
-        iterations: how many it is to be in all, if that is known.
+        running: iterations that are running now, as far as known.
+        iterations: their planned number, if known.
     """
     return Group(*_heading(state, iterations), _slots(state, running), *_leaders(state), "", *_spent(state, iterations))
 
@@ -86,7 +86,7 @@ def _slots(state: State, running: frozenset[int]) -> RenderableType:
 
 
 def _last_batch(state: State) -> tuple[Iteration, ...]:
-    """The iterations since the last reading, or those that were read last."""
+    """The iterations since the last reading, or those of the last reading."""
     ends = [memory.iteration for memory in state.memories]
     since = ends[-1] if ends else 0
     if since >= len(state.iterations):
@@ -96,7 +96,7 @@ def _last_batch(state: State) -> tuple[Iteration, ...]:
 
 def _what_changed(proposed: Proposed) -> str:
     if proposed.proposal.mode == "replicate":
-        return f"node {proposed.node} again, seed {proposed.seed}"
+        return f"replicate of node {proposed.node}, seed {proposed.seed}"
     return mutation(proposed) if proposed.proposal.mutations else f"nothing ({proposed.proposal.mode})"
 
 
@@ -120,7 +120,7 @@ def _before_the_verdict(iteration: Iteration, running: frozenset[int]) -> str:
     when = f" since {since} UTC" if since else ""
     if iteration.number in running:
         return f"running{when}"
-    # While others run, one that was started and runs no more has ended; outcomes are written down in order.
+    # A started iteration that is not among the running ones has ended; outcomes are recorded in order.
     return "ended" if running else f"started{when}"
 
 
@@ -132,7 +132,7 @@ def _leaders(state: State) -> Iterator[RenderableType]:
         yield Text.assemble(("best: ", "bold green"), _described(state, found))
         return
     wanted = state.settings.replicates
-    yield _text(f"nothing is called best with fewer than {wanted} replicates")
+    yield _text(f"no node is called best with fewer than {wanted} replicates")
 
 
 def _described(state: State, node: Node) -> Text:
@@ -186,8 +186,8 @@ def _of(limit: float | None) -> str:
 
 
 def _last_note(state: State) -> str:
-    """Why somebody other than the proposer answered last."""
-    # At the same iteration a block begins, then it is proposed, then its batch is read.
+    """Why the rules answered in place of the proposer, the last time."""
+    # Order of events at the same iteration: review of the block, proposal, reading of the batch.
     notes = [(event.iteration, 0, event.note) for event in state.reviews]
     notes += [(i.number, 1, i.proposed.note) for i in state.iterations]
     notes += [(event.iteration, 2, event.note) for event in state.memories]
@@ -196,7 +196,7 @@ def _last_note(state: State) -> str:
 
 
 def iteration_page(state: State, iteration: int, folder: Path) -> RenderableType:
-    """One iteration in full: what was proposed and why, what came of it, and where its files are.
+    """One iteration in full: proposal and hypothesis, outcome, and files.
 
     Args:
         folder: of the exploration.
@@ -265,7 +265,7 @@ def _outcome_facts(iteration: Iteration) -> Iterator[tuple[str, str]]:
 
 
 def _metrics(opened: Opened, iteration: Iteration) -> Table:
-    """All metrics, those that the reward is made of first."""
+    """All metrics, with those of the reward first."""
     metrics = iteration.metrics
     first = [SKILL]
     ratios = {f"MLP_node_slope_ratio_{t}" for t in slope_ratios(metrics)}
@@ -286,7 +286,7 @@ def _number(value: object) -> object:
 
 def _file_facts(iteration: Iteration, folder: Path) -> Iterator[tuple[str, str]]:
     if iteration.started is None:
-        yield "run", "none, it was not started"
+        yield "run", "none, not started"
         return
     run = folder / iteration.started.folder
     yield "run", str(run)
@@ -300,7 +300,7 @@ def _file_facts(iteration: Iteration, folder: Path) -> Iterator[tuple[str, str]]
 
 
 def _facts(facts: Iterator[tuple[str, str]]) -> Table:
-    """Names and values below each other; a name that comes again is left out."""
+    """Names and values below each other; a repeated name is left out."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -312,9 +312,9 @@ def _facts(facts: Iterator[tuple[str, str]]) -> Table:
 
 
 def tree_text(state: State) -> Tree:
-    """What came from what: a branch per block, and in it the nodes that began there.
+    """The tree of nodes: a branch per block, with the nodes that began in it.
 
-    A node shows its id, what changed, and mean reward ± standard error (number of replicates).
+    A node shows its id, its mutations, and mean reward ± standard error (number of replicates).
     """
     found = Tree(Text.assemble((visible(state.opened.name), "bold"), ": scored by ", _primary(state.opened)))
     every, winner = nodes(state), best(state)
@@ -323,7 +323,7 @@ def tree_text(state: State) -> Tree:
         first, last = block * state.settings.n_iter_block + 1, state.in_block(block)[-1].number
         root = ", ".join(f"{key} = {shown(value)}" for key, value in state.root(block).items())
         title = f"block {block}, iterations {first}-{last}, root {root or 'as opened'}"
-        # By id of the parent: the branch that takes its children, and how deep that is.
+        # By id of the parent: the branch for its children, and the depth of that branch.
         branches: dict[int | None, tuple[Tree, int]] = {None: (found.add(_text(title, "bold")), 0)}
         for node in here:
             branch, depth = branches.get(node.parent, branches[None])
@@ -332,7 +332,7 @@ def tree_text(state: State) -> Tree:
             if node == winner:
                 label.append("  best", "bold green")
             twig = branch.add(label)
-            # Deeper down there is no room to indent: children go beside their parent, which they name.
+            # No further indentation below: children stand beside their parent, which they name.
             branches[node.id] = (twig, depth + 1) if depth < _DEEPEST else (branch, depth)
     if not every:
         found.add(_text("nothing has been proposed yet", "dim"))
@@ -350,22 +350,22 @@ def _label(state: State, node: Node, *, names_parent: bool) -> Text:
     if node.mean is not None:
         text.append(_mean_error(state, node, short=True), _COLOURS[status])
     without = sum(run.scored is not None and run.scored.state == "failed" for run in node.runs)
-    said = [f"{without} failed" if len(node.runs) > 1 else "failed"] if without else []
-    said += [f"{node.in_flight} in flight"] if node.in_flight else []
+    remarks = [f"{without} failed" if len(node.runs) > 1 else "failed"] if without else []
+    remarks += [f"{node.in_flight} in flight"] if node.in_flight else []
     if len(node.runs) > 1:
-        said.append(f"iterations {', '.join(str(run.number) for run in node.runs)}")
-    return text.append(f"{'; ' if node.mean is not None and said else ''}{'; '.join(said)}")
+        remarks.append(f"iterations {', '.join(str(run.number) for run in node.runs)}")
+    return text.append(f"{'; ' if node.mean is not None and remarks else ''}{'; '.join(remarks)}")
 
 
 @contextmanager
 def board(console: Console, iterations: int | None, *, quiet: bool) -> Iterator[Watch]:
-    """Something to call after every event: a table that follows it, or a line per iteration where nothing can."""
+    """Yield a function for every event: it updates a table on a terminal, and prints lines elsewhere."""
     if quiet:
         yield _nothing
     elif not console.is_terminal:
         yield _Lines(console, iterations)
     else:
-        # Drawn when something happens, so that no thread draws while an interrupt is handled.
+        # Drawn at events, so that no thread draws while an interrupt is handled.
         with Live(console=console, auto_refresh=False, transient=True) as live:
 
             def watch(state: State, running: frozenset[int]) -> None:
@@ -379,21 +379,21 @@ def _nothing(state: State, running: frozenset[int]) -> None:
 
 
 class _Lines:
-    """One line per iteration that is over, from the batch on that is at hand."""
+    """Prints one line per finished iteration, from the current batch on."""
 
     def __init__(self, console: Console, iterations: int | None):
         self._console, self._iterations = console, iterations
-        self._told: set[int] | None = None
+        self._printed: set[int] | None = None
 
     def __call__(self, state: State, running: frozenset[int]) -> None:
         del running
-        if self._told is None:
-            self._told = set(range(1, (state.memories[-1].iteration if state.memories else 0) + 1))
+        if self._printed is None:
+            self._printed = set(range(1, (state.memories[-1].iteration if state.memories else 0) + 1))
         total = f"/{self._iterations}" if self._iterations else ""
         for iteration in state.iterations:
-            if iteration.scored is None or iteration.number in self._told:
+            if iteration.scored is None or iteration.number in self._printed:
                 continue
-            self._told.add(iteration.number)
+            self._printed.add(iteration.number)
             text = Text(f"[{iteration.number}{total}] node {iteration.node}: ")
             text.append_text(_outcome(iteration, frozenset()))
             reward = f", reward {iteration.scored.reward:.3f}" if iteration.has_reward else ""
@@ -402,7 +402,7 @@ class _Lines:
 
 
 def follow(folder: ExplorationFolder, console: Console) -> None:
-    """Show an exploration that another process makes, until interrupted or until its journal is gone."""
+    """Show an exploration of another process, until an interrupt or until its journal is removed."""
     path, seen = folder.journal.path, -1
     try:
         with board(console, None, quiet=False) as watch:
@@ -420,5 +420,5 @@ def follow(folder: ExplorationFolder, console: Console) -> None:
 
 
 def _text(text: str, style: str = "") -> Text:
-    """Text of unknown origin on one line, as it is."""
+    """Text of unknown origin on one line, unchanged."""
     return Text(visible(text), style)

@@ -1,4 +1,4 @@
-"""What the commands share: options, the console, messages."""
+"""Options, console and messages of all commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 ConfigName = Annotated[str, typer.Argument(help="name of a ready-made configuration (see `configs`), or a YAML file")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override, such as training.seed=3; repeatable")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="override of a key, such as training.seed=3; repeatable"),
 ]
 Out = Annotated[Path | None, typer.Option(help="run folder; default: a new one under runs/")]
 Checkpoint = Annotated[

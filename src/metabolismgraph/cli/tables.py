@@ -1,4 +1,4 @@
-"""What the command line shows: progress, summary and identifiability tables."""
+"""Output of the command line: progress, summary and identifiability tables."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ _FILES = {
     "rate_constants.csv, homeostasis.csv": "all rows, with errors and reasons",
     "model_fitted.xml": "the network file with these values",
     "figures/summary.png": "overview figure",
-    "metrics.json": "the verdict, every figure, all notes",
+    "metrics.json": "the verdict, all metrics, all notes",
 }
 _FIRST_CONSTANTS, _FIRST_SPECIES, _MOST_NOTES = 10, 5, 5
 
 
 @contextmanager
 def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report]:
-    """One bar per stage, made when the stage first reports."""
+    """One bar per stage, from its first report on."""
     if quiet:
         yield silent
         return
@@ -70,7 +70,7 @@ def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report]:
 
 
 def verdict_lines(evaluation: Evaluation) -> Text:
-    """Whether the fit is to be trusted, and if not, why: what a user reads first."""
+    """Whether the fit is to be trusted, with the reasons if not; the first lines for a user."""
     if evaluation.trust.trustworthy:
         return Text("The fit is trustworthy: it explains the training frames and predicts the others.", style="green")
     reasons = "".join(f"\n  - {reason}" for reason in evaluation.trust.why_not)
@@ -78,7 +78,7 @@ def verdict_lines(evaluation: Evaluation) -> Text:
 
 
 def answer_page(evaluation: Evaluation, folder: Path) -> list[Table | Text]:
-    """The answer in less than forty lines: verdict, first rate constants and homeostasis, notes, files."""
+    """The results in less than forty lines: verdict, first rate constants and homeostasis, notes, files."""
     constants, homeostasis = evaluation.rate_constants, evaluation.homeostasis
     known = int(constants["identifiable"].sum())
     page: list[Table | Text] = [verdict_lines(evaluation)]
@@ -102,7 +102,7 @@ def answer_page(evaluation: Evaluation, folder: Path) -> list[Table | Text]:
 
 
 def _constants_table(constants: pd.DataFrame, *, trustworthy: bool) -> Table:
-    """The first rate constants, those that are determined first."""
+    """The first rate constants, determined ones first."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("reaction", "equation", "k", "95 % interval", "unit"):
         table.add_column(name, no_wrap=name in {"reaction", "k", "95 % interval"})
@@ -115,7 +115,7 @@ def _constants_table(constants: pd.DataFrame, *, trustworthy: bool) -> Table:
 
 
 def _shown_constant(row: Mapping[Hashable, Any], *, trustworthy: bool) -> tuple[str, str]:
-    """k and its interval, or what there is to say in place of them."""
+    """k and its interval, or a remark in place of them."""
     if row["identifiable"]:
         interval = f"{row['lower']:.6g} to {row['upper']:.6g}" if trustworthy else "none without trust"
         return f"{row['k']:.6g}", interval
@@ -140,8 +140,8 @@ def _homeostasis_table(homeostasis: pd.DataFrame) -> Table:
 
 
 def summary_table(metrics: Mapping[str, Value], notes: Sequence[str]) -> Table:
-    """What was recovered, with a verdict where the truth is known."""
-    table = Table(title="What was recovered", title_justify="left")
+    """Recovered quantities, with a verdict where the truth is known."""
+    table = Table(title="Recovered quantities", title_justify="left")
     table.add_column("quantity", no_wrap=True)
     table.add_column("value", justify="right")
     table.add_column("verdict")
@@ -166,11 +166,11 @@ def _shown(value: Value) -> str:
 
 
 def identifiability_table(network: ReactionNetwork, found: Identifiability, alone: Identifiability) -> Group:
-    """What is determined: a count, and every group that is known only in combination.
+    """Determined rate constants: their number, and every group that is known only in combination.
 
     Args:
         found: with an unknown homeostasis of every species.
-        alone: the same without, to say which reactions only homeostasis hides.
+        alone: without homeostasis, to identify the reactions that only homeostasis hides.
     """
     count = int(found.identifiable.sum())
     table = Table()
@@ -218,7 +218,7 @@ def strategy_page(name: str, strategy: type[Strategy]) -> str:
 
 
 class StrategyBoard:
-    """How far the strategy benchmark is: a table that follows it, or plain lines where nothing can."""
+    """Progress of the strategy benchmark: an updated table on a terminal, plain lines elsewhere."""
 
     def __init__(self, console: Console):
         self._console = console
@@ -231,7 +231,7 @@ class StrategyBoard:
         self._planned, self._before, self._done = planned, len(done), list(done)
         self._started = time.monotonic()
         if not self._console.is_terminal:
-            self._console.print(f"{len(planned)} cases, {len(done)} of them done already", highlight=False)
+            self._console.print(f"{len(planned)} cases, {len(done)} of them finished before", highlight=False)
 
     def add(self, row: Row) -> None:
         self._done.append(row)
@@ -272,7 +272,7 @@ _BOARD_CAPTION = "cases done, largest |slope ratio - 1| so far, failures"
 
 @contextmanager
 def strategy_board(console: Console) -> Iterator[StrategyBoard]:
-    """A board that stays up to date while it is open."""
+    """A board that is updated while it is open."""
     board = StrategyBoard(console)
     if not console.is_terminal:
         yield board
@@ -293,7 +293,7 @@ def _clock(seconds: float) -> str:
 
 
 def speed_table(figures: Mapping[str, Mapping[str, float]]) -> Table:
-    """Steps per second of the inner loops, and of the plain way of writing them."""
+    """Steps per second of the inner loops, and of a plain implementation."""
     table = Table("inner loop", "steps/s", "plain steps/s", "ratio")
     for name, found in figures.items():
         table.add_row(

@@ -1,6 +1,6 @@
 """The events of an exploration, one per line of its journal.
 
-`time` and the fields called seconds are all that may differ between two explorations with the same seed.
+Two explorations with the same seed may differ only in `time` and in the fields for seconds.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ Kind = Literal["proposal", "reading", "submission"]
 class _Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
 
-    time: str = Field("", description="UTC, set when it is written")
+    time: str = Field("", description="UTC, set when the event is written")
 
 
 class Opened(_Event):
     """An exploration begins.
 
     Attributes:
-        name: of the configuration; the views are called after it.
+        name: of the configuration; prefix of the file names of the views.
         config: the whole configuration that iterations change.
         oracle: whether the primary metric uses the truth.
-        proposer: who proposes.
+        proposer: name of the proposer.
         version: of this package.
-        data: where base run and data come from, in words.
+        data: description of the base run and its data.
     """
 
     event: Literal["opened"] = "opened"
@@ -48,13 +48,13 @@ class Opened(_Event):
 
 
 class Answered(_Event):
-    """A proposer was asked.
+    """A proposer answered, or failed to answer.
 
     Attributes:
-        iteration: first that the answer is about; for a submission, first of the block.
+        iteration: the first iteration that the answer concerns; for a submission, the first of the block.
         attempt: from 0.
-        answer: what came back, word for word; None where nothing did.
-        error: why nothing came back.
+        answer: word for word; None without an answer.
+        error: why there is no answer.
         cost: in US dollars, as far as known.
     """
 
@@ -72,7 +72,7 @@ class Answered(_Event):
 
 
 class Refused(_Event):
-    """An answer was not accepted, and why."""
+    """An answer was not accepted, with the reason."""
 
     event: Literal["refused"] = "refused"
     kind: Kind
@@ -83,17 +83,17 @@ class Refused(_Event):
 
 
 class Proposed(_Event):
-    """What an iteration is going to run.
+    """The configuration of an iteration.
 
     Attributes:
-        slot: where, from 0.
+        slot: from 0.
         node: id of configuration and code: the first iteration that ran them.
-        parent: id of the node that it comes from; None: the root of the block.
-        changes: everything in which the configuration differs from the opened one, by dotted key, seed apart.
+        parent: id of the parent node; None: the root of the block.
+        changes: all differences from the opened configuration but the seed, by dotted key.
         seed: training.seed.
-        code: digest of package version and strategy files that the configuration names.
+        code: digest of the package version and the strategy files in the configuration.
         files: those strategy files, name -> sha256 of the source.
-        by: who proposed it; note: why that was not who should have.
+        by: name of the proposer; note: why the rules stood in for it.
     """
 
     event: Literal["proposed"] = "proposed"
@@ -112,7 +112,7 @@ class Proposed(_Event):
 
 
 class Started(_Event):
-    """An iteration was handed to a slot."""
+    """The job of an iteration was submitted."""
 
     event: Literal["started"] = "started"
     iteration: int
@@ -129,7 +129,7 @@ class Finished(_Event):
 
 
 class Failed(_Event):
-    """An iteration ended without metrics, and why."""
+    """An iteration ended without metrics, with the reason."""
 
     event: Literal["failed"] = "failed"
     iteration: int
@@ -141,9 +141,9 @@ class Scored(_Event):
     """The verdict on an iteration.
 
     Attributes:
-        reward: in [0, 1]; 0 for every state but `scored`, save that a type of negative ratio counts 0 by itself.
-        parts: of every type, or of the validation.
-        classification: as in the published requirement, from the average.
+        reward: in [0, 1]; 0 for every state but `scored`. Within `scored`, a type of negative ratio contributes 0.
+        parts: rewards of the types, or of the validation.
+        classification: of the primary metric, with the bounds of the published design.
     """
 
     event: Literal["scored"] = "scored"
@@ -173,11 +173,11 @@ class Reviewed(_Event):
     """A block boundary was passed.
 
     Attributes:
-        block: that begins, from 1.
-        iteration: its first.
+        block: the next block, from 1.
+        iteration: its first iteration.
         changes: configuration of its root, as differences from the opened one.
-        rolled_back: strategies that did not train: name -> digest of the version in force again; None: none is.
-        landed: digest of the strategy file that was accepted; None: none was.
+        rolled_back: strategies whose trainings failed: name -> digest of the restored version; None without one.
+        landed: digest of the accepted strategy file; None without one.
         reasons: why the file was refused.
     """
 
@@ -203,8 +203,8 @@ class Imported(_Event):
     """An iteration of a log in the published format.
 
     Attributes:
-        next_parent: of its `Next:` line; 0 where that says root or nothing.
-        fields: every other line of the entry, by its label.
+        next_parent: parent in its `Next:` line; 0 for root or an empty line.
+        fields: all other lines of the entry, by label.
     """
 
     event: Literal["imported"] = "imported"

@@ -1,4 +1,4 @@
-"""The folder of an exploration: where everything is, and how an iteration is described to its job."""
+"""The folder of an exploration: its layout, and the description of an iteration for its job."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from metabolismgraph.files import write_bytes
 
 class ExplorationFolder:
     """Layout: `journal.jsonl`, its views, `base/` (a run with data and Phase 1, which all iterations share),
-    `runs/NNNN/` (one per iteration), `strategies/` (accepted strategy files, under git), `cache/` (compiled code).
+    `runs/NNNN/` (one per iteration), `strategies/` (accepted strategy files, under git), `cache/` (compiled programs).
     """
 
     def __init__(self, path: Path):
@@ -32,16 +32,16 @@ class ExplorationFolder:
         return self.path / "strategies"
 
     def job(self, iteration: int) -> Path:
-        """Folder of an iteration's job; its run folder is `run` in it."""
+        """The folder of an iteration's job; the run folder is `run` in it."""
         return self.path / "runs" / f"{iteration:04d}"
 
     def tidy(self) -> None:
-        """Take away views that a crash left half written."""
+        """Remove views that a crash left incomplete."""
         for part in self.path.glob(".*.part"):
             part.unlink(missing_ok=True)
 
     def describe(self, proposed: Proposed, state: State, sources: Mapping[str, str]) -> None:
-        """Put down what the job of an iteration is to do.
+        """Write the description of the job of an iteration.
 
         Args:
             sources: strategy files by name.
@@ -55,7 +55,7 @@ class ExplorationFolder:
             "config": config.model_dump(mode="json"),
             "base": os.path.relpath(self.base, folder),
             "strategies": {name: sources[name] for name in proposed.files},
-            # Own strategies may write there: their compiled code is nobody else's.
+            # Strategy files may write to this folder, so that each version of the code has its own.
             "cache": os.path.relpath(self.path / "cache" / proposed.code, folder),
             "truth": state.opened.oracle,
         }

@@ -1,4 +1,4 @@
-"""The journal: append-only JSON lines, the single source of what happened in an exploration."""
+"""The journal: append-only JSON lines, the only record of an exploration."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ JOURNAL = "journal.jsonl"
 class Journal:
     """One file of one event per line; every line is on the disk before `append` returns.
 
-    A last line that a crash tore is cut off when the next is written; a damaged line elsewhere is an error.
-    Use `held` around whatever appends, so that two explorers never write to the same one.
+    A last line that a crash left incomplete is removed when the next is written; a damaged line elsewhere is an error.
+    Use `held` around appends, so that two explorers never write to the same journal.
     """
 
     def __init__(self, path: Path):
@@ -29,10 +29,10 @@ class Journal:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep others from appending.
+        """Lock the journal against other explorers.
 
         Raises:
-            InputError: somebody else does already, or there is no place for the lock.
+            InputError: another explorer holds the lock, or the lock cannot be made.
         """
         path = self.path.with_suffix(".lock")
         try:
@@ -51,10 +51,10 @@ class Journal:
             yield
 
     def append(self, event: Event) -> Event:
-        """Write one event, stamped with the time, and return it so.
+        """Write one event with the current time, and return it.
 
         Raises:
-            InputError: it cannot be written; what was there before is still whole.
+            InputError: it cannot be written; earlier events are undamaged.
         """
         stamped = event.model_copy(update={"time": datetime.now(UTC).isoformat(timespec="milliseconds")})
         try:
@@ -66,7 +66,7 @@ class Journal:
         return stamped
 
     def read(self) -> tuple[Event, ...]:
-        """All events, from the first.
+        """All events in order.
 
         Raises:
             InputError: there is no journal, or a line other than the last is damaged.

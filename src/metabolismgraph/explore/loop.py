@@ -1,7 +1,7 @@
-"""The closed loop: propose, run, score, read, and between blocks review.
+"""The closed loop: propose, run, score, read, and review between blocks.
 
-The journal decides what comes next: every step is one event, and what is not in the journal has not happened. So an
-explorer that was killed continues where it stopped.
+Every step is one event of the journal, and the journal decides on the next step. An explorer that was killed therefore
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ from metabolismgraph.text import one_line
 
 _log = logging.getLogger(__name__)
 
-_REASON = 500  # characters at most of why an answer was refused
-_TICK = 0.5  # seconds between two looks at whether to stop
+_REASON = 500  # characters at most of the reason of a refusal
+_TICK = 0.5  # seconds between two checks for interrupts
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -62,19 +62,19 @@ Ask = Callable[[Proposer, Sequence[str]], Answer[T]]
 Watch = Callable[[State, frozenset[int]], None]
 
 
-def _nobody_watches(state: State, running: frozenset[int]) -> None:
+def _no_watch(state: State, running: frozenset[int]) -> None:
     del state, running
 
 
 class Explorer:
-    """One exploration, from wherever its journal stands.
+    """One exploration, from the current end of its journal on.
 
     Args:
-        folder: opened before, see `start.open_exploration`.
+        folder: of an opened exploration, see `start.open_exploration`.
         engine: runs the jobs.
-        proposer: asked first; the rules stand in where it fails.
-        stopping: how often the user has asked to stop: once ends after the running batch, twice at once.
-        watch: called after every event with the state and the iterations that are running.
+        proposer: answers first; the rules stand in where it fails.
+        stopping: number of interrupts by the user: one ends after the running batch, two at once.
+        watch: called after every event with the state and the running iterations.
         review: judges strategy files.
     """
 
@@ -85,7 +85,7 @@ class Explorer:
         proposer: Proposer,
         *,
         stopping: Callable[[], int] = lambda: 0,
-        watch: Watch = _nobody_watches,
+        watch: Watch = _no_watch,
         review: Callable[[str, str, Path, Path], Verdict] = review_file,
     ):
         self._folder, self._engine, self._proposer = folder, engine, proposer
@@ -95,23 +95,26 @@ class Explorer:
         self._running: frozenset[int] = frozenset()
 
     def run(self, iterations: int) -> State:
-        """Go on until so many iterations are done, the time budget is spent or the user asks to stop.
+        """Continue until the number of iterations is reached, the time budget is spent or the user interrupts.
+
+        Args:
+            iterations: their total number, finished ones included.
 
         Raises:
             InputError: the journal is damaged, held by another explorer or cannot be written.
-            KeyboardInterrupt: the user asked twice; nothing runs any more.
+            KeyboardInterrupt: after a second interrupt; all jobs have ended.
         """
         with self._folder.journal.held():
             self._events = list(self._folder.journal.read())
             self._state = State.of(self._events)
             if self._state.imported:
-                raise InputError(f"{self._folder.path}: an imported log cannot be gone on with; start an exploration")
+                raise InputError(f"{self._folder.path}: an imported log cannot be continued; start an exploration")
             self._folder.tidy()
             try:
                 while (batch := self._batch(iterations)) and not self._spent(batch):
                     self._step(batch)
             except BaseException:
-                # What stopped it is to be told, and not that the views, too, found no room.
+                # Report the first error, not a further one from writing the views.
                 self._engine.close()
                 with contextlib.suppress(InputError):
                     write_views(self._folder.path, self._events)
@@ -122,11 +125,11 @@ class Explorer:
 
     @functools.cached_property
     def _history(self) -> StrategyHistory:
-        # Not before the journal is held: it takes away what it finds half written, as the only one to write there.
+        # Only while the journal is held: it removes incomplete files, which only the writer may do.
         return StrategyHistory(self._folder.strategies)
 
     def _batch(self, iterations: int) -> range:
-        """The iterations of the batch at hand; empty when all are done."""
+        """The iterations of the current batch; empty when all are finished."""
         state, settings = self._state, self._state.settings
         first = state.memories[-1].iteration + 1 if state.memories else 1
         last = first
@@ -136,7 +139,7 @@ class Explorer:
         return range(first, last + 1)
 
     def _spent(self, batch: range) -> bool:
-        """Whether to begin nothing new: a batch that was begun is finished, unless the user is in a hurry."""
+        """Whether to start no new batch: a started batch is finished, unless the user interrupts twice."""
         begun = len(self._state.iterations) >= batch.start
         hours = self._state.settings.max_hours
         late = hours is not None and self._state.hours >= hours
@@ -161,19 +164,19 @@ class Explorer:
         self._state = self._state.after(self._events[-1])
         self._watch(self._state, self._running)
 
-    # Asking
+    # Answers of proposers
 
     def _ask(self, kind: Kind, iteration: int, ask: Ask[T], accept: Callable[[T, str, str], R]) -> R:
-        """Ask until an answer is accepted; after too many that are not, or when none comes, the rules answer.
+        """Request answers until one is accepted; after too many refusals, or without an answer, the rules answer.
 
         Args:
-            ask: puts the question, with the reasons for earlier refusals, to a proposer.
-            accept: makes of (value, by, note) what was wanted, or raises RefusedError.
+            ask: sends the question to a proposer, with the reasons for earlier refusals.
+            accept: makes an event of (value, by, note), or raises RefusedError.
         """
         note = ""
         while not note:
             refusals = self._state.refusals(kind, iteration)
-            proposer, recorded = self._whom(kind, iteration, len(refusals))
+            proposer, recorded = self._answering(kind, iteration, len(refusals))
             limit = self._state.settings.max_cost
             if limit is not None and self._state.cost >= limit and not recorded and proposer.name != self._rules.name:
                 note = f"exploration.max_cost = {limit:g} is spent"
@@ -195,8 +198,8 @@ class Explorer:
                 note = f"{proposer.name} gave no answer: {error}"
         return accept(ask(self._rules, ()).value, self._rules.name, note)
 
-    def _whom(self, kind: Kind, iteration: int, attempt: int) -> tuple[Proposer, bool]:
-        """Who is to answer: an answer that was recorded before a crash is not asked, and paid for, again."""
+    def _answering(self, kind: Kind, iteration: int, attempt: int) -> tuple[Proposer, bool]:
+        """The proposer for a question: an answer recorded before a crash is replayed, not paid for twice."""
         known = (kind, iteration, attempt)
         if any((a.kind, a.iteration, a.attempt) == known for a in self._state.answered):
             return ReplayProposer(self._events), True
@@ -277,13 +280,13 @@ class Explorer:
         )
 
     def _roll_back(self) -> dict[str, str | None]:
-        """Take back strategy files in force that never trained to a result."""
+        """Roll back strategy files in force whose trainings all failed."""
         found: dict[str, str | None] = {}
         for name, review in own_strategies(self._state).items():
             runs = [i for i in self._state.iterations if i.proposed.files.get(name) == review.landed]
-            # One failure may have been anything.
+            # One failure may have another cause.
             if len(runs) > 1 and all(i.scored is not None and i.scored.state in {"failed", "nan"} for i in runs):
-                # A crash may have come between the commit and the journal: then it is done already.
+                # After a crash between commit and journal, the file is rolled back already.
                 current = self._history.sources().get(name)
                 if current is not None and digest_of(current) == review.landed:
                     self._history.rollback(name)
@@ -300,7 +303,7 @@ class Explorer:
     # Running
 
     def _run_batch(self, batch: range) -> None:
-        """Start what is not over yet, and write down outcomes in the order of the iterations, not of their ends."""
+        """Start unfinished iterations, and record outcomes in the order of iterations, not of their ends."""
         ended = self._submit(batch)
         for i in batch:
             while i not in ended and self._state.iterations[i - 1].outcome is None:
@@ -318,7 +321,7 @@ class Explorer:
                 self._record(self._score(outcome))
 
     def _submit(self, batch: range) -> dict[int, Finished | Failed]:
-        """Hand over the jobs that have no outcome; gives those that need not, or cannot, run."""
+        """Submit the jobs without an outcome; returns outcomes of jobs that have ended before or cannot run."""
         ended: dict[int, Finished | Failed] = {}
         wanted = [i for i in batch if self._state.iterations[i - 1].outcome is None]
         for i in wanted:
@@ -340,14 +343,14 @@ class Explorer:
         return ended
 
     def _sources(self, proposed: Proposed) -> dict[str, str]:
-        """The strategy files that an iteration was proposed with."""
+        """The strategy files in the proposal of an iteration."""
         found = {
             r.file.name: r.file.source for r in self._state.reviews if r.file and r.landed in proposed.files.values()
         }
         return {name: found[name] for name in proposed.files}
 
     def _left_behind(self, iteration: int) -> Finished | Failed | None:
-        """What a job left that ended while nobody listened."""
+        """The outcome of a job that ended while no explorer ran."""
         try:
             return self._outcome(iteration, None, 0.0) if read_outcome(self._folder.job(iteration)) else None
         except ValueError as error:

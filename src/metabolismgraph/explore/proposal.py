@@ -1,7 +1,7 @@
-"""What a proposer answers: a proposal for one slot, a reading of finished iterations, a strategy file for review.
+"""Answers of proposers: a proposal for one slot, a reading of finished iterations, a strategy file for review.
 
-These are the schemas that answers of language models and other programs are validated against; the field
-descriptions are shown to them.
+Answers of language models and other programs are validated against these schemas; the prompt shows them the
+descriptions of the fields.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _few_lines(text: str) -> str:
     return text
 
 
-# A line break would let an answer write lines of the log that are not its own.
+# With line breaks, an answer could add lines to the log.
 Line = Annotated[str, AfterValidator(partial(one_line, limit=_LINE))]
 
 
@@ -45,27 +45,27 @@ class Mutation(_Answer):
 
 
 class Proposal(_Answer):
-    """What one slot is to run next."""
+    """The next configuration of one slot."""
 
-    parent: int | None = Field(description="id of the node that the configuration is taken from; null: root")
-    mode: Mode = Field(description="move of the strategy-selection table; replicate: the parent again, other seed")
+    parent: int | None = Field(description="id of the node whose configuration is changed; null: root")
+    mode: Mode = Field(description="move of the strategy-selection table; replicate: the parent with another seed")
     mutations: tuple[Mutation, ...] = Field((), description="changes of the parent's configuration; none to replicate")
     strategy: Line = Field(description="literature strategy by number or name, or hyperparameter-only")
     hypothesis: Line = Field(description="what this should show, in one line")
 
 
 class IterationReading(_Answer):
-    """What is seen in the results of one iteration."""
+    """The reading of the results of one iteration."""
 
     iteration: int
     visual: Line = Field(
         description="MLP_node=active|inactive: slopes seen, Embeddings=separated|clustered|collapsed: clusters seen"
     )
-    observation: Line = Field(description="what it teaches, in one line")
+    observation: Line = Field(description="what the iteration teaches, in one line")
 
 
 class Reading(_Answer):
-    """What a batch taught, and the working memory rewritten."""
+    """The readings of a batch, and the rewritten working memory."""
 
     iterations: tuple[IterationReading, ...] = Field(description="one for every iteration of the batch")
     memory: Annotated[str, AfterValidator(_few_lines)] = Field(
@@ -74,33 +74,33 @@ class Reading(_Answer):
 
 
 class StrategyFile(_Answer):
-    """A new or changed strategy, as source of a Python file."""
+    """A new or changed strategy, as the source of a Python file."""
 
     name: Line = Field(
         description="name of the strategy, as training.strategies will name it", pattern=r"^[a-z][a-z0-9_]{1,40}$"
     )
     source: str = Field(description="the whole file: imports and one subclass of Strategy", max_length=20_000)
     rationale: Line = Field(description="why it should work")
-    reference: Line = Field(description="the paper that it follows, or the number of the strategy in the requirement")
+    reference: Line = Field(description="the paper that it follows, or the number of a strategy of the list")
 
 
 class Submission(_Answer):
-    """What is to change between two blocks."""
+    """Changes between two blocks."""
 
     start: tuple[Mutation, ...] = Field(
         (), description="changes of the configuration that the next block starts from (its root)"
     )
     file: StrategyFile | None = Field(None, description="a strategy file for review; null: no code")
     rationale: Line = Field(description="why, in one line")
-    reference: Line = Field("", description="literature that it rests on")
+    reference: Line = Field("", description="literature behind it")
 
 
 class Slot(NamedTuple):
-    """Where an iteration runs.
+    """A place for one iteration of a batch.
 
     Attributes:
         number: from 0.
-        time_step: training.homeostasis_time_step of what is new in this slot.
+        time_step: training.homeostasis_time_step of new nodes in this slot.
     """
 
     number: int
@@ -108,7 +108,7 @@ class Slot(NamedTuple):
 
 
 def shown(value: object) -> str:
-    """A value on one line, as it stands in a Mutation line."""
+    """A value on one line, in the format of a Mutation line."""
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The verdict on the metrics of one run: a reward in [0, 1], best where nothing is left to improve."""
+"""The verdict on the metrics of one run: a reward in [0, 1]; 1 is the best."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SKILL = "held_out_skill"
 def ratio_reward(ratio: float) -> float:
     """Reward of one type: min(ρ, 1/ρ) for ρ > 0, otherwise 0.
 
-    ρ is learned over true slope. Best at one and bounded; twice too strong counts as twice too weak, as rate
-    ratios are compared on a log scale (it is exp(-|ln ρ|)); next to one it falls off linearly, so that 0.99 and
-    0.999 still differ. A plain ratio, maximised, ranks 10 above 1.
+    ρ is learned over true slope. The reward is bounded and largest at ρ = 1. Twice too strong counts as much as twice
+    too weak, since ratios are compared on a log scale (the reward is exp(-|ln ρ|)). Near 1 it falls linearly, so that
+    0.99 and 0.999 differ. The plain ratio would rank 10 above 1.
     """
     return min(ratio, 1 / ratio) if ratio > 0 and math.isfinite(ratio) else 0.0
 
@@ -32,8 +32,8 @@ def score(outcome: Finished | Failed, primary: Primary) -> Scored:
 
     By avg_slope_ratio the reward is the mean over types of `ratio_reward`, so that opposite errors do not cancel.
     By validation it is held_out_skill of `evaluation.evaluate`, 1 - MSE / MSE without homeostasis, not below zero.
-    States: `failed` has no metrics; `nan` has them, but not the primary one; `negative` pulls away from the baseline
-    on average, or predicts worse than no homeostasis at all. None of these three is ever worth more than zero.
+    States: `failed`, no metrics; `nan`, no number for the primary metric; `negative`, on average a pull away from the
+    baseline, or predictions worse than without homeostasis. The reward of these three is zero.
     """
     if isinstance(outcome, Failed):
         return _scored(outcome, "failed", 0.0, (), "failed")

@@ -1,4 +1,4 @@
-"""What a proposal may change, and what becomes of it: a configuration, a node, a seed."""
+"""The changes that a proposal may make, and the resulting configuration, node and seed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIME_STEP = "training.homeostasis_time_step"
 STRATEGY = "training.strategies"
 _SEED = "training.seed"
 
-# What an exploration is about; everything else stays as it is, so that runs remain comparable.
+# Keys that an exploration may change; all others are fixed, so that runs remain comparable.
 CHANGEABLE: Mapping[str, str] = {
     "training.learning_rate_node_homeostasis": "lr_node_homeo",
     "training.learning_rate_embedding_homeostasis": "lr_emb_homeo",
@@ -34,14 +34,14 @@ CHANGEABLE: Mapping[str, str] = {
     "training.embedding_start": "embedding_start",
     STRATEGY: "strategies",
 }
-_MOST = 2**31 - 1  # of whole numbers, as far as training can count
+_MOST = 2**31 - 1  # largest whole number in training
 _BY_SHORT_NAME = {short: key for key, short in CHANGEABLE.items()}
 _WHY_NOT = {
     "simulation": "the simulated system is fixed in an exploration",
     "dataset": "the data set is fixed in an exploration",
     "graph_model": "the model's architecture is fixed in an exploration",
     "exploration": "an exploration does not change its own settings",
-    "plotting": "figures are not what is explored",
+    "plotting": "figures are not a part of the exploration",
     TIME_STEP: "it is fixed per slot",
     _SEED: "seeds come from the configuration; to run a node again use mode replicate",
     "training": "it belongs to the frozen Phase 1, to the metrics or to other fixed settings",
@@ -49,11 +49,11 @@ _WHY_NOT = {
 
 
 class RefusedError(InputError):
-    """A proposal is not accepted; the message says why, in one line."""
+    """A proposal is refused; the message gives the reason in one line."""
 
 
 def full_key(param: str) -> str:
-    """The configuration key that a mutation means.
+    """The configuration key of a mutation.
 
     Raises:
         RefusedError: it may not be changed, or does not exist.
@@ -68,7 +68,7 @@ def full_key(param: str) -> str:
             if wanted == place or (wanted.startswith(f"{place}.") and _exists(wanted)):
                 raise RefusedError(f"{param} may not be changed: {reason} (may: {', '.join(_BY_SHORT_NAME)})")
     near = nearest_name(param, [*_BY_SHORT_NAME, *CHANGEABLE])
-    raise RefusedError(f"{param} is no parameter; did you mean {near}? (all: {', '.join(_BY_SHORT_NAME)})")
+    raise RefusedError(f"{param} is not a parameter; did you mean {near}? (all: {', '.join(_BY_SHORT_NAME)})")
 
 
 def _exists(key: str) -> bool:
@@ -78,7 +78,7 @@ def _exists(key: str) -> bool:
 
 
 def plan(proposal: Proposal, state: State, iteration: int, *, by: str, note: str = "") -> Proposed:
-    """What a proposal comes to: the iteration as it will be run.
+    """Make the iteration that a proposal describes.
 
     Raises:
         RefusedError: it may not be run.
@@ -100,7 +100,7 @@ def plan(proposal: Proposal, state: State, iteration: int, *, by: str, note: str
     files = files_of(config, state)
     code = code_of(files)
     same = [n for n in every.values() if (n.runs[0].proposed.changes, n.runs[0].proposed.code) == (changes, code)]
-    # The same configuration and code under another name is the same node, run once more.
+    # The same configuration and code is the same node, and this iteration its replicate.
     node = same[0].id if same else iteration
     return Proposed(
         iteration=iteration,
@@ -122,14 +122,14 @@ def _replicate(proposal: Proposal, state: State, iteration: int, *, by: str, not
     if proposal.mutations:
         raise RefusedError("mode replicate changes nothing; leave mutations empty, or choose another mode")
     if proposal.parent is None:
-        raise RefusedError("mode replicate needs the node to be run again as parent, and that is not root")
+        raise RefusedError("mode replicate needs a node as parent, which cannot be root")
     node = next(node for node in nodes(state) if node.id == proposal.parent)
     first = node.runs[0].proposed
     return first.model_copy(
         update={
             "iteration": iteration,
             "slot": state.slot(iteration).number,
-            # Of a node that depends on the rollout length it is the node's, wherever it runs.
+            # A node that depends on the rollout length keeps its own in every slot.
             "time_step": first.changes.get(TIME_STEP, state.slot(iteration).time_step),
             "seed": state.config.training.seed + len(node.runs),
             "proposal": proposal,
@@ -149,7 +149,7 @@ def _check_parent(parent: int, state: State) -> None:
 
 
 def changed(before: Changes, mutations: Sequence[Mutation], state: State) -> Changes:
-    """What the configuration differs in from the opened one after these mutations; values as the model reads them.
+    """Differences from the opened configuration after these mutations; values as the model reads them.
 
     Raises:
         RefusedError: a key that may not be changed, an old value that is not the parent's, a new one out of range.
@@ -189,16 +189,16 @@ def configuration(state: State, changes: Changes) -> Config:
 
 
 def check_strategies(config: Config, state: State) -> None:
-    """Check the strategies that a configuration names, those of the exploration's own by what review said of them.
+    """Check the strategies of a configuration, strategy files of the exploration by their declarations.
 
     Raises:
         InputError: there is no such strategy or option, or they do not go together.
     """
-    names(config.training)  # one in every entry, or it is refused
+    names(config.training)  # refuses an entry without exactly one name
     entries = config.training.strategies
     if entries is None:
         return
-    # Those that were taken back since still have a meaning in nodes that ran with them.
+    # Strategies that were rolled back are still valid in nodes that ran with them.
     ever = {review.file.name: review for review in state.reviews if review.landed and review.file}
     of_package = []
     for entry in entries:
@@ -227,27 +227,27 @@ def own_strategies(state: State) -> dict[str, Reviewed]:
 def depends_on_time_step(config: Config) -> bool:
     """Whether training.homeostasis_time_step makes a difference.
 
-    Strategies of the exploration's own are taken to depend on it.
+    Strategy files of the exploration are assumed to depend on it.
     """
     own = any(name not in STRATEGIES for name in names(config.training))
     return own or trains_on_windows(config.training)
 
 
 def files_of(config: Config, state: State) -> dict[str, str]:
-    """Strategy files that a configuration names: name -> sha256 of the source.
+    """Strategy files of a configuration: name -> sha256 of the source.
 
     Raises:
-        RefusedError: one of them was taken back.
+        RefusedError: one of them was rolled back.
     """
     own = own_strategies(state)
     gone = [name for name in names(config.training) if name not in STRATEGIES and name not in own]
     if gone:
-        raise RefusedError(f"strategy {gone[0]} was taken back, since it did not train; choose another one")
+        raise RefusedError(f"strategy {gone[0]} was rolled back, since its trainings failed; choose another one")
     return {name: str(own[name].landed) for name in names(config.training) if name in own}
 
 
 def code_of(files: Mapping[str, str]) -> str:
-    """Digest of the package's version and the strategy files that a run uses."""
+    """Digest of the package version and the strategy files of a run."""
     content = json.dumps({"version": metadata.version("metabolismgraph"), "files": dict(sorted(files.items()))})
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 

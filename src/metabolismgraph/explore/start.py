@@ -1,4 +1,4 @@
-"""The beginning of an exploration: its folder, and the first line of its journal."""
+"""The start of an exploration: its folder, and the first line of its journal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metabolismgraph.homeostasis.strategies import chosen
 
 
 def prepared(config: Config) -> Config:
-    """The configuration that an exploration begins with, section `exploration` applied to `training`.
+    """The initial configuration of an exploration, with the section `exploration` applied to `training`.
 
     Raises:
         InputError: Phase 2 is switched off, or its strategies make no sense.
@@ -35,10 +35,10 @@ def check_free(path: Path) -> None:
     """Check that a new exploration may begin in a folder.
 
     Raises:
-        InputError: there is one already, or something else.
+        InputError: the folder holds an exploration or other files.
     """
     journal = ExplorationFolder(path).journal
-    # A journal without a line was cut off before anything began.
+    # A journal without a line is from a crash before the first event.
     if journal.path.exists() and journal.read():
         raise InputError(f"{path}: holds an exploration; continue it with `explore resume`, or choose another --out")
     if path.exists() and (not path.is_dir() or any(not _ours(entry) for entry in path.iterdir())):
@@ -46,16 +46,16 @@ def check_free(path: Path) -> None:
 
 
 def _ours(entry: Path) -> bool:
-    """Whether a file is there before an exploration begins: its base, and a journal without a line."""
+    """Whether a file may exist before an exploration starts: its base, and a journal without a line."""
     return entry.name.startswith(("base", "journal."))
 
 
 def open_exploration(path: Path, config: Config, *, proposer: str, data: str) -> ExplorationFolder:
-    """Begin an exploration whose base run is finished.
+    """Start an exploration whose base run is finished.
 
     Args:
-        config: as `prepared` gives it.
-        data: where the data come from, in words.
+        config: a result of `prepared`.
+        data: description of the origin of the data.
 
     Raises:
         InputError: the folder cannot be written.

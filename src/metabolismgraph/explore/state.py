@@ -1,4 +1,4 @@
-"""What a journal amounts to: the state of an exploration, read-only."""
+"""The state of an exploration after the events of its journal, read-only."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _MUTATION = re.compile(r"(?P<param>[^:]+): (?P<old>.+?) -> (?P<new>.+)$")
 
 @dataclasses.dataclass(frozen=True)
 class Iteration:
-    """All that is known of one iteration.
+    """One iteration with its events.
 
     Attributes:
-        outcome: None while it runs.
+        outcome: None before the job has ended.
     """
 
     proposed: Proposed
@@ -59,24 +59,24 @@ class Iteration:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Metrics of its run; empty where there are none."""
+        """Metrics of its run; empty without metrics."""
         return dict(self.outcome.metrics) if isinstance(self.outcome, Finished) else {}
 
     @property
     def has_reward(self) -> bool:
-        """Whether its run gave a number; that of a failed one, or NaN, counts as zero."""
+        """Whether its run has a reward; a failed run, or NaN, counts as zero."""
         return self.scored is not None and self.scored.state not in {"failed", "nan"}
 
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What has happened so far, by iteration.
+    """The exploration so far, by iteration.
 
     Attributes:
-        opened: how it began.
-        iterations: in order; number i is at place i - 1, except in an imported log, which may lack some.
-        memories: what was remembered after every batch.
-        reviews: every block boundary that was passed.
+        opened: the first event.
+        iterations: in order; number i is at index i - 1, except in an imported log, which may lack some.
+        memories: readings and working memory after every batch.
+        reviews: all block boundaries so far.
         answered, refused: every exchange with a proposer, and every answer that was not accepted.
     """
 
@@ -92,12 +92,10 @@ class State:
         """The state after these events.
 
         Raises:
-            InputError: they are no exploration's.
+            InputError: they do not begin with `opened`.
         """
         if not events or not isinstance(events[0], Opened):
-            raise InputError(
-                "the journal does not begin with how the exploration was opened; nothing can go on from it"
-            )
+            raise InputError("the journal does not begin with the event `opened`; restore its first line to continue")
         return functools.reduce(State.after, events[1:], cls(events[0]))
 
     def after(self, event: Event) -> State:
@@ -128,7 +126,7 @@ class State:
 
     def _knowing(self, number: int, **known: Any) -> State:
         if not 1 <= number <= len(self.iterations):
-            raise InputError(f"the journal speaks of iteration {number}, which was never proposed; restore the file")
+            raise InputError(f"the journal names iteration {number}, which was never proposed; restore the file")
         at = number - 1
         changed = dataclasses.replace(self.iterations[at], **known)
         return dataclasses.replace(self, iterations=(*self.iterations[:at], changed, *self.iterations[at + 1 :]))
@@ -144,7 +142,7 @@ class State:
 
     @property
     def imported(self) -> bool:
-        """Whether this is a log that was made elsewhere."""
+        """Whether this is an imported log."""
         return any(iteration.proposed.by == _BY_LOG for iteration in self.iterations)
 
     @property
@@ -154,12 +152,12 @@ class State:
 
     @property
     def cost(self) -> float:
-        """What proposers were paid, in US dollars."""
+        """Cost of the proposers so far, in US dollars."""
         return sum((event.cost for event in self.answered), 0.0)
 
     @property
     def hours(self) -> float:
-        """Time spent so far: that of the runs, shared among the workers, and that of waiting for answers."""
+        """Time spent so far [h]: runs divided by the number of workers, plus waiting for answers."""
         runs = sum((i.outcome.seconds for i in self.iterations if i.outcome is not None), 0.0)
         workers = self.settings.n_workers or default_workers(self.settings.n_parallel)
         return (runs / workers + sum((event.seconds for event in self.answered), 0.0)) / 3600
@@ -180,12 +178,12 @@ class State:
         return Slot(number, steps[number % len(steps)])
 
     def root(self, block: int) -> Changes:
-        """What the configuration at the root of a block differs in from the opened one."""
+        """Differences of the configuration at the root of a block from the opened one."""
         found = [review.changes for review in self.reviews if review.block <= block]
         return found[-1] if found else {}
 
     def node_changes(self, node: int | None, block: int) -> Changes:
-        """What the configuration of a node, or of the root of a block, differs in from the opened one.
+        """Differences of the configuration of a node, or of the root of a block, from the opened one.
 
         Raises:
             KeyError: there is no such node.
@@ -198,18 +196,18 @@ class State:
         raise KeyError(node)
 
     def refusals(self, kind: str, iteration: int) -> tuple[str, ...]:
-        """Why answers to a question were not accepted so far."""
+        """Reasons of the refusals of answers to a question so far."""
         return tuple(r.reason for r in self.refused if r.kind == kind and r.iteration == iteration)
 
 
 def _of_log(event: Imported) -> Iteration:
-    """An iteration of an imported log, as far as it tells; its reward is computed as for our own."""
+    """An iteration of an imported log; its reward is computed as for a run of this package."""
     number, fields = event.iteration, event.fields
     metrics = {from_log_name(name): value for name, value in event.metrics.items()}
     outcome = (
         Finished(iteration=number, metrics=metrics, seconds=0.0)
         if metrics
-        else Failed(iteration=number, reason=f"the log says {event.status} and gives no metrics", seconds=0.0)
+        else Failed(iteration=number, reason=f"the log has status {event.status} and no metrics", seconds=0.0)
     )
     slot, mutation = _SLOT.search(fields.get("Slot", "")), _MUTATION.match(fields.get("Mutation", ""))
     time_step = int(slot["T"]) if slot else 1

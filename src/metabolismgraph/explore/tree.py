@@ -1,7 +1,7 @@
-"""The tree of what was tried: nodes, their replicates, and the UCB score that picks the next parent.
+"""The tree of an exploration: nodes, their replicates, and the UCB scores for the choice of the next parent.
 
-A node is a configuration with the code that it ran; run again with another seed it is the same node, whose reward is
-the mean. Pure functions of the state.
+A node is a configuration with its code. A run with another seed is a replicate of the same node, whose reward is the
+mean over replicates. Pure functions of the state.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 from metabolismgraph.explore.state import Iteration, State
 
-_TRIFLE = 0.005  # of a reward; nobody would choose a configuration for that
+_NEGLIGIBLE = 0.005  # a difference of rewards without relevance for the choice of a configuration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Node:
     """A configuration and code version, with all its runs.
 
     Attributes:
-        id: the first iteration that ran it.
-        parent: id of the node that it was made from; None: root.
+        id: its first iteration.
+        parent: id of the parent node; None: root.
         runs: its iterations, those in flight included.
     """
 
@@ -32,12 +32,12 @@ class Node:
 
     @functools.cached_property
     def rewards(self) -> tuple[float, ...]:
-        """Rewards of its replicates; runs that failed to deliver metrics are none."""
+        """Rewards of its replicates, without failed runs."""
         return tuple(r.scored.reward for r in self.runs if r.scored is not None and r.scored.state != "failed")
 
     @functools.cached_property
     def mean(self) -> float | None:
-        """Mean reward over replicates; None while there is none."""
+        """Mean reward over replicates; None without a reward."""
         return sum(self.rewards) / len(self.rewards) if self.rewards else None
 
     @property
@@ -81,7 +81,7 @@ def nodes(state: State) -> tuple[Node, ...]:
 def pooled_deviation(every: Iterable[Node]) -> float | None:
     """Standard deviation of a reward between replicates, pooled over nodes; None where no node has two.
 
-    One node has too few replicates for an estimate of its own: sums of squares and degrees of freedom are added up
+    One node has too few replicates for a separate estimate: sums of squares and degrees of freedom are added up
     over all of them (Snedecor & Cochran 1989, pooled variance).
     """
     squares, freedom = 0.0, 0
@@ -99,31 +99,31 @@ def standard_error(node: Node, every: Iterable[Node]) -> float | None:
 
 
 def differ(a: Node, b: Node, every: Sequence[Node]) -> bool:
-    """Whether two mean rewards are apart by more than the standard error of their difference, and more than trifles."""
+    """Whether two mean rewards differ by more than the standard error of their difference and `_NEGLIGIBLE`."""
     if a.mean is None or b.mean is None:
         return a.mean != b.mean
     errors = [standard_error(node, every) or 0.0 for node in (a, b)]
-    return abs(a.mean - b.mean) > max(math.hypot(*errors), _TRIFLE)
+    return abs(a.mean - b.mean) > max(math.hypot(*errors), _NEGLIGIBLE)
 
 
 def candidate(state: State) -> Node | None:
-    """The node of the highest mean reward above zero, however often it was run; the first among equals."""
+    """The node with the highest mean reward above zero, with any number of replicates; the first among equals."""
     judged = [node for node in nodes(state) if node.mean]
     return max(judged, key=lambda node: node.mean or 0.0, default=None)
 
 
 def best(state: State) -> Node | None:
-    """The node of the highest mean reward above zero among those with enough replicates; None while there is none."""
+    """The node with the highest mean reward above zero among those with enough replicates; None without one."""
     judged = [n for n in nodes(state) if n.mean and len(n.rewards) >= state.settings.replicates]
     return max(judged, key=lambda node: node.mean or 0.0, default=None)
 
 
 def scores(state: State, block: int) -> tuple[Score, ...]:
-    """UCB scores of the nodes with a reward that ran in a block, highest first; ties in order of id.
+    """UCB scores of the nodes with a reward in a block, highest first; ties in order of id.
 
     UCB_i = r_i + c σ √(ln N / V_i) (UCB1, Auer et al. 2002, for rewards whose spread σ is not one): r_i is the mean
     reward, σ the standard deviation of the mean rewards of these nodes, but not less than that between replicates;
-    N all visits of the block, V_i those of the node and of what was made from it. Runs in flight count as visits
+    N all visits of the block, V_i those of the node and its descendants. Runs in flight count as visits
     (virtual loss, Chaslot et al. 2008), so that slots filled one after the other do not all get the same parent.
     """
     every = nodes(state)
@@ -146,7 +146,7 @@ def _runs_in(state: State, node: Node, block: int) -> int:
 
 
 def _descends(id_: int | None, ancestor: int, parents: dict[int, int | None]) -> bool:
-    # A parent always ran before its child, so that this ends.
+    # The loop ends, since a parent has a smaller id than its child.
     while id_ is not None and id_ > ancestor:
         id_ = parents[id_]
     return id_ == ancestor

@@ -1,4 +1,4 @@
-"""The answer in files: rate_constants.csv, homeostasis.csv, and model_fitted.xml, which any SBML simulator runs."""
+"""The answer as files: rate_constants.csv, homeostasis.csv, and model_fitted.xml for any SBML simulator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_answer(result: FitResult, evaluation: Evaluation, folder: Path, source
     """Write the tables and the model with its estimates.
 
     Args:
-        source: content of the SBML file that the network came from; None: it was simulated.
+        source: content of the SBML file of the network; None for a simulated network.
 
     Returns:
         Notes on the model file.

@@ -1,6 +1,6 @@
-"""Checkpoints: what training is given and what it found, as safetensors beside JSON.
+"""Checkpoints: input and results of training, as safetensors beside JSON.
 
-No pickle, since checkpoints are exchanged.
+Not pickle, since checkpoints are exchanged between users.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Module = TypeVar("Module", bound=eqx.Module)
 
 
 def save_phase1(path: Path, result: Phase1Result, seconds: float) -> None:
-    """Write `path`.safetensors and `path`.json; `seconds` is how long training took."""
+    """Write `path`.safetensors and `path`.json, with the duration of training in seconds."""
     arrays = {name: np.asarray(getattr(result, name)) for name in _PHASE1_ARRAYS}
     arrays |= _named(result.mlp_sub, "mlp_sub")
     found = result.identifiability
@@ -69,7 +69,7 @@ def save_phase1(path: Path, result: Phase1Result, seconds: float) -> None:
 
 
 def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
-    """Read what `save_phase1` wrote.
+    """Read a checkpoint of `save_phase1`.
 
     Raises:
         InputError: a file is missing or damaged, or belongs to a network of another shape.
@@ -96,7 +96,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
 
 
 def save_phase2(path: Path, result: Phase2Result, seconds: float) -> None:
-    """Write `path`.safetensors and `path`.json; `seconds` is how long training took."""
+    """Write `path`.safetensors and `path`.json, with the duration of training in seconds."""
     arrays = {"losses": np.asarray(result.losses)} | _named(result.model, "model")
     arrays |= {f"component.{name}": np.asarray(curve) for name, curve in result.components.items()}
     meta = {"node_magnitude": result.node_magnitude, "loss_unit": result.loss_unit, "notes": list(result.notes)}
@@ -104,7 +104,7 @@ def save_phase2(path: Path, result: Phase2Result, seconds: float) -> None:
 
 
 def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
-    """Read what `save_phase2` wrote.
+    """Read a checkpoint of `save_phase2`.
 
     Raises:
         InputError: a file is missing or damaged, or belongs to a network of another shape.
@@ -131,13 +131,13 @@ def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
 
 
 def save_observations(path: Path, observations: Observations) -> None:
-    """Write `path`.safetensors and `path`.json, for a process that may not load the NetCDF library."""
+    """Write `path`.safetensors and `path`.json, which the sandbox can read without the NetCDF library."""
     arrays = {name: np.asarray(getattr(observations, name)) for name in _OBSERVED_ARRAYS}
     _write(path, arrays, {"network": observations.network.to_json(), "notes": list(observations.notes)})
 
 
 def load_observations(path: Path) -> Observations:
-    """Read what `save_observations` wrote.
+    """Read the files of `save_observations`.
 
     Raises:
         InputError: a file is missing or damaged.
@@ -163,7 +163,7 @@ def is_intact(path: Path) -> bool:
 
 
 def seconds_taken(path: Path) -> float:
-    """How long the training took that made a checkpoint.
+    """Duration of the training that made a checkpoint [s].
 
     Raises:
         InputError: it is missing or damaged.
@@ -185,7 +185,7 @@ def _filled(empty: Module, arrays: dict[str, np.ndarray], prefix: str, path: Pat
     """The module with its arrays replaced by the stored ones of the same names."""
     leaves, tree = jax.tree_util.tree_flatten_with_path(empty)
     names = [f"{prefix}.{_dotted(p)}" for p, _ in leaves]
-    # Checkpoints from before rate laws had a reference concentration have it at 1.
+    # Older checkpoints have no reference concentration of the rate law; it was 1.
     arrays = {name: np.zeros(()) for name in names if name.endswith("mlp_sub.reference")} | arrays
     missing = [name for name in names if name not in arrays]
     if missing or len(names) != sum(name.startswith(f"{prefix}.") for name in arrays):
@@ -197,11 +197,11 @@ def _filled(empty: Module, arrays: dict[str, np.ndarray], prefix: str, path: Pat
 
 
 def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> None:
-    # safetensors wants contiguous memory.
+    # safetensors needs contiguous memory.
     content = safetensors.numpy.save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path.with_suffix(".safetensors"), content)
-    # The JSON carries the checksum and is written last: it makes the checkpoint valid.
+    # The JSON file with the checksum is written last: it makes the checkpoint valid.
     meta = {"sha256": hashlib.sha256(content).hexdigest(), **meta}
     write_bytes(path.with_suffix(".json"), json.dumps(meta, indent=1).encode())
 

@@ -1,4 +1,4 @@
-"""Run folders: what a run leaves behind, and how it is taken up again."""
+"""Run folders: their files, and how an interrupted run is resumed."""
 
 from __future__ import annotations
 
@@ -34,10 +34,9 @@ class RunFolder:
     """A folder with a manifest of configuration, versions, host and finished stages.
 
     Layout: `manifest.json`, `data/` (network.xml, timeseries.csv.gz, truth/), `training/` (observations,
-    settings and checkpoints: all that the training process sees), `rate_constants.csv`, `homeostasis.csv`,
+    settings and checkpoints: all files of the training process), `rate_constants.csv`, `homeostasis.csv`,
     `model_fitted.xml`, `metrics.json`, `analysis.log`, `evaluation.nc`, `tmp_training/` and `figures/`. A run
-    of Phase 2 alone may take data, observations and Phase 1 from another run, its base, instead of holding
-    copies.
+    of Phase 2 alone may use data, observations and Phase 1 of another run, its base, instead of copies.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
@@ -54,15 +53,15 @@ class RunFolder:
 
     @property
     def given(self) -> Path:
-        """Where the observations and the Phase 1 checkpoint are."""
+        """The folder of the observations and the Phase 1 checkpoint."""
         return (self.base or self.path) / "training"
 
     @property
     def base(self) -> Path | None:
-        """The run that this one takes data, observations and Phase 1 from."""
+        """The run whose data, observations and Phase 1 this one uses."""
         if "base" not in self.manifest:
             return None
-        # Without "..", which the sandbox does not let pass.
+        # Without "..", which the sandbox refuses.
         return Path(os.path.normpath(self.path.absolute() / self.manifest["base"]))
 
     @classmethod
@@ -78,12 +77,12 @@ class RunFolder:
         """Start a run in an empty or new folder.
 
         Args:
-            source: where the data come from, such as {"command": "run"}; a resumed run must agree.
-            overwrite: remove an earlier run there first.
-            base: a run to take data, observations and Phase 1 from.
+            source: origin of the data, such as {"command": "run"}; the same in a resumed run.
+            overwrite: remove an earlier run in the folder first.
+            base: a run whose data, observations and Phase 1 are used.
 
         Raises:
-            InputError: the folder holds something, or cannot be written.
+            InputError: the folder is not empty, or cannot be written.
         """
         try:
             if path.exists() and any(path.iterdir()):
@@ -107,10 +106,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """Take up an existing run.
+        """Open an existing run.
 
         Raises:
-            InputError: there is none.
+            InputError: the folder has no run.
             FirewallError: its training tried to reach something outside its folder.
         """
         try:
@@ -130,7 +129,7 @@ class RunFolder:
 
     @classmethod
     def resume(cls, path: Path, config: Config, source: Mapping[str, str], *, base: Path | None = None) -> RunFolder:
-        """Take up a run where it stopped; a folder without one is started.
+        """Open an interrupted run to continue it; a folder without a run gets a new one.
 
         Raises:
             InputError: the run there was made with another configuration or other data.
@@ -153,24 +152,24 @@ class RunFolder:
         return stage in self.manifest["stages"]
 
     def finish(self, stage: str, seconds: float) -> None:
-        """Note a stage as done; what it wrote must be on disk by now."""
+        """Record a stage as finished; its files must be on disk."""
         self.manifest["stages"][stage] = {"seconds": round(seconds, 3), "finished": _now()}
         self._write()
 
     def seconds(self, stage: str) -> float:
-        """How long a finished stage took; 0 for one that was not run."""
+        """Duration of a finished stage [s]; 0 for a stage that was not run."""
         return float(self.manifest["stages"].get(stage, {}).get("seconds", 0.0))
 
     @property
     def leak(self) -> str | None:
-        """Why nothing that was trained here counts, in one line; None where training kept to its folder."""
+        """The attempt that makes the results of training invalid, in one line; None without one."""
         if "leak" not in self.manifest:
             return None
         attempt = self.manifest["leak"]["attempt"]
         return f"{self.path}: training tried to reach outside its folder ({attempt}); start again with --overwrite"
 
     def mark_leak(self, attempt: str) -> None:
-        """Note that training tried to reach outside its folder, and take away what was drawn from it."""
+        """Record that training tried to reach outside its folder, and remove its results."""
         self.manifest["leak"] = {"attempt": attempt, "found": _now()}
         self._write()
         for name in _RESULTS:
@@ -179,17 +178,17 @@ class RunFolder:
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def hand_over(self, digest: str) -> None:
-        """Note the checksum of the observations that training is given."""
+        """Record the checksum of the observations for training."""
         self.manifest["observations"] = digest
         self._write()
 
     def note_assumptions(self, notes: Sequence[str]) -> None:
-        """Note what the readers of network and table assumed, and what they left out."""
+        """Record the assumptions and omissions of the readers of network and table."""
         self.manifest["notes"] = list(notes)
         self._write()
 
     def note_sandbox(self, *, kernel: bool) -> None:
-        """Note what held training in its folder: the audit hook, and the kernel where it can."""
+        """Record the restrictions of training: the audit hook, and the kernel where available."""
         self.manifest["sandbox"] = ["audit hook", *(["kernel"] if kernel else [])]
         self._write()
 
@@ -198,7 +197,7 @@ class RunFolder:
 
 
 def free_path(base: Path) -> Path:
-    """`base`, or base-2, base-3, ...: the first that is not there or empty."""
+    """`base`, or base-2, base-3, ...: the first that is missing or empty."""
     number, path = 1, base
     while path.exists() and (not path.is_dir() or any(path.iterdir())):
         number += 1
@@ -207,7 +206,7 @@ def free_path(base: Path) -> Path:
 
 
 def latest_path(base: Path) -> Path:
-    """The last of `base`, base-2, base-3, ... that is there; `base` where none is."""
+    """The last of `base`, base-2, base-3, ... that exists; `base` where none does."""
     number, path = 1, base
     while (after := base.with_name(f"{base.name}-{number + 1}")).exists():
         number, path = number + 1, after
@@ -237,7 +236,7 @@ def _now() -> str:
 
 
 def _git_commit() -> str | None:
-    """Commit of the source tree this package runs from; None when installed elsewhere."""
+    """Commit of the source tree of this package; None for an installed package."""
     here = Path(__file__).parent
     if not (here.parents[1] / ".git").exists():
         return None

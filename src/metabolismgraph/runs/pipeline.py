@@ -1,8 +1,7 @@
 """From a configuration or from files to a finished run folder, stage by stage.
 
-Every stage leaves its result on disk before the manifest says that it is done, so an interrupted run
-continues after the last finished one. Training happens in a process of its own that is told one
-folder, without truth in it.
+The result of every stage is on disk before the manifest records the stage as finished, so that an interrupted run
+continues after its last finished stage. Training runs in a separate process whose folder does not contain the truth.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ def run(
 
     Raises:
         InputError: `out` cannot be used.
-        SimulationDivergedError: the simulation blew up.
+        SimulationDivergedError: concentrations diverged.
         FirewallError: training tried to reach something outside its folder.
         TrainingFailedError: the training process failed.
     """
@@ -142,7 +141,7 @@ def fit_files(
     try:
         return _complete(folder, "read", read, progress)
     except InputError:
-        # The data were found wanting: leave nothing behind that looks like a run, unless it was one before.
+        # The data were refused: leave no incomplete run behind, unless the folder held a run before.
         if not resume:
             shutil.rmtree(folder.path, ignore_errors=True)
             if existed:
@@ -177,11 +176,11 @@ def run_phase2(
     truth: bool = True,
     progress: Progress = silent,
 ) -> Evaluation:
-    """Phase 2 alone in the folder `out`, on data and Phase 1 of the run `base`, which it shares; resumable.
+    """Run Phase 2 alone in the folder `out`, with data and Phase 1 of the run `base`; resumable.
 
     Args:
-        strategies: reviewed strategy files that the configuration names besides those of the package: name -> source.
-        cache: folder of compiled code that training may read and write.
+        strategies: reviewed strategy files that the configuration names: name -> source.
+        cache: folder of compiled programs that training may read and write.
         truth: whether to compare with the truth of the base, where it has one.
 
     Raises:
@@ -206,13 +205,13 @@ def run_phase2(
 
 
 def _checked(config: Config, checkpoint: Path | None) -> tuple[Config, Path | None]:
-    """What can be found wrong before any work is done; the configuration and the checkpoint without its suffix.
+    """Check configuration and checkpoint before any work is done; returns both, the checkpoint without its suffix.
 
     Raises:
-        InputError: a colour map or a strategy that does not exist, a checkpoint that is not there or damaged.
+        InputError: a colour map or a strategy does not exist, or a checkpoint is missing or damaged.
     """
     if config.plotting.colormap != Plotting().colormap:
-        from metabolismgraph.figures import check_colormap  # noqa: PLC0415 (Matplotlib takes its time)
+        from metabolismgraph.figures import check_colormap  # noqa: PLC0415 (Matplotlib is slow to import)
 
         check_colormap(config.plotting.colormap)
     chosen(config.training)
@@ -227,7 +226,7 @@ def _checked(config: Config, checkpoint: Path | None) -> tuple[Config, Path | No
 
 
 def _named(start: Path | None) -> dict[str, str]:
-    """What a manifest says of the checkpoint that a run started from."""
+    """The entry of a manifest for the initial checkpoint of a run."""
     if start is None:
         return {}
     content = start.with_suffix(".safetensors").read_bytes()
@@ -253,7 +252,7 @@ def _complete(folder: RunFolder, first: str, make_data: Callable[[], None], prog
 
 
 def _hand_over(folder: RunFolder, observations: Observations, start: Path | None) -> None:
-    """Put down what training may see: observations, two sections of the configuration, a checkpoint."""
+    """Write the input of training: observations, two sections of the configuration, a checkpoint."""
     graph_model, training = folder.config.graph_model, folder.config.training
     given = None if start is None else load_phase1(start, graph_model).mass_action
     observations = assume_rate_laws(observations, graph_model, training, given)
@@ -267,7 +266,7 @@ def _hand_over(folder: RunFolder, observations: Observations, start: Path | None
 
 
 def _write_dataset(folder: RunFolder, observations: Observations) -> None:
-    from metabolismgraph.formats.dataset import write_dataset  # noqa: PLC0415 (libsbml takes its time)
+    from metabolismgraph.formats.dataset import write_dataset  # noqa: PLC0415 (libsbml is slow to import)
 
     write_dataset(folder.data, observations)
 
@@ -294,16 +293,16 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None) -> 
         return
     errors = folder.training / _ERRORS
     with errors.open("wb") as stderr:
-        # -P: a file of the user's that is called like one of our imports must not stand in for it.
+        # -P: a file of the user must not replace a module of the same name.
         command = [sys.executable, "-P", "-m", "metabolismgraph.runs.train_process", str(folder.training)]
         command += [str(folder.given)] if folder.base else []
         env = {**os.environ, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})}
-        # In our group, so that it ends with a job that is killed as a group; it cannot start anything itself.
+        # In the same group, so that it ends with a job that is killed as a group; it cannot start processes itself.
         with Child(command, stdout=PIPE, stderr=stderr, env=env, own_group=False) as child:
             refused, leak = _follow(read_events(child.stdout), folder, progress)
             code = child.wait()
     if leak or code == LEAK:
-        folder.mark_leak(leak or "something that it kept from being reported")
+        folder.mark_leak(leak or "an unreported attempt")
         raise FirewallError(folder.leak)
     if refused is not None:
         raise InputError(refused)
@@ -315,15 +314,18 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None) -> 
 
 
 def _follow(events: Iterable[dict[str, Any]], folder: RunFolder, progress: Progress) -> tuple[str | None, str | None]:
-    """Pass on what the training process reports: (why it refuses the data, what it tried to reach), where it did.
+    """Pass on the reports of the training process.
 
-    Its code is not trusted: an event of another form is passed over.
+    Its code is not trusted: an event of another form is ignored.
+
+    Returns:
+        Why it refuses the data, and what it tried to reach; None where it did not.
     """
     refused = leak = None
     sealed = False
     for event in events:
         match event:
-            # The first is written before any code runs that might write a false one.
+            # Only the first one: it is written before untrusted code runs.
             case {"event": "sealed", "kernel": bool(kernel)} if not sealed:
                 folder.note_sandbox(kernel=kernel)
                 sealed = True
@@ -343,7 +345,7 @@ def _follow(events: Iterable[dict[str, Any]], folder: RunFolder, progress: Progr
 
 
 def _source(folder: RunFolder) -> bytes | None:
-    """The network file that the run was given; None where the network was simulated."""
+    """The network file of the run; None for a simulated network."""
     path = folder.data / _SOURCE
     return path.read_bytes() if path.exists() else None
 
@@ -354,22 +356,23 @@ def _own_truth(folder: RunFolder) -> Truth | None:
 
 
 def load_result(folder: RunFolder, config: Config) -> FitResult:
-    """What a run's training found, to be judged under a configuration.
+    """Load the results of a run's training, for evaluation under a configuration.
 
     Raises:
         InputError: it is missing or damaged, or does not fit the configuration.
-        FirewallError: training changed the observations that it is to be judged by, or what was frozen.
+        FirewallError: training changed the observations or frozen arrays.
     """
     observations = load_observations(folder.given / _OBSERVATIONS)
     if _observations_digest(folder) != folder.manifest.get("observations"):
         raise FirewallError(
-            f"{folder.given / _OBSERVATIONS}.safetensors: not what was handed to training; start again with --overwrite"
+            f"{folder.given / _OBSERVATIONS}.safetensors: not the observations that training was given; "
+            "start again with --overwrite"
         )
     phase1 = load_phase1(folder.given / _CHECKPOINT, config.graph_model)
     phase2 = refined = None
     if config.training.homeostasis_training:
         phase2 = load_phase2(folder.training / "phase2", config.graph_model)
-        # Training says so too, but training is not trusted.
+        # Training makes this check as well, but is not trusted.
         given = MetabolismModel(
             jnp.asarray(phase1.log_k),
             phase1.mlp_sub,
@@ -404,7 +407,7 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
         part = folder.path / "evaluation.nc.part"
         evaluation.data.to_netcdf(part, engine="h5netcdf")
         part.replace(folder.path / "evaluation.nc")
-    from metabolismgraph.runs.answer_files import write_answer  # noqa: PLC0415 (libsbml takes its time)
+    from metabolismgraph.runs.answer_files import write_answer  # noqa: PLC0415 (libsbml is slow to import)
 
     result_notes = write_answer(result, evaluation, folder.path, _source(folder) if folder.base is None else None)
     notes = (*evaluation.notes, *result_notes)
@@ -416,7 +419,7 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
     started = time.perf_counter()
     from metabolismgraph.figures import draw_all  # noqa: PLC0415
 
-    # Runs on the data of another leave out what would be the same for all of them.
+    # Runs that share the data of a base leave out figures that are the same for all of them.
     below = "" if folder.base is None else "tmp_training"
     draw_all(evaluation.data, metrics, folder.path, config.plotting, below=below, progress=progress)
     folder.finish("figures", time.perf_counter() - started)

@@ -1,4 +1,4 @@
-"""Both phases in a folder, from the observations there to the checkpoints there."""
+"""Both phases of training in a folder, from observations to checkpoints."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from metabolismgraph.system.trainable import check_frozen
 
 
 def train_folder(folder: Path, shared: Path | None = None) -> None:
-    """Run the phases whose checkpoints are not there yet.
+    """Run the phases without a checkpoint.
 
     Args:
-        folder: what is particular to this run: settings, strategies of its own, checkpoints.
-        shared: where observations and the Phase 1 checkpoint are, for several runs; None: in `folder`.
+        folder: settings, strategy files and checkpoints of this run.
+        shared: folder of observations and Phase 1 checkpoint of several runs; None: these are in `folder`.
 
     Raises:
         InputError: the observations or a checkpoint cannot be used, or a strategy fails.
@@ -50,7 +50,7 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
     if shared is None and not is_intact(first):
         if training.skip_phase1:
             raise InputError("training.skip_phase1 is true, but there is no checkpoint; give one with --checkpoint")
-        # What was built on a checkpoint that is gone must go with it.
+        # A Phase 2 checkpoint of an earlier Phase 1 is invalid.
         second.with_suffix(".json").unlink(missing_ok=True)
         started = time.perf_counter()
         result = fit_reactions(observations, graph_model, training, report)
@@ -65,7 +65,7 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
     if not is_intact(second):
         third.with_suffix(".json").unlink(missing_ok=True)
         started = time.perf_counter()
-        # Code of the run's own may change arrays that it is handed: compare with what nobody was handed.
+        # Strategy files may change the arrays that they get: compare with a separate copy.
         frozen = load_phase1(first, graph_model) if own else phase1
         with custom.as_input_error(own):
             homeostasis = fit_homeostasis(observations, phase1, graph_model, training, report)
@@ -84,7 +84,7 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
 
 
 def read_settings(folder: Path) -> tuple[GraphModel, Training]:
-    """The two sections of the configuration that settings.json holds."""
+    """Read the two sections of the configuration in settings.json."""
     settings = json.loads((folder / "settings.json").read_text())
     return GraphModel.model_validate(settings["graph_model"]), Training.model_validate(settings["training"])
 
@@ -93,7 +93,7 @@ def own_strategies(folder: Path, training: Training) -> list[Path]:
     """The strategy files of a training folder that its settings name.
 
     Raises:
-        InputError: one is called like a strategy of the package.
+        InputError: one has the name of a built-in strategy.
     """
     files = sorted((folder / custom.FOLDER).glob("*.py"))
     shadowing = [path.name for path in files if path.stem in STRATEGIES]
@@ -104,7 +104,7 @@ def own_strategies(folder: Path, training: Training) -> list[Path]:
 
 
 def from_checkpoint(model: MetabolismModel, phase1: Phase1Result) -> MetabolismModel:
-    """The model with everything that Phase 1 found as the checkpoint has it."""
+    """The model with the Phase 1 arrays of the checkpoint."""
     restored: MetabolismModel = eqx.tree_at(
         lambda m: (m.log_k, m.mlp_sub), model, (jnp.asarray(phase1.log_k), phase1.mlp_sub)
     )

@@ -1,10 +1,10 @@
-"""Training in a process of its own: `python -P -m metabolismgraph.runs.train_process FOLDER [SHARED]`.
+"""Training in a separate process: `python -P -m metabolismgraph.runs.train_process FOLDER [SHARED]`.
 
-The folder holds the observations and settings.json (sections `graph_model` and `training`), strategies
-of the run's own (`strategies/NAME.py`), and nothing else that matters: no truth, no simulation, no
-seed of one. Checkpoints are written beside them. Observations and the Phase 1 checkpoint are those of
-the folder SHARED where one is given, which is only read. The process can reach nothing else but its
-libraries (`sandbox/audit_hook.py`). Progress goes to standard output (`sandbox/protocol.py`).
+The folder holds the observations, settings.json (sections `graph_model` and `training`) and strategy files
+(`strategies/NAME.py`). It holds neither truth nor simulation nor its seed. Checkpoints are written to it. If a folder
+SHARED is given, observations and the Phase 1 checkpoint are read from there, and nothing is written to it. The process
+has no access to other files but its libraries (`sandbox/audit_hook.py`). Progress goes to standard output
+(`sandbox/protocol.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(folder: Path, shared: Path | None = None) -> int:
     from metabolismgraph.errors import InputError  # noqa: PLC0415
     from metabolismgraph.runs.train_folder import train_folder  # noqa: PLC0415
 
-    # Libraries read their settings, files among them, when they look for devices: let it be done now.
+    # Libraries read settings, from files too, when they look for devices: before the sandbox is active.
     jax.devices()
     audit_hook.activate()
     write_event(sys.stdout, event="sealed", kernel=held_by_kernel)

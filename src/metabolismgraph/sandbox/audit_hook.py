@@ -1,16 +1,15 @@
-"""The sandbox of training: the process sees its folder and its libraries, and ends when it tries for more.
+"""The sandbox of training: the process has access to its folder and its libraries, and ends at any other access.
 
-Code that trains is not trusted: it may look for the truth. Two guards hold it. Where the kernel has Landlock, the
-kernel refuses every file outside (`landlock.py`), which nothing in the process can undo. Everywhere, an audit hook
-(PEP 578) refuses what Python code tries to open, load or start, and reports it: the first attempt after start-up
-ends the process at once with the code `LEAK`, so that catching the exception helps nobody.
+Training code is not trusted, since it may search for the truth. Two guards restrict it. Where the kernel has Landlock,
+the kernel refuses all other files (`landlock.py`), and the process cannot undo that. On every system, an audit hook
+(PEP 578) refuses and reports attempts of Python code to open, load or start something else. The first attempt after
+start-up ends the process at once with the code `LEAK`, so that catching the exception has no effect.
 
-Readers in C and C++ raise no audit event. They are not loaded; functions of that kind in the libraries that
-training does need are taken out (`_DISABLED_FUNCTIONS`). The hook alone cannot hold code that writes to the memory
-of its own process (NumPy can be made to); that is what the kernel is for.
+Readers in C and C++ raise no audit event. They are not loaded; functions of that kind in libraries that training
+needs are disabled (`_DISABLED_FUNCTIONS`). The hook alone does not stop code that writes to the memory of its own
+process (which is possible with NumPy); the kernel does.
 
-Runs that share observations and a checkpoint read them from a second folder: those four files, and nothing else
-that lies there or around it.
+Runs that share observations and a checkpoint read these four files, and no others, from a second folder.
 
 The order is: `seal`, imports of trusted code, `activate`, and only then code that is not trusted.
 """
@@ -31,19 +30,19 @@ from typing import Any, NamedTuple
 
 from metabolismgraph.sandbox import landlock
 
-LEAK = 86  # exit code of a process that tried
-# What may be read of a shared folder.
+LEAK = 86  # exit code after an attempt
+# Readable files of a shared folder.
 SHARED_FILES = tuple(f"{name}.{kind}" for name in ("observations", "phase1") for kind in ("safetensors", "json"))
 
-# Takes a path, whether it may be relative, and whether it may go upwards.
+# Takes a path, whether it may be relative, and whether it may contain "..".
 Resolve = Callable[[Any, bool, bool], "str | None"]
-_FINE, _QUIET, _REFUSED = range(3)  # verdicts; a quiet refusal is no attempt on anything
+_FINE, _QUIET, _REFUSED = range(3)  # verdicts; a quiet refusal does not count as an attempt
 
 _ACTIVATE = "metabolismgraph.activate"
 _TAKEN_OUT = "metabolismgraph.taken_out"
 _PACKAGE = "metabolismgraph"
 _HIDDEN = frozenset({"ground_truth", "evaluation", "benchmarks"})
-# They open files, start processes or make interpreters without a hook, all unseen.
+# They open files, start processes or make interpreters without an audit event.
 _READERS = frozenset(
     {
         *("h5py", "h5netcdf", "netCDF4", "cftime", "pyarrow", "fastparquet", "tables", "zarr", "polars", "duckdb"),
@@ -53,11 +52,11 @@ _READERS = frozenset(
         *("_testinternalcapi", "_ctypes_test"),
     }
 )
-# Packages whose extension modules are loaded; besides the standard library's and whatever is called jax...
+# Packages whose extension modules are loaded, besides those of the standard library and packages named jax...
 _NATIVE = frozenset(
     {"numpy", "scipy", "pandas", "ml_dtypes", "safetensors", "pydantic_core", "yaml", "sklearn", "equinox", "nvidia"}
 )
-# Functions that read or write files, start processes or load code without an audit event, in modules we need.
+# Functions of modules needed in training that read or write files, start processes or load code without an audit event.
 _DISABLED_FUNCTIONS: dict[str, tuple[str, ...]] = {
     "_posixsubprocess": ("fork_exec",),
     "subprocess": ("_fork_exec",),
@@ -71,7 +70,7 @@ _DISABLED_FUNCTIONS: dict[str, tuple[str, ...]] = {
         *("writeModel", "writeOptions", "writePresolvedModel", "writeSolution"),
     ),
 }
-# Their extension modules (folder and name) must not be created again, since that would bring the functions back.
+# Their extension modules (folder and name) must not be loaded twice, since that would restore the functions.
 _ONCE = frozenset({"lib-dynload/_posixsubprocess", "safetensors/_safetensors_rust", "jaxlib/_jax", "_highspy/_core"})
 
 _FAMILIES = (
@@ -81,14 +80,14 @@ _FAMILIES = (
 _EVENTS = frozenset(
     {
         *("os.system", "os.posix_spawn", "os.link", "os.symlink", "os.kill", "os.killpg", "os.chdir", "os.startfile"),
-        # These show or change what other code, the hook included, is at.
+        # These show or change the execution of other code, the hook included.
         *("sys._current_frames", "sys._current_exceptions", "sys.settrace", "sys.setprofile", "sys.remote_exec"),
         *("cpython.PyInterpreterState_New", _TAKEN_OUT),
     }
 )
-# Harmless while trusted code is loaded; ctypes opens the interpreter's own library when it is imported.
+# Allowed while trusted code is loaded; ctypes opens the interpreter's own library when it is imported.
 _AT_START = ("ctypes.", "gc.", "socket.gethostname", "socket.__new__")
-# Where the arguments of an event hold the paths that are changed, and the folders they are relative to.
+# Positions of the changed paths among the arguments of an event, and of the folders that they are relative to.
 _CHANGES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "os.mkdir": ((0,), (2,)),
     "os.remove": ((0,), (1,)),
@@ -103,12 +102,12 @@ _CHANGES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "os.removexattr": ((0,), ()),
 }
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_MOST_LINKS = 40  # as the kernel's
+_MOST_LINKS = 40  # the limit of the kernel
 _FILE_TYPE, _REGULAR, _FOLDER = 0o170000, 0o100000, 0o040000  # of st_mode
 
 _SYSTEM_FILES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 _PROC_FILES = ("/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/filesystems", "/proc/version")
-# Counts of cores, memory and threads, of this process; nothing else of /proc/PID is read.
+# Counts of cores, memory and threads of this process; nothing else in /proc/PID is read.
 _OWN_PROC_FILES = frozenset({f"/proc/self/{name}" for name in ("cgroup", "limits", "stat", "statm", "status")})
 _SYSTEM_FOLDERS = (
     "/sys/bus/pci",
@@ -118,7 +117,7 @@ _SYSTEM_FOLDERS = (
     "/usr/share/locale",
     "/usr/lib/locale",
 )
-# For the kernel, which also guards what is opened by the dynamic linker, the C library and device drivers.
+# For the kernel, which also checks files opened by the dynamic linker, the C library and device drivers.
 _KERNEL_FOLDERS = (
     *("/bin", "/etc", "/lib", "/lib32", "/lib64", "/nix/store", "/sys", "/usr", *_PROC_FILES),
     *("/proc/self", "/proc/sys", "/proc/driver", "/proc/devices", "/proc/loadavg", "/proc/mounts"),
@@ -127,19 +126,21 @@ _DEVICES = (*_SYSTEM_FILES, "/dev/full", "/dev/dxg", "/dev/kfd", "/dev/dri")
 
 
 class Bounds(NamedTuple):
-    """Where the process may go. Paths end in a slash, so that those of folders are prefixes of what is in them.
+    """The files and folders that the process may access.
+
+    Paths end in a slash, so that the path of a folder is a prefix of its contents.
 
     Attributes:
         folder: the training folder.
-        around: the folders around it and around the shared one, where the truth may lie: refused, whatever else
-            allows it.
-        shared: the files of the shared folder that may be read.
-        package: this package's own folder.
-        libraries: folders of the Python installation and the system that may be read.
-        sites: those that hold installed packages.
-        within: libraries and cache that lie inside `around` all the same.
-        files: single files that may be read.
-        listed: folders that may be listed, without what is in them.
+        around: the parent folders of it and of the shared one, where the truth may be: refused, even if another
+            rule allows them.
+        shared: readable files of the shared folder.
+        package: folder of this package.
+        libraries: readable folders of the Python installation and the system.
+        sites: folders of installed packages.
+        within: libraries and cache that are inside `around`.
+        files: single readable files.
+        listed: folders that may be listed, but whose contents may not be read.
         cache: JAX's compilation cache, or nothing.
         cache_kept: whether the cache may be written to.
     """
@@ -167,20 +168,20 @@ class Bounds(NamedTuple):
 
 
 def seal(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True) -> bool:
-    """Confine this process to `folder`, for good; to be called before any other thread runs.
+    """Confine this process to `folder` permanently; to be called before any other thread runs.
 
-    Until `activate` a refusal is an exception, since libraries probe for what they can do without.
+    Until `activate` a refusal is an exception, since libraries probe for optional files and modules.
 
     Args:
         shared: a folder of which `SHARED_FILES` may be read.
-        keep_compiled: whether JAX's compilation cache may be written to, or only read. What code writes there that
-            nobody has reviewed would be run by others.
+        keep_compiled: whether JAX's compilation cache may be written to, or only read. Programs that code without
+            review writes there would be run by other processes.
 
     Returns:
         whether the kernel guards as well.
 
     Raises:
-        ValueError: the shared folder lies in `folder`, where everything can be written.
+        ValueError: the shared folder lies in `folder`, which is writable.
     """
     bounds = _bounds(folder, shared, keep_compiled=keep_compiled)
     # Nothing outside the folder is written: neither compiled modules nor temporary files.
@@ -201,9 +202,9 @@ def seal(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True
 
 
 def activate() -> None:
-    """Start-up is over: from here on a refused attempt ends the process."""
+    """End start-up: after this call a refused attempt ends the process."""
     for name in (*sys.builtin_module_names, *_DISABLED_FUNCTIONS):
-        # Later would be too late: what is taken out is taken out of what is loaded.
+        # Functions are disabled in loaded modules: load them now.
         if name not in _READERS and ("." not in name or name.partition(".")[0] in sys.modules):
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
@@ -270,23 +271,23 @@ def _linker_folders() -> tuple[str, ...]:
     return tuple(path for path in os.environ.get("LD_LIBRARY_PATH", "").split(":") if path)
 
 
-# What follows runs in the process of an attacker, who may replace any function of any module. So the hook and its
-# parts are closures that look nothing up by a global name, built-in names included, and hold nothing that changes
-# but a flag that can only be set. `os.path.realpath` and the like do not qualify.
+# The code below runs in the process of an attacker, who may replace any function of any module. The hook and its
+# parts are therefore closures that use no global names, built-in names included, and whose only variable is a flag
+# that can only be set. `os.path.realpath` and similar functions do not meet this condition.
 
 
 def _resolver() -> Resolve:
-    """A realpath of our own, ending in a slash; None for a path that cannot be vouched for."""
+    """Make a realpath that ends in a slash; it gives None for a path that cannot be verified."""
     readlink, here, kind, text, raw, failure = os.readlink, os.getcwd(), type, str, bytes, OSError  # noqa: PTH109
     most, digits = _MOST_LINKS, "0123456789"
 
     def resolve(path: Any, relative: bool, upwards: bool) -> str | None:
         path = path.decode() if kind(path) is raw else path
-        # A subclass of str may answer us one thing and the kernel another.
+        # A subclass of str may give the hook one text and the kernel another.
         if kind(path) is not text or not (relative or path.startswith("/")):
             return None
         pending = (path if path.startswith("/") else here + "/" + path).split("/")[::-1]
-        # A folder that another thread moves meanwhile has another one above it.
+        # If another thread moves a folder meanwhile, its parent changes.
         if ".." in pending and not upwards:
             return None
         done, links = "", 0
@@ -296,7 +297,7 @@ def _resolver() -> Resolve:
                 done = done.rpartition("/")[0]
             if name in {"", ".", ".."}:
                 continue
-            # Below /proc/PID lie doors to other folders and to the memory of processes.
+            # /proc/PID gives access to other folders and to the memory of processes.
             if done == "/proc" and name[0] in digits:
                 return None
             try:
@@ -315,7 +316,7 @@ def _resolver() -> Resolve:
 
 
 def _reader(bounds: Bounds) -> Callable[[str], bool]:
-    """Whether a resolved path may be read."""
+    """Make the test whether a resolved path may be read."""
     folder, around, package, within, files = bounds.folder, bounds.around, bounds.package, bounds.within, bounds.files
     shared, libraries, hidden, length = bounds.shared, bounds.libraries, _HIDDEN, len(bounds.package)
     lstat, failure = os.lstat, OSError
@@ -324,7 +325,7 @@ def _reader(bounds: Bounds) -> Callable[[str], bool]:
     def may_read(path: str) -> bool:
         if path.startswith(folder):
             try:
-                # A device node in the folder is a door to the disk behind it.
+                # A device node in the folder gives access to the disk behind it.
                 return lstat(path[:-1]).st_mode & file_type in ordinary
             except failure:
                 return True
@@ -341,14 +342,14 @@ def _reader(bounds: Bounds) -> Callable[[str], bool]:
 
 
 def _judge_files(bounds: Bounds, resolve: Resolve) -> Callable[[str, tuple[Any, ...], bool], int]:
-    """Judge the events that open, list or change files."""
+    """Make the judge of events that open, list or change files."""
     own, listed, may_read, changes, writing = bounds.own, bounds.listed, _reader(bounds), dict(_CHANGES), _WRITING
     number, is_a, fine, refused, nowhere = int, isinstance, _FINE, _REFUSED, "/dev/null/"
     kind, text, own_proc = type, str, _OWN_PROC_FILES
 
     def opens(arguments: tuple[Any, ...], active: bool) -> int:
         name, mode, flags = arguments
-        # os.open tells no mode, nor the folder that a relative path is relative to.
+        # os.open reports neither a mode nor the folder of a relative path.
         path = resolve(name, mode is not None, not active)
         writes = flags & writing or (mode is not None and not {"w", "a", "x", "+"}.isdisjoint(mode))
         if kind(name) is text and name in own_proc and not writes:
@@ -380,7 +381,7 @@ def _judge_files(bounds: Bounds, resolve: Resolve) -> Callable[[str, tuple[Any, 
 
 
 def _judge_imports(bounds: Bounds, resolve: Resolve) -> Callable[[tuple[Any, ...], bool], int]:
-    """Judge the import of a module: first by its name, then, with the file, that of its compiled code."""
+    """Make the judge of imports: of a module by its name, and of compiled code by its file."""
     sites, libraries, own, kind, text = bounds.sites, bounds.libraries, bounds.own, type, str
     package, hidden, readers, native, once, length = _PACKAGE, _HIDDEN, _READERS, _NATIVE, _ONCE, len
     fine, quiet, refused = _FINE, _QUIET, _REFUSED
@@ -412,7 +413,7 @@ def _judge_imports(bounds: Bounds, resolve: Resolve) -> Callable[[tuple[Any, ...
 
 
 def _terminator() -> Callable[[str, tuple[Any, ...]], None]:
-    """Report an attempt to the process that started us, and end."""
+    """Make the function that reports an attempt to the parent process and ends this one."""
     write, leave, quote, out, code = os.write, os._exit, json.encoder.encode_basestring_ascii, os.dup(1), LEAK
     text, raw, several, is_a = str, bytes, (tuple, list), isinstance
 
@@ -424,13 +425,13 @@ def _terminator() -> Callable[[str, tuple[Any, ...]], None]:
             elif is_a(value, raw):
                 found += " " + value.decode("latin-1")
             elif is_a(value, text):
-                # Not str(value) nor value + "": those may be what a subclass makes of itself.
+                # Not str(value) nor value + "": a subclass may override both.
                 found += " " + "".join([value])  # noqa: FLY002
         return found
 
     def end(event: str, arguments: tuple[Any, ...]) -> None:
         try:
-            # The rest are modes and search paths. What was written before may lack the end of its line.
+            # Further arguments are modes and search paths. The last line of output may be incomplete.
             arguments = arguments[:1] if event == "open" else arguments[:2] if event == "import" else arguments
             line = '\n{"event": "leak", "tried": ' + quote(event) + ', "on": ' + quote(words(arguments)[1:500]) + "}\n"
             write(out, line.encode())
@@ -441,7 +442,7 @@ def _terminator() -> Callable[[str, tuple[Any, ...]], None]:
 
 
 def _hook(bounds: Bounds) -> Callable[[str, tuple[Any, ...]], None]:
-    """The audit hook: passes, raises, or ends the process."""
+    """Make the audit hook, which passes, raises, or ends the process."""
     resolve, end = _resolver(), _terminator()
     judge_file, judge_import = _judge_files(bounds, resolve), _judge_imports(bounds, resolve)
     of_files, activate_event = frozenset({"open", "os.listdir", "os.scandir", *_CHANGES}), _ACTIVATE
@@ -468,7 +469,7 @@ def _hook(bounds: Bounds) -> Callable[[str, tuple[Any, ...]], None]:
             return
         if active and verdict == refused:
             end(event, arguments)
-        # Exceptions that libraries expect of a module that is not there, or of a file that is not theirs.
+        # Exceptions that libraries expect for a missing module or an inaccessible file.
         if event == "import":
             raise not_loaded("not for training: " + arguments[0])
         raise not_permitted(1, "not for training", arguments[0] if arguments else event)

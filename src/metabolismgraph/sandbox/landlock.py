@@ -1,7 +1,7 @@
-"""Linux Landlock: the kernel itself refuses this process, its threads and its children what is not listed.
+"""Linux Landlock: the kernel refuses every file that is not listed to this process, its threads and its children.
 
-It needs no privilege and cannot be undone. It holds against readers in C and against code that has got hold of
-the process' memory, which no check inside the interpreter can. Numbers and structures: linux/landlock.h and
+It needs no privilege and cannot be undone. Unlike checks inside the interpreter, it also restricts readers in C and
+code that writes to the memory of the process. Numbers and structures: linux/landlock.h and
 https://docs.kernel.org/userspace-api/landlock.html.
 """
 
@@ -17,17 +17,17 @@ import sys
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # system calls, the same on every architecture
 _ASK_VERSION = 1
 _PATH_BENEATH = 1
-_NO_NEW_PRIVILEGES = 38  # prctl: what Landlock asks of a process without privileges
+_NO_NEW_PRIVILEGES = 38  # prctl: required by Landlock for a process without privileges
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8
 _TRUNCATE, _IOCTL_DEV = 1 << 14, 1 << 15
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
-# No links, device nodes, sockets or programs, and nothing moved in from or out to another folder.
+# No links, device nodes, sockets or programs, and no moves from or to another folder.
 _WRITE = _READ_FILE | _READ_DIR | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _TRUNCATE
 _DEVICE = _READ_FILE | _READ_DIR | _WRITE_FILE | _IOCTL_DEV
 _FILE_RIGHTS = _EXECUTE | _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV
-# What the versions of Landlock know: rights on files, on TCP (bind, connect), and scopes (abstract sockets, signals).
+# By version of Landlock: rights on files, on TCP (bind, connect), and scopes (abstract sockets, signals).
 _ALL_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
 _TCP = {4: 3}
 _SCOPES = {6: 3}
@@ -35,7 +35,7 @@ _SCOPES = {6: 3}
 
 @dataclasses.dataclass(frozen=True)
 class Allowed:
-    """Folders and files, with all below them; paths that are not there are passed over."""
+    """Folders and files, with their contents; missing paths are ignored."""
 
     readable: tuple[str, ...]
     writable: tuple[str, ...]
@@ -44,7 +44,7 @@ class Allowed:
 
 
 def confine(allowed: Allowed) -> bool:
-    """Restrict this process for good, before it starts threads; False where the kernel has no Landlock."""
+    """Restrict this process permanently, before it starts threads; False where the kernel has no Landlock."""
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None, use_errno=True)

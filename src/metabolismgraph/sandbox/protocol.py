@@ -1,7 +1,7 @@
-"""Events of a sealed process for the one that started it: one JSON object per line of standard output.
+"""Events of a sealed process for its parent process: one JSON object per line of standard output.
 
-The audit hook writes its own, `leak`, before it ends the process. Code that is not trusted can write there too: an
-event is a claim, to be checked by its reader.
+The audit hook writes the event `leak` before it ends the process. Code that is not trusted can write to standard output
+as well, so that the reader must check every event.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def write_event(stream: TextIO | io.TextIOBase, **fields: object) -> None:
 
 
 def read_events(stdout: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The events among the lines of standard output, as they come; other lines are passed over."""
+    """Yield the events among the lines of standard output; other lines are ignored."""
     # A carriage return ends a line too: progress bars leave one.
     for line in (part for whole in stdout for part in whole.splitlines()):
         try:

@@ -1,4 +1,4 @@
-"""Where the jobs of an exploration run, one file each."""
+"""Engines, which run the jobs of an exploration, one file each."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Mapping
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.base import Engine
 
-# Name -> module and class; an engine is called with the number of jobs at the same time and the time limit of one [s].
+# Name -> module and class; the class takes the number of simultaneous jobs and the time limit of a job [s].
 ENGINES: Mapping[str, tuple[str, str]] = {
     "local": ("metabolismgraph.explore.engines.local", "ProcessEngine"),
 }
 
 
 def make_engine(name: str, n_workers: int, limit: float) -> Engine:
-    """The engine of that name; what others need is not loaded.
+    """Make the engine of that name; modules of other engines are not loaded.
 
     Args:
-        n_workers: jobs at the same time.
-        limit: seconds after which a job is stopped.
+        n_workers: number of simultaneous jobs.
+        limit: time limit of a job [s].
 
     Raises:
-        InputError: there is none.
+        InputError: there is no engine of that name.
     """
     if name not in ENGINES:
         raise InputError(f"engine {name}: there is none of that name (all: {', '.join(ENGINES)})")

@@ -1,4 +1,4 @@
-"""Engines run jobs. They carry status only: what a job found lies in its folder."""
+"""Engines run jobs. They report only the status of a job; its results are in its folder."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-STDOUT = "stdout.txt"  # what a job prints, in its folder
-NO_ROOM = os.EX_IOERR  # exit code of a job that could not write what came of it
+STDOUT = "stdout.txt"  # output of a job, in its folder
+NO_ROOM = os.EX_IOERR  # exit code of a job that could not write its outcome
 
 
 class Ended(NamedTuple):
-    """A job that is over.
+    """A job that has ended.
 
     Attributes:
         job: its number.
-        reason: what went wrong with its process; None if nothing.
-        seconds: how long it ran.
+        reason: failure of its process; None without one.
+        seconds: its duration.
     """
 
     job: int
@@ -26,27 +26,27 @@ class Ended(NamedTuple):
 
 
 class Engine(abc.ABC):
-    """Where jobs run."""
+    """Runs jobs."""
 
     @abc.abstractmethod
     def submit(self, job: int, folder: Path) -> None:
-        """Hand over a job, described in its folder; it starts when there is room."""
+        """Submit a job, described in its folder; it starts when a worker is free."""
 
     @abc.abstractmethod
     def wait(self, timeout: float) -> list[Ended]:
-        """Jobs that ended since the last call; returns when there is one, or after `timeout` seconds."""
+        """Wait for jobs that ended since the last call: until there is one, or for `timeout` seconds."""
 
     @abc.abstractmethod
     def cancel(self, job: int) -> None:
-        """Stop a job at once, with all that it started."""
+        """Stop a job and its child processes at once."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Stop whatever still runs."""
+        """Stop all running jobs."""
 
 
 def default_workers(n_parallel: int) -> int:
-    """One process per core that we may use, but no more than there are slots."""
+    """One process per available core, but not more than slots."""
     return min(n_parallel, len(cores()))
 
 

@@ -1,8 +1,8 @@
-"""The process of a slot, `python -P -m metabolismgraph.explore.engines.job FOLDER`: it trains and evaluates one run.
+"""A job, `python -P -m metabolismgraph.explore.engines.job FOLDER`: it trains and evaluates the run of one iteration.
 
-It may hold the truth, which the explorer does not: the explorer is told metrics. `job.json` in the folder says what to
-do. A job whose outcome is there is done, an interrupted one continues, and two processes never work in the same
-folder. It ends with the process that started it.
+It has access to the truth, unlike the explorer, which gets metrics only. `job.json` in the folder describes the job. A
+job with an outcome is finished, an interrupted one continues, and two processes never work in the same folder. A job
+ends with its parent process.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from metabolismgraph.processes import end_with_parent
 from metabolismgraph.text import one_line
 
 JOB = "job.json"
-RUN = "run"  # the run folder in that of the job
+RUN = "run"  # the run folder within the folder of the job
 
 
 def main(folder: Path) -> int:
-    """Exit code: 0 once there is an outcome, good or bad; `base.NO_ROOM` if it could not be written."""
+    """Run the job; exit code 0 with an outcome, failures included, `base.NO_ROOM` if it could not be written."""
     end_with_parent()
     cores = os.environ.get("METABOLISMGRAPH_CORES")
     if cores and hasattr(os, "sched_setaffinity"):
@@ -62,7 +62,7 @@ def _outcome(folder: Path) -> Outcome:
 
 
 def run_job(folder: Path) -> dict[str, Any]:
-    """Do what job.json says, and give the metrics.
+    """Run the job that job.json describes, and return its metrics.
 
     Raises:
         InputError, FirewallError, SimulationDivergedError, TrainingFailedError: as `runs.pipeline.run`.
@@ -72,13 +72,13 @@ def run_job(folder: Path) -> dict[str, Any]:
         base, cache = (Path(os.path.normpath(folder / job[name])) for name in ("base", "cache"))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / JOB}: damaged ({error!r}); replicate the node to run it again") from None
-    # This process reads compiled code from a cache that code of strategy files does not write to; the user's own, if
-    # there is one, serves for all code of the package.
+    # This process reads compiled programs from a folder to which strategy files cannot write; a cache folder of the
+    # user's serves for all code of the package.
     users = bool(os.environ.get("JAX_COMPILATION_CACHE_DIR"))
     if not users:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.with_name("evaluation"))
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    # Not before the lock is held and the parent watched: these imports take seconds.
+    # Slow imports: only now, when the lock is held and the parent is watched.
     from metabolismgraph.config import Config  # noqa: PLC0415
     from metabolismgraph.runs import pipeline  # noqa: PLC0415
     from metabolismgraph.runs.folder import MANIFEST  # noqa: PLC0415
@@ -89,7 +89,7 @@ def run_job(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder / JOB}: damaged ({one_line(error, 80)})") from None
     out = folder / RUN
     if not (out / MANIFEST).exists():
-        shutil.rmtree(out, ignore_errors=True)  # cut off before it was anything
+        shutil.rmtree(out, ignore_errors=True)  # from a crash before the manifest
     evaluation = pipeline.run_phase2(
         config,
         base,
@@ -98,7 +98,7 @@ def run_job(folder: Path) -> dict[str, Any]:
         cache=None if users and not job["strategies"] else cache,
         truth=job["truth"],
     )
-    # Numbers and words: lists of notes are in the run's own metrics.json.
+    # Without lists of notes, which are in metrics.json of the run.
     return {
         name: int(value) if isinstance(value, bool) else value
         for name, value in evaluation.metrics.items()

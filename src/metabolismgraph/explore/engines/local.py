@@ -30,10 +30,10 @@ class _Running:
 class ProcessEngine(Engine):
     """One child process per job, at most `n_workers` at the same time, each with its own share of the cores.
 
-    A job ends with all that it started, and by itself when this process is gone (`processes.end_with_parent`).
+    A job ends with its child processes, and also when this process has ended (`processes.end_with_parent`).
 
     Attributes:
-        limit: seconds after which a job is stopped.
+        limit: time limit of a job [s].
         command: program and arguments before the folder.
     """
 
@@ -113,5 +113,5 @@ def _shares(n_workers: int) -> list[list[int]]:
 def _reason(code: int, folder: Path) -> str | None:
     if code == 0:
         return None
-    how = "could not write its result; is there room on the disk?" if code == NO_ROOM else describe_exit(code)
+    how = "could not write its result; check the space on the disk" if code == NO_ROOM else describe_exit(code)
     return one_line(f"{how} ({last_line(folder / STDOUT) or 'no message'})")

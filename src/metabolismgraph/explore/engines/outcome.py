@@ -1,4 +1,4 @@
-"""How the process of a slot tells the explorer what came of it: one checked file in its folder."""
+"""The outcome of a job for the explorer: one file with a checksum in its folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OUTCOME = "outcome.json"
 
 
 class Outcome(NamedTuple):
-    """What came of a job: metrics, or the reason why there are none."""
+    """The outcome of a job: metrics, or the reason of its failure."""
 
     metrics: dict[str, float | int | str | None] | None
     reason: str | None
@@ -24,17 +24,17 @@ class Outcome(NamedTuple):
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
-    """Write it whole or not at all, with its checksum."""
+    """Write the outcome with its checksum, as a whole or not at all."""
     metrics = outcome.metrics and {name: _plain(value) for name, value in outcome.metrics.items()}
     content = {"metrics": metrics, "reason": outcome.reason, "seconds": outcome.seconds}
     write_bytes(folder / OUTCOME, json.dumps({**content, "sha256": _digest(content)}, indent=1).encode())
 
 
 def read_outcome(folder: Path) -> Outcome | None:
-    """What a job left behind; None if nothing.
+    """Read the outcome of a job; None without one.
 
     Raises:
-        ValueError: the file is damaged; the message says so in one line.
+        ValueError: the file is damaged; the message has one line.
     """
     try:
         content = json.loads((folder / OUTCOME).read_bytes())

@@ -1,4 +1,4 @@
-"""Who decides what an exploration does next, one file each.
+"""Proposers, which decide on the next step of an exploration, one file each.
 
 A proposer is a module with `make(settings, folder, record)`, and a line in `PROPOSERS`.
 """
@@ -12,7 +12,7 @@ from metabolismgraph.config import Exploration, nearest_name
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.proposers.base import Proposer
 
-# Name -> module, imported when it is chosen: what one proposer needs is not asked of those who use another.
+# Name -> module, imported only if chosen: a proposer may need packages that others do not.
 PROPOSERS = {
     "rules": "rules",
     "llm": "llm",
@@ -22,14 +22,14 @@ PROPOSERS = {
 
 
 def make_proposer(name: str, settings: Exploration, folder: Path, record: Path | None = None) -> Proposer:
-    """The proposer of that name.
+    """Make the proposer of that name.
 
     Args:
         folder: of the exploration.
-        record: of the exploration whose answers `replay` gives again.
+        record: folder of the exploration whose answers `replay` repeats.
 
     Raises:
-        InputError: there is none, or it lacks something.
+        InputError: there is no proposer of that name, or its settings are incomplete.
     """
     if name not in PROPOSERS:
         near = nearest_name(name, PROPOSERS)

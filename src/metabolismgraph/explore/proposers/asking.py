@@ -1,4 +1,4 @@
-"""A proposer that asks somebody else, and takes nothing for granted of what comes back."""
+"""A proposer that requests answers from an external program, and validates them strictly."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from metabolismgraph.files import write_bytes
 from metabolismgraph.text import one_line
 
 MOST_CHARACTERS = 200_000  # of an answer
-_MOST_COMPLAINTS = 3
+_MOST_PROBLEMS = 3
 _FENCE = re.compile(r"```(?:json)?[ \t]*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _PARTS: dict[str, type[BaseModel]] = {
@@ -51,10 +51,10 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class Transport(abc.ABC):
-    """A way of getting one answer to one prompt.
+    """A way to get one answer to one prompt.
 
     Attributes:
-        shows_images: whether figures reach the one that answers.
+        shows_images: whether it passes on figures.
     """
 
     shows_images: bool = True
@@ -62,22 +62,22 @@ class Transport(abc.ABC):
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """What it is called in the journal."""
+        """Its name in the journal."""
 
     @abc.abstractmethod
     def ask(self, prompt: Prompt) -> Exchange:
-        """Ask once.
+        """Send the prompt once, and return the answer.
 
         Raises:
-            UnavailableError: no answer came.
+            UnavailableError: there was no answer.
         """
 
 
 class AskingProposer(Proposer):
-    """Puts every question to a transport, and writes it down.
+    """Sends every question through a transport, and keeps a copy.
 
     Args:
-        folder: of the exploration; figures of its runs are shown, and questions kept under `questions/`.
+        folder: of the exploration; figures of its runs are shown, and questions kept in `questions/`.
     """
 
     def __init__(self, transport: Transport, folder: Path):
@@ -105,7 +105,7 @@ class AskingProposer(Proposer):
     def _ask(self, prompt: Prompt, iteration: int, refusals: Sequence[str]) -> Exchange:
         started = time.perf_counter()
         try:
-            # The journal has the answer; a question of some thousand characters would only hide it there.
+            # The journal holds the answers only, since questions are long.
             self._questions.mkdir(parents=True, exist_ok=True)
             name = f"{iteration:04d}-{prompt.kind}-{len(refusals)}.txt"
             write_bytes(self._questions / name, prompt.in_words().encode(errors="backslashreplace"))
@@ -115,7 +115,7 @@ class AskingProposer(Proposer):
             exchange = dataclasses.replace(error.exchange, answer=None, error=reason)
             raise UnavailableError(reason, exchange) from error
         except Exception as error:
-            # Whatever a library may throw: the exploration continues without an answer.
+            # After any error of a library the exploration continues without an answer.
             reason = recordable(one_line(f"{type(error).__name__}: {error}"))
             exchange = Exchange(None, reason, seconds=time.perf_counter() - started)
             raise UnavailableError(reason, exchange) from error
@@ -123,33 +123,33 @@ class AskingProposer(Proposer):
 
 
 def recordable(answer: str) -> str:
-    """An answer as it is recorded: what is too long is cut just behind the limit, what is no Unicode is spelt out."""
+    """An answer for the journal: cut one character above the limit, with lone surrogates as escape sequences."""
     return answer[: MOST_CHARACTERS + 1].encode("utf-8", "backslashreplace").decode()
 
 
 def parsed_proposal(exchange: Exchange) -> Proposal:
-    """The proposal that an answer holds.
+    """The proposal in an answer.
 
     Raises:
-        InvalidAnswerError: it holds none.
+        InvalidAnswerError: the answer holds no proposal.
     """
     return _parsed(exchange, Proposal)
 
 
 def parsed_submission(exchange: Exchange) -> Submission:
-    """The submission that an answer holds.
+    """The submission in an answer.
 
     Raises:
-        InvalidAnswerError: it holds none.
+        InvalidAnswerError: the answer holds no submission.
     """
     return _parsed(exchange, Submission)
 
 
 def parsed_reading(exchange: Exchange, batch: Sequence[int]) -> Reading:
-    """The reading of a batch that an answer holds, iterations in order.
+    """The reading of a batch in an answer, with iterations in order.
 
     Raises:
-        InvalidAnswerError: it holds none, or one of other iterations.
+        InvalidAnswerError: the answer holds no reading, or one of other iterations.
     """
     reading = _parsed(exchange, Reading)
     found = sorted(reading.iterations, key=lambda entry: entry.iteration)
@@ -170,10 +170,10 @@ def _parsed(exchange: Exchange, schema: type[T]) -> T:
     try:
         text = _json_in(answer)
         _check_text(json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite))
-        # JSON mode with strict types: "3" and 3.0 are no whole numbers, and lists still make tuples.
+        # JSON mode with strict types: "3" and 3.0 are not whole numbers, but lists are read as tuples.
         return schema.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise InvalidAnswerError(_complaints(error, schema), exchange) from None
+        raise InvalidAnswerError(_problems(error, schema), exchange) from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}"
         raise InvalidAnswerError(f"not valid JSON: {error.msg} at {place}; give one JSON object", exchange) from None
@@ -183,10 +183,10 @@ def _parsed(exchange: Exchange, schema: type[T]) -> T:
 
 
 def _json_in(answer: str) -> str:
-    """The one JSON object of an answer, which may stand in a code fence or between sentences.
+    """The one JSON object of an answer, which may be in a code fence or between sentences.
 
     Raises:
-        ValueError: there is none, or more than one.
+        ValueError: the answer has no JSON object, or more than one.
     """
     if len(answer) > MOST_CHARACTERS:
         raise ValueError(f"the answer has more than {MOST_CHARACTERS} characters; give a shorter one")
@@ -205,7 +205,7 @@ def _json_in(answer: str) -> str:
 
 
 def _objects(text: str) -> Iterable[str]:
-    """JSON objects in running text, from left to right, not those inside others."""
+    """Yield the JSON objects in running text, from left to right, without nested ones."""
     decoder, at = json.JSONDecoder(), text.find("{")
     tries = 0
     while at >= 0 and tries < 100:
@@ -229,7 +229,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON; give a finite number")
+    raise ValueError(f"{name} is not JSON; give a finite number")
 
 
 def _finite(text: str) -> float:
@@ -240,10 +240,10 @@ def _finite(text: str) -> float:
 
 
 def _check_text(value: object, where: str = "") -> None:
-    """Refuse control characters, which could drive the terminal that shows them.
+    """Refuse control characters, which could control a terminal.
 
     Raises:
-        ValueError: there is one.
+        ValueError: the value has one.
     """
     if isinstance(value, str) and (found := _CONTROL.search(value)):
         raise ValueError(f"{where or 'the answer'} holds the control character {found.group()!r}; leave it out")
@@ -256,17 +256,15 @@ def _check_text(value: object, where: str = "") -> None:
             _check_text(entry, where)
 
 
-def _complaints(error: ValidationError, schema: type[BaseModel]) -> str:
-    """What pydantic says, on one line that tells how to put it right."""
+def _problems(error: ValidationError, schema: type[BaseModel]) -> str:
+    """The errors of pydantic on one line, with a hint at the correction."""
     problems = error.errors(include_url=False)
-    complaints = [
-        _complaint(problem["type"], problem["loc"], problem, schema) for problem in problems[:_MOST_COMPLAINTS]
-    ]
-    more = f" (and {len(problems) - _MOST_COMPLAINTS} more)" if len(problems) > _MOST_COMPLAINTS else ""
-    return one_line("; ".join(complaints) + more, 500)
+    found = [_problem(problem["type"], problem["loc"], problem, schema) for problem in problems[:_MOST_PROBLEMS]]
+    more = f" (and {len(problems) - _MOST_PROBLEMS} more)" if len(problems) > _MOST_PROBLEMS else ""
+    return one_line("; ".join(found) + more, 500)
 
 
-def _complaint(kind: str, loc: tuple[int | str, ...], problem: Any, schema: type[BaseModel]) -> str:
+def _problem(kind: str, loc: tuple[int | str, ...], problem: Any, schema: type[BaseModel]) -> str:
     where = one_line(".".join(map(str, loc)), 80) or "the answer"
     names = [part for part in loc[:-1] if isinstance(part, str)]
     fields = list((_PARTS[names[-1]] if names and names[-1] in _PARTS else schema).model_fields)

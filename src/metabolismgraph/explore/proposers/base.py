@@ -1,4 +1,4 @@
-"""What every proposer does: read-only state in, an answer out."""
+"""The interface of proposers: from a read-only state to an answer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-    """What was said between us and a program that is not ours.
+    """An exchange with an external program.
 
     Attributes:
-        answer: word for word; None where nothing came.
-        error: why nothing came.
+        answer: word for word; None without an answer.
+        error: why there is no answer.
         cost: in US dollars, as far as known.
     """
 
@@ -33,10 +33,10 @@ class Exchange:
 
 @dataclasses.dataclass(frozen=True)
 class Answer(Generic[T]):
-    """What a proposer said.
+    """The answer of a proposer.
 
     Attributes:
-        exchange: how it came about; None where nobody else was asked.
+        exchange: with an external program; None without one.
     """
 
     value: T
@@ -44,7 +44,7 @@ class Answer(Generic[T]):
 
 
 class InvalidAnswerError(Exception):
-    """An answer came that does not fit its schema; to be asked for again, with the reason."""
+    """The answer does not fit its schema; to be requested again, with the reason."""
 
     def __init__(self, reason: str, exchange: Exchange):
         super().__init__(reason)
@@ -52,7 +52,7 @@ class InvalidAnswerError(Exception):
 
 
 class UnavailableError(Exception):
-    """No answer came, and asking again now is of no use."""
+    """There was no answer, and another attempt now is of no use."""
 
     def __init__(self, reason: str, exchange: Exchange):
         super().__init__(reason)
@@ -60,25 +60,25 @@ class UnavailableError(Exception):
 
 
 class Proposer(abc.ABC):
-    """Decides what an exploration does next.
+    """Decides on the next step of an exploration.
 
-    The three methods get the state, which they cannot change, and the reasons for which earlier answers to the same
-    question were refused. They may raise `InvalidAnswerError` and `UnavailableError`; nothing else.
+    The three methods get the state, which they cannot change, and the reasons for refusals of earlier answers to the
+    same question. They may raise `InvalidAnswerError` and `UnavailableError` only.
     """
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """What it is called in the journal."""
+        """Its name in the journal."""
 
     @abc.abstractmethod
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
-        """What iteration number `iteration`, in `slot`, is to run."""
+        """Propose iteration number `iteration`, in `slot`."""
 
     @abc.abstractmethod
     def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
-        """What the iterations of a finished batch taught, and the working memory with that in it."""
+        """Read the iterations of a finished batch, and rewrite the working memory."""
 
     @abc.abstractmethod
     def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
-        """What is to change before block number `block` (from 1) begins."""
+        """Submit changes before block number `block` (from 1) begins."""

@@ -14,21 +14,21 @@ from metabolismgraph.explore.proposers.prompt import Prompt
 from metabolismgraph.processes import Completed, last_line, run
 from metabolismgraph.text import one_line
 
-_MOST_BYTES = 4 * MOST_CHARACTERS + 4  # of output; what is longer than an answer may be is refused by who reads it
+_MOST_BYTES = 4 * MOST_CHARACTERS + 4  # of output; longer answers are refused when they are parsed
 
 
 class CommandTransport(Transport):
     """Runs a program for every question.
 
-    It gets our environment. It and all that it started are ended when it has answered, takes too long or writes
-    without end.
+    The program gets the environment of the explorer. It is ended with its child processes after its answer, at the time
+    limit, or when its output is too long.
 
     Args:
         command: program and arguments.
         timeout_s: time limit of one question.
 
     Raises:
-        InputError: on construction: there is no command, or no such program.
+        InputError: on construction: the command is empty, or there is no such program.
     """
 
     def __init__(self, command: tuple[str, ...], timeout_s: float):
@@ -49,22 +49,22 @@ class CommandTransport(Transport):
     def ask(self, prompt: Prompt) -> Exchange:
         started = time.perf_counter()
         question = prompt.in_words().encode("utf-8", "backslashreplace")
-        answer, complaint = "", ""
+        answer, message = "", ""
         try:
             completed = run(self._command, stdin=question, seconds=self._timeout_s, output=_MOST_BYTES)
         except OSError as error:
             problem = f"{self.name} could not be run: {error.strerror}"
         else:
             answer = completed.stdout.decode("utf-8", "backslashreplace")
-            problem, complaint = self._problem(completed, answer), one_line(last_line(completed.stderr), 200)
+            problem, message = self._problem(completed, answer), one_line(last_line(completed.stderr), 200)
         seconds = time.perf_counter() - started
         if problem:
-            reason = one_line(f"{problem}: {complaint}" if complaint else problem)
+            reason = one_line(f"{problem}: {message}" if message else problem)
             raise UnavailableError(reason, Exchange(None, reason, seconds=seconds))
         return Exchange(answer, seconds=seconds)
 
     def _problem(self, completed: Completed, answer: str) -> str:
-        """What was wrong with a run of the program, if anything was."""
+        """The failure of a call of the program; empty without one."""
         if completed.limit == "time":
             return f"{self.name} gave no answer within {self._timeout_s:g} s"
         if completed.limit == "output":
@@ -77,6 +77,6 @@ class CommandTransport(Transport):
 
 
 def make(settings: Exploration, folder: Path, record: Path | None) -> AskingProposer:
-    """For the registry."""
+    """Make the proposer for the registry."""
     del record
     return AskingProposer(CommandTransport(settings.command, settings.llm_timeout_s), folder)

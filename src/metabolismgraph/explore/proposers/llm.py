@@ -1,8 +1,8 @@
 """Answers from a language model, through pydantic-ai (extra `llm`).
 
-One question is one request, and one more after a failure that passes: a rate limit, a server error, a lost connection.
-The model answers by calling a tool whose arguments have the answer's schema; they are handed on word for word and
-validated by the caller.
+A question is one request, repeated after temporary failures: a rate limit, a server error, a lost connection. The model
+answers by calling a tool whose arguments have the schema of the answer; they are passed on word for word, and the
+caller validates them.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from metabolismgraph.explore.proposers.base import Exchange, UnavailableError
 from metabolismgraph.explore.proposers.prompt import Prompt
 from metabolismgraph.text import one_line
 
-RETRIES = 2  # after failures that pass, each after twice the time
-FIRST_WAIT = 0.5  # seconds, where the server asks for none
+RETRIES = 2  # after temporary failures, each after twice the time
+FIRST_WAIT = 0.5  # seconds, if the server does not name a time
 _MOST_BYTES = 8_000_000  # of a response
-_MOST_TOKENS = 16_000  # of an answer, for servers that must be told; the memory takes some ten thousand
-_SHORTEST_KEY = 12  # characters; what is shorter is a placeholder, and a word of its own in answers
+_MOST_TOKENS = 16_000  # of an answer, for servers that need a limit; the memory takes some ten thousand
+_SHORTEST_KEY = 12  # characters; a shorter key is a placeholder, which may also be a word of an answer
 
 _USUAL_KEY = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
 
 class _Server(NamedTuple):
-    """Where a model is found. Any `compatible` one speaks OpenAI's chat protocol."""
+    """The server of a model; one of kind `compatible` uses OpenAI's chat protocol."""
 
     kind: Literal["openai", "anthropic", "compatible"]
     model: str
@@ -42,7 +42,7 @@ class _Server(NamedTuple):
 
 
 class LLMTransport(Transport):
-    """Asks the language model that the settings name.
+    """Sends prompts to the language model in the settings.
 
     Raises:
         InputError: on construction: the extra is not installed, model or key are missing, or a budget in money is set
@@ -91,7 +91,7 @@ class LLMTransport(Transport):
         return exchange
 
     async def _answer(self, prompt: Prompt) -> Any:
-        """The response of the first request that gets one; all of them together stay within the time limit."""
+        """The response of the first successful request; all requests together stay within the time limit."""
         from pydantic_ai.exceptions import (  # noqa: PLC0415
             ModelAPIError,
             ModelConnectionError,
@@ -106,8 +106,8 @@ class LLMTransport(Transport):
             try:
                 return await self._request(prompt, max(until - time.monotonic(), 0.001))
             except ModelAPIError as error:
-                asked = error.retry_after
-                wait = FIRST_WAIT * 2**attempt if asked is None else max(asked, 0.0)
+                requested = error.retry_after
+                wait = FIRST_WAIT * 2**attempt if requested is None else max(requested, 0.0)
                 passes = isinstance(error, passing) and not _is_too_long(error)
                 if attempt == RETRIES or not passes or time.monotonic() + wait >= until:
                     raise
@@ -125,15 +125,15 @@ class LLMTransport(Transport):
             name="answer",
             description=f"Give the answer. {prompt.schema.__doc__}",
             parameters_json_schema=prompt.schema.model_json_schema(),
-            strict=False,  # old and new values of mutations may be of any type, which strict schemas cannot say
+            strict=False,  # values of mutations may be of any type, which strict schemas cannot express
             kind="output",
         )
         images = [BinaryContent(path.read_bytes(), media_type="image/png") for path in prompt.images]
-        message: Any = [prompt.text, *images] if images else prompt.text  # some servers know text only
+        message: Any = [prompt.text, *images] if images else prompt.text  # some servers accept text only
         settings = ModelSettings(request_timeout=seconds, max_retries=0)
         if self._server.kind == "anthropic":
             settings["max_tokens"] = _MOST_TOKENS
-        # A client per request: event loops, and the connections that belong to them, do not outlive a question.
+        # One client per request: its connections belong to the event loop, which ends with the question.
         async with create_async_httpx2_client() as client:
             client.event_hooks["response"].append(_bound)
             return await model_request(
@@ -161,7 +161,7 @@ class LLMTransport(Transport):
         from pydantic_ai.models.openai import OpenAIChatModel  # noqa: PLC0415
         from pydantic_ai.providers.openai_compatible import OpenAICompatibleProvider  # noqa: PLC0415
 
-        # Without a name that says otherwise no key is sent, least of all another provider's; the library wants a word.
+        # Without exploration.llm_key_variable no key is sent; the library needs a text in its place.
         key = self._key or "none"
         provider = OpenAICompatibleProvider("compatible", base_url=url, api_key=key, http_client=client)
         return OpenAIChatModel(model, provider=provider)
@@ -170,7 +170,7 @@ class LLMTransport(Transport):
         from pydantic_ai.exceptions import ModelAuthenticationError, ModelHTTPError, ModelRequestTimeout  # noqa: PLC0415
 
         if isinstance(error, ModelAuthenticationError):
-            # What the server says may quote the key, or part of it.
+            # The message of the server may quote the key, or part of it.
             return "the server did not accept the key; check the environment variable that holds it"
         if _is_too_long(error):
             return f"the response has more than {_MOST_BYTES} bytes"
@@ -205,7 +205,7 @@ def _server(settings: Exploration) -> _Server:
         _check_url(url)
         if provider == "anthropic":
             raise InputError(
-                "exploration.llm_base_url is for servers that speak the OpenAI protocol; leave it out for anthropic:"
+                "exploration.llm_base_url is for servers with the OpenAI protocol; leave it out for anthropic:"
             )
         return _Server("compatible", rest if provider == "openai" else written, url)
     if provider == "openai":
@@ -225,7 +225,7 @@ def _check_url(url: str) -> None:
     except ValueError:
         found = False
     if not found:
-        raise InputError("exploration.llm_base_url is no address; expected one such as http://localhost:8000/v1")
+        raise InputError("exploration.llm_base_url is not an address; expected one such as http://localhost:8000/v1")
     if parts.username or parts.password:
         raise InputError(
             "exploration.llm_base_url holds a name or password; put the key into an environment variable and name "
@@ -238,7 +238,9 @@ def _key(settings: Exploration, server: _Server) -> str:
     named = settings.llm_key_variable
     if named is not None and not re.fullmatch(r"[A-Za-z_]\w*", named, re.ASCII):
         # Not shown: it may be the key itself.
-        raise InputError("exploration.llm_key_variable is no name of an environment variable; the key goes in there")
+        raise InputError(
+            "exploration.llm_key_variable is not the name of an environment variable; put the key into a variable"
+        )
     variable = named or _USUAL_KEY.get(server.kind)
     if variable is None:
         return ""
@@ -268,7 +270,7 @@ def _check_price(settings: Exploration, server: _Server) -> None:
 
 
 def _answer_in(response: Any) -> str | None:
-    """What a response says, word for word; None where the provider held it back without a word."""
+    """The answer in a response, word for word; None if a content filter withheld it."""
     calls = [part for part in response.parts if part.part_kind == "tool-call"]
     if calls:
         return "\n".join(c.args if isinstance(c.args, str) else json.dumps(c.args or {}) for c in calls)
@@ -282,7 +284,7 @@ class _TooLongError(Exception):
 
 
 async def _bound(response: Any) -> None:
-    """Make the body of a response end with an error where it does not end by itself."""
+    """Limit the length of the body of a response; a longer one ends with an error."""
     from httpx2 import AsyncByteStream  # noqa: PLC0415
 
     class Bounded(AsyncByteStream):
@@ -304,13 +306,13 @@ async def _bound(response: Any) -> None:
 
 
 def _is_too_long(error: BaseException | None) -> bool:
-    """Whether that is what is behind an error; libraries wrap what they did not expect."""
+    """Whether an error is caused by a response that is too long; libraries wrap it in other errors."""
     while error is not None and not isinstance(error, _TooLongError):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def make(settings: Exploration, folder: Path, record: Path | None) -> AskingProposer:
-    """For the registry."""
+    """Make the proposer for the registry."""
     del record
     return AskingProposer(LLMTransport(settings), folder)

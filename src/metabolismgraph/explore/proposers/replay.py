@@ -1,4 +1,4 @@
-"""Proposals from a journal: an exploration once more, without asking anybody."""
+"""Answers from a journal: repeats an exploration without external programs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ T = TypeVar("T")
 
 
 class ReplayProposer(Proposer):
-    """Gives to every question, and to every attempt at it, what the record says.
+    """Repeats the recorded answer to every attempt at every question.
 
-    Recorded answers of programs are parsed again; what nobody else was asked for is taken from the record as it is.
-    Tokens and cost are those of the record.
+    Answers of external programs are parsed again; other answers are taken from the record. Tokens and cost are those of
+    the record.
 
     Args:
-        events: the record. Where a question was put twice, because the explorer was killed in between, the later
-            answer holds.
+        events: the record. If a question was sent twice, after a crash in between, the later answer is used.
     """
 
     def __init__(self, events: Sequence[Event]):
@@ -39,7 +38,7 @@ class ReplayProposer(Proposer):
 
     @property
     def name(self) -> str:
-        """Who answered the latest question when it was recorded."""
+        """Name of the proposer of the latest answer in the record."""
         return self._name
 
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
@@ -83,12 +82,12 @@ class ReplayProposer(Proposer):
 
 
 def make(settings: Exploration, folder: Path, record: Path | None) -> ReplayProposer:
-    """For the registry.
+    """Make the proposer for the registry.
 
     Raises:
-        InputError: no exploration is named, or its journal is damaged.
+        InputError: no exploration is given, or its journal is damaged.
     """
     del settings, folder
     if record is None:
-        raise InputError("proposer replay needs --record DIR, the exploration whose answers are given again")
+        raise InputError("proposer replay needs --record DIR, the exploration whose answers are repeated")
     return ReplayProposer(Journal(record / JOURNAL).read())

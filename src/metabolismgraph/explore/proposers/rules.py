@@ -1,4 +1,4 @@
-"""The proposer that needs no model: the strategy-selection table and the parameter order of the requirement."""
+"""The proposer without a model: the strategy-selection table and the parameter order of the published design."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, candidate, differ, nodes, scores
 from metabolismgraph.homeostasis.strategies import STRATEGIES
 
-# Sets of strategies to switch to, the requirement's first priority and what trains in seconds first. All of them
-# pull embeddings together by learned response: types are half of what is looked for.
+# Sets of strategies to switch to, first the one of highest priority in the published design and those that train in
+# seconds. All of them pull embeddings with similar responses together, since types are to be found as well.
 APPROACHES: tuple[tuple[str, ...], ...] = (
     ("residual", "contrastive"),
     ("orthogonalised", "contrastive"),
@@ -51,15 +51,15 @@ _FLAT_RUNS, _FAILED_RUNS = 3, 4
 
 
 class RulesProposer(Proposer):
-    """Exploit by default; replicate what leads; switch strategy when flat or failing; step sizes learn.
+    """Exploits by default, replicates the leading node, switches strategy when flat or failing, adapts step sizes.
 
-    The table of the requirement, in the order in which it is asked:
+    The table of the published design, in the order of its conditions:
         the leading node has too few replicates: replicate it;
-        the last 4 runs failed: explore, by a set of strategies that was not tried;
+        the last 4 runs failed: explore, with an untried set of strategies;
         the last 3 runs are stuck near zero: strategy-switch, the same way;
         slopes move, embeddings are one cluster: embedding-focus;
         embeddings are separated, slopes are off: slope-focus;
-        otherwise exploit: the node of the highest UCB score, one parameter changed.
+        otherwise exploit: the node with the highest UCB score, one parameter changed.
     """
 
     @property
@@ -94,7 +94,7 @@ class RulesProposer(Proposer):
         composed = None if (leading.mean or 0.0) >= _GOOD else _composed(state, block)
         if composed is not None:
             both = (_strategy_mutation(state, state.root(block), composed),)
-            why = "the best sets so far do not get there alone; what they decide on does not clash, so both together"
+            why = "the best sets so far do not suffice alone and decide on different parts, so both together"
             return Answer(Submission(start=both, rationale=why, reference=_references(composed)))
         start = _way(state, state.root(block), leading.runs[0].proposed.changes)
         why = f"node {leading.id} leads with a mean reward of {leading.mean:.3f}: the next block starts from it"
@@ -117,14 +117,14 @@ def _replicate(node: Node) -> Proposal:
         parent=node.id,
         mode="replicate",
         strategy="hyperparameter-only",
-        hypothesis=f"node {node.id} leads with {node.mean or 0.0:.3f}: another seed shows whether that was luck",
+        hypothesis=f"node {node.id} leads with {node.mean or 0.0:.3f}: another seed shows whether that was chance",
     )
 
 
 def _to_replicate(state: State) -> Node | None:
     """The leading node, as long as it has too few replicates to be called best.
 
-    One that is not good is replicated only when nothing better has come for a while.
+    A node below `_GOOD` is replicated only if it has led for a while.
     """
     leading = candidate(state)
     if leading is None:
@@ -156,14 +156,14 @@ def _mode(state: State, done: Sequence[Iteration]) -> Mode:
 
 
 def _turn_to_switch(state: State) -> bool:
-    """Whether slope-focus is to try another set of strategies, as it does in turn with another learning rate."""
+    """Whether slope-focus tries another set of strategies; it alternates with another learning rate."""
     focused = [i.proposed.proposal for i in state.iterations if i.proposed.proposal.mode == "slope-focus"]
     switched = sum(CHANGEABLE[STRATEGY] in {m.param for m in p.mutations} for p in focused)
     return 2 * switched <= len(focused)
 
 
 def _untried(state: State, iteration: int) -> Iterator[tuple[str, ...]]:
-    """Approaches that no iteration has taken, those in flight included, own strategies of the exploration first."""
+    """Yield untried approaches, strategy files of the exploration first; iterations in flight count as tried."""
     tried = {frozenset(rules_memory.strategies_of(state, node)) for node in nodes(state)}
     own = tuple((name, "contrastive") for name in rules_memory.own_names(state))
     for approach in (*own, *APPROACHES):
@@ -187,7 +187,7 @@ def _switch(state: State, iteration: int, approach: tuple[str, ...], mode: Mode)
         mode=mode,
         mutations=(_strategy_mutation(state, before, approach),),
         strategy=_named(approach),
-        hypothesis=f"what was tried so far fails or is stuck; {' + '.join(approach)} trains in another way",
+        hypothesis=f"earlier strategies fail or are stuck; {' + '.join(approach)} trains in another way",
     )
 
 
@@ -226,7 +226,7 @@ def _expectation(step: Step) -> str:
 
 
 def _composed(state: State, block: int) -> tuple[str, ...] | None:
-    """The best set of strategies with the next best that goes together with it and was not tried so."""
+    """The best set of strategies together with the next best compatible one; None if all were tried."""
     tried = {frozenset(rules_memory.strategies_of(state, node)) for node in nodes(state)}
     ranked = [n for n in sorted(nodes(state), key=lambda n: -(n.mean or 0.0)) if n.mean]
     sets = list(dict.fromkeys(rules_memory.strategies_of(state, node) for node in ranked))
@@ -276,6 +276,6 @@ def _reading(state: State, iteration: Iteration) -> IterationReading:
 
 
 def make(settings: Exploration, folder: Path, record: Path | None) -> RulesProposer:
-    """For the registry; the rules need nothing."""
+    """Make the proposer for the registry; the rules have no settings."""
     del settings, folder, record
     return RulesProposer()

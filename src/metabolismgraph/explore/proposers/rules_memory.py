@@ -1,4 +1,4 @@
-"""What the rules write down: visual summaries from metrics, observations, and the working memory."""
+"""Texts of the rules: visual summaries from metrics, observations, and the working memory."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SEPARATED = 0.5  # silhouette
 
 
 def strategies_of(state: State, node: Node) -> tuple[str, ...]:
-    """Names of the strategies that a node trains with; of an imported one what its log calls them."""
+    """Names of the strategies of a node; for an imported node as in its log."""
     if state.imported:
         return (node.runs[0].proposed.proposal.strategy,)
     return names(configuration(state, node.runs[0].proposed.changes).training)
 
 
 def own_names(state: State) -> tuple[str, ...]:
-    """Strategies of the exploration's own."""
+    """Names of the strategy files of the exploration."""
     return tuple(own_strategies(state))
 
 
@@ -38,7 +38,7 @@ def clusters(node: Node) -> int | None:
 
 
 def visual(iteration: Iteration, primary: Primary) -> str:
-    """The Visual line, from the numbers behind the pictures."""
+    """The Visual line, from the metrics behind the figures."""
     if isinstance(iteration.outcome, Failed):
         return "MLP_node=inactive: no result, Embeddings=collapsed: no result"
     metrics = iteration.metrics
@@ -73,7 +73,7 @@ def _listed(values: Sequence[float | None]) -> str:
 
 
 def observation(state: State, iteration: Iteration) -> str:
-    """One line: how it compares with its parent, or with the other runs of its node."""
+    """One line: comparison with the parent, or with the other runs of the node."""
     if isinstance(iteration.outcome, Failed):
         return f"failed: {iteration.outcome.reason}"
     if iteration.scored is None:
@@ -96,7 +96,7 @@ def observation(state: State, iteration: Iteration) -> str:
 
 
 def memory(state: State) -> str:
-    """The working memory: what holds, what each strategy gave, what turned out wrong, the current block."""
+    """The working memory: principles, outcomes by strategy, falsified hypotheses, the current block."""
     lines = [
         "# Working memory",
         "",
@@ -137,25 +137,25 @@ def _outcomes(state: State) -> Iterator[str]:
         rewards = [reward for node in members for reward in node.rewards]
         runs = sum(len(node.runs) for node in members)
         failed = runs - len(rewards) - sum(node.in_flight for node in members)
-        said = f"mean reward {sum(rewards) / len(rewards):.3f}, best {max(rewards):.3f}" if rewards else "no reward"
-        yield f"- {' + '.join(chosen_set) or 'classical rollouts'}: {runs} runs, {said}" + (
+        outcome = f"mean reward {sum(rewards) / len(rewards):.3f}, best {max(rewards):.3f}" if rewards else "no reward"
+        yield f"- {' + '.join(chosen_set) or 'classical rollouts'}: {runs} runs, {outcome}" + (
             f", {failed} failed" if failed else ""
         )
 
 
 def _falsified(state: State) -> Iterator[str]:
     by_id = {node.id: node for node in nodes(state)}
-    some = False
+    found = False
     for node in by_id.values():
         parent = by_id.get(node.parent) if node.parent is not None else None
         first = node.runs[0].proposed.proposal
         if parent is None or parent.mean is None or node.mean is None or not first.mutations:
             continue
         if node.mean < parent.mean and differ(node, parent, tuple(by_id.values())):
-            some = True
+            found = True
             changes = ", ".join(map(str, first.mutations))
             yield f"- iteration {node.id}: {changes} ({node.mean:.3f} after {parent.mean:.3f} in node {parent.id})"
-    if not some:
+    if not found:
         yield "- none yet"
 
 
@@ -164,6 +164,6 @@ def _current(state: State) -> Iterator[str]:
     yield f"Block {block}, iterations {block * state.settings.n_iter_block + 1} and on:"
     for iteration in state.in_block(block):
         verdict = iteration.scored
-        said = "running" if verdict is None else f"{verdict.classification}, reward {verdict.reward:.3f}"
+        result = "running" if verdict is None else f"{verdict.classification}, reward {verdict.reward:.3f}"
         changes = ", ".join(map(str, iteration.proposed.proposal.mutations)) or iteration.proposed.proposal.mode
-        yield f"- iteration {iteration.number} (node {iteration.node}): {changes}: {said}"
+        yield f"- iteration {iteration.number} (node {iteration.node}): {changes}: {result}"

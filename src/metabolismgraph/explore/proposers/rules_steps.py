@@ -1,4 +1,4 @@
-"""Which parameter to change next, which way and how far: steps that learn from what worked."""
+"""The next parameter to change, with direction and step size; steps adapt to earlier results."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LOOP, _BATCH, _STEPS = "training.data_augmentation_loop", "training.batch_size"
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """How a parameter is searched.
+    """Settings for the search over a parameter.
 
     Attributes:
-        factor: by which it is changed at first.
+        factor: of the first change.
         up: whether the first change is upwards.
-        low, high: typical range of the requirement, which the search does not leave.
+        low, high: bounds of the search, the typical range in the published design.
     """
 
     factor: float
@@ -34,7 +34,7 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A change of one parameter, and how often changes of it have worked."""
+    """A change of one parameter, with the numbers of earlier changes and of successes."""
 
     key: str
     old: float
@@ -50,23 +50,23 @@ PARAMETERS: Mapping[str, Parameter] = {
     _STEPS: Parameter(2.0, up=True, low=100.0, high=20_000.0),
     _BATCH: Parameter(2.0, up=False, low=4.0, high=64.0),
 }
-# Steps grow after a success and shrink after a failure, which also turns them round (Rechenberg 1973).
+# Steps grow after a success; after a failure they shrink and change direction (Rechenberg 1973).
 _GROW, _SHRINK, _SMALLEST, _LARGEST = 1.5, 0.75, 1.1, 10.0
 
 
 def parameters(mode: Mode, *, rollouts: bool) -> tuple[str, ...]:
-    """Parameters in the order of the requirement, those of the mode first; only those that have an effect."""
+    """Parameters with an effect in the order of the published design, those of the mode first."""
     order = (_LR_NODE, _LR_EMBEDDING, *((_LOOP, _BATCH) if rollouts else (_STEPS,)))
     return (_LR_EMBEDDING, *(k for k in order if k != _LR_EMBEDDING)) if mode == "embedding-focus" else order
 
 
 def next_step(state: State, parent: int | None, before: Changes, order: Sequence[str]) -> Step:
-    """The parameter that was changed least from this parent, first in the order among equals, and its next step."""
+    """The next step of the least changed parameter of this parent; among equals, the first in the order."""
     children = [n for n in nodes(state) if n.parent == parent]
     taken = [key for node in children for key in _changed_keys(node)]
     config = configuration(state, before).model_dump(mode="json")["training"]
     steps = [_step(state, key, float(config[key.partition(".")[2]]), taken.count(key)) for key in order]
-    # A step against the end of a range is none.
+    # At the end of its range a parameter has no step.
     able = [step for step in steps if step.new != step.old] or steps
     return min(able, key=lambda step: taken.count(step.key))
 
@@ -78,7 +78,7 @@ def _changed_keys(node: Node) -> tuple[str, ...]:
 def _key(param: str) -> str:
     try:
         return full_key(param)
-    except RefusedError:  # of a log made elsewhere
+    except RefusedError:  # of an imported log
         return param
 
 
@@ -97,7 +97,7 @@ def _step(state: State, key: str, old: float, siblings: int) -> Step:
             worked, factor = worked + 1, min(factor**_GROW, _LARGEST)
         else:
             up, factor = not up, max(factor**_SHRINK, _SMALLEST)
-    # Others in flight from the same parent take the other direction, then farther steps.
+    # Further children of the same parent take the other direction, then larger steps.
     up, factor = up != bool(siblings % 2), factor ** (1 + siblings // 2)
     new = min(max(old * factor if up else old / factor, parameter.low), parameter.high)
     whole = key in {_LOOP, _BATCH, _STEPS}

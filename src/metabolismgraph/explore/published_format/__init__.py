@@ -1,4 +1,4 @@
-"""What people read of an exploration: files that are made from its journal, and can be made again at any time."""
+"""The views of an exploration for people: files that are made from its journal, and can be rebuilt at any time."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ def render(events: Sequence[Event]) -> dict[str, str]:
     """The views after these events: file name -> content.
 
     Raises:
-        InputError: the events are no exploration's, or its name cannot be that of a file.
+        InputError: the events do not begin with `opened`, or the name of the exploration is not a file name.
     """
     state = State.of(events)
     name = state.opened.name
     if Path(name).name != name or "\0" in name:
-        raise InputError(f"the journal names the exploration {name!r}, which is no file name; correct its first line")
+        raise InputError(
+            f"the journal names the exploration {name!r}, which is not a file name; correct its first line"
+        )
     log = analysis.render(events)
     return {
         f"{name}_analysis.md": log,
@@ -32,7 +34,7 @@ def render(events: Sequence[Event]) -> dict[str, str]:
 
 
 def write_views(folder: Path, events: Sequence[Event]) -> None:
-    """Bring the views in a folder up to date; each is replaced whole, and only if it differs.
+    """Update the views in a folder; each is replaced as a whole, and only if it differs.
 
     Raises:
         InputError: as `render`, or a file cannot be written.
@@ -50,9 +52,9 @@ def write_views(folder: Path, events: Sequence[Event]) -> None:
 
 
 def rebuild(folder: Path) -> None:
-    """Make the views again from the journal in a folder.
+    """Rebuild the views from the journal in a folder.
 
     Raises:
-        InputError: there is no journal, it is damaged, or a view cannot be written.
+        InputError: the journal is missing or damaged, or a view cannot be written.
     """
     write_views(folder, Journal(folder / JOURNAL).read())

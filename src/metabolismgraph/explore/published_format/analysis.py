@@ -15,7 +15,7 @@ from metabolismgraph.explore.reward import SKILL, slope_ratios
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.text import one_line, visible
 
-# The lines of an entry in their order; what other logs have besides comes before Next.
+# The lines of an entry in their order; further lines of other logs come before Next.
 LABELS = (
     "Node",
     "Mode/Strategy",
@@ -28,7 +28,7 @@ LABELS = (
     "Observation",
 )
 NEXT = "Next"
-STATUS = "(status)"  # fields of `Imported` that are no line of the log: heading as written, text before and after
+STATUS = "(status)"  # fields of `Imported` besides lines of the log: heading as written, text before and after
 BEFORE = "(before)"
 TEXT = "(text)"
 BOUNDARY = ">>> BLOCK END + CODE REVIEW <<<"
@@ -40,13 +40,13 @@ _CONFIG = {
     "batch_size": "batch_size",
 }
 _TIME_STEP = "training.homeostasis_time_step"
-_REASON = 500  # characters at most of why a run failed
+_REASON = 500  # characters at most of the reason of a failure
 
 
 def render(events: Sequence[Event]) -> str:
-    """The log after these events. With more events it only grows at the end.
+    """The log after these events. Further events only append to it.
 
-    An iteration appears once its batch has been read, with what is known then.
+    An iteration appears after the reading of its batch, with its state at that time.
     """
     state = State.of(events[:1])
     parts = [_preamble(state.opened)]
@@ -76,7 +76,7 @@ def _preamble(opened: Opened) -> str:
 
 
 def _highest(state: State, iteration: int) -> int | None:
-    """The node of the highest UCB score after an iteration; None: root, as at a block boundary."""
+    """The node with the highest UCB score after an iteration; None: root, as at a block boundary."""
     block = state.block_of(iteration)
     if state.block_of(iteration + 1) != block:
         return None
@@ -117,7 +117,7 @@ def _mode(state: State, iteration: Iteration) -> str:
 
 
 def _config(config: Config, changes: Changes) -> str:
-    """The published four, then whatever else differs from the opened configuration."""
+    """The four published parameters, then all other differences from the opened configuration."""
     training = config.training
     values = {name: changes.get(f"training.{key}", getattr(training, key)) for name, key in _CONFIG.items()}
     four = {f"training.{key}" for key in _CONFIG.values()} | {_TIME_STEP}
@@ -165,7 +165,7 @@ def _boundary(review: Reviewed, state: State) -> str:
 
 
 def _imported(event: Imported) -> str:
-    """An entry of another log, line by line as it was there."""
+    """An entry of another log, line by line as written there."""
     known: dict[str, Any] = {
         "Node": f"id={event.node}, parent={parent_of(event.parent)}",
         "Metrics": ", ".join(f"{name}={number_as_read(value)}" for name, value in event.metrics.items()),
@@ -177,7 +177,7 @@ def _imported(event: Imported) -> str:
     text = "".join(_quoted(known.get(BEFORE)))
     text += f"## Iter {event.iteration}: {visible(known.get(STATUS, event.status), '')}\n"
     for label in (*LABELS, *others, NEXT):
-        # A label is a word: it must not begin as a heading does.
+        # Without marks at the start of a label, which could make it a heading.
         name = re.sub(r"^\W+", "", visible(label))
         text += "".join(
             f"{name}: {visible(each, '')}".rstrip() + "\n" for each in known.get(label, "").split("\n") if each
@@ -186,12 +186,12 @@ def _imported(event: Imported) -> str:
 
 
 def number_as_read(value: object) -> str:
-    """A metric of another log, at the precision it had there."""
+    """A metric of another log, at its precision there."""
     return "nan" if value is None else visible(repr(value) if isinstance(value, float) else value)
 
 
 def _quoted(text: str | None) -> Iterator[str]:
-    """Text from between the entries, quoted so that it cannot be one."""
+    """Yield text between entries as quotes, so that it is not read as an entry."""
     if text is not None:
         yield "\n"
         for each in text.split("\n"):

@@ -1,4 +1,4 @@
-"""Analysis logs in the published format, made by other programs or by hand, into a journal."""
+"""Import of analysis logs in the published format, from other programs or by hand, into a journal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HEADING = re.compile(r"\s{0,3}#{2,}[\s*_]*Iter(?:ation)?\b[\s*_.#]*(?P<rest>.*)
 _NUMBERED = re.compile(r"(?P<number>[0-9]{1,9})[\s*_]*(?:$|:|[-–—](?=\s)|(?=\())[\s*_]*(?P<status>.*)")
 _SEVERAL = re.compile(r"[0-9]+\s*(?:[-–—,/&+]|to\b|and\b)")
 _UNNUMBERED = re.compile(r"\S*\s*:|$|converged\b|partial\b|failed\b", re.IGNORECASE)
-# What ends the lines of an entry: another heading, a rule, a note of a block boundary.
+# Ends of the lines of an entry: another heading, a rule, a note of a block boundary.
 _END = re.compile(r"\s{0,3}(?:#{1,6}\s|(?:-\s*){3,}$|(?:\*\s*){3,}$|(?:_\s*){3,}$|>>>)")
 _FIELD = re.compile(r"\s*(?:[-*+•]\s+)?[*_]{0,3}(?P<label>[A-Za-z][\w /.()-]{0,40}?)[*_]{0,3}\s*:[*_]{0,3}(?P<text>.*)")
 _KNOWN = {label.casefold(): label for label in (*LABELS, NEXT, "Parent rule")}
@@ -37,12 +37,12 @@ _METRIC = re.compile(rf"(?P<name>{_NAME})\s*=\s*(?P<value>.*?)(?=(?:[,;]|\s)\s*{
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^][]*\]|\{[^{}]*\}")
 _NUMBER = re.compile(r"(?P<number>[-+−]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+−]?[0-9]+)?)(?=$|[\s(±*])")
 _SUFFIXES = re.compile(r"(_analysis)?(\.(md|txt|log))?(\.gz)?$")
-_WHOLE = 15  # digits of an integer that a float holds too
+_WHOLE = 15  # digits of an integer that a float holds exactly
 
 
 @dataclasses.dataclass
 class _Entry:
-    """An entry as it stands: heading and status, labelled lines, and the text around them."""
+    """An entry as written: heading and status, labelled lines, and the text around them."""
 
     iteration: int
     status: str
@@ -54,17 +54,17 @@ class _Entry:
 def read_log(path: Path) -> tuple[Imported, ...]:
     """The entries of an analysis log, in the order of the file.
 
-    Read are headings of two or more #, in any case, with anything behind the status; labels in bold type or behind a
-    bullet; missing lines. What is read into a field of its own but was written differently, and everything that is not
-    understood, is in `fields`: by label, or as text before, after and in between. An iteration that is logged twice is
-    there twice; who looks one up by number takes the later.
+    Headings have two or more #, in upper or lower case, and may have text after the status; labels may be bold or
+    follow a bullet; lines may be missing. Lines in another notation, and lines without a known label, are kept in
+    `fields`: by label, or as text before, after and in between. An iteration that is logged twice is
+    returned twice; a look-up by number gives the later one.
 
     Raises:
-        InputError: the file is no text, has no entry, or an entry has no number.
+        InputError: the file is not text, has no entry, or an entry has no number.
     """
     before, entries = _entries(path)
     if not entries:
-        raise InputError(f"{path}: there is no entry in it; a log has headings such as `## Iter 1: converged`")
+        raise InputError(f"{path}: has no entry; a log has headings such as `## Iter 1: converged`")
     found = [_imported(entry) for entry in entries]
     if text := _joined(before):
         found[0] = found[0].model_copy(update={"fields": {BEFORE: text} | found[0].fields})
@@ -80,7 +80,7 @@ def import_log(path: Path, out: Path) -> int:
     found = read_log(path)
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"{out}: is there already and not empty; name a new folder")
+            raise InputError(f"{out}: exists and is not empty; name a new folder")
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); name another folder") from None
@@ -98,7 +98,7 @@ def import_log(path: Path, out: Path) -> int:
     try:
         events = [journal.append(event) for event in events]
     except InputError:
-        # Half a log would pass for a whole one.
+        # An incomplete log could be mistaken for a complete one.
         journal.path.unlink(missing_ok=True)
         raise
     write_views(out, events)
@@ -132,10 +132,10 @@ def _lines(path: Path) -> list[str]:
 
 
 def _entry(rest: str, where: str) -> _Entry | None:
-    """The entry that a heading begins; None where it is about several, or about none.
+    """The entry of a heading; None if the heading names several iterations, or none.
 
     Raises:
-        InputError: it has no number.
+        InputError: the heading of an entry has no number.
     """
     numbered = _NUMBERED.match(rest)
     if numbered is None:
@@ -182,7 +182,7 @@ def _imported(entry: _Entry) -> Imported:
 
 
 def _drop_as_written(fields: dict[str, str], label: str, text: str) -> None:
-    """Forget a line that says just what was read from it."""
+    """Remove a line that can be rebuilt from the values read from it."""
     if fields.get(label) == text:
         del fields[label]
 
@@ -199,7 +199,7 @@ def _parent(text: str) -> int | None:
 
 def _metrics(text: str) -> Iterator[tuple[str, float | int | str | None]]:
     text = text.replace("\n", ", ")
-    # What stands in brackets is a remark or a list: no name begins there.
+    # Text in brackets is a remark or a list, without names of metrics.
     masked = _BRACKETS.sub(lambda found: "_" * len(found[0]), text)
     for found in _METRIC.finditer(masked):
         name, value = (text[slice(*found.span(part))] for part in ("name", "value"))
@@ -207,7 +207,7 @@ def _metrics(text: str) -> Iterator[tuple[str, float | int | str | None]]:
 
 
 def _value(text: str) -> float | int | str | None:
-    """A number where it is one, with or without a remark behind it; None for NaN; otherwise the text."""
+    """A number, with or without a remark after it; None for NaN; otherwise the text."""
     text = text.rstrip(",;.") or text
     if text.casefold() == "nan":
         return None
@@ -222,5 +222,5 @@ def _value(text: str) -> float | int | str | None:
 
 
 def _joined(lines: list[str]) -> str:
-    """Text without blank lines around it; the quotes that the log puts around it are taken off."""
+    """Text without surrounding blank lines, and without the quote marks of the log."""
     return "\n".join("" if line == ">" else line for line in lines).strip("\n")

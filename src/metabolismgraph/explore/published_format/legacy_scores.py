@@ -1,19 +1,20 @@
-"""UCB scores of the published design ("puct"), to the letter, with its defects.
+"""UCB scores of the published design ("puct"), with its defects.
 
-It works on the text of an analysis log. Kept for comparison with published explorations; `tree.scores` is what to use.
-What it does that one would not expect:
+Computed from the text of an analysis log, for comparison with published explorations; `tree.scores` is the default.
+Unexpected properties:
 
-- the `Next:` line of iteration i - 1 overrides the parent on node i's own `Node:` line, so that a parent can have run
-  later than its child, or two nodes be each other's parent; only where it names node i itself is it passed over;
-- a reward is digits and full stops: a negative one is not seen, and the node is dropped; "1.2e-05" reads 1.2; NaN is 0;
-- a reward is looked for in every line of an entry other than Node, Next and Mutation, and the last found counts:
-  an Observation that says "name=value" overwrites that of the Metrics line;
-- labels in bold type or behind a bullet are not read.
+- the `Next:` line of iteration i - 1 overrides the parent on node i's own `Node:` line, so that a parent can be
+  later than its child, and two nodes can be each other's parent; it is ignored only if it names node i itself;
+- a reward consists of digits and full stops: a negative one is not found, and the node is left out; "1.2e-05" is read
+  as 1.2; NaN is 0;
+- a reward is searched in every line of an entry but Node, Next and Mutation, and the last one found is used: an
+  Observation with "name=value" overwrites the value of the Metrics line;
+- labels in bold type or after a bullet are not read.
 
-Where the description is silent: Pearson (`test_pearson` or `pearson`, 0 if absent), Cluster (`embedding_cluster_acc`
-or `cluster_accuracy`) and Time (`training_time_min`) are read from the line that the reward was read from; the last
-two are left out if absent or NaN. A node that is logged twice keeps its place and takes the later values. A node on a
-circle of parents is its own descendant. Without blocks parents are shown as they stand, even if they are no node.
+Not specified by the published design: Pearson (`test_pearson` or `pearson`, 0 if absent), Cluster
+(`embedding_cluster_acc` or `cluster_accuracy`) and Time (`training_time_min`) are read from the line of the reward; the
+last two are left out if absent or NaN. A node that is logged twice keeps its place and gets the later values. A node in
+a cycle of parents is its own descendant. Without blocks, parents are shown as written, even if they are not nodes.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def ucb_file(
     block_size: int | None = 8,
     iteration: int | None = None,
 ) -> str:
-    """The file of UCB scores that the published program makes of an analysis log; empty where it finds no node.
+    """The file of UCB scores that the published program makes from an analysis log; empty without nodes.
 
     UCB(i) = r_i + c √N / (1 + V_i): r_i the node's metric, V_i one and the number of its descendants, N the number of
     nodes, all within the block of `iteration`.
@@ -63,7 +64,7 @@ def ucb_file(
     Args:
         metric: name of the reward in the log.
         block_size: iterations in a block; None: no blocks.
-        iteration: whose block is scored; None: the last of the log.
+        iteration: an iteration of the block; None: the last of the log.
 
     Raises:
         InputError: a number in the log has two decimal points.
@@ -94,7 +95,7 @@ def ucb_file(
 
 
 def _read(log: str, metric: str) -> tuple[list[_Entry], dict[int, int | None]]:
-    """The entries, and what the `Next:` line of each says, by iteration."""
+    """The entries, and the parents in their `Next:` lines by iteration."""
     entries: list[_Entry] = []
     following: dict[int, int | None] = {}
     lines = log.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -119,7 +120,7 @@ def _read(log: str, metric: str) -> tuple[list[_Entry], dict[int, int | None]]:
 
 
 def _value(line: str, names: tuple[str, ...], number: int) -> float | None:
-    """What stands behind the first of these names that is in the line; None for NaN too."""
+    """The number after the first of these names in the line; None without one, and for NaN."""
     found = next(filter(None, (re.search(name + _NUMBER, line) for name in map(re.escape, names))), None)
     if found is None or found[1] == "nan":
         return None

@@ -1,4 +1,4 @@
-"""What the views share: numbers, names, and the note on what scores rest on."""
+"""Common parts of the views: numbers, names, and the note on the basis of scores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def parent_of(node: int | None) -> str:
 
 
 def mutation(proposed: Proposed) -> str:
-    """The changes of a proposal, as they stand in a Mutation line."""
+    """The changes of a proposal, in the format of a Mutation line."""
     proposal = proposed.proposal
     if proposal.mutations:
         return visible(", ".join(str(each) for each in proposal.mutations))
@@ -32,18 +32,18 @@ def mutation(proposed: Proposed) -> str:
 
 
 def set_name(names: Sequence[str]) -> str:
-    """Strategies that train together; without any, training uses rollouts as published."""
+    """Name of a set of strategies; without strategies, training uses rollouts as published."""
     return " + ".join(names) or "classical rollouts"
 
 
 def basis(opened: Opened) -> str:
-    """What scores rest on, in one line that says `oracle` where it is the truth."""
+    """The basis of scores on one line, with `oracle` if they use the truth."""
     if opened.oracle:
         return f"oracle: scored by {opened.primary}, which uses the truth"
     return f"{opened.primary}: scored by held-out rollouts; no truth is used"
 
 
 def mean(values: Iterable[Any]) -> float | None:
-    """Mean of the numbers among some metrics; None where there is none."""
+    """Mean of the numbers among some metrics; None without numbers."""
     numbers = [float(v) for v in values if isinstance(v, (int, float)) and math.isfinite(v)]
     return sum(numbers) / len(numbers) if numbers else None

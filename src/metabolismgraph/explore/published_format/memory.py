@@ -1,4 +1,4 @@
-"""The working memory, as it was last rewritten."""
+"""The latest working memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from metabolismgraph.explore.state import State
 
 
 def render(state: State) -> str:
-    """What a proposer reads before an iteration, under a line on what scores rest on."""
+    """The working memory, which proposers read before an iteration, after a line on the basis of scores."""
     text = state.memory.strip("\n")
     return f"> {basis(state.opened)}\n" + (f"\n{text}\n" if text else "")

@@ -1,4 +1,4 @@
-"""What an exploration tried: the tree of nodes, block by block, and the reward over its iterations."""
+"""Figure of an exploration: the tree of nodes, block by block, and the reward over its iterations."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from metabolismgraph.text import visible
 # All lengths in inches. Printed at the width of a page the figure is about two thirds of this.
 _WIDTH, _MARGIN, _LEFT = 10.5, 0.25, 0.85
 _HEAD, _STATUS, _REWARD, _XLABEL, _LINE = 0.7, 0.75, 3.1, 0.55, 0.24
-_TALLEST = 10.0  # of the tree, unless leaves would come too close
+_TALLEST = 10.0  # of the tree, unless leaves would be too close
 _TITLE, _GAP = 0.4, 0.2  # of a block: above it, and to the next
 _ROW, _STEP = 0.52, 2.6  # at most, between leaves and between generations
 _LEAST_ROW = 0.1
 _DIAMETER = 0.36  # of a node, at most
-_NAMED = 0.2  # diameter from which there is room for an id
-_TEXT, _MORE_TEXT = 0.3, 0.5  # distance of leaves from which there is room for one line above a branch, for two
+_NAMED = 0.2  # smallest diameter with room for an id
+_TEXT, _MORE_TEXT = 0.3, 0.5  # smallest distance of leaves with room for one line above a branch, for two
 _TITLE_SIZE, _LARGE, _SMALL = 12.0, 11.0, 9.0  # points
-_FEWEST = 10  # letters that are worth showing of what changed
+_FEWEST = 10  # letters of a mutation that are worth showing
 
 _CMAP = "viridis"
 _TRUNK = "0.4"
@@ -57,8 +57,8 @@ def draw_tree(state: State, folder: Path) -> Path:
     """Draw the tree and the rewards of an exploration into tree.png of a folder.
 
     a: one tree per block, generations from left to right; colour: mean reward, shape: status, branch and letter:
-    strategy set, text: what changed (above) and mean ± standard error (number of replicates, below), as far as there
-    is room. b: reward of every iteration, replicates joined, and what led at the time.
+    strategy set, text: mutations (above) and mean ± standard error (number of replicates, below), as far as there is
+    room. b: reward of every iteration, replicates joined, and the leading node at the time.
     """
     with applied():
         figure = _drawn(state)
@@ -176,12 +176,12 @@ def _legend_rows(sets: _Sets) -> list[list[Line2D]]:
     return rows
 
 
-# Where everything is
+# Layout
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a block is drawn.
+    """The place of a block.
 
     Attributes:
         left, top: corner of its frame.
@@ -204,7 +204,7 @@ class _Place:
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """Blocks in a grid, with the distances that make nodes largest.
+    """Blocks in a grid, with the distances for the largest nodes.
 
     Attributes:
         width: of a block.
@@ -223,7 +223,7 @@ class _Plan:
 
     @property
     def bend(self) -> float:
-        """From a node to where the branches to its children part."""
+        """Distance from a node to the fork of the branches to its children."""
         return self.diameter / 2 + min(0.12, 0.1 * self.step)
 
     @property
@@ -239,7 +239,7 @@ class _Plan:
         if not blocks:
             return cls((), _WIDTH, _ROW, _STEP, 1.0)
         tried = [_grid(blocks, columns) for columns in range(1, min(len(blocks), 5) + 1)]
-        # Among equally large nodes, the widest steps have most room for text; but two short blocks go side by side.
+        # For equally large nodes, the widest steps have most room for text; two short blocks stand side by side.
         largest = max(plan.diameter for plan in tried)
         good = [plan for plan in tried if plan.diameter >= 0.95 * largest]
         low = min(plan.height for plan in good)
@@ -272,7 +272,7 @@ def _laid_out(block: int, members: Sequence[Node]) -> _Place:
 
 
 def _grid(blocks: Sequence[_Place], columns: int) -> _Plan:
-    """Blocks row by row in so many columns."""
+    """Blocks row by row in a number of columns."""
     width = (_WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) / columns
     lines = [blocks[i : i + columns] for i in range(0, len(blocks), columns)]
     leaves = [max(block.leaves for block in each) for each in lines]
@@ -352,10 +352,10 @@ def _marker(ax: Axes, at: tuple[float, float], plan: _Plan, node: Node, mark: st
 
 
 def _what_changed(state: State, node: Node, parent: int | None) -> list[str]:
-    """What a node was made by, as short as it goes.
+    """The changes that made a node, in short.
 
     Args:
-        parent: that it is drawn below; None: the root of its block.
+        parent: its parent in the figure; None: the root of its block.
     """
     first = node.runs[0].proposed
     steps = None if parent is None else state.iterations[parent - 1].proposed.time_step
@@ -387,11 +387,11 @@ def _values(node: Node, every: Sequence[Node], sets: _Sets) -> list[str]:
 def _branch_text(
     ax: Axes, span: tuple[float, float, float], plan: _Plan, changed: Sequence[str], values: Sequence[str]
 ) -> None:
-    """What changed above the branch that leads to a node, what came of it below; each where there is room.
+    """Draw changes above the branch to a node, and the reward below it, each if there is room.
 
     Args:
         span: left and right end, and height.
-        values: the first that fits is shown.
+        values: texts for the reward; the first that fits is shown.
     """
     left, right, y = span
     if plan.row < _TEXT:
@@ -405,14 +405,14 @@ def _branch_text(
 
 
 def short_mutation(mutation: Mutation) -> str:
-    """A change as it fits a branch: a factor for numbers, what comes and goes for strategies."""
+    """A change for a branch: a factor for numbers, additions and removals for strategies."""
     name = visible(mutation.param).removeprefix("training.").removesuffix("_homeo")
     old, new = mutation.old, mutation.new
     if name == STRATEGY.removeprefix("training."):
         before, after = _entries(old), _entries(new)
-        come = [f"+{each}" for each in after if each not in before]
-        gone = [f"−{each}" for each in before if each not in after]
-        return visible(" ".join(come + gone), "strategy options")
+        added = [f"+{each}" for each in after if each not in before]
+        removed = [f"−{each}" for each in before if each not in after]
+        return visible(" ".join(added + removed), "strategy options")
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 for value in (old, new)):
         return f"{name} ×{new / old:.3g}"
     return visible(f"{name} → {shown(new)}")
@@ -465,7 +465,7 @@ def _rewards(ax: Axes, state: State, sets: _Sets) -> None:
 
 
 def _leading(ax: Axes, state: State) -> None:
-    """What was called best after every iteration, and what led with however few replicates."""
+    """Draw the best node after every iteration, and the leading node with any number of replicates."""
     x, called, led = [0.5], [math.nan], [math.nan]
     for number in range(1, len(state.iterations) + 1):
         then = dataclasses.replace(state, iterations=state.iterations[:number])
@@ -504,7 +504,7 @@ def _explained(figure: Figure, height: float, bottom: float) -> None:
         entry("failed, or NaN", marker="x", markeredgewidth=1.5, markersize=7),
         entry("mean ± standard error", marker="_", color="0.3", markeredgecolor="0.3"),
         entry("best so far", linestyle="-", color=TRUTH, linewidth=2.0),
-        entry("leading, with however few replicates", linestyle="--", color="0.45", linewidth=1.0),
+        entry("leading, any number of replicates", linestyle="--", color="0.45", linewidth=1.0),
     ]
     left = _LEFT / _WIDTH
     _legend(figure, shapes, (left, (bottom + 0.5) / height))
@@ -521,7 +521,7 @@ def _legend(figure: Figure, handles: Sequence[Line2D], at: tuple[float, float]) 
 
 @functools.cache
 def _advance(sign: str) -> float | None:
-    """Width of a sign as a share of the font's size; None where the font has none."""
+    """Width of a character as a share of the font size; None if the font lacks it."""
     font = get_font(findfont("DejaVu Sans"))
     if not font.get_char_index(ord(sign)):
         return None
@@ -530,17 +530,17 @@ def _advance(sign: str) -> float | None:
 
 
 def _drawable(text: str) -> str:
-    """Text of unknown origin, without what the font has no sign for."""
+    """Text of unknown origin, without characters that the font lacks."""
     return "".join("?" if _advance(sign) is None else sign for sign in visible(text, ""))
 
 
 def _length(text: str, points: float) -> float:
-    """How long a text is when it is drawn, inches."""
+    """Length of a drawn text [inches]."""
     return sum(_advance(sign) or 0.0 for sign in text) * points / 72
 
 
 def _wrapped(parts: Sequence[str], width: float, rows: int) -> str:
-    """Parts of a text in so many rows at most, cut to a width."""
+    """Parts of a text in a maximum number of rows, cut to a width."""
     left = [_drawable(part) for part in parts]
     found: list[str] = []
     while left:
@@ -554,7 +554,7 @@ def _wrapped(parts: Sequence[str], width: float, rows: int) -> str:
 
 
 def _cut(text: str, width: float, points: float) -> str:
-    """Text as far as it fits a width."""
+    """Text cut to a width."""
     text = _drawable(text)
     if _length(text, points) <= width:
         return text

@@ -10,11 +10,11 @@ from metabolismgraph.explore.state import State
 
 
 def render(state: State, log: str) -> str:
-    """The scores of `tree.scores`; with `exploration.ucb: legacy` those that the published program reads out of `log`.
+    """The scores of `tree.scores`; with `exploration.ucb: legacy` those of the published program for `log`.
 
-    By default R2 is the node's mean reward, Pearson the correlation of the rate law (0 where it was not computed), both
-    means over its replicates, as are Cluster and Time; N is the number of runs. Empty where parent=root is to be taken:
-    before anything of the block has a score. The last line says what scores rest on.
+    By default R2 is the node's mean reward, Pearson the correlation of the rate law (0 if it was not computed); these,
+    Cluster and Time are means over its replicates. N is the number of runs. Empty before any node of the block has a
+    score, when parent=root is to be taken. The last line gives the basis of scores.
     """
     block = current_block(state)
     if not state.in_block(block):
@@ -24,7 +24,7 @@ def render(state: State, log: str) -> str:
 
 
 def current_block(state: State) -> int:
-    """The block of the next iteration if the boundary before it was passed, else that of the last one."""
+    """The block of the next iteration after its review, before that the block of the last iteration."""
     done = len(state.iterations)
     block = state.block_of(done + 1)
     at_boundary = done > 0 and done % state.settings.n_iter_block == 0

@@ -1,6 +1,6 @@
-"""Review of a strategy file: by its syntax tree, then on trial in a sealed process.
+"""Review of a strategy file: by its syntax tree, then by a trial in a sealed process.
 
-The file is run in that process only, never here. What comes back from there is not trusted either.
+The file is executed in that process only. The output of the trial is not trusted either.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.text import one_line, printable
 
 _MOST_REASONS = 20
-_MOST_OUTPUT = 1 << 18  # bytes of what a trial says that are read
-# Rollouts and batches of a trial: short and small, whatever the exploration's are.
+_MOST_OUTPUT = 1 << 18  # bytes of the output of a trial that are read
+# Short rollouts and small batches for every trial.
 _TRIAL = {"phase2_steps": 100, "n_epochs": 1, "data_augmentation_loop": 1, "batch_size": 16, "homeostasis_time_step": 4}
-# The graphics card is for runs; compiled programs are read from their store, and never written there.
+# The graphics card is for runs; compiled programs are read from the cache, and never written to it.
 _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
 _KINDS: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "boolean": (bool,), "string": (str,)}
 _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
@@ -49,10 +49,10 @@ Line = Annotated[str, AfterValidator(one_line)]
 
 
 class Declaration(BaseModel):
-    """What a strategy declares, for plans that do not run its file.
+    """The declaration of a strategy, for checks that do not execute its file.
 
     Attributes:
-        name: as training.strategies names it.
+        name: as in training.strategies.
         options: JSON schema of its options.
     """
 
@@ -68,14 +68,14 @@ class Declaration(BaseModel):
     options: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The declaration in types of JSON."""
         return self.model_dump(mode="json")
 
     def check(self, options: dict[str, Any]) -> None:
-        """Check the options that a configuration gives it.
+        """Check options in a configuration.
 
         Raises:
-            InputError: there is no such option, or its value is out of range.
+            InputError: an option does not exist, or its value is out of range.
         """
         known = self.options.get("properties", {})
         for option, value in options.items():
@@ -88,7 +88,7 @@ class Declaration(BaseModel):
 
 
 def _misfit(value: object, schema: dict[str, Any]) -> str | None:
-    """What is expected of an option, if the value is something else."""
+    """The expected value of an option; None if the value is valid."""
     kinds = _KINDS.get(schema.get("type", ""), (object,))
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds and object not in kinds):
         return f"expected a value of type {schema['type']}"
@@ -106,11 +106,11 @@ def _misfit(value: object, schema: dict[str, Any]) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What came of a review.
+    """The result of a review.
 
     Attributes:
-        reasons: why the file was refused, one line each.
-        declaration: what the accepted strategy says of itself.
+        reasons: of a refusal, one line each.
+        declaration: of an accepted strategy.
     """
 
     accepted: bool
@@ -121,7 +121,7 @@ class Verdict:
 
     @classmethod
     def refused(cls, *reasons: str) -> Verdict:
-        """A refusal; reasons may hold what an untrusted file has made of them."""
+        """A refusal; reasons are made printable, since they may contain text of an untrusted file."""
         return cls(False, tuple(printable(one_line(reason, cls.limit), "?") for reason in reasons[:_MOST_REASONS]))
 
 
@@ -129,14 +129,14 @@ def review(name: str, source: str, training: Path, scratch: Path, *, time_limit:
     """Judge a strategy file.
 
     Args:
-        name: what the strategy is to be called.
+        name: of the strategy.
         source: the whole file.
-        training: a folder with observations, a Phase 1 checkpoint and settings.json, to train on for some seconds.
-        scratch: a folder for what is needed meanwhile.
-        time_limit: seconds after which a trial is ended.
+        training: a folder with observations, a Phase 1 checkpoint and settings.json, for a short training.
+        scratch: a folder for temporary files.
+        time_limit: of the trial [s].
 
     Raises:
-        InputError: `training` holds no observations or checkpoint that can be used.
+        InputError: observations or checkpoint in `training` are missing or damaged.
     """
     reasons = static_reasons(name, source)
     if reasons:
@@ -145,12 +145,12 @@ def review(name: str, source: str, training: Path, scratch: Path, *, time_limit:
 
 
 def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 120.0) -> Verdict:
-    """The second half of a review: the file is run, in a sealed process with a time limit."""
+    """Execute the file in a sealed process with a time limit: the second part of a review."""
     settings = _trial_settings(name, training)
     scratch.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f"{name[:40]}-", dir=scratch))
     try:
-        # Around the folder that the process sees is nothing else.
+        # The folder of the trial has an empty parent folder.
         folder = place / "trial"
         (folder / custom.FOLDER).mkdir(parents=True)
         write_bytes(folder / "settings.json", settings)
@@ -164,10 +164,10 @@ def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limi
 
 
 def _trial_settings(name: str, training: Path) -> bytes:
-    """The exploration's settings with little to train.
+    """The settings of the exploration with a short training.
 
     Raises:
-        InputError: something to train on is missing or damaged.
+        InputError: settings, observations or checkpoint are missing or damaged.
     """
     try:
         settings = json.loads((training / "settings.json").read_bytes())
@@ -191,15 +191,15 @@ def _verdict(name: str, completed: Completed, time_limit: float) -> Verdict:
         declared = {**events[-1]["declared"], "name": name}
         return Verdict(True, (), Declaration.model_validate_json(json.dumps(declared)))
     except (ValidationError, KeyError, TypeError) as error:
-        return Verdict.refused(f"declares what makes no sense ({error})")
+        return Verdict.refused(f"its declaration is not valid ({error})")
 
 
 def _reasons(events: list[dict[str, Any]], completed: Completed, time_limit: float) -> list[str]:
-    """Why a trial was not passed."""
+    """Reasons for the failure of a trial; empty if it passed."""
     leaks = [event for event in events if event.get("event") == "leak"]
     faults = [str(event.get("fault")) for event in events if event.get("event") == "fault"]
     if leaks or completed.code == LEAK:
-        tried = f"{leaks[-1].get('tried')} {leaks[-1].get('on')}" if leaks else "it kept from being reported what"
+        tried = f"{leaks[-1].get('tried')} {leaks[-1].get('on')}" if leaks else "an unreported attempt"
         return [f"tried to reach outside its folder ({tried})"]
     if completed.limit:
         return [f"took longer than {time_limit:g} s on trial; make it faster"]

@@ -1,6 +1,6 @@
-"""What every strategy keeps to, as checks: the package's own in its tests, those of explorations before they land.
+"""The contract of strategies as checks, for built-in strategies in tests and for strategy files in the review.
 
-Each check gives faults in plain words, none when all is well.
+Each check returns a list of faults, empty if there are none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SCHEDULES = ("constant", "onecycle", "restarts")
 _LINES = {"summary": 120, "reference": 200}  # characters at most
 _OPTIONS = (bool, int, float, str)
 _DEEPEST = 50  # of values within values
-# Who changes this of the rollouts says so in `sets`.
+# Fields of Rollouts and the parts of the plan for `sets` and `adjusts`.
 _OF_ROLLOUTS: dict[str, Part] = {
     "lengths": "lengths",
     "late": "weights",
@@ -40,8 +40,8 @@ _OF_ROLLOUTS: dict[str, Part] = {
 
 
 def declaration_faults(kind: type[Strategy]) -> list[str]:
-    """What is wrong with how a strategy describes itself."""
-    described: Any = kind  # which may be anything
+    """Faults of the declaration of a strategy."""
+    described: Any = kind  # its class variables may have any type
     faults = [f"{name}: expected one line of at most {_LINES[name]} characters" for name in _unfit_lines(kind)]
     if type(getattr(described, "number", None)) is not int or described.number < 1:
         faults.append("number: expected a whole number from 1")
@@ -82,14 +82,14 @@ def _option_faults(kind: type[Strategy], name: str) -> Iterator[str]:
 
 
 def behaviour_faults(strategy: Strategy, plan: Plan, data: Phase2Data) -> list[str]:
-    """What is wrong with what a strategy does to a plan: it is a pure function, and says what it changes.
+    """Faults of `apply`: it must be a pure function, and declare the parts that it changes.
 
     Raises:
-        InputError: it cannot work with this plan and these data.
+        InputError: the strategy refuses this plan or these data.
     """
     before = fingerprint(plan), _with_all(data)
     first = strategy.apply(plan, data)
-    # Before the second call: that may undo what the first has done.
+    # Before the second call, which may undo changes of the first.
     changed = [name for name, same in zip(("plan", "data"), _same(before, plan, data), strict=True) if not same]
     if changed:
         return [f"apply changes the {changed[0]} that it is given; make changed copies with dataclasses.replace"]
@@ -102,7 +102,7 @@ def behaviour_faults(strategy: Strategy, plan: Plan, data: Phase2Data) -> list[s
 
 
 def _with_all(data: Phase2Data) -> str:
-    """Digest of the data with all that is derived from it once and kept."""
+    """Digest of the data with all cached properties."""
     for name, attribute in vars(Phase2Data).items():
         if isinstance(attribute, functools.cached_property):
             getattr(data, name)
@@ -114,7 +114,7 @@ def _same(before: tuple[str, str], plan: Plan, data: Phase2Data) -> tuple[bool, 
 
 
 def plan_faults(plan: Any) -> list[str]:
-    """Whether it is a plan that can be carried out."""
+    """Faults of a plan that training could not execute."""
     if type(plan) is not Plan:
         return [f"apply gives a {type(plan).__name__}, expected a Plan"]
     found: dict[str, Any] = vars(plan)
@@ -143,23 +143,27 @@ def plan_faults(plan: Any) -> list[str]:
 
 
 def undeclared(declared: frozenset[Part], before: Plan, after: Plan) -> list[str]:
-    """Changed parts of the plan that neither `sets` nor `adjusts` names."""
+    """Faults: changed parts of the plan that neither `sets` nor `adjusts` names."""
     one, other = dict(_parts_of_plan(before)), dict(_parts_of_plan(after))
     changed = [part for part in one if fingerprint(one[part]) != fingerprint(other[part])]
     if not (isinstance(before.objective, Rollouts) and isinstance(after.objective, Rollouts)):
         # Another objective has no lengths or weights to compare.
         changed = [part for part in changed if part not in _OF_ROLLOUTS.values()]
-    found = [f"apply changes the plan's {part}, which sets does not name" for part in changed if part not in declared]
+    found = [
+        f"apply changes the plan's {part}, which neither sets nor adjusts names"
+        for part in changed
+        if part not in declared
+    ]
     kept = [fingerprint(a) == fingerprint(b) for a, b in zip(before.penalties, after.penalties, strict=False)]
     if len(after.penalties) < len(before.penalties) or not all(kept):
-        found.append("apply changes a penalty of another strategy; it may add its own behind those that are there")
+        found.append("apply changes a penalty of another strategy; it may add its own at the end")
     if after.notes[: len(before.notes)] != before.notes:
-        found.append("apply changes the notes of others; it may add its own behind those that are there")
+        found.append("apply changes the notes of others; it may add its own at the end")
     return found
 
 
 def _parts_of_plan(plan: Plan) -> Iterator[tuple[Part, object]]:
-    """Every part of a plan that a strategy can declare, with what it is."""
+    """Yield every part of a plan that a strategy can declare, with its value."""
     rollouts = isinstance(plan.objective, Rollouts)
     yield "residuals", plan.residuals
     yield "objective", Rollouts if rollouts else plan.objective
@@ -175,10 +179,10 @@ def _parts_of_plan(plan: Plan) -> Iterator[tuple[Part, object]]:
 
 
 def combination_faults(others: Iterable[str], plan_of: Callable[[str, str], Plan], own: str) -> list[str]:
-    """Whether a strategy makes a plan with every other, or is refused with a reason.
+    """Faults of plans with other strategies; a refused combination is not a fault.
 
     Args:
-        others: their names.
+        others: names of the other strategies.
         plan_of: makes the plan of two entries of training.strategies.
         own: name of the strategy.
     """
@@ -190,7 +194,7 @@ def combination_faults(others: Iterable[str], plan_of: Callable[[str, str], Plan
 
 
 def fingerprint(value: object) -> str:
-    """Digest of all that a value consists of, arrays bit for bit."""
+    """Digest of all parts of a value, arrays bit for bit."""
     digest = hashlib.sha256()
     for part in _parts(value, 0):
         digest.update(part)
@@ -219,7 +223,7 @@ def _parts(value: object, depth: int) -> Iterator[bytes]:
 
 
 def _inside(value: object) -> Iterable[object]:
-    """What a composed value is made of."""
+    """The parts of a composed value."""
     for kinds, take in _COMPOSED:
         if isinstance(value, kinds):
             return take(value)
@@ -246,7 +250,7 @@ _COMPOSED: tuple[tuple[type | tuple[type, ...], Callable[[Any], Iterable[object]
 
 
 def loss_faults(losses: np.ndarray, components: Mapping[str, np.ndarray]) -> list[str]:
-    """Whether every figure of a training is finite."""
+    """Faults: steps of a training with a loss that is not finite."""
     faults = []
     for name, curve in {"loss": losses, **components}.items():
         bad = np.flatnonzero(~np.isfinite(curve))
@@ -256,7 +260,7 @@ def loss_faults(losses: np.ndarray, components: Mapping[str, np.ndarray]) -> lis
 
 
 def learning_faults(model: object, node_magnitude: float) -> list[str]:
-    """Whether what is learned is finite, and is more than the zero that MLP_node starts with."""
+    """Faults of the trained model: it must be finite, and MLP_node no longer zero."""
     leaves = (np.asarray(leaf) for leaf in jax.tree.leaves(model) if hasattr(leaf, "dtype"))
     if not all(np.isfinite(leaf).all() for leaf in leaves):
         return ["the trained model is not finite"]
@@ -264,6 +268,6 @@ def learning_faults(model: object, node_magnitude: float) -> list[str]:
 
 
 def repetition_faults(one: object, other: object) -> list[str]:
-    """Whether two trainings of the same ended with the same bits."""
+    """Faults: two equal trainings must give the same bits."""
     same = fingerprint(jax.tree.leaves(one)) == fingerprint(jax.tree.leaves(other))
     return [] if same else ["training twice gives two models; draw random numbers from data.key alone"]

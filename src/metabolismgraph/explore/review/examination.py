@@ -1,6 +1,6 @@
-"""What a strategy on trial has to pass: the contract of strategies, and a short training on the exploration's data.
+"""The examination of a strategy in its trial: the contract, and a short training on the exploration's data.
 
-It runs the file: only in a sealed process, see `trial.py`.
+It executes the file, in a sealed process only, see `trial.py`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from metabolismgraph.system.trainable import check_frozen
 _STEPS = 100
 _FRAMES, _FRAMES_PER_RUN = 400, 50
 _SHORT_TRAINING = "trial_brief"
-# One of each kind: points, windows, rollouts, loss terms, steps. The others change a plan as one of these does.
+# One of each kind: points, windows, rollouts, loss terms, steps. The others change the same parts of a plan.
 _PARTNERS = ("residual", "weak_form", "curriculum", "contrastive", "accumulation")
 
 
 class ShortTraining(Strategy):
-    """Few gradient steps, whatever the strategy on trial asks for."""
+    """Limits the number of gradient steps of the strategy in trial."""
 
     number: ClassVar = 1
     summary: ClassVar = "few gradient steps"
@@ -43,15 +43,15 @@ class ShortTraining(Strategy):
 
 
 def examine(folder: Path, shared: Path, name: str) -> tuple[dict[str, object], list[str]]:
-    """What the strategy declares, and what is wrong with it.
+    """The declaration of the strategy, and its faults.
 
     Args:
-        folder: with settings.json and the file.
-        shared: with observations and the Phase 1 checkpoint.
+        folder: of settings.json and the file.
+        shared: folder of observations and the Phase 1 checkpoint.
 
     Raises:
-        InputError: it fails, or refuses these data.
-        FirewallError: it changes what Phase 1 had frozen.
+        InputError: the strategy fails, or refuses these data.
+        FirewallError: the strategy changes arrays of Phase 1.
     """
     path = folder / custom.FOLDER / f"{name}.py"
     with custom.as_input_error([path]):
@@ -72,7 +72,7 @@ def examine(folder: Path, shared: Path, name: str) -> tuple[dict[str, object], l
 
 
 def _beginning(observations: Observations) -> Observations:
-    """The first frames of every run: enough for a trial, and the same for whatever the data are."""
+    """The first frames of every run, enough for a trial."""
     shortest = int(np.unique(observations.run, return_counts=True)[1].min())
     kept = max(_FRAMES / observations.n_frames, _FRAMES_PER_RUN / shortest)
     return observations.split(1.0 - kept)[0] if kept < 1 else observations
@@ -91,7 +91,7 @@ def _declared(kind: type[Strategy]) -> dict[str, object]:
 
 
 def _with(data: Phase2Data, *entries: str) -> Phase2Data:
-    # A new one: what is derived from observations and checkpoint is derived again, from what they are now.
+    # A new object: cached properties are computed again from observations and checkpoint.
     training = data.training.model_copy(update={"strategies": entries})
     return Phase2Data(data.observations, data.phase1, data.graph_model, training)
 
@@ -101,7 +101,7 @@ def _combinations(name: str, data: Phase2Data) -> list[str]:
 
 
 def _training(name: str, data: Phase2Data, frozen: Phase1Result) -> list[str]:
-    """Train a hundred steps, twice."""
+    """Train a hundred steps, twice, and check the results."""
     custom.register(_SHORT_TRAINING, ShortTraining)
     brief = _with(data, name, _SHORT_TRAINING)
     results = [fit_homeostasis(brief.observations, brief.phase1, brief.graph_model, brief.training) for _ in range(2)]

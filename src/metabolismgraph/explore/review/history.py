@@ -1,8 +1,8 @@
-"""The exploration's own git history of accepted strategy files.
+"""The git history of accepted strategy files of an exploration.
 
-What counts is what is committed. The files in the folder are for people: they are written from the commits, and
-never read. Commits are made of objects directly, without an index, so that they are there as a whole or not at all,
-and no attribute, filter or hook has a say. Versions are gone back to by new commits; none is ever lost.
+Only the commits are read. The files in the folder are for people; they are written from the commits. Commits are made
+of objects directly, without an index, so that they exist as a whole or not at all, and attributes, filters and hooks
+have no effect. A rollback is a new commit; no version is lost.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Change:
     Attributes:
         action: land or rollback.
         name: of the strategy.
-        digest: sha256 of its source; "" where it was removed.
+        digest: sha256 of its source; "" if it was removed.
     """
 
     commit: str
@@ -61,22 +61,22 @@ class StrategyHistory:
         self._git_dir = self.folder / ".git"
         self.folder.mkdir(parents=True, exist_ok=True)
         self._git("init", "--quiet", "--template=", f"--initial-branch={_BRANCH.rpartition('/')[2]}")
-        # Left behind by a writer that was killed; there is no other.
+        # Left behind by a killed writer, since only one writes at a time.
         for lock in (*self._git_dir.glob("*.lock"), *(self._git_dir / "refs").rglob("*.lock")):
             lock.unlink(missing_ok=True)
         self._write_out()
 
     def land(self, name: str, source: str, rationale: str, reference: str) -> str:
-        """Commit a version of a strategy file; the one that is there already is not committed again.
+        """Commit a version of a strategy file; the current version is not committed again.
 
         Returns:
             sha256 of the source, hexadecimal.
 
         Raises:
-            InputError: the name is none, or git fails.
+            InputError: the name is not valid, or git fails.
         """
         if not custom.NAME.fullmatch(name):
-            raise InputError(f"{one_line(name, 50)}: no name of a strategy; use small letters, digits and _")
+            raise InputError(f"{one_line(name, 50)}: not a name of a strategy; use small letters, digits and _")
         if self.sources().get(name) != source:
             self._commit(_LAND, name, source, rationale, reference)
         self._write_out()
@@ -91,10 +91,10 @@ class StrategyHistory:
         return {name: self._source(blob, name) for name, blob in self._tree().items()}
 
     def rollback(self, name: str) -> str | None:
-        """Go back to the version that was good before the current one, by a new commit; without one the file goes.
+        """Restore the version before the current one by a new commit; without an earlier version the file is removed.
 
         Returns:
-            sha256 of the source that holds now; None: there is no such strategy any more.
+            sha256 of the restored source; None if the strategy was removed.
 
         Raises:
             InputError: the history is damaged, or git fails.
@@ -142,7 +142,7 @@ class StrategyHistory:
         return self._git("for-each-ref", "--format=%(objectname)", _BRANCH).decode().strip() or None
 
     def _tree(self, commit: str | None = None) -> dict[str, str]:
-        """Blobs of a commit by the name of the strategy; of the last one, if none is given."""
+        """Blobs of a commit by name of the strategy; by default of the last commit."""
         commit = commit or self._head()
         if commit is None:
             return {}
@@ -154,14 +154,14 @@ class StrategyHistory:
 
     def _source(self, blob: str, name: str) -> str:
         content = self._git("cat-file", "blob", blob)
-        # git itself does not look whether what it reads is what was written.
+        # git does not verify the checksum of a blob when it reads one.
         make = hashlib.sha256 if len(blob) > 40 else hashlib.sha1
         if make(b"blob %d\0" % len(content) + content).hexdigest() != blob:
             raise InputError(f"{self.folder}: the committed {name}.py is damaged; restore the folder from a copy")
         return content.decode()
 
     def _write_out(self) -> None:
-        """Make the files those of the last commit."""
+        """Write the files of the last commit to the folder."""
         sources = self.sources()
         for path in self.folder.glob("*.py"):
             if path.stem not in sources:
@@ -190,7 +190,7 @@ class StrategyHistory:
         try:
             completed = run(command, stdin=given, env={**kept, **own}, cwd=self.folder)
         except FileNotFoundError:
-            raise InputError("git: no such program; install it, accepted strategy files are kept with it") from None
+            raise InputError("git: no such program; install it, since the history of strategy files needs it") from None
         if completed.code:
             reason = one_line(completed.stderr.decode(errors="replace"), 200)
             raise InputError(f"{self.folder}: git {arguments[0]} failed ({reason})")

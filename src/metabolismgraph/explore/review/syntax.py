@@ -1,7 +1,7 @@
-"""Review of a strategy file by its syntax tree alone: nothing of it is run.
+"""Review of a strategy file by its syntax tree only: no part of it is executed.
 
-What a file may use is listed; everything else is refused. Names are looked up in the libraries themselves, so that an
-alias, or a module that another holds, is taken for what it is.
+Allowed modules and names are listed; all others are refused. Names are looked up in the libraries themselves, so that
+aliases and modules within other modules are recognised.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from metabolismgraph.text import one_line
 LARGEST = 20_000  # characters of a file
 _MOST_REASONS = 20
 
-# Modules and the names in them that may be used; None: all public ones that are no modules themselves. Modules that
-# are listed may be reached through their parents.
+# Modules and their allowed names; None: all public names but modules. Listed modules may be reached through their
+# parents.
 _MODULES: dict[str, frozenset[str] | None] = {
     "__future__": frozenset({"annotations"}),
     "abc": frozenset({"ABC", "abstractmethod"}),
@@ -100,7 +100,7 @@ _MODULES["metabolismgraph.homeostasis.strategies.curriculum"] = frozenset({"Curr
 _MODULES["metabolismgraph.homeostasis.strategies.multi_scale"] = frozenset({"Mixed", "MultiScale"})
 _MODULES["metabolismgraph.homeostasis.strategies.weak_form"] = frozenset({"WeakForm", "Windows"})
 
-# Built-in names besides exceptions: nothing that reads, runs, prints, or looks at code or at names.
+# Built-in names and exceptions: none that read, execute, print, or inspect code or names.
 _BUILTINS = frozenset(
     {
         *("abs", "all", "any", "bool", "dict", "divmod", "enumerate", "filter", "float", "frozenset", "int"),
@@ -110,7 +110,7 @@ _BUILTINS = frozenset(
         *("TypeError", "ValueError", "ZeroDivisionError"),
     }
 )
-# Never, whatever they are attributes of: files, code, frames, switches of whole libraries.
+# Refused attributes of any object: files, code, frames, global settings of libraries.
 _ATTRIBUTES = frozenset(
     {
         *("DataSource", "dump", "dumps", "frombuffer", "fromfile", "fromregex", "genfromtxt", "load", "loads"),
@@ -126,7 +126,7 @@ _ATTRIBUTES = frozenset(
         *("clear_caches", "clear_cache", "cache_clear"),
     }
 )
-_DUNDERS = frozenset({"__call__", "__check_init__", "__len__", "__post_init__"})  # that may be written
+_DUNDERS = frozenset({"__call__", "__check_init__", "__len__", "__post_init__"})  # allowed special methods
 _DECORATORS = frozenset(
     {
         *("abc.abstractmethod", "abstractmethod", "classmethod", "dataclasses.dataclass", "dataclass"),
@@ -149,7 +149,7 @@ _REFUSED_NODES: dict[type[ast.AST], str] = {
     # Its patterns read attributes by any name.
     ast.Match: "match: write it with if",
 }
-# Words of names that only the truth of a system has.
+# Words in names of the truth of a system.
 _LABELS = frozenset(
     {"truth", "true", "groundtruth", "gt", "label", "labels", "lam", "lambdas", "baseline", "baselines", "oracle"}
 )
@@ -164,8 +164,14 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _DESCRIPTIVE = frozenset({"summary", "reference"})  # texts for people, as docstrings are
 
 
+def importable() -> str:
+    """The modules that a strategy file may import, on one line; names in brackets where only these may be used."""
+    listed = (f"{module} ({', '.join(sorted(some))})" if some else module for module, some in _MODULES.items())
+    return ", ".join(listed)
+
+
 def static_reasons(name: str, source: str) -> tuple[str, ...]:
-    """Every reason to refuse a strategy file that its text gives, one line each; none where it may go on trial."""
+    """Reasons to refuse a strategy file by its text, one line each; empty if it may go on trial."""
     found = [*_name_reasons(name), *_text_reasons(source)]
     if found:
         return tuple(found)
@@ -185,7 +191,7 @@ def static_reasons(name: str, source: str) -> tuple[str, ...]:
 
 def _name_reasons(name: str) -> Iterator[str]:
     if not custom.NAME.fullmatch(name) or keyword.iskeyword(name):
-        yield f"{one_line(name, 50)}: no name of a strategy; use small letters, digits and _, 2 to 41 of them"
+        yield f"{one_line(name, 50)}: not a name of a strategy; use small letters, digits and _, 2 to 41 of them"
     elif name in STRATEGIES:
         yield f"{name}: the package has a strategy of that name; choose another"
 
@@ -197,21 +203,21 @@ def _text_reasons(source: str) -> Iterator[str]:
     try:
         source.encode()
     except UnicodeEncodeError:
-        yield "holds characters that are no UTF-8"
+        yield "holds characters that are not UTF-8"
         return
-    # Marks that make a line look other than it reads, and null bytes.
+    # Invisible characters, which change the appearance of a line, and null bytes.
     odd = next((c for c in source if not c.isprintable() and c not in "\n\t "), None)
     if odd is not None:
         yield f"line {source[: source.index(odd)].count(chr(10)) + 1}: holds the character U+{ord(odd):04X}; remove it"
 
 
 class _File:
-    """A parsed file, and what its names stand for.
+    """A parsed file with its names.
 
     Attributes:
-        modules: imported modules by the name they have here.
+        modules: imported modules by their local name.
         imported: all imported names.
-        own: names that the file defines itself, of attributes too.
+        own: names that the file defines, attributes included.
     """
 
     def __init__(self, tree: ast.Module):
@@ -230,7 +236,7 @@ class _File:
             )
         }
         self.descriptive = _descriptive(tree)
-        # What is but the way to an attribute.
+        # Expressions before the dot of an attribute.
         self.ways = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         self.checks: dict[type[ast.AST], Callable[[Any], Iterator[str]]] = {
             ast.AnnAssign: lambda node: _annotation(node.annotation),
@@ -244,13 +250,13 @@ class _File:
             ast.Subscript: self._subscript,
             ast.alias: lambda node: _bound(node.asname or ""),
             ast.arg: lambda node: _bound(node.arg),
-            # gt of Field is: greater than.
+            # The argument gt of Field means "greater than".
             ast.keyword: lambda node: _labels(node.arg or "") if node.arg != "gt" else iter(()),
             **dict.fromkeys(_REFUSED_NODES, lambda node: iter((_REFUSED_NODES[type(node)],))),
         }
 
     def reasons(self) -> Iterator[str]:
-        """Every reason to refuse it."""
+        """Yield every reason to refuse the file."""
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 yield from self._imports(node)
@@ -262,17 +268,17 @@ class _File:
                 yield f"line {line}: {reason}" if line else reason
         yield from self._strategy()
 
-    # Imports and what may be reached through them
+    # Imports, and modules reached through them
 
     def _imports(self, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
         where = f"line {node.lineno}: "
         if node not in self.tree.body:
-            yield f"{where}import inside of something; import at the top"
+            yield f"{where}import inside a function or class; import at the top"
         for alias in node.names:
             local = alias.asname or alias.name.partition(".")[0]
             if isinstance(node, ast.ImportFrom):
                 if node.level or alias.name == "*":
-                    yield f"{where}relative or star import; name what is imported in full"
+                    yield f"{where}relative or star import; name module and names in full"
                     continue
                 reason = self._from(node.module or "", alias.name, local)
             elif alias.name in _MODULES and not alias.name.startswith("metabolismgraph"):
@@ -294,7 +300,7 @@ class _File:
         return problem and f"import of {name} from {module} is not allowed"
 
     def _reached(self, node: ast.expr) -> types.ModuleType | None:
-        """The module that an expression names, if it does."""
+        """The module that an expression names; None for other expressions."""
         if isinstance(node, ast.Name):
             return self.modules.get(node.id)
         if isinstance(node, ast.Attribute):
@@ -304,21 +310,21 @@ class _File:
                 return found if isinstance(found, types.ModuleType) else None
         return None
 
-    # What runs when the file is loaded
+    # Code that is executed when the file is loaded
 
     def _top_level(self) -> Iterator[str]:
         for i, node in enumerate(self.tree.body):
             if i == 0 and _is_text(node):
                 continue
             if not isinstance(node, _STATEMENTS):
-                yield f"line {node.lineno}: work at import; only imports, constants, functions and classes there"
+                yield f"line {node.lineno}: statement at the top; only imports, constants, functions and classes there"
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 yield from _constant(node.value, "a constant")
 
     def _subscript(self, node: ast.Subscript) -> Iterator[str]:
         stored = isinstance(node.ctx, ast.Store | ast.Del)
         if stored and (not isinstance(node.value, ast.Name) or node.value.id in self.imported):
-            yield "changes something in place that is not its own; make a changed copy"
+            yield "changes an object in place that it did not make; make a changed copy"
 
     def _function(self, node: ast.FunctionDef | ast.Lambda) -> Iterator[str]:
         defaults = [*node.args.defaults, *(d for d in node.args.kw_defaults if d is not None)]
@@ -338,7 +344,7 @@ class _File:
             yield f"class {node.name}: arguments of a class, such as a metaclass, are not allowed"
         for base in node.bases:
             if not isinstance(base, ast.Name | ast.Attribute):
-                yield f"class {node.name}: derive it from a class that is named"
+                yield f"class {node.name}: derive it from a named class"
         for i, inside in enumerate(node.body):
             if isinstance(inside, ast.Assign | ast.AnnAssign):
                 yield from _constant(inside.value, "a value of a class", makers=True)
@@ -346,9 +352,9 @@ class _File:
                 if any(isinstance(name, ast.Name) and name.id == "model_config" for name in names):
                     yield "model_config: leave it as it is in Strategy"
             elif not (isinstance(inside, ast.FunctionDef | ast.Pass) or (i == 0 and _is_text(inside))):
-                yield f"class {node.name}: work in the body of a class; only values and methods there"
+                yield f"class {node.name}: a statement in the body of a class; only values and methods there"
             elif isinstance(inside, ast.FunctionDef) and inside.name.startswith("model_"):
-                yield f"{inside.name}: how options are read is not to be changed"
+                yield f"{inside.name}: the reading of options may not be changed"
 
     def _defined(self, node: ast.FunctionDef | ast.ClassDef) -> Iterator[str]:
         if "__" in node.name and node.name not in _DUNDERS:
@@ -373,7 +379,7 @@ class _File:
             yield f"{name}: names with two underscores are not allowed"
         elif isinstance(node.ctx, ast.Load):
             if name in self.modules and id(node) not in self.ways:
-                yield f"{name}: a module is no value; use what is in it"
+                yield f"{name}: a module is not a value; use its functions"
             elif hasattr(builtins, name) and name not in _BUILTINS:
                 yield f"{name} is not allowed"
         elif name in self.imported or hasattr(builtins, name):
@@ -390,7 +396,7 @@ class _File:
             if problem:
                 yield problem
             elif id(node) not in self.ways and self._reached(node) is not None:
-                yield f"{home.__name__}.{name}: a module is no value; use what is in it"
+                yield f"{home.__name__}.{name}: a module is not a value; use its functions"
         elif name in _ATTRIBUTES or (name.startswith("_") and not self._is_own(name)):
             yield f"attribute {name} is not allowed"
 
@@ -441,14 +447,14 @@ class _File:
 
 
 def _forbidden(home: types.ModuleType, name: str) -> str | None:
-    """Why a name of a module may not be used, if it may not."""
+    """The reason to refuse a name of a module; None if it is allowed."""
     path = f"{home.__name__}.{name}"
     allowed = _MODULES.get(home.__name__, frozenset())
     if path in _MODULES:
         return None
     if name.startswith("_") or name in _ATTRIBUTES or (allowed is not None and name not in allowed):
         return f"{path} is not allowed"
-    # What is not listed by name must be there, and be no module.
+    # A name that is not listed must exist, and must not be a module.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = getattr(home, name, None)
@@ -456,10 +462,10 @@ def _forbidden(home: types.ModuleType, name: str) -> str | None:
 
 
 def _constant(node: ast.expr | None, what: str, *, makers: bool = False) -> Iterator[str]:
-    """What of a value is worked out when the file is loaded.
+    """Reasons to refuse a value that is computed when the file is loaded.
 
     Args:
-        makers: whether it may be made by `Field` and the like.
+        makers: whether calls of `Field` and similar functions are allowed.
     """
     if node is None:
         return
@@ -472,16 +478,16 @@ def _constant(node: ast.expr | None, what: str, *, makers: bool = False) -> Iter
         return
     for part in ast.walk(node):
         if not isinstance(part, _IN_VALUES) or isinstance(part, ast.Pow | ast.LShift):
-            yield f"{what} is worked out at import ({type(part).__name__}); write it down, or work it out in a function"
+            yield f"{what} is computed at import ({type(part).__name__}); write the value, or compute it in a function"
             return
 
 
 def _annotation(node: ast.expr) -> Iterator[str]:
     for part in ast.walk(node):
         if isinstance(part, ast.expr) and not isinstance(part, _IN_ANNOTATIONS):
-            yield "an annotation that is more than names"
+            yield "an annotation with more than names"
         elif isinstance(part, ast.Constant) and isinstance(part.value, str) and not _SHAPE.fullmatch(part.value):
-            yield "a text in an annotation that is no shape"
+            yield "a text in an annotation that is not a shape"
 
 
 def _is_text(node: ast.stmt) -> bool:
@@ -507,11 +513,11 @@ def _descriptive(tree: ast.Module) -> frozenset[int]:
 def _handler(node: ast.ExceptHandler) -> Iterator[str]:
     yield from _bound(node.name or "")
     if node.type is None:
-        yield "except without a kind of error; name it"
+        yield "except without an exception; name one"
 
 
 def _bound(name: str) -> Iterator[str]:
-    """What is wrong with a name that an argument, an import or an error gets."""
+    """Reasons to refuse the name of an argument, an import or an exception."""
     yield from _labels(name)
     if "__" in name:
         yield f"{name}: names with two underscores are not allowed"

@@ -1,9 +1,9 @@
-"""A strategy file on trial: `python -P -m metabolismgraph.explore.review.trial FOLDER SHARED NAME SECONDS`.
+"""The trial of a strategy file: `python -P -m metabolismgraph.explore.review.trial FOLDER SHARED NAME SECONDS`.
 
-The process is sealed as one that trains (`sandbox/audit_hook.py`), before the file is run: it holds a file that
-nobody has approved. It checks the contract of strategies (`contract.py`) and trains a hundred steps, on the
-exploration's own data and checkpoint in SHARED. What it finds goes to standard output (`sandbox/protocol.py`);
-what the file itself prints goes to standard error.
+The process is sealed like a training process (`sandbox/audit_hook.py`) before it executes the file, which has not been
+accepted yet. It checks the contract of strategies (`contract.py`) and trains a hundred steps with data and checkpoint
+of the exploration in SHARED. Its events go to standard output (`sandbox/protocol.py`), output of the file to standard
+error.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from metabolismgraph.sandbox import audit_hook
 from metabolismgraph.sandbox.protocol import write_event
 
-MEMORY = 4 << 30  # bytes that a trial may take beyond what its libraries hold
+MEMORY = 4 << 30  # bytes of a trial in addition to its libraries
 _LARGEST_FILE = 1 << 24  # bytes
 
 
 def main(folder: Path, shared: Path, name: str, seconds: int) -> None:
-    """Check the file and report what was found."""
-    # The process that waits for us may be gone.
+    """Check the file and report the result."""
+    # A time limit of its own, since the parent process may have ended.
     signal.alarm(seconds)
     resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
     stdout = os.fdopen(os.dup(1), "w")
@@ -34,7 +34,7 @@ def main(folder: Path, shared: Path, name: str, seconds: int) -> None:
     from metabolismgraph.errors import FirewallError, InputError  # noqa: PLC0415
     from metabolismgraph.explore.review.examination import examine  # noqa: PLC0415
 
-    jax.jit(lambda x: x + 1)(1.0)  # finds devices, and opens the store of compiled programs
+    jax.jit(lambda x: x + 1)(1.0)  # finds devices, and opens the cache of compiled programs
     _limit_memory()
     audit_hook.activate()
 
