@@ -42,7 +42,6 @@ READERS = {
     "Columns and cells": ("formats/headers.py", "formats/tables.py"),
     "The numbers": ("system/observations.py", "reactions/fit.py"),
     "Folders of data sets": ("formats/dataset.py",),
-    "What belongs together": ("formats/__init__.py", "formats/network_and_table.py"),
 }
 _UNIT = re.compile(
     r" \[(c|time|1/time|frames|units|relative|log10 k|0-1|minutes|hours|s|US dollars|dots per inch|embedding units)\]"
