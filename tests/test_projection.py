@@ -70,7 +70,7 @@ def test_gradient_against_finite_differences(problem, somewhere):
 def test_the_loss_is_the_share_left(problem, somewhere):
     fitted, rows = fit_linear(somewhere, problem), problem.rows
     weight = np.asarray(rows.full_weight)
-    share = np.sum(weight * np.asarray(fitted.left) ** 2) / np.sum(weight * np.asarray(rows.derivative) ** 2)
+    share = np.sum(weight * np.asarray(fitted.residual) ** 2) / np.sum(weight * np.asarray(rows.derivative) ** 2)
     assert float(evaluate_loss(somewhere, problem)) == pytest.approx(np.log(share), rel=1e-10)
     assert 0 < share < 1
 

@@ -90,7 +90,7 @@ def refine_reactions(
         at=rows.quadrature.mean(data.observations.concentration),
         residual=rows.transitions.derivative - rows.quadrature.mean(rates),
         keep=keep & data.moving,
-        noise=np.sqrt(noise_variance(reweighted.left, keep, rows.signal)),
+        noise=np.sqrt(noise_variance(reweighted.residual, keep, rows.signal)),
         slope=line[:, 1],
         offset=line[:, 0],
         slope_error=errors[:, 1],
