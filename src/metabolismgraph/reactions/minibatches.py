@@ -22,7 +22,7 @@ from metabolismgraph.system.log_table import Knots, LogTable
 from metabolismgraph.system.model import AnySubstrateFunction
 
 _KNOTS = 96  # of the table of f
-# log f at a concentration of zero. Its exponential and all derivatives are exactly zero; -inf would give NaN in 0 * inf.
+# log f at a concentration of zero: the exponential and its derivatives are exactly zero, and 0 * log f is not NaN.
 _ABSENT = -1e4
 
 
