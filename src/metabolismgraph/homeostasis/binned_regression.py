@@ -134,8 +134,7 @@ def polish(
 ) -> tuple[MetabolismModel, Float[np.ndarray, " iterations"]]:
     """Solve for the output layers of MLP_node, then minimise over all of its parameters by L-BFGS.
 
-    The embeddings are constant: they have converged by gradient steps under the similarity loss, which is not part
-    of this loss.
+    The embeddings do not change, since penalties on them, such as the similarity loss, are not part of this loss.
 
     Returns:
         The model, and the mean squared error per iteration, in (concentration/time)^2.
@@ -158,7 +157,7 @@ def polish(
 
 
 def start_from_line(model: MetabolismModel, points: Points) -> MetabolismModel:
-    """The initial model: output layers of MLP_node by least squares, with a ridge that limits the response to embeddings."""
+    """The initial model: output layers by least squares, with a ridge that limits the response to embeddings."""
     return solve_outputs(model, points, jnp.asarray(_START_RIDGE))
 
 
@@ -201,7 +200,7 @@ def _outputs(model: MetabolismModel) -> tuple[object, ...]:
 def _features(
     model: MetabolismModel, c: Float[Array, "species points"]
 ) -> tuple[Float[Array, "rows lines"], Float[Array, "rows units"]]:
-    """Derivatives of MLP_node by the coefficients of the line, and by the last layer, in units of `NodeFunction.unit`."""
+    """Derivatives of MLP_node by the coefficients of the line, and by the last layer; both times 1 / `unit`."""
     node = model.mlp_node
     a = jnp.broadcast_to(model.embeddings[:, None], (*c.shape, model.embeddings.shape[-1]))
     z = ((c - node.center) / node.width)[..., None]

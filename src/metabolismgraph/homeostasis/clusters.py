@@ -9,7 +9,7 @@ _MIN_SAMPLES = 5  # of DBSCAN
 
 
 def cluster(embeddings: Float[np.ndarray, "species dim"], threshold: float) -> Int[np.ndarray, " species"]:
-    """DBSCAN clusters, numbered from 0 (Ester et al. 1996); points that DBSCAN labels as noise form a further, last one.
+    """DBSCAN clusters from 0 (Ester et al. 1996); points that DBSCAN labels as noise form a further, last one.
 
     Args:
         threshold: largest distance of neighbours (eps of DBSCAN), in units of the embeddings.

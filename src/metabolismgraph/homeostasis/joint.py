@@ -88,7 +88,7 @@ def _refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase
 
 def _without_nuisance(problem: Problem) -> Problem:
     """The problem without nuisance homeostasis, since homeostasis is that of MLP_node here."""
-    # A basis of zeros instead of none: the shapes, and hence the compiled programs, are those of Phase 1.
+    # A basis of zeros gives theta = 0, without a special case in `normal_equations`.
     rows = dataclasses.replace(problem.rows, basis=jnp.zeros_like(problem.rows.basis))
     return dataclasses.replace(problem, rows=rows)
 

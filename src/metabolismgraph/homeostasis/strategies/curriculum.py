@@ -15,7 +15,7 @@ from metabolismgraph.homeostasis.training_plan import Lengths, Plan
 
 
 class LongToShort(Lengths):
-    """Rollouts that get half as long from stage to stage."""
+    """All rollouts of a stage have the same length, half that of the previous stage."""
 
     longest: Int[Array, ""]
     stages: Int[Array, ""]
@@ -27,7 +27,7 @@ class LongToShort(Lengths):
 
 
 class Curriculum(Strategy):
-    """Begin with the longest rollouts, where drift adds up, end with shorter ones; weigh late steps more."""
+    """Long rollouts first, in which drift accumulates, then shorter ones; late steps have larger weights."""
 
     number: ClassVar = 4
     summary: ClassVar = "long rollouts first, then shorter ones; late steps weigh more"

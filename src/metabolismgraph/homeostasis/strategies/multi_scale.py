@@ -16,7 +16,7 @@ from metabolismgraph.homeostasis.training_plan import Lengths, Plan
 
 
 class Mixed(Lengths):
-    """Every rollout of a batch gets its own length."""
+    """Each rollout of a batch has a random length."""
 
     choices: Int[Array, " choices"]
 

@@ -11,10 +11,10 @@ from metabolismgraph.homeostasis.training_plan import Plan
 
 
 class Separate(Strategy):
-    """No gradient through the reactions of a rollout; their own error is only watched.
+    """No gradient through the reactions of a rollout; their error is only monitored.
 
-    What MLP_node did at a step then reaches the loss of every later step directly, and not by way of
-    the (chaotic) reactions.
+    The output of MLP_node at a step then influences the gradient at later steps directly, without the sensitivities of
+    the reactions, which grow exponentially in chaotic systems.
     """
 
     number: ClassVar = 8

@@ -13,7 +13,7 @@ from metabolismgraph.homeostasis.training_plan import Plan, Schedule
 
 
 class Warmup(Strategy):
-    """Rise to high learning rates at first, then fall along cosines that start again."""
+    """A linear increase to high learning rates, then cosine decays with restarts."""
 
     number: ClassVar = 5
     summary: ClassVar = "high learning rates after a warm-up, then cosines with restarts"
