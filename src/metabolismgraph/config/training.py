@@ -103,7 +103,7 @@ class Training(Section):
     phase1_stop_at_r2: float | None = Field(
         None,
         le=1,
-        description="for simulated systems only: an imperfect Phase 1 as a test for Phase 2. The snapshot of a gradient "
+        description="for simulated systems only: an imperfect Phase 1 as a test for Phase 2. The snapshot of gradient "
         "descent with the closest R2 of identifiable log10 k is selected (training itself does not use this key)",
     )
 

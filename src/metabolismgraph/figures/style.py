@@ -63,7 +63,7 @@ _SETTINGS: dict[Any, Any] = {
 
 @contextmanager
 def applied() -> Iterator[None]:
-    """Apply the defaults of Matplotlib and the settings of this package; restore the settings of the user at the end."""
+    """Apply the defaults of Matplotlib and the settings of this package; restore those of the user at the end."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
