@@ -1,4 +1,4 @@
-"""What is said about an SBML file: all that was assumed, changed or not read."""
+"""Notes on an SBML file: assumptions, changes and omissions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from metabolismgraph.formats.quantities import ModelIndex
 
-# what is said about one reaction or species, and about several
+# Notes on one reaction or species, and on several.
 _NOTES = {
     "split": (
         "reversible reaction was split into forward and backward",
@@ -69,7 +69,7 @@ _NOTES = {
         "reactions are in compartments whose sizes change: their rate constants were not read",
     ),
 }
-_KNOWN_PACKAGES = {"layout", "render", "comp", "groups"}  # drawings, submodels (refused if there are any), lists
+_KNOWN_PACKAGES = {"layout", "render", "comp", "groups"}  # drawings, submodels (an error if there are any), lists
 _RULES = {
     "assigned": (
         "species is set by an assignment rule: it is taken as fixed",
@@ -103,7 +103,8 @@ def model_notes(index: ModelIndex, noted: Mapping[str, Sequence[str]]) -> tuple[
     """All notes on a model.
 
     Args:
-        noted: ids by what is to be said about them, a key of `_NOTES`.
+        index: the model.
+        noted: ids by kind of note, a key of `_NOTES`.
     """
     notes = [_note(_NOTES[key], noted[key]) for key in _NOTES if noted.get(key)]
     notes += [_note(_RULES[key], names, count) for key, (names, count) in _unread(index).items() if count]
@@ -117,7 +118,7 @@ def model_notes(index: ModelIndex, noted: Mapping[str, Sequence[str]]) -> tuple[
 
 
 def _unread(index: ModelIndex) -> dict[str, tuple[list[str], int]]:
-    """Names and number of what is said about rules, events and sizes."""
+    """Names and number of rules, events and sizes with a note, by key of `_RULES`."""
     algebraic = sum(1 for r in index.model.getListOfRules() if r.isAlgebraic())
     found = {
         "assigned": [s for s in index.species if s in index.assigned],
@@ -133,7 +134,7 @@ def _unread(index: ModelIndex) -> dict[str, tuple[list[str], int]]:
 
 
 def converts(index: ModelIndex) -> bool:
-    """Whether amounts and extents are counted in different units (Level 3)."""
+    """Whether there are conversion factors between the units of amount and extent (Level 3)."""
     species: list[Any] = list(index.species.values())
     return bool(index.model.isSetConversionFactor() or any(s.isSetConversionFactor() for s in species))
 
@@ -144,5 +145,5 @@ def _note(wordings: tuple[str, str], names: Sequence[str], count: int | None = N
 
 
 def some(names: Sequence[str], limit: int = 3) -> str:
-    """The first few names."""
+    """The first names, as text."""
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
