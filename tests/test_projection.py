@@ -236,7 +236,7 @@ def test_a_negative_rate_constant_is_said_and_solved_again(small, small_phase1, 
     written[backwards] = dataclasses.replace(written[backwards], net=net)
     network = ReactionNetwork.from_reactions("wrong", small.observations.network.species, written)
     found = fit(dataclasses.replace(small.observations, network=network))
-    assert found.notes[0] == "1 determined rate constants came out negative; all were solved again with k >= 0"
+    assert found.notes[0] == "1 determined rate constants came out negative; all were estimated again with k >= 0"
     assert np.isfinite(found.log_k).all()
     others = np.delete(np.arange(72), backwards)
     assert found.log_k[backwards] < found.log_k[others].min() - 1

@@ -60,7 +60,9 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     changed = merge(tree, {key: value for key, value in changes.items() if key not in old}, "--set")
     if old:
         old = list(dict.fromkeys(old))
-        warnings.warn(f"{name}: nothing reads these old keys any more: {', '.join(old)}", OldKeyWarning, stacklevel=2)
+        warnings.warn(
+            f"{name}: these keys are obsolete and have no effect: {', '.join(old)}", OldKeyWarning, stacklevel=2
+        )
     return validate(tree, name, "--set", changed)
 
 

@@ -116,7 +116,7 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
     if not np.isfinite(held_out).any():
         why_not.append("no frames were held out that could test a prediction")
     if (unexplained > _MAX_UNEXPLAINED).any() and np.nanmedian(misfit / unexplained) < _MOSTLY_NOISE:
-        why_not.append("most of the residual looks like measurement noise, which is not modelled yet")
+        why_not.append("most of the residual looks like measurement noise, which the model does not include")
     return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
 
 
@@ -137,9 +137,7 @@ def _other_reasons(found: Phase1Result, training: Training, network: ReactionNet
     moving = found.keep.any(axis=0)
     unknowns = len(found.log_k) + (training.nuisance_degree + 1) * int(moving.sum())
     if found.keep.sum() < _EQUATIONS_PER_UNKNOWN * unknowns:
-        reasons.append(
-            f"{int(found.keep.sum())} equations for {unknowns} unknowns are too few to tell a fit from the truth"
-        )
+        reasons.append(f"{int(found.keep.sum())} equations for {unknowns} unknowns are too few for a reliable fit")
     coarse = np.array([reason == TOO_COARSE for reason in found.reasons], dtype=bool)
     if errors.flux_share(coarse) > _MAX_COARSE:
         names = [network.reactions[j] for j in np.flatnonzero(coarse)]

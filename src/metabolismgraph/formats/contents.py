@@ -106,5 +106,5 @@ def _from_spreadsheet(path: Path, content: bytes) -> tuple[str, list[str]]:
     name, sheet = next(iter(full.items()))
     cells = sheet.map(lambda cell: " ".join(cell.split()) if isinstance(cell, str) else cell)
     others = ", ".join(str(other) for other in list(full)[1:])
-    notes = [f"Of the sheets, {name} was read, and not {one_line(others, 100)}."] if others else []
+    notes = [f"Sheet {name} was read; other sheets were not: {one_line(others, 100)}."] if others else []
     return cells.to_csv(index=False, header=False), notes

@@ -24,7 +24,7 @@ def new_dataset_folder(folder: Path, *, overwrite: bool = False) -> Path:
     try:
         if folder.exists() and any(folder.iterdir()):
             if not (folder / NETWORK).exists():
-                raise InputError(f"{folder}: holds files but no data set; choose another --out")
+                raise InputError(f"{folder}: contains files but no data set; choose another --out")
             if not overwrite:
                 raise InputError(f"{folder}: holds a data set; add --overwrite, or choose another --out")
         folder.mkdir(parents=True, exist_ok=True)

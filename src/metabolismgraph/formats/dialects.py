@@ -79,7 +79,7 @@ def read_cells(path: Path) -> Cells:
     body = "\n".join(lines).rstrip(" \t\n,;")
     decimal = _decimal(path, body, header.separator)
     if decimal == ",":
-        notes.append("Decimal commas were read as such.")
+        notes.append("Commas in numbers were read as decimal commas.")
     return Cells(_parsed(path, body, names, header.separator, decimal), units, notes)
 
 

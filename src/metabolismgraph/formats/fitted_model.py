@@ -129,9 +129,9 @@ class _Writer:
         for species, (slope, offset) in homeostasis.items():
             self._write_homeostasis(species, slope, offset)
         for names, what in (
-            (unwritten, "kept as they were, since no rate law or no rate constant was learned"),
+            (unwritten, "not changed, since no rate law or no rate constant was learned"),
             (valueless, "written with a rate constant that has no value, since none was estimated"),
-            (slowed, "no longer marked as fast, since they have rates of their own"),
+            (slowed, "no longer marked as fast, since they have finite rates"),
         ):
             if names:
                 self.notes.append(f"Kinetic laws {what}: {len(names)} ({some(names)}).")
@@ -141,7 +141,7 @@ class _Writer:
         if converts(self.index):
             for part in (self.model, *self.index.species.values()):
                 part.unsetConversionFactor()
-            self.notes.append("Conversion factors were removed: estimated rate constants count without them.")
+            self.notes.append("Conversion factors were removed: estimated rate constants do not include them.")
 
     # -- laws
 
@@ -288,4 +288,4 @@ def power_laws(log_c: Float[np.ndarray, " knots"], log_f: Float[np.ndarray, " kn
 def _set_math(part: Any, formula: str) -> None:
     tree = libsbml.readMathMLFromString(mathml.math(formula))
     if tree is None or part.setMath(tree) != libsbml.LIBSBML_OPERATION_SUCCESS:
-        raise ValueError(f"libsbml does not take the formula {formula}")
+        raise ValueError(f"libsbml rejects the formula {formula}")

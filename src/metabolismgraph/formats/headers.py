@@ -212,7 +212,7 @@ def assign(
         elif len(same) > 1:
             raise InputError(f"{path}: {what} {str(same[0])!r} and {what} {str(same[1])!r} both mean {key}; keep one")
     if amounts_beside:
-        notes.append(f"Taken as amounts beside the concentrations in brackets, and left out: {some(amounts_beside)}.")
+        notes.append(f"Left out, as amounts besides the concentrations in brackets: {some(amounts_beside)}.")
     species = {key: same[0] for key, same in of.items()}
     notes += _how(known, species)
     found_units = {name: unit for name in species.values() if (unit := known[name].unit)}
@@ -281,7 +281,7 @@ def one_unit(path: Path, found: Assignment, divided: Sequence[str]) -> tuple[str
             f"{path}: column {clean(found.species[doubtful[0]])!r} has no unit, and {doubtful[0]} is an amount in the "
             f"model; write [{doubtful[0]}] if it is a concentration, or its unit"
         )
-    return unit, [f"No unit is given for {some(without)}: taken as {unit}, like the others."] if without else []
+    return unit, [f"No unit is given for {some(without)}: taken as {unit}, the unit of the others."] if without else []
 
 
 def some(names: Sequence[Any], limit: int = 5) -> str:

@@ -136,7 +136,7 @@ def parse(content: bytes, source: str) -> Any:
         raise InputError(f"{source}: the model has no reactions; give a file with a reaction network")
     hierarchy = model.getPlugin("comp")
     if hierarchy is not None and hierarchy.getNumSubmodels():
-        raise InputError(f"{source}: the model is made of submodels; flatten it first (SBML package comp)")
+        raise InputError(f"{source}: the model consists of submodels; flatten it first (SBML package comp)")
     return document
 
 

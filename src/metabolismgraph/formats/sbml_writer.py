@@ -48,7 +48,7 @@ def sbml_text(network: ReactionNetwork, initial: Mapping[str, float | None], *, 
     """
     for name in (*network.species, *network.reactions):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError(f"{name!r} is no SBML id: letters, digits and underscores only, no digit first")
+            raise ValueError(f"{name!r} is not an SBML id: letters, digits and underscores only, no digit first")
     model_id = re.sub(r"^(?=\d)|\W", "_", network.id, flags=re.ASCII) or "network"
     cells = _cells(network)
     cell_of = {s: cells[float(v)] for s, v in zip(network.species, network.volume, strict=True)}

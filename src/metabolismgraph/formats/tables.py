@@ -136,8 +136,8 @@ class _Reader:
         extra = [str(column) for column in table.columns if column not in special]
         if extra:
             raise InputError(
-                f"{self.path}: column {extra[0]!r} has no place in a long table (time, species, concentration, run); "
-                "remove it"
+                f"{self.path}: column {extra[0]!r} is not a column of a long table (time, species, concentration, "
+                "run); remove it"
             )
         labels = table[roles["species"]].astype("string").str.strip()
         if labels.isna().any():
@@ -167,7 +167,7 @@ class _Reader:
             again = int(np.setdiff1d(np.arange(len(cell)), first)[0])
             raise InputError(
                 f"{self.path}: {labels[again]} at time {time[again]:g} occurs twice (data row {again + 1}); "
-                "keep one row, or tell repeats apart by a column 'run'"
+                "keep one row, or distinguish repeats by a column 'run'"
             )
         cells = np.full(len(frames) * len(index), np.nan)
         cells[cell] = _numbers(self.path, table, roles["concentration"])
@@ -187,14 +187,14 @@ class _Reader:
         if clean(roles["time"]) == "t":
             self.notes.append("Column t is read as the time.")
         if "run" in roles and clean(roles["run"]).casefold() != "run":
-            self.notes.append(f"Column {clean(roles['run'])} tells the runs apart.")
+            self.notes.append(f"Column {clean(roles['run'])} is read as the run.")
         what = "amounts" if found.amounts else "concentrations"
         given = [f"{what} in {unit}"] * (unit is not None)
         of_time = self._unit(roles["time"])
         given += [f"times in {of_time}"] * (of_time is not None)
         if given:
             self.notes.append(
-                f"Units in the header are kept as they are ({', '.join(given)}): rate constants come in them."
+                f"Units in the header are kept as they are ({', '.join(given)}): rate constants are in these units."
             )
 
     def _refuse_absent(self, what: str, found: Assignment) -> None:
@@ -281,7 +281,7 @@ def _refuse_repeats(time: np.ndarray) -> None:
         k = int(back[0])
         raise InputError(
             f"time does not increase at frame {k + 1} ({time[k]:g} -> {time[k + 1]:g}); sort the rows by time, or "
-            f"tell repeats apart by a column '{RUN_NAMES[0]}' (or {', '.join(RUN_NAMES[1:3])}, ...)"
+            f"distinguish repeats by a column '{RUN_NAMES[0]}' (or {', '.join(RUN_NAMES[1:3])}, ...)"
         )
 
 

@@ -66,7 +66,7 @@ def train_imperfect_phase1(
     config = config.replace({"training.data_augmentation_loop": int(np.ceil(steps / per_loop))})
     found = descend(observations, config.graph_model, config.training, progress)
     if not found.snapshots:
-        raise InputError("training.phase1_snapshots is 0: no snapshot to pick; set it to 100, for instance")
+        raise InputError("training.phase1_snapshots is 0: no snapshot to select; set it to 100, for instance")
     network = observations.network
     identifiable = found.result.identifiability.identifiable
     true_log_k = np.log10(simulated.truth.aligned(network.species, network.reactions).k)[identifiable]

@@ -250,7 +250,7 @@ def _check_finite(
     fluxes = np.asarray(system.fluxes(previous))
     fastest = int(np.nanargmax(fluxes))
     raise SimulationDivergedError(
-        f"the simulation blew up at frame {begin + step + 1}: {network.species[species]} passed {_LIMIT:g}, fastest "
+        f"the simulation diverged at frame {begin + step + 1}: {network.species[species]} passed {_LIMIT:g}, fastest "
         f"reaction {network.reactions[fastest]} (flux {fluxes[fastest]:.3g}); lower simulation.delta_t or "
         "simulation.log_k_max, or set simulation.flux_limit to true"
     )

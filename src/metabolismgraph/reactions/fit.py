@@ -86,8 +86,8 @@ def _fit_by_projection(
     fitted = model.solve()
     if not bool(np.isfinite(fitted.k).all()):
         raise InputError(
-            f"network {network.id}: the normal equations have no finite solution; concentrations that differ by less "
-            "extreme factors may help"
+            f"network {network.id}: the normal equations have no finite solution; check the data for "
+            "concentrations of extremely different orders of magnitude"
         )
     promised, apart = promised_by_identify(observations, graph_model, training)
     # The threshold is rounding, not `identifiability_tolerance`: weak but significant directions get large standard
@@ -162,7 +162,7 @@ def _settle(
         if not isinstance(untrained, SubstrateFunction):
             raise InputError(
                 f"graph_model.substrate_input is {graph_model.substrate_input}, but training.phase1_method projection "
-                "needs log; set the one to log, or the other to gradient"
+                "needs log; set substrate_input to log, or phase1_method to gradient"
             )
         return best_power_law(untrained, problem) if data.has_unknown_law else with_exponent(untrained, 1.0)
 
@@ -189,7 +189,7 @@ def check_size(observations: Observations, training: Training) -> None:
     equations = len(observations.transitions().dt) * moving
     unknowns = network.n_reactions + moving * (training.nuisance_degree + 1)
     if network.n_reactions == 0 or moving == 0:
-        raise InputError(f"network {network.id}: nothing to fit, it has no reaction or no species that may change")
+        raise InputError(f"network {network.id}: nothing to fit: there is no reaction, or all species are fixed")
     c = observations.concentration
     if (np.ptp(c, axis=0) <= _STEADY * c.max(axis=0)).all():
         raise InputError(
@@ -213,7 +213,7 @@ def _positive_rate_constants(
     if not negative.any():
         return k, negative, []
     k = _non_negative(fitted)
-    note = f"{int(negative.sum())} determined rate constants came out negative; all were solved again with k >= 0"
+    note = f"{int(negative.sum())} determined rate constants came out negative; all were estimated again with k >= 0"
     return k, known & (k <= 0), [note]
 
 

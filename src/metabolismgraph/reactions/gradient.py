@@ -102,9 +102,7 @@ def descend(
         here = there
         losses.append(float(np.log(max(float(misfit), 1e-300) / variance)))
         if not np.isfinite(losses[-1]):
-            raise InputError(
-                f"training: the loss is not a number after {here} gradient steps; lower the learning rates"
-            )
+            raise InputError(f"training: the loss is not finite after {here} gradient steps; lower the learning rates")
         progress("phase 1", here / total, f"unexplained {np.exp(losses[-1] / 2):.1e} of dc/dt")
         if here in wanted:
             snapshots.append(_snapshot(here, carry.parameters, constants, data, losses))
@@ -194,15 +192,15 @@ def _descent_notes(snapshot: Snapshot) -> list[str]:
     if has_settled(snapshot.losses):
         return []
     return [
-        f"Phase 1 was still falling after {snapshot.step} gradient steps; raise training.n_epochs, or use "
-        "training.phase1_method: projection"
+        f"the loss of Phase 1 was still decreasing after {snapshot.step} gradient steps; raise training.n_epochs, "
+        "or use training.phase1_method: projection"
     ]
 
 
 def _data(observations: Observations, graph_model: GraphModel, training: Training) -> Phase1Data:
     if training.derivative == "cubic":
         raise InputError(
-            "training.derivative is cubic, but gradient Phase 1 knows forward and trapezoid only; set "
+            "training.derivative is cubic, but gradient Phase 1 supports only forward and trapezoid; set "
             "training.phase1_method to projection, or the rule to trapezoid"
         )
     rule: Rule = "trapezoid" if training.derivative == "trapezoid" else "forward"

@@ -15,7 +15,7 @@ def constant_notes(observations: Observations, data: Phase1Data) -> list[str]:
     if not undeclared.size:
         return []
     names = ", ".join(observations.network.species[i] for i in undeclared[:5])
-    return [f"{undeclared.size} species never change and were taken as fixed: {names}{', ...' * (undeclared.size > 5)}"]
+    return [f"{undeclared.size} species are constant and were taken as fixed: {names}{', ...' * (undeclared.size > 5)}"]
 
 
 def setting_notes(training: Training) -> list[str]:

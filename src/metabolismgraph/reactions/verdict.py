@@ -21,7 +21,7 @@ MOST_LOG_ERROR = 0.25
 MOST_BY_SAMPLING = 0.1
 _ERRORS = 4.0  # an estimate of the sampling error up to so many standard errors can be due to noise
 TOO_COARSE = "samples are too far apart"
-NOT_APART = "not apart from homeostasis"
+NOT_APART = "not distinguishable from homeostasis"
 AT_ZERO = "zero within its error"
 NOT_TRUSTED = "the fit is not to be trusted"
 
@@ -155,5 +155,5 @@ def notes(verdict: Verdict, reactions: tuple[str, ...]) -> list[str]:
                 f"{MOST_BY_SAMPLING:.0%}; measure more often"
             )
         else:
-            lines.append(f"fewer rate constants are determined than `identify` promises: {shown} ({text})")
+            lines.append(f"fewer rate constants are determined than `identify` reports: {shown} ({text})")
     return lines

@@ -32,8 +32,8 @@ def assume_rate_laws(
     learns_all = graph_model.aggr_type == "add" or training.phase1_method == "gradient"
     if graph_model.rate_law == "mass_action" and learns_all:
         raise InputError(
-            "graph_model.rate_law is mass_action, but neither aggr_type add nor gradient Phase 1 can take a law as "
-            "known; set it to auto"
+            "graph_model.rate_law is mass_action, but aggr_type add and gradient Phase 1 learn all rate "
+            "laws; set it to auto"
         )
     known = {
         "auto": network.mass_action & (not learns_all),
@@ -53,6 +53,6 @@ def rate_law_notes(observations: Observations) -> list[str]:
         return []
     shown = ", ".join(learned[:5]) + (", ..." if len(learned) > 5 else "")
     return [
-        f"mass action is taken as known for {network.n_reactions - len(learned)} of {network.n_reactions} reactions; "
+        f"mass action is assumed for {network.n_reactions - len(learned)} of {network.n_reactions} reactions; "
         f"one rate law is learned for the others ({shown})"
     ]

@@ -93,7 +93,7 @@ class Observations:
                 "sort the rows by time and remove repeats"
             )
         if len(self.time) < 2 or not within.any():
-            raise InputError("observations: at least two frames of one run are needed to see a change")
+            raise InputError("observations: at least two frames of one run are needed for a change of concentration")
 
     def _complain(self, bad: np.ndarray, what: str, remedy: str) -> None:
         """Raise an InputError on the first of the `bad` concentrations."""

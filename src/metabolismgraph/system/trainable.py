@@ -49,4 +49,4 @@ def check_frozen(before: MetabolismModel, after: MetabolismModel) -> None:
     for name in ("log_k", "mlp_sub"):
         old, new = (jax.tree.leaves(eqx.filter(getattr(m, name), eqx.is_array)) for m in (before, after))
         if not all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(old, new, strict=True)):
-            raise FirewallError(f"Phase 2 changed {name}, which Phase 1 had frozen; its result is void")
+            raise FirewallError(f"Phase 2 changed {name}, which is frozen after Phase 1; its result is invalid")

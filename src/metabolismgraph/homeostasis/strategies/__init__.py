@@ -126,7 +126,7 @@ def _check_combination(found: Mapping[str, Strategy]) -> None:
     for (a, one), (b, other) in itertools.combinations(found.items(), 2):
         both = sorted(one.sets & other.sets)
         if both:
-            raise InputError(f"{_WHERE}: {a} and {b} both decide on the {both[0]}; keep one of them")
+            raise InputError(f"{_WHERE}: {a} and {b} both set the {both[0]}; keep one of them")
     for part in reversed(_FIRST):
         trained = next((name for name, strategy in found.items() if part in strategy.sets), None)
         if trained is not None:
@@ -136,7 +136,7 @@ def _check_combination(found: Mapping[str, Strategy]) -> None:
     for name, strategy in found.items():
         if strategy.needs == "rollouts" or (strategy.needs == "minibatches" and not found[trained].draws_minibatches):
             raise InputError(
-                f"{_WHERE}: {name} works on {strategy.needs}, and {trained} trains without; leave one of them out"
+                f"{_WHERE}: {name} works on {strategy.needs}, and {trained} does not use them; leave one of them out"
             )
 
 
