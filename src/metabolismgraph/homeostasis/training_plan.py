@@ -205,6 +205,7 @@ class Rollouts(Objective):
 
     def __call__(self, model: MetabolismModel, key: PRNGKeyArray, share: Float[Array, ""]) -> Loss:
         choose, measure = jax.random.split(key)
+        # Every minibatch is computed for the largest capacity; steps beyond a length have weight zero.
         start = self.starts.draw(choose, self.batch)
         lengths = self.lengths(measure, share, self.batch)
         weight, time = self._weights(start, lengths)
@@ -242,6 +243,7 @@ class Rollouts(Objective):
         """
         number = jnp.arange(1, self.capacity + 1)[:, None]
         frame = self._frames(start)
+        # Once an entry does not follow the equation, the observed trajectory is another one.
         usable = jnp.cumprod(self.valid[frame], axis=0)
         late = (number / lengths) ** self.late
         within = number <= lengths

@@ -53,6 +53,7 @@ class Phase1Data:
         self.structure = Structure.of(observations.network)
         self.graph_model = graph_model
         self.training = training
+        # f is needed once per transition and pair, see `Structure`.
         points = len(self.transitions.dt) * max(1, self.structure.pair_species.size)
         self.stride = training.phase1_frame_stride or max(1, points // _LEARNING_POINTS)
 

@@ -179,6 +179,7 @@ def limit_fluxes(
     All reactions that consume a species are reduced by the same factor; a reaction with several substrates, by the
     smallest one.
     """
+    # A common factor per reaction, not per species, preserves stoichiometry and hence conserved masses.
     consumption = jnp.maximum(-structure.stoichiometry, 0.0)
     demand = dt * consumption @ fluxes
     share = jnp.where(demand > c, c / jnp.where(demand > 0, demand, 1.0), 1.0)

@@ -75,7 +75,7 @@ class Contrastive(Strategy):
     reference: ClassVar = "Chen et al. 2020 (SimCLR); Grill et al. 2020 (BYOL)"
     adjusts: ClassVar[frozenset[Part]] = frozenset({"penalties", "embeddings_wait"})
 
-    wait: float = Field(0.4, ge=0, lt=1, description="share of the training before the embeddings move")
+    wait: float = Field(0.4, ge=0, lt=1, description="share of the training during which embeddings are constant")
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         residuals = plan.residuals

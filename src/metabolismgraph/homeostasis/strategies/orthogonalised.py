@@ -29,13 +29,13 @@ class Orthogonalised(Strategy):
     """
 
     number: ClassVar = 9
-    summary: ClassVar = "residual supervision, free of what errors of the checkpoint could explain"
+    summary: ClassVar = "residual supervision, after projection of errors of the checkpoint"
     reference: ClassVar = "Frisch & Waugh 1933; Chernozhukov et al. 2018 (orthogonal estimation)"
     sets: ClassVar[frozenset[Part]] = frozenset({"residuals"})
     adjusts: ClassVar[frozenset[Part]] = Residual.adjusts | Residual.sets
 
-    iterations: int = Field(100, ge=1, description="Gauss-Newton steps at most; it stops when converged")
-    tolerance: float = Field(1e-3, gt=0, lt=1, description="converged when a step lowers the loss by a smaller share")
+    iterations: int = Field(100, ge=1, description="largest number of Gauss-Newton steps")
+    tolerance: float = Field(1e-3, gt=0, lt=1, description="converged if a step reduces the loss by a smaller share")
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         return Residual().apply(plan, data)

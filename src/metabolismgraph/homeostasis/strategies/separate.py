@@ -18,7 +18,7 @@ class Separate(Strategy):
     """
 
     number: ClassVar = 8
-    summary: ClassVar = "no gradient through the reactions; their error is only watched"
+    summary: ClassVar = "no gradient through the reactions; their error is only monitored"
     reference: ClassVar = "Chen & He 2021 (stop-gradient)"
     sets: ClassVar[frozenset[Part]] = frozenset({"gradient"})
     needs: ClassVar = "rollouts"
