@@ -205,7 +205,7 @@ class Rollouts(Objective):
 
     def __call__(self, model: MetabolismModel, key: PRNGKeyArray, share: Float[Array, ""]) -> Loss:
         choose, measure = jax.random.split(key)
-        # Every minibatch is computed for the largest capacity; steps beyond a length have weight zero.
+        # Arrays have the size of the capacity; states beyond the length of a rollout have weight zero.
         start = self.starts.draw(choose, self.batch)
         lengths = self.lengths(measure, share, self.batch)
         weight, time = self._weights(start, lengths)

@@ -99,7 +99,7 @@ class LogTable(eqx.Module):
         last = self.knots.number - 1.0
         position = self.knots.positions(log_c)
         inside = xp.clip(position, 0.0, last)
-        # The outermost intervals have no cubic of their own: t is then in [-1, 0] or [1, 2] of the nearest cubic.
+        # The two outermost intervals use the neighbouring cubic, with t in [-1, 0] or [1, 2].
         interval = xp.clip(xp.floor(inside) - 1.0, 0.0, last - 3.0)
         # One flat index: a single gather of four adjacent numbers is faster than four gathers with two indices.
         n = self.knots.number - 3
