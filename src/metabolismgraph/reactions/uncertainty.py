@@ -54,7 +54,7 @@ def standard_errors(
     training: Training,
 ) -> Float[np.ndarray, " reactions"]:
     """Standard errors of k, infinite where it is not identifiable. The weights of the equations must be 1/variance."""
-    # With weights 1/variance, the covariance is the inverse of the normal matrix (Seber & Wild 1989, chapter 2). Here it
+    # For weights 1/variance, the covariance is the inverse of the normal matrix (Seber & Wild 1989, chapter 2). Here it
     # is the pseudo-inverse, since the variance along undetermined directions is infinite.
     values, vectors = np.linalg.eigh(np.asarray(equations.matrix))
     seen = values > training.identifiability_tolerance
