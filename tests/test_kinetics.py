@@ -21,6 +21,7 @@ from metabolismgraph.system.kinetics import (
     pair_concentrations,
     reaction_rates,
 )
+from metabolismgraph.system.rate_laws.michaelis_menten import MichaelisMenten
 
 # A + 2 B -> C; A + B -> 2 B; B^0.5 -> D; zero order -> A; nothing at all
 NETWORK = network_of(
