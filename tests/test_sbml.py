@@ -421,7 +421,7 @@ UP, DOWN, NONE = "taken as (a substrate|substrates) of order 1", "reduces? the r
     [
         ("k * A / (q + A)", "", [NONE]),
         ("k * A * (q - B)", "", [NONE, DOWN]),  # a conserved total: a difference, but no reverse reaction
-        ("k * A - q * E", "", [NONE, DOWN, "can run backward"]),
+        ("k * A - q * E", "", [NONE, DOWN, "can be negative"]),
         ("k / A", "", [NONE]),
         ("k * exp(A)", "", [NONE]),
         ("k * A * time", "", [NONE]),
@@ -487,7 +487,7 @@ def test_level_2_makes_reactions_reversible_by_default(read):
     text = level2(document([reaction("R", "A", "B"), reaction("S", "A", "B", "2 * A")]))
     model = read(text.replace(' reversible="false"', ""))
     assert model.network.reactions == ("R_fwd", "R_rev", "S")
-    assert model.notes[1].startswith("1 reaction is reversible by default")
+    assert model.notes[1].startswith("1 reaction does not state whether it is reversible")
     assert model.notes[1].endswith("(R).")
 
 
@@ -888,6 +888,6 @@ def test_yeast_glycolysis():
     model = read_sbml(shared("models", "BIOMD0000000206.xml"))
     assert counts(model) == (11, 2, 7)
     assert set(model.rate_constants) == {"v2", "v5", "v7", "v9", "v0", "v10_fwd", "v10_rev"}
-    assert model.notes[2].startswith("4 reactions are called reversible, but")
+    assert model.notes[2].startswith("4 reactions are marked as reversible, but")
     assert model.notes[3].startswith("5 kinetic laws are not mass action")
     assert model.notes[4].endswith("(at in v4, na in v8, na in v6).")
