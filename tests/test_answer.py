@@ -43,7 +43,7 @@ def test_a_loss_that_homeostasis_may_be_is_not_called_determined_in_fit_nor_in_i
     found = mg.identify(prey.observations.network, prey.observations)
     for name, known in zip(prey.observations.network.reactions, found.identifiable, strict=True):
         assert rows.loc[name, "identifiable"] == known
-    assert rows.loc["die", "reason"] == rows.loc["grow", "reason"] == "not apart from homeostasis"
+    assert rows.loc["die", "reason"] == rows.loc["grow", "reason"] == "not distinguishable from homeostasis"
     # The value goes with the weakest homeostasis: here there is none.
     assert rows.loc["die", "k"] == pytest.approx(0.4, rel=1e-3)
     assert rows.loc["grow", "k"] == pytest.approx(1.1, rel=1e-3)

@@ -326,7 +326,7 @@ def test_board_without_a_terminal_prints_lines():
 def test_wrong_strategies_are_refused_before_anything_runs(monkeypatch, capsys, tmp_path):
     command = ("benchmark", "strategies", "--out", tmp_path / "out")
     assert "did you mean residual" in refused(monkeypatch, capsys, *command, "--strategies", "residul")
-    assert "both decide on the" in refused(monkeypatch, capsys, *command, "--strategies", "multi_scale+curriculum")
+    assert "both set the" in refused(monkeypatch, capsys, *command, "--strategies", "multi_scale+curriculum")
     assert "named twice" in refused(monkeypatch, capsys, *command, "--strategies", "classical,classical")
     assert not (tmp_path / "out").exists()
 

@@ -234,7 +234,7 @@ def test_old_keys_give_one_warning_that_names_them(write: Write) -> None:
         config = load_config(path, ["training.device=cpu"])
     assert config.graph_model.hidden_dim_sub == 32
     assert [str(w.message) for w in caught] == [
-        f"{path}: nothing reads these old keys any more: simulation.kinograph_range, graph_model.model_name, "
+        f"{path}: these keys are obsolete and have no effect: simulation.kinograph_range, graph_model.model_name, "
         "graph_model.prediction, graph_model.n_layers, training.device, claude.node_name"
     ]
 

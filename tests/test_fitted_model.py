@@ -126,7 +126,7 @@ def test_laws_that_were_not_learned_stay(source, tmp_path):
     k = {"R_fwd": 1.0, "S": 2.0, "T": 3.0, "U": 1.0}
     notes = write_fitted_sbml(content, model.network, k, {}, {}, tmp_path / "fitted.xml")
     assert notes == (
-        "Kinetic laws kept as they were, since no rate law or no rate constant was learned: 1 (T).",
+        "Kinetic laws not changed, since no rate law or no rate constant was learned: 1 (T).",
         "Kinetic laws written with a rate constant that has no value, since none was estimated: 1 (R_rev).",
     )
     assert read_sbml(tmp_path / "fitted.xml").rate_constants == {"R_fwd": 1.0, "S": 2.0, "U": 1.0}
@@ -142,8 +142,8 @@ def test_fast_reactions_and_conversion_factors(source, tmp_path):
     k = dict.fromkeys(model.network.reactions, 1.0)
     notes = write_fitted_sbml(content, model.network, k, {}, {1.0: SATURATING}, tmp_path / "fitted.xml")
     assert notes == (
-        "Conversion factors were removed: estimated rate constants count without them.",
-        "Kinetic laws no longer marked as fast, since they have rates of their own: 1 (S).",
+        "Conversion factors were removed: estimated rate constants do not include them.",
+        "Kinetic laws no longer marked as fast, since they have finite rates: 1 (S).",
     )
     assert read_sbml(tmp_path / "fitted.xml").rate_constants.keys() == set(k) - {"T"}
 

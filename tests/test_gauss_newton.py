@@ -144,11 +144,11 @@ def test_tangents_against_finite_differences(problem):
     size = np.sqrt(np.diag(expected).max())
     assert size > 0
     np.testing.assert_allclose(found.matrix[np.ix_(some, some)], expected, atol=1e-5 * size**2)
-    rhs = design @ (root * np.asarray(fitted.left)).ravel()
+    rhs = design @ (root * np.asarray(fitted.residual)).ravel()
     np.testing.assert_allclose(found.rhs[some], rhs, atol=1e-5 * np.abs(rhs).max())
     # A step along the right-hand side lowers the loss as fast as the projected loss has a slope.
     gradient = jax.jit(jax.grad(lambda a: evaluate_loss(dataclasses.replace(spline, coefficients=a), problem)))
-    total = float(np.sum((root * np.asarray(fitted.left)) ** 2))
+    total = float(np.sum((root * np.asarray(fitted.residual)) ** 2))
     slope = np.asarray(gradient(spline.coefficients)).ravel()
     np.testing.assert_allclose(slope, -2 * np.asarray(found.rhs) / total, atol=1e-6 * np.abs(slope).max())
 

@@ -355,7 +355,7 @@ def test_what_is_refused(tiny, tiny_config):
 
     with pytest.raises(InputError, match="substrate_input is raw, but training.phase1_method projection needs log"):
         run(**{"graph_model.substrate_input": "raw", "training.phase1_method": "projection"})
-    with pytest.raises(InputError, match="not a number after .* gradient steps; lower the learning rates"):
+    with pytest.raises(InputError, match="not finite after .* gradient steps; lower the learning rates"):
         run(**{"training.learning_rate_k": 1e30})
 
 

@@ -30,7 +30,7 @@ def test_it_solves_what_the_compiled_normal_equations_solve(data):
     np.testing.assert_allclose(
         explained, compiled @ np.asarray(data.structure.stoichiometry).T, rtol=0, atol=1e-6 * np.abs(explained).max()
     )
-    np.testing.assert_allclose(ours.left, np.asarray(theirs.left), atol=1e-6)
+    np.testing.assert_allclose(ours.residual, np.asarray(theirs.residual), atol=1e-6)
     np.testing.assert_allclose(ours.matrix, np.asarray(theirs.equations.matrix), atol=1e-7)
 
 

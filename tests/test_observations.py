@@ -108,8 +108,8 @@ def test_split_keeps_all_where_the_rest_would_hold_no_change(fraction):
             None,
             "time does not increase at frame 2 (2 -> 1); sort the rows by time and remove repeats",
         ),
-        ([0], None, None, "at least two frames of one run are needed to see a change"),
-        ([0, 1], [0, 1], None, "at least two frames of one run are needed to see a change"),
+        ([0], None, None, "at least two frames of one run are needed for a change of concentration"),
+        ([0, 1], [0, 1], None, "at least two frames of one run are needed for a change of concentration"),
         ([0, 1, 2, 3], [0, 0, 1, 0], None, "frame 3 goes back to run 0; sort the rows by run, then by time"),
     ],
 )

@@ -136,7 +136,7 @@ def test_every_run_is_checked(monkeypatch, small, small_phase1, small_config):
 
     monkeypatch.setattr(phase2, "_descend", descend)
     monkeypatch.setattr(residual, "polish", lambda model, progress, points: (model, np.zeros(1)))
-    with pytest.raises(FirewallError, match="its result is void"):
+    with pytest.raises(FirewallError, match="its result is invalid"):
         fit_homeostasis(small.observations, small_phase1, small_config.graph_model, small_config.training)
 
 

@@ -70,7 +70,7 @@ def test_gradient_against_finite_differences(problem, somewhere):
 def test_the_loss_is_the_share_left(problem, somewhere):
     fitted, rows = fit_linear(somewhere, problem), problem.rows
     weight = np.asarray(rows.full_weight)
-    share = np.sum(weight * np.asarray(fitted.left) ** 2) / np.sum(weight * np.asarray(rows.derivative) ** 2)
+    share = np.sum(weight * np.asarray(fitted.residual) ** 2) / np.sum(weight * np.asarray(rows.derivative) ** 2)
     assert float(evaluate_loss(somewhere, problem)) == pytest.approx(np.log(share), rel=1e-10)
     assert 0 < share < 1
 
@@ -236,7 +236,7 @@ def test_a_negative_rate_constant_is_said_and_solved_again(small, small_phase1, 
     written[backwards] = dataclasses.replace(written[backwards], net=net)
     network = ReactionNetwork.from_reactions("wrong", small.observations.network.species, written)
     found = fit(dataclasses.replace(small.observations, network=network))
-    assert found.notes[0] == "1 determined rate constants came out negative; all were solved again with k >= 0"
+    assert found.notes[0] == "1 determined rate constants came out negative; all were estimated again with k >= 0"
     assert np.isfinite(found.log_k).all()
     others = np.delete(np.arange(72), backwards)
     assert found.log_k[backwards] < found.log_k[others].min() - 1

@@ -17,7 +17,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 L3 = '<sbml xmlns="http://www.sbml.org/sbml/level3/version1/core" level="3" version="1">'
 L2 = '<sbml xmlns="http://www.sbml.org/sbml/level2/version4" level="2" version="4">'
 L1 = '<sbml xmlns="http://www.sbml.org/sbml/level1" level="1" version="2">'
-CATALYST = "1 modifier is taken as a catalyst, a substrate of order 1, since the file does not tell its influence"
+CATALYST = "1 modifier is taken as a catalyst, a substrate of order 1, since the file does not state its influence"
 MATHML = '<math xmlns="http://www.w3.org/1998/Math/MathML">'
 
 
@@ -224,7 +224,7 @@ def test_the_law_decides_the_substrates(law):
     assert reactions["R"] == Reaction("R", {"A": 1.0}, {"A": -1.0, "C": -1.0, "B": 1.0}, mass_action=True)
     assert notes == (
         "1 modifier has no influence on its kinetic law: it was left out (E in R).",
-        "1 mass action law has other orders than the written reaction: the law's are used (R).",
+        "1 mass action law has other orders than the reaction equation: those of the law are used (R).",
     )
 
 
@@ -413,7 +413,7 @@ def test_conversion_factors_give_no_rate_constants(read):
 # -- kinetic laws that are not
 
 
-UP, DOWN, NONE = "taken as (a substrate|substrates) of order 1", "slows? .* left out", "no influence"
+UP, DOWN, NONE = "taken as (a substrate|substrates) of order 1", "reduces? the rate.* left out", "no influence"
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,7 @@ UP, DOWN, NONE = "taken as (a substrate|substrates) of order 1", "slows? .* left
     [
         ("k * A / (q + A)", "", [NONE]),
         ("k * A * (q - B)", "", [NONE, DOWN]),  # a conserved total: a difference, but no reverse reaction
-        ("k * A - q * E", "", [NONE, DOWN, "can run backward"]),
+        ("k * A - q * E", "", [NONE, DOWN, "can be negative"]),
         ("k / A", "", [NONE]),
         ("k * exp(A)", "", [NONE]),
         ("k * A * time", "", [NONE]),
@@ -474,7 +474,7 @@ def test_a_reversible_reaction_is_split_if_its_law_can_run_backward(law, formula
     reactions, constants, notes = law(formula, reversible="true", functions=functions + "</listOfFunctionDefinitions>")
     assert set(reactions) == ({"R_fwd", "R_rev"} if backward else {"R"})
     assert constants == {}
-    wording = "split into forward and backward" if backward else "cannot run backward: it is taken as one-way"
+    wording = "split into forward and backward" if backward else "is never negative: it is taken as irreversible"
     assert [note for note in notes if wording in note]
 
 
@@ -487,7 +487,7 @@ def test_level_2_makes_reactions_reversible_by_default(read):
     text = level2(document([reaction("R", "A", "B"), reaction("S", "A", "B", "2 * A")]))
     model = read(text.replace(' reversible="false"', ""))
     assert model.network.reactions == ("R_fwd", "R_rev", "S")
-    assert model.notes[1].startswith("1 reaction is reversible by default")
+    assert model.notes[1].startswith("1 reaction does not state whether it is reversible")
     assert model.notes[1].endswith("(R).")
 
 
@@ -499,7 +499,7 @@ def test_inhibitors_by_name(read, term):
     )
     assert model.network.to_reactions()[0].substrates == {"A": 1.0, "C": 1.0}
     assert model.notes == (
-        "1 species beside the reactants slows its reaction down (an inhibitor): f(c)^order cannot say that, "
+        "1 species besides the reactants reduces the rate (an inhibitor): f(c)^order cannot represent that, "
         "so it was left out (E in R).",
         f"{CATALYST} (C in R).",
     )
@@ -514,7 +514,7 @@ def test_fast_reactions(read):
     text = document([reaction("R", "A", "B", "k * A")], parameters={"k": 2}).replace('fast="false"', 'fast="true"')
     (note,) = read(text).notes
     assert note.startswith("1 reaction is marked as fast: it is treated as an ordinary reaction")
-    assert note.endswith("only the ratio of its forward and backward k can be found (R).")
+    assert note.endswith("only the ratio of its forward and backward k can be determined (R).")
 
 
 def test_functions_that_call_themselves(law):
@@ -535,7 +535,7 @@ def test_a_varying_parameter_is_no_rate_constant(law):
     )
     _, constants, notes = law("k * A", events=event)
     assert constants == {}
-    assert "1 event was not read: what it sets jumps, which no reaction explains (k)." in notes
+    assert "1 event was not read: it changes its variables abruptly, which no reaction explains (k)." in notes
 
 
 def test_rules_that_run_in_circles_end(law):
@@ -826,8 +826,8 @@ def test_a_model_id_is_made_valid(tmp_path):
         (one({}, {"A": -1}), "reaction R: A has order 0 and net coefficient -1"),
         (one({"A": 1}, {"A": -2}), "cannot express"),
         (one({"A": -1}, {"A": 1}), "cannot express"),
-        (one({}, {}, species_ids=("A b",)), "'A b' is no SBML id"),
-        (one({}, {}, name="2-R"), "'2-R' is no SBML id"),
+        (one({}, {}, species_ids=("A b",)), "'A b' is not an SBML id"),
+        (one({}, {}, name="2-R"), "'2-R' is not an SBML id"),
     ],
 )
 def test_what_cannot_be_written_leaves_no_file(tmp_path, network, message):
@@ -888,6 +888,6 @@ def test_yeast_glycolysis():
     model = read_sbml(shared("models", "BIOMD0000000206.xml"))
     assert counts(model) == (11, 2, 7)
     assert set(model.rate_constants) == {"v2", "v5", "v7", "v9", "v0", "v10_fwd", "v10_rev"}
-    assert model.notes[2].startswith("4 reactions are called reversible, but")
+    assert model.notes[2].startswith("4 reactions are marked as reversible, but")
     assert model.notes[3].startswith("5 kinetic laws are not mass action")
     assert model.notes[4].endswith("(at in v4, na in v8, na in v6).")

@@ -251,7 +251,7 @@ def test_a_blow_up_names_frame_metabolite_and_reaction():
     with pytest.raises(SimulationDivergedError) as caught:
         run(**fast)
     message = str(caught.value)
-    found = re.match(r"the simulation blew up at frame (\d+): (M\d+) passed 1e\+09, fastest reaction (R\d+) ", message)
+    found = re.match(r"the simulation diverged at frame (\d+): (M\d+) passed 1e\+09, fastest reaction (R\d+) ", message)
     assert found, message
     assert "simulation.delta_t" in message
     frame, metabolite, reaction = int(found[1]), found[2], found[3]

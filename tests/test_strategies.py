@@ -223,21 +223,21 @@ def test_a_name_twice():
     ("first", "second", "part"), [("curriculum", "multi_scale", "lengths"), ("residual", "weak_form", "objective")]
 )
 def test_two_that_decide_on_the_same(first, second, part):
-    assert f"{first} and {second} both decide on the {part}; keep one" in refusal([first, second])
-    assert f"{second} and {first} both decide on the {part}; keep one" in refusal([second, first])
+    assert f"{first} and {second} both set the {part}; keep one" in refusal([first, second])
+    assert f"{second} and {first} both set the {part}; keep one" in refusal([second, first])
 
 
 @pytest.mark.parametrize("trained", ["residual", "orthogonalised", "weak_form"])
 @pytest.mark.parametrize("name", ["amplification", "curriculum", "multi_scale", "separate"])
 def test_rollout_strategies_need_rollouts(trained, name):
-    message = f"{name} works on rollouts, and {trained} trains without; leave one of them out"
+    message = f"{name} works on rollouts, and {trained} does not use them; leave one of them out"
     assert message in refusal([name, trained])
     assert message in refusal([trained, name])
 
 
 @pytest.mark.parametrize("trained", ["residual", "orthogonalised"])
 def test_accumulation_needs_minibatches(trained):
-    assert f"accumulation works on minibatches, and {trained} trains without" in refusal(["accumulation", trained])
+    assert f"accumulation works on minibatches, and {trained} does not use them" in refusal(["accumulation", trained])
 
 
 def test_weak_form_needs_a_window(setting_for):

@@ -112,7 +112,7 @@ def test_without_a_note(read, content):
     check(read(content))
 
 
-UNITS = "Units in the header are kept as they are ({}): rate constants come in them."
+UNITS = "Units in the header are kept as they are ({}): rate constants are in these units."
 FROM_COMMENT = "The names of the columns were read from a comment line."
 BRACKETS = "Names in brackets are read as concentrations: [A], [B]."
 INDEX = "A column that only numbers the rows was left out."
@@ -135,7 +135,7 @@ INDEX = "A column that only numbers the rows was left out."
         (rows("time / h,A / mM,[B] / mM"), [BRACKETS.replace("[A], ", "").replace("[B].", "[B] / mM."), None]),
         (rows("time,A (uM),B (µM)"), [UNITS.format("concentrations in uM")]),
         (rows("time,A (mmol/ml),B (mmol/mL)"), [UNITS.format("concentrations in mmol/ml")]),
-        (rows("time,A (mM),B"), ["No unit is given for B: taken as mM, like the others.", None]),
+        (rows("time,A (mM),B"), ["No unit is given for B: taken as mM, the unit of the others.", None]),
         (rows("time,A_conc,B concentration"), ["Read as concentrations: A_conc as A, B concentration as B."]),
         (
             rows("time,Glucose,Fructose (6-P)"),
@@ -155,9 +155,9 @@ INDEX = "A column that only numbers the rows was left out."
         ("Unnamed: 0,time,A,B\n1,0,1,2\n2,0.5,3,4\n3,2,5,6\n", [INDEX]),
         ("time,A,B,index\n0,1,2,0\n0.5,3,4,1\n2,5,6,2\n", [INDEX]),
         ('"time" "A" "B"\n"1" 0 1 2\n"2" 0.5 3 4\n"3" 2 5 6\n', [INDEX]),
-        ("time;A;B\n0;1,0;2\n0,5;3;4\n2;5;6", ["Decimal commas were read as such."]),
-        ("time\tA\tB\n0\t1,0\t2\n0,5\t3\t40,00e-1\n2\t5\t6", ["Decimal commas were read as such."]),
-        ("time;A;B\n0;1,0D+00;2\n0,5;3,0d0;4\n2;5;6", ["Decimal commas were read as such."]),
+        ("time;A;B\n0;1,0;2\n0,5;3;4\n2;5;6", ["Commas in numbers were read as decimal commas."]),
+        ("time\tA\tB\n0\t1,0\t2\n0,5\t3\t40,00e-1\n2\t5\t6", ["Commas in numbers were read as decimal commas."]),
+        ("time;A;B\n0;1,0D+00;2\n0,5;3,0d0;4\n2;5;6", ["Commas in numbers were read as decimal commas."]),
         ("Time [s] A [mM]  B [mM]\n" + BODY.replace(",", " "), [UNITS.format("concentrations in mM, times in s")]),
         (rows("time,A (µM),B (µM)").encode("latin-1"), ["The file is not in UTF-8: it was read as Latin-1.", None]),
         ("time,A,B,k1,R\n0,1,2,7,1\n0.5,3,4,7,1\n2,5,6,7,1\n", ["Names that are not species were left out: k1, R."]),
@@ -167,7 +167,7 @@ INDEX = "A column that only numbers the rows was left out."
         ),
         (
             "time,A,[A],B\n0,9,1,2\n0.5,9,3,4\n2,9,5,6\n",
-            ["Taken as amounts beside the concentrations in brackets, and left out: A.", None],
+            ["Left out, as amounts besides the concentrations in brackets: A.", None],
         ),
         ("sample,t,A,B\n1,0,1,2\n1,0.5,3,4\n1,2,5,6\n", ["Names that are not species were left out: sample.", None]),
         (LONG.replace("value", "Conc (mM)"), [UNITS.format("concentrations in mM")]),
@@ -245,7 +245,7 @@ def test_a_display_name_of_two_species(read):
 def test_run_columns(read, name):
     both = read(f"{name},time,A,B\nx,0,1,2\nx,1,3,4\nNA,0,5,6\nNA,2,7,8\n", model=None)
     assert both.run.tolist() == [0, 0, 1, 1]
-    assert both.notes == ((f"Column {name} tells the runs apart.",) if name != "run" else ())
+    assert both.notes == ((f"Column {name} is read as the run.",) if name != "run" else ())
 
 
 # -- values
@@ -452,7 +452,7 @@ def test_a_spreadsheet_is_read_where_there_is_one(read, monkeypatch):
     first = pd.DataFrame([["Time\n(s)", "A", "B"], [0, 1, 2], [0.5, 3, 4], [2, 5.0, 6]], dtype=object)
     sheets = {"empty": pd.DataFrame(), "Data": first, "More": first}
     monkeypatch.setattr(contents.pd, "read_excel", lambda *args, **options: sheets)
-    check(read(XLSX), "Of the sheets, Data was read, and not More.", UNITS.format("times in s"))
+    check(read(XLSX), "Sheet Data was read; other sheets were not: More.", UNITS.format("times in s"))
     sheets.clear()
     assert refused(read, XLSX) == "the spreadsheet is empty"
 

@@ -189,7 +189,7 @@ def test_row_of_no_species(read):
 
 def test_extra_column_of_a_long_table(read):
     text = "time,species,concentration,unit\n0,A,1,mM\n"
-    assert refused(read, text).startswith("column 'unit' has no place in a long table")
+    assert refused(read, text).startswith("column 'unit' is not a column of a long table")
 
 
 @pytest.mark.parametrize("cell", ["high", "1.5.2", "True", "1 mM", "2024-05-01"])

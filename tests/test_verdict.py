@@ -47,7 +47,7 @@ def test_every_reason_is_named_and_takes_the_constant_out():
         "not seen in the changes that were used",
         "zero within its error",
         "samples are too far apart",
-        "not apart from homeostasis",
+        "not distinguishable from homeostasis",
     )
     assert found.determined.tolist() == [True, False, False, False, False, False]
     assert np.isinf(found.log_k_error[1:]).all()
@@ -116,5 +116,5 @@ def test_parallel_losses_are_hidden_by_homeostasis_and_not_by_each_other_alone()
     reactions = {"one": ({"A": 1}, {}), "two": ({"A": 1}, {}), "make": ({"B": 1}, {"A": 1, "B": 1})}
     system = (reactions, {"one": 0.1, "two": 0.2, "make": 0.3}, {"A": 4.0, "B": 2.0})
     table = mg.fit(observe(system, np.linspace(0, 20, 201)), CONFIG).rate_constants.set_index("reaction")
-    assert table.loc["one", "reason"] == table.loc["two", "reason"] == "not apart from homeostasis"
+    assert table.loc["one", "reason"] == table.loc["two", "reason"] == "not distinguishable from homeostasis"
     assert table.loc["one", "k"] + table.loc["two", "k"] == pytest.approx(0.3, rel=0.01)

@@ -1,10 +1,10 @@
-"""What can go wrong, told apart by the exit codes of the command line."""
+"""Exceptions of the package, with their exit codes on the command line."""
 
 
 class InputError(ValueError):
-    """The input is wrong: a file, a key of the configuration, or data that cannot answer the question.
+    """An invalid input: a file, a key of the configuration, or data that are not sufficient.
 
-    The message is one line: what is wrong, where, and what to do. The command line ends with exit code 2.
+    The message is one line: the problem, where it is, and what to do. Exit code 2 on the command line.
 
     Example:
         >>> import metabolismgraph as mg
@@ -17,11 +17,11 @@ class InputError(ValueError):
 
 
 class SimulationDivergedError(RuntimeError):
-    """A simulated trajectory left the range of finite numbers (exit code 1)."""
+    """A simulated trajectory diverged (exit code 1)."""
 
 
 class FirewallError(RuntimeError):
-    """Training touched something it must not touch, such as a frozen array (exit code 1)."""
+    """Training changed or accessed something that is forbidden, such as a frozen array (exit code 1)."""
 
 
 class TrainingFailedError(RuntimeError):

@@ -1,4 +1,4 @@
-"""Whole files in and out of memory, with errors a user can act on."""
+"""Reading and writing of complete files, with error messages for the user."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _GZIP = b"\x1f\x8b"
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file, unpacked if it is gzipped.
+    """The content of a file, decompressed if it is a gzip file.
 
     Raises:
-        InputError: it is missing, a folder, empty, not readable or a damaged gzip file.
+        InputError: the file is missing, empty, unreadable or a damaged gzip file, or the path is a folder.
     """
     try:
         content = path.read_bytes()
@@ -38,7 +38,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: under a temporary name in the same folder, flushed, then renamed."""
+    """Write a file completely or not at all: under a temporary name in the same folder, flushed to disk, then renamed.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as stream:

@@ -1,4 +1,4 @@
-"""Append-only files of one JSON value per line; what follows the last line break was torn by a crash and is ignored."""
+"""Append-only files with one JSON value per line; an incomplete last line, from a crash, is ignored."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _BLOCK = 4096  # bytes
 
 
 def append_line(path: Path, line: str) -> None:
-    """Write one line, on the disk before this returns, in place of a torn one.
+    """Append one line, flushed to disk, in place of an incomplete last line.
 
     Raises:
-        OSError: it cannot be written; the lines before are still whole.
+        OSError: the line cannot be written; earlier lines are intact.
     """
     content = line.encode() + b"\n"
-    # Without a buffer: what a full disk left in one would be written on closing, after the cut.
+    # Unbuffered: if the disk is full, a buffer would be written on closing, after the file has been truncated.
     with path.open("ab", buffering=0) as stream:
         end = _end_of_last_line(path)
         if end < stream.tell():
@@ -37,15 +37,16 @@ def append_line(path: Path, line: str) -> None:
 
 
 def read_lines(path: Path, parse: Callable[[Any], T], remedy: str) -> list[T]:
-    """What `parse` makes of every whole line.
+    """The results of `parse` for every complete line.
 
     Args:
-        parse: takes the JSON value; raises ValueError with what is wrong.
-        remedy: what to do about a damaged line.
+        path: the file.
+        parse: function of the JSON value of a line; raises ValueError for an invalid value.
+        remedy: advice for a damaged line, as part of the message.
 
     Raises:
         InputError: a line is damaged, or the file cannot be read.
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
     """
     try:
         lines = path.read_bytes().split(b"\n")[:-1]

@@ -1,7 +1,7 @@
-"""What every metric is: unit, meaning, whether the truth is needed for it, and which way is better.
+"""The definition of every metric: unit, meaning, whether it requires the truth, and whether higher or lower is better.
 
-Tables, logs, prompts and benchmarks read these records; none of them takes a name apart. A new metric is a line in
-`METRICS`, and the code in `evaluation` that computes it.
+Tables, logs, prompts and benchmarks use these records and do not parse names. A new metric requires a record in
+`METRICS`, and code in `evaluation` that computes it.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import Any, Literal
 Value = float | int | str | list[str] | None
 Classification = Literal["converged", "partial", "failed", "not applicable"]
 
-REFINED = "refined_"  # before the name of a metric of the model after joint refinement
+REFINED = "refined_"  # prefix of metrics of the model after joint refinement
 _CONVERGED, _PARTIAL = (0.8, 1.2), (0.3, 3.0)  # of avg_slope_ratio
 _SKILL_CONVERGED, _SKILL_PARTIAL = 0.8, 0.3  # of held_out_skill
 
 
 def classify(avg_slope_ratio: float) -> Classification:
-    """converged within 0.8-1.2, partial within 0.3-3.0, otherwise (and for NaN) failed."""
+    """Class of an avg_slope_ratio: converged from 0.8 to 1.2, partial from 0.3 to 3.0, otherwise (and NaN) failed."""
     if _CONVERGED[0] <= avg_slope_ratio <= _CONVERGED[1]:
         return "converged"
     return "partial" if _PARTIAL[0] <= avg_slope_ratio <= _PARTIAL[1] else "failed"
 
 
 def classify_skill(held_out_skill: float) -> Classification:
-    """converged from 0.8, partial from 0.3, otherwise (and for NaN) failed."""
+    """Class of a held_out_skill: converged from 0.8, partial from 0.3, otherwise (and NaN) failed."""
     if held_out_skill >= _SKILL_CONVERGED:
         return "converged"
     return "partial" if held_out_skill >= _SKILL_PARTIAL else "failed"
@@ -40,14 +40,14 @@ class Metric:
     """A quantity that an evaluation reports.
 
     Attributes:
-        name: as in metrics.json; `{t}` stands for the number of a type or cluster.
-        meaning: in a few words.
-        unit: empty for a plain number or text.
-        uses_truth: whether the true system is needed to compute it.
-        better: higher or lower values, or those near one; empty where neither is better.
-        good, fair: from these values on it is well, or fairly, recovered.
-        summary: whether the table after a run shows it.
-        log_name: what the log of an exploration calls it, where that differs.
+        name: as in metrics.json; `{t}` is replaced by the number of a type or cluster.
+        meaning: a short description.
+        unit: empty for dimensionless numbers and text.
+        uses_truth: whether it requires the true system.
+        better: "higher", "lower", or "one" if values close to one are better; empty without a preference.
+        good, fair: lower bounds of the classes converged and partial.
+        summary: whether the table at the end of a run contains it.
+        log_name: its name in the log of an exploration, if that is different.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Metric:
     log_name: str = ""
 
     def verdict(self, value: Value) -> Classification | None:
-        """How good a value is; None where there is no saying."""
+        """The class of a value; None if the metric has no classes."""
         if self.name == "classification":
             return value if value in {"converged", "partial", "not applicable"} else "failed"  # type: ignore[return-value]
         if not isinstance(value, float) or (self.better == "one" and math.isnan(value)):
@@ -74,7 +74,7 @@ class Metric:
 
 
 def _of_types(part: Literal["slope", "offset"], unit: str) -> tuple[Metric, ...]:
-    """Homeostasis of every true type: the line through MLP_node over concentrations from 0 to 40."""
+    """Metrics of homeostasis per true type, by the line of MLP_node over concentrations from 0 to 40."""
     line = f"homeostatic {part}"
     ratio = f"learned / true {line} of type {{t}}"
     return (
@@ -130,7 +130,7 @@ METRICS = (
     ),
     Metric(
         "rate_constants_R2",
-        "log10 k, all reactions; the undetermined ones are a guess from the prior",
+        "log10 k, all reactions; undetermined ones have the most plausible value",
         uses_truth=True,
         better="higher",
         summary=True,
@@ -151,7 +151,7 @@ METRICS = (
     Metric("trimmed_R2", "log10 k without outliers, |error| > 0.3", uses_truth=True, better="higher"),
     Metric("n_outliers", "reactions with |error of log10 k| > 0.3", uses_truth=True, better="lower"),
     Metric("slope", "slope of learned against true log10 k", uses_truth=True, better="one"),
-    Metric("n_unidentifiable", "reactions known only in combination, or not at all", summary=True),
+    Metric("n_unidentifiable", "reactions determined only in combination, or not at all", summary=True),
     Metric(
         "MLP_sub_R2",
         "learned rate law, log f over the observed concentrations",
@@ -164,7 +164,7 @@ METRICS = (
     Metric("MLP_sub_corr", "correlation of learned and true log f", uses_truth=True, better="higher"),
     Metric(
         "embedding_cluster_acc",
-        "metabolites put with their own type",
+        "metabolites assigned to their own type",
         uses_truth=True,
         better="higher",
         good=0.95,
@@ -173,20 +173,20 @@ METRICS = (
     ),
     Metric("embedding_n_clusters", "metabolite types found", summary=True),
     Metric("embedding_silhouette", "separation of the types", better="higher", summary=True),
-    Metric("held_out_frames", "frames that training never saw"),
-    Metric("held_out_derivative_R2", "dc/dt on frames that training never saw", better="higher", summary=True),
-    Metric("held_out_rollout_error", "16-step rollouts there: rms error / rms change", better="lower", summary=True),
-    Metric("held_out_skill", "share of the rollouts' squared error that homeostasis removes", better="higher"),
+    Metric("held_out_frames", "steps on held-out frames"),
+    Metric("held_out_derivative_R2", "dc/dt on held-out frames", better="higher", summary=True),
+    Metric("held_out_rollout_error", "16-step held-out rollouts: rms error / rms change", better="lower", summary=True),
+    Metric("held_out_skill", "relative reduction of the squared error of rollouts by homeostasis", better="higher"),
     Metric("activity_rank", "singular values with 99 % of the squared norm", summary=True),
     Metric("training_time_min", "both phases", "minutes", better="lower", summary=True),
     *_of_types("slope", "1/time"),
     *_of_types("offset", "concentration/time"),
     Metric("trustworthy", "whether the fit is to be trusted"),
-    Metric("why_not", "why it is not"),
+    Metric("why_not", "reasons against the fit"),
     Metric("derivative_rule", "rule for dc/dt over a step"),
-    Metric("final_loss", "share of the squared dc/dt that Phase 1 leaves", better="lower"),
+    Metric("final_loss", "unexplained share of the squared dc/dt after Phase 1", better="lower"),
     Metric("phase1_iterations", "iterations of Phase 1"),
-    Metric("phase1_converged", "whether Phase 1 ended by itself"),
+    Metric("phase1_converged", "whether Phase 1 converged"),
     Metric("phase2_loss", "mean squared error at the end of Phase 2", better="lower"),
     Metric("phase2_node_magnitude", "mean |MLP_node| over the data", "concentration/time"),
 )
@@ -198,7 +198,7 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def find(name: str) -> Metric | None:
-    """The record of a metric, by its name in metrics.json; None where there is none.
+    """The record of a metric by its name in metrics.json; None for an unknown name.
 
     Example:
         >>> find("MLP_node_slope_ratio_1").meaning, find("refined_avg_slope_ratio").uses_truth
@@ -215,7 +215,7 @@ def find(name: str) -> Metric | None:
 
 
 def by_index(values: Mapping[str, Any], name: str) -> dict[int, Any]:
-    """The values of a metric of types or clusters, by their numbers.
+    """The values of a metric of types or clusters, by the number of the type or cluster.
 
     Args:
         values: metrics by name.
@@ -230,7 +230,7 @@ def by_index(values: Mapping[str, Any], name: str) -> dict[int, Any]:
 
 
 def from_log_name(name: str) -> str:
-    """The name in metrics.json of what the log of an exploration calls by another."""
+    """The name in metrics.json of a metric by its name in the log of an exploration."""
     for metric in METRICS:
         found = _pattern(metric.log_name).fullmatch(name) if metric.log_name else None
         if found is not None:

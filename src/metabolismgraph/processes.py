@@ -1,4 +1,4 @@
-"""Child processes: each leads a process group, is held to limits and is killed with all that it started."""
+"""Child processes with limits; each leads a process group and is killed together with the processes that it started."""
 
 from __future__ import annotations
 
@@ -16,22 +16,24 @@ from typing import IO, Literal, NamedTuple
 
 Limit = Literal["time", "output"]
 PIPE, NULL, STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
-_TICK = 0.02  # seconds between two looks at a process with limits
-_TAIL = 20_000  # bytes of output in which its last line is looked for
+_TICK = 0.02  # seconds between two checks of limits
+_TAIL = 20_000  # bytes at the end of an output that are searched for its last line
 
 
 class Child:
-    """A running program; as a context, it is killed on leaving, interrupts included.
+    """A running program. As a context manager, it kills the program at the end, also after an interrupt.
 
     Args:
         command: program and arguments.
         stdin: with `PIPE`, the program can call `end_with_parent`.
-        env: all of its environment; None: ours.
-        own_group: lead a process group of its own, which is killed as a whole; False: stay in ours, be interrupted and
-            killed with us, and be killed alone here.
+        stdout, stderr: as for `subprocess.Popen`.
+        cwd: working directory.
+        env: complete environment; None: that of this process.
+        own_group: True: the program leads a new process group, which is killed as a whole. False: it stays in the
+            group of this process, receives its interrupts, and is killed alone.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the program cannot be started.
     """
 
     def __init__(
@@ -62,22 +64,22 @@ class Child:
 
     @property
     def stdout(self) -> IO[bytes]:
-        """What it writes, where `PIPE` was asked for."""
+        """Standard output, if it is a `PIPE`."""
         assert self._process.stdout is not None
         return self._process.stdout
 
     def poll(self) -> int | None:
-        """Its exit code, or minus the signal that ended it; None while it runs."""
+        """The exit code, or minus the number of the signal that ended the program; None while it runs."""
         return self._status(block=False)
 
     def wait(self) -> int:
-        """As `poll`, once it has ended."""
+        """Wait for the end of the program; returns the same as `poll`."""
         code = self._status(block=True)
         assert code is not None
         return code
 
     def kill(self) -> None:
-        """End it at once, if it still runs, with its group."""
+        """Kill the program, and its group, if it still runs."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 if self._own_group:
@@ -90,12 +92,13 @@ class Child:
                 pipe.close()
 
     def _status(self, *, block: bool) -> int | None:
-        # `Popen.wait` lets a program that is interrupted with us end by itself. No waitid: macOS before Python 3.13.
+        # `Popen.wait` gives a program in this group, which receives the same interrupt, time to end. There is no waitid
+        # on macOS before Python 3.13.
         if not self._own_group or not hasattr(os, "waitid"):
             return self._process.wait() if block else self._process.poll()
         if self._process.returncode is not None:
             return self._process.returncode
-        # The process stays a zombie until its group has been killed: up to then its number is nobody else's.
+        # WNOWAIT keeps the process as a zombie until `kill`: its number, also that of the group, is not reused before.
         found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | (0 if block else os.WNOHANG))
         if found is None:
             return None
@@ -103,13 +106,13 @@ class Child:
 
 
 class Completed(NamedTuple):
-    """A program that is over.
+    """The result of a program.
 
     Attributes:
-        code: as `Child.poll`.
-        limit: the one at which it was killed, if any.
-        stdout: standard output, its beginning where output is limited.
-        stderr: error output, its end where output is limited.
+        code: exit code, as for `Child.poll`.
+        limit: the limit for which the program was killed; None: it ended by itself.
+        stdout: standard output; its beginning, if output is limited.
+        stderr: error output; its end, if output is limited.
     """
 
     code: int
@@ -127,17 +130,20 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Completed:
-    """Run a program to its end; nothing that it started lives on.
+    """Run a program; processes that it started are killed when it ends.
 
     Args:
+        command: program and arguments.
+        stdin: standard input.
         seconds: time limit.
         output: largest number of bytes of standard output, and of error output.
-        env: all of its environment; None: ours.
+        cwd: working directory.
+        env: complete environment; None: that of this process.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: the program cannot be started.
     """
-    # Files, not pipes: a program that reads nothing, or writes a lot, blocks nobody.
+    # Files instead of pipes: a program that does not read its input, or writes a lot, does not block.
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         given.write(stdin)
         given.seek(0)
@@ -148,7 +154,7 @@ def run(
 
 
 def _limit_reached(child: Child, seconds: float, output: int | None, streams: Sequence[IO[bytes]]) -> Limit | None:
-    """Wait until a program ends, or for the limit that it reaches first."""
+    """Wait until the program ends or reaches a limit; returns the limit."""
     if seconds == math.inf and output is None:
         child.wait()
     until = time.monotonic() + seconds
@@ -162,13 +168,13 @@ def _limit_reached(child: Child, seconds: float, output: int | None, streams: Se
 
 
 def end_with_parent() -> None:
-    """Kill this process and its group as soon as the one that started it with stdin=PIPE is gone."""
+    """Kill this process and its group as soon as the parent, which started it with stdin=PIPE, ends."""
     threading.Thread(target=_watch_parent, daemon=True).start()
 
 
 def _watch_parent() -> None:
-    # Nobody writes to the pipe: it ends when the other end is closed. (sys.stdin would be locked by this thread when
-    # the process ends.)
+    # The parent never writes to the pipe, so reading returns only when its end is closed. (sys.stdin would be locked by
+    # this thread at the end of the process.)
     os.read(0, 1)
     os.killpg(0, signal.SIGKILL)
 
@@ -182,7 +188,7 @@ def describe_exit(code: int) -> str:
 
 
 def last_line(output: bytes | Path) -> str:
-    """The last line of a program's output, given as it is or as a file; "" if there is none."""
+    """The last line of the output of a program, given as bytes or as a file; "" if there is none."""
     try:
         if isinstance(output, Path):
             with output.open("rb") as stream:
@@ -198,5 +204,6 @@ def _size(stream: IO[bytes]) -> int:
 
 
 def _end(stream: IO[bytes], most: int | None) -> bytes:
+    """The last `most` bytes of a file; None: all."""
     stream.seek(0 if most is None else max(0, _size(stream) - most))
     return stream.read()

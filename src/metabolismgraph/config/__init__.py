@@ -1,8 +1,8 @@
-"""Configuration: one YAML tree of frozen models; every key has its unit, meaning and bounds.
+"""Configuration: a YAML tree of frozen models; every key has a description, a unit and bounds.
 
-`load_config` reads a file, or one of the configurations shipped in `configs/`, and turns whatever is wrong
-with it into an InputError of one line. Nothing is ignored in silence: a misspelt key is an error, and a key
-of older files that nothing reads any more is named in a warning.
+`load_config` reads a file or a configuration of the package. Any error is reported as an InputError of one
+line. No key is ignored silently: a misspelt key is an error, and obsolete keys of older files are listed in a
+warning.
 """
 
 from metabolismgraph.config.exploration import Exploration as Exploration

@@ -21,10 +21,10 @@ class Exploration(Section):
     data_augmentation_loop: int = Field(1000, ge=1, description="training.data_augmentation_loop of each iteration")
     primary: Literal["avg_slope_ratio", "validation"] = Field(
         "avg_slope_ratio",
-        description="what is maximised: avg_slope_ratio = agreement with the true slopes, an oracle; validation = "
+        description="objective: avg_slope_ratio = agreement with the true slopes, which needs the truth; validation = "
         "skill of held-out rollouts, for real data",
     )
-    replicates: int = Field(3, ge=1, description="runs with other seeds before a node may be called best")
+    replicates: int = Field(3, ge=1, description="runs with other seeds that a node needs to be the best one")
     ucb: Literal["spread", "legacy"] = Field(
         "spread", description="UCB score: exploration scaled to the spread of rewards; legacy: as published"
     )
@@ -35,23 +35,25 @@ class Exploration(Section):
         None, ge=1, description="training processes at the same time; null: one per core, n_parallel at most"
     )
     slot_minutes: float = Field(30.0, gt=0, description="time limit of one iteration [minutes]")
-    max_hours: float | None = Field(None, gt=0, description="no new batch after so much time [hours]; null: no limit")
+    max_hours: float | None = Field(
+        None, gt=0, description="time after which no new batch begins [hours]; null: no limit"
+    )
     max_cost: float | None = Field(
-        None, ge=0, description="language models are asked no more after that [US dollars]; null: no limit"
+        None, ge=0, description="cost after which language models are not used [US dollars]; null: no limit"
     )
 
-    proposer: str = Field("rules", description="who proposes what to run next: rules, llm or command")
-    attempts: int = Field(3, ge=1, description="answers asked for before the rules stand in for a proposer")
+    proposer: str = Field("rules", description="source of proposals for the next runs: rules, llm or command")
+    attempts: int = Field(3, ge=1, description="number of requests to a proposer before the rules replace it")
     llm_model: str = Field(
         "", description="provider:model, such as openai:NAME or anthropic:NAME; with llm_base_url the bare name"
     )
     llm_base_url: str | None = Field(
-        None, description="address of a server that speaks the OpenAI protocol, a local one for instance"
+        None, description="address of a server with the OpenAI protocol, for instance a local one"
     )
     llm_key_variable: str | None = Field(
         None,
-        description="environment variable that holds the key; null: the provider's usual one, and none with "
-        "llm_base_url, where a key goes only if it is named",
+        description="environment variable with the key; null: the usual one of the provider; with llm_base_url, none: "
+        "a key is sent there only if this variable is given",
     )
     llm_images: bool = Field(True, description="show the latest figures to the model")
     llm_timeout_s: float = Field(120.0, gt=0, description="time limit of one question [s]")

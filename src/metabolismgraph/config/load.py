@@ -1,4 +1,4 @@
-"""Configurations from files: a path, or the name of one that is shipped."""
+"""Configurations from files: by path, or by name for those of the package."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ DEFAULT_CONFIG = "oscillatory_rank50"
 
 
 class OldKeyWarning(UserWarning):
-    """A configuration holds keys of older versions that nothing reads any more."""
+    """A configuration contains obsolete keys of older versions, which have no effect."""
 
 
 def load_config(source: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration.
 
     Args:
-        source: path of a YAML file, or name of a shipped configuration; None: `oscillatory_rank50`.
-        overrides: changes on top, such as "training.learning_rate_k=0.003"; the value is read as YAML.
+        source: path of a YAML file, or name of a configuration of the package; None: `oscillatory_rank50`.
+        overrides: changes such as "training.learning_rate_k=0.003"; the value is read as YAML.
 
     Raises:
-        InputError: no such source, not readable, an unknown key, a value that does not fit, or a key that asks for
-            what this program does not do.
+        InputError: the source does not exist or is unreadable, an unknown key, an invalid value, or a key for a
+            feature that this program does not have.
 
     Warns:
-        OldKeyWarning: once, naming every key that older files carry and nothing reads any more.
+        OldKeyWarning: the file contains obsolete keys.
 
     Example:
         >>> import metabolismgraph as mg
@@ -60,12 +60,14 @@ def load_config(source: str | Path | None = None, overrides: Sequence[str] = ())
     changed = merge(tree, {key: value for key, value in changes.items() if key not in old}, "--set")
     if old:
         old = list(dict.fromkeys(old))
-        warnings.warn(f"{name}: nothing reads these old keys any more: {', '.join(old)}", OldKeyWarning, stacklevel=2)
+        warnings.warn(
+            f"{name}: these keys are obsolete and have no effect: {', '.join(old)}", OldKeyWarning, stacklevel=2
+        )
     return validate(tree, name, "--set", changed)
 
 
 def shipped_configs() -> dict[str, str]:
-    """The configurations in the package: name -> its one-line description."""
+    """The configurations in the package: one-line descriptions by name."""
     return {
         name: str(cast("dict[str, object]", parse_yaml(path.read_text(encoding="utf-8"), name))["description"])
         for name, path in _shipped_files().items()
@@ -79,10 +81,10 @@ def _shipped_files() -> dict[str, Traversable]:
 
 
 def _read(source: str | Path) -> tuple[str, str]:
-    """Name for messages, and text; a file comes before a shipped configuration of the same name."""
+    """Name for messages, and text; a file takes precedence over a configuration of the package with the same name."""
     path = Path(source)
     shipped = _shipped_files()
-    # A folder called as a shipped configuration (an earlier run's, say) must not stand in its way.
+    # A folder may have the name of a configuration, for instance that of an earlier run. It is not a file.
     if not path.is_file() and str(source) in shipped:
         return str(source), shipped[str(source)].read_text(encoding="utf-8")
     try:
@@ -100,10 +102,11 @@ def _read(source: str | Path) -> tuple[str, str]:
 
 
 def normalise(raw: object, where: str) -> tuple[dict[str, Any], list[str]]:
-    """The tree under today's names, and the old keys left out of it.
+    """The tree with current names of keys, and the obsolete keys that were removed.
 
     Raises:
-        InputError: the tree's shape is wrong, a key is unknown, or a value is given in two places that differ.
+        InputError: the tree is not a mapping of sections, a key is unknown, or a key and its older name have different
+            values.
     """
     tree: dict[str, Any] = {}
     old: list[str] = []
@@ -121,7 +124,7 @@ def normalise(raw: object, where: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def _leaves(raw: object, where: str) -> Iterator[tuple[str, str, object]]:
-    """Every (key as written, key of today, value) of a tree."""
+    """Every (key in the file, current name, value) of a tree."""
     if not isinstance(raw, Mapping | None):
         raise InputError(f"{where}: found {shown(raw)}, expected sections such as `training:` with keys below them")
     for top, value in (raw or {}).items():
@@ -135,10 +138,10 @@ def _leaves(raw: object, where: str) -> Iterator[tuple[str, str, object]]:
 
 
 def _is_ignored(written: str, value: object, where: str) -> bool:
-    """Whether a key is one of older files that nothing reads any more.
+    """Whether a key is obsolete.
 
     Raises:
-        InputError: it asks for what is not there.
+        InputError: its value requests a feature that this program does not have.
     """
     key = current_name(written)
     neutral = NEUTRAL_KEYS.get(key)

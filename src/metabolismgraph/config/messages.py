@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in one line."""
+"""Messages of one line on errors in a configuration."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import Any
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:
-    """The one of `names` that is most like `name`."""
+    """The most similar of `names`."""
     return difflib.get_close_matches(name, list(names), 1, 0.0)[0]
 
 
 def explain(loc: tuple[int | str, ...], problem: Mapping[str, Any]) -> str:
-    """What was found and what is expected, for one complaint of pydantic."""
-    whole_list = problem["type"] == "missing"  # pydantic points at the element that is not there
+    """The value found and the value expected, for an error of pydantic.
+
+    Args:
+        loc, problem: location and error, as in `ValidationError.errors`.
+    """
+    whole_list = problem["type"] == "missing"  # the location is that of the missing element, not of the list
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc[: 2 if whole_list else None])
     key = key.lstrip(".")
     message = str(problem["msg"]).removeprefix("Value error, ")
     if problem["type"] == "value_error":
-        # A section's own checks start their message with the name of the key they complain about.
+        # Messages of the checks in a section begin with the name of the key.
         return f"{key} is {shown(problem['input'])}, {message}" if "." in key else f"{key}.{message}"
     expected = message.removeprefix("Input should be ").split(", unable")[0].split(", got a number")[0]
     if problem["type"] in _BOUNDS:
@@ -45,7 +49,7 @@ _PLAIN_WORDS = {
 
 
 def shown(value: object) -> str:
-    """A value as a short piece of one line."""
+    """A value as short text on one line."""
     if isinstance(value, Mapping):
         return "a mapping"
     if value is None:

@@ -1,4 +1,4 @@
-"""Section `plotting`: looks of the figures."""
+"""Section `plotting`: appearance of the figures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from metabolismgraph.config.section import Section
 
 
 class Plotting(Section):
-    """Looks of the figures."""
+    """Appearance of the figures."""
 
     colormap: str = Field(
-        "okabe_ito", description="colours of the types: okabe_ito (colour-blind safe) or a Matplotlib colour map's name"
+        "okabe_ito",
+        description="colours of the types: okabe_ito (colour-blind safe) or the name of a Matplotlib colour map",
     )
     dpi: int = Field(150, ge=30, le=1200, description="resolution of the figures [dots per inch]")

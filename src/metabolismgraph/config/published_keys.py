@@ -1,4 +1,4 @@
-"""Keys of the published program and of older files: where they are today, and which are ignored or refused."""
+"""Keys of the published program and of older files: their current names, and which are ignored or rejected."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OLDER_PLACES = {
     "training.n_runs": "simulation.n_runs",
 }
 
-# Nothing reads these, whatever their value is; a file that has them gets one warning.
+# Obsolete keys, ignored with a warning for any value.
 _IGNORED = {
     "": ("config_file",),
     "simulation": ("dimension", "kinograph_range", "node_value_map"),
@@ -30,11 +30,11 @@ IGNORED_KEYS = frozenset(f"{section}.{key}".lstrip(".") for section, keys in _IG
 
 
 class Neutral(NamedTuple):
-    """A key that is accepted, and ignored, as long as it asks for nothing that is not there.
+    """A key that is accepted and ignored if its value is neutral, that is, requests no missing feature.
 
     Attributes:
-        missing: what a value other than the neutral one asks for.
-        also: a neutral value besides none, 0 and false.
+        missing: why any other value is rejected.
+        also: a neutral value in addition to none, 0 and false.
     """
 
     missing: str
@@ -46,7 +46,7 @@ class Neutral(NamedTuple):
 
     @property
     def example(self) -> str:
-        """The neutral value as it is written in YAML."""
+        """The neutral value in YAML."""
         return "none" if self.also is None else str(self.also)
 
 
@@ -65,14 +65,14 @@ NEUTRAL_KEYS = {
 
 
 def current_name(key: str) -> str:
-    """The key of today for one as it may be written in an older file."""
+    """The current name of a key, which may be that of an older file."""
     section, dot, name = key.partition(".")
     key = OLDER_SECTIONS.get(section, section) + dot + name
     return OLDER_PLACES.get(key, key)
 
 
 def older_name(key: str) -> str:
-    """Where older files have a key of today."""
+    """The name in older files of a current key."""
     for old, new in OLDER_PLACES.items():
         if new == key:
             return old

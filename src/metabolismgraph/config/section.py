@@ -1,4 +1,4 @@
-"""What every section of a configuration is built on."""
+"""The base class of all sections of a configuration."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
-    """Frozen, no unknown keys, finite numbers only."""
+    """A section: frozen, without unknown keys, with finite numbers only."""
 
-    # ser_json_inf_nan: a strategy's own option may be infinite, and is written as such
+    # ser_json_inf_nan: an option of a loaded strategy may be infinite, and must be written as such.
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True, ser_json_inf_nan="constants"
     )
@@ -21,12 +21,17 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool_for_a_number(cls, value: object, info: Any) -> object:
-        # pydantic takes true for 1; YAML reads `yes`, `no`, `on` and `off` as booleans too.
+        # pydantic accepts true as 1, and in YAML `yes`, `no`, `on` and `off` are booleans too.
         if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
             raise ValueError("expected a value that is not true or false")
         return value
 
 
 def check_order(section: BaseModel, low: str, high: str) -> None:
+    """Check that the value of key `low` does not exceed that of key `high`.
+
+    Raises:
+        ValueError: it does.
+    """
     if getattr(section, low) > getattr(section, high):
         raise ValueError(f"{low} ({getattr(section, low):g}) must not exceed {high} ({getattr(section, high):g})")

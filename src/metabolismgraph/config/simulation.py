@@ -1,4 +1,4 @@
-"""Section `simulation`: the system that is made up."""
+"""Section `simulation`: the simulated system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from metabolismgraph.config.section import NonNegative, Section, check_order
 
-# What one value for all types replaces.
+# Keys with one value for all types, and the keys with a list of values that they replace.
 FOR_ALL_TYPES = {
     "homeostatic_strength": "homeostatic_lambda_per_type",
     "baseline_concentration": "homeostatic_baseline_per_type",
@@ -17,22 +17,24 @@ FOR_ALL_TYPES = {
 
 
 class Simulation(Section):
-    """The system that is made up: network, rate law, homeostasis, noise. c stands for concentration."""
+    """The simulated system: network, rate law, homeostasis, noise. The unit c is that of concentration."""
 
     n_metabolites: int = Field(100, ge=2, description="number of metabolites (species)")
     n_metabolite_types: int = Field(
-        2, ge=1, description="number of metabolite types; a type shares lambda and baseline"
+        2, ge=1, description="number of metabolite types; metabolites of a type have the same lambda and baseline"
     )
-    n_reactions: int = Field(256, ge=1, description="number of reactions, those in cycles included")
+    n_reactions: int = Field(256, ge=1, description="number of reactions, including those in cycles")
     max_metabolites_per_reaction: int = Field(
-        4, ge=1, description="most substrates, and most products, of a random (non-cycle) reaction"
+        4, ge=1, description="largest number of substrates, and of products, of a random (non-cycle) reaction"
     )
     n_frames: int = Field(
         2880, ge=1, description="Euler steps per run [frames]; the initial state is stored too: n_frames + 1 frames"
     )
     delta_t: float = Field(0.1, gt=0, description="length of one Euler step [time]")
     start_frame: int = Field(
-        0, le=0, description="first simulated frame [frames]; negative: that many frames come first and are not stored"
+        0,
+        le=0,
+        description="first simulated frame [frames]; negative: number of frames simulated before and not stored",
     )
     n_runs: int = Field(1, ge=1, description="runs of the same system from different initial states")
     seed: int = Field(42, ge=0, description="seed of network, rate constants, initial states and noise")
@@ -45,51 +47,51 @@ class Simulation(Section):
     rate_law: dict[str, dict[str, float]] | None = Field(
         None,
         description="rate law of every reaction with its parameters, such as {michaelis_menten: {half_saturation: 5}}; "
-        "null: as use_mass_action and michaelis_constant say",
+        "null: as given by use_mass_action and michaelis_constant",
     )
     use_mass_action: bool = Field(True, description="rate law f = c^s; false: saturating, see michaelis_constant")
     michaelis_constant: float = Field(
         5.0,
         gt=0,
-        description="half-saturation K of f = (c (1 + K) / (c + K))^s, used where use_mass_action is false [c]",
+        description="half-saturation K of f = (c (1 + K) / (c + K))^s, used if use_mass_action is false [c]",
     )
     log_k_min: float = Field(-2.0, ge=-20, le=20, description="lower end of the log-uniform rate constants [log10 k]")
     log_k_max: float = Field(-1.0, ge=-20, le=20, description="upper end of the log-uniform rate constants [log10 k]")
     flux_limit: bool = Field(
-        False, description="scale a reaction down where it would use up more of a substrate than there is in one step"
+        False, description="reduce fluxes so that one step does not consume more of a substrate than its concentration"
     )
     homeostatic_strength: float = Field(
-        0.0, ge=0, description="lambda of every type where homeostatic_lambda_per_type is empty [1/time]"
+        0.0, ge=0, description="lambda of all types if homeostatic_lambda_per_type is empty [1/time]"
     )
     homeostatic_lambda_per_type: tuple[NonNegative, ...] = Field(
         (0.001, 0.002),
-        description="lambda of each type [1/time]; empty, or left out beside homeostatic_strength: that one for all",
+        description="lambda of each type [1/time]; empty, or only homeostatic_strength is given: that value for all",
     )
     homeostatic_baseline_per_type: tuple[NonNegative, ...] = Field(
         (4.0, 6.0),
-        description="baseline of each type [c]; empty, or left out beside baseline_concentration: that one for all",
+        description="baseline of each type [c]; empty, or only baseline_concentration is given: that value for all",
     )
     baseline_mode: Literal["fixed", "initial"] = Field(
-        "fixed", description="baseline of homeostasis: fixed, as configured, or each metabolite's initial concentration"
+        "fixed", description="baseline of homeostasis: fixed, as configured, or initial, the initial concentration"
     )
     baseline_concentration: float = Field(
-        5.0, ge=0, description="baseline of every type where homeostatic_baseline_per_type is empty [c]"
+        5.0, ge=0, description="baseline of all types if homeostatic_baseline_per_type is empty [c]"
     )
     circadian_amplitude: float = Field(
-        0.0, ge=0, le=1, description="A of the baseline's factor 1 + A sin(2 pi t / period) [relative]; 0: none"
+        0.0, ge=0, le=1, description="A of the factor 1 + A sin(2 pi t / period) on the baseline [relative]; 0: none"
     )
-    circadian_period: float = Field(1440.0, gt=0, description="period of the baseline's modulation [frames]")
+    circadian_period: float = Field(1440.0, gt=0, description="period of the modulation of the baseline [frames]")
     noise_model_level: float = Field(
         0.0, ge=0, description="standard deviation of the noise added to the state at each step [c]; 0: none"
     )
     measurement_noise_level: float = Field(
-        0.0, ge=0, description="standard deviation of the noise added to what is stored [c]; 0: none"
+        0.0, ge=0, description="standard deviation of the noise added to stored concentrations [c]; 0: none"
     )
 
     @model_validator(mode="before")
     @classmethod
     def _one_value_for_all_types(cls, raw: Any) -> Any:
-        # Whoever writes the value for all types and no list means it: the default list must not hide it.
+        # A value for all types, without a list, must not be overridden by the default list.
         if not isinstance(raw, Mapping):
             return raw
         raw = dict(raw)
@@ -122,5 +124,5 @@ class Simulation(Section):
 
     @property
     def baseline_of_type(self) -> tuple[float, ...]:
-        """Baseline concentration of each type (without meaning where baseline_mode is initial)."""
+        """Baseline concentration of each type (not used if baseline_mode is initial)."""
         return self.homeostatic_baseline_per_type or (self.baseline_concentration,) * self.n_metabolite_types

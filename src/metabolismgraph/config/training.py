@@ -21,21 +21,24 @@ class Training(Section):
 
     seed: int = Field(42, ge=0, description="seed of initial weights and batches")
     held_out_fraction: float = Field(
-        0.2, ge=0, lt=1, description="last share of each run's frames, never trained on; for the held-out error [0-1]"
+        0.2,
+        ge=0,
+        lt=1,
+        description="share of the last frames of each run, held out from training for tests of predictions [0-1]",
     )
 
     # Phase 1, projection
     phase1_method: Literal["projection", "gradient"] = Field(
         "projection",
-        description="how Phase 1 is solved: projection = k solved exactly while only f is learned; gradient = "
+        description="method of Phase 1: projection = exact least squares for k, only f is learned; gradient = "
         "minibatch Adam on all parameters, as published",
     )
-    phase1_max_iterations: int = Field(300, ge=1, description="L-BFGS iterations at most; it stops when converged")
+    phase1_max_iterations: int = Field(300, ge=1, description="largest number of L-BFGS iterations")
     phase1_tolerance: float = Field(
         1e-3,
         gt=0,
         lt=1,
-        description="converged when the loss falls by less than this share over ten iterations [relative]",
+        description="converged if the loss decreases by less than this over ten iterations [relative]",
     )
     phase1_frame_stride: int | None = Field(
         None,
@@ -43,59 +46,65 @@ class Training(Section):
         description="learn f on every n-th transition [frames]; null: chosen from the number of transitions",
     )
     nuisance_degree: int = Field(
-        1, ge=0, le=8, description="degree in c of the polynomial that stands for homeostasis while k is solved"
+        1, ge=0, le=8, description="degree in c of the polynomial that represents homeostasis in Phase 1"
     )
     derivative: Literal["auto", "forward", "trapezoid", "cubic"] = Field(
         "auto",
         description="rule for dc/dt: forward, for data made by Euler steps; trapezoid and cubic (four frames, fourth "
-        "order), for continuous processes; auto: the one that leaves least unexplained, each with an f of its own",
+        "order), for continuous processes; auto: the rule with the smallest residual, each with its own f",
     )
     outlier_threshold: float = Field(
-        20.0, gt=0, description="residuals beyond that many robust standard deviations are left out"
+        20.0, gt=0, description="residuals beyond this number of robust standard deviations are left out"
     )
     log_k_prior: tuple[float, float] | None = Field(
         None,
-        description="range of rate constants that the data do not determine [log10 k]; null: that of the determined",
+        description="range of undetermined rate constants [log10 k]; null: the range of the determined ones",
     )
     identifiability_tolerance: float = Field(
         1e-8,
         gt=0,
         lt=1,
-        description="eigenvalues of the scaled normal matrix below this share of the largest are zero",
+        description="eigenvalues of the scaled normal matrix below this count as zero",
     )
 
-    # Phase 1, gradient descent: published keys, same names, same meaning
+    # Phase 1, gradient descent: published keys with the same names and meanings
     n_epochs: int = Field(1, ge=0, description="epochs of gradient Phase 1")
     batch_size: int = Field(64, ge=1, description="frames per gradient step [frames]")
     data_augmentation_loop: int = Field(
-        1000, ge=1, description="multiplies the gradient steps per epoch, see steps_per_epoch"
+        1000, ge=1, description="factor on the number of gradient steps per epoch, see steps_per_epoch"
     )
-    learning_rate_start: float = Field(1e-3, gt=0, description="learning rate where a more specific one is 0")
+    learning_rate_start: float = Field(1e-3, gt=0, description="learning rate, used where a more specific one is 0")
     learning_rate_k: float = Field(0.0, ge=0, description="learning rate of log_k; 0: learning_rate_start")
     learning_rate_node: float = Field(0.0, ge=0, description="learning rate of MLP_node; 0: learning_rate_start")
     learning_rate_sub: float = Field(0.0, ge=0, description="learning rate of MLP_sub; 0: learning_rate_start")
     learning_rate_embedding: float = Field(
         0.0, ge=0, description="learning rate of the embeddings; 0: learning_rate_start"
     )
-    freeze_stoichiometry: bool = Field(True, description="take S from the network; false: learn it")
-    coeff_MLP_sub_diff: float = Field(5.0, ge=0, description="weight: MLP_sub rises with c")
-    coeff_MLP_sub_norm: float = Field(1.0, ge=0, description="weight: MLP_sub(1, 1) = 1")
-    coeff_MLP_node_L1: float = Field(1.0, ge=0, description="weight: mean |MLP_node| in Phase 1")
-    coeff_k_floor: float = Field(0.0, ge=0, description="weight: log10 k above k_floor_threshold")
-    k_floor_threshold: float = Field(-3.0, ge=-20, le=20, description="floor of log10 k [log10 k]")
-    coeff_S_L1: float = Field(0.0, ge=0, description="weight: mean |S| where S is learned")
-    coeff_S_integer: float = Field(0.0, ge=0, description="weight: S near whole numbers where learned")
-    coeff_mass_conservation: float = Field(0.0, ge=0, description="weight: column sums of S are 0 where S is learned")
+    freeze_stoichiometry: bool = Field(
+        True, description="S is that of the network; false: S is learned (not supported)"
+    )
+    coeff_MLP_sub_diff: float = Field(5.0, ge=0, description="weight of the penalty on decreases of MLP_sub with c")
+    coeff_MLP_sub_norm: float = Field(1.0, ge=0, description="weight of the penalty on MLP_sub(1, 1) - 1")
+    coeff_MLP_node_L1: float = Field(1.0, ge=0, description="weight of the penalty on mean |MLP_node| in Phase 1")
+    coeff_k_floor: float = Field(0.0, ge=0, description="weight of the penalty on log10 k below k_floor_threshold")
+    k_floor_threshold: float = Field(
+        -3.0, ge=-20, le=20, description="log10 k below which coeff_k_floor applies [log10 k]"
+    )
+    coeff_S_L1: float = Field(0.0, ge=0, description="weight of the penalty on mean |S|, for learned S")
+    coeff_S_integer: float = Field(0.0, ge=0, description="weight of the penalty on non-integer S, for learned S")
+    coeff_mass_conservation: float = Field(
+        0.0, ge=0, description="weight of the penalty on column sums of S, for learned S"
+    )
     recurrent_training: bool = Field(False, description="Phase 1 on rollouts of time_step steps")
     time_step: int = Field(1, ge=1, description="Euler steps of a Phase 1 rollout [frames]")
     phase1_snapshots: int = Field(
-        0, ge=0, le=1000, description="copies of the model taken on the way, log-spaced in steps; 0: none"
+        0, ge=0, le=1000, description="copies of the model during the descent, log-spaced in steps; 0: none"
     )
     phase1_stop_at_r2: float | None = Field(
         None,
         le=1,
-        description="simulated systems only, whose truth is known: a bad Phase 1, to practise on; gradient descent, of "
-        "which the snapshot is taken whose R2 of identifiable log10 k comes closest (training itself never reads it)",
+        description="for simulated systems only: an imperfect Phase 1 as a test for Phase 2. The snapshot of gradient "
+        "descent with the closest R2 of identifiable log10 k is selected (training itself does not use this key)",
     )
 
     # Phase 2
@@ -106,14 +115,14 @@ class Training(Section):
     )
     strategies: tuple[str | dict[str, dict[str, Any]], ...] | None = Field(
         None,
-        description="how Phase 2 trains: names of strategies (see `metabolismgraph strategies`), each alone or as "
+        description="method of Phase 2: names of strategies (see `metabolismgraph strategies`), each alone or as "
         "{name: {option: value}}; []: plain rollouts; null: [residual, contrastive] after a projection, "
         "[orthogonalised, contrastive] after gradient Phase 1",
     )
     joint_refinement: bool = Field(
         False,
-        description="after Phase 2 unfreeze everything and refine it together, from the checkpoint on; reported "
-        "apart from Phase 2, as refined_*",
+        description="after Phase 2, learn all parameters together, starting from the checkpoint; reported "
+        "separately, as refined_*",
     )
     phase2_steps: int = Field(
         600,
@@ -124,14 +133,18 @@ class Training(Section):
         0.01, ge=0, description="learning rate of MLP_node in Phase 2; 0: that of Phase 1"
     )
     learning_rate_embedding_homeostasis: float = Field(
-        0.001, ge=0, description="learning rate of the embeddings in Phase 2; 0: MLP_node's in Phase 2"
+        0.001, ge=0, description="learning rate of the embeddings in Phase 2; 0: that of MLP_node in Phase 2"
     )
     embedding_start: Literal["coefficients", "random"] = Field(
         "coefficients",
-        description="initial embeddings: each metabolite's own response coefficients (no labels), or random",
+        description="initial embeddings: response coefficients of each metabolite (without labels), or random",
     )
-    coeff_similarity: float = Field(1.0, ge=0, description="weight: equal response curves have equal embeddings")
-    cluster_distance_threshold: float = Field(0.1, gt=0, description="DBSCAN's eps on the embeddings [embedding units]")
+    coeff_similarity: float = Field(
+        1.0, ge=0, description="weight of the similarity loss: equal response curves, equal embeddings"
+    )
+    cluster_distance_threshold: float = Field(
+        0.1, gt=0, description="eps of DBSCAN for the embeddings [embedding units]"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Training:
@@ -152,7 +165,7 @@ class Training(Section):
 
     @property
     def without_effect(self) -> tuple[str, ...]:
-        """Keys that are set to other than their defaults, but that the chosen method of Phase 1 does not read."""
+        """Keys with other values than their defaults that the chosen method of Phase 1 does not use."""
         unread = _PROJECTION_ONLY if self.phase1_method == "gradient" else _GRADIENT_ONLY
         fields = type(self).model_fields
         return tuple(
@@ -181,12 +194,12 @@ class Training(Section):
 
     @property
     def rate_node_homeostasis(self) -> float:
-        """Learning rate of MLP_node in Phase 2: its own, then Phase 1's."""
+        """Learning rate of MLP_node in Phase 2; if it is 0, that of Phase 1."""
         return self.learning_rate_node_homeostasis or self.rate_node
 
     @property
     def rate_embedding_homeostasis(self) -> float:
-        """Learning rate of the embeddings in Phase 2: their own, then the node's, then Phase 1's."""
+        """Learning rate of the embeddings in Phase 2; if it is 0, that of MLP_node; if it is 0 too, that of Phase 1."""
         return self.learning_rate_embedding_homeostasis or self.learning_rate_node_homeostasis or self.rate_embedding
 
     def steps_per_epoch(self, n_frames: int) -> int:

@@ -1,4 +1,4 @@
-"""The whole configuration: the sections under one roof, and changes by dotted keys."""
+"""The complete configuration, and changes by dotted keys."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from metabolismgraph.errors import InputError
 
 
 class Config(Section):
-    """The whole configuration: sections with their keys, frozen.
+    """The complete configuration of `simulate` and `fit`: sections with their keys, frozen.
 
-    Every key has a default, bounds, and a description with its unit; `metabolismgraph configs --show NAME` prints
-    them, and so does the documentation. Use it to change settings of `simulate` and `fit`.
+    Every key has a default, bounds, and a description with its unit, printed by `metabolismgraph configs --show NAME`
+    and listed in the documentation.
 
     Raises:
-        pydantic.ValidationError: on construction, when a value does not fit. `replace` and `load_config` raise an
+        pydantic.ValidationError: on construction, for an invalid value. `replace` and `load_config` raise an
             InputError of one line instead.
 
     Example:
@@ -38,16 +38,16 @@ class Config(Section):
         (2, 0.1)
     """
 
-    description: str = Field("", description="one line on what this configuration is for")
-    dataset: str = Field("", description="name of the data set; the file's name where left out")
+    description: str = Field("", description="purpose of this configuration, in one line")
+    dataset: str = Field("", description="name of the data set; by default, the name of the file")
     simulation: Simulation = Field(default_factory=Simulation, description="the simulated system")
     graph_model: GraphModel = Field(default_factory=GraphModel, description="the learned model")
     training: Training = Field(default_factory=Training, description="Phase 1 and Phase 2")
     exploration: Exploration = Field(default_factory=Exploration, description="the search over configurations")
-    plotting: Plotting = Field(default_factory=Plotting, description="looks of the figures")
+    plotting: Plotting = Field(default_factory=Plotting, description="appearance of the figures")
 
     def to_yaml(self) -> str:
-        """The whole tree as YAML, defaults included; `load_config` reads it back to an equal Config."""
+        """The complete tree as YAML, including defaults; `load_config` restores an equal configuration from it."""
         tree = self.model_dump(mode="json")
         return str(yaml.dump(tree, Dumper=Dumper, sort_keys=False, allow_unicode=True))
 
@@ -55,17 +55,17 @@ class Config(Section):
         """A copy with other values, by dotted key: `config.replace({"training.seed": 3})`.
 
         Raises:
-            InputError: a key is unknown, or a value does not fit.
+            InputError: unknown key or invalid value.
         """
         tree = self.model_dump()
         changed = merge(tree, changes, "replace")
         return validate(tree, "configuration", "replace", changed)
 
     def override(self, overrides: Sequence[str]) -> Config:
-        """The same for changes as they are written behind --set: `config.override(["training.seed=3"])`.
+        """A copy with changes in the form of --set: `config.override(["training.seed=3"])`.
 
         Raises:
-            InputError: as `replace`, or not of the form key=value.
+            InputError: as for `replace`; or a change is not of the form key=value.
         """
         return self.replace(parse_overrides(overrides))
 
@@ -84,7 +84,11 @@ KEYS = [
 
 
 def merge(tree: dict[str, Any], changes: Mapping[str, object], where: str) -> list[str]:
-    """Put dotted changes into a normalised tree; returns the keys that changed, under today's names."""
+    """Apply changes by dotted key to a normalised tree; returns the current names of the changed keys.
+
+    Raises:
+        InputError: unknown key, or a change without effect.
+    """
     changed: list[str] = []
     for written, value in changes.items():
         key = current_name(written)
@@ -103,14 +107,15 @@ def merge(tree: dict[str, Any], changes: Mapping[str, object], where: str) -> li
 
 
 def validate(tree: dict[str, Any], where: str, where_changed: str, changed: Sequence[str]) -> Config:
-    """The configuration that a tree of keys describes.
+    """The configuration of a tree of keys.
 
     Args:
-        where: where the tree comes from, for messages.
-        where_changed, changed: where these keys come from.
+        tree: normalised.
+        where: source of the tree, for messages.
+        where_changed, changed: source of these keys, for messages.
 
     Raises:
-        InputError: a value does not fit, or two do not fit together.
+        InputError: an invalid value, or inconsistent values.
     """
     try:
         return Config.model_validate(tree)
@@ -127,7 +132,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, object]:
     """Changes by dotted key, from texts such as "training.seed=3"; values are read as YAML.
 
     Raises:
-        InputError: one is not of the form key=value.
+        InputError: a text is not of the form key=value.
     """
     changes: dict[str, object] = {}
     for override in overrides:
@@ -139,14 +144,14 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, object]:
 
 
 def check_known(written: str, key: str, where: str) -> None:
-    """Refuse an unknown key.
+    """Check that a key exists.
 
     Args:
-        written, key: the key as written, and that of today.
-        where: file or option that it stands in.
+        written, key: the key in the file, and its current name.
+        where: file or option, for the message.
 
     Raises:
-        InputError: there is no such key; the message names the nearest.
+        InputError: there is no such key; the message suggests the most similar one.
     """
     if key in KEYS:
         return
@@ -157,9 +162,9 @@ def check_known(written: str, key: str, where: str) -> None:
 
 
 def nearest_key(key: str) -> str:
-    """The valid key that the user most likely meant."""
+    """The most similar valid key."""
     section, _, name = key.rpartition(".")
-    # The right name in the wrong section, or in none, is more likely than a misspelt other name.
+    # The same name in another section, or without one, is more likely than a misspelt name.
     same = [k for k in KEYS if k.rpartition(".")[2] == name]
     siblings = [k for k in KEYS if section and k.startswith(f"{section}.")]
     tops = [*(k for k in KEYS if "." not in k), *SECTIONS]

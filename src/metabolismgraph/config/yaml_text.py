@@ -1,4 +1,4 @@
-"""YAML in and out: two traps of reading closed, and text written so that it is read back as it was."""
+"""Reading and writing of YAML, without two pitfalls of reading, and with exact round trips of text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metabolismgraph.errors import InputError
 
 
 class Loader(yaml.SafeLoader):
-    """YAML with two traps closed: 1E-3 is a number, as in YAML 1.2, and a key given twice is an error."""
+    """A safe loader for which 1E-3 is a number, as in YAML 1.2, and a duplicate key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -30,12 +30,12 @@ Loader.add_implicit_resolver(
 
 
 class Dumper(yaml.SafeDumper):
-    """Quotes every text that `Loader` would take for something else: both decide by the same patterns."""
+    """Quotes every text that `Loader` would not read as text; both use the same patterns."""
 
     yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
-        # Line ends and invisible characters survive as escapes only, and those need double quotes.
+        # Line ends and invisible characters are preserved only as escapes, which require double quotes.
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
 
@@ -43,6 +43,14 @@ Dumper.add_representer(str, Dumper.represent_text)
 
 
 def parse_yaml(text: str, where: str) -> object:
+    """The value of a YAML document.
+
+    Args:
+        where: source of the text, for the message.
+
+    Raises:
+        InputError: the text is not valid YAML.
+    """
     try:
         return yaml.load(text, Loader=Loader)  # noqa: S506 - a subclass of the safe loader
     except (yaml.YAMLError, ValueError) as error:

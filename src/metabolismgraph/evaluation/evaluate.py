@@ -1,7 +1,7 @@
-"""What was recovered, and how well: the only place that holds Truth beside a trained model.
+"""Evaluation of a fit; the only module that has access to both the truth and a trained model.
 
-`metrics` is the source of metrics.json and of its view analysis.log; `data` holds every array that the
-figures draw, with named dimensions.
+`metrics` is the content of metrics.json and analysis.log. `data` contains all arrays of the figures, with
+named dimensions.
 """
 
 from __future__ import annotations
@@ -38,25 +38,25 @@ from metabolismgraph.system.model import AnySubstrateFunction, MetabolismModel
 from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
-SWEEP = (0.0, 40.0)  # concentrations over which a species' line is fitted to compare it with published figures
+SWEEP = (0.0, 40.0)  # range of concentrations of the line through MLP_node, as published
 _SWEEP_POINTS = 50
 _LAW_POINTS = 200
-_OUTLIER = 0.3  # |difference of log10 k| beyond which a reaction is an outlier
+_OUTLIER = 0.3  # |error of log10 k| above which a reaction is an outlier
 _HORIZON = 16  # Euler steps of a held-out rollout
-_ENERGY = 0.99  # share of the squared norm that the activity rank carries
+_ENERGY = 0.99  # share of the squared norm that defines the activity rank
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The verdict on one run.
+    """The evaluation of a fit.
 
     Attributes:
-        metrics: by name; None where a figure does not exist, such as silhouette of a single cluster.
-        data: everything that the figures draw. Dimensions species, reaction, frame, transition, sweep,
+        metrics: by name; None if a metric is undefined, such as the silhouette of a single cluster.
+        data: all arrays of the figures, with dimensions species, reaction, frame, transition, sweep,
             law_order, law_point, dim, component.
-        notes: plain sentences that belong beside the figures: of the readers, of both phases.
+        notes: plain sentences of the readers and of both phases.
         trust: whether the fit is to be trusted, and the errors of every species.
-        rate_constants: see `FitResult.rate_constants`; without trust there are no intervals.
+        rate_constants: see `FitResult.rate_constants`; without intervals if the fit is not to be trusted.
         homeostasis: see `FitResult.homeostasis`.
 
     Example:
@@ -79,14 +79,14 @@ class Evaluation:
 
 
 def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
-    """Judge a trained model on its data and, where there is one, against the truth.
+    """Evaluate a trained model on its data and, if available, against the truth.
 
     Args:
-        result: from `fit`.
-        truth: labels; None for real data.
+        result: result of `fit`.
+        truth: None for real data.
 
     Raises:
-        InputError: the truth lacks a species or reaction of the network.
+        InputError: a species or reaction of the network is missing in the truth.
 
     Example:
         >>> import metabolismgraph as mg
@@ -144,7 +144,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
 
 
 def _refined_metrics(result: FitResult, refined: Phase2Result, truth: Truth | None) -> dict[str, Value]:
-    """The same figures for the model after everything was unfrozen, which is no longer Phase 2 alone."""
+    """The metrics of the model after joint refinement."""
     metrics, _ = homeostasis_metrics(result.observations, refined, result.training, truth)
     if truth is not None:
         known = result.phase1.identifiability.identifiable
@@ -157,9 +157,10 @@ def rate_constant_metrics(
     true_log_k: Float[np.ndarray, " reactions"],
     identifiable: Bool[np.ndarray, " reactions"],
 ) -> dict[str, Value]:
-    """Agreement of log10 k: over all reactions (comparable with others) and over the identifiable ones."""
+    """Agreement of learned and true log10 k, over all reactions (as published) and over the identifiable ones."""
     error = log_k - true_log_k
     outlier = np.abs(error) > _OUTLIER
+    # If most reactions are outliers, the R2 of the others would be meaningless; none is trimmed.
     trimmed = ~outlier if outlier.sum() <= len(error) / 2 else np.ones_like(outlier)
     known = np.abs(error[identifiable])
     return {
@@ -181,7 +182,9 @@ def _reaction_data(phase1: Phase1Result, reactions: tuple[str, ...], truth: Trut
         "log_k": xr.DataArray(phase1.log_k, dims="reaction", attrs={"long_name": "log10 rate constant"}),
         "log_k_error": xr.DataArray(phase1.log_k_error, dims="reaction"),
         "identifiable": xr.DataArray(phase1.identifiability.identifiable, dims="reaction"),
-        "group": xr.DataArray(groups, dims="reaction", attrs={"long_name": "reactions known only in combination; -1"}),
+        "group": xr.DataArray(
+            groups, dims="reaction", attrs={"long_name": "reactions determined only in combination; -1"}
+        ),
         "phase1_loss": xr.DataArray(np.exp(phase1.losses), dims="phase1_iteration"),
     }
     if truth is not None:
@@ -202,7 +205,7 @@ def _rank_metrics(observations: Observations, data: dict[str, xr.DataArray]) -> 
 def _rate_law_metrics(
     observations: Observations, phase1: Phase1Result, truth: Truth | None, data: dict[str, xr.DataArray]
 ) -> dict[str, Value]:
-    """The learned substrate function over the observed substrate concentrations, and the truth's."""
+    """The learned and the true substrate function over the observed substrate concentrations."""
     network = observations.network
     learned = ~network.mass_action[network.edge_reaction]
     seen = observations.concentration[:, np.unique(network.edge_species[learned])]
@@ -219,7 +222,7 @@ def _rate_law_metrics(
         return {}
     true = np.stack([_true_law(truth, c, s) for s in orders])
     data["true_law_f"] = xr.DataArray(true, dims=("law_order", "law_point"))
-    # On the log scale: over five decades a linear one would see the largest concentrations only.
+    # In log f: over five decades, R2 of f itself would depend only on the largest concentrations.
     return {
         "MLP_sub_R2": r_squared(log_f.ravel(), np.log(true).ravel()),
         "MLP_sub_corr": float(np.corrcoef(log_f.ravel(), np.log(true).ravel())[0, 1]),
@@ -234,6 +237,7 @@ def _log_f(
 
 
 def _true_law(truth: Truth, c: Float[np.ndarray, " points"], order: float) -> Float[np.ndarray, " points"]:
+    """The true substrate function, interpolated in logarithms."""
     if truth.rate_law is None:
         return np.asarray(c**order)
     table = truth.rate_law[np.isclose(truth.rate_law[:, 0], order)]
@@ -246,7 +250,7 @@ _homeostasis = eqx.filter_jit(MetabolismModel.homeostasis)
 def _lines(
     model: MetabolismModel, low: Float[np.ndarray, " species"], high: Float[np.ndarray, " species"]
 ) -> tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"], np.ndarray, np.ndarray]:
-    """Slope and offset of the least-squares line of MLP_node per species, the grid and the curves."""
+    """Slope and offset of the least-squares line of MLP_node per species, the concentrations, and MLP_node there."""
     c = np.linspace(low, high, _SWEEP_POINTS)
     y = np.asarray(_homeostasis(model, jnp.asarray(c)))
     centred = c - c.mean(axis=0)
@@ -258,16 +262,17 @@ def _lines(
 def homeostasis_metrics(
     observations: Observations, phase2: Phase2Result, training: Training, truth: Truth | None = None
 ) -> tuple[dict[str, Value], dict[str, xr.DataArray]]:
-    """Homeostasis and types that Phase 2 learned: metrics, and the arrays that the figures draw.
+    """Metrics of learned homeostasis and types, and the arrays of their figures.
 
     Args:
-        observations: what was simulated or measured, held-out frames included.
+        observations: all observations, including held-out frames.
+        phase2: result of Phase 2.
         training: cluster_distance_threshold is used.
-        truth: labels in the order of the network; None for real data.
+        truth: in the order of the network; None for real data.
     """
     network, model = observations.network, phase2.model
     n = network.n_species
-    # Without a truth there is nothing published to compare with, and the data's own range says more.
+    # The published range allows comparisons for the benchmark systems; for real data, the observed range is relevant.
     sweep = SWEEP if truth is not None else (0.0, float(observations.concentration.max()))
     slope, offset, grid, curves = _lines(model, np.full(n, sweep[0]), np.full(n, sweep[1]))
     low, high = observations.concentration.min(axis=0), observations.concentration.max(axis=0)
@@ -305,7 +310,7 @@ def homeostasis_metrics(
         "embedding_silhouette": float(silhouette_score(embeddings[moving], clusters[moving])) if several else None,
     }
     if truth is None:
-        # Without types the clusters take their place.
+        # Without known types, metrics are per cluster.
         for g in np.unique(clusters[moving]):
             members = clusters == g
             metrics[f"MLP_node_slope_cluster_{g}"] = float(slope[members].mean())
@@ -326,7 +331,7 @@ def _type_metrics(
     truth: Truth,
     moving: Bool[np.ndarray, " species"],
 ) -> dict[str, Value]:
-    """Learned against true homeostasis of every type; `lines` holds slope and offset by suffix of the name."""
+    """Learned and true homeostasis of every type; `lines` are slope and offset by suffix of the metric."""
     metrics: dict[str, Value] = {}
     ratios = []
     for t in np.unique(truth.type[moving]):
@@ -341,10 +346,10 @@ def _type_metrics(
         metrics[f"MLP_node_gt_offset_{t}"] = float(true_offset)
         ratios.append(_ratio(lines[""][0][members].mean(), true_slope))
     average = float(np.mean(ratios))
-    none_there = not truth.lam[moving].any()
+    without_homeostasis = not truth.lam[moving].any()
     return metrics | {
         "avg_slope_ratio": average,
-        "classification": "not applicable" if none_there else classify(average),
+        "classification": "not applicable" if without_homeostasis else classify(average),
     }
 
 
@@ -353,7 +358,7 @@ def _ratio(learned: float, true: float) -> float:
 
 
 def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[str, xr.DataArray]) -> dict[str, Value]:
-    """dc/dt everywhere, and one-step and rollout errors on the frames that training never saw."""
+    """dc/dt in all frames, and errors of dc/dt and of rollouts in held-out frames."""
     observations, rule = result.observations, result.phase1.rule
     structure = Structure.of(observations.network)
     transitions = observations.transitions()
@@ -376,14 +381,14 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[st
     if steps is not None:
         start, dt = jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps])
         states = np.asarray(rollout(model, structure, start, dt, rule=rule)[-1])
-        missed = (states - t.end[steps[-1]])[:, moving]
-        moved = (t.end[steps[-1]] - t.start[steps[0]])[:, moving]
-        metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(missed**2) / max(np.sum(moved**2), 1e-300)))
+        error = (states - t.end[steps[-1]])[:, moving]
+        change = (t.end[steps[-1]] - t.start[steps[0]])[:, moving]
+        metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(error**2) / max(np.sum(change**2), 1e-300)))
     return metrics
 
 
 def _windows(t: Transitions) -> Int[np.ndarray, "steps starts"] | None:
-    """Transitions of consecutive rollouts of `_HORIZON` steps, side by side; None where there is not one."""
+    """Indices of the transitions of consecutive rollouts of `_HORIZON` steps; None if every run is shorter."""
     starts = [
         f
         for f in range(0, len(t.dt) - _HORIZON + 1, _HORIZON)
@@ -393,12 +398,13 @@ def _windows(t: Transitions) -> Int[np.ndarray, "steps starts"] | None:
 
 
 def _held_out_skill(result: FitResult, model: MetabolismModel) -> dict[str, Value]:
-    """The share of the squared error of held-out rollouts that homeostasis removes (a skill score, Murphy 1988).
+    """Relative reduction of the squared error of held-out rollouts by homeostasis (a skill score, Murphy 1988).
 
-    Errors of the checkpoint's reactions may be larger than homeostasis, and a wrong homeostasis that mends them would
-    predict better than the right one. So the rollouts run on copies of the reactions, corrected on the held-out frames
-    beside a line of homeostasis per species of their own; what is judged was learned from the other frames
-    (cross-fitting, Chernozhukov et al. 2018). No truth is needed. Absent where the held-out frames do not suffice.
+    Errors of the reactions of the checkpoint can exceed homeostasis, and a wrong homeostasis that compensates them
+    would predict better than the correct one. The rollouts therefore use copies of the reactions that are corrected on
+    the held-out frames, together with separate lines of homeostasis. The homeostasis to be evaluated was learned from
+    the other frames (cross-fitting, Chernozhukov et al. 2018). The truth is not required. Empty if there are too few
+    held-out frames.
     """
     _, unseen = result.observations.split(result.training.held_out_fraction)
     if unseen is None:
@@ -413,12 +419,12 @@ def _held_out_skill(result: FitResult, model: MetabolismModel) -> dict[str, Valu
         return {}
     moving = ~unseen.network.fixed
     start, dt = jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps])
-    silent: MetabolismModel = eqx.tree_at(lambda m: m.mlp_node.unit, model, jnp.zeros_like(model.mlp_node.unit))
-    missed, without = (
+    without: MetabolismModel = eqx.tree_at(lambda m: m.mlp_node.unit, model, jnp.zeros_like(model.mlp_node.unit))
+    error, error_without = (
         np.sum((np.asarray(_rolled(refined, m, start, dt, result.phase1.rule)) - t.end[steps[-1]])[:, moving] ** 2)
-        for m in (model, silent)
+        for m in (model, without)
     )
-    return {"held_out_skill": float(1 - missed / max(without, 1e-300))}
+    return {"held_out_skill": float(1 - error / max(error_without, 1e-300))}
 
 
 @eqx.filter_jit
@@ -429,7 +435,7 @@ def _rolled(
     dt: Float[Array, "steps starts"],
     rule: Rule,
 ) -> Float[Array, "starts species"]:
-    """Where rollouts of these reactions with the model's homeostasis end."""
+    """Final states of rollouts of the given reactions with the homeostasis of the model."""
 
     def rate(c: Float[Array, "starts species"]) -> Float[Array, "starts species"]:
         return reactions(c) + jnp.where(reactions.structure.moving, model.homeostasis(c), 0.0)

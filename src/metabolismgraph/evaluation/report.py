@@ -1,4 +1,4 @@
-"""metrics.json (the source, full precision) and analysis.log (a view of it)."""
+"""Text of metrics.json (full precision) and analysis.log (six digits)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from metabolismgraph.metrics import Value
 
 
 def metrics_json(metrics: Mapping[str, Value]) -> str:
-    """One JSON object; NaN and infinities, which JSON lacks, become null."""
+    """Metrics as a JSON object; NaN and infinities, which JSON does not have, become null."""
     clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
     return json.dumps(clean, indent=1) + "\n"
 
 
 def analysis_log(metrics: Mapping[str, Value]) -> str:
-    """One `name: value` per line; floats with six significant digits."""
+    """Metrics as lines `name: value`; floats with six significant digits; without undefined metrics."""
     return "".join(f"{name}: {_shown(value)}\n" for name, value in metrics.items() if value not in (None, []))
 
 

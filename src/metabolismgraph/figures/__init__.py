@@ -1,4 +1,4 @@
-"""Pictures of an evaluation. They draw what `Evaluation` holds and compute nothing of substance."""
+"""Figures of an evaluation, drawn from the arrays and metrics of `Evaluation`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metabolismgraph.system.progress import Progress, silent
 
 __all__ = ["check_colormap", "draw_all"]
 
-_DATA_ONLY = ("traces.png", "singular_values.png")  # show nothing that was fitted
+_DATA_ONLY = ("traces.png", "singular_values.png")  # figures of the data only
 
 
 def draw_all(
@@ -30,20 +30,20 @@ def draw_all(
     below: str = "",
     progress: Progress = silent,
 ) -> list[Path]:
-    """Draw every figure that the data allow.
+    """Draw every figure for which there are data.
 
     Args:
-        data, metrics: of an `Evaluation`; without truth or without Phase 2 the figures do without.
-        folder: the run folder; figures go to `tmp_training` and `figures` in it.
-        plotting: the configuration's section of this name.
-        below: draw only files whose path in the folder begins so.
+        data, metrics: of an `Evaluation`; truth and Phase 2 may be missing.
+        folder: run folder; figures are written to its folders `tmp_training` and `figures`.
+        plotting: section of the configuration.
+        below: prefix of the paths (in the folder) of the files to draw.
         progress: see `system.progress`.
 
     Returns:
-        The files written.
+        Paths of the files.
 
     Raises:
-        InputError: plotting.colormap is no colour map.
+        InputError: plotting.colormap is not a colour map.
     """
     check_colormap(plotting.colormap)
     scene = Scene.of(data, metrics, plotting.colormap)
@@ -61,7 +61,7 @@ def draw_all(
 
 
 def _figures(scene: Scene) -> dict[str, Callable[[Scene], Figure]]:
-    """What can be drawn, by file name. The step is padded: sorted by name, the latest comes last."""
+    """Functions for all figures, by file name. The step is zero-padded, so that names are in the order of steps."""
     step = f"{scene.data.sizes.get('phase2_step', 0):06d}"
     found: dict[str, Callable[[Scene], Figure]] = {
         f"tmp_training/rate_constants/comparison_p2_{step}.png": rates.comparison,

@@ -1,4 +1,4 @@
-"""The data: traces, derivatives and how many directions they explore."""
+"""Figures of the data: traces, derivatives and singular values."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from metabolismgraph.figures.style import (
 )
 
 _TRACES = 5
-_LEAST = 0.8  # rank by variation, as a share, of the last one shown: some metabolites do not move
-_COLUMNS = 4000  # of a heat map; more cannot be seen
-_ROBUST = 0.98  # quantile of |values| at which colours end
-_MOST_NAMES = 12
-_MOST_RUNS = 8  # that can be named along an axis
+_LAST_RANK = 0.8  # relative rank by variation of the last trace; some metabolites are constant
+_COLUMNS = 4000  # of a heat map, at most; the resolution of a figure is lower
+_ROBUST = 0.98  # quantile of |values| at the end of the colour scale
+_MAX_NAMES = 12  # names of species along an axis
+_MAX_RUNS = 8  # names of runs along an axis
 _HELD_OUT = "0.9"
 
 
 def traces(scene: Scene) -> Figure:
-    """Concentrations of a few metabolites, from the one that varies most down to one that varies little."""
+    """Concentrations of a few metabolites over time, in descending order of variation."""
     chosen = _examples(scene)
     figure, axes = panels(len(chosen), 1, 8.0, 1.0 + 1.0 * len(chosen), sharex=True)
     run, time = scene.values("run"), scene.values("time")
@@ -52,7 +52,7 @@ def traces(scene: Scene) -> Figure:
         ax.margins(x=0)
     axes[-1, 0].set_xlabel("time")
     figure.supylabel(CONCENTRATION)
-    handles = list(axes[0, 0].lines) if 1 < len(runs) <= _MOST_RUNS else []
+    handles = list(axes[0, 0].lines) if 1 < len(runs) <= _MAX_RUNS else []
     if _held_out_spans(scene):
         handles.append(Patch(color=_HELD_OUT, label="held out from training"))
     if handles:
@@ -64,7 +64,7 @@ def _examples(scene: Scene) -> np.ndarray:
     moving = np.flatnonzero(scene.moving)
     spread = scene.values("concentration")[:, moving].std(axis=0)
     order = moving[np.argsort(-spread, kind="stable")]
-    return np.asarray(order[np.unique(np.linspace(0, _LEAST * (len(order) - 1), _TRACES).astype(int))])
+    return np.asarray(order[np.unique(np.linspace(0, _LAST_RANK * (len(order) - 1), _TRACES).astype(int))])
 
 
 def _named(scene: Scene, i: int) -> str:
@@ -75,7 +75,7 @@ def _named(scene: Scene, i: int) -> str:
 
 
 def _held_out_spans(scene: Scene) -> list[tuple[float, float]]:
-    """First and last time of each run's held-out frames, without repeats."""
+    """First and last time of the held-out frames of each run, without duplicates."""
     if not scene.has("held_out"):
         return []
     run, time, held_out = scene.values("run"), scene.values("time"), scene.values("held_out")
@@ -84,17 +84,17 @@ def _held_out_spans(scene: Scene) -> list[tuple[float, float]]:
 
 
 def kinograph(scene: Scene) -> Figure:
-    """dc/dt of every species over time: observed, predicted, and what is left, on its own scale."""
+    """dc/dt of every species over time: observed, predicted, and the residual on a separate scale."""
     observed, predicted = scene.values("derivative"), scene.values("predicted_derivative")
-    left = observed - predicted
-    shared, own = _limit(np.concatenate([observed, predicted])), _limit(left)
+    residual = observed - predicted
+    shared, own = _limit(np.concatenate([observed, predicted])), _limit(residual)
     finer = f", colours {scientific(shared / own)} times finer" if own < shared / 2 else ""
     figure, axes = panels(3, 1, 8.0, 7.5, sharex=True)
     top, middle, bottom = axes[:, 0]
     _heat_map(top, scene, observed, shared, "RdBu_r")
     image = _heat_map(middle, scene, predicted, shared, "RdBu_r")
     _colour_bar(figure, image, [top, middle], shared)
-    _colour_bar(figure, _heat_map(bottom, scene, left, own, "PuOr_r"), [bottom], own)
+    _colour_bar(figure, _heat_map(bottom, scene, residual, own, "PuOr_r"), [bottom], own)
     for ax, title in zip((top, middle, bottom), ("observed dc/dt", "predicted dc/dt", f"residual{finer}"), strict=True):
         ax.set_title(title, loc="left", pad=10)
     _mark_held_out(top, scene)
@@ -122,7 +122,7 @@ def _heat_map(ax: Axes, scene: Scene, values: np.ndarray, limit: float, colours:
         extent=(0, n, species - 0.5, -0.5),
         interpolation_stage="data",
     )
-    if species <= _MOST_NAMES:
+    if species <= _MAX_NAMES:
         ax.set_yticks(np.arange(species), scene.values("species"))
     ax.set(ylabel="metabolite")
     ax.spines[["top", "right"]].set_visible(True)
@@ -141,12 +141,12 @@ def _colour_bar(figure: Figure, image: AxesImage, axes: list[Axes], limit: float
 
 
 def _unit(limit: float) -> float:
-    """The power of ten in which values up to `limit` are short to write."""
+    """The power of ten that gives short tick labels for values up to `limit`."""
     return 1.0 if 0.1 <= limit < 1000 else float(10.0 ** np.floor(np.log10(limit)))
 
 
 def _mark_held_out(ax: Axes, scene: Scene) -> None:
-    """A bar above the columns that training did not see."""
+    """Draw a bar above the held-out columns."""
     if not scene.has("held_out"):
         return
     held_out = np.concatenate([[0], scene.values("held_out")[_transition_frames(scene)], [0]]).astype(int)
@@ -163,13 +163,13 @@ def _transition_frames(scene: Scene) -> np.ndarray:
 
 
 def _run_starts(scene: Scene) -> np.ndarray:
-    """Columns at which another run begins."""
+    """Indices of the columns at which a new run begins."""
     run = scene.values("run")[_transition_frames(scene)]
     return np.flatnonzero(np.diff(run)) + 1
 
 
 def _time_axis(ax: Axes, scene: Scene) -> None:
-    """Ticks at round times although columns are frames; with several runs, the runs' numbers."""
+    """Ticks at round times, since columns are frames; for several runs, the numbers of the runs."""
     time = scene.values("transition_time")
     starts = _run_starts(scene)
     if starts.size == 0:
@@ -178,7 +178,7 @@ def _time_axis(ax: Axes, scene: Scene) -> None:
         ax.set(xlabel="time")
         return
     edges = np.concatenate([[0], starts, [len(time)]])
-    step = -(-len(edges[1:]) // _MOST_RUNS)
+    step = -(-len(edges[1:]) // _MAX_RUNS)
     middle = (edges[:-1] + edges[1:]) / 2
     run = scene.values("run")[_transition_frames(scene)][edges[:-1]]
     ax.set_xticks(middle[::step], [f"run {r}" for r in run[::step]])
@@ -186,7 +186,7 @@ def _time_axis(ax: Axes, scene: Scene) -> None:
 
 
 def singular_values(scene: Scene) -> Figure:
-    """The spectrum of the concentrations and the number of directions that carry it."""
+    """Singular values of the concentrations, with the activity rank."""
     figure, axes = panels(1, 1, 5.5, 4.0)
     ax = axes[0, 0]
     values = scene.values("singular_value")

@@ -1,4 +1,4 @@
-"""MLP_node and the embeddings."""
+"""Figures of MLP_node and the embeddings."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from metabolismgraph.figures.style import (
     scientific,
 )
 
-_VISIBLE = 0.02  # of the range: a spread within groups below it cannot be seen
-_INSET = 0.36  # of the axes
+_VISIBLE = 0.02  # smallest visible spread within groups, relative to the range
+_INSET = 0.36  # size of an inset, relative to the axes
 _TRUTH: dict[str, Any] = {"color": TRUTH, "linestyle": "--", "linewidth": 1.5}
 
 
 def node_function(scene: Scene) -> Figure:
-    """MLP_node per species, and its slope against the truth's (without truth: its slope)."""
+    """MLP_node per species, and the ratio of learned to true slope and offset (without truth: the slope)."""
     figure, axes = panels(1, 2, 9.0, 4.2, width_ratios=(3, 2))
     curves(axes[0, 0], scene)
     if scene.types:
@@ -42,7 +42,7 @@ def node_function(scene: Scene) -> Figure:
 
 
 def curves(ax: Axes, scene: Scene) -> None:
-    """A curve per species: strong where it was observed, faint beyond; the truth of each type dashed."""
+    """A curve per species: strong over observed concentrations, faint elsewhere; the truth of each type dashed."""
     c, y = scene.values("sweep"), scene.values("node_curve")
     low, high = scene.values("lowest"), scene.values("highest")
     groups = scene.groups
@@ -64,7 +64,7 @@ def curves(ax: Axes, scene: Scene) -> None:
 
 
 def _part(c: np.ndarray, y: np.ndarray, low: float, high: float) -> np.ndarray:
-    """The piece of a curve between low and high."""
+    """The part of a curve between low and high."""
     low, high = np.clip([low, high], c[0], c[-1])
     inside = (c > low) & (c < high)
     x = np.concatenate([[low], c[inside], [high]])
@@ -115,7 +115,7 @@ def _slopes(ax: Axes, scene: Scene) -> None:
 
 
 def _places(groups: Groups, spread: float = 0.35) -> list[tuple[np.ndarray, np.ndarray, str]]:
-    """Where each group's species stand along an axis of groups, spread by +- `spread`: (x, species, colour)."""
+    """Positions of the species of each group on an axis of groups, within +- `spread`: (x, species, colour)."""
     found = []
     for i, (g, colour) in enumerate(groups.colours.items()):
         members = groups.species(g)
@@ -132,7 +132,7 @@ def _name_groups(ax: Axes, groups: Groups) -> None:
 
 
 def embedding(scene: Scene) -> Figure:
-    """Embeddings by type and, beside it, by cluster; without types by the slope of MLP_node."""
+    """Embeddings by type (without truth, by slope of MLP_node) and by cluster."""
     figure, axes = panels(1, 2, 9.0, 4.2)
     left, right = axes[0]
     assert scene.clusters is not None
@@ -173,7 +173,7 @@ def embedding_by(ax: Axes, scene: Scene, groups: Groups) -> None:
 
 
 def _within_groups(ax: Axes, scene: Scene, groups: Groups) -> None:
-    """An inset with the distances to the mean of each group, where they are too small to be seen."""
+    """Add an inset with the deviations from the mean of each group, if they are too small to be visible."""
     at = np.stack(_coordinates(scene)[:2], axis=1)
     members = {g: groups.species(g) for g in groups.colours}
     offsets = {g: at[found] - at[found].mean(axis=0) for g, found in members.items() if len(found) > 1}
@@ -182,7 +182,7 @@ def _within_groups(ax: Axes, scene: Scene, groups: Groups) -> None:
     spread = max((float(np.abs(offset).max()) for offset in offsets.values()), default=0.0)
     if not 0 < spread < _VISIBLE * span:
         return
-    # In the corner, or the middle, that is farthest from any group.
+    # Of nine positions, the one with the largest distance to any point.
     middle = (shown.max(axis=0) + shown.min(axis=0)) / 2
     places = {(x, y): middle + (np.array([x, y]) - 0.5) * span for x in (0.25, 0.5, 0.75) for y in (0.25, 0.5, 0.75)}
     x, y = max(places, key=lambda place: np.linalg.norm(shown - places[place], axis=1).min())
@@ -202,7 +202,7 @@ def _finish_embedding(ax: Axes, scene: Scene) -> None:
 
 
 def _coordinates(scene: Scene) -> tuple[np.ndarray, np.ndarray, str, str]:
-    """The two dimensions that vary most; a single one stands against the slope."""
+    """The two dimensions of the embeddings with the largest variance; for a single dimension, it and the slope."""
     a = scene.values("embedding")
     if a.shape[1] == 1:
         return a[:, 0], scene.values("slope"), "embedding a", "slope of MLP_node  [1/time]"
@@ -211,7 +211,7 @@ def _coordinates(scene: Scene) -> tuple[np.ndarray, np.ndarray, str, str]:
 
 
 def set_points(scene: Scene) -> Figure:
-    """Strength and set point of homeostasis: where MLP_node crosses zero, and how fast it pulls there."""
+    """Strength and set point of homeostasis: minus the slope of MLP_node, and the concentration of its zero."""
     figure, axes = panels(1, 1, 5.5, 4.4)
     ax = axes[0, 0]
     strength, point = _strength(scene.values("slope_observed"), scene.values("offset_observed"))
@@ -226,7 +226,7 @@ def set_points(scene: Scene) -> Figure:
         )
         ax.plot(true_point, true_strength, "+", color=TRUTH, markersize=13)
         handles.append(Line2D([], [], color=TRUTH, marker="+", markersize=10, linestyle="none", label="truth"))
-    # A species whose strength is unknown has its set point anywhere.
+    # The set point -offset/slope of a species with a slope close to zero can be an outlier.
     ax.set(
         xlim=robust_limits(point[scene.moving], true_point), ylim=robust_limits(strength[scene.moving], true_strength)
     )

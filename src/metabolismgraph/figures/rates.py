@@ -1,4 +1,4 @@
-"""Rate constants and the rate law."""
+"""Figures of rate constants and the rate law."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from metabolismgraph.figures.style import (
     scientific,
 )
 
-_FOR_LEGEND = 0.35  # of the range, above the largest value
+_FOR_LEGEND = 0.35  # space for the legend above the largest value, relative to the range
 _KNOWN: dict[str, Any] = {
     "linestyle": "none",
     "marker": "o",
@@ -44,11 +44,11 @@ _UNKNOWN: dict[str, Any] = {
     "markerfacecolor": "none",
 }
 _UNIT = "concentration$^{1-\\mathrm{order}}$/time"
-_MOST_NAMES = 40  # reactions that can be named along an axis
+_MAX_NAMES = 40  # names of reactions along an axis
 
 
 def comparison(scene: Scene) -> Figure:
-    """log10 k: learned against true and the error; without truth sorted, with standard errors."""
+    """log10 k: learned against true values, and errors; without truth, sorted values with standard errors."""
     if scene.has("true_log_k"):
         figure, axes = panels(1, 2, 9.0, 4.2)
         against_truth(axes[0, 0], scene)
@@ -63,7 +63,7 @@ def comparison(scene: Scene) -> Figure:
 
 
 def rate_constants(ax: Axes, scene: Scene) -> None:
-    """The first panel of `comparison`, in a figure of another."""
+    """The first panel of `comparison`, for use in another figure."""
     (against_truth if scene.has("true_log_k") else caterpillar)(ax, scene)
 
 
@@ -75,7 +75,7 @@ def against_truth(ax: Axes, scene: Scene) -> None:
         margin = 0.05 * max(float(np.ptp(both)), 0.2)
         ends = (both.min() - margin, both.max() + margin)
         ax.plot(ends, ends, color=FAINT, linewidth=1, zorder=0)
-        # Room for the legend, which would otherwise lie on points.
+        # Space for the legend, which would otherwise cover points.
         ax.set(xlim=ends, ylim=(ends[0], ends[1] + _FOR_LEGEND * (ends[1] - ends[0])))
     identifiable = r2_text(scene.metrics.get("rate_constants_R2_identifiable"))
     ax.plot(true[known], learned[known], **_KNOWN, label=f"identifiable ({known.sum()}): {identifiable}")
@@ -106,7 +106,7 @@ def _errors(ax: Axes, scene: Scene) -> None:
 
 
 def caterpillar(ax: Axes, scene: Scene) -> None:
-    """Rate constants in ascending order with their standard errors; those without one are marked."""
+    """Rate constants in ascending order with standard errors; those without a finite error have another symbol."""
     order = np.argsort(scene.values("log_k"), kind="stable")
     log_k, known = scene.values("log_k")[order], scene.values("identifiable")[order]
     error = scene.values("log_k_error")[order]
@@ -147,7 +147,7 @@ def _standard_errors(ax: Axes, scene: Scene) -> None:
 
 
 def _name_reactions(ax: Axes, scene: Scene, order: np.ndarray) -> None:
-    if len(order) <= _MOST_NAMES:
+    if len(order) <= _MAX_NAMES:
         ax.set_xticks(np.arange(len(order)), scene.values("reaction")[order], rotation=90)
         ax.set(xlabel="reaction")
     else:
@@ -155,7 +155,7 @@ def _name_reactions(ax: Axes, scene: Scene, order: np.ndarray) -> None:
 
 
 def rate_law(scene: Scene) -> Figure:
-    """The substrate function per order, and below it how far it lies from the truth or from mass action."""
+    """The substrate function per order and, below, its deviation from the truth or from mass action."""
     figure, axes = panels(2, 1, 5.5, 5.6, sharex=True, height_ratios=(2, 1))
     law(axes[0, 0], scene)
     axes[0, 0].set(xlabel="")
@@ -185,20 +185,20 @@ def law(ax: Axes, scene: Scene) -> None:
 def _law_deviation(ax: Axes, scene: Scene) -> None:
     c, orders, learned = scene.values("law_concentration"), scene.values("law_order"), scene.values("law_f")
     if scene.has("true_law_f"):
-        off = np.abs(ratio(learned, scene.values("true_law_f")) - 1)
-        log_axis(ax, "y", off)
+        deviation = np.abs(ratio(learned, scene.values("true_law_f")) - 1)
+        log_axis(ax, "y", deviation)
         ax.set(ylabel="|relative error|")
     else:
-        off = ratio(learned, c ** orders[:, None])
-        half = max(0.05, 1.1 * float(np.max(np.abs(off - 1), initial=0.0, where=np.isfinite(off))))
+        deviation = ratio(learned, c ** orders[:, None])
+        half = max(0.05, 1.1 * float(np.max(np.abs(deviation - 1), initial=0.0, where=np.isfinite(deviation))))
         if half < 1:
             ax.set_ylim(1 - half, 1 + half)
         else:
-            log_axis(ax, "y", off)
+            log_axis(ax, "y", deviation)
         ax.axhline(1, color=TRUTH, linewidth=1.3, linestyle=":")
         ax.set(ylabel="learned /\nmass action")
     for i in range(len(orders)):
-        ax.plot(c, positive(off[i]), color=_order_colour(i))
+        ax.plot(c, positive(deviation[i]), color=_order_colour(i))
     ax.set(xlabel="substrate concentration c")
 
 

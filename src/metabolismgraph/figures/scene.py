@@ -1,4 +1,4 @@
-"""What the drawing functions are given: an evaluation's data and metrics, and how its species are grouped."""
+"""Input of the figures: data and metrics of an evaluation, and groups of species."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Groups:
     Attributes:
         name: "type" or "cluster".
         member: group of each species; -1: none.
-        colours: of each group, in ascending order of groups.
+        colours: colour of each group, in ascending order of groups.
     """
 
     name: str
@@ -35,9 +35,9 @@ class Groups:
         return cls(name, member, dict(zip(ids, palette(len(ids), colormap), strict=True)))
 
     def coloured_like(self, other: Groups) -> Groups:
-        """The same groups, each in the colour of the group of `other` that it shares most species with.
+        """The same groups, each in the colour of that group of `other` with the most common species.
 
-        Larger groups choose first; no colour is taken twice while there are enough.
+        Larger groups have priority; colours are unique if there are enough of them.
         """
         free = [*other.colours.values(), *(c for c in self.colours.values() if c not in other.colours.values())]
         colours: dict[int, str] = {}
@@ -51,11 +51,11 @@ class Groups:
         return dataclasses.replace(self, colours=dict(sorted(colours.items())))
 
     def species(self, group: int) -> Int[np.ndarray, " members"]:
-        """Indices of a group's species."""
+        """Indices of the species of a group."""
         return np.flatnonzero(self.member == group)
 
     def handles(self, **line: Any) -> list[Line2D]:
-        """Legend entries: a marker (or what `line` says) per group, with the number of species."""
+        """Legend entries: a marker per group (`line` changes its style), with the number of species."""
         look: dict[str, Any] = {"linestyle": "none", "marker": "o", **line}
         return [
             Line2D([], [], color=colour, label=f"{self.name} {g} ({len(self.species(g))})", **look)
@@ -65,7 +65,7 @@ class Groups:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """All that a figure may use.
+    """The data of all figures.
 
     Attributes:
         data: `Evaluation.data`.
@@ -90,19 +90,21 @@ class Scene:
         return cls(data, metrics, types, clusters)
 
     def has(self, *names: str) -> bool:
+        """Whether the data contain all of the variables."""
         return all(name in self.data for name in names)
 
     def values(self, name: str) -> np.ndarray:
+        """The array of a variable."""
         return np.asarray(self.data[name].values)
 
     @property
     def groups(self) -> Groups:
-        """Types where they are known, clusters otherwise."""
+        """Types if they are known, otherwise clusters."""
         found = self.types or self.clusters
         assert found is not None, "without Phase 2 there are no groups"
         return found
 
     @property
     def moving(self) -> Bool[np.ndarray, " species"]:
-        """Species that may change; all where the data do not tell."""
+        """False for fixed species; all True if the data do not contain this."""
         return self.values("moving") if self.has("moving") else np.ones(self.data.sizes["species"], dtype=bool)

@@ -1,7 +1,6 @@
-"""One style for all figures: fonts, sizes, colours, and how a figure becomes a file.
+"""The style of all figures: fonts, sizes, colours, axes and files.
 
-Figures are drawn through Matplotlib's object interface and never through pyplot; the style holds
-only inside `applied`.
+Figures use the object interface of Matplotlib, not pyplot. The style applies only inside the context `applied`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 
-# Okabe & Ito (2008), told apart with every kind of colour blindness. Black is left to the truth.
+# Okabe & Ito (2008): distinguishable with all kinds of colour blindness. Black is reserved for the truth.
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F", "#F0E442")
 BLUE, ORANGE, GREEN, VERMILLION = OKABE_ITO[0], OKABE_ITO[1], OKABE_ITO[2], OKABE_ITO[4]
 TRUTH, FAINT = "black", "0.75"
@@ -34,11 +33,11 @@ CONCENTRATION = "concentration"
 RATE = "concentration/time"
 LOG_K = "log$_{10}$ k"
 
-_QUALITATIVE = 20  # colour maps of at most so many colours are lists, not ramps
-_RAMP = "viridis"  # where a list of colours is too short
-_MOST_ENTRIES = 20  # of a legend
-_ENTRY_WIDTH = 1.6  # of a legend, inches
-_MANY = 4  # decades of a logarithmic axis beyond which minor ticks are a blur
+_QUALITATIVE = 20  # colour maps with at most this number of colours are qualitative, others continuous
+_CONTINUOUS = "viridis"  # replaces a qualitative colour map with too few colours
+_MAX_ENTRIES = 20  # of a legend
+_ENTRY_WIDTH = 1.6  # of a legend, in inches
+_MANY = 4  # decades; a longer logarithmic axis has no minor ticks
 _SETTINGS: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
     "figure.facecolor": "white",
@@ -64,7 +63,7 @@ _SETTINGS: dict[Any, Any] = {
 
 @contextmanager
 def applied() -> Iterator[None]:
-    """Matplotlib's defaults plus this package's settings, whatever the user's own are, and back."""
+    """Apply the defaults of Matplotlib and the settings of this package; restore those of the user at the end."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
@@ -72,13 +71,13 @@ def applied() -> Iterator[None]:
 
 
 def panels(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure of `width` x `height` inches and its rows x columns axes."""
+    """A figure of `width` x `height` inches, and its axes as an array of rows x columns."""
     figure = Figure(figsize=(width, height))
     return figure, np.asarray(figure.subplots(rows, columns, squeeze=False, **options))
 
 
 def save(figure: Figure, path: Path, dpi: int) -> Path:
-    """Write a PNG or TIFF, whole or not at all."""
+    """Write a PNG or TIFF file, completely or not at all."""
     buffer = io.BytesIO()
     if path.suffix == ".tif":
         figure.savefig(buffer, format="tiff", dpi=dpi, pil_kwargs={"compression": "tiff_adobe_deflate"})
@@ -90,69 +89,69 @@ def save(figure: Figure, path: Path, dpi: int) -> Path:
 
 
 def check_colormap(name: str) -> None:
-    """Refuse a colour map that does not exist.
+    """Check that a colour map exists.
 
     Raises:
-        InputError: it is neither okabe_ito nor one of Matplotlib's.
+        InputError: it is neither okabe_ito nor a colour map of Matplotlib.
     """
     known = ["okabe_ito", *mpl.colormaps]
     if name in known:
         return
     lower = {each.lower(): each for each in known}
     near = difflib.get_close_matches(name.lower(), lower, 1, 0.0)
-    raise InputError(f"plotting.colormap is {name!r}, which is no colour map; did you mean {lower[near[0]]}?")
+    raise InputError(f"plotting.colormap is {name!r}, which is not a colour map; did you mean {lower[near[0]]}?")
 
 
 def palette(n: int, colormap: str) -> list[str]:
-    """n different colours; from a ramp where the map has too few of its own.
+    """n different colours; of a continuous colour map if the given one has too few colours.
 
     Raises:
-        InputError: no such colour map.
+        InputError: there is no such colour map.
     """
     check_colormap(colormap)
     own: list[str] = []
     if colormap == "okabe_ito":
-        own, colormap = list(OKABE_ITO), _RAMP
+        own, colormap = list(OKABE_ITO), _CONTINUOUS
     else:
         chosen = mpl.colormaps[colormap]
         if isinstance(chosen, ListedColormap) and chosen.N <= _QUALITATIVE:
-            own, colormap = [to_hex(chosen(i)) for i in range(chosen.N)], _RAMP
+            own, colormap = [to_hex(chosen(i)) for i in range(chosen.N)], _CONTINUOUS
     if n <= len(own):
         return own[:n]
-    # The ends of a ramp are often close to white or black.
+    # The ends of a continuous colour map are often close to white or black.
     return [to_hex(mpl.colormaps[colormap](x)) for x in np.linspace(0.03, 0.93, n)]
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
-    """A legend below all panels, where it covers nothing; a long one is cut."""
-    if len(handles) > _MOST_ENTRIES:
-        rest = Line2D([], [], linestyle="none", label=f"and {len(handles) - _MOST_ENTRIES + 1} more")
-        handles = [*handles[: _MOST_ENTRIES - 1], rest]
+    """Add a legend below all panels, with at most 20 entries."""
+    if len(handles) > _MAX_ENTRIES:
+        rest = Line2D([], [], linestyle="none", label=f"and {len(handles) - _MAX_ENTRIES + 1} more")
+        handles = [*handles[: _MAX_ENTRIES - 1], rest]
     rows = -(-len(handles) // int(figure.get_figwidth() / _ENTRY_WIDTH))
     figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // rows), columnspacing=1.2)
 
 
 def letter(axes: Iterable[Axes]) -> None:
-    """Mark panels a, b, c, ..."""
+    """Label panels a, b, c, ..."""
     for name, ax in zip("abcdefghijkl", axes, strict=False):
         ax.set_title(name, loc="left", fontweight="bold")
 
 
 def positive(values: np.ndarray) -> np.ndarray:
-    """What a logarithmic axis can show; the rest becomes NaN."""
+    """Positive finite values, which a logarithmic axis can show; others become NaN."""
     values = np.asarray(values, dtype=np.float64)
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """above / below; NaN where that is no finite number."""
+    """above / below; NaN where the result is not finite."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         found = np.asarray(above / below)
     return np.where(np.isfinite(found), found, np.nan)
 
 
 def log_axis(ax: Axes, which: str, values: np.ndarray) -> None:
-    """A logarithmic x or y axis around `values`, with two powers of ten in it; linear where none is positive."""
+    """Make an axis logarithmic around `values`, with at least two powers of ten; no change if none is positive."""
     shown = positive(values)
     if not np.isfinite(shown).any():
         return
@@ -168,7 +167,7 @@ def log_axis(ax: Axes, which: str, values: np.ndarray) -> None:
 
 
 def robust_limits(values: np.ndarray, always: np.ndarray) -> tuple[float, float] | None:
-    """Ends of an axis that shows all of `always` and all of `values` but far outliers; None: nothing to show."""
+    """Limits of an axis for all of `always` and for `values` without far outliers; None: there are no values."""
     values, always = values[np.isfinite(values)], always[np.isfinite(always)]
     if values.size + always.size == 0:
         return None
@@ -183,7 +182,7 @@ def robust_limits(values: np.ndarray, always: np.ndarray) -> tuple[float, float]
 
 
 def scientific(value: float) -> str:
-    """7.2·10⁻⁸ for Matplotlib; plain where that is as short."""
+    """A number as 7.2·10⁻⁸ in the markup of Matplotlib; without power of ten if that is as short."""
     if value == 0 or 0.01 <= abs(value) < 1000:
         return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
     digits, power = f"{value:.1e}".split("e")
@@ -191,7 +190,7 @@ def scientific(value: float) -> str:
 
 
 def r2_text(value: object) -> str:
-    """R² as a reader wants it: 0.99999 does not round to 1."""
+    """R² as text; 0.99999 is not rounded to 1."""
     if not isinstance(value, int | float) or not np.isfinite(value):
         return "R² undefined"
     return "R² > 0.9999" if 0.9999 < value < 1 else f"R² = {value:.4g}"

@@ -1,4 +1,4 @@
-"""The whole result in one picture."""
+"""A figure that summarises a fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metabolismgraph.figures.style import legend_below, letter, panels
 
 
 def summary(scene: Scene) -> Figure:
-    """Rate constants, rate law, homeostasis and embeddings, as far as there are any."""
+    """Rate constants, rate law, homeostasis and embeddings, if available."""
     parts = [("rate constants", rate_constants)]
     if scene.has("law_f"):
         parts.append(("rate law", law))

@@ -1,4 +1,4 @@
-"""How training went."""
+"""Figures of the losses during training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from metabolismgraph.figures.style import FAINT, GREEN, ORANGE, log_axis, panels
 
 
 def loss(scene: Scene) -> Figure:
-    """Losses per step, linear above and logarithmic below; that of Phase 2 in blue, its components beside it."""
+    """Losses per step, linear (top) and logarithmic (bottom): Phase 2 in blue, its components, and Phase 1."""
     curves = _curves(scene)
     figure, axes = panels(2, len(curves), 1.0 + 3.2 * len(curves), 5.2, sharex="col")
     for column, (label, step, values, line) in zip(axes.T, curves, strict=True):
@@ -20,12 +20,12 @@ def loss(scene: Scene) -> Figure:
         column[0].plot(number, values, **line)
         column[1].plot(number, positive(values), **line)
         log_axis(column[1], "y", values)
-        column[0].set_title(label, pad=14)  # above the axis's power of ten
+        column[0].set_title(label, pad=14)  # above the power of ten of the axis
         column[1].set_xlabel(step)
         column[0].set_ylim(bottom=min(0.0, float(np.min(values, initial=0.0, where=np.isfinite(values)))))
     descent = scene.data.sizes.get("phase2_gradient_step", 0)
     if 0 < descent < scene.data.sizes.get("phase2_step", 0):
-        # What follows the gradient steps is the polish of MLP_node, with the embeddings held.
+        # After the gradient steps, MLP_node is optimised by L-BFGS, with constant embeddings.
         for ax in axes[:, 0]:
             ax.axvline(descent, color=FAINT, linewidth=1, zorder=0)
         axes[0, 0].annotate("L-BFGS ", (descent, 0.5), xycoords=("data", "axes fraction"), ha="right", color="0.4")
@@ -35,7 +35,7 @@ def loss(scene: Scene) -> Figure:
 
 
 def _curves(scene: Scene) -> list[tuple[str, str, np.ndarray, dict[str, Any]]]:
-    """Title, name of the horizontal axis, values and looks of every panel."""
+    """Title, label of the horizontal axis, values and style of every panel."""
     curves: list[tuple[str, str, np.ndarray, dict[str, Any]]] = []
     if scene.has("phase2_loss"):
         unit = scene.data["phase2_loss"].attrs.get("units", "(concentration/time)²")

@@ -1,4 +1,4 @@
-"""Both phases in one call."""
+"""Both phases of a fit in one call."""
 
 from __future__ import annotations
 
@@ -28,15 +28,13 @@ def fit(
     """Learn rate constants, rate law, homeostasis and types in this process.
 
     Args:
-        observations: what was measured; the last `training.held_out_fraction` of the frames of every
-            run is kept aside.
+        observations: the data; the last `training.held_out_fraction` of the frames of every run is held out.
         config: `graph_model` and `training` are used; None: the defaults.
-        progress: called with (stage, share done, message).
-        checkpoint: a Phase 1 to start Phase 2 from, in place of one of our own.
+        progress: called with (stage, completed share of the stage, message).
+        checkpoint: a result of Phase 1 from which Phase 2 starts; None: Phase 1 is carried out.
 
     Raises:
-        InputError: the observations are too few for the network, settings that make no sense, or a checkpoint
-            of another network.
+        InputError: too few observations for the network, inconsistent settings, or a checkpoint of another network.
 
     Example:
         >>> import metabolismgraph as mg

@@ -1,4 +1,4 @@
-"""What was learned from observations, by both phases."""
+"""The result of both phases of a fit."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from metabolismgraph.system.observations import Observations
 
 @dataclasses.dataclass(frozen=True)
 class FitResult:
-    """What was learned from observations.
+    """The result of a fit.
 
-    `rate_constants` and `homeostasis` are the answer as data frames, `trust` is the verdict to read first.
+    `rate_constants` and `homeostasis` are the estimates as data frames. Read `trust` first.
 
     Attributes:
-        observations: all of them, with the held-out frames that training did not see.
-        graph_model, training: the configuration's sections that it was learned with.
-        phase1: rate constants, substrate function, identifiability, first homeostasis.
-        phase2: MLP_node and embeddings; None where training.homeostasis_training is false.
-        refined: the model after everything was unfrozen, where training.joint_refinement is true.
+        observations: all observations, including the held-out frames.
+        graph_model, training: sections of the configuration of this fit.
+        phase1: rate constants, substrate function, identifiability, lines of homeostasis.
+        phase2: MLP_node and embeddings; None if training.homeostasis_training is false.
+        refined: the model after joint refinement; None if training.joint_refinement is false.
 
     Example:
         >>> import metabolismgraph as mg
@@ -58,9 +58,9 @@ class FitResult:
 
     @property
     def rate_constants(self) -> pd.DataFrame:
-        """A row per reaction: k with unit, error and interval, and why it is not determined where it is not.
+        """A row per reaction: k with unit, standard error and interval, or the reason why it is not determined.
 
-        Without trust there are no intervals. See `rate_constants_table` for the columns.
+        There are no intervals if the fit is not to be trusted. See `rate_constants_table` for the columns.
         """
         return rate_constants_table(
             self.observations.network,
@@ -71,7 +71,7 @@ class FitResult:
 
     @property
     def homeostasis(self) -> pd.DataFrame:
-        """A row per species that may change: slope, offset and baseline of its homeostasis with errors, and its type.
+        """A row per species that is not fixed: slope, offset and baseline of its homeostasis with errors, and its type.
 
         See `homeostasis_table` for the columns.
         """
@@ -87,9 +87,10 @@ class FitResult:
         return cluster_moving(embeddings, moving, self.training.cluster_distance_threshold)
 
     def rate_law(self, c: Float[np.ndarray, " points"], order: float = 1.0) -> Float[np.ndarray, " points"]:
-        """The learned substrate function f at concentrations c > 0, in the unit of the data.
+        """The learned substrate function f, in concentration^order.
 
         Args:
-            order: |s| of the substrate, its stoichiometric coefficient.
+            c: concentrations > 0, in the unit of the data.
+            order: |s| of the substrate.
         """
         return np.asarray(jnp.exp(self.phase1.mlp_sub(jnp.log(jnp.asarray(c)), jnp.asarray(order))))

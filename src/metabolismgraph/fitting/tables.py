@@ -1,4 +1,4 @@
-"""The answer as tables: a row per rate constant, a row per species. What people read, and what they compute with."""
+"""Estimates as tables: one row per rate constant, one row per species."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from metabolismgraph.system.kinetics import Aggregation
 from metabolismgraph.system.network import ReactionNetwork
 
 _TWO_SIDED = 1.96  # standard errors on either side of a 95 % interval
-_RESOLVED = 2.0  # standard errors that a slope of homeostasis must differ from zero by
+_RESOLVED = 2.0  # least distance of a resolved slope of homeostasis from zero, in standard errors
 
 
 def rate_constants_table(
     network: ReactionNetwork, found: Phase1Result, *, aggregation: Aggregation, trustworthy: bool
 ) -> pd.DataFrame:
-    """Every rate constant with its error, and why it is not determined where it is not.
+    """Every rate constant with its standard error, or the reason why it is not determined.
 
     Args:
-        trustworthy: whether the fit is to be trusted; without trust there are no intervals.
+        network: the reactions.
+        found: result of Phase 1.
+        aggregation: "mul" for a product over substrates, "add" for a sum.
+        trustworthy: whether the fit is to be trusted; if not, there are no intervals.
 
     Returns:
         Columns:
         reaction: id.
-        equation: as written; its left side is what the rate depends on.
-        k: rate constant; 0 where it came out at that bound. Where it is not determined, the most plausible value: one
-            of many.
+        equation: with the substrates of the rate law on the left.
+        k: rate constant; 0 at the bound k >= 0. If k is not determined, the most plausible of many possible values.
         unit: of k, in the units of the data.
         log10_k: log10 of k.
-        standard_error: of log10_k; empty where k is not determined.
-        lower, upper: 95 % interval of k; of one that came out as zero, 0 and what it does not exceed. Empty where the
-            fit is not to be trusted.
-        identifiable: whether k is determined by itself, in a fit that is to be trusted.
-        combination: what of it is determined together with other rate constants, with the value.
-        reason: why it is not determined.
+        standard_error: of log10_k; empty if k is not determined.
+        lower, upper: 95 % interval of k; its lower end is 0 at the bound k >= 0. Empty if the fit is not to be trusted.
+        identifiable: whether k is determined individually, in a fit that is to be trusted.
+        combination: determined combinations with other rate constants, and their values.
+        reason: why k is not determined.
 
     Example:
         >>> import metabolismgraph as mg
@@ -77,27 +78,30 @@ def rate_constants_table(
 def homeostasis_table(
     network: ReactionNetwork, found: Phase1Result, types: Int[np.ndarray, " species"] | None, *, trustworthy: bool
 ) -> pd.DataFrame:
-    """Homeostasis of every species that may change: the line slope * c + offset over the observed concentrations.
+    """Homeostasis of every species that is not fixed: the line slope * c + offset over the observed concentrations.
 
     Args:
-        types: cluster of every species; None where there are no embeddings.
-        trustworthy: whether the fit is to be trusted; without trust no slope counts as resolved.
+        network: the species.
+        found: result of Phase 1.
+        types: cluster of every species; None without embeddings.
+        trustworthy: whether the fit is to be trusted; if not, no slope counts as resolved.
 
     Returns:
         Columns:
         species: id.
-        slope, slope_error: in 1/time, with standard error; minus lambda.
+        slope, slope_error: minus lambda, in 1/time, and its standard error.
         offset, offset_error: in concentration/time.
-        baseline, baseline_error: the concentration it pulls to, -offset/slope; empty where slope is not resolved.
+        baseline, baseline_error: concentration without homeostatic dc/dt, -offset/slope; empty if not resolved.
         resolved: whether slope differs from zero by more than two standard errors, in a fit that is to be trusted.
-        type: cluster of the species' embedding, from 0; species outside of all clusters share the last. Empty
-            without Phase 2.
+        type: cluster of the embedding, from 0; species outside all clusters are in the last one. Empty without
+            Phase 2.
     """
     moving = ~network.fixed
     with np.errstate(divide="ignore", invalid="ignore"):
         resolved = (np.abs(found.slope) > _RESOLVED * found.slope_error) & trustworthy
         baseline = np.where(resolved, -found.offset / found.slope, np.nan)
-        # The error of a ratio, to first order (Fieller 1954 has the exact interval).
+        # The variance of b = -o/s to first order: (var(o) + b^2 var(s) + 2 b cov(o, s)) / s^2. (The exact interval is
+        # that of Fieller 1954.)
         variance = (
             found.offset_error**2 + baseline**2 * found.slope_error**2 + 2 * baseline * found.slope_offset_covariance
         ) / found.slope**2
@@ -118,7 +122,7 @@ def homeostasis_table(
 
 
 def _combinations(network: ReactionNetwork, found: Phase1Result) -> list[str]:
-    """For every reaction of a group, the determined combinations that it takes part in, with their values."""
+    """For every reaction, the determined combinations that contain it, with their values; empty without any."""
     k = 10.0**found.log_k
     texts: list[list[str]] = [[] for _ in network.reactions]
     for combinations in found.identifiability.combinations:

@@ -1,9 +1,9 @@
-"""Whether a fit is to be trusted: one verdict, from what it leaves unexplained and from what it predicts.
+"""Whether a fit is to be trusted: a verdict from its residuals and its predictions.
 
-Three looks at every species: what is left of dc/dt in the frames that were learned from, the same in the
-frames that were kept aside, and rollouts there, integrated between the sample times from one measured
-state on. Each error is a share of the species' own signal. A small residual alone proves little: a wrong
-model may bend to the data that it was fitted to, and it is the rollouts that show it.
+Three errors of every species are examined: the residual of dc/dt in the training frames, the same in the
+held-out frames, and the error of rollouts there, integrated from a measured state over the sample times.
+Each error is relative to the signal of the species. A small residual is not sufficient: a wrong model can fit
+the training data, while rollouts on held-out frames reveal it.
 """
 
 from __future__ import annotations
@@ -29,35 +29,37 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 
-# Errors above these shares of a species' signal are too large.
-_MOST_UNEXPLAINED = 0.1
-_MOST_MISFIT = 0.02
-_MOST_MISSED = 0.1
-# Least signal that an error is compared with: shares of the gross flux through a species (one in a quasi-steady state
-# has a dc/dt that is a small difference of large rates), of its dc/dt while learning, and of its range.
+# Largest acceptable errors, relative to the signal of a species: residual, systematic residual, prediction error.
+_MAX_UNEXPLAINED = 0.1
+_MAX_MISFIT = 0.02
+_MAX_PREDICTION_ERROR = 0.1
+# Lower bounds of the signal: shares of the gross flux through a species (in a quasi-steady state, dc/dt is a small
+# difference of large rates), of its rms dc/dt in the training frames, and of its range.
 _OF_FLUX, _OF_LEARNED, _OF_RANGE = 1e-2, 0.1, 0.05
 _WINDOWS = 4  # rollouts on the held-out frames of a run
 _SHORTEST_WINDOW = 8  # steps
-_MOST_LEFT_OUT = 0.1  # share of the changes
-_MOST_COARSE = 0.1  # share of the flux through a species
-_EQUATIONS_PER_UNKNOWN = 2
-_MOSTLY_NOISE = 0.7  # share of the residual's rms that is no noise, at most
-_RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # tolerances of the integration, the second as a share of each species' largest value
-# A rollout is given up after so many evaluations of dc/dt, or beyond so many times the largest concentration.
-_MOST_EVALUATIONS, _BLOWN_UP = 20_000, 1e6
-_FAR_OFF = 1e3  # a rollout error beyond this is as good as infinite
+_MAX_LEFT_OUT = 0.1  # share of the transitions
+_MAX_COARSE = 0.1  # share of the flux through a species by reactions with too large a sampling error
+_EQUATIONS_PER_UNKNOWN = 2  # at least
+_MOSTLY_NOISE = 0.7  # if the systematic share of the rms residual is below this, the rest is mostly noise
+_RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # tolerances of LSODA, the second relative to the largest value of each species
+# A rollout is stopped after this number of evaluations of dc/dt, or at this multiple of the largest concentration.
+_MAX_EVALUATIONS, _DIVERGED = 20_000, 1e6
+_MAX_ERROR = 1e3  # relative errors are cut off here; an infinite one becomes this
 
 
 @dataclasses.dataclass(frozen=True)
 class Trust:
-    """The verdict, and the errors that it rests on, as shares of each species' signal; NaN where there is none.
+    """The verdict and the errors on which it is based.
+
+    Errors are dimensionless, relative to the signal of each species; NaN where there is none.
 
     Attributes:
-        why_not: one phrase for each reason; empty where the fit is to be trusted.
-        unexplained: rms residual of dc/dt on the training frames.
-        misfit: the same without the part that looks like measurement noise.
-        held_out: rms error of dc/dt on the held-out frames.
-        rollout: rms error of rollouts there.
+        why_not: a phrase for each reason against the fit; empty for a trustworthy fit.
+        unexplained: rms residual of dc/dt in the training frames.
+        misfit: the same without the part that is consistent with white measurement noise.
+        held_out: rms error of dc/dt in the held-out frames.
+        rollout: rms error of rollouts over the held-out frames.
     """
 
     why_not: tuple[str, ...]
@@ -72,12 +74,12 @@ class Trust:
 
 
 def judge_trust(observations: Observations, found: Phase1Result, graph_model: GraphModel, training: Training) -> Trust:
-    """Judge the rate constants, rate law and lines of homeostasis that Phase 1 found.
+    """Judge the rate constants, rate law and lines of homeostasis of Phase 1.
 
     Args:
-        observations: all of them, with the held-out frames that training did not see.
-        found: what Phase 1 found in the others.
-        graph_model, training: the configuration's sections that it was learned with.
+        observations: all observations, including the held-out frames.
+        found: result of Phase 1 on the other frames.
+        graph_model, training: sections of the configuration of this fit.
     """
     units = Units.of(observations, graph_model)
     observations = units.observations(observations)
@@ -97,25 +99,29 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
     held_out, rollout = errors.of_held_out(found.rule), errors.of_rollouts(found.rule)
     names = observations.network.species
     why_not = [
-        *_complaint(unexplained, _MOST_UNEXPLAINED, "residual of dc/dt up to {share} of the signal ({names})", names),
+        *_complaint(unexplained, _MAX_UNEXPLAINED, "residual of dc/dt up to {share} of the signal ({names})", names),
         *(
-            _complaint(misfit, _MOST_MISFIT, "systematic residual up to {share} of the signal ({names})", names)
-            if not (unexplained > _MOST_UNEXPLAINED).any()
+            _complaint(misfit, _MAX_MISFIT, "systematic residual up to {share} of the signal ({names})", names)
+            if not (unexplained > _MAX_UNEXPLAINED).any()
             else ()
         ),
-        *_complaint(held_out, _MOST_MISSED, "error of held-out dc/dt up to {share} of the signal ({names})", names),
-        *_complaint(rollout, _MOST_MISSED, "error of held-out rollouts up to {share} of the change ({names})", names),
+        *_complaint(
+            held_out, _MAX_PREDICTION_ERROR, "error of held-out dc/dt up to {share} of the signal ({names})", names
+        ),
+        *_complaint(
+            rollout, _MAX_PREDICTION_ERROR, "error of held-out rollouts up to {share} of the change ({names})", names
+        ),
         *_other_reasons(found, training, observations.network, errors),
     ]
     if not np.isfinite(held_out).any():
         why_not.append("no frames were held out that could test a prediction")
-    if (unexplained > _MOST_UNEXPLAINED).any() and np.nanmedian(misfit / unexplained) < _MOSTLY_NOISE:
-        why_not.append("most of the residual looks like measurement noise, which is not modelled yet")
+    if (unexplained > _MAX_UNEXPLAINED).any() and np.nanmedian(misfit / unexplained) < _MOSTLY_NOISE:
+        why_not.append("most of the residual looks like measurement noise, which the model does not include")
     return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
 
 
 def _complaint(errors: Float[np.ndarray, " species"], most: float, text: str, names: tuple[str, ...]) -> list[str]:
-    """One phrase that names the species with too large an error, the worst first."""
+    """A phrase with the species whose error is too large, in descending order of the error; empty without any."""
     with np.errstate(invalid="ignore"):
         bad = [i for i in np.argsort(-np.nan_to_num(errors, nan=0.0), kind="stable") if errors[i] > most]
     if not bad:
@@ -126,16 +132,14 @@ def _complaint(errors: Float[np.ndarray, " species"], most: float, text: str, na
 
 
 def _other_reasons(found: Phase1Result, training: Training, network: ReactionNetwork, errors: _Errors) -> list[str]:
-    """Reasons beside the errors: too few equations, samples too far apart, a wrong rate law, too many outliers."""
+    """Further reasons: too few equations, samples too far apart, a wrong rate law, too many outliers."""
     reasons = []
     moving = found.keep.any(axis=0)
     unknowns = len(found.log_k) + (training.nuisance_degree + 1) * int(moving.sum())
     if found.keep.sum() < _EQUATIONS_PER_UNKNOWN * unknowns:
-        reasons.append(
-            f"{int(found.keep.sum())} equations for {unknowns} unknowns are too few to tell a fit from the truth"
-        )
+        reasons.append(f"{int(found.keep.sum())} equations for {unknowns} unknowns are too few for a reliable fit")
     coarse = np.array([reason == TOO_COARSE for reason in found.reasons], dtype=bool)
-    if errors.flux_share(coarse) > _MOST_COARSE:
+    if errors.flux_share(coarse) > _MAX_COARSE:
         names = [network.reactions[j] for j in np.flatnonzero(coarse)]
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         reasons.append(f"samples are too far apart for {shown}")
@@ -143,17 +147,17 @@ def _other_reasons(found: Phase1Result, training: Training, network: ReactionNet
         reasons.append("the stated rate law, mass action, does not hold")
     usable = found.keep.any(axis=0)
     left_out = 1 - float(found.keep[:, usable].mean()) if usable.any() else 1.0
-    if left_out > _MOST_LEFT_OUT:
+    if left_out > _MAX_LEFT_OUT:
         reasons.append(f"{left_out:.0%} of the changes did not fit the rate equation and were left out")
     return reasons
 
 
-class _HopelessError(Exception):
-    """A rollout blows up, or asks for more steps than any healthy model."""
+class _DivergedError(Exception):
+    """A rollout diverges, or takes too many steps."""
 
 
 class _Errors:
-    """Errors of a model on observations, species by species."""
+    """Errors of a model on observations, per species."""
 
     def __init__(
         self,
@@ -169,16 +173,18 @@ class _Errors:
         self.stoichiometry = np.asarray(table.structure.stoichiometry)
         self.rate = self._rate(observations.concentration)
         self.flux = _rms(table.fluxes(observations.concentration))
+        # The sum of absolute contributions to dc/dt. For a species in a quasi-steady state these cancel, and an error
+        # that is small in comparison with them is large relative to dc/dt.
         gross = table.fluxes(observations.concentration) @ np.abs(self.stoichiometry).T
         learned = observations.select(~held_out)
         self.signal = np.maximum(_rms(learned.transitions().derivative), _OF_FLUX * _rms(gross[~held_out]))
 
     def _rate(self, c: Float[np.ndarray, "*batch species"]) -> Float[np.ndarray, "*batch species"]:
-        """dc/dt by reactions and the lines of homeostasis."""
+        """dc/dt by reactions and lines of homeostasis, in concentration/time."""
         return np.asarray(self.table(c) + self.slope * c + self.offset)
 
     def flux_share(self, reactions: Bool[np.ndarray, " reactions"]) -> float:
-        """Largest share of the flux through a species that some reactions carry."""
+        """The share of the given reactions in the flux through a species, for the species with the largest share."""
         through = np.abs(self.stoichiometry) * self.flux
         total = through.sum(axis=1)
         share = through[:, reactions].sum(axis=1)[total > 0] / total[total > 0]
@@ -187,27 +193,28 @@ class _Errors:
     def of_learned(
         self, keep: Bool[np.ndarray, "transitions species"], rule: Rule
     ) -> tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"]]:
-        """What is left of dc/dt in the frames that were learned from: all of it, and what is no measurement noise.
+        """Relative residual of dc/dt in the training frames: in total, and without white measurement noise.
 
-        White noise of the measurements makes neighbouring differences anticorrelated: of the residual's variance it
-        explains minus twice the covariance of neighbours.
+        A measurement error e_t contributes e_(t+1) - e_t to a step: variance 2 s^2, and covariance -s^2 between
+        consecutive steps. The variance due to noise is therefore minus twice this covariance.
         """
         seen = self.observations.select(~self.held_out_frames)
         t = seen.transitions()
-        left = t.derivative - StepQuadrature.of(seen, rule).mean(self.rate[~self.held_out_frames])
-        if keep.shape == left.shape:
-            left = np.where(keep, left, np.nan)
-        steps = left * t.dt[:, None] / np.sqrt(np.mean(t.dt**2))
-        neighbours = np.diff(t.frame) == 1
+        residual = t.derivative - StepQuadrature.of(seen, rule).mean(self.rate[~self.held_out_frames])
+        if keep.shape == residual.shape:  # otherwise, the checkpoint was made from other frames
+            residual = np.where(keep, residual, np.nan)
+        # Residuals of changes of concentration, since noise adds the same variance to steps of any length.
+        steps = residual * t.dt[:, None] / np.sqrt(np.mean(t.dt**2))
+        consecutive = np.diff(t.frame) == 1
         with np.errstate(invalid="ignore"):
-            both = (steps[1:] * steps[:-1])[neighbours]
+            products = (steps[1:] * steps[:-1])[consecutive]
             variance = _mean(steps**2)
-            smooth = variance + 2 * np.minimum(_mean(both), 0.0)
-        share = self._share(np.sqrt(_mean(left**2)), self.signal)
-        return share, share * np.sqrt(np.clip(smooth / np.maximum(variance, 1e-300), 0.0, 1.0))
+            systematic = variance + 2 * np.minimum(_mean(products), 0.0)
+        share = self._share(np.sqrt(_mean(residual**2)), self.signal)
+        return share, share * np.sqrt(np.clip(systematic / np.maximum(variance, 1e-300), 0.0, 1.0))
 
     def of_held_out(self, rule: Rule) -> Float[np.ndarray, " species"]:
-        """Errors of dc/dt on the held-out frames."""
+        """Relative errors of dc/dt in the held-out frames."""
         if not self.held_out_frames.any():
             return np.full(len(self.moving), np.nan)
         unseen = self.observations.select(self.held_out_frames)
@@ -216,27 +223,30 @@ class _Errors:
         return self._share(_rms(error), np.maximum(_rms(derivative), _OF_LEARNED * self.signal))
 
     def of_rollouts(self, rule: Rule) -> Float[np.ndarray, " species"]:
-        """Errors of rollouts on the held-out frames."""
+        """Relative errors of rollouts over the held-out frames."""
+        # The signal is the rms change since the start of the rollout: the error of the prediction "nothing changes".
         spread = np.ptp(self.observations.concentration, axis=0)
-        missed, moved = [], []
+        errors, changes = [], []
         for window in self._windows():
             states = self._roll(window, rule)
             observed = self.observations.concentration[window]
-            missed.append(np.mean((states - observed)[1:] ** 2, axis=0))
-            moved.append(np.mean((observed - observed[0])[1:] ** 2, axis=0))
-        if not missed:
+            errors.append(np.mean((states - observed)[1:] ** 2, axis=0))
+            changes.append(np.mean((observed - observed[0])[1:] ** 2, axis=0))
+        if not errors:
             return np.full(len(self.moving), np.nan)
-        change = np.maximum(np.sqrt(np.mean(moved, axis=0)), _OF_RANGE * spread)
-        return self._share(np.sqrt(np.mean(missed, axis=0)), change)
+        change = np.maximum(np.sqrt(np.mean(changes, axis=0)), _OF_RANGE * spread)
+        return self._share(np.sqrt(np.mean(errors, axis=0)), change)
 
     def _share(
         self, error: Float[np.ndarray, " species"], signal: Float[np.ndarray, " species"]
     ) -> Float[np.ndarray, " species"]:
-        share = np.where(np.isinf(error), _FAR_OFF, error / np.maximum(signal, 1e-300))
-        return np.where(self.moving, np.minimum(share, _FAR_OFF), np.nan)
+        """Errors relative to the signal, with an upper bound; NaN for fixed species."""
+        share = np.where(np.isinf(error), _MAX_ERROR, error / np.maximum(signal, 1e-300))
+        return np.where(self.moving, np.minimum(share, _MAX_ERROR), np.nan)
 
     def _windows(self) -> Iterator[Int[np.ndarray, " frames"]]:
-        """Frames of each rollout: a few windows side by side over the held-out end of every run."""
+        """Frames of each rollout: consecutive windows over the held-out frames of every run."""
+        # Several short rollouts instead of a long one: in chaotic systems, even the true model diverges from the data.
         run = self.observations.run
         for r in np.unique(run[self.held_out_frames]):
             frames = np.flatnonzero((run == r) & self.held_out_frames)
@@ -247,26 +257,27 @@ class _Errors:
                     yield window
 
     def _roll(self, window: Int[np.ndarray, " frames"], rule: Rule) -> Float[np.ndarray, "frames species"]:
-        """States at the times of a window, from its first measured state on; infinite where the model blows up.
+        """States at the times of a window, integrated from its first measured state; infinite after a divergence.
 
-        What the model does not move, it takes from the data, between samples along a straight line.
+        Concentrations of fixed species are those of the data, interpolated linearly between samples.
         """
         observed, time = self.observations.concentration[window], self.observations.time[window]
         driven = scipy.interpolate.make_interp_spline(time, observed[:, ~self.moving], k=1)
 
-        budget = itertools.repeat(None, _MOST_EVALUATIONS)
+        # An upper bound on evaluations: a stiff wrong model could keep LSODA busy for hours.
+        budget = itertools.repeat(None, _MAX_EVALUATIONS)
 
         def rate(at: float, c: Float[np.ndarray, " species"]) -> Float[np.ndarray, " species"]:
-            if next(budget, "spent") == "spent" or not (np.abs(c) < _BLOWN_UP * largest.max()).all():
-                raise _HopelessError
+            if next(budget, "spent") == "spent" or not (np.abs(c) < _DIVERGED * largest.max()).all():
+                raise _DivergedError
             state = np.maximum(c, 0.0)
             state[~self.moving] = driven(at)
             return np.where(self.moving, self._rate(state), 0.0)
 
         states = np.full(observed.shape, np.inf)
         largest = self.observations.concentration.max(axis=0)
-        with np.errstate(all="ignore"), warnings.catch_warnings(), contextlib.suppress(_HopelessError):
-            warnings.simplefilter("ignore")  # LSODA's own words on what `states` says
+        with np.errstate(all="ignore"), warnings.catch_warnings(), contextlib.suppress(_DivergedError):
+            warnings.simplefilter("ignore")  # a failure of LSODA is visible in `states`
             if rule == "forward":
                 states[0] = observed[0]
                 for step in range(len(time) - 1):
@@ -288,9 +299,10 @@ class _Errors:
 
 
 def _mean(values: Float[np.ndarray, "rows species"]) -> Float[np.ndarray, " species"]:
-    """Mean over the rows that are there; NaN where there is none."""
-    there = np.isfinite(values)
-    return np.asarray(np.where(there, values, 0.0).sum(axis=0) / np.where(there.any(axis=0), there.sum(axis=0), np.nan))
+    """Mean over finite values; NaN without any."""
+    finite = np.isfinite(values)
+    count = np.where(finite.any(axis=0), finite.sum(axis=0), np.nan)
+    return np.asarray(np.where(finite, values, 0.0).sum(axis=0) / count)
 
 
 def _rms(values: Float[np.ndarray, "rows species"]) -> Float[np.ndarray, " species"]:

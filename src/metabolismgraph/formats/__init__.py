@@ -1,6 +1,6 @@
-"""Files that users have, read into `Observations`.
+"""Reading of data files as `Observations`.
 
-A format is a module with a function that takes paths and returns `Observations`, and a line in `_FORMATS`.
+A format is a module with a function from paths to `Observations`, and a line in `_FORMATS`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from metabolismgraph.system.observations import Observations
 
 _log = logging.getLogger(__name__)
 
-# Suffix of the first path, in small letters ("" for a folder) -> module and function that read it.
+# Module and function by suffix of the first path, in lower case ("" for a folder).
 _FORMATS = {
     "": "dataset:read_dataset",
     ".xml": "network_and_table:read_network_and_table",
 }
-_DEFAULT = ".xml"  # network files come under many names; what is in them decides
+_DEFAULT = ".xml"  # network files have many suffixes; the content is checked by the reader
 
 
 def read(*paths: str | Path) -> Observations:
-    """Read what was measured, and the network it belongs to.
+    """Read concentration time series and their reaction network.
 
     Args:
         paths: a network file (SBML Level 2 or 3) and a table of concentrations (CSV, TSV, spreadsheet or Parquet,
-            wide or long); or one data set folder, which holds network.xml and timeseries.csv.gz.
+            wide or long); or one data set folder with network.xml and timeseries.csv.gz.
 
     Returns:
-        Concentrations (frames x species) at the times of the table, in the units of the data. `notes` names
-        everything that was assumed.
+        Concentrations (frames x species) at the times of the table, in the units of the data. `notes` lists
+        all assumptions.
 
     Raises:
-        InputError: a file is missing or wrong, or the two do not belong together; the message says where and what
+        InputError: a file is missing or invalid, or the two are inconsistent; the message says where, and what
             to do.
 
     Example:
@@ -64,7 +64,7 @@ def read(*paths: str | Path) -> Observations:
 
 
 def _kind(paths: list[Path]) -> str:
-    """The key of the format that paths are read as."""
+    """The key in `_FORMATS` for some paths."""
     first = paths[0]
     if first.is_dir():
         return ""

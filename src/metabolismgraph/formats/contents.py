@@ -1,4 +1,4 @@
-"""What kind of file it is: text in some encoding, or something else that is said by name."""
+"""Detection of the kind of a file: text in some encoding, a spreadsheet, or a kind that is rejected by name."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f]")
 
 
 def read_text(path: Path, content: bytes) -> tuple[str, list[str]]:
-    """The text of a table, with Unix line ends, and notes on how it was read; a spreadsheet becomes CSV.
+    """The text of a table, with Unix line ends, and notes on assumptions; a spreadsheet is converted to CSV.
 
     Raises:
-        InputError: it is no text; the message says what it is, where that can be told.
+        InputError: the content is not text; the message states its kind, if it is recognised.
     """
     if content.startswith(_ZIP):
         text, notes = _from_zip(path, content)
     else:
         _refuse_kinds(path, content)
         text, notes = _decoded(path, content)
-    text = text.rstrip("\x1a")  # the end of a file in DOS
+    text = text.rstrip("\x1a")  # end-of-file character of DOS
     if _CONTROL.search(text):
         raise InputError(f"{path}: not a text file (it holds control characters); write the table as CSV in UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n"), notes
@@ -74,7 +74,7 @@ def _decoded(path: Path, content: bytes) -> tuple[str, list[str]]:
     except UnicodeDecodeError as error:
         if wide or b"\x00" in content:
             raise InputError(f"{path}: not a text file ({one_line(error)}); write the table as CSV in UTF-8") from None
-    # every byte is a character in Latin-1; a file that is no text shows by its control characters
+    # Every byte is a character in Latin-1. A file that is not text is recognised by its control characters.
     text = content.decode("latin-1")
     return text, ["The file is not in UTF-8: it was read as Latin-1."]
 
@@ -106,5 +106,5 @@ def _from_spreadsheet(path: Path, content: bytes) -> tuple[str, list[str]]:
     name, sheet = next(iter(full.items()))
     cells = sheet.map(lambda cell: " ".join(cell.split()) if isinstance(cell, str) else cell)
     others = ", ".join(str(other) for other in list(full)[1:])
-    notes = [f"Of the sheets, {name} was read, and not {one_line(others, 100)}."] if others else []
+    notes = [f"Sheet {name} was read; other sheets were not: {one_line(others, 100)}."] if others else []
     return cells.to_csv(index=False, header=False), notes

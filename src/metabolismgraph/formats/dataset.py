@@ -1,4 +1,4 @@
-"""A data set in a folder: network.xml, timeseries.csv.gz and, for simulated ones, truth/ (not handled here)."""
+"""Data set folders: network.xml, timeseries.csv.gz and, for simulated data, truth/ (see `ground_truth`)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from metabolismgraph.formats.tables import write_timeseries
 from metabolismgraph.system.observations import Observations
 
 NETWORK = "network.xml"
-TIMESERIES = ("timeseries.csv.gz", "timeseries.csv", "timeseries.parquet")  # the first is what is written
+TIMESERIES = ("timeseries.csv.gz", "timeseries.csv", "timeseries.parquet")  # the first is the name for writing
 
 
 def new_dataset_folder(folder: Path, *, overwrite: bool = False) -> Path:
-    """Make sure that a data set can be written to a folder.
+    """Create a folder for a data set, or check an existing one.
 
     Raises:
-        InputError: it holds something else, or a data set and `overwrite` is false; or cannot be written.
+        InputError: the folder contains other files, or a data set while `overwrite` is false; or it is not writable.
     """
     try:
         if folder.exists() and any(folder.iterdir()):
             if not (folder / NETWORK).exists():
-                raise InputError(f"{folder}: holds files but no data set; choose another --out")
+                raise InputError(f"{folder}: contains files but no data set; choose another --out")
             if not overwrite:
                 raise InputError(f"{folder}: holds a data set; add --overwrite, or choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,11 +39,11 @@ def write_dataset(folder: str | Path, observations: Observations) -> None:
     """Write network.xml, with the first frame as initial concentrations, and timeseries.csv.gz.
 
     Args:
-        folder: where they go; it is made if it is not there.
+        folder: the folder; created if it does not exist.
         observations: network and concentrations. The table has 9 significant digits.
 
     Raises:
-        ValueError: the network cannot be written as SBML, since an id is not one.
+        ValueError: the network cannot be written as SBML, for instance because of an invalid id.
 
     Example:
         >>> import metabolismgraph as mg
@@ -64,7 +64,7 @@ def read_dataset(folder: Path) -> Observations:
     """Read a data set folder.
 
     Raises:
-        InputError: a file is missing or wrong.
+        InputError: a file is missing or invalid.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; a data set holds {NETWORK} and {TIMESERIES[0]}")

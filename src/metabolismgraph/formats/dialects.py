@@ -1,6 +1,6 @@
-"""Text to cells: which line is the header, what separates the cells, how numbers are written.
+"""From text to cells: detection of header, separator and decimal sign.
 
-What simulators, spreadsheets and statistics programs write by default is read, with a note on each assumption.
+The default formats of simulators, spreadsheets and statistics programs are supported, with a note on each assumption.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-    """A table as it was written, before its columns mean anything.
+    """A table before the interpretation of its columns.
 
     Attributes:
-        table: columns by name; those without one are called `Unnamed: 0` and so on.
-        units: what a row of units below the header says, by column.
-        notes: plain sentences on what was assumed.
+        table: columns by name; those without a name are called `Unnamed: 0` and so on.
+        units: units by column, from a row of units below the header.
+        notes: plain sentences on assumptions.
     """
 
     table: pd.DataFrame
@@ -57,7 +57,7 @@ def read_cells(path: Path) -> Cells:
     """Read a file as a table.
 
     Raises:
-        InputError: it is missing, empty, damaged, no table, or can be read in two ways.
+        InputError: the file is missing, empty, damaged, not a table, or ambiguous.
     """
     content = read_bytes(path)
     if content.startswith(_PARQUET) or ".parquet" in path.suffixes:
@@ -67,7 +67,7 @@ def read_cells(path: Path) -> Cells:
     header = _header(path, lines)
     notes += header.notes
     for i, line in enumerate(lines):
-        # comments and empty lines become blank, which pandas skips, so that its errors name the right line
+        # Comments become blank lines instead of being removed: pandas skips these, and its line numbers stay correct.
         if i <= header.line or _is_comment(line) or not line.strip(" \t,;"):
             lines[i] = ""
     rows = [i for i, line in enumerate(lines) if line][:2]
@@ -79,7 +79,7 @@ def read_cells(path: Path) -> Cells:
     body = "\n".join(lines).rstrip(" \t\n,;")
     decimal = _decimal(path, body, header.separator)
     if decimal == ",":
-        notes.append("Decimal commas were read as such.")
+        notes.append("Commas in numbers were read as decimal commas.")
     return Cells(_parsed(path, body, names, header.separator, decimal), units, notes)
 
 
@@ -103,7 +103,7 @@ class _Header:
 
 
 def _header(path: Path, lines: list[str]) -> _Header:
-    """The first line that is no comment, or else a comment above it that names the time."""
+    """The header: the first line that is not a comment or, if it has no time column, a comment above it that has."""
     declared = _declared_separator(lines)
     plain = list(itertools.islice((i for i, line in enumerate(lines) if line.strip() and not _is_comment(line)), 2))
     above = [i for i, line in enumerate(lines[: plain[0]] if plain else lines) if _is_comment(line)]
@@ -136,7 +136,7 @@ def _names(lines: list[str], header: int, below: Sequence[int], declared: str | 
         if separator == _SPACES and len(names) != width:
             names = _with_units_joined(names, width)
         if _is_comment(lines[header]) and len(names) == width + 1 and not names[0]:
-            names = names[1:]  # the comment sign stood in a cell of its own
+            names = names[1:]  # the comment sign is in a separate cell
     return _Header(header, names, separator, [])
 
 
@@ -157,7 +157,7 @@ def _is_number(text: str) -> bool:
 
 
 def _declared_separator(lines: list[str]) -> str | None:
-    """What Excel's line `sep=;` says, if there is one; it is made blank."""
+    """The separator of Excel's line `sep=;`, if there is one; the line is made blank."""
     match = re.fullmatch(r'\s*"?sep=([,;\t|])"?\s*', lines[0])
     if not match:
         return None
@@ -166,16 +166,16 @@ def _declared_separator(lines: list[str]) -> str | None:
 
 
 def _separator(head: str, first: str | None) -> str:
-    """Tab, semicolon or comma: the one by which header and first row have the same number of cells, or most."""
+    """Tab, semicolon or comma: the one with equal numbers of cells in header and first row, then with most cells."""
 
     def agreement(separator: str) -> tuple[bool, int]:
         n = len(_split(head, separator))
-        # one more on either side: a separator at the end of the line, or an index without a name
+        # A difference of one is accepted: a separator at the end of a line, or an index without a name.
         return n > 1 and (first is None or abs(len(_split(first, separator)) - n) <= 1), n
 
     best = max("\t;,", key=agreement)
     n = agreement(best)[1]
-    if n > 1 and first is not None and len(_split(first, best)) != n:  # tabs among the spaces of a table in columns
+    if n > 1 and first is not None and len(_split(first, best)) != n:  # aligned columns with tabs and spaces
         return _SPACES if len(head.split()) == len(first.split()) > 1 else best
     if n == 1:
         return _SPACES if len(head.split()) > 1 else ","
@@ -199,7 +199,7 @@ def _split(line: str, separator: str) -> list[str]:
 
 
 def _with_units_joined(names: list[str], width: int) -> list[str]:
-    """`Time [s] A [mM]`, split at the spaces, as two names, if that is what makes as many as there are cells."""
+    """Names with their units, if that gives `width` names: `Time [s] A [mM]`, split at spaces, has two."""
     joined: list[str] = []
     for name in names:
         if joined and bare_unit(name) and name[0] in "[(":
@@ -213,7 +213,7 @@ def _with_units_joined(names: list[str], width: int) -> list[str]:
 
 
 def _units_row(lines: list[str], rows: list[int], header: _Header) -> dict[str, str]:
-    """Units by column, if the first row holds nothing but units, in half of the columns or more."""
+    """Units by column, if the first row contains only units, in at least half of the columns."""
     cells = _split(lines[rows[0]], header.separator) if rows else []
     units = {name: bare_unit(cell) for name, cell in zip(header.names, cells, strict=False) if cell}
     if len(cells) > len(header.names) or 2 * len(units) < len(header.names):
@@ -223,13 +223,13 @@ def _units_row(lines: list[str], rows: list[int], header: _Header) -> dict[str, 
 
 
 def _all_names(header: _Header, row: str) -> list[str]:
-    """A name for every cell of a row, also where the header has fewer cells."""
+    """A name for every cell of a row; the header may have fewer cells."""
     names, cells = list(header.names), _split(row, header.separator)
     more = len(cells) - len(names)
     if more > 0 and not any(cells[-more:]):
         names += [""] * more
     elif more == 1 and row.lstrip().startswith('"'):
-        names.insert(0, "")  # row names of R, in quotes: they have no header
+        names.insert(0, "")  # row names of R, in quotes and without a header
     return [name or f"Unnamed: {i}" for i, name in enumerate(names)]
 
 
@@ -237,7 +237,7 @@ def _decimal(path: Path, body: str, separator: str) -> str:
     """The decimal sign.
 
     Raises:
-        InputError: commas in numbers may mean one thing or another.
+        InputError: commas in numbers are ambiguous.
     """
     if separator == "," or not re.search(r"\d,\d|,\d", body):
         return "."
@@ -276,7 +276,7 @@ def _parsed(path: Path, body: str, names: list[str], separator: str, decimal: st
                 skipinitialspace=True,
                 decimal=decimal,
                 keep_default_na=False,
-                # a species or run may be called NA or None
+                # "NA" and "None" are valid names of species and runs.
                 na_values={name: [""] if name in labels else list(_MISSING) for name in names},
             )
     except pd.errors.EmptyDataError:
@@ -288,7 +288,7 @@ def _parsed(path: Path, body: str, names: list[str], separator: str, decimal: st
         raise InputError(f"{path}: not a readable table ({reason}); every row needs {len(names)} cells{hint}") from None
     if decimal == ",":
         for name in [name for name in table if name not in labels and table[name].dtype.kind not in "iufb"]:
-            # pandas leaves a column as it is if one cell is no number to it, such as 1,0D-03
+            # pandas does not convert a column with a cell that it does not recognise as a number, such as 1,0D-03.
             points = table[name].astype("string").str.replace(_DECIMAL_CELL, r"\1.\2", regex=True)
             table[name] = points.astype(object).where(points.notna(), np.nan)
     return table

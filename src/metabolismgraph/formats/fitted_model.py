@@ -1,4 +1,4 @@
-"""A model with its estimates, as SBML that any simulator can run."""
+"""Export of a fitted model as SBML for simulators."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from metabolismgraph.formats.sbml_notes import converts, some
 from metabolismgraph.formats.sbml_writer import free_id, sbml_text
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 
-# log c at the knots, increasing, and log f there
+# log c at the knots, increasing, and log f at the knots
 Table = tuple[Float[np.ndarray, " knots"], Float[np.ndarray, " knots"]]
 
-_MAX_KNOTS = 24  # of a learned rate law; between them it is a power law
+_MAX_KNOTS = 24  # of a learned rate law, which is a power law between knots
 
 
 @dataclasses.dataclass(frozen=True)
 class _Term:
-    """One direction of a written reaction: volume * k * (law of its substrates)."""
+    """One direction of a reaction of the file, with the rate volume * k * V."""
 
     reaction: Reaction
     k: float | None
@@ -46,30 +46,31 @@ def write_fitted_sbml(
     aggregation: Literal["mul", "add"] = "mul",
     initial: Mapping[str, float | None] | None = None,
 ) -> tuple[str, ...]:
-    """Write a model with estimated rate constants, rate law and homeostasis as its kinetic laws.
+    """Write a model with estimated rate constants, rate law and homeostasis as kinetic laws.
 
-    A reaction known to be mass action gets the law volume * k * Π c^order, minus the same of its backward direction,
-    the others the learned f in place of c^order. Homeostasis becomes reactions homeostasis_SPECIES that produce
-    volume * (slope * c + offset). Kinetic laws are replaced where rate law and rate constant are known; conversion
-    factors and marks as fast are removed, function definitions and modifiers added. The rest of the file stays.
+    The kinetic law of a mass action reaction is volume * k * Π c^order, minus the same for its backward direction; for
+    other reactions, the learned f replaces c^order. Homeostasis is written as reactions homeostasis_SPECIES with the
+    rate volume * (slope * c + offset). Kinetic laws are replaced if rate law and rate constant are known. Conversion
+    factors and the attribute `fast` are removed; function definitions and modifiers are added. The rest of the file
+    does not change.
 
     Args:
-        source: content of the SBML file that the network was read from; None where it came from elsewhere.
-        network: the network, as read from it.
-        rate_constants: k per reaction of the network; without one, the law has a k without a value.
-        homeostasis: slope and offset per species, dc/dt = slope * c + offset.
+        source: content of the SBML file from which the network was read; None: a new document is created.
+        network: the network of this file.
+        rate_constants: k per reaction of the network, in the units of the data; for others, k has no value.
+        homeostasis: slope (1/time) and offset (concentration/time) per species.
         rate_law: the learned f per order.
         path: the file; an existing one is replaced.
-        aggregation: whether the f of a reaction's substrates are multiplied or added up.
-        initial: initial concentrations for `source` None.
+        aggregation: "mul" for the product of f over substrates, "add" for the sum.
+        initial: initial concentrations, for `source` None.
 
     Returns:
-        Notes on what is not as in the source, and on what the file does not say.
+        Notes on changes to the source, and on missing values.
 
     Raises:
-        InputError: the source is no valid SBML.
-        ValueError: the source has other reactions or species than the network, or (for `source` None) an id is no
-            SBML id.
+        InputError: the source is not valid SBML.
+        ValueError: the source has other reactions or species than the network, or (for `source` None) an id is not a
+            valid SBML id.
     """
     content = sbml_text(network, initial or {}, strict=False).encode() if source is None else source
     document = parse(content, path.name if source is None else "the SBML file of the network")
@@ -80,7 +81,7 @@ def write_fitted_sbml(
 
 
 class _Writer:
-    """Changes one document."""
+    """Modifies one document."""
 
     def __init__(
         self,
@@ -107,6 +108,11 @@ class _Writer:
         self.notes: list[str] = []
 
     def write(self, homeostasis: Mapping[str, tuple[float, float]]) -> None:
+        """Write all kinetic laws and homeostasis.
+
+        Raises:
+            ValueError: the document has other species or reactions than the network.
+        """
         if set(self.index.species) != set(self.network.species):
             raise ValueError("the SBML file has other species than the network")
         self._drop_conversion()
@@ -123,37 +129,37 @@ class _Writer:
         for species, (slope, offset) in homeostasis.items():
             self._write_homeostasis(species, slope, offset)
         for names, what in (
-            (unwritten, "kept as they were, since no rate law or no rate constant was learned"),
+            (unwritten, "not changed, since no rate law or no rate constant was learned"),
             (valueless, "written with a rate constant that has no value, since none was estimated"),
-            (slowed, "no longer marked as fast, since they have rates of their own"),
+            (slowed, "no longer marked as fast, since they have finite rates"),
         ):
             if names:
                 self.notes.append(f"Kinetic laws {what}: {len(names)} ({some(names)}).")
 
     def _drop_conversion(self) -> None:
-        """Estimates count in one unit of amount."""
+        """Remove conversion factors: estimates have a single unit of amount."""
         if converts(self.index):
             for part in (self.model, *self.index.species.values()):
                 part.unsetConversionFactor()
-            self.notes.append("Conversion factors were removed: estimated rate constants count without them.")
+            self.notes.append("Conversion factors were removed: estimated rate constants do not include them.")
 
     # -- laws
 
     def _terms(self, written: str) -> list[_Term]:
-        """The one or two reactions of the network that a written reaction was read as."""
+        """The one or two reactions of the network that correspond to a reaction of the file."""
         ids = [written] if written in self.reactions else [written + FORWARD, written + BACKWARD]
         if any(name not in self.reactions for name in ids):
             raise ValueError(f"reaction {written} of the SBML file is not in the network")
         return [_Term(self.reactions[r], self.rate_constants.get(r), self._volume(self.reactions[r])) for r in ids]
 
     def _volume(self, reaction: Reaction) -> str | None:
-        """The compartment whose size a rate counts in: see `ReactionNetwork.reaction_volume`."""
+        """The compartment of the rate of a reaction, see `ReactionNetwork.reaction_volume`."""
         consumed = [s for s, coefficient in reaction.net.items() if coefficient < 0]
         first = next(iter((*consumed, *reaction.net)), None)
         return None if first is None else self._sized(first)
 
     def _sized(self, species: str) -> str | None:
-        """Id of a species' compartment, None if the file gives it no size, and 1 is meant."""
+        """Id of the compartment of a species; None if the file gives no size, so that it is 1."""
         cell = self.index.species[species].getCompartment()
         compartment = self.index.compartments.get(cell)
         given = cell in self.index.assigned or cell in self.index.initially
@@ -162,14 +168,14 @@ class _Writer:
         return str(cell)
 
     def _concentration(self, species: str) -> str:
-        """What stands for a concentration in a formula."""
+        """The formula of the concentration of a species."""
         cell = self._sized(species)
         if not self.index.species[species].getHasOnlySubstanceUnits() or cell is None:
             return mathml.name(species)
         return mathml.apply("divide", mathml.name(species), mathml.name(cell))
 
     def _write_law(self, written: Any, terms: Sequence[_Term]) -> bool:
-        """Replace the kinetic law; False if a term's form is not known."""
+        """Replace the kinetic law; returns False if the form of a term is unknown."""
         if not all(t.reaction.mass_action or self._learned(t) for t in terms):
             return False
         law = written.getKineticLaw() or written.createKineticLaw()
@@ -220,7 +226,7 @@ class _Writer:
         return self.functions[order]
 
     def _parameter(self, law: Any, wanted: str, value: float | None) -> str:
-        """A new parameter of one law, with an id that hides no other."""
+        """Add a parameter to a law; returns its id, which is different from all others."""
         own = {p.getId() for p in (*law.getListOfParameters(), *law.getListOfLocalParameters())}
         name = free_id(wanted, self.taken | own)
         parameter = law.createLocalParameter() if self.level3 else law.createParameter()
@@ -257,7 +263,12 @@ class _Writer:
 
 
 def power_laws(log_c: Float[np.ndarray, " knots"], log_f: Float[np.ndarray, " knots"]) -> str:
-    """f(c) as a MathML function: a power law between each two knots and beyond the outer ones, 0 where c is not > 0."""
+    """f(c) as a MathML function: a power law between neighbouring knots and beyond the outermost ones; 0 for c <= 0.
+
+    Args:
+        log_c: log concentrations of the knots, increasing.
+        log_f: log f at the knots.
+    """
     if len(log_c) > _MAX_KNOTS:
         knots = np.linspace(log_c[0], log_c[-1], _MAX_KNOTS)
         log_c, log_f = knots, np.interp(knots, log_c, log_f)
@@ -277,4 +288,4 @@ def power_laws(log_c: Float[np.ndarray, " knots"], log_f: Float[np.ndarray, " kn
 def _set_math(part: Any, formula: str) -> None:
     tree = libsbml.readMathMLFromString(mathml.math(formula))
     if tree is None or part.setMath(tree) != libsbml.LIBSBML_OPERATION_SUCCESS:
-        raise ValueError(f"libsbml does not take the formula {formula}")
+        raise ValueError(f"libsbml rejects the formula {formula}")

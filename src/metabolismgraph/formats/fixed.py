@@ -1,4 +1,4 @@
-"""Concentrations of fixed species that a table has no column for, as the model file gives them."""
+"""Concentrations from the model file, for fixed species without a column in the table."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Fill = Callable[
 
 @dataclasses.dataclass(frozen=True)
 class FixedValue:
-    """What a model file says of a species that reactions do not change: a constant or a formula.
+    """The concentration of a fixed species in a model file: a constant or a formula.
 
     Attributes:
-        constant: concentration at all times; None where a rule gives it.
-        rule: formula of the assignment rule, as text; None for a constant.
+        constant: concentration at all times; None: it is given by a rule.
+        rule: formula of the assignment rule, as text; None: it is constant.
     """
 
     constant: float | None = None
@@ -35,7 +35,7 @@ class FixedValue:
 
 
 def fixed_values(index: ModelIndex) -> dict[str, FixedValue]:
-    """Of all fixed species whose concentration the file gives; what rate rules and events set is not among them."""
+    """The concentrations of fixed species in the file, except those with a rate rule or changed by events."""
     values = {}
     for name in index.fixed:
         if name in index.assigned:
@@ -55,7 +55,7 @@ def fill_fixed(
     time: Float[np.ndarray, " frames"],
     known: Mapping[str, Float[np.ndarray, " frames"]],
 ) -> tuple[dict[str, Float[np.ndarray, " frames"]], tuple[str, ...]]:
-    """See `SbmlModel.fill_fixed`."""
+    """Concentrations of fixed species that are not known; see `SbmlModel.fill_fixed`."""
     state = State(index, known, time)
     found = {name: _finite(state, name, time.shape) for name in values if name not in known}
     filled = {name: c for name, c in found.items() if c is not None}
@@ -84,6 +84,6 @@ def _finite(state: State, name: str, shape: tuple[int, ...]) -> Float[np.ndarray
 
 
 def _listed(texts: list[str], limit: int = 5, width: int = 60) -> str:
-    """The first few, each cut at `width` characters."""
+    """The first texts, each with at most `width` characters."""
     short = [text if len(text) <= width else f"{text[: width - 3]}..." for text in texts[:limit]]
     return ", ".join(short) + (", ..." if len(texts) > limit else "")

@@ -1,4 +1,4 @@
-"""SBML formulas in numbers: libsbml's syntax trees, evaluated on NumPy arrays."""
+"""Evaluation of SBML formulas (syntax trees of libsbml) on NumPy arrays."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import libsbml
 import numpy as np
 from scipy import special
 
-Values = Any  # an array of floats or booleans; the operands of one formula broadcast
+Values = Any  # an array of floats or booleans; operands are broadcast
 Lookup = Callable[[str], Values]
 
-TIME = "csymbol time"  # no SBML id holds a space
-AVOGADRO = 6.02214179e23  # the value that SBML Level 3 prescribes
-_MAX_CALLS = 30  # of functions within functions; more is a circle
+TIME = "csymbol time"  # SBML ids do not contain spaces
+AVOGADRO = 6.02214179e23  # the value prescribed by SBML Level 3
+_MAX_CALLS = 30  # depth of nested calls of functions; a deeper one is taken as infinite recursion
 
 
 class FormulaError(Exception):
-    """The formula cannot be evaluated: it is malformed, or something in it has no value."""
+    """The formula cannot be evaluated: it is malformed, or a quantity in it has no value."""
 
 
 def evaluate(node: Any, lookup: Lookup, functions: Mapping[str, Any], calls: int = 0) -> Values:
-    """The value of a formula; NaN and infinity where the arithmetic gives them.
+    """The value of a formula, which can be NaN or infinite.
 
     Args:
-        node: libsbml's syntax tree.
-        lookup: what a name stands for; `TIME` is asked for as a name.
+        node: syntax tree of libsbml.
+        lookup: value by name, including `TIME`.
         functions: function definitions (libsbml) by id.
-        calls: how deep in calls of functions this is.
+        calls: depth of nested calls of functions.
 
     Raises:
-        FormulaError: it cannot be evaluated.
+        FormulaError: the formula cannot be evaluated.
     """
     if node is None:  # Level 3 Version 2 allows formulas without content
         raise FormulaError
@@ -76,7 +76,7 @@ def children(node: Any) -> Iterator[Any]:
 
 
 def names(node: Any) -> set[str]:
-    """What a formula mentions, `TIME` included; the bodies of functions mention only their arguments."""
+    """The names in a formula, including `TIME`; bodies of functions contain only names of arguments."""
     if node is None:
         return set()
     if node.getType() == libsbml.AST_NAME_TIME:
@@ -88,7 +88,7 @@ def names(node: Any) -> set[str]:
 
 
 def subtracts(node: Any, functions: Mapping[str, Any], calls: int = 0) -> bool:
-    """Whether a formula, or a function that it calls, holds a minus."""
+    """Whether a formula, or a function that it calls, contains a minus."""
     if node is None or calls == _MAX_CALLS:
         return False
     if node.getType() == libsbml.AST_MINUS:
@@ -112,16 +112,16 @@ def _root(degree: Values, x: Values | None = None) -> Values:
 
 
 def _piecewise(*pieces: Values) -> Values:
-    """(value, condition) pairs, and what holds otherwise; NaN where nothing does."""
+    """The value of the first true condition, of pairs (value, condition); otherwise the last value, or NaN."""
     result = np.asarray(pieces[-1] if len(pieces) % 2 else np.nan, float)
     last = len(pieces) - len(pieces) % 2
-    for i in range(last - 2, -2, -2):  # the first that holds counts
+    for i in range(last - 2, -2, -2):  # in reverse order, so that the first true condition takes precedence
         result = np.where(np.asarray(pieces[i + 1], bool), pieces[i], result)
     return result
 
 
 def _fold(operation: Callable[[Values, Values], Values], start: Values | None = None) -> Callable[..., Values]:
-    """An operation on two values as one on any number; none at all give `start`."""
+    """Extend an operation on two values to any number of values; without values, the result is `start`."""
 
     def folded(*values: Values) -> Values:
         if not values and start is None:
@@ -132,7 +132,7 @@ def _fold(operation: Callable[[Values, Values], Values], start: Values | None = 
 
 
 def _chain(relation: Callable[[Values, Values], Values]) -> Callable[..., Values]:
-    """a < b < c holds where both of its parts do."""
+    """Extend a relation to any number of values: a < b < c means a < b and b < c."""
 
     def chained(*values: Values) -> Values:
         parts = (relation(a, b) for a, b in itertools.pairwise(values))
@@ -209,7 +209,7 @@ _OF_ONE: dict[str, Callable[[Values], Values]] = {
 
 
 def _of_one(operation: Callable[[Values], Values]) -> Callable[[Values], Values]:
-    """A function of exactly one argument: a ufunc would take a second one as its output."""
+    """A function of exactly one argument; NumPy would use a second one as the output array."""
     return lambda x: operation(np.asarray(x, float))
 
 

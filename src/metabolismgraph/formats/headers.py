@@ -1,4 +1,4 @@
-"""What the columns of a table mean: time, run, species by id, display name or bracket, or nothing that is needed."""
+"""Interpretation of column names: time, run, species (by id, display name or in brackets), or not needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROLES = {
     **dict.fromkeys(("species", "variable", "metabolite"), "species"),
     **dict.fromkeys(("concentration", "value", "conc"), "concentration"),
 }
-# what simulators write beside concentrations, with the id in it: COPASI's, and rates of change in Tellurium
+# Columns of simulators (COPASI, Tellurium) other than concentrations, with the id in parentheses.
 _DERIVED = (
     r"(?:Values|Compartments|Flux)\[(.+)\](?:\.InitialValue|\.Rate)?",
     r"\((.+)\)\.Flux",
@@ -39,18 +39,18 @@ _HOW = {
 
 
 def clean(name: object) -> str:
-    """A header without spaces or a comment sign around it."""
+    """A column name without surrounding spaces and comment sign."""
     return re.sub(r"^[#%]+\s*(?=\S)", "", " ".join(str(name).split()))
 
 
 def time_unit(name: object) -> str | None:
-    """The unit in the header of the times: `time (s)`, `time_s`."""
+    """The unit in the name of the time column: `time (s)`, `time_s`."""
     text = clean(name)
     return split_unit(text)[1] or (bare_unit(text[5:]) if text[:5].casefold() == "time_" else None)
 
 
 def role_of(name: object) -> str | None:
-    """time, run, species or concentration, if a header says so; `t` is time too."""
+    """The role of a column by its name: time (also `t`), run, species or concentration; None for other names."""
     text = clean(name)
     base = split_unit(text)[0]
     if base == "t" or (text[:5].casefold() == "time_" and time_unit(text)):
@@ -60,13 +60,13 @@ def role_of(name: object) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class Meaning:
-    """What a name stands for.
+    """The interpretation of a name.
 
     Attributes:
-        species: id of a species; None for something else that the model knows.
-        how: id, brackets, suffix, name or case: what the name has to do with the id.
-        unit: as written behind the name.
-        amount: the numbers are amounts, not concentrations.
+        species: id of a species; None for another id of the model.
+        how: relation between name and id: id, brackets, suffix, name or case.
+        unit: unit behind the name.
+        amount: True if the numbers are amounts, False if they are concentrations.
     """
 
     species: str | None
@@ -76,7 +76,7 @@ class Meaning:
 
 
 class Vocabulary:
-    """The names that a model gives meaning to."""
+    """The names that a model defines."""
 
     def __init__(
         self,
@@ -98,7 +98,12 @@ class Vocabulary:
         self.shared = {name for name, count in counts.items() if count > 1}
 
     def meaning(self, text: str, unit: str | None = None) -> Meaning | None:
-        """What a name means, if anything; `unit` is known from elsewhere."""
+        """The interpretation of a name; None for an unknown name.
+
+        Args:
+            text: the name, which can include a unit.
+            unit: unit from another source, such as a row of units.
+        """
         found = self._named(text) or self._derived(text)
         if found is None:
             base, own = split_unit(text)
@@ -106,7 +111,7 @@ class Vocabulary:
             found = self._named(base) or self._by_case(text) or self._by_case(base)
         if found is None or found.species is None:
             return found
-        # by SBML, the id of a species declared in amounts means the amount, and [id] the concentration
+        # In SBML, the id of a species in amounts (hasOnlySubstanceUnits) is its amount; [id] is the concentration.
         amount = is_amount(unit) if unit else found.species in self.amounts
         return dataclasses.replace(found, unit=unit, amount=amount and found.how not in {"brackets", "suffix"})
 
@@ -141,7 +146,7 @@ class Vocabulary:
 
 
 def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Names that stand for one id only."""
+    """Names that belong to a single id."""
     ids: dict[str, set[str]] = collections.defaultdict(set)
     for name, key in pairs:
         ids[name].add(key)
@@ -150,14 +155,14 @@ def _unique(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-    """Names of a table, by what they mean.
+    """The interpretation of the names of a table.
 
     Attributes:
-        species: id -> name in the table.
-        amounts: ids of species whose numbers are amounts.
-        units: name in the table -> its unit.
+        species: name in the table by id.
+        amounts: ids of species with amounts instead of concentrations.
+        units: unit by name in the table.
         dropped: names that are not needed.
-        notes: plain sentences on what was assumed.
+        notes: plain sentences on assumptions.
     """
 
     species: dict[str, Any]
@@ -170,10 +175,16 @@ class Assignment:
 def assign(
     path: Path, what: str, names: Sequence[Hashable], vocabulary: Vocabulary, units: Mapping[str, str]
 ) -> Assignment:
-    """Find the species that columns, or rows, are about.
+    """Assign names of columns or rows to species.
+
+    Args:
+        path, what: file, and "column" or "species", for messages.
+        names: the names.
+        vocabulary: names of the model.
+        units: units from a row of units, by name.
 
     Raises:
-        InputError: a name is none that the model knows, or two mean the same species.
+        InputError: a name is unknown, two names belong to the same species, or units contradict each other.
     """
     for name in names:
         own, below = split_unit(clean(name))[1], units.get(str(name))
@@ -201,7 +212,7 @@ def assign(
         elif len(same) > 1:
             raise InputError(f"{path}: {what} {str(same[0])!r} and {what} {str(same[1])!r} both mean {key}; keep one")
     if amounts_beside:
-        notes.append(f"Taken as amounts beside the concentrations in brackets, and left out: {some(amounts_beside)}.")
+        notes.append(f"Left out, as amounts besides the concentrations in brackets: {some(amounts_beside)}.")
     species = {key: same[0] for key, same in of.items()}
     notes += _how(known, species)
     found_units = {name: unit for name in species.values() if (unit := known[name].unit)}
@@ -240,15 +251,15 @@ def _refuse_unknown(path: Path, what: str, unknown: Sequence[str], vocabulary: V
 
 
 def one_unit(path: Path, found: Assignment, divided: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The unit of the concentrations, if any is given, and notes.
+    """The unit of the concentrations (None if there is none), and notes.
 
     Args:
         path: the file.
         found: the columns.
-        divided: species whose numbers are amounts, and not the same as concentrations.
+        divided: species with amounts that are different from concentrations.
 
     Raises:
-        InputError: there are several, or a column without one may hold amounts beside concentrations.
+        InputError: there are several units, or a column without a unit could contain amounts.
     """
     units = found.units
     names: dict[str, Any] = {}
@@ -270,9 +281,9 @@ def one_unit(path: Path, found: Assignment, divided: Sequence[str]) -> tuple[str
             f"{path}: column {clean(found.species[doubtful[0]])!r} has no unit, and {doubtful[0]} is an amount in the "
             f"model; write [{doubtful[0]}] if it is a concentration, or its unit"
         )
-    return unit, [f"No unit is given for {some(without)}: taken as {unit}, like the others."] if without else []
+    return unit, [f"No unit is given for {some(without)}: taken as {unit}, the unit of the others."] if without else []
 
 
 def some(names: Sequence[Any], limit: int = 5) -> str:
-    """A list, cut short."""
+    """The first names, as text."""
     return ", ".join(str(name) for name in names[:limit]) + (", ..." if len(names) > limit else "")

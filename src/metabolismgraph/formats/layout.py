@@ -1,4 +1,4 @@
-"""Where things stand in a table: indices left out, a turned table turned back, columns by their role."""
+"""Layout of a table: removal of index columns, transposition, and roles of columns."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NAMELESS = re.compile(r"Unnamed: \d+|")
 
 
 def arranged(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[pd.DataFrame, list[str]]:
-    """The table with times in rows and without columns that say nothing, and notes on that.
+    """The table with times in rows and without empty or index columns, and notes.
 
     Raises:
-        InputError: a column without a name holds something, or the table may be read in two ways.
+        InputError: a column with values has no name, or the table is ambiguous.
     """
     nameless = [column for column in table.columns if _NAMELESS.fullmatch(clean(column))]
     table = table.drop(columns=[column for column in nameless if table[column].isna().all()])
@@ -27,7 +27,7 @@ def arranged(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[p
     if turned is not None:
         return turned, ["The table has species in rows and times in columns: it was transposed."]
     if not any(_is_time(column, vocabulary) for column in table.columns):
-        return table, []  # a column without a name may be the times: `roles_of` refuses
+        return table, []  # a column without a name could be the time; `roles_of` raises an error
     index = [column for column in table.columns if _only_numbers_rows(table, column, vocabulary)]
     table = table.drop(columns=index)
     left = [column for column in nameless if column in table.columns]
@@ -50,7 +50,7 @@ def _only_numbers_rows(table: pd.DataFrame, column: Any, vocabulary: Vocabulary)
 
 
 def _turned(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> pd.DataFrame | None:
-    """Times in rows, where the header holds nothing but numbers and the first column nothing but known names."""
+    """The transposed table, if the header contains only numbers and the first column only known names; else None."""
     times = [_number(column) for column in table.columns[1:]]
     if len(times) < 2 or None in times:
         return None
@@ -73,17 +73,17 @@ def _number(name: object) -> float | None:
 
 
 def roles_of(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Columns that are no species, by what they are: time, run, and for a long table species and concentration.
+    """Columns by role: time, run, and for a long table species and concentration.
 
     Raises:
-        InputError: no time column, or two columns for one role.
+        InputError: there is no time column, or there are two columns for one role.
     """
     known = vocabulary.species - {"time"}
     with_t = not any(clean(column).casefold() == "time" for column in table.columns)
     roles: dict[str, Any] = {}
     for column in table.columns:
         name, role = clean(column), role_of(column)
-        # a parameter may be called t or sample: the model's own names come first, but for time and run
+        # A parameter can have the name t or sample; ids of the model take precedence, except over time and run.
         other = name in vocabulary.others and name.casefold() not in {"time", "run"}
         if role is None or name in known or (other and not (name == "t" and with_t)):
             continue
@@ -92,7 +92,7 @@ def roles_of(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> dict[st
         roles[role] = column
     if "time" not in roles:
         _refuse_timeless(path, table, vocabulary)
-    if not {"species", "concentration"} <= set(roles):  # wide, and such a column is no species
+    if not {"species", "concentration"} <= set(roles):  # a wide table, where such a column is not a role
         roles = {role: column for role, column in roles.items() if role in {"time", "run"}}
     return roles
 

@@ -1,7 +1,7 @@
-"""Rate laws as sums of power products: decides whether a formula is mass action, and with which k and orders.
+"""Recognition of mass action kinetics in formulas, with k and orders.
 
-A formula is multiplied out into terms `coefficient * product of symbol^power`. Symbols are species and, marked
-with `UNKNOWN`, parameters without a value; everything else must come down to a number.
+A formula is expanded into terms `coefficient * product of symbol^power`. Symbols are species and, with the prefix
+`UNKNOWN`, parameters without a value; everything else must have a numerical value.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Monomial = tuple[tuple[str, float], ...]
 Polynomial = dict[Monomial, float]
 Lookup = Callable[[str], Polynomial]
 
-UNKNOWN = "?"  # no SBML id begins with it
-_MAX_TERMS = 64  # mass action has two; what grows beyond this is something else
-_CANCELLED = 1e-12  # of the larger summand: A + B - B leaves rounding, not a term in B
+UNKNOWN = "?"  # SBML ids do not begin with it
+_MAX_TERMS = 64  # mass action has two terms; an intermediate result with more than this is another law
+_CANCELLED = 1e-12  # relative size below which a sum is rounding: A + B - B has no term in B
 
 _FUNCTIONS: dict[int, Callable[..., float]] = {
     libsbml.AST_FUNCTION_ABS: abs,
@@ -30,7 +30,7 @@ _FUNCTIONS: dict[int, Callable[..., float]] = {
 _CONSTANTS: dict[int, float] = {
     libsbml.AST_CONSTANT_E: math.e,
     libsbml.AST_CONSTANT_PI: math.pi,
-    libsbml.AST_NAME_AVOGADRO: 6.02214179e23,  # the value SBML Level 3 prescribes
+    libsbml.AST_NAME_AVOGADRO: 6.02214179e23,  # the value prescribed by SBML Level 3
 }
 
 
@@ -40,7 +40,7 @@ class NotPolynomialError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Term:
-    """k * product of species^order, k >= 0 or None where a parameter has no value."""
+    """k * product of species^order, with k >= 0, or None if a parameter has no value."""
 
     orders: Mapping[str, float]
     k: float | None
@@ -48,21 +48,25 @@ class Term:
 
 @dataclasses.dataclass(frozen=True)
 class MassAction:
-    """A rate law: forward - backward; backward is None for a one-way law."""
+    """The rate law forward - backward; backward is None for an irreversible law."""
 
     forward: Term
     backward: Term | None
 
 
 def constant(value: float) -> Polynomial:
-    """A polynomial without symbols."""
+    """A polynomial without symbols.
+
+    Raises:
+        NotPolynomialError: the value is not finite.
+    """
     if not math.isfinite(value):
         raise NotPolynomialError
     return {(): value}
 
 
 def symbol(name: str, factor: float = 1.0) -> Polynomial:
-    """factor * name."""
+    """The polynomial factor * name."""
     return {((name, 1.0),): factor}
 
 
@@ -72,15 +76,15 @@ def number(polynomial: Polynomial) -> float | None:
 
 
 def expand(node: Any, lookup: Lookup, functions: Mapping[str, Any]) -> Polynomial:
-    """Multiply out a formula.
+    """Expand a formula into a polynomial.
 
     Args:
-        node: libsbml's syntax tree.
-        lookup: what a name stands for.
+        node: syntax tree of libsbml.
+        lookup: polynomial by name.
         functions: function definitions (libsbml) by id.
 
     Raises:
-        NotPolynomialError: that cannot be done.
+        NotPolynomialError: the formula is not a polynomial.
     """
     if node is None:  # Level 3 Version 2 allows formulas without content
         raise NotPolynomialError
@@ -95,22 +99,22 @@ def expand(node: Any, lookup: Lookup, functions: Mapping[str, Any]) -> Polynomia
         raise NotPolynomialError
     arguments = [expand(node.getChild(i), lookup, functions) for i in range(node.getNumChildren())]
     if kind == libsbml.AST_FUNCTION:
-        others = {name: f for name, f in functions.items() if name != node.getName()}  # no function calls itself
+        others = {name: f for name, f in functions.items() if name != node.getName()}  # SBML does not allow recursion
         return _call(functions[node.getName()], arguments, others)
     return _operate(kind, arguments)
 
 
 def mass_action(polynomial: Polynomial, products: Iterable[str]) -> MassAction | None:
-    """Read a polynomial as k * Π c^order, or as the difference of two such terms; None if it is neither.
+    """Interpret a polynomial as k * Π c^order, or as the difference of two such terms; None if it is neither.
 
-    The second term of a difference counts as the backward reaction only if it depends on nothing but
-    `products` (and modifiers): k A (total - B) is no reversible reaction, though a difference.
+    The second term of a difference is a backward reaction only if it depends on no other species than
+    `products` (products and modifiers): k A (total - B) is a difference, but not a reversible reaction.
     """
     allowed = set(products)
     split = _signed_terms(polynomial)
     if split is None:
         return None
-    candidates = [split, tuple([t for t in side if t.k != 0] for side in split)]  # a term k = 0 may be dropped
+    candidates = [split, tuple([t for t in side if t.k != 0] for side in split)]  # with and without terms with k = 0
     for forward, backward in candidates:
         if len(forward) == 1 and not backward:
             return MassAction(forward[0], None)
@@ -120,7 +124,7 @@ def mass_action(polynomial: Polynomial, products: Iterable[str]) -> MassAction |
 
 
 def _signed_terms(polynomial: Polynomial) -> tuple[list[Term], list[Term]] | None:
-    """The terms with a positive and with a negative coefficient; None if a power is negative or a number infinite."""
+    """The terms with positive and with negative coefficients; None for negative powers or infinite coefficients."""
     found: dict[tuple[bool, Monomial], float | None] = {}
     for monomial, coefficient in polynomial.items():
         species = tuple((s, p) for s, p in monomial if not s.startswith(UNKNOWN))
@@ -178,7 +182,7 @@ def _root_or_power(kind: int, arguments: list[Polynomial]) -> Polynomial:
 
 
 def _apply(kind: int, arguments: list[Polynomial]) -> Polynomial:
-    """A function of numbers is a number; a function of species is no polynomial."""
+    """The value of a function of numbers; a function of species is not a polynomial."""
     values = [number(argument) for argument in arguments]
     if kind == libsbml.AST_FUNCTION_LOG and len(values) == 1:
         values = [10.0, *values]
@@ -208,7 +212,11 @@ def _sum(summands: Iterable[Polynomial]) -> Polynomial:
 
 
 def product(a: Polynomial, b: Polynomial) -> Polynomial:
-    """a * b."""
+    """The polynomial a * b.
+
+    Raises:
+        NotPolynomialError: it has too many terms.
+    """
     if len(a) * len(b) > _MAX_TERMS**2:
         raise NotPolynomialError
     return _sum({_join(m, n): x * y} for m, x in a.items() for n, y in b.items())

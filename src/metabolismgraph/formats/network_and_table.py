@@ -16,19 +16,19 @@ _OF_TABLES = {".csv", ".tsv", ".txt", ".xlsx", ".parquet"}
 def read_network_and_table(network: Path, timeseries: Path) -> Observations:
     """Read a network (SBML) and the time series of its species (CSV, TSV, spreadsheet or Parquet).
 
-    The notes of the observations are those on the network, then those on the table.
+    The observations have the notes on the network, then those on the table.
 
     Raises:
-        InputError: a file is missing or wrong, or the two do not belong together.
+        InputError: a file is missing or invalid, or the two are inconsistent.
     """
     return read_with_model(network, timeseries)[0]
 
 
 def read_with_model(network: Path, timeseries: Path) -> tuple[Observations, SbmlModel]:
-    """The same, and all that the network file says beside the network.
+    """The observations of `read_network_and_table`, and the complete model of the network file.
 
     Raises:
-        InputError: as `read_network_and_table`.
+        InputError: as for `read_network_and_table`.
     """
     if _OF_TABLES & set(network.suffixes) and timeseries.suffix in {".xml", ".sbml"}:
         raise InputError(f"{network}: looks like the table, and {timeseries} like the network; the network comes first")

@@ -1,4 +1,4 @@
-"""A kinetic law of unknown form, tried out at many concentrations."""
+"""Numerical tests of a kinetic law of unknown form, at many concentrations."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Influence = Literal["up", "down", "none"]
 Concentrations = dict[str, Float[np.ndarray, " states"]]
 
 _N_STATES = 40
-_DECADES = 3.0  # either way of the initial concentrations: inhibition may set in far from them
-_TINY = 1e-15  # of its concentration: a reactant that is used up, but whose logarithm is finite
-_NOISE = 1e-10  # relative: rounding
+_DECADES = 3.0  # on either side of the initial concentrations, since inhibition can begin far from them
+_TINY = 1e-15  # factor on the concentration of an exhausted reactant; its logarithm must be finite
+_NOISE = 1e-10  # relative size of rounding errors
 
 
 class Probe:
-    """The rate of one reaction as a function of concentrations, with the parameters that the file gives."""
+    """The rate of one reaction as a function of concentrations, with the parameters of the file."""
 
     def __init__(self, index: ModelIndex, written: Any) -> None:
         self.index = index
@@ -31,12 +31,12 @@ class Probe:
 
     @functools.cached_property
     def mentioned(self) -> set[str]:
-        """The species that the law depends on, also by way of rules."""
+        """The species on which the law depends, directly or through rules."""
         return self.index.mentioned(self.node, self.local) & set(self.index.species)
 
     @functools.cached_property
     def states(self) -> Concentrations:
-        """Positive concentrations, spread around the initial ones."""
+        """Random positive concentrations around the initial ones."""
         start = {name: _initial(self.index, name) for name in self.index.species}
         given = [c for c in start.values() if c is not None and 0 < c < np.inf]
         typical = float(np.median(given)) if given else 1.0
@@ -48,7 +48,11 @@ class Probe:
         return states
 
     def rate(self, changed: Mapping[str, float]) -> Float[np.ndarray, " states"] | None:
-        """The rate at all states, where some concentrations are multiplied; None if it cannot be computed."""
+        """The rate at all states; None if it cannot be computed.
+
+        Args:
+            changed: factors on the concentrations of some species.
+        """
         states = {name: c * changed.get(name, 1.0) for name, c in self.states.items()}
         try:
             rate = State(self.index, states, frozen=True).evaluate(self.node, self.local)
@@ -58,10 +62,11 @@ class Probe:
         return rate if np.isfinite(rate).any() else None
 
     def influence(self, species: str, *, one_way: bool) -> Influence | None:
-        """Whether the reaction speeds up or slows down with a species; None if the law cannot be computed.
+        """Whether the rate increases or decreases with a species; None if the law cannot be computed.
 
         Args:
-            one_way: ask only where the reaction runs forward. Otherwise its speed counts, in whatever direction.
+            species: the species.
+            one_way: True: only states with a positive rate count; False: the absolute rate of all states counts.
         """
         if species not in self.mentioned:
             return "none"
@@ -81,9 +86,9 @@ class Probe:
         return "none" if not up + down else "up" if up >= down else "down"
 
     def runs_backward(self, reactants: Iterable[str], products: Iterable[str]) -> bool:
-        """Whether the rate becomes negative once the reactants are used up.
+        """Whether the rate is negative without reactants.
 
-        Where the law cannot be computed, one that depends on a product and holds a minus counts.
+        If the law cannot be computed: whether it depends on a product and contains a minus.
         """
         products = set(products)
         forward = self.rate({})

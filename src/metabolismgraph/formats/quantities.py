@@ -1,4 +1,4 @@
-"""What the ids of an SBML model stand for, in numbers: at its start, and along given concentrations."""
+"""Numerical values of the ids of an SBML model, at its start and for given concentrations."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from metabolismgraph.formats.formula import TIME, FormulaError, Values, evaluate
 
 
 class ModelIndex:
-    """An SBML model by id, and what sets what.
+    """The elements of an SBML model by id.
 
     Attributes:
-        document: kept, since libsbml frees all parts of a document with it.
-        assigned: formulas of assignment rules.
+        document: a reference, since libsbml frees all parts of a document with it.
+        assigned: formulas of assignment rules, by variable.
         rated: variables of rate rules.
-        events: what events set.
-        initially: formulas of initial assignments.
-        fixed: species that reactions do not change: boundary and constant ones, and those that rules set.
+        events: variables of event assignments.
+        initially: formulas of initial assignments, by variable.
+        fixed: species that reactions do not change: boundary species, constant species and variables of rules.
     """
 
     def __init__(self, document: Any) -> None:
@@ -55,7 +55,12 @@ class ModelIndex:
         return State(self)
 
     def mentioned(self, node: Any, hidden: Collection[str] = ()) -> set[str]:
-        """All that a formula depends on, also by way of assignment rules; in it, `hidden` names mean something else."""
+        """All names on which a formula depends, directly or through assignment rules.
+
+        Args:
+            node: the formula.
+            hidden: names with a local meaning in it.
+        """
         found: set[str] = set()
         new = names(node) - set(hidden)
         while new:
@@ -65,30 +70,30 @@ class ModelIndex:
         return found
 
     def varies(self, name: str) -> bool:
-        """Whether a compartment, parameter or stoichiometry changes in time."""
+        """Whether a compartment, parameter or stoichiometry depends on time."""
         if name not in self.assigned:
             return name in self.rated or name in self.events
         return not self.is_constant(self.assigned[name])
 
     def is_constant(self, formula: Any) -> bool:
-        """Whether a formula depends on nothing that changes in time."""
+        """Whether a formula does not depend on time."""
         changing = {TIME, *self.species, *self.reactions, *self.rated, *self.events}
         return self.mentioned(formula).isdisjoint(changing)
 
     def size(self, compartment: str) -> float:
-        """Size of a compartment at the start, > 0; 1 where the model gives none that can be used."""
+        """Size of a compartment at the start, > 0; 1 if the model does not give a valid size."""
         if compartment not in self._sizes:
-            self._sizes[compartment] = 1.0  # for a size that depends on itself
+            self._sizes[compartment] = 1.0  # ends the recursion of a size that depends on itself
             self._sizes[compartment] = self._given_size(compartment) or 1.0
         return self._sizes[compartment]
 
     @functools.cached_property
     def without_size(self) -> list[str]:
-        """Compartments that are points, or whose size is given but no known number > 0."""
+        """Compartments of dimension zero, and those with a size that is not a number > 0."""
         return [name for name in self.compartments if self._given_size(name) == 0]
 
     def _given_size(self, name: str) -> float | None:
-        """Size at the start; None where none is given, 0 where it cannot be used."""
+        """Size at the start; None if it is not given, 0 if it is not valid."""
         compartment = self.compartments.get(name)
         if compartment is None:
             return None
@@ -101,18 +106,18 @@ class ModelIndex:
         return size if 0 < size < math.inf else 0.0
 
     def size_of(self, species: str) -> float:
-        """Size of the compartment that a species is in, at the start."""
+        """Size of the compartment of a species at the start."""
         return self.size(self.species[species].getCompartment())
 
 
 class State:
-    """Values of a model's ids.
+    """Values of the ids of a model.
 
     Args:
         index: the model.
-        concentrations: of species, where known; None for the start of the model, where all have initial values.
-        time: the times that the values are for.
-        frozen: take what changes in other ways (rate rules, events, reactions) at its initial value.
+        concentrations: known concentrations of species; None: the start of the model, with initial values.
+        time: times of the values.
+        frozen: True: quantities that change by rate rules, events or reactions have their initial values.
     """
 
     def __init__(
@@ -134,10 +139,11 @@ class State:
         """The value of a formula.
 
         Args:
-            local: parameters of a kinetic law, which hide others; None for one without a value.
+            node: the formula.
+            local: parameters of a kinetic law, which take precedence; None for a parameter without a value.
 
         Raises:
-            FormulaError: it has none.
+            FormulaError: the formula has no value.
         """
         local = local or {}
 
@@ -152,10 +158,10 @@ class State:
         return evaluate(node, lookup, self.index.functions)
 
     def value(self, name: str) -> Values:
-        """What a name stands for in a formula: of some species it is the amount.
+        """The value of a name in a formula; for a species with hasOnlySubstanceUnits, its amount.
 
         Raises:
-            FormulaError: nothing that is known.
+            FormulaError: the value is not known.
         """
         if name == TIME:
             return self.time
@@ -169,14 +175,14 @@ class State:
         """Concentration of a species.
 
         Raises:
-            FormulaError: it is not known.
+            FormulaError: the concentration is not known.
         """
         if name in self.known:
             return self.known[name]
         return self._guarded("concentration", name, self._concentration)
 
     def _guarded(self, kind: str, name: str, compute: Any) -> Values:
-        """Rules may run in circles."""
+        """Compute a value, with an error if it depends on itself."""
         if (kind, name) in self.resolving:
             raise FormulaError
         self.resolving.add((kind, name))
@@ -210,7 +216,7 @@ class State:
         return self.value(name)
 
     def _set_value(self, name: str) -> Values:
-        """The value of anything but a species."""
+        """The value of an id other than a species."""
         index = self.index
         if name in index.compartments and (self.at_start or name not in index.assigned):
             if not self.at_start and index.varies(name) and not self.frozen:
@@ -228,7 +234,11 @@ class State:
         return self.declared(name)
 
     def declared(self, name: str) -> Values:
-        """By rule, initial assignment or attribute, of a parameter, compartment or stoichiometry."""
+        """The value of a parameter, compartment or stoichiometry, by rule, initial assignment or attribute.
+
+        Raises:
+            FormulaError: there is none.
+        """
         index = self.index
         formula = index.assigned.get(name)
         if formula is None and self.at_start:
@@ -249,7 +259,7 @@ class State:
 
 
 def local_parameters(law: Any) -> dict[str, float | None]:
-    """Parameters of a kinetic law; None for one without a value."""
+    """Values of the parameters of a kinetic law; None for a parameter without a value."""
     return {
         p.getId(): p.getValue() if p.isSetValue() and not math.isnan(p.getValue()) else None
         for p in (*law.getListOfParameters(), *law.getListOfLocalParameters())

@@ -1,4 +1,4 @@
-"""Reaction networks as SBML: Level 2 and 3 are read, Level 3 Version 2 is written."""
+"""Reaction networks as SBML: reading of Levels 2 and 3, writing of Level 3 Version 2."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from metabolismgraph.text import one_line
 
 __all__ = ["BACKWARD", "FORWARD", "FixedValue", "SbmlModel", "parse", "read_sbml", "write_sbml"]
 
-_MAX_DEPTH = 2000  # libsbml recurses, and ends the process where the stack does
+_MAX_DEPTH = 2000  # of nested elements; libsbml is recursive, and a stack overflow would end the process
 
 
 @dataclasses.dataclass(frozen=True)
 class SbmlModel:
-    """What an SBML file says.
+    """The content of an SBML file.
 
     Attributes:
-        network: species and reactions; reversible ones split in two, ID_fwd and ID_rev.
-        initial: initial concentration per species, None where the file gives none.
-        rate_constants: k per reaction id (of the network) whose kinetic law is mass action with a known k, in
-            concentration^(1-order)/time, the concentration being that in the reaction's volume.
-        notes: plain sentences on what was done and what was left out.
-        fixed_values: what the file says of the concentrations of fixed species. A fixed species that is not among
-            them needs a column in the table.
+        network: species and reactions; a reversible reaction is split into ID_fwd and ID_rev.
+        initial: initial concentration per species; None if the file does not give it.
+        rate_constants: k per reaction of the network whose kinetic law is mass action with a known k, in
+            concentration^(1-order)/time, with concentrations in the volume of the reaction.
+        notes: plain sentences on assumptions and omissions.
+        fixed_values: concentrations of fixed species in the file. Any other fixed species needs a column in the table.
+        index: the elements of the model by id.
     """
 
     network: ReactionNetwork
@@ -50,47 +50,47 @@ class SbmlModel:
 
     @property
     def names(self) -> dict[str, str]:
-        """Display names of species, where the file gives them."""
+        """Display names of species, if the file gives them."""
         return {name: s.getName() for name, s in self.index.species.items() if s.isSetName()}
 
     @property
     def other_ids(self) -> frozenset[str]:
-        """Ids of what a simulator may print beside species: compartments, parameters, reactions."""
+        """Ids that the output of simulators can contain besides species: compartments, parameters, reactions."""
         return frozenset((*self.index.compartments, *self.index.parameters, *self.index.reactions))
 
     @property
     def amounts(self) -> frozenset[str]:
-        """Species whose id stands for an amount in formulas (hasOnlySubstanceUnits)."""
+        """Species whose id is an amount in formulas (hasOnlySubstanceUnits)."""
         return frozenset(name for name, s in self.index.species.items() if s.getHasOnlySubstanceUnits())
 
     def fill_fixed(
         self, time: Float[np.ndarray, " frames"], known: Mapping[str, Float[np.ndarray, " frames"]]
     ) -> tuple[dict[str, Float[np.ndarray, " frames"]], tuple[str, ...]]:
-        """Concentrations of the fixed species that are not known, from the constants and rules of the file.
+        """Concentrations of fixed species that are not known, from the constants and rules of the file.
 
         Args:
-            time: of the frames, in the file's unit, from its start.
+            time: times of the frames, in the unit of the file.
             known: concentrations of other species.
 
         Returns:
-            Concentrations of all that can be known, finite but not necessarily positive, and notes on what was
-            taken. A species whose rule needs something that is not known is not among them.
+            Concentrations, finite but not necessarily positive, and notes. A species whose rule depends on an
+            unknown quantity is missing.
         """
         return fixed.fill_fixed(self.index, self.fixed_values, np.asarray(time, float), known)
 
 
 def read_sbml(path: Path) -> SbmlModel:
-    """Read a network from an SBML file of Level 2 or 3, .gz too.
+    """Read a network from an SBML file of Level 2 or 3, also compressed by gzip.
 
-    Where the kinetic law of a reaction is mass action, k * Π c^order, it gives the substrates and their orders; a
-    difference of two such terms is split into ID_fwd and ID_rev. Elsewhere, the substrates are the reactants, with
-    their stoichiometry as order, and with order 1 all else that speeds the reaction up, as far as the law tells, or
-    else the modifiers that are not called inhibitors. Such a reaction is split if it is marked reversible and its law,
-    if there is one, can run backward. Boundary and constant species, and those set by rules, are `fixed`.
+    A kinetic law of mass action, k * Π c^order, determines the substrates and their orders; a difference of two such
+    terms is split into ID_fwd and ID_rev. For other reactions, the substrates are the reactants, with their
+    stoichiometry as order, and, with order 1, all other species that increase the rate according to the kinetic law
+    (without a law: the modifiers that are not inhibitors). Such a reaction is split if it is marked as reversible and
+    its law, if there is one, can be negative. Boundary species, constant species and variables of rules are `fixed`.
 
     Raises:
-        InputError: the file is missing or no valid SBML, it has no species or no reactions, a stoichiometry is
-            no constant >= 0, or a reaction cannot be split because its new id is taken.
+        InputError: the file is missing or not valid SBML, it has no species or no reactions, a stoichiometry is not
+            a constant >= 0, or a reaction cannot be split because the new id exists.
     """
     document = parse(read_bytes(path), str(path))
     index = ModelIndex(document)
@@ -105,13 +105,14 @@ def read_sbml(path: Path) -> SbmlModel:
 
 
 def parse(content: bytes, source: str) -> Any:
-    """The libsbml document of a file's content, checked for what stands in the way of reading it.
+    """The libsbml document of the content of a file, after checks.
 
     Args:
+        content: content of the file.
         source: name of the file, for messages.
 
     Raises:
-        InputError: it is no valid SBML or nested too deeply, or has no species or reactions of its own.
+        InputError: the content is not valid SBML, is nested too deeply, or has no species or no reactions.
     """
     text = _text(content, source)
     if _depth(text) > _MAX_DEPTH:
@@ -135,12 +136,12 @@ def parse(content: bytes, source: str) -> Any:
         raise InputError(f"{source}: the model has no reactions; give a file with a reaction network")
     hierarchy = model.getPlugin("comp")
     if hierarchy is not None and hierarchy.getNumSubmodels():
-        raise InputError(f"{source}: the model is made of submodels; flatten it first (SBML package comp)")
+        raise InputError(f"{source}: the model consists of submodels; flatten it first (SBML package comp)")
     return document
 
 
 def _depth(text: str) -> int:
-    """How deep elements are nested."""
+    """Largest depth of nested elements."""
     depth = deepest = 0
     for tag in re.finditer(r"<(/?)[A-Za-z_][^<>]*?(/?)>", text):
         if not tag[2]:
@@ -150,9 +151,9 @@ def _depth(text: str) -> int:
 
 
 def _text(content: bytes, source: str) -> str:
-    """A file's text, with an XML declaration: libsbml wants one, and with an encoding.
+    """The text of a file, with an XML declaration with encoding, which libsbml requires.
 
-    A file without one is as good, and is UTF-8 by the XML standard.
+    By the XML standard, a file without a declaration is valid, and its encoding is UTF-8.
     """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
@@ -163,8 +164,8 @@ def _text(content: bytes, source: str) -> str:
         text = content.decode(encoding, errors="replace")
     except (LookupError, UnicodeError):
         raise InputError(f"{source}: the encoding {encoding} is not known; save the file as UTF-8") from None
-    text = text.removeprefix("\ufeff").replace("\0", "\ufffd")  # a NUL would end the text for libsbml
+    text = text.removeprefix("\ufeff").replace("\0", "\ufffd")  # libsbml ends the text at a NUL character
     head = re.match(r"\s*(<\?xml[^>]*\?>)?", text)
     assert head is not None
-    lines = head[0].count("\n")  # kept, so that errors name the right line
+    lines = head[0].count("\n")  # preserved for correct line numbers in errors
     return f'<?xml version="1.0" encoding="UTF-8"?>{chr(10) * lines}{text[head.end() :]}'

@@ -1,4 +1,4 @@
-"""What is said about an SBML file: all that was assumed, changed or not read."""
+"""Notes on an SBML file: assumptions, changes and omissions."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Any
 
 from metabolismgraph.formats.quantities import ModelIndex
 
-# what is said about one reaction or species, and about several
+# Notes on one reaction or species, and on several.
 _NOTES = {
     "split": (
         "reversible reaction was split into forward and backward",
         "reversible reactions were split into forward and backward",
     ),
     "default": (
-        "reaction is reversible by default, which is what Level 2 says of a reaction that does not say",
-        "reactions are reversible by default, which is what Level 2 says of reactions that do not say",
+        "reaction does not state whether it is reversible, and is so by default (SBML Level 2)",
+        "reactions do not state whether they are reversible, and are so by default (SBML Level 2)",
     ),
     "one way": (
-        "reaction is called reversible, but its kinetic law cannot run backward: it is taken as one-way",
-        "reactions are called reversible, but their kinetic laws cannot run backward: they are taken as one-way",
+        "reaction is marked as reversible, but its kinetic law is never negative: it is taken as irreversible",
+        "reactions are marked as reversible, but their kinetic laws are never negative: they are taken as irreversible",
     ),
     "backward": (
-        "reaction is not called reversible, but its kinetic law can run backward: it is taken as one-way all the same",
-        "reactions are not called reversible, but their kinetic laws can run backward: "
-        "they are taken as one-way all the same",
+        "reaction is not marked as reversible, but its kinetic law can be negative: it is taken as irreversible",
+        "reactions are not marked as reversible, but their kinetic laws can be negative: "
+        "they are taken as irreversible",
     ),
     "fast": (
-        "reaction is marked as fast: it is treated as an ordinary reaction with a rate of its own; if it is at "
-        "equilibrium at all times, only the ratio of its forward and backward k can be found",
-        "reactions are marked as fast: they are treated as ordinary reactions with rates of their own; if they are at "
-        "equilibrium at all times, only the ratios of their forward and backward k can be found",
+        "reaction is marked as fast: it is treated as an ordinary reaction with a finite rate; if it is at "
+        "equilibrium at all times, only the ratio of its forward and backward k can be determined",
+        "reactions are marked as fast: they are treated as ordinary reactions with finite rates; if they are at "
+        "equilibrium at all times, only the ratios of their forward and backward k can be determined",
     ),
     "law": (
         "kinetic law is not mass action and was not read: "
@@ -39,26 +39,26 @@ _NOTES = {
         "their rate law is learned from the data, with their reactants as substrates",
     ),
     "down": (
-        "species beside the reactants slows its reaction down (an inhibitor): "
-        "f(c)^order cannot say that, so it was left out",
-        "species beside the reactants slow their reactions down (inhibitors): "
-        "f(c)^order cannot say that, so they were left out",
+        "species besides the reactants reduces the rate (an inhibitor): "
+        "f(c)^order cannot represent that, so it was left out",
+        "species besides the reactants reduce the rates (inhibitors): "
+        "f(c)^order cannot represent that, so they were left out",
     ),
     "none": (
         "modifier has no influence on its kinetic law: it was left out",
         "modifiers have no influence on their kinetic laws: they were left out",
     ),
     "up": (
-        "species beside the reactants speeds its reaction up: it is taken as a substrate of order 1",
-        "species beside the reactants speed their reactions up: they are taken as substrates of order 1",
+        "species besides the reactants increases the rate: it is taken as a substrate of order 1",
+        "species besides the reactants increase the rates: they are taken as substrates of order 1",
     ),
     "catalyst": (
-        "modifier is taken as a catalyst, a substrate of order 1, since the file does not tell its influence",
-        "modifiers are taken as catalysts, substrates of order 1, since the file does not tell their influence",
+        "modifier is taken as a catalyst, a substrate of order 1, since the file does not state its influence",
+        "modifiers are taken as catalysts, substrates of order 1, since the file does not state their influence",
     ),
     "orders": (
-        "mass action law has other orders than the written reaction: the law's are used",
-        "mass action laws have other orders than the written reactions: the laws' are used",
+        "mass action law has other orders than the reaction equation: those of the law are used",
+        "mass action laws have other orders than the reaction equations: those of the laws are used",
     ),
     "unknown k": (
         "rate constant is unknown, since a parameter has no value",
@@ -69,7 +69,7 @@ _NOTES = {
         "reactions are in compartments whose sizes change: their rate constants were not read",
     ),
 }
-_KNOWN_PACKAGES = {"layout", "render", "comp", "groups"}  # drawings, submodels (refused if there are any), lists
+_KNOWN_PACKAGES = {"layout", "render", "comp", "groups"}  # drawings, submodels (an error if there are any), lists
 _RULES = {
     "assigned": (
         "species is set by an assignment rule: it is taken as fixed",
@@ -93,8 +93,8 @@ _RULES = {
     ),
     "algebraic": ("algebraic rule was not read", "algebraic rules were not read"),
     "events": (
-        "event was not read: what it sets jumps, which no reaction explains",
-        "events were not read: what they set jumps, which no reaction explains",
+        "event was not read: it changes its variables abruptly, which no reaction explains",
+        "events were not read: they change their variables abruptly, which no reaction explains",
     ),
 }
 
@@ -103,7 +103,8 @@ def model_notes(index: ModelIndex, noted: Mapping[str, Sequence[str]]) -> tuple[
     """All notes on a model.
 
     Args:
-        noted: ids by what is to be said about them, a key of `_NOTES`.
+        index: the model.
+        noted: ids by kind of note, a key of `_NOTES`.
     """
     notes = [_note(_NOTES[key], noted[key]) for key in _NOTES if noted.get(key)]
     notes += [_note(_RULES[key], names, count) for key, (names, count) in _unread(index).items() if count]
@@ -112,12 +113,12 @@ def model_notes(index: ModelIndex, noted: Mapping[str, Sequence[str]]) -> tuple[
     plugins = (index.model.getPlugin(i) for i in range(index.model.getNumPlugins()))
     packages = sorted({p.getPackageName() for p in plugins} - _KNOWN_PACKAGES)
     if packages:
-        notes.append(f"What SBML packages add to the file was not read ({', '.join(packages)}).")
+        notes.append(f"Elements of SBML packages were not read ({', '.join(packages)}).")
     return tuple(notes)
 
 
 def _unread(index: ModelIndex) -> dict[str, tuple[list[str], int]]:
-    """Names and number of what is said about rules, events and sizes."""
+    """Names and number of rules, events and sizes with a note, by key of `_RULES`."""
     algebraic = sum(1 for r in index.model.getListOfRules() if r.isAlgebraic())
     found = {
         "assigned": [s for s in index.species if s in index.assigned],
@@ -133,7 +134,7 @@ def _unread(index: ModelIndex) -> dict[str, tuple[list[str], int]]:
 
 
 def converts(index: ModelIndex) -> bool:
-    """Whether amounts and extents are counted in different units (Level 3)."""
+    """Whether there are conversion factors between the units of amount and extent (Level 3)."""
     species: list[Any] = list(index.species.values())
     return bool(index.model.isSetConversionFactor() or any(s.isSetConversionFactor() for s in species))
 
@@ -144,5 +145,5 @@ def _note(wordings: tuple[str, str], names: Sequence[str], count: int | None = N
 
 
 def some(names: Sequence[str], limit: int = 3) -> str:
-    """The first few names."""
+    """The first names, as text."""
     return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -1,4 +1,4 @@
-"""From an SBML model to a reaction network: which rate laws are mass action, and what the others depend on."""
+"""From an SBML model to a reaction network: recognition of mass action, and substrates of other rate laws."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from metabolismgraph.formats.sbml_notes import converts, model_notes
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 
 FORWARD, BACKWARD = "_fwd", "_rev"
-# SBO:0000020 (inhibitor) and what the ontology lists below it
+# SBO:0000020 (inhibitor) and its subclasses in the ontology
 _INHIBITORS = {20, 206, 207, 536, 537, 597, 639, 640}
 
 
 class Reader:
-    """One pass over one model; collects what becomes the notes on the way.
+    """Reads one model once, and collects notes.
 
     Args:
         source: name of the file, for messages.
         stem: name of the network if the model has no id.
+        index: the model.
 
     Attributes:
-        rate_constants: k of the reactions of the network, where the file tells.
+        rate_constants: known k of the reactions of the network, in concentration^(1-order)/time.
     """
 
     def __init__(self, source: str, stem: str, index: ModelIndex) -> None:
@@ -46,7 +47,7 @@ class Reader:
         """The network.
 
         Raises:
-            InputError: a stoichiometry is no constant >= 0, or ids clash.
+            InputError: a stoichiometry is not a constant >= 0, or ids are not unique.
         """
         reactions: list[Reaction] = []
         for written in self.index.model.getListOfReactions():
@@ -68,11 +69,11 @@ class Reader:
         return network
 
     def notes(self) -> tuple[str, ...]:
-        """What was assumed, changed or not read."""
+        """Notes on assumptions, changes and omissions."""
         return model_notes(self.index, self.noted)
 
     def initial(self) -> dict[str, float | None]:
-        """Initial concentration of each species, None where the file gives none."""
+        """Initial concentration of each species; None if the file does not give it."""
         return {name: self._initial(name) for name in self.index.species}
 
     def _initial(self, name: str) -> float | None:
@@ -85,7 +86,7 @@ class Reader:
     # -- reactions
 
     def _reaction(self, written: Any) -> list[Reaction]:
-        """One written reaction as one or two one-way reactions."""
+        """A reaction of the file as one or two irreversible reactions."""
         name = written.getId()
         if written.isSetFast() and written.getFast():
             self.noted["fast"].append(name)
@@ -128,7 +129,7 @@ class Reader:
         ]
 
     def _side(self, written: Any, references: Any) -> dict[str, float]:
-        """Stoichiometry per species of one side; a species written twice is added up."""
+        """Stoichiometry per species of one side; repeated species are added."""
         side: dict[str, float] = {}
         for reference in references:
             name = reference.getSpecies()
@@ -142,7 +143,7 @@ class Reader:
         return {name: value for name, value in side.items() if value}
 
     def _stoichiometry(self, reference: Any) -> float | None:
-        """As written or, where that is a constant, as computed; None if it varies or cannot be computed."""
+        """The stoichiometry as a number; None if it depends on time or cannot be computed."""
         index = self.index
         name = reference.getId()
         if reference.isSetStoichiometryMath():
@@ -165,7 +166,7 @@ class Reader:
     def _orders(
         self, written: Any, left: Mapping[str, float], right: Mapping[str, float]
     ) -> tuple[Mapping[str, float], Mapping[str, float] | None]:
-        """Orders forward and, if the reaction runs backward, backward, where no mass action law gives them."""
+        """Orders of the forward and (None if irreversible) backward reaction, for laws other than mass action."""
         law = written.getKineticLaw() if written.isSetKineticLaw() else None
         probe = Probe(self.index, written) if law is not None and law.isSetMath() else None
         two_way = self._runs_backward(written, probe, left, right)
@@ -181,14 +182,14 @@ class Reader:
             return False
         if not can:
             self.noted["one way"].append(name)
-        elif not re.match(r"<reaction[^>]*\sreversible=", written.toSBML()):  # libsbml calls a default set
+        elif not re.match(r"<reaction[^>]*\sreversible=", written.toSBML()):  # for libsbml, a default counts as set
             self.noted["default"].append(name)
         return can
 
     def _helpers(
         self, written: Any, probe: Probe | None, reactants: Iterable[str], *, one_way: bool
     ) -> dict[str, float]:
-        """What drives the reaction beside its reactants: modifiers, and what else its law depends on."""
+        """Further substrates of the rate law: modifiers, and other species on which the law depends."""
         modifiers = {m.getSpecies(): m.getSBOTerm() for m in written.getListOfModifiers()}
         mentioned = set() if probe is None else probe.mentioned
         others = [s for s in self.index.species if s in mentioned and s not in modifiers]
@@ -209,7 +210,7 @@ class Reader:
     # -- kinetic laws that are mass action
 
     def _law(self, written: Any, backward: Sequence[str]) -> mass_action.MassAction | None:
-        """The kinetic law, if there is one and it is mass action."""
+        """The kinetic law as mass action; None if there is no law or another one."""
         if not written.isSetKineticLaw() or not written.getKineticLaw().isSetMath():
             return None
         law = written.getKineticLaw()
@@ -229,10 +230,10 @@ class Reader:
         return result
 
     def _lookup(self, name: str) -> mass_action.Polynomial:
-        """What an id stands for in a formula."""
+        """The polynomial of an id in a formula."""
         index = self.index
         if name in index.species:
-            # a formula means the amount of such a species; networks are about concentrations
+            # In formulas, the id of such a species is its amount; networks use concentrations.
             amount = index.species[name].getHasOnlySubstanceUnits()
             concentration = mass_action.symbol(name)
             if not amount:
@@ -244,7 +245,7 @@ class Reader:
             raise mass_action.NotPolynomialError
         formula = index.assigned.get(name, index.initially.get(name))
         if formula is None:
-            if name not in index.parameters:  # time, a reaction's rate, or nothing at all
+            if name not in index.parameters:  # time, the rate of a reaction, or undefined
                 raise mass_action.NotPolynomialError
             return _value(index.parameters[name], name)
         self.resolving.add(name)
@@ -253,17 +254,17 @@ class Reader:
         finally:
             self.resolving.discard(name)
         if name not in index.assigned and mass_action.number(value) is None:
-            return mass_action.symbol(mass_action.UNKNOWN + name)  # of initial values: constant all the same
+            return mass_action.symbol(mass_action.UNKNOWN + name)  # constant, but a function of initial values
         return value
 
     def _size(self, compartment: str) -> mass_action.Polynomial:
-        """Size of a compartment in a law; where it changes, the network's rates do not."""
+        """Size of a compartment in a law; an unknown constant if it depends on time."""
         if self.index.varies(compartment):
             return mass_action.symbol(mass_action.UNKNOWN + compartment)
         return mass_action.constant(self.index.size(compartment))
 
     def _read_constants(self, network: ReactionNetwork) -> None:
-        """A law gives amount per time; a network counts concentration per time in the reaction's volume."""
+        """Convert k from amount/time (SBML) to concentration/time in the volume of the reaction."""
         for reaction, volume in zip(network.to_reactions(), network.reaction_volume, strict=True):
             term = self.terms.get(reaction.id)
             if term is None:
@@ -288,13 +289,13 @@ class Reader:
 
 
 def add(a: float, b: float) -> float:
-    """a + b in decimal, so that 0.4 - 0.3 is 0.1: coefficients are written by people."""
+    """a + b in decimal arithmetic, so that 0.4 - 0.3 is 0.1, as expected for coefficients."""
     return float(Decimal(repr(float(a))) + Decimal(repr(float(b))))
 
 
 def _value(parameter: Any, name: str) -> mass_action.Polynomial:
-    """A parameter's value; without one it stays a symbol, so that the law's orders are still known."""
+    """The value of a parameter; without a value, a symbol, so that the orders of the law can be determined."""
     value = parameter.getValue()
     if not parameter.isSetValue() or math.isnan(value):
         return mass_action.symbol(mass_action.UNKNOWN + name)
-    return {(): value}  # may be infinite: 1/Keq of a one-way reaction
+    return {(): value}  # can be infinite, such as 1/Keq of an irreversible reaction

@@ -1,4 +1,4 @@
-"""Reaction networks as SBML Level 3 Version 2."""
+"""Writing of reaction networks as SBML Level 3 Version 2."""
 
 from __future__ import annotations
 
@@ -18,32 +18,37 @@ from metabolismgraph.system.network import Reaction, ReactionNetwork
 def write_sbml(network: ReactionNetwork, path: Path, initial: Mapping[str, float | None] | None = None) -> None:
     """Write a network as SBML Level 3 Version 2.
 
-    What `read_sbml` returns is the same network. The orders of the substrates become the reactants' stoichiometry,
-    order + net that of the products. A reaction whose law is known to be mass action gets a kinetic law, whose rate
-    constant has no value. Fixed species become boundary species; there is one compartment for each volume. The
-    network's id is made a valid SBML id by underscores.
+    `read_sbml` restores the same network. The stoichiometry of reactants is the order of the substrates, that of
+    products is order + net. A reaction with mass action as a known law has a kinetic law, with a rate
+    constant without a value. Fixed species are boundary species; there is one compartment for each volume. Invalid
+    characters in the id of the network are replaced by underscores.
 
     Args:
-        network: what to write.
+        network: the network.
         path: the file; an existing one is replaced.
-        initial: initial concentrations, where known.
+        initial: known initial concentrations.
 
     Raises:
-        ValueError: an id is no SBML id, or a reaction whose law is not known consumes a species beyond its order,
-            which SBML without a kinetic law cannot express.
+        ValueError: an id is not a valid SBML id, or a reaction with an unknown rate law consumes a species beyond its
+            order, which SBML cannot express without a kinetic law.
     """
     write_bytes(path, sbml_text(network, initial or {}).encode())
 
 
 def sbml_text(network: ReactionNetwork, initial: Mapping[str, float | None], *, strict: bool = True) -> str:
-    """The document that `write_sbml` writes.
+    """The document of `write_sbml`.
 
     Args:
-        strict: refuse reactions that cannot be expressed without a law; else their orders are lost.
+        network, initial: as for `write_sbml`.
+        strict: True: a reaction that cannot be expressed without a kinetic law is an error; False: its orders are
+            not preserved.
+
+    Raises:
+        ValueError: as for `write_sbml`.
     """
     for name in (*network.species, *network.reactions):
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise ValueError(f"{name!r} is no SBML id: letters, digits and underscores only, no digit first")
+            raise ValueError(f"{name!r} is not an SBML id: letters, digits and underscores only, no digit first")
     model_id = re.sub(r"^(?=\d)|\W", "_", network.id, flags=re.ASCII) or "network"
     cells = _cells(network)
     cell_of = {s: cells[float(v)] for s, v in zip(network.species, network.volume, strict=True)}
@@ -73,7 +78,7 @@ def sbml_text(network: ReactionNetwork, initial: Mapping[str, float | None], *, 
 
 
 def _cells(network: ReactionNetwork) -> dict[float, str]:
-    """A compartment for each volume, named like nothing else."""
+    """Ids of compartments, one for each volume, different from all other ids."""
     taken = {*network.species, *network.reactions}
     cells: dict[float, str] = {}
     for volume in dict.fromkeys(float(v) for v in network.volume) or {1.0: None}:
@@ -122,12 +127,12 @@ def _law_lines(reaction: Reaction, cell: str | None) -> list[str]:
 
 
 def free_id(wanted: str, taken: set[str]) -> str:
-    """An id that is not taken: the one wanted, with underscores at its end if need be."""
+    """The wanted id, with underscores appended until it is not among those taken."""
     while wanted in taken:
         wanted += "_"
     return wanted
 
 
 def number_text(value: float | np.floating) -> str:
-    """The shortest decimal that reads back as the same number; whole numbers without a point."""
+    """The shortest decimal with exactly this value; integers without a decimal point."""
     return repr(float(value)).removesuffix(".0")

@@ -1,8 +1,8 @@
-"""Concentration time series as tables: CSV, TSV, spreadsheets and Parquet, wide or long, gzipped too.
+"""Concentration time series as tables: CSV, TSV, spreadsheets and Parquet, wide or long, also compressed by gzip.
 
-Wide: a column `time`, one column per species, and `run` where there are several runs. Long: columns `time`,
-`species`, `concentration` (or `value`), and `run`. Columns are found by name, in any order. `dialects` says which ways
-of writing a table are read, `headers` which names; whatever is assumed is named in the notes of the observations.
+Wide: a column `time`, one column per species, and `run` for several runs. Long: columns `time`, `species`,
+`concentration` (or `value`), and `run`. Columns are identified by name, in any order. Supported text formats are in
+`dialects`, supported names in `headers`. All assumptions are listed in the notes of the observations.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.text import one_line
 
 _UNSUPPORTED = "unmeasured species and missing cells are not supported yet"
-_TINY = 1e-6  # of the largest value of a species: what a solver's error may be below zero
+_TINY = 1e-6  # largest solver error below zero, relative to the largest value of a species
 _FORTRAN = re.compile(r"^([-+]?(?:\d+(?:\.\d*)?|\.\d+))[dD]([-+]?\d+)$")
 
 
 @runtime_checkable
 class FixedValues(Protocol):
-    """What a model knows of species without a column; `names`, `other_ids` and `amounts` are asked for if there.
+    """A model with values of species without a column.
 
-    `names` maps ids to display names, `other_ids` are ids of the model that are no species, and `amounts` ids of
-    species whose id means an amount.
+    The attributes `names` (display names by id), `other_ids` (ids of the model other than species) and `amounts` (ids
+    of species whose id is an amount) are optional.
     """
 
     def fill_fixed(
         self, time: np.ndarray, known: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-        """Concentrations of fixed species at some times, given those of others, and notes on them."""
+        """Concentrations of fixed species at some times, given those of others, and notes."""
         ...
 
 
 def read_timeseries(path: Path, network: ReactionNetwork, model: FixedValues | None = None) -> Observations:
     """Read a table of concentrations of every species of a network.
 
-    Rows of a wide table keep their order within a run; those of a long one are sorted by time. Runs are numbered
-    in the order in which they first occur. Fixed species, and those in no reaction, may be missing if the model
-    knows their values.
+    Rows of a wide table keep their order within a run; those of a long table are sorted by time. Runs are numbered
+    in the order of their first occurrence. Fixed species, and species without a reaction, may be missing if the model
+    has values for them.
 
     Raises:
-        InputError: the file is missing, damaged, empty or no table; a column is missing, repeated, no species or not
-            numeric; a cell is missing; something can be read in two ways; or the numbers break a promise of
+        InputError: the file is missing, damaged, empty or not a table; a column is missing, repeated, unknown or not
+            numeric; a cell is missing; the table is ambiguous; or its values violate a condition of
             `Observations`.
     """
     cells = read_cells(path)
@@ -77,21 +77,21 @@ def read_timeseries(path: Path, network: ReactionNetwork, model: FixedValues | N
 
 
 def write_timeseries(observations: Observations, path: Path) -> None:
-    """Write a wide table: time first, `run` only where there are several, gzipped if the name ends in .gz.
+    """Write a wide table with time in the first column and `run` if there are several, compressed for names with .gz.
 
-    Concentrations are written with 9 significant digits, which float32 values survive; times with 12. Tabs
-    separate the columns if the name says .tsv. The same observations give the same bytes.
+    Concentrations have 9 significant digits, sufficient for exact float32 values; times have 12. The separator
+    is a tab for names with .tsv, otherwise a comma. Equal observations give identical bytes.
     """
     separator = "\t" if ".tsv" in path.suffixes else ","
     several = len(np.unique(observations.run)) > 1
     network = observations.network
-    # where the volume is not 1, a plain id may be taken for an amount
+    # If the volume is not 1, an id without brackets could be read as an amount.
     names = [name if size == 1 else f"[{name}]" for name, size in zip(network.species, network.volume, strict=True)]
     header = separator.join(["time", *["run"] * several, *names])
     pattern = separator.join(["%.12g", *["%d"] * several, *["%.9g"] * network.n_species])
     rows = np.column_stack([observations.time, *[observations.run] * several, observations.concentration]).tolist()
     content = "\n".join([header, *(pattern % tuple(row) for row in rows), ""]).encode()
-    # no time stamp in the header, so that equal data are equal files
+    # Without a time stamp in the gzip header, equal data give equal files.
     write_bytes(path, gzip.compress(content, compresslevel=6, mtime=0) if path.suffix == ".gz" else content)
 
 
@@ -99,7 +99,7 @@ def write_timeseries(observations: Observations, path: Path) -> None:
 
 
 class _Reader:
-    """One table on its way to observations; collects notes."""
+    """Converts one table to observations, and collects notes."""
 
     def __init__(
         self,
@@ -136,8 +136,8 @@ class _Reader:
         extra = [str(column) for column in table.columns if column not in special]
         if extra:
             raise InputError(
-                f"{self.path}: column {extra[0]!r} has no place in a long table (time, species, concentration, run); "
-                "remove it"
+                f"{self.path}: column {extra[0]!r} is not a column of a long table (time, species, concentration, "
+                "run); remove it"
             )
         labels = table[roles["species"]].astype("string").str.strip()
         if labels.isna().any():
@@ -146,7 +146,9 @@ class _Reader:
         found = assign(self.path, "species", list(pd.unique(labels)), self.vocabulary, {})
         in_header = self._unit(roles["concentration"])
         if clean(roles["concentration"]).casefold().startswith("conc") or (in_header and not is_amount(in_header)):
-            found = dataclasses.replace(found, amounts=frozenset())  # the column says what its numbers are
+            found = dataclasses.replace(
+                found, amounts=frozenset()
+            )  # the name or unit of the column states concentrations
         unit, _ = one_unit(self.path, found, [])
         self.notes += found.notes
         self._note_roles(roles, in_header or unit, found)
@@ -165,7 +167,7 @@ class _Reader:
             again = int(np.setdiff1d(np.arange(len(cell)), first)[0])
             raise InputError(
                 f"{self.path}: {labels[again]} at time {time[again]:g} occurs twice (data row {again + 1}); "
-                "keep one row, or tell repeats apart by a column 'run'"
+                "keep one row, or distinguish repeats by a column 'run'"
             )
         cells = np.full(len(frames) * len(index), np.nan)
         cells[cell] = _numbers(self.path, table, roles["concentration"])
@@ -176,27 +178,27 @@ class _Reader:
         return time_unit(column) or self.units.get(str(column))
 
     def _divided(self, found: Assignment) -> list[str]:
-        """Species whose amounts are to be divided by the volume."""
+        """Species with amounts that must be divided by the volume."""
         volume = dict(zip(self.network.species, self.network.volume.tolist(), strict=True))
         return [key for key in found.species if key in found.amounts and volume[key] != 1]
 
     def _note_roles(self, roles: Mapping[str, Any], unit: str | None, found: Assignment) -> None:
-        """Notes on the units, and on columns for time and run of other names."""
+        """Notes on units, and on columns for time and run with other names."""
         if clean(roles["time"]) == "t":
             self.notes.append("Column t is read as the time.")
         if "run" in roles and clean(roles["run"]).casefold() != "run":
-            self.notes.append(f"Column {clean(roles['run'])} tells the runs apart.")
+            self.notes.append(f"Column {clean(roles['run'])} is read as the run.")
         what = "amounts" if found.amounts else "concentrations"
         given = [f"{what} in {unit}"] * (unit is not None)
         of_time = self._unit(roles["time"])
         given += [f"times in {of_time}"] * (of_time is not None)
         if given:
             self.notes.append(
-                f"Units in the header are kept as they are ({', '.join(given)}): rate constants come in them."
+                f"Units in the header are kept as they are ({', '.join(given)}): rate constants are in these units."
             )
 
     def _refuse_absent(self, what: str, found: Assignment) -> None:
-        """Refuse a table without a species whose concentration matters and that the model cannot know."""
+        """Raise an error if a species is missing whose concentration is needed and which the model cannot provide."""
         involved = {*self.network.edge_species.tolist(), *self.network.net_species.tolist()}
         for_model = [] if self.model is None else [
             key for i, key in enumerate(self.network.species) if self.network.fixed[i] or i not in involved
@@ -239,7 +241,7 @@ class _Reader:
             )
 
     def _clip(self, known: dict[str, np.ndarray]) -> None:
-        """Set to 0 what is below 0 by no more than a solver's error."""
+        """Set negative values of the size of solver errors to zero."""
         clipped = []
         count = 0
         for key, values in known.items():
@@ -263,7 +265,7 @@ class _Reader:
             self.notes.append(f"Amounts were divided by the volume of the compartment ({some(divided)}).")
 
     def _filled(self, time: np.ndarray, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Values of the species without a column, from the model."""
+        """Values of species without a column, from the model."""
         absent = [key for key in self.network.species if key not in known]
         if not absent or self.model is None:
             return {}
@@ -279,19 +281,19 @@ def _refuse_repeats(time: np.ndarray) -> None:
         k = int(back[0])
         raise InputError(
             f"time does not increase at frame {k + 1} ({time[k]:g} -> {time[k + 1]:g}); sort the rows by time, or "
-            f"tell repeats apart by a column '{RUN_NAMES[0]}' (or {', '.join(RUN_NAMES[1:3])}, ...)"
+            f"distinguish repeats by a column '{RUN_NAMES[0]}' (or {', '.join(RUN_NAMES[1:3])}, ...)"
         )
 
 
 def _numbers(path: Path, table: pd.DataFrame, column: Any) -> Float[np.ndarray, " rows"]:
-    """A column as numbers, NaN where a cell is missing.
+    """A column as numbers, with NaN for a missing cell.
 
     Raises:
-        InputError: a cell holds something else.
+        InputError: a cell is not a number.
     """
     cells = table[column]
     if cells.dtype.kind not in "iuf":
-        # text, dates, truth values: only what is written as a number counts
+        # Text, dates or booleans: only text of the form of a number is accepted.
         text = cells.astype("string").str.strip()
         text = text.str.replace(_FORTRAN, r"\1e\2", regex=True)
         cells = pd.Series(pd.to_numeric(text, errors="coerce"))
@@ -316,7 +318,7 @@ def _complete(path: Path, table: pd.DataFrame, column: Any) -> Float[np.ndarray,
 
 
 def _runs(path: Path, table: pd.DataFrame, roles: Mapping[str, Any]) -> Int[np.ndarray, " rows"]:
-    """Index of the run of each row, by first occurrence of its label; labels may be text."""
+    """Index of the run of each row, in the order of first occurrences of the labels, which can be text."""
     if "run" not in roles:
         return np.zeros(len(table), dtype=np.int64)
     code, _ = pd.factorize(table[roles["run"]])
@@ -328,5 +330,5 @@ def _runs(path: Path, table: pd.DataFrame, roles: Mapping[str, Any]) -> Int[np.n
 
 
 def _first(wrong: np.ndarray) -> int:
-    """Number, from 1, of the first data row that is wrong."""
+    """Number of the first wrong data row, from 1."""
     return int(np.argmax(wrong)) + 1

@@ -1,4 +1,4 @@
-"""Units as people write them in tables: mM, [µmol/l], (min), nmol/mg protein not."""
+"""Recognition of units in tables, such as mM, [µmol/l] and (min), but not nmol/mg protein."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AFTER_SLASH = re.compile(r"(.+?)\s*/\s*(.+)")
 
 
 def bare_unit(text: str) -> str | None:
-    """The unit that a text consists of, without brackets around it; None if it is no unit."""
+    """The unit in a text, without brackets; None if the text is not a unit."""
     text = text.strip()
     if len(text) > 2 and (text[0], text[-1]) in {("[", "]"), ("(", ")")}:
         text = text[1:-1].strip()
@@ -37,12 +37,12 @@ def split_unit(text: str) -> tuple[str, str | None]:
 
 
 def same_unit(unit: str) -> str:
-    """A spelling that equal units share: uM, µM (micro) and μM (Greek); ml and mL."""
+    """A common spelling of equal units: uM, µM (micro) and μM (Greek); ml and mL."""
     unit = re.sub(r"\s+", " ", unit.replace("\u03bc", "µ"))
     unit = re.sub(r"(?<![A-Za-z])u(?=M|mol|g|l|L|s|m)", "µ", unit)
     return re.sub(r"l(?![A-Za-z])(?<!mol)", "L", unit)
 
 
 def is_amount(unit: str) -> bool:
-    """Whether a unit counts a substance, instead of its concentration."""
+    """Whether a unit is one of amount, not of concentration."""
     return _AMOUNT.fullmatch(unit) is not None

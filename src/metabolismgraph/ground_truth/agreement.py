@@ -1,4 +1,4 @@
-"""How well what was learned agrees with the truth, as single numbers."""
+"""Agreement of learned and true values, as single numbers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from jaxtyping import Float, Int
 
 
 def r_squared(learned: Float[np.ndarray, " n"], true: Float[np.ndarray, " n"]) -> float:
-    """Coefficient of determination of learned against true values; NaN for fewer than two."""
+    """Coefficient of determination of learned against true values; NaN for fewer than two or constant true values."""
     spread = np.sum((true - true.mean()) ** 2) if true.size > 1 else 0.0
     return float(1 - np.sum((learned - true) ** 2) / spread) if spread > 0 else math.nan
 
 
 def cluster_accuracy(clusters: Int[np.ndarray, " species"], types: Int[np.ndarray, " species"]) -> float:
-    """Share of species whose cluster is matched to their type by the best one-to-one assignment."""
+    """Share of species whose cluster is assigned to their type, by the best one-to-one assignment."""
     table = np.zeros((clusters.max() + 1, types.max() + 1))
     np.add.at(table, (clusters, types), 1)
     rows, columns = scipy.optimize.linear_sum_assignment(-table)

@@ -1,4 +1,4 @@
-"""Imperfect Phase 1 checkpoints for Phase 2 to cope with: gradient descent stopped on its way up."""
+"""Imperfect Phase 1 checkpoints, as a test for Phase 2: gradient descent, stopped before convergence."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from metabolismgraph.reactions.fit import Phase1Result
 from metabolismgraph.reactions.gradient import conclude, descend
 from metabolismgraph.system.progress import Progress, silent
 
-# With rank50 and types3, seeds 0-4 of simulation and training alike, this passes R2 0.70 after 450 to 1300 steps
-# and 0.87 after 1100 to 8200. At 0.87 a species' mean absolute residual dc/dt has a median of 0.05 to 0.15, about
-# what published checkpoints of that R2 left. With a rate of 1e-3 for log_k one case of ten needed 10000 steps to
-# 0.70 and did not reach 0.87 in them; 1e-2 (one case tried) left more of dc/dt at equal R2. More steps are of no
-# use: in most cases R2 is falling again by then, since single k that the batches hardly see wander off.
+# For rank50 and types3 with seeds 0-4 (the same for simulation and training), R2 reaches 0.70 after 450 to 1300 steps
+# and 0.87 after 1100 to 8200. At 0.87, the mean absolute residual of dc/dt of a species has a median of 0.05 to 0.15,
+# similar to that of published checkpoints with this R2. With a learning rate of 1e-3 for log_k, one of ten cases
+# needed 10000 steps for 0.70 and did not reach 0.87; with 1e-2 (one case), the residual was larger at equal R2. More
+# steps do not help: in most cases R2 decreases again, since rate constants with little effect on the loss drift.
 STEPS = 16_000
 DESCENT: Mapping[str, object] = {
     "training.phase1_method": "gradient",
@@ -43,18 +43,19 @@ def train_imperfect_phase1(
 ) -> Phase1Result:
     """A Phase 1 result whose R2 of the identifiable log10 k is about `wanted_r2`.
 
-    It is trained on the frames that are not held out, as Phase 1 of a run is.
+    It is trained on the frames that are not held out, as in a normal fit.
 
     Args:
-        simulated: from `simulate(config)`; its truth picks the snapshot, and does nothing else.
-        config: what to train with, apart from `descent` and `steps`.
-        wanted_r2: take the snapshot where it is first crossed, or the one just before, whichever is closer; where it
-            is never reached, the closest of all. None: training.phase1_stop_at_r2.
-        descent: keys to replace in `config`; snapshots among them.
-        steps: gradient steps, at least.
+        simulated: result of `simulate(config)`; the truth is used only to select the snapshot.
+        config: the configuration, apart from `descent` and `steps`.
+        wanted_r2: the snapshot at which R2 first exceeds it, or the previous one if that is closer, is selected; if R2
+            is never reached, the closest one. None: training.phase1_stop_at_r2.
+        descent: keys to replace in `config`, including the number of snapshots.
+        steps: least number of gradient steps.
+        progress: see `system.progress`.
 
     Raises:
-        InputError: no R2 is wanted, or no snapshots are taken.
+        InputError: there is no R2, or there are no snapshots.
     """
     wanted = config.training.phase1_stop_at_r2 if wanted_r2 is None else wanted_r2
     if wanted is None:
@@ -65,7 +66,7 @@ def train_imperfect_phase1(
     config = config.replace({"training.data_augmentation_loop": int(np.ceil(steps / per_loop))})
     found = descend(observations, config.graph_model, config.training, progress)
     if not found.snapshots:
-        raise InputError("training.phase1_snapshots is 0: no snapshot to pick; set it to 100, for instance")
+        raise InputError("training.phase1_snapshots is 0: no snapshot to select; set it to 100, for instance")
     network = observations.network
     identifiable = found.result.identifiability.identifiable
     true_log_k = np.log10(simulated.truth.aligned(network.species, network.reactions).k)[identifiable]
@@ -75,7 +76,7 @@ def train_imperfect_phase1(
 
 
 def pick(reached: Sequence[float], wanted: float) -> int:
-    """Index of the value closest to `wanted` where it is first crossed upwards; of all where it is not."""
+    """Index of the value closest to `wanted` at its first upward crossing; without a crossing, of the closest value."""
     above = [i for i, value in enumerate(reached) if value >= wanted]
     candidates = range(max(above[0] - 1, 0), above[0] + 1) if above else range(len(reached))
     return min(candidates, key=lambda i: abs(reached[i] - wanted))

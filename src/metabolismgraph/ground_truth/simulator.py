@@ -1,7 +1,7 @@
-"""A made-up metabolism: random network, rates and homeostasis, integrated to Observations and Truth.
+"""Simulation of a random metabolism: network, rate constants and homeostasis, integrated to observations.
 
-The draws follow the published benchmark: autocatalytic reactions A + B -> 2 B in closed cycles,
-random mass-conserving reactions for the rest, explicit Euler steps, concentrations clamped at zero.
+As in the published benchmark (Allier 2026): autocatalytic reactions A + B -> 2 B in closed cycles,
+other reactions random and mass-conserving, explicit Euler steps, concentrations clamped at zero.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ from metabolismgraph.system.network import Reaction, ReactionNetwork
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.pytrees import pytree
 
-_CHUNK = 240  # frames between two looks at whether the trajectory is still finite
-_LIMIT = 1e9  # a concentration beyond it has blown up
+_CHUNK = 240  # frames between two checks for divergence
+_LIMIT = 1e9  # a trajectory with a higher concentration has diverged
 
 
 class Simulated(NamedTuple):
-    """What a simulation yields: what can be measured, and what is to be recovered."""
+    """The result of a simulation: observations, and the truth that is to be recovered."""
 
     observations: Observations
     truth: Truth
 
 
 def simulate(config: Config, progress: Callable[[float], None] = lambda _: None) -> Simulated:
-    """Make a data set from the `simulation` section; the same seed gives the same bits.
+    """Simulate a data set; the same configuration and seed give identical bits.
 
-    Measured concentrations are rounded to float32, the precision of published data sets.
+    Concentrations are rounded to float32, the precision of published data sets.
 
     Args:
         config: `simulation` and `graph_model.aggr_type` are used.
-        progress: called with the share done.
+        progress: called with the completed share.
 
     Raises:
-        SimulationDivergedError: a concentration blew up; names frame, metabolite and fastest reaction.
+        SimulationDivergedError: the trajectory diverged; with frame, metabolite and fastest reaction.
 
     Example:
         >>> import metabolismgraph as mg
@@ -77,12 +77,12 @@ def simulate(config: Config, progress: Callable[[float], None] = lambda _: None)
             system = dataclasses.replace(system, baseline=jnp.asarray(initial))
             truth = dataclasses.replace(truth, baseline=initial) if r == 0 else truth
         key = jax.random.fold_in(jax.random.key(settings.seed), r)
-        run = partial(_say, progress, r, settings.n_runs)
+        run = partial(_report, progress, r, settings.n_runs)
         trajectories.append(_trajectory(system, network, settings, initial, key, progress=run))
     c = _measure(np.concatenate(trajectories), settings, streams[3])
     observations = Observations(
         network=network,
-        # Rounded as in a written table, so that fitting the file is fitting the very same numbers.
+        # Rounded as in a written table: a fit of the file uses identical numbers.
         time=np.tile(np.round(np.arange(frames) * settings.delta_t, 12), settings.n_runs),
         run=np.repeat(np.arange(settings.n_runs), frames),
         concentration=c,
@@ -90,15 +90,15 @@ def simulate(config: Config, progress: Callable[[float], None] = lambda _: None)
     return Simulated(observations, truth)
 
 
-def _say(progress: Callable[[float], None], run: int, runs: int, share: float) -> None:
+def _report(progress: Callable[[float], None], run: int, runs: int, share: float) -> None:
     progress((run + share) / runs)
 
 
 def random_network(settings: Simulation, id: str, rng: np.random.Generator) -> ReactionNetwork:
     """Closed autocatalytic cycles, then random mass-conserving reactions.
 
-    A cycle that does not fit into the share of `cycle_fraction` is not begun: its reactions stay
-    without participants, as in the published benchmark (256 = 85 cycles of 3 and one empty reaction).
+    Reactions that are not sufficient for a complete cycle have no participants, as in the published
+    benchmark (256 reactions: 85 cycles of 3 and one empty reaction).
     """
     n, m = settings.n_metabolites, settings.n_reactions
     width = max(3, len(str(max(n, m) - 1)))
@@ -118,7 +118,7 @@ def random_network(settings: Simulation, id: str, rng: np.random.Generator) -> R
 def _random_reaction(
     species: list[str], most: int, rng: np.random.Generator
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """1..most substrates and products, disjoint, coefficients 1 or 2, as many molecules in as out."""
+    """A reaction with 1 to `most` substrates and products each, coefficients 1 or 2, and equal sums of both."""
     most = min(most, len(species) // 2)
     while True:
         n_in, n_out = rng.integers(1, most + 1, 2)
@@ -132,7 +132,7 @@ def _random_reaction(
 
 def _draw_truth(settings: Simulation, network: ReactionNetwork, rng: np.random.Generator) -> Truth:
     k = 10.0 ** rng.uniform(settings.log_k_min, settings.log_k_max, network.n_reactions)
-    # As many of each type as can be, in random places: the order of the species tells nothing.
+    # Equal numbers of each type, in random order: the order of species must not reveal types.
     types = rng.permutation(np.arange(network.n_species) * settings.n_metabolite_types // network.n_species)
     law, rate_law = chosen_rate_law(settings), None
     if not law.is_mass_action:
@@ -158,7 +158,7 @@ def _draw_truth(settings: Simulation, network: ReactionNetwork, rng: np.random.G
 @pytree
 @dataclasses.dataclass(frozen=True)
 class _System:
-    """Everything that one Euler step needs."""
+    """The parameters of an Euler step."""
 
     structure: Structure
     k: Float[Array, " reactions"]
@@ -189,6 +189,7 @@ class _System:
         )
 
     def fluxes(self, c: Float[Array, " species"]) -> Float[Array, " reactions"]:
+        """Rates of all reactions, in concentration/time."""
         log_c, present = pair_concentrations(c, self.structure)
         order = self.structure.pair_order
         log_f = self.law.log_factor(log_c, jnp.broadcast_to(order, log_c.shape))
@@ -196,9 +197,9 @@ class _System:
         return limit_fluxes(fluxes, c, self.dt, self.structure) if self.flux_limit else fluxes
 
     def step(self, c: Float[Array, " species"], frame: Int[Array, ""], key: PRNGKeyArray) -> Float[Array, " species"]:
-        wave = 1.0 + self.circadian_amplitude * jnp.sin(2 * jnp.pi * frame / self.circadian_period)
-        pull = homeostasis(c, self.lam, self.baseline * wave)
-        change = reaction_rates(self.fluxes(c), self.structure) + pull
+        """The concentrations after one Euler step."""
+        modulation = 1.0 + self.circadian_amplitude * jnp.sin(2 * jnp.pi * frame / self.circadian_period)
+        change = reaction_rates(self.fluxes(c), self.structure) + homeostasis(c, self.lam, self.baseline * modulation)
         noise = self.noise * jax.random.normal(jax.random.fold_in(key, frame), c.shape)
         return jnp.maximum(c + self.dt * change + noise, 0.0)
 
@@ -226,7 +227,7 @@ def _trajectory(
     first, last = settings.start_frame, settings.n_frames
     states = [initial[None]]
     for begin in range(first, last, _CHUNK):
-        # Always whole chunks, so that one compilation serves; the surplus is cut off below.
+        # Complete chunks only, since a compiled program is valid for one length; surplus frames are removed below.
         frames = jnp.arange(begin, begin + _CHUNK)
         states.append(np.asarray(_euler(system, jnp.asarray(states[-1][-1]), frames, key)))
         _check_finite(states[-1][: last - begin], states[-2][-1], begin, system, network)
@@ -250,7 +251,7 @@ def _check_finite(
     fluxes = np.asarray(system.fluxes(previous))
     fastest = int(np.nanargmax(fluxes))
     raise SimulationDivergedError(
-        f"the simulation blew up at frame {begin + step + 1}: {network.species[species]} passed {_LIMIT:g}, fastest "
+        f"the simulation diverged at frame {begin + step + 1}: {network.species[species]} passed {_LIMIT:g}, fastest "
         f"reaction {network.reactions[fastest]} (flux {fluxes[fastest]:.3g}); lower simulation.delta_t or "
         "simulation.log_k_max, or set simulation.flux_limit to true"
     )

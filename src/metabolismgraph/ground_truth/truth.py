@@ -1,4 +1,4 @@
-"""Truth: what a simulation knows and training must never see. For evaluation only."""
+"""The true parameters of a simulated system; for evaluation only, never for training."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from metabolismgraph.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """The labels of a simulated (or otherwise known) system.
+    """The true parameters of a simulated (or otherwise known) system.
 
     Attributes:
         reactions, species: ids, in the order of the arrays.
-        k: rate constant, concentration^(1-order)/time.
-        type: metabolite type, from 0.
-        lam: homeostatic strength lambda, 1/time; slope of MLP_node is -lam.
-        baseline: concentration that homeostasis pulls to.
-        rate_law: columns (order, concentration, f), the substrate function tabulated with f(1) = 1;
+        k: rate constants, in concentration^(1-order)/time.
+        type: type of each metabolite, from 0.
+        lam: homeostatic strength lambda, in 1/time; the slope of MLP_node is -lam.
+        baseline: baseline concentration of homeostasis.
+        rate_law: table of the substrate function with columns order, concentration and f, and f(1) = 1;
             None: mass action, f = c^order.
 
     Example:
@@ -41,7 +41,7 @@ class Truth:
     rate_law: Float[np.ndarray, "points 3"] | None = None
 
     def save(self, folder: Path) -> None:
-        """Write reactions.csv, metabolites.csv and, unless mass action, rate_law.csv."""
+        """Write reactions.csv, metabolites.csv and, unless the rate law is mass action, rate_law.csv."""
         folder.mkdir(parents=True, exist_ok=True)
         pd.DataFrame({"reaction": self.reactions, "k": self.k}).to_csv(folder / "reactions.csv", index=False)
         pd.DataFrame(
@@ -58,7 +58,7 @@ class Truth:
         """Read a truth folder.
 
         Raises:
-            InputError: a table is missing, or lacks a column.
+            InputError: a table or a column is missing, or a value is not a number.
         """
         reactions = _read(folder / "reactions.csv", {"reaction": str, "k": float})
         metabolites = _read(
@@ -78,10 +78,10 @@ class Truth:
         )
 
     def aligned(self, species: tuple[str, ...], reactions: tuple[str, ...]) -> Truth:
-        """The same labels in another order.
+        """The truth in the given order of species and reactions.
 
         Raises:
-            InputError: an id has no row in the truth tables.
+            InputError: an id is missing in the truth.
         """
         picks = []
         for what, wanted, have in (("reaction", reactions, self.reactions), ("metabolite", species, self.species)):
@@ -104,7 +104,7 @@ class Truth:
 
 def _read(path: Path, columns: dict[str, type]) -> pd.DataFrame:
     try:
-        # All text at first: a metabolite may be called NA, and numbers must survive to the last digit.
+        # Everything as text first: "NA" can be the name of a metabolite, and pandas can lose the last digit of numbers.
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except OSError:
         raise InputError(f"{path}: no such file; a truth folder holds reactions.csv and metabolites.csv") from None

@@ -1,7 +1,7 @@
-"""Regression of MLP_node on a residual, condensed to a few points per species.
+"""Regression of MLP_node on a residual, averaged over bins of concentration per species.
 
-For embeddings and hidden layers as they are, the loss is a quadratic in the straight line and in the
-last layer of MLP_node: both are solved for exactly, before and after the gradient steps.
+For given embeddings and hidden layers, the loss is quadratic in the straight line and in the
+last layer of MLP_node. Both are solved for exactly, before and after the gradient steps.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.trainable import phase2_parameters
 
-_BINS = 24  # points per species that stand for all its frames
-_REACH = 12  # concentrations at which a needless correction is penalised
-_CORRECTION = 1e-3  # weight of the penalty on what MLP_node adds to its straight line
-# Ridges of the output layers that MLP_node starts with, and of those it is polished from. Where all embeddings
-# are about equal, the first keeps the response to them small: they could not be told apart by it, but torn apart.
+_BINS = 24  # bins of concentration per species
+_REACH = 12  # concentrations at which the correction is penalised
+_CORRECTION = 1e-3  # weight of the penalty on the correction of MLP_node to its straight line
+# Ridges of the output layers, before and after the gradient steps. If all embeddings are nearly equal, output layers
+# without a ridge would respond strongly to small random differences, and the gradient would enlarge these.
 _START_RIDGE = 1e-2
 _END_RIDGE = 1e-10
 _POLISH_ITERATIONS = 300
@@ -33,14 +33,14 @@ _POLISH_TOLERANCE = 1e-2
 
 
 class Points(NamedTuple):
-    """The residual as a function of concentration, condensed: per species a few bins of equal counts.
+    """The residual as a function of concentration: means over bins of equal counts per species.
 
     Attributes:
         c: mean concentration of each bin.
         residual: mean residual of each bin, in units of `unit`.
-        weight: 1 for a bin whose mean is well known, towards 0 where noise hides the signal.
-        unit: rms of the residual, in concentration/time.
-        reach: concentrations from 0 to the highest of any species, evenly spaced.
+        weight: 1/(1 + (standard error of the mean / `unit`)^2): 1 for an accurate mean, close to 0 for a noisy one.
+        unit: rms of the mean residuals, in concentration/time.
+        reach: equally spaced concentrations from 0 to the highest one of all species.
     """
 
     c: Float[Array, "species bins"]
@@ -51,16 +51,18 @@ class Points(NamedTuple):
 
 
 def condense(residuals: Residuals) -> Points:
-    """Average the residual over bins of concentration, species by species.
+    """Average the residual over bins of concentration, for each species.
 
-    Within a narrow bin homeostasis is a straight line, and the mean of a straight line is its value
-    at the mean concentration: nothing is lost, and noise averages out.
+    Within a narrow bin homeostasis is nearly a straight line, and the mean of a straight line is its value
+    at the mean concentration. The mean residual is therefore unbiased, with less noise than a frame. One gradient
+    step then needs 24 points per species instead of thousands of frames.
     """
     at, residual, keep = residuals.at, residuals.residual, residuals.keep
     n = at.shape[1]
     c, mean, count = np.zeros((n, _BINS)), np.zeros((n, _BINS)), np.zeros((n, _BINS))
     for i in range(n):
         rows = np.flatnonzero(keep[:, i])
+        # Equal counts instead of equal widths: every bin has the same noise, and none is empty.
         rows = rows[np.argsort(at[rows, i], kind="stable")]
         for b, part in enumerate(np.array_split(rows, _BINS)):
             if part.size:
@@ -70,6 +72,8 @@ def condense(residuals: Residuals) -> Points:
     filled = count > 0
     unit = float(np.sqrt(np.mean(mean[filled] ** 2))) if filled.any() else 1.0
     unit = max(unit, 1e-30)
+    # Variance of the mean. Added to unit^2, it gives weights close to 1/variance for noisy bins that stay finite for
+    # exact ones.
     noise = residuals.noise[:, None] ** 2 / np.maximum(count, 1)
     return Points(
         c=jnp.asarray(c),
@@ -81,7 +85,7 @@ def condense(residuals: Residuals) -> Points:
 
 
 class Regress(Objective):
-    """Full-batch regression of MLP_node on the points."""
+    """Full-batch regression of MLP_node on the binned residual."""
 
     points: Points
 
@@ -96,13 +100,13 @@ class Regress(Objective):
 
 
 class Regression(NamedTuple):
-    """How MLP_node fits the residual, in units of the residual's mean square.
+    """Misfit of MLP_node and size of its correction, in units of `Points.unit` squared.
 
     Attributes:
         misfit: weighted mean square of MLP_node minus residual.
-        correction: mean square of what MLP_node adds to its straight line, at `Points.reach` for every
-            species. Penalised a little, so that it is there only where data ask for it: line and
-            network could otherwise share a trend in the data and part ways beyond them.
+        correction: mean square of the correction of MLP_node to its straight line, at `Points.reach` for every
+            species. A small penalty makes the correction zero unless the data require it. Without it, line and
+            network could share a trend over the data, and the line alone would extrapolate a wrong slope.
     """
 
     misfit: Float[Array, ""]
@@ -110,11 +114,12 @@ class Regression(NamedTuple):
 
     @property
     def loss(self) -> Float[Array, ""]:
+        """Misfit with penalty."""
         return self.misfit + _CORRECTION * self.correction
 
 
 def regress(model: MetabolismModel, points: Points) -> Regression:
-    """Compare MLP_node with the residual."""
+    """Compare MLP_node with the binned residual."""
     n = points.c.shape[1]
     c = jnp.concatenate([points.c, jnp.broadcast_to(points.reach, (len(points.c), _REACH))], axis=1)
     a = jnp.broadcast_to(model.embeddings[:, None], (*c.shape, model.embeddings.shape[-1]))
@@ -127,7 +132,13 @@ def regress(model: MetabolismModel, points: Points) -> Regression:
 def polish(
     model: MetabolismModel, progress: Progress, points: Points
 ) -> tuple[MetabolismModel, Float[np.ndarray, " iterations"]]:
-    """MLP_node alone, embeddings held: its output layers solved exactly, then L-BFGS on all of it."""
+    """Solve for the output layers of MLP_node, then minimise over all of its parameters by L-BFGS.
+
+    The embeddings do not change, since penalties on them, such as the similarity loss, are not part of this loss.
+
+    Returns:
+        The model, and the mean squared error per iteration, in (concentration/time)^2.
+    """
     mask = eqx.tree_at(lambda m: m.embeddings, phase2_parameters(model), replace=False)
     parameters, constants = eqx.partition(solve_outputs(model, points, jnp.asarray(_END_RIDGE)), mask)
     found = minimise(
@@ -146,20 +157,22 @@ def polish(
 
 
 def start_from_line(model: MetabolismModel, points: Points) -> MetabolismModel:
-    """Begin with the output layers of MLP_node at their best, for hardly any response to the embeddings."""
+    """The initial model: output layers by least squares, with a ridge that limits the response to embeddings."""
     return solve_outputs(model, points, jnp.asarray(_START_RIDGE))
 
 
 @eqx.filter_jit
 def solve_outputs(model: MetabolismModel, points: Points, ridge: Float[Array, ""]) -> MetabolismModel:
-    """The best straight line and last layer of MLP_node, for embeddings and hidden layers as they are.
+    """The least-squares straight line and last layer of MLP_node, for given embeddings and hidden layers.
 
-    `Regression.loss` is a quadratic in both, so its minimum is one linear solve: where a line
-    explains the residual, the correction is zero at once, which gradient steps only creep up to.
+    `Regression.loss` is quadratic in both, so its minimum is the solution of one linear system. If a line
+    explains the residual, the correction is zero immediately; gradient steps would approach that slowly.
 
     Args:
-        ridge: added to the normal matrix, whose rows have total weight one.
+        ridge: added to the diagonal of the normal matrix, for rows with a total weight of one.
     """
+    # Minimise sum w (F x - r)^2 + correction penalty |G x_correction|^2 / rows + ridge |x|^2, with F the features at
+    # the points, G those at `reach`, and x the coefficients: (F'WF + penalty + ridge) x = F'W r.
     lines, correction = _features(model, points.c)
     features = jnp.concatenate([lines, correction], axis=-1)
     weight = points.weight.reshape(-1, 1) / jnp.sum(points.weight)
@@ -179,7 +192,7 @@ def solve_outputs(model: MetabolismModel, points: Points, ridge: Float[Array, ""
 
 
 def _outputs(model: MetabolismModel) -> tuple[object, ...]:
-    """What MLP_node is linear in."""
+    """The parameters in which MLP_node is linear."""
     node = model.mlp_node
     return node.slope, node.offset, node.perceptron.weights[-1], node.perceptron.biases[-1]
 
@@ -187,7 +200,7 @@ def _outputs(model: MetabolismModel) -> tuple[object, ...]:
 def _features(
     model: MetabolismModel, c: Float[Array, "species points"]
 ) -> tuple[Float[Array, "rows lines"], Float[Array, "rows units"]]:
-    """What slope and offset, and what the last layer of the perceptron, are multiplied with."""
+    """Derivatives of MLP_node by the coefficients of the line, and by the last layer; both times 1 / `unit`."""
     node = model.mlp_node
     a = jnp.broadcast_to(model.embeddings[:, None], (*c.shape, model.embeddings.shape[-1]))
     z = ((c - node.center) / node.width)[..., None]
@@ -202,6 +215,8 @@ def _features(
 def _polish_value_and_gradient(
     parameters: MetabolismModel, constants: MetabolismModel, points: Points
 ) -> tuple[Float[Array, ""], MetabolismModel]:
+    """Value and gradient of the log loss for `minimise`."""
+
     def log_loss(p: MetabolismModel) -> Float[Array, ""]:
         return jnp.log(regress(eqx.combine(p, constants), points).loss + 1e-30)
 

@@ -9,8 +9,12 @@ _MIN_SAMPLES = 5  # of DBSCAN
 
 
 def cluster(embeddings: Float[np.ndarray, "species dim"], threshold: float) -> Int[np.ndarray, " species"]:
-    """DBSCAN clusters from 0; points that it calls noise form one extra cluster, the last."""
-    from sklearn.cluster import DBSCAN  # noqa: PLC0415 (half a second, which not everybody who fits needs)
+    """DBSCAN clusters from 0 (Ester et al. 1996); points that DBSCAN labels as noise form a further, last one.
+
+    Args:
+        threshold: largest distance of neighbours (eps of DBSCAN), in units of the embeddings.
+    """
+    from sklearn.cluster import DBSCAN  # noqa: PLC0415 (takes half a second, and is not needed for Phase 1)
 
     labels = DBSCAN(eps=threshold, min_samples=_MIN_SAMPLES).fit_predict(embeddings)
     return np.asarray(np.where(labels < 0, labels.max() + 1, labels))
@@ -19,7 +23,7 @@ def cluster(embeddings: Float[np.ndarray, "species dim"], threshold: float) -> I
 def cluster_moving(
     embeddings: Float[np.ndarray, "species dim"], moving: Bool[np.ndarray, " species"], threshold: float
 ) -> Int[np.ndarray, " species"]:
-    """Clusters of the species that may change; -1 for those that are fixed."""
+    """Clusters of the species that are not fixed; -1 for fixed species."""
     clusters = np.full(len(moving), -1)
     clusters[moving] = cluster(embeddings[moving], threshold)
     return clusters

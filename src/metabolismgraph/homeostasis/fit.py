@@ -1,7 +1,6 @@
 """Phase 2: MLP_node and the embeddings, on a frozen Phase 1 checkpoint.
 
-What is minimised and how is a `Plan`, made by the strategies that the configuration names; here it is
-carried out.
+The strategies of the configuration make a `Plan` (objective, penalties and optimiser), which is carried out here.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.trainable import check_frozen, phase2_parameters
 from metabolismgraph.system.units import Units
 
-# Shares of Phase 2 that are over when the residuals have been found, and when the gradient steps are done.
+# Completed share of Phase 2, as reported, before and after the gradient steps.
 _REFINED, _LEARNED = 0.1, 0.8
 _CHUNK = 100  # gradient steps between two progress reports
-# Response coefficients that differ by less than this share of the typical one are not pulled apart.
+# Least scale of response coefficients, relative to their median magnitude: smaller differences count as equal.
 _RESOLUTION = 0.05
 # Purposes of random keys, see `Phase2Data.key`.
 _WEIGHTS, _BATCHES = 2, 3
@@ -40,15 +39,15 @@ _WEIGHTS, _BATCHES = 2, 3
 
 @dataclasses.dataclass(frozen=True)
 class Phase2Result:
-    """What Phase 2 found.
+    """The result of Phase 2.
 
     Attributes:
-        model: the Phase 1 model with MLP_node and embeddings trained.
-        losses: mean square of what is left, in `loss_unit`, per gradient step, then per iteration of a polish.
+        model: the Phase 1 model with trained MLP_node and embeddings.
+        losses: mean squared error in `loss_unit`, per gradient step, then per iteration of L-BFGS.
         loss_unit: "concentration²" for rollouts, "(concentration/time)²" for a residual.
-        components: further loss terms and watched figures by name, per gradient step.
+        components: further loss terms and monitored quantities by name, per gradient step.
         node_magnitude: mean absolute output of MLP_node over the data, in concentration/time.
-        notes: plain sentences on anything that a user should know.
+        notes: plain sentences for the user.
     """
 
     model: MetabolismModel
@@ -66,13 +65,16 @@ def fit_homeostasis(
     training: Training,
     progress: Progress = silent,
 ) -> Phase2Result:
-    """Train MLP_node and the embeddings; everything of Phase 1 stays as it is, bit for bit.
+    """Train MLP_node and the embeddings; the arrays of Phase 1 do not change by a single bit.
 
     Args:
-        phase1: any checkpoint, good or bad.
+        observations: the data to learn from.
+        phase1: a checkpoint of any quality.
+        graph_model, training: sections of the configuration.
+        progress: see `system.progress`.
 
     Raises:
-        InputError: `training.strategies` make no sense, or not for these data.
+        InputError: `training.strategies` are inconsistent, or not applicable to these data.
         FirewallError: an array of Phase 1 changed.
     """
     units = Units.of(observations, graph_model)
@@ -87,7 +89,7 @@ def fit_homeostasis(
     losses = np.concatenate([losses, polished])
     if data is not given:
         losses = losses * (units.rate if "time" in plan.objective.unit else units.concentration) ** 2
-        # The frozen arrays as they were given, to the last bit.
+        # A conversion to internal units and back could change the last bit of frozen arrays, so the originals are used.
         model = eqx.tree_at(
             lambda m: (m.log_k, m.mlp_sub, m.mlp_node),
             model,
@@ -105,7 +107,7 @@ def fit_homeostasis(
 
 
 def initial_model(data: Phase2Data, residuals: Residuals) -> MetabolismModel:
-    """The Phase 1 model with an MLP_node that is zero, in units of the residuals, and embeddings at their start."""
+    """The Phase 1 model with an MLP_node that is zero, in units of the residuals, and initial embeddings."""
     graph_model, phase1, points = data.graph_model, data.phase1, condense(residuals)
     node_key, embedding_key = jax.random.split(data.key(_WEIGHTS))
     n, dim = data.observations.network.n_species, graph_model.embedding_dim
@@ -128,14 +130,16 @@ def initial_model(data: Phase2Data, residuals: Residuals) -> MetabolismModel:
 def response_coordinates(
     residuals: Residuals, moving: Bool[np.ndarray, " species"], dim: int
 ) -> Float[np.ndarray, "species dim"]:
-    """Slope and offset of every species' own line of homeostasis, centred and scaled to about [-1, 1].
+    """Slope and offset of the line of homeostasis of every species, centred and scaled to about [-1, 1].
 
-    The scale is half the 5-95 % range, but never so fine that uncertainty or differences of a few
-    per cent fill it: types that are one would be torn apart. Further dimensions start at zero.
+    The scale is half the 5-95 % range, with lower bounds: three times the median standard error, and a few per cent
+    of the median magnitude. Without them, species of one type would be separated by noise. Further dimensions
+    are zero. (The result is dimensionless.)
     """
     coordinates = np.zeros((len(moving), max(dim, 2)))
     lines = ((residuals.slope, residuals.slope_error), (residuals.offset, residuals.offset_error))
     for axis, (value, error) in enumerate(lines):
+        # Median and quantiles are robust against species with a poorly determined line.
         center = np.median(value[moving])
         low, high = np.quantile(value[moving], [0.05, 0.95])
         scale = max(
@@ -146,14 +150,14 @@ def response_coordinates(
 
 
 class _Carry(NamedTuple):
-    """What one gradient step hands to the next."""
+    """The state of the descent between two gradient steps."""
 
     parameters: MetabolismModel
     state: optax.OptState
 
 
 class _Curves(NamedTuple):
-    """What is recorded of every step."""
+    """The recorded quantities of every gradient step."""
 
     misfit: Float[Array, " steps"]
     components: dict[str, Float[Array, " steps"]]
@@ -162,7 +166,7 @@ class _Curves(NamedTuple):
 def _descend(
     model: MetabolismModel, plan: Plan, data: Phase2Data, progress: Progress
 ) -> tuple[MetabolismModel, Float[np.ndarray, " steps"], dict[str, Float[np.ndarray, " steps"]]]:
-    """The gradient steps of a plan, a chunk at a time."""
+    """Carry out the gradient steps of a plan, in chunks; returns the model, and misfit and components per step."""
     training = data.training
     chunks = -(-plan.steps // _CHUNK)
     steps = chunks * _CHUNK
@@ -196,6 +200,8 @@ def _steps(
     shares: Float[Array, " steps"],
     chosen: optax.GradientTransformation,
 ) -> tuple[_Carry, _Curves]:
+    """One compiled chunk of gradient steps, with a random key and the completed share of training for each."""
+
     def total(p: MetabolismModel, key: PRNGKeyArray, share: Float[Array, ""]) -> tuple[Float[Array, ""], _Curves]:
         model = eqx.combine(p, constants)
         loss = objective(model, key, share)

@@ -1,7 +1,7 @@
-"""Joint refinement: after Phase 2, everything is unfrozen and learned together.
+"""Joint refinement: after Phase 2, rate constants, rate law, MLP_node and embeddings are learned together.
 
-No longer Phase 2 alone, so it is off by default and reported apart (refined_*). Rate constants are always
-at their best for the rate law and MLP_node of the moment (variable projection, Golub & Pereyra 1973).
+It changes the frozen checkpoint, so it is off by default, and its metrics are separate (refined_*). Rate constants
+have their least-squares values for the current rate law and MLP_node (variable projection, Golub & Pereyra 1973).
 """
 
 from __future__ import annotations
@@ -32,11 +32,16 @@ _TOLERANCE = 1e-3  # over ten iterations, see `minimise`
 
 
 def refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase2Result:
-    """Minimise what the whole model leaves of dc/dt, from the checkpoint and Phase 2 on.
+    """Minimise the residual of the complete model, starting from the result of Phase 2.
+
+    Args:
+        data: observations and checkpoint.
+        phase2: result of Phase 2.
+        progress: see `system.progress`.
 
     Returns:
-        The refined model; rate constants that the data do not determine, or would make negative, stay
-        as they are in the checkpoint.
+        The refined model. Rate constants that are undetermined, or that would be negative, keep the values of
+        the checkpoint.
     """
     network, units = data.observations.network, Units.of(data.observations, data.graph_model)
     own = data.in_units(units)
@@ -66,6 +71,7 @@ def _refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase
     )
     progress("refine", 1.0, "")
     model = eqx.combine(found.parameters, constants)
+    # The search used every stride-th transition; the final rate constants use all of them.
     k, equations = _solve(model, _without_nuisance(rows.problem(keep, weight)), highest)
     known = analyse(np.asarray(equations[0]), np.asarray(equations[1]), training.identifiability_tolerance).identifiable
     positive = np.asarray(k) > 0
@@ -81,13 +87,16 @@ def _refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase
 
 
 def _without_nuisance(problem: Problem) -> Problem:
-    """Homeostasis is MLP_node's here, and nobody else's."""
+    """The problem without nuisance homeostasis, since homeostasis is that of MLP_node here."""
+    # A basis of zeros gives theta = 0, without a special case in `normal_equations`.
     rows = dataclasses.replace(problem.rows, basis=jnp.zeros_like(problem.rows.basis))
     return dataclasses.replace(problem, rows=rows)
 
 
-def _pull(model: MetabolismModel, problem: Problem, highest: Float[Array, " species"]) -> Float[Array, "rows species"]:
-    """MLP_node at the rows, averaged over the nodes of the rule for dc/dt."""
+def _homeostasis(
+    model: MetabolismModel, problem: Problem, highest: Float[Array, " species"]
+) -> Float[Array, "rows species"]:
+    """MLP_node for every row, averaged over the nodes of the rule for dc/dt, in concentration/time."""
     node = NodeTable.of(model, highest).only(problem.structure.moving.astype(highest.dtype))
     return jnp.einsum("et,eti->ti", problem.rows.node_weight, node(problem.rows.concentration))
 
@@ -96,18 +105,22 @@ def _pull(model: MetabolismModel, problem: Problem, highest: Float[Array, " spec
 def _value_and_gradient(
     parameters: MetabolismModel, constants: MetabolismModel, problem: Problem, highest: Float[Array, " species"]
 ) -> tuple[Float[Array, ""], MetabolismModel]:
+    """Value and gradient of the log of the unexplained share, with rate constants projected out."""
+
     def log_loss(p: MetabolismModel) -> Float[Array, ""]:
         model = eqx.combine(p, constants)
         rows = problem.rows
-        v, pull = problem.substrate_factors(model.mlp_sub), _pull(model, problem, highest)
-        # At the best k the loss is stationary in it: no gradient through the solution (Kaufman 1975).
-        still, target = jax.lax.stop_gradient(v), jax.lax.stop_gradient(rows.derivative - pull)
-        equations = normal_equations(still, rows, problem.structure)
-        k = solve_rate_constants(for_target(equations, target, still, rows, problem.structure))
-        without = dataclasses.replace(rows, derivative=rows.derivative - pull)
+        v, homeostasis = problem.substrate_factors(model.mlp_sub), _homeostasis(model, problem, highest)
+        # The model is linear in k only: k solves the regression of dc/dt - MLP_node on V. The loss is stationary in k
+        # at the solution, so no gradient is needed through it (Kaufman 1975).
+        constant_v, target = jax.lax.stop_gradient(v), jax.lax.stop_gradient(rows.derivative - homeostasis)
+        equations = normal_equations(constant_v, rows, problem.structure)
+        k = solve_rate_constants(for_target(equations, target, constant_v, rows, problem.structure))
+        by_reactions = dataclasses.replace(rows, derivative=rows.derivative - homeostasis)
         theta = jnp.zeros(rows.basis.shape[1:])
-        left = residual(v, k, theta, without, problem.structure)
-        return jnp.log(jnp.sum(rows.full_weight * left**2) / jnp.sum(rows.full_weight * rows.derivative**2))
+        error = residual(v, k, theta, by_reactions, problem.structure)
+        # The denominator is constant: the total sum of squares makes the loss the unexplained share of dc/dt.
+        return jnp.log(jnp.sum(rows.full_weight * error**2) / jnp.sum(rows.full_weight * rows.derivative**2))
 
     return jax.value_and_grad(log_loss)(parameters)
 
@@ -116,10 +129,10 @@ def _value_and_gradient(
 def _solve(
     model: MetabolismModel, problem: Problem, highest: Float[Array, " species"]
 ) -> tuple[Float[Array, " reactions"], tuple[Float[Array, "reactions reactions"], Float[Array, " reactions"]]]:
-    """The best rate constants, and matrix and scale of their normal equations."""
+    """The least-squares rate constants, and matrix and scale of their normal equations."""
     rows = problem.rows
     v = problem.substrate_factors(model.mlp_sub)
     equations = normal_equations(v, rows, problem.structure)
-    target = rows.derivative - _pull(model, problem, highest)
+    target = rows.derivative - _homeostasis(model, problem, highest)
     k = solve_rate_constants(for_target(equations, target, v, rows, problem.structure))
     return k, (equations.matrix, equations.scale)

@@ -1,4 +1,4 @@
-"""What a reaction model leaves of dc/dt, from which Phase 2 learns homeostasis, and all else that it may see."""
+"""The data of Phase 2: observations, a checkpoint, and the residual of dc/dt from which homeostasis is learned."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from metabolismgraph.system.units import Units
 
 @dataclasses.dataclass(frozen=True)
 class Residuals:
-    """The residual of a reaction model, row by row, and the line through it of every species.
+    """The residual of a reaction model, and its least-squares line as a function of concentration per species.
 
     Attributes:
-        at: concentrations that the rows belong to.
-        residual: dc/dt minus reactions, in concentration per time.
-        keep: rows in use.
-        noise: standard deviation of what is not homeostasis in the residual, per species.
-        slope, offset: of the best line of each species in 1/time and concentration/time, with
-            standard errors.
+        at: concentration of each entry: the mean over the nodes of the rule for dc/dt.
+        residual: dc/dt minus reactions, in concentration/time.
+        keep: entries in use.
+        noise: standard deviation of the residual without homeostasis, in concentration/time.
+        slope, offset: of the line of each species, in 1/time and concentration/time.
+        slope_error, offset_error: their standard errors.
     """
 
     at: Float[np.ndarray, "transitions species"]
@@ -47,21 +47,22 @@ class Residuals:
 
     @functools.cached_property
     def unit(self) -> float:
-        """Root mean square of the residual; what MLP_node's output is measured in."""
+        """Rms of the residual in concentration/time, the unit of the output of MLP_node."""
         used = self.residual[self.keep]
         return max(float(np.sqrt(np.mean(used**2))), 1e-30) if used.size else 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Phase2Data:
-    """All that Phase 2 and its strategies may see: observations, a Phase 1 checkpoint, two sections of settings.
+    """The data that Phase 2 and its strategies may use.
 
     Attributes:
         observations: the frames to learn from.
         phase1: the checkpoint; frozen.
+        graph_model, training: sections of the configuration.
 
     Raises:
-        InputError: on construction, when the checkpoint belongs to another network.
+        InputError: on construction, if the checkpoint belongs to another network.
     """
 
     observations: Observations
@@ -79,7 +80,7 @@ class Phase2Data:
             )
 
     def in_units(self, units: Units) -> Phase2Data:
-        """The same in units of one's own; both are the same where these are the units of the data."""
+        """The data converted to internal units; unchanged if these are the units of the data."""
         if units == Units(1.0, 1.0):
             return self
         phase1 = self.phase1.in_units(units.inverse(), self.observations.network)
@@ -99,16 +100,16 @@ class Phase2Data:
 
     @functools.cached_property
     def keep(self) -> Bool[np.ndarray, "transitions species"]:
-        """Rows that follow the rate equation, of species that may change.
+        """Entries that follow the rate equation, of species that are not fixed.
 
-        What Phase 1 left out stays out, unless the checkpoint was made of other frames.
+        Entries that Phase 1 left out are excluded too, unless the checkpoint was made from other frames.
         """
         usable = follows_equation(self.transitions) & self.moving
         return np.asarray(usable & self.phase1.keep if self.phase1.keep.shape == usable.shape else usable)
 
     @functools.cached_property
     def reactions(self) -> TabulatedReactions:
-        """The checkpoint's reaction term."""
+        """The reactions of the checkpoint."""
         return TabulatedReactions.of(
             self.phase1.mlp_sub,
             10.0**self.phase1.log_k,
@@ -119,36 +120,36 @@ class Phase2Data:
 
     @functools.cached_property
     def at(self) -> Float[np.ndarray, "transitions species"]:
-        """Concentrations at which a row's dc/dt holds: the average over the nodes of the rule for dc/dt."""
+        """Concentration of each transition: the mean over the nodes of the rule for dc/dt."""
         return self.quadrature.mean(self.observations.concentration)
 
     @functools.cached_property
     def residual(self) -> Float[np.ndarray, "transitions species"]:
-        """dc/dt minus the checkpoint's reactions, in concentration per time."""
+        """dc/dt minus the reactions of the checkpoint, in concentration/time."""
         return self.left_by(self.reactions)
 
     @functools.cached_property
     def quadrature(self) -> StepQuadrature:
-        """The rule for dc/dt that Phase 1 found."""
+        """The rule for dc/dt that Phase 1 selected."""
         return StepQuadrature.of(self.observations, self.phase1.rule)
 
     def left_by(self, reactions: TabulatedReactions) -> Float[np.ndarray, "transitions species"]:
-        """dc/dt minus that of some reactions, in concentration per time."""
+        """dc/dt minus the given reactions, in concentration/time."""
         rates = np.asarray(evaluate_rate(eqx.Partial(reactions), jnp.asarray(self.observations.concentration)))
         return np.asarray(self.transitions.derivative - self.quadrature.mean(rates))
 
     @functools.cached_property
     def highest(self) -> Float[np.ndarray, " species"]:
-        """Highest concentration of each species, never zero."""
+        """Highest concentration of each species, with a positive lower bound."""
         c = self.observations.concentration
         return np.asarray(np.maximum(c.max(axis=0), 1e-3 * c.max() + 1e-30))
 
     def key(self, purpose: int) -> PRNGKeyArray:
-        """A random key of the configuration's seed; a different number for every purpose."""
+        """A random key from the seed of the configuration and a number that is different for every purpose."""
         return jax.random.fold_in(jax.random.key(self.training.seed), purpose)
 
     def checkpoint_residuals(self) -> Residuals:
-        """What the checkpoint leaves."""
+        """The residual of the checkpoint, with the lines of homeostasis of Phase 1."""
         found = self.phase1
         lines = {name: getattr(found, name) for name in ("slope", "offset", "slope_error", "offset_error")}
         return Residuals(self.at, self.residual, self.keep, found.noise, **lines)

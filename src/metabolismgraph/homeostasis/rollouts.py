@@ -1,9 +1,9 @@
-"""Rollouts of the frozen reactions with a learning MLP_node, from tables.
+"""Rollouts of the frozen reactions with a trainable MLP_node, from tables.
 
-The frozen reaction term is a function of one variable per substrate order, and MLP_node a function of
-one variable per species: both are read from cubic tables, so that a step costs a few look-ups instead
-of thousands of evaluations of a network. The number of steps is a traced value: one compilation
-serves every rollout length up to the capacity (the gradient is the discrete adjoint, see `rolled`).
+The frozen rate law is a function of one variable per substrate order, and MLP_node a function of
+one variable per species. Both are interpolated from cubic tables, so a step takes a few look-ups instead
+of thousands of evaluations of a network. The number of steps is a traced value: one compilation is
+valid for every length of a rollout up to the capacity. The gradient is the discrete adjoint (see `rolled`).
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from metabolismgraph.system.log_table import cubic_coefficients
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
-_NODE_KNOTS = 48  # of MLP_node's correction, per species
-_HEADROOM = 1.5  # how far, as a factor on the highest concentration of a species, its table reaches
+_NODE_KNOTS = 48  # of the correction of MLP_node, per species
+_HEADROOM = 1.5  # upper end of the table of a species, relative to its highest concentration
 
 
 class NodeTable(eqx.Module):
     """MLP_node of every species: the straight line exactly, its correction from a table in sqrt(c).
 
+    Knots that are equally spaced in sqrt(c) are denser at low concentrations, which are more frequent.
+
     Attributes:
         slope, offset: of the line, in 1/time and concentration/time.
         step: spacing of the knots in sqrt(c), per species.
-        coefficients: of the cubics.
+        coefficients: of the cubics, in concentration/time.
     """
 
     slope: Float[Array, " species"]
@@ -49,18 +51,19 @@ class NodeTable(eqx.Module):
         node, a = model.mlp_node, model.embeddings
         step = jnp.sqrt(_HEADROOM * highest) / _NODE_KNOTS
         root = step[:, None] * (jnp.arange(_NODE_KNOTS + 3) - 1.0)
-        c = root * jnp.abs(root)  # the knot before zero lies below it
+        # The first cubic needs one knot below c = 0, where c = -root^2 continues the coordinate.
+        c = root * jnp.abs(root)
         _, correction = node.parts(c, jnp.broadcast_to(a[:, None], (*c.shape, a.shape[-1])))
         slope, offset = node.line(a)
         return cls(slope, offset, step, cubic_coefficients(correction))
 
     def __call__(self, c: Float[Array, "*batch species"]) -> Float[Array, "*batch species"]:
-        # sqrt has no derivative at zero, where concentrations are clamped
+        # The derivative of sqrt is infinite at zero, and concentrations are clamped to zero.
         root = jnp.sqrt(jnp.maximum(c, 1e-12))
         return self.slope * c + self.offset + _read(self.coefficients, jnp.arange(len(self.slope)), root / self.step)
 
     def only(self, moving: Float[Array, " species"]) -> NodeTable:
-        """Without the species where `moving` is zero."""
+        """The table with zero homeostasis for species with `moving` zero."""
         return NodeTable(
             self.slope * moving, self.offset * moving, self.step, self.coefficients * moving[:, None, None]
         )
@@ -78,11 +81,11 @@ def _read(
 
 
 class Scheme(NamedTuple):
-    """How a step is taken.
+    """Integration scheme of a rollout.
 
     Attributes:
-        rule: the rule for dc/dt that the data follow; see `integrate.STEPS`.
-        detach: gradients do not pass through the reactions.
+        rule: rule for dc/dt of the data, which selects the method (see `integrate.STEPS`).
+        detach: True: gradients do not pass through the reactions.
     """
 
     rule: Rule = "forward"
@@ -100,11 +103,20 @@ def rolled(
     """States after each of `n_steps` steps of dc/dt = reactions + node, clamped at zero.
 
     Args:
-        n_steps: how many, up to the capacity; later states are zero. It may be traced: going forward
-            and back are loops of that length (reverse-mode adjoint of the discrete steps, as in
-            Griewank & Walther 2008), with no compilation for each length.
+        node: trainable homeostasis, the only argument with a gradient.
+        reactions: frozen reactions.
+        start: initial concentrations.
+        dt: length of each step.
+        n_steps: number of steps, up to the capacity; states after it are zero. It may be traced. Forward and
+            backward pass are loops of this length (reverse-mode adjoint of the discrete steps, Griewank & Walther
+            2008), so that no length needs its own compilation.
+        scheme: integration scheme.
+
+    Returns:
+        Concentrations after each step.
     """
-    # As leaves: Equinox makes trees of booleans like its arguments, and a Structure holds no booleans.
+    # Passed as a list of arrays: for a custom derivative, Equinox marks each argument by a pytree of booleans of the
+    # same type, and a Structure does not accept booleans.
     leaves, tree = jax.tree.flatten(reactions)
     states: Array = _rolled(node, leaves, tree, start, dt, n_steps, scheme)
     return states
@@ -117,6 +129,8 @@ def _step(
     dt: Float[Array, " batch"],
     scheme: Scheme,
 ) -> Float[Array, "batch species"]:
+    """One step of the scheme."""
+
     def rate(c: Float[Array, "batch species"]) -> Float[Array, "batch species"]:
         return reactions(jax.lax.stop_gradient(c) if scheme.detach else c) + node(c)
 
@@ -133,6 +147,7 @@ def _rolled(
     n_steps: Int[Array, ""],
     scheme: Scheme,
 ) -> Float[Array, "capacity batch species"]:
+    # The derivative is defined below, since JAX cannot differentiate a loop of traced length in reverse mode.
     reactions: TabulatedReactions = jax.tree.unflatten(tree, leaves)
 
     def body(t: Int[Array, ""], carry: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -152,7 +167,7 @@ def _forward(perturbed: Any, node: NodeTable, *rest: Any) -> tuple[Array, Array]
 
 
 @_rolled.def_bwd  # type: ignore[untyped-decorator]
-def _backward(  # the signature is Equinox's: residuals, cotangents, what is perturbed, the arguments
+def _backward(  # the signature that Equinox requires: stored values, cotangents, perturbed arguments, the arguments
     states: Float[Array, "capacity batch species"],
     cotangents: Float[Array, "capacity batch species"],
     perturbed: Any,
@@ -164,6 +179,11 @@ def _backward(  # the signature is Equinox's: residuals, cotangents, what is per
     n_steps: Int[Array, ""],
     scheme: Scheme,
 ) -> NodeTable:
+    """Gradient of a loss by `node`, from its cotangents: the partial derivatives of the loss by the states."""
+    # With c_t = step(node, c_{t-1}) and loss L(c_1, ..., c_n), the adjoint a_t = dL/dc_t (total derivative) satisfies
+    #     a_t = (dL/dc_t partial) + (dc_{t+1}/dc_t)' a_{t+1},    dL/dnode = sum_t (dc_t/dnode)' a_t,
+    # from t = n downwards. States are stored by the forward pass; the inner values of a step are computed again. In the
+    # carry, `adjoint` is the second term of a_t.
     del perturbed
     reactions: TabulatedReactions = jax.tree.unflatten(tree, leaves)
 
@@ -172,8 +192,8 @@ def _backward(  # the signature is Equinox's: residuals, cotangents, what is per
         adjoint, gradient = carry
         before = jnp.where(t > 0, states[t - 1], start)
         _, pull_back = jax.vjp(lambda n, c: _step(n, reactions, c, dt[t], scheme), node, before)
-        more, adjoint = pull_back(adjoint + cotangents[t])
-        return adjoint, jax.tree.map(jnp.add, gradient, more)
+        contribution, adjoint = pull_back(adjoint + cotangents[t])
+        return adjoint, jax.tree.map(jnp.add, gradient, contribution)
 
     nothing = jax.tree.map(jnp.zeros_like, node)
     gradient: NodeTable = jax.lax.fori_loop(0, n_steps, body, (jnp.zeros_like(start), nothing))[1]

@@ -1,4 +1,4 @@
-"""The plan of Phase 2: what is minimised, by which steps. Strategies are what changes a plan."""
+"""The plan of Phase 2: objective, penalties and optimiser. Strategies are functions that change a plan."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
-# Rollouts and windows up to so many steps share one compiled program.
+# Rollouts and windows of up to this number of steps share one compiled program.
 CAPACITY = 64
 
 
 class Loss(NamedTuple):
-    """What an objective says of a model.
+    """The value of an objective for a model.
 
     Attributes:
-        value: what is minimised; of order one while nothing is explained.
-        misfit: mean square that is reported as phase2_loss, in `Objective.unit`.
-        parts: further figures to be watched, by name.
+        value: to be minimised; of order one for a model without homeostasis, whatever the units.
+        misfit: mean squared error, reported as phase2_loss, in `Objective.unit`.
+        parts: further quantities to be monitored, by name.
     """
 
     value: Float[Array, ""]
@@ -42,7 +42,7 @@ class Loss(NamedTuple):
 
 
 class Objective(eqx.Module):
-    """How a model is compared with the data; a pure function of model, random key and progress."""
+    """A comparison of a model with the data; a pure function of model, random key and progress."""
 
     @property
     @abc.abstractmethod
@@ -51,16 +51,17 @@ class Objective(eqx.Module):
 
     @abc.abstractmethod
     def __call__(self, model: MetabolismModel, key: PRNGKeyArray, share: Float[Array, ""]) -> Loss:
-        """Compare.
+        """The loss of a model.
 
         Args:
+            model: the model.
             key: for random minibatches.
-            share: how much of the training is over, from 0 to 1.
+            share: completed share of the training, from 0 to 1.
         """
 
 
 class Unset(Objective):
-    """In place of an objective, until a strategy sets one."""
+    """A placeholder for the objective that a strategy will set."""
 
     @property
     def unit(self) -> str:
@@ -71,24 +72,24 @@ class Unset(Objective):
 
 
 class Penalty(eqx.Module):
-    """A loss term besides the objective."""
+    """A loss term that is added to the objective."""
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """What it is called in results."""
+        """Name of the term in results."""
 
     @abc.abstractmethod
     def __call__(self, model: MetabolismModel) -> Float[Array, ""]:
-        """The term, weight included."""
+        """The term, including its weight."""
 
 
 class Lengths(eqx.Module):
-    """How long the rollouts of a minibatch are."""
+    """Lengths of the rollouts of a minibatch."""
 
     @abc.abstractmethod
     def __call__(self, key: PRNGKeyArray, share: Float[Array, ""], batch: int) -> Int[Array, " batch"]:
-        """Steps of every rollout; never more than the capacity."""
+        """Number of steps of every rollout, at most the capacity."""
 
 
 class FixedLength(Lengths):
@@ -102,11 +103,12 @@ class FixedLength(Lengths):
 
 
 class Starts(eqx.Module):
-    """Frames with enough frames of the same run behind them.
+    """Frames at which a rollout or window of a given length can start.
 
     Attributes:
-        frames: those, padded to the number of all frames: one compiled program serves windows of every length.
-        count: how many of them are meant.
+        frames: indices, padded to the number of all frames: the shape does not depend on the length, so one compiled
+            program is valid for every length.
+        count: number of indices without padding.
     """
 
     frames: Int[Array, " frames"]
@@ -114,10 +116,10 @@ class Starts(eqx.Module):
 
     @classmethod
     def of(cls, observations: Observations, steps: int) -> Starts:
-        """Frames from which `steps` steps lead to a frame of the same run.
+        """Frames that are followed by `steps` further frames of the same run.
 
         Raises:
-            InputError: no run has so many frames.
+            InputError: every run is shorter.
         """
         last = np.array([np.flatnonzero(observations.run == r)[-1] for r in observations.run])
         found = np.flatnonzero(np.arange(observations.n_frames) + steps <= last)
@@ -134,19 +136,24 @@ class Starts(eqx.Module):
 
 
 class Rollouts(Objective):
-    """Mean squared error of concentrations along rollouts from random frames: the classical trainer.
+    """Mean squared error of concentrations along rollouts from random frames: the published objective.
 
     Attributes:
         c: concentrations of every frame.
-        dt: length of the step that follows a frame.
-        valid: 1 where the step that follows a frame may be used, per species.
-        starts: where rollouts may begin.
+        dt: length of the step after each frame.
+        valid: 1 if the step after a frame may be used, otherwise 0; per species.
+        starts: frames at which rollouts may begin.
         moving, highest: see `NodeTable`.
+        reactions: frozen reactions.
         lengths: of the rollouts of a batch.
-        late: weight of step t of T is proportional to (t / T) to this power.
-        amplification: what MLP_node's output is multiplied by at the start, and the share of the
-            training over which that falls to one.
-        scale: mean square drift per squared time that is one in `Loss.value`.
+        late: the weight of step t of T is proportional to (t / T)^late.
+        amplification: initial factor on the output of MLP_node, and the share of the training over which it decreases
+            to one.
+        scale: mean square of the residual of the checkpoint, in (concentration/time)^2. Times time^2, it is the mean
+            square error of concentrations that is one in `Loss.value`.
+        scheme: integration scheme.
+        batch: rollouts per minibatch.
+        capacity: largest number of steps.
     """
 
     c: Float[Array, "frames species"]
@@ -166,10 +173,10 @@ class Rollouts(Objective):
 
     @classmethod
     def of(cls, data: Phase2Data) -> Rollouts:
-        """The classical trainer for `homeostasis_time_step` and `batch_size` of the settings.
+        """The published objective, with `homeostasis_time_step` and `batch_size` of the configuration.
 
         Raises:
-            InputError: no run has so many frames.
+            InputError: every run is shorter than a rollout.
         """
         observations, steps = data.observations, data.training.homeostasis_time_step
         t = data.transitions
@@ -198,6 +205,7 @@ class Rollouts(Objective):
 
     def __call__(self, model: MetabolismModel, key: PRNGKeyArray, share: Float[Array, ""]) -> Loss:
         choose, measure = jax.random.split(key)
+        # Arrays have the size of the capacity; states beyond the length of a rollout have weight zero.
         start = self.starts.draw(choose, self.batch)
         lengths = self.lengths(measure, share, self.batch)
         weight, time = self._weights(start, lengths)
@@ -206,9 +214,11 @@ class Rollouts(Objective):
         states = rolled(node, self.reactions, self.c[start], self.dt[frame], jnp.max(lengths), self.scheme)
         error = (states - self.c[frame + 1]) ** 2
         misfit = jnp.sum(weight * error) / jnp.sum(weight)
+        # Without homeostasis, the error of a state grows as residual * time; `drift` is the mean square of this time.
         drift = jnp.sum(weight * time[..., None] ** 2) / jnp.sum(weight)
         parts = {}
         if self.scheme.detach:
+            # Rollouts of the reactions without homeostasis, for comparison.
             alone = rolled(
                 jax.tree.map(jnp.zeros_like, node),
                 self.reactions,
@@ -221,24 +231,26 @@ class Rollouts(Objective):
         return Loss(misfit / (self.scale * drift), misfit, parts)
 
     def _frames(self, start: Int[Array, " batch"]) -> Int[Array, "capacity batch"]:
-        """Frames before every step; beyond the end of the data the last one, with weight zero."""
+        """Frame before every step; beyond the end of the data, the last one, with weight zero."""
         return jnp.minimum(start + jnp.arange(self.capacity)[:, None], len(self.c) - 2)
 
     def _weights(
         self, start: Int[Array, " batch"], lengths: Int[Array, " batch"]
     ) -> tuple[Float[Array, "capacity batch species"], Float[Array, "capacity batch"]]:
-        """Weight of every state, and the time that has passed when it is reached.
+        """Weight of every state, and its time since the start of the rollout.
 
-        A species counts until its first step that does not follow the equation.
+        The weight of a species is zero from its first step that does not follow the rate equation.
         """
         number = jnp.arange(1, self.capacity + 1)[:, None]
         frame = self._frames(start)
+        # Once an entry does not follow the equation, the observed trajectory is another one.
         usable = jnp.cumprod(self.valid[frame], axis=0)
         late = (number / lengths) ** self.late
         within = number <= lengths
         return jnp.where(within, late, 0.0)[..., None] * usable, jnp.cumsum(self.dt[frame], axis=0) * within
 
     def _amplified(self, node: NodeTable, share: Float[Array, ""]) -> NodeTable:
+        """MLP_node times a factor that decreases geometrically from its initial value to one."""
         largest, end = self.amplification
         factor = largest ** (1.0 - jnp.minimum(share / end, 1.0))
         return NodeTable(node.slope * factor, node.offset * factor, node.step, node.coefficients * factor)
@@ -246,7 +258,7 @@ class Rollouts(Objective):
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Learning rates over the training; the default is constant (the published trainer).
+    """Learning rates over the training; constant by default, as published.
 
     Attributes:
         kind: constant; onecycle (Smith & Topin 2019); restarts (linear warm-up, then cosines with warm
@@ -254,7 +266,7 @@ class Schedule:
         warmup: share of the training for the warm-up of `restarts`.
         cycles: number of cosines of `restarts`.
         peak: factor on the learning rates of the configuration.
-        embeddings_wait: share of the training for which the embeddings are held at their start.
+        embeddings_wait: share of the training during which the embeddings keep their initial values.
     """
 
     kind: str = "constant"
@@ -264,7 +276,7 @@ class Schedule:
     embeddings_wait: float = 0.0
 
     def rate(self, steps: int, rate: float) -> optax.Schedule:
-        """The learning rate of one group over `steps` gradient steps."""
+        """The learning rate of a group of parameters over `steps` gradient steps."""
         rate *= self.peak
         if self.kind == "onecycle":
             return optax.cosine_onecycle_schedule(steps, rate)
@@ -277,7 +289,7 @@ class Schedule:
         return optax.constant_schedule(rate)
 
     def late_rate(self, steps: int, rate: float) -> optax.Schedule:
-        """The same for the embeddings, which wait first."""
+        """The learning rate of the embeddings: zero for `embeddings_wait`, then `rate` over the remaining steps."""
         wait = int(self.embeddings_wait * steps)
         return optax.join_schedules([optax.constant_schedule(0.0), self.rate(steps - wait, rate)], [wait])
 
@@ -293,17 +305,17 @@ def _no_polish(model: MetabolismModel, progress: Progress) -> tuple[MetabolismMo
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How Phase 2 is going to be done.
+    """The plan of Phase 2.
 
     Attributes:
-        residuals: where standardisation and the start of the embeddings come from.
-        objective: what is minimised.
-        penalties: loss terms besides it.
-        steps: gradient steps.
+        residuals: for the standardisation of MLP_node and the initial embeddings.
+        objective: to be minimised.
+        penalties: further loss terms.
+        steps: number of gradient steps.
         schedule: learning rates.
-        accumulate: minibatches whose gradients make one step.
+        accumulate: minibatches per step of the optimiser.
         start: applied to the model before the first step.
-        finish: applied after the last; gives the losses of its own iterations as well.
+        finish: applied after the last step; also returns the losses of its own iterations.
         notes: plain sentences for the user.
     """
 
@@ -319,20 +331,21 @@ class Plan:
 
     @classmethod
     def classical(cls, data: Phase2Data, residuals: Residuals | None = None) -> Plan:
-        """Rollouts, Adam, constant learning rates: what strategies start from.
+        """The published training, from which strategies start: rollouts, Adam, constant learning rates.
 
         Args:
-            residuals: None: what the checkpoint leaves.
+            data: the data of Phase 2.
+            residuals: None: those of the checkpoint.
 
         Raises:
-            InputError: no run is as long as a rollout.
+            InputError: every run is shorter than a rollout.
         """
         plan = cls.without_objective(data, data.checkpoint_residuals() if residuals is None else residuals)
         return dataclasses.replace(plan, objective=Rollouts.of(data))
 
     @classmethod
     def without_objective(cls, data: Phase2Data, residuals: Residuals) -> Plan:
-        """The same where a strategy is going to set the objective."""
+        """The published training without its objective, which a strategy will set."""
         training = data.training
         steps = max(1, training.n_epochs * training.steps_per_epoch(data.observations.n_frames))
         return cls(residuals=residuals, objective=Unset(), penalties=(), steps=steps)
@@ -341,7 +354,7 @@ class Plan:
         """The objective, for a strategy that changes rollouts.
 
         Raises:
-            InputError: another strategy has replaced it.
+            InputError: another strategy has replaced the objective.
         """
         if not isinstance(self.objective, Rollouts):
             raise InputError("training.strategies: there are no rollouts to change")
@@ -352,9 +365,9 @@ class Plan:
 def optimiser(
     schedule: Schedule, steps: int, rate_node: float, rate_embedding: float, accumulate: int
 ) -> optax.GradientTransformation:
-    """Adam with a learning rate of its own for MLP_node and for the embeddings.
+    """Adam with separate learning rates for MLP_node and the embeddings.
 
-    The same arguments give the same object, so that nothing is compiled again for it.
+    The result is cached: compiled functions are specific to the object, so a new one would cause a compilation.
     """
     updates = max(1, steps // accumulate)
 

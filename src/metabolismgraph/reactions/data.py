@@ -1,4 +1,4 @@
-"""The data as regression problems: what both methods of Phase 1 fit."""
+"""The data of Phase 1 as regression problems."""
 
 from __future__ import annotations
 
@@ -24,14 +24,20 @@ from metabolismgraph.system.model import AnySubstrateFunction, new_substrate_fun
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
-# A range below this share of the concentration itself is what solvers leave of a steady state.
-_STILL = 1e-9
-# Interpolations per evaluation of the loss while f is learned; more frames than that change nothing.
+# A species is constant if its range is below this share of its concentration: solver errors at a steady state.
+_CONSTANT = 1e-9
+# Interpolations of f per evaluation of the loss. f has few parameters, so more frames do not improve it noticeably.
 _LEARNING_POINTS = 25_000
 
 
 class Phase1Data:
-    """The transitions and how to make regression problems of them."""
+    """The transitions under one rule for dc/dt, and regression problems made from them.
+
+    Attributes:
+        fixed: True for a species without an equation, because it is declared fixed or constant.
+        usable: False for entries that do not follow the rate equation, and for constant species.
+        stride: every stride-th transition is used to learn f.
+    """
 
     def __init__(self, observations: Observations, graph_model: GraphModel, training: Training, *, rule: Rule):
         self.rule = rule
@@ -39,19 +45,20 @@ class Phase1Data:
         self.quadrature = StepQuadrature.of(observations, rule)
         self.nodes = Nodes(observations.concentration[self.quadrature.frame], self.quadrature.weight)
         self.transitions = observations.transitions()
-        # A species that never moves, declared fixed or not, has no equation: its own would be 0 = flux.
+        # A constant species has no equation. Its dc/dt is 0 up to rounding, and the weight 1/variance would be huge.
         c = observations.concentration
-        self.constant = np.ptp(c, axis=0) <= _STILL * np.abs(c).max(axis=0)
+        self.constant = np.ptp(c, axis=0) <= _CONSTANT * np.abs(c).max(axis=0)
         self.fixed = observations.network.fixed | self.constant
         self.usable = follows_equation(self.transitions) & ~self.constant
         self.structure = Structure.of(observations.network)
         self.graph_model = graph_model
         self.training = training
+        # f is needed once per transition and pair, see `Structure`.
         points = len(self.transitions.dt) * max(1, self.structure.pair_species.size)
         self.stride = training.phase1_frame_stride or max(1, points // _LEARNING_POINTS)
 
     def thinned(self) -> Phase1Data:
-        """Every second frame of every run, under the same rule."""
+        """Every second frame of every run, under the same rule for dc/dt."""
         run = self.observations.run
         position = np.arange(len(run)) - np.searchsorted(run, run)
         half = self.observations.select(position % 2 == 0)
@@ -59,45 +66,45 @@ class Phase1Data:
 
     @functools.cached_property
     def signal(self) -> Float[np.ndarray, " species"]:
-        """Root mean square of dc/dt of each species, of one that never moves that of the others."""
+        """Rms of dc/dt of each species, in concentration/time; where it is zero, the median of the others."""
         y = np.where(self.usable, self.transitions.derivative, 0.0)
         size = np.sqrt(np.sum(y**2, axis=0) / np.maximum(self.usable.sum(axis=0), 1))
         return np.asarray(np.where(size > 0, size, np.median(size[size > 0]) if (size > 0).any() else 1.0))
 
     @property
     def has_unknown_law(self) -> bool:
-        """Whether there is any f to learn."""
+        """Whether any f is to be learned."""
         return not bool(self.structure.rate_laws.known.all())
 
     @functools.cached_property
     def homeostasis_basis(
         self,
     ) -> tuple[Float[np.ndarray, "transitions species terms"], Float[np.ndarray, "species terms terms"]]:
-        """The nuisance basis of every species, and its transform, see `regression.orthonormal_basis`."""
+        """The nuisance basis of every species, and its transform, see `normal_equations.orthonormal_basis`."""
         return orthonormal_basis(self.nodes.mean_concentration, self.training.nuisance_degree)
 
     def homeostatic_lines(
         self, theta: Float[np.ndarray, "species terms"] | Float[Array, "species terms"]
     ) -> Float[np.ndarray, "species 2"]:
-        """Offset and slope of the best line of every species' nuisance homeostasis."""
+        """Offset (concentration/time) and slope (1/time) of the least-squares line of each nuisance homeostasis."""
         return np.asarray(np.einsum("ipl,il->ip", self._line_terms, np.asarray(theta)[:, :2]))
 
     def line_covariance(self, theta: Float[np.ndarray, "species terms terms"]) -> Float[np.ndarray, "species 2 2"]:
-        """Covariance of offset and slope of `homeostatic_lines`, from that of theta."""
+        """Covariance of offset and slope of `homeostatic_lines`, from the covariance of theta."""
         terms = self._line_terms
         return np.asarray(np.einsum("ipl,ilm,iqm->ipq", terms, theta[:, :2, :2], terms))
 
     @property
     def _line_terms(self) -> Float[np.ndarray, "species 2 used"]:
-        """What takes nuisance coefficients to offset and slope of the best line (slope 0 where degree is 0).
+        """Matrix from nuisance coefficients to offset and slope of the least-squares line (slope 0 for degree 0).
 
-        The basis is orthonormal, so the best line consists of the constant and the linear term.
+        The basis is orthonormal, so this line is the sum of the constant and the linear term.
         """
         used = self.homeostasis_basis[1][:, :2, :2]
         return np.pad(used, ((0, 0), (0, 2 - used.shape[1]), (0, 0)))
 
     def rate_table(self, f: LogFunction) -> TabulatedReactions:
-        """The rate laws with f for those that are not known, for NumPy."""
+        """Tables of the rate laws, with f for those to be learned and k = 1."""
         k = np.ones(self.observations.network.n_reactions)
         return TabulatedReactions.of(f, k, self.structure, self.graph_model.aggr_type, self.observations.concentration)
 
@@ -107,9 +114,10 @@ class Phase1Data:
         keep: Bool[np.ndarray, "transitions species"],
         weight: Float[np.ndarray, " species"] | None = None,
     ) -> LinearModel:
-        """All transitions as a linear regression, f given.
+        """All transitions as a linear regression, given f.
 
         Args:
+            keep: entries in use.
             weight: of each species; None: 1 / mean square of its dc/dt.
         """
         y = self.transitions.derivative
@@ -117,7 +125,7 @@ class Phase1Data:
         return LinearModel.of(self.rate_table(f), self.nodes, y, weights, self.homeostasis_basis[0])
 
     def initial_function(self) -> AnySubstrateFunction:
-        """MLP_sub with random weights, its input standardised by the data."""
+        """MLP_sub with random weights, and its input standardised by the data."""
         c = self.transitions.start
         key = jax.random.fold_in(jax.random.key(self.training.seed), 1)
         return new_substrate_function(self.graph_model, c[c > 0], key)
@@ -128,7 +136,7 @@ class Phase1Data:
         weight: Float[np.ndarray, " species"] | None,
         stride: int = 1,
     ) -> Problem:
-        """Every stride-th transition as a problem."""
+        """Every stride-th transition as a problem of variable projection; arguments as in `linear_model`."""
         rows, _ = make_rows(
             self.transitions.select(slice(None, None, stride)),
             self.fixed,

@@ -1,7 +1,6 @@
 """The inner loop of gradient Phase 1: many Adam steps per compiled call, in single precision.
 
-What this method leaves of dc/dt lies far above the rounding of float32, which is why that precision
-is enough here, and only here.
+The residual of this method is far above the rounding errors of float32. All other methods need float64.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Part = TypeVar("Part")
 
 
 class Coefficients(NamedTuple):
-    """Weights of the penalties, and the floor of log10 k."""
+    """Weights of the penalties, and the threshold of log10 k for the penalty `rate_constant_floor`."""
 
     sub_diff: Float[Array, ""]
     sub_norm: Float[Array, ""]
@@ -54,11 +53,11 @@ class Coefficients(NamedTuple):
 def objective(
     model: MetabolismModel, batches: Batches, chosen: Int[Array, " batch"], coefficients: Coefficients
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The loss with penalties, and the misfit alone, on the windows that begin with the `chosen` transitions.
+    """The loss with penalties, and the misfit without, on the windows that begin with the `chosen` transitions.
 
-    The misfit is the mean square, in (concentration/time)^2, of the error of dc/dt; over a rollout, of
-    the error of the state divided by the time since the start, which is the error of the mean dc/dt
-    over that time. A rollout of one step is thus the same as dc/dt itself.
+    The misfit is the mean square error of dc/dt, in (concentration/time)^2. For rollouts, the error of the state
+    is divided by the time since the start, which gives the error of the mean dc/dt over that time. A rollout of
+    one step thus has the same misfit as dc/dt itself.
     """
     values = batches.tabulate(model.mlp_sub)
     table = LogTable.through(values, batches.knots)
@@ -82,7 +81,7 @@ def objective(
         dt = batches.dt[steps]
         states = integrate(rate, c, dt, batches.rule)
         error = (states - batches.end[steps]) / jnp.cumsum(dt, axis=0)[..., None]
-        # What follows an entry that breaks the rate equation has lost the trajectory.
+        # After an entry that does not follow the rate equation, the observed trajectory is another one.
         weight = jnp.cumprod(batches.weight[steps], axis=0)
     misfit = jnp.sum(weight * error**2) / jnp.maximum(jnp.sum(weight), 1.0)
     at_one = model.mlp_sub(jnp.zeros(1, values.dtype), jnp.ones(1, values.dtype))[0]
@@ -97,12 +96,12 @@ def objective(
 
 
 class Carry(NamedTuple):
-    """What one piece of the descent hands to the next.
+    """The state of the descent between two compiled calls.
 
     Attributes:
         parameters: the model without its constants.
-        state: Adam's, for all parameters as one vector.
-        step: gradient steps taken so far.
+        state: state of Adam, for all parameters as one vector.
+        step: number of gradient steps so far.
     """
 
     parameters: MetabolismModel
@@ -111,13 +110,13 @@ class Carry(NamedTuple):
 
 
 def begin(model: MetabolismModel) -> tuple[Carry, MetabolismModel]:
-    """The carry before the first step, and the constants of the model."""
+    """The state before the first step, and the constants of the model."""
     parameters, constants = eqx.partition(model, _trainable(model))
     return Carry(parameters, _ADAM.init(ravel_pytree(parameters)[0]), jnp.zeros((), jnp.int32)), constants
 
 
 def learning_rates(model: MetabolismModel, training: Training) -> MetabolismModel:
-    """The learning rate of every single parameter."""
+    """The learning rate of every parameter, in the structure of the model."""
 
     def alike(part: Part, rate: float) -> Part:
         filled: Part = jax.tree.map(lambda a: jnp.full_like(a, rate), part)
@@ -135,7 +134,7 @@ def learning_rates(model: MetabolismModel, training: Training) -> MetabolismMode
 
 
 def _trainable(model: MetabolismModel) -> MetabolismModel:
-    """A mask of all parameters."""
+    """True for all parameters of a model, False for its constants."""
     mask = jax.tree.map(lambda _: True, model)
     parts = substrate_parameters(model.mlp_sub), node_parameters(model.mlp_node)
     trainable: MetabolismModel = eqx.tree_at(lambda m: (m.mlp_sub, m.mlp_node), mask, parts)
@@ -155,12 +154,12 @@ def advance(
     key: PRNGKeyArray,
     steps: Int[Array, ""],
 ) -> tuple[Carry, Float[Array, ""]]:
-    """So many Adam steps (Kingma & Ba 2015) on random batches, and the mean misfit over them.
+    """Take some Adam steps (Kingma & Ba 2015) on random batches; returns the state and the mean misfit.
 
-    The batch of a step depends on `key` and on the number of the step alone, so cutting the descent into
-    other pieces changes nothing.
+    The batch of a step depends only on `key` and the number of the step. The result therefore does not depend
+    on the number of steps per call.
     """
-    # One vector: Adam on thirty small arrays takes longer than the reactions do.
+    # One vector: Adam on thirty small arrays takes longer than the evaluation of the reactions.
     start, unravel = ravel_pytree(carry.parameters)
     every_rate = ravel_pytree(rates)[0]
     value_and_gradient = jax.value_and_grad(

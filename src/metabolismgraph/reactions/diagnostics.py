@@ -1,4 +1,4 @@
-"""A second look at a fit of Phase 1: errors that count the shape of f, sampling, and the rate laws that were stated."""
+"""Diagnostics of Phase 1: standard errors with f unknown, sampling errors, and a test of the stated rate laws."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 F = TypeVar("F", bound=LogFunction)
 
-# A forward rule that leaves less than this of dc/dt is that of the simulator which made the data by Euler steps.
+# If the forward rule has a relative residual below this, the data come from Euler steps.
 _DISCRETE = 1e-3
 _ORDER = {"forward": 1, "trapezoid": 2, "cubic": 4}  # of the rules for dc/dt
-_UNKNOWN_GROWTH = 3.0  # what the change is divided by where too few frames are left to see it grow
-# A stated rate law is called wrong where chance has less than this probability, where another shape of it leaves less
-# than this share of the sum of squares, and where more than this share of dc/dt is at stake.
-_CHANCE, _SHARE_LEFT, _AT_STAKE = 1e-3, 0.25, 1e-3
+_UNKNOWN_GROWTH = 3.0  # divisor of the change where too few frames are left to estimate its growth: 2^2 - 1
+# A stated rate law is rejected if the p value is below the first number, another shape reduces the sum of squares to
+# less than the second (a share), and the relative residual is above the third.
+_P_VALUE, _REMAINING_SHARE, _RELEVANT_RESIDUAL = 1e-3, 0.25, 1e-3
 
-
-# Of the search for other shapes: steps, halvings of a step, and the fall of the misfit that ends it.
-_STEPS, _HALVINGS, _SMALL_FALL = 12, 6, 0.05
-_LARGEST_STEP = 2.0  # in log f
-_ENTRIES_PER_UNKNOWN = 3  # with fewer, any richer law fits
+# Of the search for other shapes: steps, halvings of a step, and the relative decrease of the misfit that ends it.
+_STEPS, _HALVINGS, _SMALL_DECREASE = 12, 6, 0.05
+_LARGEST_STEP = 2.0  # in log f; the linearisation does not hold farther away
+_ENTRIES_PER_UNKNOWN = 3  # with fewer, a richer law fits in any case
 
 
 class Checked(NamedTuple):
-    """What the second look finds.
+    """The results of the diagnostics.
 
     Attributes:
         error: standard error of each k, with the shape of learned rate laws among the unknowns.
-        sampling_error: discretisation error of each k; NaN where it cannot be told.
-        line_sampling_error: the same for offset and slope of homeostasis; zero where it cannot be told.
-        law_notes: a sentence where the data speak against a rate law that was taken as known.
+        sampling_error: discretisation error of each k, in the unit of k; NaN where it cannot be estimated.
+        line_sampling_error: the same for offset (concentration/time) and slope (1/time) of homeostasis; zero where it
+            cannot be estimated.
+        law_notes: a sentence if the data reject a rate law that was assumed to be known.
     """
 
     error: Float[np.ndarray, " reactions"]
@@ -50,11 +50,12 @@ class Checked(NamedTuple):
 
 
 def check_fit(reweighted: ReweightedFit[F], model: LinearModel, fitted: Solution) -> Checked:
-    """Standard errors and sampling errors of a fit, and a test of the rate laws that were stated.
+    """Standard errors and sampling errors of a fit, and a test of the stated rate laws.
 
     Args:
-        model: the regression with the f, the rows and the weights of the fit.
-        fitted: its rate constants, unconstrained.
+        reweighted: f, entries in use and weights.
+        model: the linear regression with these.
+        fitted: its solution, with unconstrained rate constants.
     """
     data = reweighted.data
     table = data.rate_table(reweighted.f)
@@ -79,7 +80,7 @@ class _Estimate(NamedTuple):
 
     @classmethod
     def of(cls, data: Phase1Data, reweighted: ReweightedFit[F]) -> _Estimate | None:
-        """From some data, f as it is; None where they are too few."""
+        """The estimate from other data, with f and weights of the fit; None for fewer equations than unknowns."""
         moving = int((~data.fixed).sum())
         unknowns = data.observations.network.n_reactions + (data.training.nuisance_degree + 1) * moving
         if len(data.transitions.dt) * moving < unknowns:
@@ -88,22 +89,23 @@ class _Estimate(NamedTuple):
 
     @classmethod
     def from_solution(cls, data: Phase1Data, found: Solution) -> _Estimate:
-        """From the regression on the same data."""
+        """The estimate from the solution of a regression on these data."""
         return cls(data, np.concatenate([found.k, data.homeostatic_lines(found.theta).ravel()]))
 
 
 def _sampling_errors(reweighted: ReweightedFit[F], fitted: Solution) -> Float[np.ndarray, " values"] | None:
-    """How wrong k and homeostasis are because the rule for dc/dt is; None where that cannot be told.
+    """Errors of k and homeostasis due to the error of the rule for dc/dt; None where they cannot be estimated.
 
-    Two estimates, of which the geometric mean is taken. One is what another rule makes of the same frames. The other
-    is what leaving out frames changes: with every second frame the error of a rule of order p is 2^p times as large.
-    Whether the data are fine enough for that shows when every fourth frame is taken, since the change must grow by
-    the same factor. So the error is the change divided by its growth less one (Richardson 1911; Roache 1998).
+    The result is the geometric mean of two estimates. The first is the change of the estimates under another rule. The
+    second is an extrapolation from fewer frames. With every second frame, the error e of a rule of order p is 2^p e, so
+    the estimates change by (2^p - 1) e. For coarse samples the growth is not 2^p. It is therefore measured: the change
+    from every second to every fourth frame is 2^p times the first change, and e = change / (growth - 1)
+    (Richardson 1911; Roache 1998).
     """
     data = reweighted.data
     if data.rule == "forward" and np.exp(reweighted.losses[-1] / 2) < _DISCRETE:
-        return None  # Euler steps are told by their length: every second frame does not follow the same equation
-    # The others use every row that can be used. Where the fit does so too, it need not be solved again.
+        return None  # Euler steps have no discretisation error, and every second frame follows another equation
+    # All estimates must use the same entries: all usable ones. If the fit had no outliers, its solution is one of them.
     complete = bool((reweighted.keep == data.usable).all())
     whole = _Estimate.from_solution(data, fitted) if complete else _Estimate.of(data, reweighted)
     half = _Estimate.of(data.thinned(), reweighted)
@@ -114,6 +116,7 @@ def _sampling_errors(reweighted: ReweightedFit[F], fitted: Solution) -> Float[np
     quarter = _Estimate.of(half.data.thinned(), reweighted)
     if quarter is not None:
         growth = np.abs(quarter.values - half.values) / np.maximum(change, 1e-300)
+        # At least 1, as for a rule of first order; at most the theoretical growth: noise can simulate any growth.
         by_thinning = change / np.clip(growth - 1, 1.0, 2.0 ** _ORDER[data.rule] - 1)
     rule: Rule = "trapezoid" if data.rule == "cubic" else "cubic"
     other = _Estimate.of(Phase1Data(data.observations, data.graph_model, data.training, rule=rule), reweighted)
@@ -124,26 +127,28 @@ def _sampling_errors(reweighted: ReweightedFit[F], fitted: Solution) -> Float[np
 def _law_notes(
     reweighted: ReweightedFit[F], table: TabulatedReactions, model: LinearModel, fitted: Solution
 ) -> list[str]:
-    """Whether mass action, where it was taken as known, holds: a likelihood ratio against other shapes of it.
+    """A likelihood-ratio test of mass action, where it was assumed, against other shapes of the rate law.
 
-    The variance is unknown, so the statistic is n log(misfit / misfit of the others) (Wilks 1938). Rows are weighed so
-    that the misfit of the fit is the number n of independent ones among them.
+    With unknown variance, the statistic is n log(misfit / misfit with free shapes), asymptotically chi-squared with as
+    many degrees of freedom as there are shapes (Wilks 1938). Weights are 1/variance of equivalent independent errors,
+    so the misfit itself is n, the equivalent number of independent entries.
     """
     known = table.structure.rate_laws.known
-    if not known.any() or np.exp(reweighted.losses[-1] / 2) < _AT_STAKE:
+    if not known.any() or np.exp(reweighted.losses[-1] / 2) < _RELEVANT_RESIDUAL:
         return []
     unknowns = len(fitted.k) + fitted.theta.size
     if (model.weight > 0).sum() < _ENTRIES_PER_UNKNOWN * unknowns:
         return []
     free, shapes = _best_shapes(reweighted.data, table, model, fitted)
     statistic = fitted.misfit * np.log(fitted.misfit / max(free, 1e-12 * fitted.misfit))
-    chance = float(scipy.special.chdtrc(shapes, statistic))
-    if chance > _CHANCE or free > _SHARE_LEFT * fitted.misfit:
+    p_value = float(scipy.special.chdtrc(shapes, statistic))
+    # The second condition is one of effect size: with many frames, a tiny misfit of the law is significant too.
+    if p_value > _P_VALUE or free > _REMAINING_SHARE * fitted.misfit:
         return []
     return [
         "mass action, as stated in the network file, is rejected by these data: another rate law reduces the residual "
         f"to {100 * np.sqrt(free / fitted.misfit):.2g} % (likelihood ratio test, p "
-        f"{'< 1e-12' if chance < 1e-12 else f'= {chance:.0e}'}); correct the network, or learn the law with "
+        f"{'< 1e-12' if p_value < 1e-12 else f'= {p_value:.0e}'}); correct the network, or learn the law with "
         "--set graph_model.rate_law=learned"
     ]
 
@@ -151,9 +156,9 @@ def _law_notes(
 def _best_shapes(
     data: Phase1Data, table: TabulatedReactions, model: LinearModel, fitted: Solution
 ) -> tuple[float, int]:
-    """The least misfit with the shapes of all known laws free, and how many shapes that are.
+    """The least misfit with the shapes of all known laws free, and the number of shapes.
 
-    Gauss-Newton steps, halved until they lower the misfit.
+    By Gauss-Newton steps, each halved until it lowers the misfit.
     """
     known, misfit, shapes = table.structure.rate_laws.known, fitted.misfit, 0
     for _ in range(_STEPS):
@@ -169,8 +174,8 @@ def _best_shapes(
                 break
         else:
             break
-        fall, misfit = 1 - trial.misfit / misfit, trial.misfit
+        decrease, misfit = 1 - trial.misfit / misfit, trial.misfit
         table, model, fitted = trial_table, trial_model, trial
-        if fall < _SMALL_FALL:
+        if decrease < _SMALL_DECREASE:
             break
     return misfit, shapes

@@ -1,4 +1,4 @@
-"""Reactions, units and combinations of rate constants as people write them."""
+"""Reactions, units and combinations of rate constants as text."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from metabolismgraph.system.network import ReactionNetwork
 
 
 def written_equation(network: ReactionNetwork, j: int) -> str:
-    """A reaction with what its rate depends on at the left, such as A + B -> 2 B."""
+    """A reaction as text, such as A + B -> 2 B, with the substrates of its rate law on the left."""
     reaction = network.to_reactions()[j]
-    # What is consumed beyond its order in the rate law is written as well.
+    # A species can be consumed without being in the rate law, or beyond its order; the left side includes it.
     left = {
         s: max(reaction.substrates.get(s, 0.0), -reaction.net.get(s, 0.0))
         for s in dict.fromkeys((*reaction.substrates, *reaction.net))
@@ -38,7 +38,7 @@ def written_unit(order: float) -> str:
 
 
 def written_combination(network: ReactionNetwork, combination: Combination) -> str:
-    """A combination of rate constants, such as k(R1) - 2 k(R2)."""
+    """A combination of rate constants as text, such as k(R1) - 2 k(R2)."""
     text = ""
     for j, a in zip(combination.reactions, combination.coefficients, strict=True):
         sign = "-" if a < 0 else "+" if text else ""

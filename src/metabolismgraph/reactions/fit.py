@@ -1,7 +1,4 @@
-"""Phase 1: rate constants and the substrate function.
-
-By variable projection, here, or by gradient descent (`gradient`).
-"""
+"""Phase 1, rate constants and substrate function: by variable projection (here) or gradient descent (`gradient`)."""
 
 from __future__ import annotations
 
@@ -40,30 +37,34 @@ from metabolismgraph.system.units import Units
 
 __all__ = ["Phase1Result", "fit_reactions"]
 
-# Where no species changes by more than this share of its concentration, the system is at a steady state.
+# The system is at a steady state if no species changes by more than this share of its concentration.
 _STEADY = 1e-6
-# Weight of the squares of homeostasis beside those of the residual: it decides only what these leave open.
-_LEAST_PULL = 1e-8
-# Eigenvalues of the scaled normal matrix below it say nothing.
+# Relative weight of the squares of homeostasis in the sum of squares. It is so small that it has an effect only along
+# directions that the residual does not determine.
+_HOMEOSTASIS_RIDGE = 1e-8
+# Eigenvalues of the scaled normal matrix below this are rounding.
 _ROUNDING = 1e-12
-# A rate constant that is zero in a constrained solution is stored as this share of the smallest other, or of its upper
-# bound where that is less: its logarithm is wanted, and its flux must not be felt.
+# A rate constant of zero is stored as this share of the smallest other one, or of its upper bound if that is smaller:
+# the model needs its logarithm, and its flux must be negligible.
 _ZERO_RATE = 1e-3
 
 
 def fit_reactions(
     observations: Observations, graph_model: GraphModel, training: Training, progress: Progress = silent
 ) -> Phase1Result:
-    """Find every rate constant, the substrate function and a first estimate of homeostasis.
+    """Estimate the rate constants, the substrate function and a line of homeostasis per species.
 
     Args:
-        observations: what to learn from.
-        graph_model, training: the configuration's sections of these names.
+        observations: the data to learn from.
+        graph_model, training: sections of the configuration.
         progress: see `system.progress`.
 
+    Returns:
+        Estimates in the units of the data.
+
     Raises:
-        InputError: no reaction or no species that may change, data at a steady state, fewer equations than unknowns,
-            no finite solution, or settings that the method does not support.
+        InputError: all species are fixed or there is no reaction, data at a steady state, fewer equations than
+            unknowns, no finite solution, or settings that the method does not support.
     """
     check_size(observations, training)
     if training.phase1_method == "gradient":
@@ -76,7 +77,7 @@ def fit_reactions(
 def _fit_by_projection(
     observations: Observations, graph_model: GraphModel, training: Training, progress: Progress, units: Units
 ) -> Phase1Result:
-    """Everything of Phase 1, in `units`, which only the prior of the configuration has to be brought to."""
+    """Phase 1 on observations in `units`. Only the prior on k, in units of the data, is converted here."""
     network = observations.network
     reweighted = _settle(observations, graph_model, training, progress)
     progress("phase 1", 1.0, "")
@@ -85,11 +86,12 @@ def _fit_by_projection(
     fitted = model.solve()
     if not bool(np.isfinite(fitted.k).all()):
         raise InputError(
-            f"network {network.id}: the normal equations have no finite solution; concentrations that differ by less "
-            "extreme factors may help"
+            f"network {network.id}: the normal equations have no finite solution; check the data for "
+            "concentrations of extremely different orders of magnitude"
         )
     promised, apart = promised_by_identify(observations, graph_model, training)
-    # What is faint but above rounding is a matter for standard errors.
+    # The threshold is rounding, not `identifiability_tolerance`: weak but significant directions get large standard
+    # errors and are judged by these.
     seen = analyse(fitted.matrix, fitted.scale, _ROUNDING)
     hidden = promised.joined(seen)
     k, at_bound, k_notes = _positive_rate_constants(fitted, hidden.identifiable)
@@ -97,6 +99,8 @@ def _fit_by_projection(
     estimates = Estimates(fitted.k, checked.error, hidden.identifiable, at_bound, checked.sampling_error)
     verdict = judge(promised, apart, estimates)
     confounded = hidden_by_homeostasis(promised, apart)
+    # Negative and undetermined according to `identify`, but without a null direction in this fit along which it could
+    # be made positive.
     faint = (k < 0) & ~hidden.identifiable & seen.identifiable
     if confounded.any() or faint.any():
         k = _with_least_homeostasis(model, fitted)
@@ -111,7 +115,7 @@ def _fit_by_projection(
         mass_action=network.mass_action,
         law_fails=bool(checked.law_notes),
         **_homeostasis(data, model.nuisance(k), fitted.theta_covariance, checked.line_sampling_error),
-        noise=np.sqrt(noise_variance(reweighted.left, keep, data.signal)),
+        noise=np.sqrt(noise_variance(reweighted.residual, keep, data.signal)),
         keep=keep,
         losses=np.array(reweighted.losses),
         converged=reweighted.converged,
@@ -134,8 +138,9 @@ def _homeostasis(
     covariance: Float[np.ndarray, "species terms terms"],
     sampling_error: Float[np.ndarray, "species 2"],
 ) -> dict[str, Float[np.ndarray, " species"]]:
-    """Slope and offset of every species with their errors, as `Phase1Result` names them."""
+    """Slope and offset of every species with their errors, by their names in `Phase1Result`."""
     line = data.homeostatic_lines(theta)
+    # Sampling errors of slope and offset are added in quadrature, as uncorrelated.
     of_line = data.line_covariance(covariance) + np.einsum("ip,pq->ipq", sampling_error**2, np.eye(2))
     error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
     return {
@@ -150,14 +155,14 @@ def _homeostasis(
 def _settle(
     observations: Observations, graph_model: GraphModel, training: Training, progress: Progress
 ) -> ReweightedFit[SubstrateFunction]:
-    """f by L-BFGS, from the best power law on."""
+    """Learn f by L-BFGS, starting from the best power law."""
 
     def start(data: Phase1Data, problem: Problem) -> SubstrateFunction:
         untrained = data.initial_function()
         if not isinstance(untrained, SubstrateFunction):
             raise InputError(
                 f"graph_model.substrate_input is {graph_model.substrate_input}, but training.phase1_method projection "
-                "needs log; set the one to log, or the other to gradient"
+                "needs log; set substrate_input to log, or phase1_method to gradient"
             )
         return best_power_law(untrained, problem) if data.has_unknown_law else with_exponent(untrained, 1.0)
 
@@ -177,14 +182,14 @@ def check_size(observations: Observations, training: Training) -> None:
     """Refuse data that cannot determine anything.
 
     Raises:
-        InputError: no reaction or no species that may change, a steady state, or fewer equations than unknowns.
+        InputError: no reaction, no species that may change, a steady state, or fewer equations than unknowns.
     """
     network = observations.network
     moving = int((~network.fixed).sum())
     equations = len(observations.transitions().dt) * moving
     unknowns = network.n_reactions + moving * (training.nuisance_degree + 1)
     if network.n_reactions == 0 or moving == 0:
-        raise InputError(f"network {network.id}: nothing to fit, it has no reaction or no species that may change")
+        raise InputError(f"network {network.id}: nothing to fit: there is no reaction, or all species are fixed")
     c = observations.concentration
     if (np.ptp(c, axis=0) <= _STEADY * c.max(axis=0)).all():
         raise InputError(
@@ -201,34 +206,38 @@ def check_size(observations: Observations, training: Training) -> None:
 def _positive_rate_constants(
     fitted: Solution, known: Bool[np.ndarray, " reactions"]
 ) -> tuple[Float[np.ndarray, " reactions"], Bool[np.ndarray, " reactions"], list[str]]:
-    """Rate constants >= 0, which of them are at that bound, and what there is to say about it."""
+    """Rate constants >= 0, True for those at the bound, and notes."""
     k = fitted.k
+    # Only determined rate constants are constrained here: undetermined ones can be made positive along null directions.
     negative = known & (k <= 0)
     if not negative.any():
         return k, negative, []
     k = _non_negative(fitted)
-    note = f"{int(negative.sum())} determined rate constants came out negative; all were solved again with k >= 0"
+    note = f"{int(negative.sum())} determined rate constants came out negative; all were estimated again with k >= 0"
     return k, known & (k <= 0), [note]
 
 
 def _with_least_homeostasis(model: LinearModel, fitted: Solution) -> Float[np.ndarray, " reactions"]:
-    """Rate constants >= 0 that fit as well, and where there is a choice, those with the weakest homeostasis.
+    """Rate constants >= 0 with the least residual and, among these, the weakest homeostasis.
 
-    A first-order loss and the pull to a baseline are one function of the concentration. Homeostasis is assumed to be
-    the weaker of the two, and the loss is assigned to the reaction; this does not make k identifiable.
+    A first-order loss and the linear part of homeostasis are the same function of concentration. The common part is
+    assigned to the reaction, since homeostasis is assumed to be weaker. This does not make k identifiable.
     """
-    heavy = np.sqrt(model.weight.sum(axis=0))[:, None]
+    # Minimise |root k - target|^2 + ridge * sum over entries of w (basis theta(k))^2, over the scaled k >= 0. The
+    # basis is orthonormal, so the second sum is that of (total weight of the species) * theta^2, and theta is affine in
+    # k: theta(k) = theta0 + by_k k. Both are squares, hence one problem of non-negative least squares.
+    root_weight = np.sqrt(model.weight.sum(axis=0))[:, None]
     theta, by_k = model.nuisance_map()
-    at_zero = (heavy * theta).ravel()
-    by = -(heavy[..., None] * by_k / fitted.scale).reshape(len(at_zero), -1)
-    weak = np.sqrt(_LEAST_PULL)
+    at_zero = (root_weight * theta).ravel()
+    slope = -(root_weight[..., None] * by_k / fitted.scale).reshape(len(at_zero), -1)
+    ridge = np.sqrt(_HOMEOSTASIS_RIDGE)
     root, target = _square_root(fitted)
-    scaled, _ = scipy.optimize.nnls(np.concatenate([root, weak * by]), np.concatenate([target, weak * at_zero]))
+    scaled, _ = scipy.optimize.nnls(np.concatenate([root, ridge * slope]), np.concatenate([target, ridge * at_zero]))
     return np.asarray(scaled / fitted.scale)
 
 
 def _without(found: Identifiability, reactions: Bool[np.ndarray, " reactions"]) -> Identifiability:
-    """The same without the groups that some reactions belong to."""
+    """The same identifiability without the groups that contain any of the given reactions."""
     pairs = [pair for pair in zip(found.groups, found.combinations, strict=True) if not reactions[list(pair[0])].any()]
     return dataclasses.replace(found, groups=tuple(g for g, _ in pairs), combinations=tuple(c for _, c in pairs))
 
@@ -240,7 +249,15 @@ def _fill(
     log_unit: Float[np.ndarray, " reactions"],
     upper: Float[np.ndarray, " reactions"],
 ) -> Float[np.ndarray, " reactions"]:
-    """A positive value for every rate constant: the most plausible one where nothing is known."""
+    """A positive value for every rate constant; along undetermined directions, the most plausible one.
+
+    Args:
+        k: estimates; may be negative where undetermined, and zero at the bound.
+        hidden: null space and groups.
+        log_unit: log10 of the internal unit of each k, in units of the data.
+        upper: upper end of the interval of each k at the bound, otherwise NaN.
+    """
+    # Without a configured prior, its range is that of the determined rate constants.
     known = hidden.identifiable
     positive = k[known & (k > 0)]
     if positive.size == 0:
@@ -253,13 +270,16 @@ def _fill(
 
 
 def _non_negative(fitted: Solution) -> Float[np.ndarray, " reactions"]:
-    """The same least squares with k >= 0 (Lawson & Hanson 1974)."""
+    """The least-squares problem of `fitted` with the constraint k >= 0 (Lawson & Hanson 1974)."""
     scaled, _ = scipy.optimize.nnls(*_square_root(fitted))
     return np.asarray(scaled / fitted.scale)
 
 
 def _square_root(fitted: Solution) -> tuple[Float[np.ndarray, "rows reactions"], Float[np.ndarray, " rows"]]:
-    """Matrix and target of a least-squares problem with the same normal equations for the scaled k."""
+    """Matrix R and target y of a small least-squares problem with the same normal equations for the scaled k.
+
+    NNLS needs a design matrix. With the normal matrix U diag(e) U': R = diag(sqrt(e)) U' and R'y = right-hand side.
+    """
     values, vectors = np.linalg.eigh(fitted.matrix)
     root = np.sqrt(np.where(values > _ROUNDING * values.max(), values, 0.0))
     return root[:, None] * vectors.T, (vectors.T @ fitted.rhs) / np.where(root > 0, root, np.inf)

@@ -1,8 +1,8 @@
-"""Phase 1 by gradient descent, as published: all parameters together, by Adam on random minibatches.
+"""Phase 1 by gradient descent, as published (Allier 2026): all parameters together, by Adam on random minibatches.
 
-Slower and less accurate than `projection`, it stands beside it for comparison, and makes the
-imperfect checkpoints that Phase 2 must cope with. MLP_node and the embeddings are trained too, since
-they are part of the model, but are not kept: Phase 2 starts again.
+Slower and less accurate than `projection`. It is for comparison with published results, and provides
+imperfect checkpoints for tests of Phase 2. MLP_node and the embeddings are part of the model and hence
+trained too, but not stored, since Phase 2 initialises its own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from metabolismgraph.system.progress import Progress, silent
 
 _CHUNK = 500  # gradient steps between two progress reports
 _FIRST_SNAPSHOT = 10  # steps
-# The descent has settled when the misfit of its last tenth of steps lies less than this below that of the tenth before.
+# Converged if the mean misfit of the last tenth of steps is less than this share below that of the tenth before.
 _STILL_FALLING = 0.1
 
 Tree = TypeVar("Tree")
@@ -44,13 +44,14 @@ Tree = TypeVar("Tree")
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-    """The model somewhere on the way down, in double precision and with f(1, 1) = 1.
+    """The model after some gradient steps, in double precision and with f(1, 1) = 1.
 
     Attributes:
-        step: gradient steps taken so far.
-        log_k: log10 of the rate constants.
-        losses: log of the share of the sum of squares of dc/dt left in the batches, for every piece of the
-            descent so far.
+        step: number of gradient steps so far.
+        log_k: log10 of the rate constants, in concentration^(1-order)/time.
+        mlp_sub: the substrate function.
+        losses: log of the unexplained share of the sum of squares of dc/dt, mean over the batches of each chunk
+            of steps so far.
     """
 
     step: int
@@ -61,7 +62,7 @@ class Snapshot:
 
 @dataclasses.dataclass(frozen=True)
 class GradientFit:
-    """Where the descent ended, and `training.phase1_snapshots` snapshots of the way, the last one the end."""
+    """The final result, and `training.phase1_snapshots` snapshots of the descent, the last one after the last step."""
 
     result: Phase1Result
     snapshots: tuple[Snapshot, ...]
@@ -72,11 +73,11 @@ def descend(
 ) -> GradientFit:
     """Take n_epochs * steps_per_epoch(n_frames) Adam steps.
 
-    log_k starts in the middle of training.log_k_prior or, without one, at the one value with which mass
-    action would change concentrations as fast (rms) as they do change.
+    The initial log_k is the middle of training.log_k_prior or, without a prior, the common value for which mass
+    action gives the observed rms dc/dt.
 
     Raises:
-        InputError: the configuration asks for what is not there, or the loss is no longer a number.
+        InputError: the method does not support the configuration, or the loss is not a number.
     """
     data = _data(observations, graph_model, training)
     batches: Batches = to_single_precision(Batches.of(data))
@@ -93,6 +94,7 @@ def descend(
     losses: list[float] = []
     snapshots: list[Snapshot] = []
     here = 0
+    # One compiled call per chunk: long enough to amortise the overhead of a call, short enough for progress reports.
     for there in sorted({*range(_CHUNK, total, _CHUNK), *wanted, total} - {0}):
         carry, misfit = advance(
             carry, constants, rates, batches, coefficients, key, jnp.asarray(there - here, jnp.int32)
@@ -100,9 +102,7 @@ def descend(
         here = there
         losses.append(float(np.log(max(float(misfit), 1e-300) / variance)))
         if not np.isfinite(losses[-1]):
-            raise InputError(
-                f"training: the loss is not a number after {here} gradient steps; lower the learning rates"
-            )
+            raise InputError(f"training: the loss is not finite after {here} gradient steps; lower the learning rates")
         progress("phase 1", here / total, f"unexplained {np.exp(losses[-1] / 2):.1e} of dc/dt")
         if here in wanted:
             snapshots.append(_snapshot(here, carry.parameters, constants, data, losses))
@@ -111,7 +111,7 @@ def descend(
 
 
 def snapshot_steps(total: int, count: int) -> tuple[int, ...]:
-    """At most `count` different numbers of steps, log-spaced, the last one `total`."""
+    """At most `count` different numbers of steps, log-spaced up to `total`."""
     if count == 0 or total == 0:
         return ()
     steps = np.geomspace(min(_FIRST_SNAPSHOT, total), total, count) if count > 1 else np.array([total])
@@ -121,10 +121,10 @@ def snapshot_steps(total: int, count: int) -> tuple[int, ...]:
 def conclude(
     snapshot: Snapshot, observations: Observations, graph_model: GraphModel, training: Training
 ) -> Phase1Result:
-    """All that Phase 1 reports, for a model that is frozen as it is.
+    """The result of Phase 1 for a given model.
 
-    Homeostasis is the least-squares line through every species' own residual. Standard errors take what
-    the model misses for noise: they say how sharply the data would determine k with this f.
+    Homeostasis is the least-squares line of the residual of each species. Standard errors treat the
+    residual as noise; they state the accuracy with which the data determine k for this f.
     """
     data = _data(observations, graph_model, training)
     keep = data.usable
@@ -132,11 +132,12 @@ def conclude(
     k = 10.0**snapshot.log_k
     fitted = fit_linear(snapshot.mlp_sub, problem)
     theta = fitted.equations.nuisance(jnp.asarray(k))
-    left = np.asarray(residual(fitted.v, jnp.asarray(k), theta, problem.rows, problem.structure))
+    # theta is the least-squares one for the descended k, not for the k of `fitted`.
+    error = np.asarray(residual(fitted.v, jnp.asarray(k), theta, problem.rows, problem.structure))
     weight = np.asarray(problem.rows.full_weight)
-    share = np.sum(weight * left**2) / np.sum(weight * data.transitions.derivative**2)
+    share = np.sum(weight * error**2) / np.sum(weight * data.transitions.derivative**2)
     losses = np.append(snapshot.losses, np.log(max(share, 1e-300)))
-    variance = noise_variance(left, keep, data.signal)
+    variance = noise_variance(error, keep, data.signal)
     rows = dataclasses.replace(problem.rows, weight=jnp.asarray(np.where(data.fixed, 0.0, 1.0 / variance)))
     equations = fit_linear(snapshot.mlp_sub, dataclasses.replace(problem, rows=rows)).equations
     promised, apart = promised_by_identify(observations, graph_model, training)
@@ -144,7 +145,7 @@ def conclude(
         analyse(np.asarray(equations.matrix), np.asarray(equations.scale), training.identifiability_tolerance)
     )
     known, nothing = identifiability.identifiable, np.full(len(k), np.nan)
-    # How wrong k may be is not judged here: this f is what descent made of it, and the model is taken as it is.
+    # Only identifiability is judged here. Errors of k due to an imperfect f are unknown.
     verdict = judge(promised, apart, Estimates(k, 0 * k, known, np.zeros_like(known), nothing))
     k_error = standard_errors(equations, identifiability, training)
     line = data.homeostatic_lines(theta)
@@ -179,7 +180,7 @@ def conclude(
 
 
 def has_settled(losses: Float[np.ndarray, " pieces"]) -> bool:
-    """Whether the last tenth of the descent brought less than 10 % over the tenth before."""
+    """Whether the misfit of the last tenth of the descent is less than 10 % below that of the tenth before."""
     tenth = len(losses) // 10
     if tenth == 0:
         return False
@@ -191,15 +192,15 @@ def _descent_notes(snapshot: Snapshot) -> list[str]:
     if has_settled(snapshot.losses):
         return []
     return [
-        f"Phase 1 was still falling after {snapshot.step} gradient steps; raise training.n_epochs, or use "
-        "training.phase1_method: projection"
+        f"the loss of Phase 1 was still decreasing after {snapshot.step} gradient steps; raise training.n_epochs, "
+        "or use training.phase1_method: projection"
     ]
 
 
 def _data(observations: Observations, graph_model: GraphModel, training: Training) -> Phase1Data:
     if training.derivative == "cubic":
         raise InputError(
-            "training.derivative is cubic, but gradient Phase 1 knows forward and trapezoid only; set "
+            "training.derivative is cubic, but gradient Phase 1 supports only forward and trapezoid; set "
             "training.phase1_method to projection, or the rule to trapezoid"
         )
     rule: Rule = "trapezoid" if training.derivative == "trapezoid" else "forward"
@@ -207,6 +208,7 @@ def _data(observations: Observations, graph_model: GraphModel, training: Trainin
 
 
 def initial_model(data: Phase1Data) -> MetabolismModel:
+    """A model with random networks and embeddings, and equal rate constants."""
     graph_model, c = data.graph_model, data.transitions.start
     node_key, embedding_key = jax.random.split(jax.random.fold_in(jax.random.key(data.training.seed), 3))
     return MetabolismModel(
@@ -229,6 +231,7 @@ def _initial_log_k(data: Phase1Data) -> float:
     prior = data.training.log_k_prior
     if prior is not None:
         return sum(prior) / 2
+    # dc/dt is proportional to the common k, so k^2 is the ratio of mean squares: observed over that for k = 1.
     log_c, present = pair_concentrations(jnp.asarray(data.transitions.start), data.structure)
     law = mass_action(log_c, data.structure.pair_order)
     v = aggregate(law, present, data.structure, data.graph_model.aggr_type)
@@ -244,6 +247,7 @@ def _snapshot(
     model: MetabolismModel = to_double_precision(eqx.combine(parameters, constants))
     log_k, mlp_sub = model.log_k, model.mlp_sub
     if isinstance(mlp_sub, RawSubstrateFunction):
+        # f(1, 1) = alpha is not fixed by construction here. f / alpha and k alpha^n are an equivalent model.
         log_alpha = mlp_sub(jnp.zeros(()), jnp.ones(()))
         mlp_sub = eqx.tree_at(lambda f: f.gauge, mlp_sub, mlp_sub.gauge + log_alpha)
         log_k = log_k + _factors(data) * log_alpha / np.log(10.0)
@@ -251,20 +255,22 @@ def _snapshot(
 
 
 def _factors(data: Phase1Data) -> Float[np.ndarray, " reactions"]:
-    """How often f is a factor of each reaction's flux: once per substrate, and once for a sum of them."""
+    """The power of f in the flux of each reaction: the number of substrates, or one for a sum of them."""
     n = np.sum(np.asarray(data.structure.substrates) < data.structure.pair_species.size, axis=1)
     return np.asarray(n if data.graph_model.aggr_type == "mul" else np.minimum(n, 1), dtype=np.float64)
 
 
 def to_single_precision(tree: Tree) -> Tree:
+    """The same pytree with floating-point arrays as float32."""
     return _cast(tree, jnp.float32)
 
 
 def to_double_precision(tree: Tree) -> Tree:
+    """The same pytree with floating-point arrays as float64."""
     return _cast(tree, jnp.float64)
 
 
 def _cast(tree: Tree, kind: type) -> Tree:
-    """The same with every floating-point array in another precision."""
+    """The same pytree with floating-point arrays of another type."""
     cast: Tree = jax.tree.map(lambda a: a.astype(kind) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
     return cast

@@ -1,8 +1,8 @@
-"""Which rate constants the data can determine, alone or only in combination.
+"""Which rate constants the data determine, individually or only in combination.
 
-Two reactions with the same substrates have the same rate law, so only combinations of their k are
-visible; in general, what cannot be seen is the null space of the scaled normal matrix of
-`normal_equations`. Along it, the most plausible value under a log-uniform prior is all that can be said.
+Two reactions with the same substrates have the same rate law, so dc/dt depends only on combinations of their k.
+In general, the undetermined directions are the null space of the scaled normal matrix (`linear_model`). Along
+them, only the prior on k distinguishes between values (`unidentifiable`).
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 
+# Largest share of a determined reaction in the null space. Shares are squares of components of eigenvectors, so those
+# that stem from rounding errors are far smaller.
 _LEVERAGE = 1e-6
-_SAME = 1e-4  # null directions of two analyses that differ by less are the same one
+_SAME = 1e-4  # null directions of two analyses that differ by less are the same direction
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,15 +41,15 @@ class Combination:
 
 @dataclasses.dataclass(frozen=True)
 class Identifiability:
-    """What the data determine about the rate constants.
+    """Which rate constants, and which combinations of them, the data determine.
 
     Attributes:
-        identifiable: True where a rate constant is determined by itself.
-        null_space: orthonormal directions of k (unscaled) that change nothing visible.
-        eigenvalues: of the scaled normal matrix, ascending; the gap above the null space says how
-            sharp the verdict is.
+        identifiable: True where a rate constant is determined individually.
+        null_space: orthonormal directions of k (unscaled) along which dc/dt does not change.
+        eigenvalues: of the scaled normal matrix, ascending. The larger the gap above the null space, the
+            clearer the verdict.
         groups: reactions that share null directions, as tuples of indices.
-        combinations: per group, what of it is determined (empty: nothing).
+        combinations: the determined combinations of each group (may be empty).
     """
 
     identifiable: Bool[np.ndarray, " reactions"]
@@ -57,9 +59,10 @@ class Identifiability:
     combinations: tuple[tuple[Combination, ...], ...]
 
     def joined(self, other: Identifiability) -> Identifiability:
-        """What both determine: hidden is whatever either of them does not see."""
+        """What both analyses determine: the null space is the sum of the two null spaces."""
         if not (self.identifiable & ~other.identifiable).any():
             return self
+        # Left singular vectors span the sum. A direction that is in both null spaces gives one small singular value.
         both, sizes, _ = np.linalg.svd(np.concatenate([self.null_space, other.null_space], axis=1))
         null_space = both[:, : len(sizes)][:, sizes > _SAME]
         identifiable = self.identifiable & other.identifiable
@@ -82,16 +85,18 @@ class Identifiability:
 def analyse(
     matrix: Float[np.ndarray, "reactions reactions"], scale: Float[np.ndarray, " reactions"], tolerance: float
 ) -> Identifiability:
-    """Split the space of rate constants into what the scaled normal matrix sees and what it does not.
+    """Split the space of rate constants into determined and undetermined directions.
 
     Args:
-        matrix: symmetric, scaled (k = scaled k / scale), as in `regression.NormalEquations`.
+        matrix: scaled normal matrix, symmetric, as in `linear_model.Solution`.
+        scale: k = scaled k / scale.
         tolerance: eigenvalues below it count as zero.
     """
     eigenvalues, vectors = np.linalg.eigh(matrix)
     hidden = vectors[:, eigenvalues < tolerance] / scale[:, None]
     null_space = scipy.linalg.orth(hidden) if hidden.size else hidden
-    # Leverage in scaled units: an unscaled null vector would hide reactions with large fluxes.
+    # Leverage: the diagonal of the projector onto the null space, in scaled k. In unscaled k, a null vector has large
+    # components where k is large, and the small components of the other reactions would fall below the threshold.
     leverage = np.sum(vectors[:, eigenvalues < tolerance] ** 2, axis=1)
     identifiable = leverage < _LEVERAGE
     groups = _groups(null_space, ~identifiable)
@@ -114,7 +119,9 @@ def _groups(null_space: np.ndarray, hidden: np.ndarray) -> tuple[tuple[int, ...]
 
 
 def _determined(rows: np.ndarray, group: tuple[int, ...]) -> tuple[Combination, ...]:
-    """Row-reduced basis of the functionals of a group's k that vanish on its null directions."""
+    """Row-reduced basis of the linear combinations of a group's k that vanish on its null directions."""
+    # A combination a'k is determined if a'z = 0 for every null direction z, so these a are the null space of z'. Any
+    # basis of it is valid. Row reduction (Gauss-Jordan with pivoting) gives the sparsest one to read, as k1 + k2.
     basis = scipy.linalg.null_space(rows.T, rcond=1e-8).T
     pivots: list[int] = []
     for row in range(len(basis)):
@@ -143,26 +150,27 @@ def identify(
     homeostasis: bool = True,
     tolerance: float = 1e-8,
 ) -> Identifiability:
-    """Which rate constants can be determined, mass action taken as the rate law.
+    """Which rate constants can be determined, with mass action as the rate law.
 
     Args:
         network: the reactions.
-        observations: the data; None: what the network alone allows, whatever is measured (random
-            positive concentrations, more of them than reactions).
+        observations: the data; None: the identifiability that the network allows for ideal data (more random
+            positive concentrations than reactions).
+        aggregation: "mul" for a product over substrates, "add" for a sum.
         homeostasis: whether every species may also have an unknown linear homeostasis, as `fit`
-            assumes; a first-order loss A -> nothing cannot be told apart from it.
-        tolerance: eigenvalues of the scaled normal matrix below this share of the largest count as zero.
+            assumes. A first-order loss A -> nothing is then indistinguishable from it.
+        tolerance: eigenvalues of the scaled normal matrix below it count as zero.
 
     Returns:
-        `identifiable` is True for each rate constant that is determined by itself; `groups` are the sets of reactions
-        that are known only in combination, and `combinations` what of each is determined.
+        `identifiable` is True for each rate constant that is determined individually. `groups` are the sets of
+        reactions that are determined only in combination, and `combinations` their determined combinations.
 
     Raises:
-        InputError: the observations are of another network.
+        InputError: the observations belong to another network.
 
     Source:
-        Rate constants enter dc/dt linearly, so what data determine is the row space of the regression (Seber & Lee
-        2003, chapter 3); the null space is what no data of this network can tell.
+        Rate constants enter dc/dt linearly, so the determined combinations are the row space of the design matrix
+        (Seber & Lee 2003, chapter 3).
 
     Example:
         >>> import metabolismgraph as mg
@@ -182,7 +190,7 @@ def identify(
         c = np.exp(rng.uniform(-2.0, 2.0, (frames, network.n_species)))
         transitions = Transitions(c, c, np.ones(frames), np.arange(frames))
     else:
-        # In units of its own, so that the verdict does not hang on those of the data.
+        # In internal units, so that the verdict does not depend on the units of the data.
         units = Units.of(observations, GraphModel(aggr_type=aggregation))
         transitions = units.observations(observations).transitions()
     known = dataclasses.replace(network, mass_action=np.ones(network.n_reactions, dtype=bool))
@@ -196,13 +204,14 @@ def identify(
         np.where(follows_equation(transitions) & ~network.fixed, 1.0, 0.0),
         basis if homeostasis else np.zeros_like(basis),
     )
-    # Rows as heavy as their own reactions, so that a species with small fluxes is not lost to rounding.
-    flow = np.mean((model.v**2) @ (model.stoichiometry**2).T, axis=0)
-    found = dataclasses.replace(model, weight=model.weight / np.where(flow > 0, flow, 1.0)).solve()
+    # Each species is weighted by 1 / mean square of its columns. With equal weights, the columns of species with small
+    # fluxes would be of the size of rounding errors in those of species with large fluxes.
+    square = np.mean((model.v**2) @ (model.stoichiometry**2).T, axis=0)
+    found = dataclasses.replace(model, weight=model.weight / np.where(square > 0, square, 1.0)).solve()
     return analyse(found.matrix, found.scale, tolerance)
 
 
 def _no_law(log_c: Array, order: Array) -> Array:
-    """In place of a learned rate law, where all are known."""
+    """A placeholder for the learned rate law: here, all laws are known."""
     del order
     return log_c

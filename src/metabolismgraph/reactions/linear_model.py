@@ -1,9 +1,9 @@
-"""dc/dt as a linear function of rate constants and homeostasis, in NumPy and species by species, for what is done once.
+"""dc/dt as a linear regression on rate constants and homeostasis, in NumPy, one species at a time.
 
-`normal_equations` is made for a loop that learns f, and needs gradients. Here every entry has a weight of its own,
-homeostasis is projected out of the columns of each species before they are multiplied, and nothing is
-compiled. The shape of f may stand beside the rate constants as an unknown, so that standard errors count
-what f does not know (the Gauss-Newton approximation of the joint fit; Seber & Wild 1989, chapter 2).
+This is the accurate version of `normal_equations`, for steps that are done once per fit and need no gradient.
+Every entry (row and species) has its own weight, and homeostasis is projected out of the columns of each species
+before the normal matrix is formed. The shape of f can be an additional unknown, so that standard errors
+include the uncertainty of f (the Gauss-Newton approximation of the joint fit; Seber & Wild 1989, chapter 2).
 """
 
 from __future__ import annotations
@@ -20,31 +20,34 @@ from metabolismgraph.system.kinetics import pair_concentrations
 from metabolismgraph.system.log_table import LogTable
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
-_SHAPES = 4  # functions of log c by which each rate law may be off: linear to quartic
-_ADDITIVE = 2  # and what a line of homeostasis can stand in for: f may be off by a constant, and by a multiple of c
-_LEVERAGE = 1e-6  # of a rate constant on directions that are not determined
-_MOST_NUMBERS = 20_000_000  # of tangents held at a time; beyond that every n-th row stands for n
-_RANK = 1e-12  # eigenvalues of the scaled normal matrix, and pivots of a basis, below this share are rounding
+_SHAPES = 4  # possible errors of log f of each rate law: Legendre polynomials of log c, linear to quartic
+# Possible additive errors of f: a constant and a multiple of c. A line of homeostasis can compensate both.
+_ADDITIVE = 2
+_LEVERAGE = 1e-6  # largest share of a determined rate constant in the null space
+_MAX_NUMBERS = 20_000_000  # size of the array of shape derivatives; beyond it, only every n-th row is used
+_RANK = 1e-12  # relative size below which eigenvalues of the scaled normal matrix, and pivots of a basis, are rounding
 
 
 class Solution(NamedTuple):
-    """The best rate constants and homeostasis.
+    """The least-squares estimate of rate constants and homeostasis.
 
     Attributes:
-        k: with the least sum of squares; along undetermined directions the smallest.
-        covariance: of k, for weights that are 1/variance.
-        theta, theta_covariance: coefficients of the basis of homeostasis, and their covariance within a species.
-        left: what is left of dc/dt, in entries left out too.
-        misfit, total: weighted sums of squares of what is left, and of dc/dt itself.
-        matrix, rhs, scale: the normal equations of the scaled k, which is scale * k: each column has size one
-            before homeostasis is projected out of it.
+        k: least-squares estimate, in concentration^(1-order)/time; the minimum-norm one (in scaled k) along
+            undetermined directions.
+        covariance: of k, if weights are 1/variance.
+        theta, theta_covariance: coefficients of the basis of homeostasis, in concentration/time, and their covariance
+            within a species.
+        residual: dc/dt minus the model, in concentration/time, for all entries, with weight or without.
+        misfit, total: weighted sums of squares of the residual and of dc/dt.
+        matrix, rhs, scale: the normal equations of the scaled rate constants, scale * k. The columns of the scaled
+            regression have norm one before homeostasis is projected out.
     """
 
     k: Float[np.ndarray, " reactions"]
     covariance: Float[np.ndarray, "reactions reactions"]
     theta: Float[np.ndarray, "species terms"]
     theta_covariance: Float[np.ndarray, "species terms terms"]
-    left: Float[np.ndarray, "rows species"]
+    residual: Float[np.ndarray, "rows species"]
     misfit: float
     total: float
     matrix: Float[np.ndarray, "reactions reactions"]
@@ -53,17 +56,17 @@ class Solution(NamedTuple):
 
     @property
     def log_share(self) -> float:
-        """log of the share of the weighted sum of squares that is left, as in `projection.projected_loss`."""
+        """log(misfit / total), the log of the unexplained share; the same as `projection.projected_loss`."""
         return float(np.log(max(self.misfit, 1e-300) / max(self.total, 1e-300)))
 
 
 class Joint(NamedTuple):
-    """Rate constants and shapes of rate laws fitted together, to first order.
+    """One Gauss-Newton step for rate constants and shapes of rate laws together.
 
     Attributes:
-        covariance: of k.
-        shapes: by how much each shape should change log f.
-        hidden: True for a k that is not determined beside the shapes.
+        covariance: of k, with the uncertainty of the shapes included.
+        shapes: step of the coefficient of each shape in log f.
+        hidden: True for a k that is not determined once the shapes are unknown.
     """
 
     covariance: Float[np.ndarray, "reactions reactions"]
@@ -72,14 +75,13 @@ class Joint(NamedTuple):
 
 
 class _Species(NamedTuple):
-    """The equations of one species, weighted, homeostasis projected out.
+    """The weighted regression of one species, on the rows with a positive weight.
 
     Attributes:
-        unknowns: reactions that move it.
-        columns, y: their columns and dc/dt, of the rows in use.
-        solve_theta: takes a weighted residual of the rows in use to coefficients of homeostasis.
-        raw_columns: weighted columns before the projection.
-        raw_y: weighted dc/dt before it.
+        unknowns: indices of the reactions that change the species.
+        columns, y: columns of these reactions and dc/dt, after homeostasis has been projected out.
+        solve_theta: matrix from a weighted residual to the coefficients of homeostasis.
+        raw_columns, raw_y: the same as `columns` and `y` before the projection.
     """
 
     unknowns: np.ndarray
@@ -91,16 +93,17 @@ class _Species(NamedTuple):
 
 
 class _Scaled(NamedTuple):
-    """A normal matrix scaled by the sizes of its columns, and its eigenvectors.
+    """A normal matrix scaled by the norms of the regression columns, and its eigenvectors.
 
-    Sizes are those before homeostasis was projected out. A column that homeostasis explains keeps next to nothing of
-    its size, and so counts as zero; scaled to a unit diagonal, its rounding would pass for information.
+    The norms are those before homeostasis was projected out. After the projection, a column that homeostasis
+    explains consists of rounding errors only. With this scale its eigenvalue is close to zero. A scale to unit
+    diagonal would turn the rounding errors into apparent information.
 
     Attributes:
-        matrix: divided by the sizes of row and column.
-        scale: the sizes.
-        values, vectors: its eigenvalues and eigenvectors.
-        seen: eigenvalues that are more than rounding.
+        matrix: divided by the norms of its row and column.
+        scale: the norms.
+        values, vectors: eigenvalues and eigenvectors of `matrix`.
+        seen: True for eigenvalues above rounding.
     """
 
     matrix: Float[np.ndarray, "unknowns unknowns"]
@@ -118,20 +121,22 @@ class _Scaled(NamedTuple):
         return cls(scaled, scale, values, vectors, values > _RANK)
 
     def inverse(self) -> Float[np.ndarray, "unknowns unknowns"]:
-        """The pseudo-inverse of the matrix as it was before it was scaled."""
+        """The pseudo-inverse of the unscaled matrix."""
+        # With M = D A D (A scaled, D the diagonal matrix of norms): inv(M) = inv(D) inv(A) inv(D).
         vectors = self.vectors[:, self.seen] / self.scale[:, None]
         return np.asarray((vectors / self.values[self.seen]) @ vectors.T)
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearModel:
-    """The regression rows.
+    """The linear regression dc/dt = S (k V) + basis theta, for one f.
 
     Attributes:
-        v: what multiplies k in each reaction's rate, averaged over the nodes of the rule for dc/dt.
-        derivative: left-hand side, in concentration per time.
-        weight: 1/variance of each entry, 0 for one left out.
-        basis: of the homeostasis of each species; a column of zeros where the data cannot tell it from lower ones.
+        v: substrate factor V of each reaction, averaged over the nodes of the rule for dc/dt, in concentration^order.
+        derivative: left-hand side, in concentration/time.
+        weight: 1/variance of each entry; 0 for an entry that is left out.
+        basis: basis of the homeostasis of each species (dimensionless); zeros for a polynomial that the data cannot
+            distinguish from those of lower degree.
         stoichiometry: net S.
     """
 
@@ -150,7 +155,7 @@ class LinearModel:
         weight: Float[np.ndarray, "rows species"],
         basis: Float[np.ndarray, "rows species terms"],
     ) -> LinearModel:
-        """Evaluate the rates at the nodes of the rule."""
+        """Evaluate the substrate factors at the nodes of the rule for dc/dt."""
         v = np.einsum("et,etj->tj", nodes.weight, table.substrate_factors(nodes.concentration))
         return cls(v, derivative, weight, basis, np.asarray(table.structure.stoichiometry))
 
@@ -159,6 +164,7 @@ class LinearModel:
         m, (n, terms) = self.v.shape[1], self.basis.shape[1:]
         matrix, rhs, square, total = np.zeros((m, m)), np.zeros(m), np.zeros(m), 0.0
         equations = {i: self._species(i) for i in self._moving()}
+        # Species are independent given k, so the normal matrix is a sum over species (Schur complements of theta).
         for one in equations.values():
             matrix[np.ix_(one.unknowns, one.unknowns)] += one.columns.T @ one.columns
             rhs[one.unknowns] += one.columns.T @ one.y
@@ -171,16 +177,18 @@ class LinearModel:
         misfit = 0.0
         for i, one in equations.items():
             theta[i] = one.solve_theta @ (one.raw_y - one.raw_columns @ k[one.unknowns])
-            through = one.solve_theta @ one.raw_columns
-            among = covariance[np.ix_(one.unknowns, one.unknowns)]
-            theta_covariance[i] = one.solve_theta @ one.solve_theta.T + through @ among @ through.T
+            # theta = P (y - X k), P = solve_theta. The first term is its covariance for known k, since y has unit
+            # variance; the second propagates the covariance of k, with which P y is uncorrelated.
+            theta_by_k = one.solve_theta @ one.raw_columns
+            k_covariance = covariance[np.ix_(one.unknowns, one.unknowns)]
+            theta_covariance[i] = one.solve_theta @ one.solve_theta.T + theta_by_k @ k_covariance @ theta_by_k.T
             misfit += float(np.sum((one.y - one.columns @ k[one.unknowns]) ** 2))
         return Solution(
             k=k,
             covariance=covariance,
             theta=theta,
             theta_covariance=theta_covariance,
-            left=self.residual(k, theta),
+            residual=self.residual(k, theta),
             misfit=misfit,
             total=total,
             matrix=scaled.matrix,
@@ -191,7 +199,7 @@ class LinearModel:
     def nuisance_map(
         self,
     ) -> tuple[Float[np.ndarray, "species terms"], Float[np.ndarray, "species terms reactions"]]:
-        """The best homeostasis as a linear function of the rate constants: at k = 0, and its derivative by k."""
+        """The least-squares theta as an affine function of k: its value at k = 0, and its derivative by k."""
         at_zero = np.zeros(self.basis.shape[1:])
         by_k = np.zeros((*self.basis.shape[1:], self.v.shape[1]))
         for i in self._moving():
@@ -201,14 +209,14 @@ class LinearModel:
         return at_zero, by_k
 
     def nuisance(self, k: Float[np.ndarray, " reactions"]) -> Float[np.ndarray, "species terms"]:
-        """The best homeostasis for given rate constants."""
+        """The least-squares coefficients of homeostasis for given rate constants."""
         at_zero, by_k = self.nuisance_map()
         return np.asarray(at_zero + by_k @ k)
 
     def residual(
         self, k: Float[np.ndarray, " reactions"], theta: Float[np.ndarray, "species terms"]
     ) -> Float[np.ndarray, "rows species"]:
-        """What is left of dc/dt."""
+        """The residual of dc/dt, in concentration/time."""
         explained = (self.v * k) @ self.stoichiometry.T + np.einsum("til,il->ti", self.basis, theta)
         return np.asarray(self.derivative - explained)
 
@@ -217,17 +225,19 @@ class LinearModel:
         solution: Solution,
         changes: Float[np.ndarray, "rows reactions shapes"],
     ) -> Joint:
-        """The step to the best k and shapes of rate laws together, to first order.
+        """One Gauss-Newton step for k and the shapes of rate laws together.
 
         Args:
-            solution: where the effect of a change of shape, which is proportional to k, is taken.
-            changes: derivative of V by each shape; every n-th row of the data stands for n.
+            solution: the point of linearisation; derivatives by a shape are proportional to its k.
+            changes: derivative of V by the coefficient of each shape, on every n-th row of the data.
         """
+        # One row of n then represents n rows, hence its n-fold weight. The step of k starts from the solution, so the
+        # left-hand side is its residual.
         stride = -(-len(self.v) // len(changes))
         rows = dataclasses.replace(
             self,
             v=self.v[::stride],
-            derivative=solution.left[::stride],
+            derivative=solution.residual[::stride],
             weight=stride * self.weight[::stride],
             basis=self.basis[::stride],
         )
@@ -236,7 +246,7 @@ class LinearModel:
     def solve_with_shapes(
         self, k: Float[np.ndarray, " reactions"], changes: Float[np.ndarray, "rows reactions shapes"]
     ) -> Joint:
-        """The same with rows and changes of shape side by side; see `with_shapes`."""
+        """The step of `with_shapes`, for a model that has the same rows as `changes`."""
         m, extra = changes.shape[1:]
         matrix, rhs, square = np.zeros((m + extra, m + extra)), np.zeros(m + extra), np.zeros(m + extra)
         for i in self._moving():
@@ -246,28 +256,32 @@ class LinearModel:
             rhs[index] += one.columns.T @ one.y
             square[index] += np.sum(one.raw_columns**2, axis=0)
         scaled = _Scaled.of(matrix, square)
+        # The squared projection of each unit vector of k onto the null space.
         leverage = np.sum(scaled.vectors[:m, ~scaled.seen] ** 2, axis=1)
         inverse = scaled.inverse()
         return Joint(inverse[:m, :m], (inverse @ rhs)[m:], leverage > _LEVERAGE)
 
     def _moving(self) -> list[int]:
-        """Species that have an equation in use."""
+        """Indices of the species with at least one entry of positive weight."""
         return [int(i) for i in np.flatnonzero(self.weight.any(axis=0))]
 
     def _species(
         self, i: int, changes: np.ndarray | None = None, k: Float[np.ndarray, " reactions"] | None = None
     ) -> _Species:
-        """The equations of a species; changes of shape, if there are any, are further columns."""
+        """The regression of species i; derivatives by shapes, if given, are additional columns."""
         rows = np.flatnonzero(self.weight[:, i])
         root = np.sqrt(self.weight[rows, i])[:, None]
         unknowns = np.flatnonzero(self.stoichiometry[i])
         coefficients = self.stoichiometry[i, unknowns]
         columns = self.v[np.ix_(rows, unknowns)] * coefficients
         if changes is not None and k is not None:
+            # d(dc_i/dt)/d(shape l) = sum_j S_ij k_j dV_j/d(shape l)
             change = np.einsum("tjl,j->tl", changes[np.ix_(rows, unknowns)], coefficients * k[unknowns])
             columns = np.concatenate([columns, change], axis=1)
         basis = self.basis[rows, i] * root
         good = np.flatnonzero(np.abs(basis).max(axis=0, initial=0.0) > 0)
+        # With X the columns and B = Q R the basis, both weighted: least squares for theta gives inv(R) Q' (y - X k).
+        # What remains is the regression of (1 - Q Q') y on (1 - Q Q') X (Frisch & Waugh 1933).
         q, r = np.linalg.qr(basis[:, good])
         solve_theta = np.zeros((basis.shape[1], len(rows)))
         solve_theta[good] = np.linalg.pinv(r, rcond=_RANK) @ q.T
@@ -280,18 +294,19 @@ class LinearModel:
 def shape_changes(
     table: TabulatedReactions, nodes: Nodes, laws: Bool[np.ndarray, " laws"], *, additive: bool = False
 ) -> Float[np.ndarray, "rows reactions shapes"]:
-    """Derivative of V by the shape of each of the chosen laws: Legendre polynomials of log c.
+    """Derivative of V by the coefficient of each shape of the chosen laws, in the unit of V.
 
-    f is fixed at the reference concentration, so no shape changes it there. Where this would be too large,
-    it holds every n-th row only.
+    A shape is a Legendre polynomial of log c that is added to log f. f is fixed at the reference concentration, so
+    every shape is zero there. Of large data, only every n-th row is computed.
 
     Args:
-        additive: whether f may also be off by a constant and by a multiple of c, which offset and slope of a species
-            can make up for.
+        laws: True for the laws whose shape is unknown.
+        additive: whether a constant and a multiple of c, added to f, are further shapes. An error of this form can be
+            compensated by offset and slope of homeostasis, so standard errors must include it.
     """
     each = _SHAPES + _ADDITIVE * additive
     shapes = each * int(laws.sum())
-    stride = 1 + nodes.weight.shape[1] * len(table.k) * shapes // _MOST_NUMBERS
+    stride = 1 + nodes.weight.shape[1] * len(table.k) * shapes // _MAX_NUMBERS
     c, weight = nodes.concentration[:, ::stride], nodes.weight[:, ::stride]
     v = table.substrate_factors(c)
     log_c, present = pair_concentrations(c, table.structure)
@@ -300,6 +315,8 @@ def shape_changes(
     for number in range(shapes):
         law, degree = int(np.flatnonzero(laws)[number // each]), number % each + 1
         change = np.where((of_pair == law) & present, _shape(table, law, degree, log_c, seen), 0.0)
+        # V is a product over substrates, so dV/d(shape) = V * sum over substrates of d(log f)/d(shape). The last
+        # column, zero, is that of the padding in `Structure.substrates`.
         padded = np.concatenate([change, np.zeros((*change.shape[:-1], 1))], axis=-1)
         of_reactions = np.sum(padded[..., np.asarray(table.structure.substrates)], axis=-1)
         changes[..., number] = np.einsum("et,etj,etj->tj", weight, v, of_reactions)
@@ -309,7 +326,11 @@ def shape_changes(
 def reshaped(
     table: TabulatedReactions, nodes: Nodes, laws: Bool[np.ndarray, " laws"], shapes: Float[np.ndarray, " shapes"]
 ) -> TabulatedReactions:
-    """The table with log f of the chosen laws changed by so much of each shape."""
+    """The table with shapes added to log f of the chosen laws.
+
+    Args:
+        shapes: coefficient of each shape, in the order of `shape_changes` without additive ones.
+    """
     knots, seen = table.table.knots, _range(nodes)
     at = np.asarray(knots.log_c)
     log_f = np.stack([_log_f(table, law, at) for law in range(len(laws))])
@@ -322,14 +343,16 @@ def reshaped(
 def _shape(
     table: TabulatedReactions, law: int, degree: int, log_c: Float[np.ndarray, "*batch"], seen: tuple[float, float]
 ) -> Float[np.ndarray, "*batch"]:
-    """Change of log f: a Legendre polynomial over the observed log concentrations, or one of the additive shapes.
+    """Derivative of log f by the coefficient of a shape.
 
-    All are zero at c = 1, the reference concentration in units of our own.
+    Up to degree 4, a Legendre polynomial over the observed log concentrations; beyond, one of the additive shapes.
+    All are zero at c = 1, the reference concentration in the internal units.
 
     Args:
+        degree: from 1.
         seen: lowest and highest observed log concentration.
     """
-    one = np.zeros(1)
+    one = np.zeros(1)  # log c at the reference concentration
     if degree > _SHAPES:
         power = degree - _SHAPES - 1  # f + a c^power changes log f by a c^power / f
 

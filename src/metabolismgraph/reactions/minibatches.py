@@ -1,7 +1,7 @@
-"""The data of gradient Phase 1, laid out for many small batches, and dc/dt by the reactions on one.
+"""The data of gradient Phase 1, arranged for small batches, and dc/dt of a batch by the reactions.
 
-f depends on one variable per substrate order, so a step evaluates MLP_sub on a few dozen knots, and
-interpolates to the batch; gradients pass through the knots. Substrates are multiplied by one dense
+For each substrate order, f depends on one variable. A step therefore evaluates MLP_sub on 96 knots and
+interpolates to the batch; gradients pass through the knots. The product over substrates is one dense
 matrix product of log f.
 """
 
@@ -21,23 +21,28 @@ from metabolismgraph.system.log_table import Knots, LogTable
 from metabolismgraph.system.model import AnySubstrateFunction
 from metabolismgraph.system.pytrees import pytree
 
-_KNOTS = 96
-_ABSENT = -1e4  # log f where there is no substrate: exp of it is exactly zero, and so are its derivatives
+_KNOTS = 96  # of the table of f
+# log f at a concentration of zero: the exponential and its derivatives are exactly zero, and 0 * log f is not NaN.
+_ABSENT = -1e4
 
 
 @pytree
 @dataclasses.dataclass(frozen=True)
 class Batches:
-    """The data of gradient Phase 1 and how they are drawn: windows of `time_step` transitions of one run.
+    """The data of gradient Phase 1; a batch consists of windows of `time_step` transitions of one run.
 
     Attributes:
-        first: transitions that a window may begin with.
+        first: transitions with which a window may begin.
         start, end, dt, derivative: of all transitions, see `observations.Transitions`.
-        weight: 1 for an entry that follows the rate equation, else 0.
-        pair_species, pair_table: species of each (species, order) pair, and the index of its order's table.
+        weight: 1 for an entry that follows the rate equation, otherwise 0.
+        pair_species, pair_table: species of each (species, order) pair, and index of the table of its order.
         factors: 1 where a pair is a substrate of a reaction.
+        stoichiometry: net S.
         empty: True for a reaction without substrates.
-        aggregation, rule: as in the model and in `integrate`; `time_step` 1 compares dc/dt itself.
+        moving: False for a fixed species.
+        knots, orders: of the tables of log f.
+        batch_size, time_step: windows per batch, and transitions per window; 1 compares dc/dt itself.
+        aggregation, rule: as in the model and in `integrate`.
     """
 
     first: Int[Array, " windows"]
@@ -61,13 +66,14 @@ class Batches:
 
     @classmethod
     def of(cls, data: Phase1Data) -> Batches:
-        """Everything that follows the rate equation.
+        """Arrange the data.
 
         Raises:
-            InputError: no run is as long as a window.
+            InputError: every run is shorter than a window.
         """
         transitions, structure, training = data.transitions, data.structure, data.training
         steps = training.time_step if training.recurrent_training else 1
+        # Frame numbers of transitions skip one between runs, so a window within one run has consecutive numbers.
         frame = transitions.frame
         first = np.flatnonzero(frame[steps - 1 :] - frame[: len(frame) - steps + 1] == steps - 1)
         if not first.size:
@@ -100,13 +106,13 @@ class Batches:
         )
 
     def tabulate(self, mlp_sub: AnySubstrateFunction) -> Float[Array, "orders knots"]:
-        """log f on the knots for each order: all laws are learned."""
+        """log f on the knots for each order. This method learns all rate laws."""
         return tabulate_laws(mlp_sub, self.knots.log_c, self.orders, jnp.zeros(len(self.orders), dtype=bool))
 
     def reactions(
         self, log_k: Float[Array, " reactions"], table: LogTable, c: Float[Array, "batch species"]
     ) -> Float[Array, "batch species"]:
-        """dc/dt by the reactions, with log f from its table."""
+        """dc/dt by the reactions, in concentration/time, with log f from its table."""
         at = c[:, self.pair_species]
         present = at > 0
         log_f = table(jnp.log(jnp.where(present, at, 1.0)), self.pair_table)
@@ -119,9 +125,9 @@ class Batches:
 
 
 def _knots(c: Float[np.ndarray, " values"], *, raw: bool) -> Knots:
-    """Knots that span the concentrations c > 0, evenly spaced as suits the input of MLP_sub.
+    """Knots that span the concentrations c > 0, equally spaced in the input of MLP_sub.
 
-    None lies beyond the data, where MLP_sub with a raw input would have to be evaluated below zero.
+    They do not extend beyond the data: with a raw input, MLP_sub would be evaluated at negative concentrations.
     """
     c = c if c.size else np.ones(1)
     return Knots.over(float(np.log(c.min())), float(np.log(c.max())), _KNOTS, unit=float(np.median(c)) if raw else None)

@@ -1,14 +1,14 @@
-"""The linear half of the inverse problem: rate constants and homeostasis, given the substrate function f.
+"""The linear part of the inverse problem: rate constants and homeostasis, given the substrate function f.
 
-With V[t, j] = aggregate of f over the substrates of reaction j, dc/dt is linear in the rate constants
-k and in the coefficients theta of a small basis phi_l(c_i) per species, so the normal equations give
-them exactly. The big design matrix (frames x species rows) is never formed: for weights that depend
-on the species only,
+Let V[t, j] be the substrate factor of reaction j: the product (or sum) of f over its substrates. dc/dt is linear in
+the rate constants k and in the coefficients theta of a small basis phi_l(c_i) per species, so the normal
+equations give both exactly. The design matrix, with frames x species rows, is never formed: where
+weights depend on the species only,
 
     A_kk = (S' W S) o (V' V)        A_k,il = S_ij sum_t w_i V[t, j] phi_l(c_i(t))
 
-(o elementwise), and entries that are left out are subtracted as a low-rank correction. This is the
-inner problem of variable projection (Golub & Pereyra 1973).
+with o the elementwise product. The contribution of entries that are left out is subtracted as a low-rank
+correction. This is the inner problem of variable projection (Golub & Pereyra 1973).
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from metabolismgraph.system.kinetics import Structure, reaction_rates
 from metabolismgraph.system.observations import Transitions
 from metabolismgraph.system.pytrees import pytree
 
-# Relative ridges that keep Cholesky factors finite where directions are undetermined; the smallest
-# determined eigenvalues seen are 1e-2, so what they bias is nine orders below them.
+# Relative ridges. Without them, the Cholesky factorisation fails where directions are undetermined. Determined
+# directions of the benchmarks have eigenvalues above 1e-2, so the relative bias by _RIDGE is about 1e-9.
 _RIDGE = 1e-11
 _SAFE_RIDGE = 1e-7
 _NUISANCE_RIDGE = 1e-10
-# Mean square of dc/dt that a species counts with at least, as a share of the largest: below it is rounding.
+# Lower bounds of the mean square of dc/dt of a species, relative to the largest one and absolute. A smaller mean
+# square is rounding, and its inverse would be a huge weight.
 _SMALLEST_SQUARE, _TINY = 1e-20, 1e-200
-# What is left of a reaction's diagonal entry once rows are left out is rounding below this share.
+# Relative size below which the difference of two equal diagonal entries is rounding.
 _CANCELLED = 1e-9
 
 
@@ -42,17 +43,17 @@ class Rows:
     """The regression rows: one equation per transition and species.
 
     Attributes:
-        concentration: at the nodes of the rule for dc/dt: frames whose rates are averaged over a transition.
-        node_weight: weight of each node in that average; sums to one (see `derivative_rules`).
-        derivative: left-hand side, in concentration per time.
-        weight: per species, 1/variance of its rows; 0 for a species without an equation.
-        keep: 1.0 for a row in use, 0.0 for one left out.
-        dropped_row, dropped_species: the rows left out, as indices, padded with repeats;
-            `dropped_valid` is 1.0 for a true entry and 0.0 for padding.
-        basis: nuisance basis phi_l(c_i), orthonormal over the transitions of each species.
+        concentration: at the nodes of the rule for dc/dt, the frames at which the rates of a transition are evaluated.
+        node_weight: weight of each node in the mean rate; the weights of a transition sum to one.
+        derivative: left-hand side, in concentration/time.
+        weight: 1/variance of the entries of each species; 0 for a species without an equation.
+        keep: 1.0 for an entry in use, 0.0 for one left out.
+        dropped_row, dropped_species: indices of the entries left out, padded.
+        dropped_valid: 1.0 for an entry of these lists, 0.0 for padding.
+        basis: nuisance basis phi_l(c_i) (dimensionless), orthonormal over the transitions of each species.
 
-    Where a rule has several nodes, the basis is a function of the average concentration. For a straight line
-    that is the average of the line, so nothing is lost.
+    Where a rule has several nodes, the basis is evaluated at the mean concentration. For a straight line this
+    equals the mean of the basis over the nodes.
     """
 
     concentration: Float[Array, "nodes rows species"]
@@ -67,19 +68,21 @@ class Rows:
 
     @property
     def full_weight(self) -> Float[Array, "rows species"]:
-        """Weight of every single row."""
+        """Weight of every entry."""
         return self.keep * self.weight
 
 
 class NormalEquations(NamedTuple):
-    """The normal equations with theta eliminated, scaled so that A_kk has a unit diagonal.
+    """The normal equations of the scaled rate constants, scale * k, after elimination of theta.
+
+    The scale gives A_kk a unit diagonal, before the elimination.
 
     Attributes:
-        matrix: Schur complement in the scaled k; its null space is what the data cannot determine.
-        rhs: right-hand side for the scaled k.
-        scale: k = scaled k / scale.
-        coupling, inverse_nuisance, nuisance_rhs: what back-substitution of theta needs.
-        visible: False for a reaction that ran only in rows left out.
+        matrix: Schur complement of theta; its null space consists of the undetermined directions.
+        rhs: right-hand side.
+        scale: square root of the diagonal of A_kk.
+        coupling, inverse_nuisance, nuisance_rhs: blocks for the back-substitution of theta.
+        visible: False for a reaction with a rate only in entries that are left out.
     """
 
     matrix: Float[Array, "reactions reactions"]
@@ -91,7 +94,7 @@ class NormalEquations(NamedTuple):
     visible: Bool[Array, " reactions"]
 
     def nuisance(self, k: Float[Array, " reactions"]) -> Float[Array, "species terms"]:
-        """The best theta for given k."""
+        """The least-squares theta for given k, by back-substitution: inv(A_tt) (b_t - A_tk k)."""
         rest = self.nuisance_rhs - jnp.einsum("jil,j->il", self.coupling, k)
         return jnp.einsum("ilm,im->il", self.inverse_nuisance, rest)
 
@@ -102,27 +105,28 @@ def orthonormal_basis(
     """Polynomials in c up to `degree`, orthonormal over the rows of each species.
 
     Returns:
-        The basis, and per species the matrix T that takes coefficients in it to coefficients of
-        1, c, c^2, ...: basis = powers @ T. A column that a species cannot tell from lower powers
-        (constant concentration) is zero.
+        The basis, and per species the matrix T from coefficients of the basis to coefficients of
+        1, c, c^2, ...: basis = powers @ T. A polynomial that the data cannot distinguish from those of lower
+        degree (as for a constant concentration) is replaced by zero.
     """
     rows, species = c.shape
     width = c.std(axis=0)
     varies = width > 1e-9 * np.maximum(np.abs(c).max(axis=0), 1e-300)
     unit = np.where(varies, width, 1.0)
     center = c.mean(axis=0)
+    # Powers of a standardised concentration are well conditioned; those of c itself are not.
     z = (c - center) / unit
     powers = np.stack([z**p for p in range(degree + 1)], axis=-1)
     powers[:, ~varies, 1:] = 0.0
     basis = np.zeros_like(powers)
     transform = np.zeros((species, degree + 1, degree + 1))
-    terms = min(degree + 1, rows)  # so few rows cannot tell more apart
+    terms = min(degree + 1, rows)  # the rank is at most the number of rows
     for i in range(species):
         q, r = np.linalg.qr(powers[:, i, :terms])
         good = np.abs(np.diag(r)) > 1e-9 * np.sqrt(rows)
         inverse = np.zeros_like(r)
         inverse[np.ix_(good, good)] = np.linalg.inv(r[np.ix_(good, good)])
-        # Unit variance instead of unit norm; sign fixed so that the leading coefficient is positive.
+        # Unit mean square instead of unit norm, and a positive leading coefficient, since QR leaves the sign open.
         flip = np.sign(np.diag(r)) * np.sqrt(rows)
         basis[:, i, :terms] = np.where(good, q * flip, 0.0)
         transform[i, :, :terms] = _shift_and_scale(degree, center[i], unit[i])[:, :terms] @ (inverse * flip)
@@ -142,7 +146,7 @@ def _shift_and_scale(degree: int, center: float, width: float) -> Float[np.ndarr
 def default_weight(
     derivative: Float[np.ndarray, "rows species"], keep: Bool[np.ndarray, "rows species"]
 ) -> Float[np.ndarray, " species"]:
-    """1 / mean square of each species' dc/dt: every species counts alike before their noise is known."""
+    """1 / mean square of dc/dt of each species: equal weights in relative terms, before the noise is estimated."""
     square = np.mean(np.where(keep, derivative, 0.0) ** 2, axis=0)
     return np.asarray(1.0 / np.maximum(square, max(_SMALLEST_SQUARE * square.max(initial=0.0), _TINY)))
 
@@ -158,7 +162,7 @@ class Nodes(NamedTuple):
         return np.asarray(np.einsum("et,eti->ti", self.weight, self.concentration))
 
     def select(self, rows: slice) -> Nodes:
-        """Some of the rows."""
+        """The nodes of the chosen rows."""
         return Nodes(self.concentration[:, rows], self.weight[:, rows])
 
 
@@ -174,9 +178,11 @@ def make_rows(
     """Rows for the given transitions, and the transform of `orthonormal_basis`.
 
     Args:
-        nodes: where the rule for dc/dt evaluates rates; None: at the start of each transition.
-        keep: rows in use; None: all that follow the equation (see `follows_equation`).
-        weight: per species; None: 1 / mean square of its derivative.
+        fixed: True for species without an equation.
+        degree: of the nuisance basis.
+        nodes: nodes of the rule for dc/dt; None: the start of each transition.
+        keep: entries in use; None: all that follow the equation (see `follows_equation`).
+        weight: per species; None: 1 / mean square of its dc/dt.
     """
     if keep is None:
         keep = follows_equation(transitions)
@@ -187,7 +193,7 @@ def make_rows(
         nodes = Nodes(transitions.start[None], np.ones((1, len(transitions.dt))))
     basis, transform = orthonormal_basis(nodes.mean_concentration, degree)
     dropped = np.argwhere(~keep)
-    # Padded to a power of two, so that a few more dropped rows do not mean another compilation.
+    # Padded to a power of two: a compiled program is valid for one shape only.
     capacity = max(64, 1 << (len(dropped) - 1).bit_length()) if len(dropped) else 64
     padded = np.zeros((capacity, 2), dtype=np.int64)
     padded[: len(dropped)] = dropped
@@ -206,10 +212,10 @@ def make_rows(
 
 
 def follows_equation(transitions: Transitions) -> Bool[np.ndarray, "transitions species"]:
-    """False where a concentration goes into or out of an exact zero within a run.
+    """False for transitions into or out of a concentration of exactly zero.
 
-    Simulators clamp concentrations at zero, and such a step does not follow the rate equation. A zero at the first
-    frame of a run is where it was started.
+    Simulators clamp concentrations at zero, and a clamped step does not follow the rate equation. A zero in the first
+    frame of a run is an initial condition, so that the transition out of it follows the equation.
     """
     first = np.diff(transitions.frame, prepend=-2) != 1
     clamped = (transitions.start == 0) & ~first[:, None]
@@ -217,25 +223,31 @@ def follows_equation(transitions: Transitions) -> Bool[np.ndarray, "transitions 
 
 
 def normal_equations(v: Float[Array, "rows reactions"], rows: Rows, structure: Structure) -> NormalEquations:
-    """Assemble the normal equations for the substrate_factors V and eliminate theta."""
+    """Assemble the normal equations for the substrate factors V and eliminate theta."""
     s = structure.stoichiometry
+    # A_kk = sum over entries (t, i) of w_i (S_ij V_tj) (S_iq V_tq) factorises into sums over i and over t.
     a = (s.T @ (rows.weight[:, None] * s)) * (v.T @ v)
-    lost = s[rows.dropped_species] * v[rows.dropped_row]
-    lost = lost * jnp.sqrt(rows.weight[rows.dropped_species] * rows.dropped_valid)[:, None]
-    whole = jnp.diag(a)
-    a = a - lost.T @ lost
-    # A reaction that ran only in rows left out is invisible; rounding would make noise of it.
-    visible = jnp.diag(a) > _CANCELLED * whole
+    # Entries left out break the factorisation; their rows of the design matrix are formed and subtracted.
+    dropped = s[rows.dropped_species] * v[rows.dropped_row]
+    dropped = dropped * jnp.sqrt(rows.weight[rows.dropped_species] * rows.dropped_valid)[:, None]
+    full_diagonal = jnp.diag(a)
+    a = a - dropped.T @ dropped
+    # For a reaction with a rate only in entries left out, the difference is zero up to rounding. It is set to zero
+    # exactly, since the scale below would amplify the rounding to a unit diagonal.
+    visible = jnp.diag(a) > _CANCELLED * full_diagonal
     a = jnp.where(visible[:, None] & visible[None, :], a, 0.0)
     weighted = rows.full_weight[..., None] * rows.basis
     coupling = jnp.einsum("tj,til->jil", v, weighted) * jnp.where(visible[:, None], s.T, 0.0)[..., None]
+    # Homeostasis of a species depends on its own concentration only, so A_tt is block diagonal, one block per species.
     nuisance = jnp.einsum("til,tim->ilm", weighted, rows.basis)
     size = jnp.maximum(rows.weight * rows.derivative.shape[0], 1.0 * (rows.weight == 0))
     nuisance = nuisance + _NUISANCE_RIDGE * size[:, None, None] * jnp.eye(nuisance.shape[-1])
     inverse = jnp.linalg.inv(nuisance)
     solved = jnp.einsum("jil,ilm->jim", coupling, inverse)
+    # Scaled k = scale * k. Substrate factors differ by orders of magnitude; the scale makes eigenvalues comparable.
     diagonal = jnp.diag(a)
     scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+    # Block elimination: A_kk - A_kt inv(A_tt) A_tk.
     schur = a - jnp.einsum("jil,qil->jq", solved, coupling)
     equations = NormalEquations(
         matrix=schur / scale[:, None] / scale[None, :],
@@ -256,7 +268,8 @@ def for_target(
     rows: Rows,
     structure: Structure,
 ) -> NormalEquations:
-    """The same equations with `target` in place of dc/dt."""
+    """The same normal equations with `target` as the left-hand side in place of dc/dt."""
+    # b_k - A_kt inv(A_tt) b_t, with b = X' W target.
     weight = rows.full_weight
     nuisance_rhs = jnp.einsum("til,ti->il", weight[..., None] * rows.basis, target)
     rhs = jnp.where(equations.visible, jnp.sum(v * ((weight * target) @ structure.stoichiometry), axis=0), 0.0)
@@ -265,14 +278,15 @@ def for_target(
 
 
 def solve_rate_constants(equations: NormalEquations) -> Float[Array, " reactions"]:
-    """Unconstrained k; along undetermined directions close to the smallest one."""
+    """Unconstrained k, in concentration^(1-order)/time; along undetermined directions close to the minimum norm."""
 
     def solve(ridge: float) -> Float[Array, " reactions"]:
         factor = jax.scipy.linalg.cho_factor(equations.matrix + ridge * jnp.eye(len(equations.rhs)))
         return jax.scipy.linalg.cho_solve(factor, equations.rhs) / equations.scale
 
     k = solve(_RIDGE)
-    # Weights that differ a lot can round the null space below -_RIDGE, where Cholesky fails.
+    # Where weights differ by many orders, eigenvalues of the null space can be rounded to less than -_RIDGE. The
+    # Cholesky factorisation then fails and returns NaN.
     safe: Float[Array, " reactions"] = jax.lax.cond(jnp.all(jnp.isfinite(k)), lambda: k, lambda: solve(_SAFE_RIDGE))
     return safe
 
@@ -284,5 +298,5 @@ def residual(
     rows: Rows,
     structure: Structure,
 ) -> Float[Array, "rows species"]:
-    """What is left of dc/dt after reactions and nuisance homeostasis."""
+    """The residual of dc/dt after reactions and nuisance homeostasis, in concentration/time."""
     return rows.derivative - reaction_rates(v * k, structure) - jnp.einsum("til,il->ti", rows.basis, theta)

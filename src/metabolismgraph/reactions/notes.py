@@ -1,4 +1,4 @@
-"""Plain sentences on anything in Phase 1 that a user should know."""
+"""Notes for the user on Phase 1, as plain sentences."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from metabolismgraph.system.observations import Observations
 
 
 def constant_notes(observations: Observations, data: Phase1Data) -> list[str]:
-    """Name the species that were taken as fixed because they never change."""
+    """A note with the species that were treated as fixed because they are constant in the data."""
     undeclared = np.flatnonzero(data.constant & ~observations.network.fixed)
     if not undeclared.size:
         return []
     names = ", ".join(observations.network.species[i] for i in undeclared[:5])
-    return [f"{undeclared.size} species never change and were taken as fixed: {names}{', ...' * (undeclared.size > 5)}"]
+    return [f"{undeclared.size} species are constant and were taken as fixed: {names}{', ...' * (undeclared.size > 5)}"]
 
 
 def setting_notes(training: Training) -> list[str]:
-    """Name the settings that the chosen method does not read, once and together."""
+    """A note with the settings that the chosen method does not use."""
     unread = training.without_effect
     if not unread:
         return []
@@ -28,7 +28,14 @@ def setting_notes(training: Training) -> list[str]:
 
 
 def row_notes(nonzero: np.ndarray, follows: np.ndarray, keep: np.ndarray, training: Training) -> list[str]:
-    """Say how many rows were left out, and why."""
+    """Notes on the number of entries that were left out, and the reasons.
+
+    Args:
+        nonzero: False for transitions into or out of a concentration of zero.
+        follows: usable entries.
+        keep: entries in use.
+        training: section of the configuration.
+    """
     notes = []
     if not nonzero.all():
         notes.append(f"{int((~nonzero).sum())} changes into or out of an exact zero were left out")

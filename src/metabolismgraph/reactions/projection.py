@@ -1,9 +1,8 @@
-"""Variable projection: learn the substrate function with rate constants always at their best.
+"""Variable projection: the substrate function is learned with rate constants at their least-squares values.
 
-Given f the model is linear in k and in the nuisance homeostasis, and `normal_equations` solves those
-exactly; only f is searched for, by L-BFGS on the projected loss (Golub & Pereyra 1973). At the inner
-optimum the loss is stationary in k and theta, so holding them fixed while differentiating gives the
-exact gradient (Kaufman 1975).
+Given f, the model is linear in k and in the nuisance homeostasis, and `normal_equations` solves for both
+exactly. Only f is searched for, by L-BFGS on the projected loss (Golub & Pereyra 1973). At the inner
+optimum the loss is stationary in k and theta, so the gradient with both held constant is exact (Kaufman 1975).
 """
 
 from __future__ import annotations
@@ -33,19 +32,22 @@ from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.pytrees import pytree
 from metabolismgraph.system.trainable import substrate_parameters
 
-_KNOTS = 512  # of the table of f while it is learned
-_EXPONENTS = (0.25, 3.0)  # range in which the best power law is looked for
+_KNOTS = 512  # of the table of f during learning
+_EXPONENTS = (0.25, 3.0)  # search range of the best power law
 
 
 @pytree
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Rows, and the knots on which f is tabulated: all that the loss needs.
+    """The data of the projected loss: rows, and the knots on which f is tabulated.
 
     Attributes:
-        log_c, present: log concentration of every pair, 0 where it is exactly zero and so not present.
-        orders, known: of each rate law: its order, and whether it is known to be mass action.
-        law: index of the law of each pair.
+        rows: the regression rows.
+        log_c: log concentration of every pair; 0 for a concentration of exactly zero.
+        present: False for a concentration of exactly zero.
+        knots: of the table of log f.
+        orders, known: order of each rate law, and whether it is known to be mass action.
+        law: index of the rate law of each pair.
     """
 
     rows: Rows
@@ -60,47 +62,59 @@ class Problem:
 
     @classmethod
     def of(cls, rows: Rows, structure: Structure, aggregation: Aggregation) -> Problem:
-        """Knots that span the rows' concentrations (f(0) = 0 is exact and needs none) and 1, where f is fixed."""
+        """Knots that span the positive concentrations of the rows and c = 1, where f is fixed. f(0) = 0 needs none."""
         log_c, present = pair_concentrations(np.asarray(rows.concentration), structure)
         knots = Knots.over(float(log_c.min(initial=0.0)), float(log_c.max(initial=0.0)), _KNOTS, margin=True)
         orders, known, law = map(jnp.asarray, structure.rate_laws)
         return cls(rows, jnp.asarray(log_c), jnp.asarray(present), knots, orders, known, law, structure, aggregation)
 
     def substrate_factors(self, mlp_sub: LogFunction) -> Float[Array, "rows reactions"]:
-        """V of every row, averaged over the nodes of the rule for dc/dt."""
+        """V of every row, averaged over the nodes of the rule for dc/dt, in concentration^order."""
+        # f is evaluated at 512 knots and interpolated: there are far more rows and pairs than knots.
         log_f = LogTable.of(mlp_sub, self.orders, self.known, self.knots)(self.log_c, self.law)
         v = aggregate(log_f, self.present, self.structure, self.aggregation)
         return jnp.einsum("et,etj->tj", self.rows.node_weight, v)
 
     @property
     def has_unknown_law(self) -> bool:
-        """Whether there is any f to learn; outside of compiled functions only."""
+        """Whether any f is to be learned. Not available inside compiled functions, where arrays have no values."""
         return not bool(np.asarray(self.known).all())
 
 
 class LinearFit(NamedTuple):
-    """The best rate constants and nuisance homeostasis for one f."""
+    """The least-squares rate constants and nuisance homeostasis for one f.
+
+    Attributes:
+        v: substrate factors, averaged over the nodes of the rule for dc/dt.
+        equations: the normal equations of k.
+        k: rate constants, in concentration^(1-order)/time.
+        theta: coefficients of the nuisance basis, in concentration/time.
+        residual: dc/dt minus the model, in concentration/time.
+    """
 
     v: Float[Array, "rows reactions"]
     equations: NormalEquations
     k: Float[Array, " reactions"]
     theta: Float[Array, "species terms"]
-    left: Float[Array, "rows species"]
+    residual: Float[Array, "rows species"]
 
 
 def projected_loss(mlp_sub: LogFunction, problem: Problem) -> Float[Array, ""]:
-    """Log of the share of the weighted sum of squares of dc/dt that the best k and theta leave."""
+    """Log of the unexplained share of the weighted sum of squares of dc/dt, at the least-squares k and theta."""
     v = problem.substrate_factors(mlp_sub)
+    # dL/df = dL/df at constant (k, theta) + dL/d(k, theta) d(k, theta)/df, and dL/d(k, theta) = 0 at the inner optimum.
+    # Without a gradient through the solution, an evaluation is much cheaper, and ill-conditioned terms are avoided.
     fitted = _solve(jax.lax.stop_gradient(v), problem)
     rows = problem.rows
-    left = residual(v, fitted.k, fitted.theta, rows, problem.structure)
+    error = residual(v, fitted.k, fitted.theta, rows, problem.structure)
     weight = rows.full_weight
-    return jnp.log(jnp.sum(weight * left**2) / jnp.sum(weight * rows.derivative**2))
+    # The logarithm keeps relative progress visible to L-BFGS: the share falls by many orders of magnitude.
+    return jnp.log(jnp.sum(weight * error**2) / jnp.sum(weight * rows.derivative**2))
 
 
 @eqx.filter_jit
 def fit_linear(mlp_sub: LogFunction, problem: Problem) -> LinearFit:
-    """Solve for rate constants and nuisance homeostasis with f given."""
+    """Solve for rate constants and nuisance homeostasis, given f."""
     return _solve(problem.substrate_factors(mlp_sub), problem)
 
 
@@ -114,13 +128,14 @@ def _solve(v: Float[Array, "rows reactions"], problem: Problem) -> LinearFit:
 def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunction:
     """Set the skip path to the exponent p of the best power law f = c^(p s).
 
-    The loss has local minima where the curve of f is far from the data's; one exponent can be
-    searched for globally, and the network then learns what departs from it.
+    The loss has local minima where f is far from the true law. A single exponent can be searched
+    for globally; the network then learns the deviation from the power law.
     """
 
     def loss(exponent: float) -> float:
         return float(evaluate_loss(with_exponent(start, exponent), problem))
 
+    # A grid first, since the loss can have several minima in p too; then a bounded search between the neighbours.
     grid = np.geomspace(*_EXPONENTS, 12)
     best = int(np.argmin([loss(p) for p in grid]))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
@@ -129,7 +144,7 @@ def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunct
 
 
 def with_exponent(mlp_sub: SubstrateFunction, exponent: float) -> SubstrateFunction:
-    """The power law f = c^(p s), with the exponent p, while the last layer of the network is zero."""
+    """The power law f = c^(p s) with exponent p, provided that the last layer of the network is zero."""
     changed: SubstrateFunction = eqx.tree_at(lambda f: f.skip, mlp_sub, jnp.array([exponent, 0.0]))
     return changed
 

@@ -1,4 +1,4 @@
-"""What Phase 1 found."""
+"""The result of Phase 1."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from metabolismgraph.system.units import Units
 
 @dataclasses.dataclass(frozen=True)
 class Phase1Result:
-    """What Phase 1 found.
+    """The result of Phase 1.
 
     Attributes:
         mlp_sub: the substrate function.
         log_k: log10 of the rate constants, in concentration^(1-order)/time.
-        log_k_error: standard errors of log_k; infinite where not identifiable.
-        identifiability: what the data determine; `identifiable` is the verdict on this fit.
-        reasons: why a rate constant is not determined; empty where it is.
-        upper: upper bound of a k that came out as zero, in the units of k; otherwise NaN.
-        mass_action: reactions whose rate law was taken as known.
-        law_fails: whether the data speak against a law that was taken as known.
+        log_k_error: standard errors of log_k (dimensionless); infinite where not identifiable.
+        identifiability: determined combinations; `identifiable` is the verdict on this fit.
+        reasons: why a rate constant is not determined; empty where it is determined.
+        upper: upper end of the 95 % interval of a k that is at its bound of zero, in the unit of k; otherwise NaN.
+        mass_action: True for reactions with mass action as a known rate law.
+        law_fails: whether the data reject a rate law that was assumed to be known.
         slope, offset: nuisance homeostasis as the line slope * c + offset over the observed
-            concentrations, in 1/time and concentration/time, with standard errors and covariance.
-        noise: standard deviation of the residual dc/dt of each species, correlation in time counted in.
-        keep: rows (transition, species) that were used.
-        losses: log of the share of the weighted sum of squares left, per iteration.
-        converged: whether learning f ended by itself.
-        rule: for dc/dt over a step, see `derivative_rules`.
-        notes: plain sentences on anything that a user should know.
+            concentrations, in 1/time and concentration/time.
+        slope_error, offset_error: standard errors in the same units.
+        slope_offset_covariance: covariance of slope and offset of a species.
+        noise: standard deviation of dc/dt of each species, in concentration/time, corrected for autocorrelation.
+        keep: entries (transition, species) in use.
+        losses: log of the unexplained share of the weighted sum of squares, per iteration.
+        converged: whether the minimisation over f converged.
+        rule: rule for dc/dt over a step, see `derivative_rules`.
+        notes: plain sentences for the user.
     """
 
     mlp_sub: AnySubstrateFunction
@@ -58,7 +60,7 @@ class Phase1Result:
     notes: tuple[str, ...]
 
     def in_units(self, units: Units, network: ReactionNetwork) -> Phase1Result:
-        """What was found in units of one's own, in those of the data."""
+        """A result in internal units, converted to the units of the data."""
         log_unit = units.rate_constants(network)
         return dataclasses.replace(
             self,

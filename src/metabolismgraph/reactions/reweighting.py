@@ -1,4 +1,4 @@
-"""Learn f, weigh species and leave out outliers in turn, until the outliers stay the same or four rounds are done."""
+"""Iterative reweighting: f, the weights of species and the set of outliers are updated in turn, at most four times."""
 
 from __future__ import annotations
 
@@ -21,37 +21,38 @@ from metabolismgraph.system.observations import Observations, Transitions
 
 _log = logging.getLogger(__name__)
 
-# Learn f, look at the residuals, weigh species and drop outliers, learn again: at most so often.
-_ROUNDS = 4
-_GROWTH = 2.5  # of what the forward rule leaves of dc/dt when Euler steps are taken two at a time, at least
-_LESS = 1.05  # of two rules for continuous processes the one of higher order, unless the other leaves so much less
-# Where a continuous process leaves less than this of dc/dt, it has explained the data; nothing speaks for Euler steps.
+_ROUNDS = 4  # largest number of updates
+# Least growth of the residual of the forward rule, with every second frame left out, if the data come from Euler steps.
+_GROWTH = 2.5
+# The trapezoid rule replaces the cubic one, of higher order, if its residual is smaller by at least this factor.
+_LESS = 1.05
+# If the cubic rule has a relative residual below this, a continuous process explains the data.
 _EXPLAINED = 1e-4
-# A misfit below this share of a species' rms dc/dt is rounding or curvature of f, not an outlier.
-_SMALL_MISFIT = 1e-3
+# A residual below this share of the rms dc/dt of its species is rounding or curvature of f, not an outlier.
+_SMALL_RESIDUAL = 1e-3
 
 F = TypeVar("F", bound=LogFunction)
 
 
 @dataclasses.dataclass(frozen=True)
 class ReweightedFit(Generic[F]):
-    """Where it has come to rest.
+    """The result of the reweighting.
 
     Attributes:
-        data: with the rule for dc/dt that was chosen.
+        data: the data under the chosen rule for dc/dt.
         f: the substrate function.
-        keep: rows in use.
-        weight: 1 / variance of each species.
-        left: residual of every row.
-        losses: of learning f, over all rounds.
-        converged: whether the last round's learning ended by itself.
+        keep: entries in use; False for outliers.
+        weight: 1 / variance of dc/dt of each species.
+        residual: of every entry, in concentration/time.
+        losses: projected loss per iteration, over all rounds.
+        converged: whether the minimisation of the last round converged.
     """
 
     data: Phase1Data
     f: F
     keep: Bool[np.ndarray, "transitions species"]
     weight: Float[np.ndarray, " species"]
-    left: Float[np.ndarray, "transitions species"]
+    residual: Float[np.ndarray, "transitions species"]
     losses: list[float]
     converged: bool
 
@@ -63,12 +64,16 @@ def fit_reweighted(
     start: Callable[[Phase1Data, Problem], F],
     learn: Callable[[F, Problem], Minimum[F]],
 ) -> ReweightedFit[F]:
-    """Learn f, then weigh species and drop outliers by the residual, until the outliers stay the same.
+    """Learn f, then update weights and outliers from the residual, until the set of outliers is constant.
 
     Args:
-        start: makes the f to start from.
-        learn: improves f on a problem.
+        observations: the data.
+        graph_model, training: sections of the configuration.
+        start: returns the initial f for a problem.
+        learn: minimises the projected loss of a problem, from a given f.
     """
+    # Variances and outliers can be estimated only from a residual, and the residual depends on both. The alternation
+    # is iteratively reweighted least squares with weights 1/variance per species and 0 for outliers.
     data, found = _first_round(observations, graph_model, training, start, learn)
     keep = data.usable
     weight: Float[np.ndarray, " species"] | None = None
@@ -79,15 +84,18 @@ def fit_reweighted(
             found = _learned(found.parameters, data, problem, learn)
             losses += found.losses
         f = found.parameters
-        left = data.linear_model(f, keep, weight).solve().left
-        still = keep & ~_outliers(left, keep, data.transitions, training.outlier_threshold)
-        unchanged = weight is not None and bool((still == keep).all())
-        keep, weight = still, 1.0 / noise_variance(left, still, data.signal)
+        # f was learned on every stride-th transition; residuals are those of all transitions.
+        residual = data.linear_model(f, keep, weight).solve().residual
+        # Outliers are never readmitted, so the iteration cannot cycle.
+        regular = keep & ~_outliers(residual, keep, data.transitions, training.outlier_threshold)
+        # The first round has default weights, so that one more round is needed in any case.
+        unchanged = weight is not None and bool((regular == keep).all())
+        keep, weight = regular, 1.0 / noise_variance(residual, regular, data.signal)
         _log.debug("round %d: %d outliers, loss %.4g", number + 1, int((data.usable & ~keep).sum()), losses[-1])
         if unchanged:
             break
     assert weight is not None  # set in the first round, which never ends early
-    return ReweightedFit(data, f, keep, weight, left, losses, found.converged)
+    return ReweightedFit(data, f, keep, weight, residual, losses, found.converged)
 
 
 def _first_round(
@@ -97,9 +105,10 @@ def _first_round(
     start: Callable[[Phase1Data, Problem], F],
     learn: Callable[[F, Problem], Minimum[F]],
 ) -> tuple[Phase1Data, Minimum[F]]:
-    """The data under the rule for dc/dt that leaves least unexplained, each rule with an f of its own, and that f.
+    """The data under the rule for dc/dt with the smallest residual, and the f that was learned with it.
 
-    All rules explain the same differences of frames, so what they leave can be compared.
+    The left-hand side, (c_next - c)/dt, is the same for all rules, so their residuals are comparable. Each rule has
+    its own f, since an f that was learned with one rule absorbs part of the error of that rule.
     """
 
     def fitted(rule: Rule, f: F | None = None) -> tuple[Phase1Data, Minimum[F]]:
@@ -113,23 +122,27 @@ def _first_round(
     smooth = fitted("cubic", discrete[1].parameters)
     if _tells_euler_steps(discrete, smooth, training.outlier_threshold):
         return discrete
-    # Samples that are too coarse for four frames to be on a cubic, or too noisy, may suit the trapezoid rule better.
+    # For samples that are coarse or noisy, a cubic through four frames can be worse than a line through two. The
+    # trapezoid rule is learned only if it is better with the f of the cubic rule already.
     f, trapezoid = smooth[1].parameters, Phase1Data(observations, graph_model, training, rule="trapezoid")
     if _log_share(trapezoid, f) >= _log_share(smooth[0], f):
         return smooth
-    rough = fitted("trapezoid", f)
-    return rough if rough[1].losses[-1] < smooth[1].losses[-1] - 2 * np.log(_LESS) else smooth
+    coarse = fitted("trapezoid", f)
+    # Losses are logarithms of sums of squares: a factor of the residual is twice its logarithm.
+    return coarse if coarse[1].losses[-1] < smooth[1].losses[-1] - 2 * np.log(_LESS) else smooth
 
 
 def _tells_euler_steps(
     discrete: tuple[Phase1Data, Minimum[F]], smooth: tuple[Phase1Data, Minimum[F]], threshold: float
 ) -> bool:
-    """Whether the data come from Euler steps: the forward rule leaves less, and far less than for steps twice as long.
+    """Whether the data come from Euler steps.
 
-    A continuous process that is linear follows the forward rule as well, with other rate constants, whatever the step;
-    of any other process it leaves twice as much for steps twice as long, and of noise, which it explains in part
-    since the start of a step is in both sides of its equation, less. Entries that are outliers under either rule are
-    not compared: a few spikes would drown the rest.
+    Two conditions must hold: the residual of the forward rule is smaller than that of the cubic one, and it grows by
+    more than a factor of 2.5 if every second frame is left out. For Euler steps it grows from rounding to a
+    discretisation error. For a nonlinear continuous process it doubles with the step (first order). For a linear one,
+    the forward rule holds for any step, with other rate constants. For noise, the growth is smaller: the noise at
+    the start of a step is in both sides of the forward rule, which explains it in part. Outliers under either rule are
+    left out, since a few of them would dominate the sums of squares.
     """
     keep = _regular(*discrete, threshold) & _regular(*smooth, threshold)
     forward, cubic = (_log_share(data, found.parameters, keep) for data, found in (discrete, smooth))
@@ -143,31 +156,33 @@ def _tells_euler_steps(
 
 
 def _regular(data: Phase1Data, found: Minimum[F], threshold: float) -> Bool[np.ndarray, "transitions species"]:
-    """Entries that can be used and are no outliers."""
-    left = data.linear_model(found.parameters, data.usable).solve().left
-    return np.asarray(data.usable & ~_outliers(left, data.usable, data.transitions, threshold))
+    """Entries that are usable and not outliers."""
+    residual = data.linear_model(found.parameters, data.usable).solve().residual
+    return np.asarray(data.usable & ~_outliers(residual, data.usable, data.transitions, threshold))
 
 
 def _learned(f: F, data: Phase1Data, problem: Problem, learn: Callable[[F, Problem], Minimum[F]]) -> Minimum[F]:
-    """f, learned where there is anything to learn."""
+    """The minimisation of the projected loss over f; f itself where all rate laws are known."""
     if data.has_unknown_law:
         return learn(f, problem)
     return Minimum(f, [_log_share(data, f)], converged=True)
 
 
 def _log_share(data: Phase1Data, f: LogFunction, keep: Bool[np.ndarray, "transitions species"] | None = None) -> float:
-    """log of the share of the sum of squares of dc/dt that the best rate constants leave, of all that can be used."""
+    """Log of the unexplained share of the sum of squares of dc/dt, over entries to `keep` (None: all usable ones)."""
     return data.linear_model(f, data.usable if keep is None else keep).solve().log_share
 
 
 def _outliers(
-    left: Float[np.ndarray, "rows species"],
+    residual: Float[np.ndarray, "rows species"],
     keep: Bool[np.ndarray, "rows species"],
     transitions: Transitions,
     threshold: float,
 ) -> Bool[np.ndarray, "rows species"]:
-    """Rows whose residual lies beyond `threshold` robust standard deviations and is no mere rounding."""
-    used = keep | ~keep.any(axis=0)  # a species without a row in use has no spread, and no outlier either
-    spread = 1.4826 * np.nanmedian(np.where(used, np.abs(left), np.nan), axis=0)
+    """Entries with a residual beyond `threshold` robust standard deviations of their species, and above rounding."""
+    used = keep | ~keep.any(axis=0)  # a species without an entry in use: all entries, to avoid the median of nothing
+    # 1.4826 times the median absolute deviation is a consistent estimate of the standard deviation of a normal
+    # distribution, and insensitive to outliers.
+    spread = 1.4826 * np.nanmedian(np.where(used, np.abs(residual), np.nan), axis=0)
     size = np.sqrt(np.mean(transitions.derivative**2, axis=0, where=used))
-    return np.asarray(keep & (np.abs(left) > np.maximum(threshold * spread, _SMALL_MISFIT * size)))
+    return np.asarray(keep & (np.abs(residual) > np.maximum(threshold * spread, _SMALL_RESIDUAL * size)))

@@ -1,4 +1,4 @@
-"""The noise of dc/dt, estimated from residuals, and standard errors of rate constants."""
+"""The noise variance of dc/dt, estimated from residuals, and standard errors of rate constants."""
 
 from __future__ import annotations
 
@@ -11,33 +11,40 @@ from metabolismgraph.reactions.normal_equations import (
     NormalEquations,
 )
 
-# Bounds on how far the noise of one species may lie below the median's, so that none rules alone.
+# Least noise of a species, relative to its rms dc/dt and to the median of all species. With a smaller estimate, the
+# weight of the species would make all others irrelevant.
 _LEAST_NOISE = 1e-2
-# Beyond this correlation of neighbouring residuals the number of independent ones is anybody's guess.
-_MOST_CORRELATED = 0.999
+# Largest autocorrelation of residuals: (1 - rho)/(1 + rho) cannot be estimated close to rho = 1.
+_MAX_CORRELATION = 0.999
 
 
 def noise_variance(
-    left: Float[np.ndarray, "rows species"],
+    residual: Float[np.ndarray, "rows species"],
     keep: Bool[np.ndarray, "rows species"],
     signal: Float[np.ndarray, " species"] | float = 1.0,
 ) -> Float[np.ndarray, " species"]:
-    """Variance that independent errors would need to make the estimates as uncertain as they are.
+    """The variance of independent errors that would give the estimates the same uncertainty.
 
-    What f misses is smooth in time: n rows with correlation rho from one to the next are worth
-    n (1 - rho) / (1 + rho) independent ones (Bartlett 1946).
+    Errors of f are smooth in time, so residuals are correlated: n of them with autocorrelation rho are equivalent to
+    n (1 - rho)/(1 + rho) independent ones (Bartlett 1946).
 
     Args:
-        signal: rms dc/dt of each species; the noise of none lies far below the others' as a share of it.
+        residual: of dc/dt, in concentration/time.
+        keep: entries in use.
+        signal: rms dc/dt of each species. The noise relative to it has a lower bound, a share of the median.
+
+    Returns:
+        In (concentration/time)^2.
     """
-    used = np.where(keep, left, 0.0)
+    used = np.where(keep, residual, 0.0)
     squares = np.sum(used**2, axis=0)
     rho = np.sum(used[1:] * used[:-1], axis=0) / np.maximum(squares, 1e-300)
-    rho = np.clip(rho, 0.0, _MOST_CORRELATED)
+    # A negative rho counts as zero, so that the result is never below the variance of the residuals.
+    rho = np.clip(rho, 0.0, _MAX_CORRELATION)
     variance = squares / np.maximum(keep.sum(axis=0), 1) * (1 + rho) / (1 - rho)
     square = np.maximum(np.broadcast_to(signal, variance.shape) ** 2, 1e-300)
-    there = variance > 0
-    typical = np.median((variance / square)[there]) if there.any() else 1.0
+    positive = variance > 0
+    typical = np.median((variance / square)[positive]) if positive.any() else 1.0
     return np.asarray(np.maximum(variance, _LEAST_NOISE**2 * typical * square))
 
 
@@ -46,7 +53,9 @@ def standard_errors(
     identifiability: Identifiability,
     training: Training,
 ) -> Float[np.ndarray, " reactions"]:
-    """Standard errors of k, infinite where it is not identifiable; rows are weighted by 1/variance already."""
+    """Standard errors of k, infinite where it is not identifiable. The weights of the equations must be 1/variance."""
+    # For weights 1/variance, the covariance is the inverse of the normal matrix (Seber & Wild 1989, chapter 2). Here it
+    # is the pseudo-inverse, since the variance along undetermined directions is infinite.
     values, vectors = np.linalg.eigh(np.asarray(equations.matrix))
     seen = values > training.identifiability_tolerance
     scaled = vectors[:, seen] / np.asarray(equations.scale)[:, None]

@@ -8,8 +8,8 @@ from jaxtyping import Float
 
 from metabolismgraph.reactions.identifiability import Identifiability
 
-_POINTS = 2001
-_SAMPLES, _COARSE_POINTS = 8_000, 129  # of the walk, and points of each of its lines
+_POINTS = 2001  # of the quadrature along a line
+_SAMPLES, _COARSE_POINTS = 8_000, 129  # of the hit-and-run sampler, and of the quadrature along each of its lines
 
 
 def fill_undetermined(
@@ -18,21 +18,22 @@ def fill_undetermined(
     log_k_range: tuple[Float[np.ndarray, " reactions"], Float[np.ndarray, " reactions"]],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, " reactions"]:
-    """Move k along the null directions to where a log-uniform prior expects it.
+    """Move k along the null directions to the posterior mean of log10 k under a log-uniform prior.
 
-    Every determined combination stays as it is. Among the k that the data allow, the one with the
-    least expected squared error in log10 k is taken: the point nearest, in log10 k, to the posterior
-    mean of log10 k under density prod 1/k on the prior box.
+    Determined combinations do not change. Among the k that the data allow, the one with the
+    least expected squared error of log10 k is taken: the point closest, in log10 k, to the posterior
+    mean of log10 k. The prior density is proportional to prod 1/k inside a box.
 
     Args:
         k: one solution of the normal equations; may be negative along null directions.
-        log_k_range: log10 of the prior's bounds on each rate constant.
-        rng: used where a group has more than one null direction (hit-and-run sampling).
+        identifiability: null space and groups.
+        log_k_range: log10 of the lower and upper bound of the prior of each rate constant.
+        rng: for hit-and-run sampling, where a group has several null directions.
 
     Returns:
-        k, with every reaction of a group inside the prior box where the data allow that, and > 0
-        where at least that is possible.
+        k > 0, in the unit of `k`. Every reaction of a group is inside the box of the prior where the data allow it.
     """
+    # Null directions link reactions only within a group, so the posterior factorises over groups.
     filled = k.copy()
     low, high = 10.0 ** log_k_range[0], 10.0 ** log_k_range[1]
     for group in identifiability.groups:
@@ -40,23 +41,28 @@ def fill_undetermined(
         directions = _orthonormal(identifiability.null_space[members])
         base, bottom, top = k[members], low[members], high[members]
         if directions.size == 0:
-            continue  # too faint to move along
+            continue  # components at the level of rounding only
+        # If no point of the null directions is inside the box, a box wider by three decades on each side is tried.
         for lower, upper in ((bottom, top), (bottom * 1e-3, top * 1e3)):
             start = _interior(base, directions, lower, upper)
             if start is not None:
                 filled[members] = _expected(start, directions, lower, upper, rng)
                 break
-    # Where no positive solution exists, k must still have a logarithm.
+    # log10 k must exist even where there is no positive solution.
     return np.asarray(np.where(filled > 0, filled, low * 1e-3))
 
 
 def _orthonormal(rows: np.ndarray) -> np.ndarray:
+    """Orthonormal basis of the column space."""
     u, s, _ = np.linalg.svd(rows, full_matrices=False)
     return np.asarray(u[:, s > 1e-6])
 
 
 def _interior(base: np.ndarray, directions: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray | None:
-    """The point of the line (or plane) deepest inside the box, by linear programming; None if it misses it."""
+    """The point base + directions @ z deepest inside the box, by linear programming; None if all are outside.
+
+    The sampler needs an interior point to start from: on a face, most lines through it have length zero.
+    """
     d = directions.shape[1]
     # Maximise r subject to low + r <= base + directions z <= high - r.
     ones = np.ones((len(base), 1))
@@ -72,7 +78,8 @@ def _interior(base: np.ndarray, directions: np.ndarray, low: np.ndarray, high: n
 def _chord(
     point: np.ndarray, direction: np.ndarray, low: np.ndarray, high: np.ndarray, n_points: int = _POINTS
 ) -> np.ndarray:
-    """Equally spaced points of the line through `point` that lie inside the box."""
+    """Equally spaced points on the part of the line through `point` that is inside the box."""
+    # The line parameter at which each coordinate reaches its bounds; the intersection of these intervals is inside.
     moving = np.abs(direction) > 1e-12
     to_low = (low[moving] - point[moving]) / direction[moving]
     to_high = (high[moving] - point[moving]) / direction[moving]
@@ -84,6 +91,8 @@ def _chord(
 def _expected(
     start: np.ndarray, directions: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
+    """The point of the null directions closest, in log k, to the posterior mean of log k."""
+    # One direction: the posterior is a density on a line, integrated by quadrature. Several: hit-and-run sampling.
     if directions.shape[1] == 1:
         points = _chord(start, directions[:, 0], low, high)
         mean = np.average(np.log(points), axis=0, weights=_density(points))
@@ -93,19 +102,19 @@ def _expected(
 
 
 def _density(points: np.ndarray) -> np.ndarray:
-    """The log-uniform prior at points on one line, summing to one."""
+    """The log-uniform prior, proportional to prod 1/k, at points on a line; normalised to a sum of one."""
     log_density = -np.log(points).sum(axis=1)
-    density = np.exp(log_density - log_density.max())
+    density = np.exp(log_density - log_density.max())  # avoids overflow
     return np.asarray(density / density.sum())
 
 
 def _hit_and_run(
     start: np.ndarray, directions: np.ndarray, low: np.ndarray, high: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Samples of the prior on the plane's share of the box (Smith 1984), and the mean of their logarithms.
+    """Samples of the prior restricted to the null directions inside the box (Smith 1984), and the mean of log k.
 
-    The mean is taken over the whole line of every step instead of its one sample, which has less
-    variance (Rao-Blackwell; Gelfand & Smith 1990).
+    Each step draws a random direction and samples the density on the line. The mean is taken over the
+    whole line of every step instead of its sample, which reduces the variance (Rao-Blackwell; Gelfand & Smith 1990).
     """
     point, samples, means = start, [], []
     for _ in range(_SAMPLES):

@@ -1,7 +1,7 @@
-"""Which rate constants count as determined, and for every other one the reason why it does not.
+"""Which rate constants count as determined, and the reason for every other one.
 
-One verdict for `identify` and `fit`: what `identify` says of the same frames is the most that `fit` may
-claim. A fit can only take away from that, and says what it took away and why.
+A fit reports a rate constant as determined only if `identify` does so for the same frames. Where the fit does not
+determine a rate constant that `identify` reports, it states the reason.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.reactions.identifiability import Identifiability, identify
 from metabolismgraph.system.observations import Observations
 
-# A standard error of log10 k beyond which the 95 % interval spans more than a decade.
+# Largest standard error of log10 k: with a larger one, the 95 % interval spans more than a decade.
 MOST_LOG_ERROR = 0.25
-# An error by sampling of more than this share of k is too much, unless noise alone makes as much.
+# Largest sampling error relative to k, unless it is explained by noise.
 MOST_BY_SAMPLING = 0.1
-_ERRORS = 4.0  # standard errors that such an estimate may be for no other reason than noise
+_ERRORS = 4.0  # an estimate of the sampling error up to so many standard errors can be due to noise
 TOO_COARSE = "samples are too far apart"
-NOT_APART = "not apart from homeostasis"
+NOT_APART = "not distinguishable from homeostasis"
 AT_ZERO = "zero within its error"
 NOT_TRUSTED = "the fit is not to be trusted"
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What can be said of every rate constant.
+    """Whether each rate constant is determined, and how accurately.
 
     Attributes:
-        determined: True where k stands for itself.
-        reason: one phrase where it does not, otherwise empty.
-        log_k_error: standard error of log10 k, infinite where it is not determined.
-        upper: where k came out at its bound of zero, the value that it does not exceed; otherwise NaN.
-        lost: reactions that `identify` promised and that are not determined.
+        determined: True where k is determined individually.
+        reason: a phrase where it is not determined, otherwise empty.
+        log_k_error: standard error of log10 k (dimensionless), infinite where k is not determined.
+        upper: where k is at its bound of zero, the upper end of its 95 % interval, in the unit of k; otherwise NaN.
+        lost: reactions that `identify` reports as determined and this fit does not.
     """
 
     determined: Bool[np.ndarray, " reactions"]
@@ -47,14 +47,14 @@ class Verdict:
 
 @dataclasses.dataclass(frozen=True)
 class Estimates:
-    """What a fit found, as far as the verdict depends on it.
+    """The results of a fit on which the verdict depends; k and its errors in concentration^(1-order)/time.
 
     Attributes:
-        k: unconstrained; may be negative.
+        k: unconstrained estimate; may be negative.
         error: standard error of k.
-        seen: whether the rows that were used, with the f that was found, determine k.
-        at_bound: where k >= 0 had to be imposed.
-        sampling_error: error of k because of the distance of the samples; NaN where it is not known.
+        seen: whether the entries in use determine k, given the learned f.
+        at_bound: True where the constraint k >= 0 is active.
+        sampling_error: discretisation error of k, due to the sampling interval; NaN where it is unknown.
     """
 
     k: Float[np.ndarray, " reactions"]
@@ -67,7 +67,7 @@ class Estimates:
 def promised_by_identify(
     observations: Observations, graph_model: GraphModel, training: Training
 ) -> tuple[Identifiability, Identifiability]:
-    """What `identify` says of the same frames, with homeostasis and without."""
+    """The result of `identify` for the same frames, with homeostasis and without."""
     with_homeostasis, without = (
         identify(
             observations.network,
@@ -82,30 +82,31 @@ def promised_by_identify(
 
 
 def hidden_by_homeostasis(promised: Identifiability, apart: Identifiability) -> Bool[np.ndarray, " reactions"]:
-    """True for a reaction that only homeostasis hides.
+    """True for a reaction that is undetermined only because homeostasis is unknown.
 
     Args:
-        promised: what `identify` says.
-        apart: what it says without homeostasis.
+        promised: result of `identify`.
+        apart: the same without homeostasis.
     """
     in_combination = seen_in_part(apart) & ~seen_in_part(promised)
     return np.asarray(~promised.identifiable & (apart.identifiable | in_combination))
 
 
 def judge(promised: Identifiability, apart: Identifiability, found: Estimates) -> Verdict:
-    """Decide on every rate constant.
+    """Decide for every rate constant whether it is determined.
 
     Args:
-        promised: what `identify` says of the same frames.
-        apart: what it says without homeostasis.
-        found: from the fit.
+        promised: result of `identify` for the same frames.
+        apart: the same without homeostasis.
+        found: estimates of the fit.
     """
+    # Errors of log10 k to first order: d(log10 k) = dk / (k log 10).
     positive = np.where(found.k > 0, found.k, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         noise, sampling = found.error / positive, np.nan_to_num(found.sampling_error / positive)
     coarse = sampling > np.maximum(MOST_BY_SAMPLING, _ERRORS * noise)
     error = np.hypot(noise, sampling) / np.log(10.0)
-    # In the order of precedence: the first that holds is the reason.
+    # In order of precedence: the first cause that applies is the reason.
     causes: list[tuple[Bool[np.ndarray, " reactions"], str]] = [
         (hidden_by_homeostasis(promised, apart), NOT_APART),
         (~promised.identifiable & seen_in_part(promised), "only in combination"),
@@ -129,7 +130,7 @@ def judge(promised: Identifiability, apart: Identifiability, found: Estimates) -
 
 
 def seen_in_part(found: Identifiability) -> Bool[np.ndarray, " reactions"]:
-    """True for a reaction that is determined, alone or in combination with others."""
+    """True for a reaction that is determined, individually or in combination with others."""
     part = found.identifiable.copy()
     for combinations in found.combinations:
         for combination in combinations:
@@ -138,7 +139,7 @@ def seen_in_part(found: Identifiability) -> Bool[np.ndarray, " reactions"]:
 
 
 def notes(verdict: Verdict, reactions: tuple[str, ...]) -> list[str]:
-    """Say which rate constants the data should determine, and this fit does not, by reason."""
+    """A sentence per reason on the rate constants that `identify` reports as determined and this fit does not."""
     lines = []
     for text in dict.fromkeys(r for r, lost in zip(verdict.reason, verdict.lost, strict=True) if lost):
         names = [
@@ -154,5 +155,5 @@ def notes(verdict: Verdict, reactions: tuple[str, ...]) -> list[str]:
                 f"{MOST_BY_SAMPLING:.0%}; measure more often"
             )
         else:
-            lines.append(f"fewer rate constants are determined than `identify` promises: {shown} ({text})")
+            lines.append(f"fewer rate constants are determined than `identify` reports: {shown} ({text})")
     return lines

@@ -1,16 +1,16 @@
-"""Rules that turn dc/dt, known at the frames, into its mean over a step, which is what two frames show.
+"""Quadrature rules for the mean of dc/dt over a step, from its values at a few frames.
 
-The mean of dc/dt over the step from one frame to the next is exactly (c_next - c) / dt. A rule
-approximates the same mean by a weighted sum of the model's dc/dt at a few frames (a quadrature), so that
-what is left can be compared between rules: the left-hand side is the same for all of them.
+The mean of dc/dt over the step from one frame to the next is exactly (c_next - c)/dt. A rule
+approximates the same mean by a weighted sum of the model's dc/dt at a few frames. The left-hand side is
+the same for all rules, so their residuals are comparable.
 
-- `forward`: the value at the start of the step. Exact for data made by explicit Euler steps, of first
+- `forward`: the value at the start of the step. Exact for data made by explicit Euler steps; of first
   order for continuous processes.
-- `trapezoid`: the mean of both ends, of second order.
+- `trapezoid`: the mean of both ends; of second order.
 - `cubic`: the integral of the cubic through four frames, two on either side (at the ends of a run, the
-  nearest four); of fourth order, and as good as the data are smooth over four frames. With equal spacing
-  the weights are (-1, 13, 13, -1)/24, and those of Adams and Moulton at the ends (Hairer, Norsett & Wanner
-  1993, chapter III.1); any spacing is allowed.
+  nearest four); of fourth order if the data are smooth over four frames. For equal spacing the weights
+  are (-1, 13, 13, -1)/24, and those of Adams and Moulton at the ends (Hairer, Norsett & Wanner 1993,
+  chapter III.1). Any spacing is allowed.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from metabolismgraph.system.observations import Observations
 
 Rule = Literal["forward", "trapezoid", "cubic"]
 
-_NODES = 4  # frames that a cubic goes through
+_NODES = 4  # of the cubic rule
 
 
 @dataclasses.dataclass(frozen=True)
 class StepQuadrature:
-    """Which frames a rule looks at for every transition, and how much each counts.
+    """Nodes and weights of a rule for every transition.
 
     Attributes:
-        frame: index of the frame in the observations.
-        weight: sums to one over the nodes of a transition (dimensionless).
+        frame: index of each node in the frames of the observations.
+        weight: dimensionless; the weights of a transition sum to one.
     """
 
     frame: Int[np.ndarray, "nodes transitions"]
@@ -42,7 +42,7 @@ class StepQuadrature:
 
     @classmethod
     def of(cls, observations: Observations, rule: Rule) -> StepQuadrature:
-        """The nodes and weights of a rule.
+        """The nodes and weights of a rule for the transitions of some observations.
 
         Example:
             >>> import metabolismgraph as mg
@@ -59,26 +59,33 @@ class StepQuadrature:
         return cls(*_cubic(observations, start))
 
     def mean(self, values: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "transitions species"]:
-        """The mean over each step of something that is known at the frames."""
+        """The mean over each step of a quantity with values at the frames, in its own unit."""
         return np.asarray(np.einsum("et,et...->t...", self.weight, values[self.frame]))
 
 
 def _cubic(
     observations: Observations, start: Int[np.ndarray, " transitions"]
 ) -> tuple[Int[np.ndarray, "nodes transitions"], Float[np.ndarray, "nodes transitions"]]:
-    """Four frames around each step, or all of a shorter run, and the integrals of their Lagrange polynomials."""
+    """Four frames around each step, or all of a shorter run, and the integrals of their Lagrange polynomials.
+
+    The polynomial through the nodes is the sum of (value at a node) * (Lagrange polynomial of the node), so its mean
+    over the step has the means of the Lagrange polynomials as weights.
+    """
     run, time = observations.run, observations.time
     first, last = (np.searchsorted(run, run[start], side=side) for side in ("left", "right"))
     last = last - 1
+    # One frame before the step to one after it, shifted inwards at the ends of a run: no node lies in another run.
     lowest = np.clip(start - 1, first, np.maximum(last - _NODES + 1, first))
     frame = np.minimum(lowest + np.arange(_NODES)[:, None], last)
     weight = np.zeros(frame.shape)
     count = np.minimum(last - first + 1, _NODES)
+    # Runs of two or three frames have fewer nodes; their unused nodes keep weight zero.
     for nodes in np.unique(count):
         chosen = np.flatnonzero(count == nodes)
         width = time[start[chosen] + 1] - time[start[chosen]]
         u = (time[frame[:nodes, chosen]] - time[start[chosen]]) / width
-        # The weights integrate 1, u, u^2, ... over the step, u from 0 to 1, exactly.
+        # Equivalent and simpler than integrals of Lagrange polynomials: the weights are exact for 1, u, u^2, ... with u
+        # from 0 to 1 over the step, hence sum over nodes of weight * u^p = 1/(p + 1) (Vandermonde system).
         powers = np.stack([u**p for p in range(nodes)], axis=0).transpose(2, 0, 1)
         moments = np.broadcast_to((1.0 / np.arange(1, nodes + 1))[:, None], (len(chosen), nodes, 1))
         weight[:nodes, chosen] = np.linalg.solve(powers, moments)[..., 0].T

@@ -1,4 +1,4 @@
-"""Rollouts: the model's equation integrated over time by explicit steps, one per frame."""
+"""Rollouts: the rate equation of a model, integrated by explicit steps, one per frame."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Step = Callable[[RateEquation, Float[Array, "*batch species"], Float[Array, "*ba
 def euler_step(
     rate: RateEquation, c: Float[Array, "*batch species"], dt: Float[Array, "*batch"]
 ) -> Float[Array, "*batch species"]:
-    """One explicit Euler step, clamped at zero as concentrations are."""
+    """One explicit Euler step (first order), clamped at zero."""
     return jnp.maximum(c + dt[..., None] * rate(c), 0.0)
 
 
@@ -49,7 +49,7 @@ def runge_kutta_step(
     return ahead(1.0, (first + 2 * second + 2 * third + fourth) / 6)
 
 
-# The explicit method of the same order as each rule for dc/dt: what a rule calls exact, its method integrates.
+# For each rule for dc/dt, the explicit method of the same order.
 STEPS: Mapping[Rule, Step] = {"forward": euler_step, "trapezoid": heun_step, "cubic": runge_kutta_step}
 
 
@@ -59,10 +59,13 @@ def integrate(
     """States after each explicit step from `c`, clamped at zero.
 
     Args:
-        rate: dc/dt, in concentration per time.
-        c: initial states.
-        dt: length of every step, in time units; may differ between steps and batch members.
-        rule: decides on the method, see `STEPS`.
+        rate: dc/dt as a function of the concentrations, in concentration/time.
+        c: initial concentrations.
+        dt: length of every step, in the unit of time; may differ between steps and batch members.
+        rule: rule for dc/dt, which selects the method (see `STEPS`).
+
+    Returns:
+        Concentrations, without the initial ones.
     """
     step = STEPS[rule]
 
@@ -89,16 +92,16 @@ def rollout(
     *,
     rule: Rule = "forward",
 ) -> Float[Array, "steps *batch species"]:
-    """Trajectories of a model; see `integrate`. Fixed species keep their concentration."""
+    """Trajectories of a model; see `integrate`. The concentrations of fixed species are constant."""
     return integrate(lambda x: model(x, structure), c, dt, rule)
 
 
 @eqx.filter_jit
 def evaluate_rate(rate: RateEquation, c: Float[Array, "*batch species"]) -> Float[Array, "*batch species"]:
-    """dc/dt at given concentrations.
+    """dc/dt at given concentrations, in concentration/time; compiled.
 
     Args:
-        rate: a function or, so that one compilation serves all models of a shape, an `eqx.Partial` of
-            a model and its structure.
+        rate: a function, or an `eqx.Partial` of a model and its structure. With the latter, one compilation
+            is valid for all models of the same shapes.
     """
     return rate(c)

@@ -1,8 +1,8 @@
-"""From concentrations to fluxes to dc/dt: pure functions, one copy for the simulator and the model.
+"""From concentrations to fluxes to dc/dt: pure functions, used by both the simulator and the model.
 
-The rate of reaction j is v_j = k_j V_j, with V_j the product (aggr_type "mul") or the sum ("add") of
-f(c_m, |s_mj|) over its substrates m. The substrate function f is passed as its logarithm on a log
-axis, so that f > 0 and a power law is a straight line; f(0) = 0 holds exactly.
+The rate of reaction j is v_j = k_j V_j. The substrate factor V_j is the product (aggr_type "mul") or the sum
+("add") of f(c_m, |s_mj|) over its substrates m. The substrate function f is given as log f at log c, so that
+f > 0, and a power law is a straight line. f(0) = 0 holds exactly.
 """
 
 from __future__ import annotations
@@ -19,25 +19,24 @@ from jaxtyping import Array, Bool, Float, Int
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.pytrees import pytree
 
-# Homeostasis is hundreds of times weaker than the reactions, and normal equations square that ratio:
-# everything here needs double precision.
+# Double precision: homeostasis is hundreds of times weaker than the reactions, and normal equations square that ratio.
 jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
 
 Aggregation = Literal["mul", "add"]
-# NumPy arrays in, NumPy arrays out; the same for JAX.
+# Functions of NumPy arrays return NumPy arrays, those of JAX arrays return JAX arrays.
 AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 Scalar = float | Float[Array, ""]
-# log f at log concentrations, for a substrate order: an array of one shape in, one of that shape out.
+# log f as a function of log concentrations and substrate orders; the result has the shape of the first.
 LogFunction = Callable[[Array, Array], Array]
 
 
 class RateLaws(NamedTuple):
-    """The distinct rate laws of a network: one per substrate order, and per order that is known to be mass action.
+    """The distinct rate laws of a network: one learned law and one of mass action per substrate order, if they occur.
 
     Attributes:
         order: |s| of each law.
         known: True where the law is c^|s|, False where it is learned.
-        of_pair: index of the law of each pair.
+        of_pair: index of the law of each pair, see `Structure`.
     """
 
     order: Float[np.ndarray, " laws"]
@@ -50,13 +49,14 @@ class RateLaws(NamedTuple):
 class Structure:
     """A network as arrays for JAX.
 
-    f is needed once per distinct (species, order, law) triple, P in all, called pairs, and not once per edge.
+    f is evaluated once per distinct combination of species, order and rate law instead of once per edge. These
+    combinations are called pairs (of species and law); P is their number.
 
     Attributes:
         pair_species, pair_order: species index and order |s| of each pair.
         pair_known: True where f of the pair is known to be c^|s|, False where it is learned.
         substrates: pairs of each reaction, padded with P to the largest number of substrates.
-        stoichiometry: net S (species x reactions); rows of fixed species are zero.
+        stoichiometry: net S; rows of fixed species are zero.
         moving: False for a fixed species.
     """
 
@@ -69,12 +69,13 @@ class Structure:
 
     @classmethod
     def of(cls, network: ReactionNetwork) -> Structure:
-        """Compile a network."""
+        """The arrays of a network."""
         known = network.mass_action[network.edge_reaction]
         edges = np.stack([network.edge_species.astype(np.float64), network.edge_order, known], axis=1)
         pairs, pair_of_edge = np.unique(edges.reshape(-1, 3), axis=0, return_inverse=True)
         counts = np.bincount(network.edge_reaction, minlength=network.n_reactions)
         substrates = np.full((network.n_reactions, max(1, int(counts.max(initial=0)))), len(pairs))
+        # Edges are sorted by reaction: the slot of an edge is its index minus that of the first edge of its reaction.
         slot = np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts)
         substrates[network.edge_reaction, slot] = pair_of_edge.reshape(-1)
         return cls(
@@ -88,21 +89,21 @@ class Structure:
 
     @property
     def rate_laws(self) -> RateLaws:
-        """The distinct rate laws; outside of compiled functions only."""
+        """The distinct rate laws. Not available inside compiled functions, where arrays have no values."""
         pairs = np.stack([np.asarray(self.pair_order), np.asarray(self.pair_known)], axis=1)
         laws, of_pair = np.unique(pairs, axis=0, return_inverse=True)
         return RateLaws(laws[:, 0], laws[:, 1].astype(bool), of_pair.reshape(-1))
 
     @property
     def empty(self) -> Bool[Array, " reactions"]:
-        """True for a reaction without substrates: its V is 1 (zero order) unless its net is zero too."""
+        """True for a reaction without substrates (zero order), whose V is 1."""
         return jnp.all(self.substrates == len(self.pair_species), axis=1)
 
 
 def array_library(values: object) -> Any:
-    """NumPy for its own arrays, JAX's for all others, traced ones among them.
+    """NumPy for NumPy arrays, `jax.numpy` for all others, including traced ones.
 
-    What runs once is computed with NumPy: compiling it would cost more than it saves.
+    Computations that run only once use NumPy: compilation would take longer than the computation.
     """
     return np if isinstance(values, np.ndarray) else jnp
 
@@ -113,9 +114,18 @@ def aggregate(
     structure: Structure,
     aggregation: Aggregation,
 ) -> Float[AnyArray, "*batch reactions"]:
-    """V_j from log f of every pair; `present` is False where the concentration is exactly zero."""
+    """The substrate factor V_j from log f of every pair, in concentration^order.
+
+    Args:
+        log_f: log f of each pair.
+        present: False where the concentration is exactly zero.
+        structure: the network.
+        aggregation: "mul" for the product over substrates, "add" for the sum.
+    """
     xp = array_library(log_f)
-    nothing = xp.zeros((*log_f.shape[:-1], 1))  # what padding points at
+    # A product is a sum of logarithms, so both cases are sums over the substrates of a reaction. The padding index P
+    # refers to an additional column of zeros.
+    nothing = xp.zeros((*log_f.shape[:-1], 1))
     product = aggregation == "mul"
     factors = xp.where(present, log_f, -xp.inf) if product else xp.where(present, xp.exp(log_f), 0.0)
     padded = xp.concatenate([factors, nothing], axis=-1)
@@ -127,7 +137,7 @@ def aggregate(
 def pair_concentrations(
     c: Float[AnyArray, "*batch species"], structure: Structure
 ) -> tuple[Float[AnyArray, "*batch pairs"], Bool[AnyArray, "*batch pairs"]]:
-    """log c of every pair (0 where c is zero, to keep gradients finite) and where c is positive."""
+    """log c of every pair (0 for a concentration of zero, to keep gradients finite), and True where c > 0."""
     xp = array_library(c)
     values = c[..., xp.asarray(structure.pair_species)]
     present = values > 0
@@ -142,7 +152,7 @@ def mass_action(log_c: Float[Array, "*batch pairs"], order: Float[Array, " pairs
 def log_factors(
     f: LogFunction, log_c: Float[Array, "*batch pairs"], structure: Structure
 ) -> Float[Array, "*batch pairs"]:
-    """log of each pair's factor in the rate: c^|s| where the law is known, otherwise the learned f."""
+    """log of the factor of each pair: that of c^|s| where the law is known, otherwise the learned log f."""
     order = structure.pair_order
     return jnp.where(structure.pair_known, mass_action(log_c, order), f(log_c, order))
 
@@ -150,14 +160,14 @@ def log_factors(
 def tabulate_laws(
     f: LogFunction, log_c: Float[Array, " points"], order: Float[Array, " laws"], known: Bool[Array, " laws"]
 ) -> Float[Array, "laws points"]:
-    """log of the factor of each rate law at the same concentrations."""
+    """log f of each rate law at the same log concentrations."""
     return jax.vmap(lambda s, is_known: jnp.where(is_known, s * log_c, f(log_c, s)))(order, known)
 
 
 def reaction_rates(
     fluxes: Float[AnyArray, "*batch reactions"], structure: Structure
 ) -> Float[AnyArray, "*batch species"]:
-    """dc/dt caused by the reactions: S v, in concentration per time."""
+    """dc/dt by the reactions, S v, in concentration/time, from their fluxes v."""
     rates: AnyArray = fluxes @ array_library(fluxes).asarray(structure.stoichiometry).T
     return rates
 
@@ -165,7 +175,12 @@ def reaction_rates(
 def limit_fluxes(
     fluxes: Float[Array, " reactions"], c: Float[Array, " species"], dt: Scalar, structure: Structure
 ) -> Float[Array, " reactions"]:
-    """Scale reactions down so that no species is consumed beyond what is there within one step."""
+    """Reduce fluxes so that one Euler step of length `dt` does not consume more of a species than its concentration.
+
+    All reactions that consume a species are reduced by the same factor; a reaction with several substrates, by the
+    smallest one.
+    """
+    # A common factor per reaction, not per species, preserves stoichiometry and hence conserved masses.
     consumption = jnp.maximum(-structure.stoichiometry, 0.0)
     demand = dt * consumption @ fluxes
     share = jnp.where(demand > c, c / jnp.where(demand > 0, demand, 1.0), 1.0)
@@ -176,5 +191,5 @@ def limit_fluxes(
 def homeostasis(
     c: Float[Array, "*batch species"], lam: Float[Array, " species"], baseline: Float[Array, "*#batch species"]
 ) -> Float[Array, "*batch species"]:
-    """The linear pull -lambda (c - baseline), in concentration per time."""
+    """Linear homeostasis -lambda (c - baseline), in concentration/time; `lam` is lambda, in 1/time."""
     return -lam * (c - baseline)

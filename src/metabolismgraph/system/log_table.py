@@ -1,8 +1,8 @@
 """Rate laws as tables in log c.
 
-f is a function of one variable for each substrate order, but is needed at every frame, species and iteration.
-Evaluating it on some hundred knots and interpolating with cubics through four of them, with an error O(h^4), costs a
-hundredth of evaluating a network at every data point. Gradients pass through the knots.
+For each substrate order, f is a function of one variable, needed at every frame, species and iteration. It is
+evaluated at some hundred knots and interpolated by the cubic through four neighbouring knots, with an error O(h^4) for
+spacing h. This takes a hundredth of the time of a network at every data point. Gradients pass through the knots.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from metabolismgraph.system.pytrees import pytree
 class Knots:
     """Equally spaced points, in log c or in log(1 + c / unit).
 
-    The first spacing suits a function that is smooth in log c, the second one that is smooth in c, and still resolves
-    small concentrations.
+    The first spacing is for functions that are smooth in log c. The second is for functions that are smooth in c; it
+    is linear in c for c >> unit and resolves small concentrations too.
 
     Attributes:
-        first, step: of the knots, in the spacing's own coordinate.
+        first, step: first knot and spacing, in log c or in log(1 + c / unit).
         unit: a typical concentration; None: equally spaced in log c.
-        number: of the knots, at least four.
+        number: number of knots, at least four.
     """
 
     first: Float[Array, ""]
@@ -42,8 +42,10 @@ class Knots:
         """Knots from `low` to `high`, two values of log c.
 
         Args:
-            margin: whether one more knot lies on either side, so that even the first and last interval lie between
-                the middle ones of their four knots.
+            number: number of knots.
+            margin: whether to add one more knot on either side, so that the first and the last interval too have
+                two of their four knots on either side.
+            unit: see the class.
         """
         ends = np.array([low, max(high, low + 1e-3)])
         start, end = ends if unit is None else np.log1p(np.exp(ends) / unit)
@@ -58,7 +60,7 @@ class Knots:
         return u if self.unit is None else jnp.log(self.unit * jnp.expm1(u))
 
     def positions(self, log_c: Float[AnyArray, "*batch"]) -> Float[AnyArray, "*batch"]:
-        """Where concentrations lie, counted in knots from the first."""
+        """Positions of log concentrations, in units of the spacing, from the first knot."""
         xp = array_library(log_c)
         u = log_c if self.unit is None else xp.log1p(xp.exp(log_c) / xp.asarray(self.unit))
         positions: AnyArray = (u - xp.asarray(self.first)) / xp.asarray(self.step)
@@ -68,11 +70,12 @@ class Knots:
 @pytree
 @dataclasses.dataclass(frozen=True)
 class LogTable:
-    """log f of several rate laws, cubic between knots and linear beyond them, as a power law is.
+    """log f of several rate laws, piecewise cubic, and linear (a power law) beyond the outermost knots.
 
     Attributes:
-        coefficients: of t^0 to t^3 in each interval, t running from 0 to 1. The first and the last interval reach out
-            to the outermost knots.
+        knots: the knots.
+        coefficients: of t^0 to t^3 in each interval, t from 0 to 1. The first and the last cubic are also used
+            between the two outermost knots.
     """
 
     knots: Knots
@@ -80,7 +83,7 @@ class LogTable:
 
     @classmethod
     def of(cls, f: LogFunction, orders: Float[Array, " laws"], known: Bool[Array, " laws"], knots: Knots) -> LogTable:
-        """Tabulate f for some orders; mass action for those that are known."""
+        """Tabulate the learned f, and mass action where the law is known, for each order."""
         return cls.through(tabulate_laws(f, knots.log_c, orders, known), knots)
 
     @classmethod
@@ -97,22 +100,29 @@ class LogTable:
             law: index of the law of each column.
         """
         xp: Any = array_library(log_c)
+        # Interval i lies between knots i + 1 and i + 2; cubic i goes through knots i to i + 3.
         last = self.knots.number - 1.0
         position = self.knots.positions(log_c)
         inside = xp.clip(position, 0.0, last)
+        # The two outermost intervals use the neighbouring cubic, with t in [-1, 0] or [1, 2].
         interval = xp.clip(xp.floor(inside) - 1.0, 0.0, last - 3.0)
-        # One flat index reads the four coefficients in one go.
+        # One flat index: a single gather of four adjacent numbers is faster than four gathers with two indices.
         n = self.knots.number - 3
         flat = xp.asarray(self.coefficients).reshape(-1, 4)
         a = flat[xp.asarray(law) * n + interval.astype(xp.int32)]
         t = inside - 1.0 - interval
         value = a[..., 0] + t * (a[..., 1] + t * (a[..., 2] + t * a[..., 3]))
+        # Linear extrapolation with the slope at the outermost knot; inside, position - inside = 0.
         slope = a[..., 1] + t * (2 * a[..., 2] + 3 * t * a[..., 3])
         log_f: AnyArray = value + (position - inside) * slope
         return log_f
 
 
 def cubic_coefficients(values: Float[Array, "*batch knots"]) -> Float[Array, "*batch intervals 4"]:
-    """Powers of t in [0, 1) of the cubics through four neighbouring knots, for the interval between the middle two."""
+    """Coefficients of 1, t, t^2, t^3 of cubics through four neighbouring knots, t from 0 to 1 between the middle two.
+
+    Lagrange's formula with nodes at t = -1, 0, 1, 2. Neighbouring cubics share three knots, so log f is continuous, and
+    its slope is continuous up to O(h^3).
+    """
     a, b, c, d = values[..., :-3], values[..., 1:-2], values[..., 2:-1], values[..., 3:]
     return jnp.stack([b, -a / 3 - b / 2 + c - d / 6, a / 2 - b + c / 2, -a / 6 + b / 2 - c / 2 + d / 6], axis=-1)

@@ -1,4 +1,4 @@
-"""L-BFGS over the arrays of a module, stopped when the loss stops falling."""
+"""L-BFGS over the arrays of a module, until the loss no longer decreases."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ import scipy.optimize
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-_MEMORY = 20  # curvature pairs
-_WINDOW = 10  # iterations over which progress is judged
+_MEMORY = 20  # curvature pairs of L-BFGS
+_WINDOW = 10  # iterations over which the decrease of the loss is compared with the tolerance
 
 Parameters = TypeVar("Parameters")
 
 
 @dataclasses.dataclass(frozen=True)
 class Minimum(Generic[Parameters]):
-    """Where the search ended, with the loss at the start and after every iteration."""
+    """The result of a minimisation.
+
+    Attributes:
+        parameters: at the end.
+        losses: at the start and after every iteration.
+        converged: False if the largest number of iterations was reached.
+    """
 
     parameters: Parameters
     losses: list[float]
@@ -38,11 +44,11 @@ def minimise(
     """Minimise a log loss by L-BFGS (Liu & Nocedal 1989).
 
     Args:
-        value_and_gradient: of the logarithm of a loss, so that differences are relative changes.
-        start: a pytree of float64 arrays.
-        max_iterations: at most so many.
-        tolerance: converged when the loss falls by a smaller share than this over ten iterations.
-        after_iteration: called with the number of iterations and the loss.
+        value_and_gradient: value and gradient of the logarithm of a loss: differences are relative changes.
+        start: initial parameters, a pytree of float64 arrays.
+        max_iterations: largest number of iterations.
+        tolerance: converged if the log loss decreases by less than this over ten iterations.
+        after_iteration: called with the number of iterations so far and the log loss.
     """
     flat, unravel = ravel_pytree(start)
     losses: list[float] = [float(value_and_gradient(start)[0])]
@@ -57,6 +63,8 @@ def minimise(
         if len(losses) > _WINDOW + 1 and losses[-1 - _WINDOW] - losses[-1] < tolerance:
             raise StopIteration
 
+    # SciPy's L-BFGS is L-BFGS-B without bounds. Its own test (ftol) considers a single iteration, whose decrease can be
+    # far below the average of ten, and is switched off.
     result = scipy.optimize.minimize(
         function,
         np.asarray(flat),

@@ -20,12 +20,12 @@ from metabolismgraph.system.kinetics import (
     reaction_rates,
 )
 
-_RAW_SPREAD = 0.1  # standard deviation of the untrained network's output where its input is raw
-_SOFTPLUS_IS_EXP = -15.0
+_RAW_SPREAD = 0.1  # standard deviation of the output of an untrained network with raw input
+_SOFTPLUS_IS_EXP = -15.0  # below it, softplus(y) = exp(y) up to a relative error of 2e-7
 
 
 class Perceptron(eqx.Module):
-    """Fully connected tanh network; hidden weights are random, the last layer starts at zero."""
+    """Fully connected tanh network. Initially, hidden weights are random and the last layer is zero."""
 
     weights: list[Float[Array, "inputs outputs"]]
     biases: list[Float[Array, " outputs"]]
@@ -36,6 +36,7 @@ class Perceptron(eqx.Module):
             jax.random.normal(k, (a, b)) / jnp.sqrt(a) for k, a, b in zip(keys, sizes[:-1], sizes[1:], strict=True)
         ]
         self.biases = [jnp.zeros(b) for b in sizes[1:]]
+        # The network starts as the zero function, with a nonzero gradient of its last layer.
         self.weights[-1] = jnp.zeros_like(self.weights[-1])
 
     def hidden(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch units"]:
@@ -51,14 +52,15 @@ class Perceptron(eqx.Module):
 class SubstrateFunction(eqx.Module):
     """MLP_sub: log f(c, |s|), a network of log c with a linear skip path, shared by all reactions.
 
-    The skip path makes a power law a straight line. The scale gauge between f and k is fixed by
-    construction: f is that of mass action, c^|s|, at one reference concentration. So k is the rate constant
-    of mass action there. The reference is 1, or another power of ten where the data are far from 1: a
-    gauge at 1 mol/l would hang on extrapolation over nine decades if concentrations are nanomolar.
+    With the skip path alone, f is a power law over all decades of concentration. k and f can exchange a constant
+    factor; it is fixed by construction: f = c^|s| at one reference concentration, where k is therefore the
+    rate constant of mass action. The reference is 1, or another power of ten if the data are far from 1. For
+    nanomolar concentrations, a reference of 1 mol/l would require extrapolation over nine decades.
 
     Attributes:
-        skip: slopes of the skip path: of |s| log c and of log c.
-        center, width: mean and standard deviation of log c in the data; constants, never trained.
+        perceptron: the network, of standardised log c and |s| - 1.
+        skip: slopes of the skip path, of |s| log c and of log c.
+        center, width: mean and standard deviation of log c in the data; constants, not trained.
         reference: log of the reference concentration; a constant.
     """
 
@@ -78,24 +80,27 @@ class SubstrateFunction(eqx.Module):
     def __call__(self, log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
         """log f at log concentrations `log_c` for substrate orders `order` (same shape, or broadcast)."""
         order = jnp.broadcast_to(order, log_c.shape)
-        beyond = log_c - self.reference
-        linear = self.skip[0] * order * beyond + self.skip[1] * beyond
+        # Every term except the first vanishes at the reference, so that log f = |s| log c there for any parameters.
+        distance = log_c - self.reference
+        linear = self.skip[0] * order * distance + self.skip[1] * distance
         at_reference = self._raw(jnp.full_like(order, self.reference), order)
         return order * self.reference + linear + self._raw(log_c, order) - at_reference
 
     def _raw(self, log_c: Float[Array, "*batch"], order: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+        """Output of the network, before the subtraction of its value at the reference."""
         x = jnp.stack([(log_c - self.center) / self.width, order - 1.0], axis=-1)
         return self.perceptron(x)[..., 0]
 
 
 class RawSubstrateFunction(eqx.Module):
-    """MLP_sub as published: f(c, |s|) = softplus of a network of the concentration itself.
+    """MLP_sub as published (Allier 2026): f(c, |s|) = softplus of a network of the concentration itself.
 
-    Nothing makes f a power law, rising, or 1 at c = 1: that is left to the data and to penalties.
+    By construction f is neither a power law nor increasing nor 1 at c = 1; data and penalties must determine that.
 
     Attributes:
-        center, width: mean and standard deviation of c in the data; constants, never trained.
-        gauge: log f(1, 1) of the network, subtracted so that f(1, 1) = 1; zero while it is trained.
+        perceptron: the network, of standardised c and |s| - 1.
+        center, width: mean and standard deviation of c in the data; constants, not trained.
+        gauge: log f(1, 1) of the network, subtracted so that f(1, 1) = 1; zero during training.
     """
 
     perceptron: Perceptron
@@ -107,7 +112,7 @@ class RawSubstrateFunction(eqx.Module):
         network_key, last_key = jax.random.split(key)
         perceptron = Perceptron([2, *[hidden] * (layers - 1), 1], network_key)
         last = _RAW_SPREAD * jax.random.normal(last_key, (hidden, 1)) / jnp.sqrt(hidden)
-        # softplus(log(e - 1)) = 1
+        # The initial f is close to 1: softplus(log(e - 1)) = 1.
         bias = jnp.full(1, jnp.log(jnp.expm1(1.0)))
         self.perceptron = eqx.tree_at(lambda p: (p.weights[-1], p.biases[-1]), perceptron, (last, bias))
         self.center = jnp.asarray(center)
@@ -119,7 +124,8 @@ class RawSubstrateFunction(eqx.Module):
         order = jnp.broadcast_to(order, log_c.shape)
         x = jnp.stack([(jnp.exp(log_c) - self.center) / self.width, order - 1.0], axis=-1)
         y = self.perceptron(x)[..., 0]
-        # Far below zero softplus(y) is exp(y), and would round to zero.
+        # For y far below zero, softplus(y) = exp(y) would underflow, and its logarithm be -inf; log f = y there. The
+        # maximum keeps the branch that is not selected finite, since NaN in it would spread to the gradient.
         return (
             jnp.where(y < _SOFTPLUS_IS_EXP, y, jnp.log(jax.nn.softplus(jnp.maximum(y, _SOFTPLUS_IS_EXP)))) - self.gauge
         )
@@ -131,10 +137,12 @@ AnySubstrateFunction = SubstrateFunction | RawSubstrateFunction
 def new_substrate_function(
     graph_model: GraphModel, c: Float[np.ndarray, " values"], key: PRNGKeyArray
 ) -> AnySubstrateFunction:
-    """MLP_sub with random weights, of the kind that `graph_model.substrate_input` names.
+    """MLP_sub with random weights, of the kind that `graph_model.substrate_input` selects.
 
     Args:
-        c: concentrations > 0 by which its input is standardised; may be empty.
+        graph_model: section of the configuration.
+        c: concentrations > 0, for the standardisation of the input; may be empty.
+        key: for the random weights.
     """
     raw = graph_model.substrate_input == "raw"
     x = (c if raw else np.log(c)) if c.size else np.zeros(1)
@@ -144,22 +152,24 @@ def new_substrate_function(
 
 
 def empty_substrate_function(graph_model: GraphModel) -> AnySubstrateFunction:
-    """MLP_sub of the right shapes, for a checkpoint to be read into."""
+    """MLP_sub of the right shapes, as a template for reading a checkpoint."""
     return new_substrate_function(graph_model, np.zeros(0), jax.random.key(0))
 
 
 class NodeFunction(eqx.Module):
     """MLP_node: homeostatic dc/dt of a species from its concentration and its embedding.
 
-    As in MLP_sub the network is a correction to a skip path, here a straight line in c whose slope
-    and offset are affine in the embedding: beyond the observed concentrations a line goes on, where
-    tanh units would go flat.
+    As in MLP_sub, the network is a correction to a skip path: a straight line in c, with slope and
+    offset affine in the embedding. It extrapolates beyond the observed concentrations, where tanh units
+    are constant.
 
     Attributes:
-        slope, offset: of the skip path, per embedding dimension and, last, independent of it; in the
-            network's own units.
-        center, width: of the concentrations in the data; `unit`: rms of the residual it is to explain,
-            so that the network's own output is of order one. Constants, never trained.
+        perceptron: the network, of standardised c and the embedding.
+        slope, offset: coefficients of the skip path per embedding dimension, then the constant; in units of `unit`
+            and `width`.
+        center, width: mean and standard deviation of c in the data; constants, not trained.
+        unit: rms of the residual to be explained, in concentration/time; a constant. The output of the network, in
+            this unit, is of order one.
     """
 
     perceptron: Perceptron
@@ -188,14 +198,14 @@ class NodeFunction(eqx.Module):
         self.unit = jnp.asarray(unit)
 
     def __call__(self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
-        """dc/dt in concentration per time."""
+        """dc/dt by homeostasis, in concentration/time."""
         line, correction = self.parts(c, embedding)
         return line + correction
 
     def parts(
         self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]
     ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
-        """The straight line, and what the network adds to it, in concentration per time."""
+        """The straight line and the correction by the network, in concentration/time."""
         z = (c - self.center) / self.width
         slope, offset = self.line(embedding)
         correction = self.perceptron(jnp.concatenate([z[..., None], embedding], axis=-1))[..., 0]
@@ -209,11 +219,12 @@ class NodeFunction(eqx.Module):
 
 
 class MetabolismModel(eqx.Module):
-    """The whole model; everything that a checkpoint holds.
+    """The complete model; the content of a checkpoint.
 
     Attributes:
-        log_k: log10 of the rate constants.
-        embeddings: one point per species.
+        log_k: log10 of the rate constants, in concentration^(1-order)/time.
+        mlp_sub, mlp_node: substrate function and homeostasis.
+        embeddings: one vector per species (dimensionless).
         aggregation: "mul" or "add", see `kinetics`.
     """
 
@@ -226,18 +237,18 @@ class MetabolismModel(eqx.Module):
     def substrate_factors(
         self, c: Float[Array, "*batch species"], structure: Structure
     ) -> Float[Array, "*batch reactions"]:
-        """V_j: what multiplies k_j in the flux."""
+        """The substrate factor V_j of each reaction, in concentration^order."""
         log_c, present = pair_concentrations(c, structure)
         return aggregate(log_factors(self.mlp_sub, log_c, structure), present, structure, self.aggregation)
 
     def reactions(self, c: Float[Array, "*batch species"], structure: Structure) -> Float[Array, "*batch species"]:
-        """dc/dt by the reactions alone; the part that Phase 2 holds frozen."""
+        """dc/dt by the reactions only, in concentration/time; the part that is frozen in Phase 2."""
         return reaction_rates(10.0**self.log_k * self.substrate_factors(c, structure), structure)
 
     def homeostasis(self, c: Float[Array, "*batch species"]) -> Float[Array, "*batch species"]:
-        """dc/dt by homeostasis alone."""
+        """dc/dt by homeostasis only, in concentration/time."""
         return self.mlp_node(c, jnp.broadcast_to(self.embeddings, (*c.shape, self.embeddings.shape[-1])))
 
     def __call__(self, c: Float[Array, "*batch species"], structure: Structure) -> Float[Array, "*batch species"]:
-        """dc/dt in concentration per time; zero for fixed species."""
+        """dc/dt in concentration/time; zero for fixed species."""
         return self.reactions(c, structure) + jnp.where(structure.moving, self.homeostasis(c), 0.0)

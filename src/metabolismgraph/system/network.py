@@ -1,4 +1,4 @@
-"""A reaction network: species, reactions, substrates with their orders, net stoichiometry. No rates."""
+"""A reaction network: species, reactions, substrates with their orders, net stoichiometry; without rate constants."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from metabolismgraph.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Reaction:
-    """One written reaction.
+    """A reaction by names of species.
 
-    `substrates` maps a species to its order |s| in the rate law; `net` maps a species to its net
-    stoichiometric coefficient. The two are kept apart on purpose: A + B -> 2 B has net -1 for A and
-    +1 for B, while its rate depends on both A and B.
+    Substrates and net stoichiometry are separate: A + B -> 2 B has net -1 for A and +1 for B, and its rate depends on
+    both A and B.
 
-    `mass_action` says that the rate law is known to be k times the product of concentration^order over the
-    substrates; otherwise the law is unknown, and is learned from data.
+    Attributes:
+        id: name of the reaction.
+        substrates: order |s| in the rate law, by species.
+        net: net stoichiometric coefficient, by species.
+        mass_action: True if the rate is known to be k times the product of concentration^order over the
+            substrates; otherwise the rate law is unknown and learned from data.
     """
 
     id: str
@@ -33,7 +36,7 @@ class Reaction:
 
 @dataclasses.dataclass(frozen=True)
 class ReactionNetwork:
-    """What is known about a metabolism before any measurement.
+    """The reactions of a metabolism, with known stoichiometry and unknown rate constants.
 
     Attributes:
         id: name of the network.
@@ -41,12 +44,12 @@ class ReactionNetwork:
         reactions: ids of the m reactions, in the order of every reaction axis.
         edge_species, edge_reaction, edge_order: one entry per (substrate, reaction) pair, sorted by
             reaction: index of the species, index of the reaction, order |s| (dimensionless).
-        net_species, net_reaction, net_coefficient: the net stoichiometric coefficients, as written (in
+        net_species, net_reaction, net_coefficient: net stoichiometric coefficients of the reaction equations (in
             amounts), sorted by reaction.
         mass_action: True for a reaction whose rate law is known to be mass action.
-        volume: size of the compartment that each species is in; only ratios matter.
+        volume: size of the compartment of each species; only ratios matter.
         fixed: True for a species whose concentration the reactions do not change (SBML boundary
-            or constant species): it drives rates but has no equation.
+            or constant species): rates depend on it, but it has no equation.
 
     Example:
         >>> import metabolismgraph as mg
@@ -78,10 +81,11 @@ class ReactionNetwork:
 
     @property
     def stoichiometry(self) -> Float[np.ndarray, "species reactions"]:
-        """Dense net stoichiometric matrix S, which takes rates to changes of concentration.
+        """Dense net stoichiometric matrix S: dc/dt = S v for rates v.
 
-        The rate of a reaction is counted in concentration per time in its own volume (`reaction_volume`). A species
-        in another compartment changes by the ratio of the two volumes. Rows of fixed species are zero.
+        The rate of a reaction is in concentration/time of its own compartment (`reaction_volume`). For a species
+        in another compartment, the coefficient is multiplied by the ratio of the volumes. Rows of fixed species are
+        zero.
         """
         matrix = np.zeros((self.n_species, self.n_reactions))
         np.add.at(matrix, (self.net_species, self.net_reaction), self.net_coefficient)
@@ -91,9 +95,9 @@ class ReactionNetwork:
 
     @property
     def reaction_volume(self) -> Float[np.ndarray, " reactions"]:
-        """The volume that the rate of each reaction refers to: that of the first species consumed, or else produced."""
+        """Volume of the compartment of each reaction: that of the first species consumed or, without one, produced."""
         volume = np.ones(self.n_reactions)
-        for consumed in (False, True):  # reversed, so that the first species consumed is written last
+        for consumed in (False, True):  # in reverse order: the first species consumed overwrites all others
             entries = np.flatnonzero((self.net_coefficient < 0) == consumed)[::-1]
             volume[self.net_reaction[entries]] = self.volume[self.net_species[entries]]
         return volume
@@ -107,14 +111,17 @@ class ReactionNetwork:
         fixed: Sequence[str] = (),
         volume: Mapping[str, float] | None = None,
     ) -> ReactionNetwork:
-        """Build a network from written reactions.
+        """Build a network from reactions by names of species.
 
         Args:
-            fixed: species that the reactions do not change.
-            volume: size of the compartment of a species; 1 where it is not given.
+            id: name of the network.
+            species: ids of all species, in the order of every species axis.
+            reactions: the reactions, in the order of every reaction axis.
+            fixed: species whose concentration the reactions do not change.
+            volume: size of the compartment by species; 1 for the others.
 
         Raises:
-            InputError: an id is used twice, a reaction, `fixed` or `volume` names a species that is not listed, or a
+            InputError: an id is not unique; a reaction, `fixed` or `volume` contains a species that is not listed; or a
                 volume is not a number > 0.
         """
         for what, ids in (("species", list(species)), ("reaction", [r.id for r in reactions])):
@@ -158,7 +165,7 @@ class ReactionNetwork:
         )
 
     def to_reactions(self) -> list[Reaction]:
-        """The written reactions, in order: the inverse of `from_reactions`."""
+        """The reactions by names of species, in order; the inverse of `from_reactions`."""
         substrates: list[dict[str, float]] = [{} for _ in self.reactions]
         net: list[dict[str, float]] = [{} for _ in self.reactions]
         for i, j, order in zip(self.edge_species, self.edge_reaction, self.edge_order, strict=True):
@@ -171,7 +178,7 @@ class ReactionNetwork:
         ]
 
     def to_json(self) -> str:
-        """The network as one JSON object, for storage beside observations."""
+        """The network as a JSON object."""
         return json.dumps(
             {
                 "id": self.id,
@@ -184,7 +191,7 @@ class ReactionNetwork:
 
     @classmethod
     def from_json(cls, text: str) -> ReactionNetwork:
-        """The inverse of `to_json`."""
+        """The network of a JSON object; the inverse of `to_json`."""
         raw: dict[str, Any] = json.loads(text)
         reactions = [Reaction(**r) for r in raw["reactions"]]
         return cls.from_reactions(raw["id"], raw["species"], reactions, raw["fixed"], raw.get("volume"))

@@ -1,4 +1,4 @@
-"""Observations: concentrations over time and the network they belong to; all that training may see."""
+"""Observations: concentrations over time and their reaction network, the only data that training may use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metabolismgraph.system.network import ReactionNetwork
 
 @dataclasses.dataclass(frozen=True)
 class Transitions:
-    """Pairs of neighbouring frames, N in all; pairs never straddle two runs.
+    """Pairs of consecutive frames of the same run.
 
     Attributes:
         start, end: concentrations at both ends.
@@ -27,12 +27,12 @@ class Transitions:
     frame: Int[np.ndarray, " transitions"]
 
     def select(self, keep: slice | Bool[np.ndarray, " transitions"]) -> Transitions:
-        """Some of the transitions."""
+        """The chosen transitions."""
         return Transitions(self.start[keep], self.end[keep], self.dt[keep], self.frame[keep])
 
     @property
     def derivative(self) -> Float[np.ndarray, "transitions species"]:
-        """Forward differences (end - start) / dt, in concentration per time."""
+        """Forward differences (end - start) / dt, in concentration/time: the mean of dc/dt over each step."""
         return np.asarray((self.end - self.start) / self.dt[:, None])
 
 
@@ -41,14 +41,14 @@ class Observations:
     """Concentration time series of every species of a network, from one or more runs.
 
     Attributes:
-        network: the reaction network; its species order is that of `concentration`.
-        time: time of each frame, strictly increasing within a run.
-        run: index of the run a frame belongs to, non-decreasing, from 0.
-        concentration: >= 0 and finite, in the data's own unit.
-        notes: plain sentences on what was assumed when they were read.
+        network: the reaction network; its order of species is that of `concentration`.
+        time: time of each frame, strictly increasing within a run, in the unit of the data.
+        run: index of the run of each frame, non-decreasing, from 0.
+        concentration: >= 0 and finite, in the unit of the data.
+        notes: plain sentences on assumptions made when the files were read.
 
     Raises:
-        InputError: on construction, when one of these promises does not hold.
+        InputError: on construction, if one of these conditions is violated.
 
     Example:
         >>> import numpy as np
@@ -93,9 +93,10 @@ class Observations:
                 "sort the rows by time and remove repeats"
             )
         if len(self.time) < 2 or not within.any():
-            raise InputError("observations: at least two frames of one run are needed to see a change")
+            raise InputError("observations: at least two frames of one run are needed for a change of concentration")
 
     def _complain(self, bad: np.ndarray, what: str, remedy: str) -> None:
+        """Raise an InputError on the first of the `bad` concentrations."""
         frame, species = (int(x) for x in np.argwhere(bad)[0])
         more = int(bad.sum()) - 1
         raise InputError(
@@ -109,7 +110,7 @@ class Observations:
         return len(self.time)
 
     def transitions(self) -> Transitions:
-        """Every pair of neighbouring frames within a run."""
+        """All pairs of consecutive frames of the same run."""
         frame = np.flatnonzero(np.diff(self.run) == 0)
         return Transitions(
             start=self.concentration[frame],
@@ -119,7 +120,7 @@ class Observations:
         )
 
     def held_out(self, fraction: float) -> Bool[np.ndarray, " frames"]:
-        """True for the last `fraction` of every run's frames; nowhere, if that leaves no change to see."""
+        """True for the last `fraction` of the frames of every run; all False if these contain no pair of frames."""
         tail = np.zeros(self.n_frames, dtype=bool)
         for r in np.unique(self.run):
             frames = np.flatnonzero(self.run == r)
@@ -127,12 +128,12 @@ class Observations:
         return tail if (np.diff(self.run[tail]) == 0).any() else np.zeros_like(tail)
 
     def split(self, fraction: float) -> tuple[Observations, Observations | None]:
-        """Part off the frames of `held_out`: (the first part, the rest or None)."""
+        """The other frames, and those of `held_out` (None if there are none)."""
         tail = self.held_out(fraction)
         return (self.select(~tail), self.select(tail)) if tail.any() else (self, None)
 
     def select(self, keep: np.ndarray) -> Observations:
-        """The frames where `keep` is true."""
+        """The observations at the frames with `keep` True."""
         return dataclasses.replace(
             self, time=self.time[keep], run=self.run[keep], concentration=self.concentration[keep]
         )

@@ -1,4 +1,4 @@
-"""How training tells the outside how far it is."""
+"""Progress reports of a fit: a function of stage, completed share of the stage (0 to 1) and message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reactions of a model with their rate laws as tables: for rollouts in JAX, and for NumPy what runs once."""
+"""The reactions of a model with tabulated rate laws: in JAX for rollouts, in NumPy for computations that run once."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from metabolismgraph.system.kinetics import (
 from metabolismgraph.system.log_table import Knots, LogTable
 from metabolismgraph.system.pytrees import pytree
 
-_KNOTS = 8192  # interpolated to better than 1e-9, which costs little once it is made
-_BELOW, _ABOVE = 5.0, 2.0  # how far, in log c, the table reaches beyond the data; beyond that f is a power law
+_KNOTS = 8192  # interpolation errors below 1e-9; the time per look-up does not depend on the number
+_BELOW, _ABOVE = 5.0, 2.0  # margins of the table in log c beyond the data; outside, f is a power law
 
 
 @pytree
@@ -31,13 +31,14 @@ _BELOW, _ABOVE = 5.0, 2.0  # how far, in log c, the table reaches beyond the dat
 class TabulatedReactions:
     """Rates of all reactions of a trained model.
 
-    What it is given decides what it computes with: NumPy arrays with NumPy, without compiling anything, others with
-    JAX.
+    NumPy arrays are processed with NumPy, without compilation; other arrays with JAX.
 
     Attributes:
         table: log f of each rate law.
-        law: index of the law of each pair.
+        law: index of the rate law of each pair, see `Structure`.
         k: rate constants, in concentration^(1-order)/time.
+        structure: the network.
+        aggregation: "mul" for a product over substrates, "add" for a sum.
     """
 
     table: LogTable
@@ -55,11 +56,11 @@ class TabulatedReactions:
         aggregation: Aggregation,
         c: Float[np.ndarray, "frames species"],
     ) -> TabulatedReactions:
-        """Tabulate the rate laws over the concentrations `c` and well beyond."""
+        """Tabulate the rate laws over the range of the concentrations `c`, with a margin."""
         seen = np.log(c[c > 0]) if (c > 0).any() else np.zeros(1)
         knots = Knots.over(float(seen.min()) - _BELOW, float(seen.max()) + _ABOVE, _KNOTS)
         laws = structure.rate_laws
-        # Without any substrate there is no law; a table of mass action, which nothing reads, keeps the shapes.
+        # Without any substrate there is no rate law. A table of mass action, which is not used, keeps the shapes.
         order, known = (laws.order, laws.known) if laws.order.size else (np.ones(1), np.ones(1, dtype=bool))
         if known.all():
             table = LogTable.through(jnp.asarray(order)[:, None] * knots.log_c, knots)
@@ -68,17 +69,17 @@ class TabulatedReactions:
         return cls(table, jnp.asarray(laws.of_pair), jnp.asarray(k), structure, aggregation)
 
     def substrate_factors(self, c: Float[AnyArray, "*batch species"]) -> Float[AnyArray, "*batch reactions"]:
-        """What multiplies k in each rate; f(0) = 0 holds exactly."""
+        """The substrate factor V of each reaction, in concentration^order; f(0) = 0 holds exactly."""
         log_c, present = pair_concentrations(c, self.structure)
         return aggregate(self.table(log_c, self.law), present, self.structure, self.aggregation)
 
     def fluxes(self, c: Float[AnyArray, "*batch species"]) -> Float[AnyArray, "*batch reactions"]:
-        """Rate of every reaction, in concentration per time."""
+        """Rate of every reaction, in concentration/time."""
         fluxes: AnyArray = array_library(c).asarray(self.k) * self.substrate_factors(c)
         return fluxes
 
     def __call__(self, c: Float[AnyArray, "*batch species"]) -> Float[AnyArray, "*batch species"]:
-        """dc/dt by the reactions, in concentration per time. Reactions do not change fixed species."""
+        """dc/dt by the reactions, in concentration/time; zero for fixed species."""
         return reaction_rates(self.fluxes(c), self.structure)
 
 

@@ -1,4 +1,4 @@
-"""What each phase may move, as masks over a model, and the check that nothing else moved."""
+"""The trainable parameters of each phase, as masks over a model, and a check that the others did not change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ F = TypeVar("F", bound=AnySubstrateFunction)
 
 
 def substrate_parameters(mlp_sub: F) -> F:
-    """True for what is learned of MLP_sub: everything but the standardisation of its input, and the gauge."""
+    """True for the trainable parameters of MLP_sub: all except the standardisation of the input, and the gauge."""
 
     def constants(f: F) -> tuple[object, ...]:
         return f.center, f.width, f.gauge if isinstance(f, RawSubstrateFunction) else f.reference
@@ -25,14 +25,14 @@ def substrate_parameters(mlp_sub: F) -> F:
 
 
 def node_parameters(mlp_node: NodeFunction) -> NodeFunction:
-    """True for what is learned of MLP_node: everything but the standardisation of its input and output."""
+    """True for the trainable parameters of MLP_node: all except the standardisation of input and output."""
     mask = jax.tree.map(lambda _: True, mlp_node)
     trainable: NodeFunction = eqx.tree_at(lambda f: (f.center, f.width, f.unit), mask, (False, False, False))
     return trainable
 
 
 def phase2_parameters(model: MetabolismModel) -> MetabolismModel:
-    """True for what Phase 2 moves: MLP_node and the embeddings."""
+    """True for the trainable parameters of Phase 2: MLP_node and the embeddings."""
     mask = jax.tree.map(lambda _: False, model)
     trainable: MetabolismModel = eqx.tree_at(
         lambda m: (m.mlp_node, m.embeddings), mask, (node_parameters(model.mlp_node), True)
@@ -41,12 +41,12 @@ def phase2_parameters(model: MetabolismModel) -> MetabolismModel:
 
 
 def check_frozen(before: MetabolismModel, after: MetabolismModel) -> None:
-    """Compare every array of Phase 1, bit for bit.
+    """Compare every array of Phase 1 bit by bit.
 
     Raises:
-        FirewallError: one differs.
+        FirewallError: an array differs.
     """
     for name in ("log_k", "mlp_sub"):
         old, new = (jax.tree.leaves(eqx.filter(getattr(m, name), eqx.is_array)) for m in (before, after))
         if not all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(old, new, strict=True)):
-            raise FirewallError(f"Phase 2 changed {name}, which Phase 1 had frozen; its result is void")
+            raise FirewallError(f"Phase 2 changed {name}, which is frozen after Phase 1; its result is invalid")

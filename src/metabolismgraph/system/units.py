@@ -1,8 +1,8 @@
-"""Internal units: data are scaled on entry, so that results do not depend on the units they came in.
+"""Internal units: data are scaled on entry, so that results do not depend on the units of the data.
 
-Concentrations in mol/l near 1e-9, or counts near 1e6, are brought to the order of one by a power of ten,
-and so is time; results are scaled back. A power of ten moves no digit of the data. Gradient Phase 1, as
-published, is not scaled.
+Concentrations (1e-9 mol/l, or counts of 1e6) and times are scaled to the order of one by powers of ten; results
+are scaled back. A power of ten does not change the digits of the data. Gradient Phase 1 is not scaled, as
+published.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from metabolismgraph.system.model import AnySubstrateFunction, MetabolismModel, 
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
 
-_STEPS = 10  # sampling intervals that are about one unit of time
+_STEPS = 10  # sampling intervals per unit of time, approximately
 
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """The unit of concentration and of time that a computation uses, in the units of the data.
+    """The units of concentration and time of a computation, in the units of the data.
 
     Attributes:
-        concentration, time: powers of ten; 1 where the data are of that order already.
+        concentration, time: powers of ten; 1 if the data are of that order.
     """
 
     concentration: float
@@ -34,9 +34,9 @@ class Units:
 
     @classmethod
     def of(cls, observations: Observations, graph_model: GraphModel) -> Units:
-        """The decade nearest to the typical concentration, and to ten sampling intervals.
+        """The powers of ten nearest to the typical concentration and to ten sampling intervals.
 
-        Concentration is not scaled for additive rate laws, nor for MLP_sub on raw concentrations: neither is invariant.
+        Concentration is not scaled for additive rate laws and for MLP_sub with raw input, which are not invariant.
         """
         c, dt = observations.concentration, observations.transitions().dt
         scalable = graph_model.aggr_type == "mul" and graph_model.substrate_input == "log"
@@ -54,20 +54,22 @@ class Units:
         return np.asarray((1 - order) * np.log10(self.concentration) - np.log10(self.time))
 
     def observations(self, given: Observations) -> Observations:
-        """The data in these units."""
+        """Observations in units of the data, converted to these units."""
         return dataclasses.replace(
             given, time=given.time / self.time, concentration=given.concentration / self.concentration
         )
 
     def inverse(self) -> Units:
-        """The units of the data, seen from these."""
+        """The units of the data, in these units."""
         return Units(1 / self.concentration, 1 / self.time)
 
     def substrate_function(self, own: AnySubstrateFunction) -> AnySubstrateFunction:
-        """A rate law of these units, in those of the data."""
+        """A rate law in these units, converted to the units of the data."""
         if self.concentration == 1:
             return own
-        assert isinstance(own, SubstrateFunction)  # of a network of c itself, the unit is 1
+        assert isinstance(own, SubstrateFunction)  # a raw input is not scaled, see `of`
+        # log c in units of the data is log c in these units plus log(unit); so are its mean and the reference. f in the
+        # unit of c^s changes by unit^s, which the term |s| log c at the reference contains.
         shift = float(np.log(self.concentration))
         shifted: SubstrateFunction = eqx.tree_at(
             lambda f: (f.center, f.reference), own, (own.center + shift, own.reference + shift)
@@ -75,7 +77,7 @@ class Units:
         return shifted
 
     def model(self, own: MetabolismModel, network: ReactionNetwork) -> MetabolismModel:
-        """A model of these units, in those of the data."""
+        """A model in these units, converted to the units of the data."""
         if self == Units(1.0, 1.0):
             return own
         scaled: MetabolismModel = eqx.tree_at(
@@ -90,7 +92,7 @@ class Units:
         return scaled
 
     def node_function(self, own: NodeFunction) -> NodeFunction:
-        """An MLP_node of these units, in those of the data."""
+        """An MLP_node in these units, converted to the units of the data."""
         scaled: NodeFunction = eqx.tree_at(
             lambda f: (f.center, f.width, f.unit),
             own,
@@ -100,5 +102,5 @@ class Units:
 
 
 def _decade(values: Float[np.ndarray, " values"]) -> float:
-    """The power of ten nearest to the geometric mean."""
+    """The power of ten nearest to the geometric mean; 1 without values."""
     return float(10.0 ** np.round(np.mean(np.log10(values)))) if values.size else 1.0

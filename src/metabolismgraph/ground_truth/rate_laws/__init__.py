@@ -1,4 +1,4 @@
-"""Rate laws of the simulator, one file each, found by name."""
+"""Rate laws of the simulator, one file each, by name."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ RATE_LAWS: Mapping[str, type[RateLaw]] = {
 
 
 def chosen_rate_law(settings: Simulation) -> RateLaw:
-    """The rate law that a configuration names, with its parameters.
+    """The rate law that a configuration selects, with its parameters.
 
     Args:
-        settings: `rate_law`; where it is empty, the published keys `use_mass_action` and `michaelis_constant`.
+        settings: `rate_law` or, if it is empty, the published keys `use_mass_action` and `michaelis_constant`.
 
     Raises:
-        InputError: there is no such law or parameter, or a value does not fit.
+        InputError: unknown rate law or parameter, or invalid value.
     """
     if settings.rate_law is None:
         return (

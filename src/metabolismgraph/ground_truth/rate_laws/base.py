@@ -1,4 +1,4 @@
-"""What a rate law of the simulator is: parameters, and one function."""
+"""The base class of rate laws of the simulator: parameters and one function."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class RateLaw(BaseModel, abc.ABC):
-    """The factor f of a substrate in a rate k * product of f(c); the fields of a subclass are its parameters.
+    """The substrate function f in the rate k * product of f(c); the fields of a subclass are its parameters.
 
     Attributes:
-        is_mass_action: whether f = c^order.
+        is_mass_action: True if f = c^order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -22,4 +22,4 @@ class RateLaw(BaseModel, abc.ABC):
 
     @abc.abstractmethod
     def log_factor(self, log_c: Float[Array, "*batch"], order: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-        """log f at log concentrations; zero at c = 1, where k is defined."""
+        """log f at log concentrations; zero at c = 1, which defines k."""

@@ -1,4 +1,4 @@
-"""Saturating substrates."""
+"""Michaelis-Menten kinetics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from metabolismgraph.ground_truth.rate_laws.base import RateLaw
 
 
 class MichaelisMenten(RateLaw):
-    """f = (c (1 + K) / (c + K))^order, so that f(1) = 1 (Michaelis & Menten 1913)."""
+    """f = (c (1 + K) / (c + K))^order, with f(1) = 1 (Michaelis & Menten 1913)."""
 
     half_saturation: float = Field(5.0, gt=0, description="concentration K at half the largest rate [c]")
 

@@ -1,7 +1,7 @@
-"""The strategies of Phase 2, one file each, and how those that a configuration names make a plan.
+"""The strategies of Phase 2, one file each, and the plan that results from those of a configuration.
 
-To add one: a file here with a subclass of `Strategy`, and its line in `STRATEGIES`. An exploration's own are
-loaded from its files (`custom.py`) and found by name like the others.
+To add a strategy, add a file with a subclass of `Strategy` here, and a line in `STRATEGIES`. Strategies of an
+exploration are loaded from its files (`custom.py`) and found by name like the others.
 """
 
 from __future__ import annotations
@@ -44,16 +44,17 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "weak_form": WeakForm,
 }
 _WHERE = "training.strategies"
-_REPLACED = ("steps", "schedule")  # parts of the plan whose replacement by a later strategy is worth a note
-# Who decides on the residuals goes first, then who replaces the objective, then all others as they are written.
+_REPLACED = ("steps", "schedule")  # parts of the plan with a note if a later strategy replaces them
+# Order of application: the strategy that sets the residuals, then the one that sets the objective, then all others in
+# the order of the configuration.
 _FIRST = ("residuals", "objective")
 
 
 def chosen(training: Training) -> dict[str, Strategy]:
-    """The strategies that a configuration names, with their options, in the order in which they apply.
+    """The strategies of a configuration, with their options, in the order of application.
 
     Raises:
-        InputError: an unknown name or option, or a combination that makes no sense.
+        InputError: unknown name or option, or incompatible strategies.
     """
     found: dict[str, Strategy] = {}
     for name, options in _entries(training):
@@ -73,10 +74,10 @@ def chosen(training: Training) -> dict[str, Strategy]:
 
 
 def find(name: str) -> type[Strategy]:
-    """The strategy of that name, the package's own before those that were loaded.
+    """The strategy of the given name; those of the package take precedence over loaded ones.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such strategy.
     """
     every = {**custom.known(), **STRATEGIES}
     if name not in every:
@@ -86,19 +87,19 @@ def find(name: str) -> type[Strategy]:
 
 
 def names(training: Training) -> tuple[str, ...]:
-    """The strategies that a configuration names, known or not, in its order.
+    """The names of strategies in a configuration, known or unknown, in its order.
 
     Raises:
-        InputError: an entry holds no name, or several.
+        InputError: an entry has no name or several.
     """
     return tuple(name for name, _ in _entries(training))
 
 
 def depends_on_time_step(training: Training) -> bool:
-    """Whether Phase 2 trains on rollouts or windows of homeostasis_time_step frames.
+    """Whether Phase 2 uses rollouts or windows of homeostasis_time_step frames.
 
     Raises:
-        InputError: as `chosen`.
+        InputError: as for `chosen`.
     """
     found = chosen(training).values()
     deciding = [s for part in _FIRST[::-1] for s in found if part in s.sets]
@@ -125,33 +126,32 @@ def _check_combination(found: Mapping[str, Strategy]) -> None:
     for (a, one), (b, other) in itertools.combinations(found.items(), 2):
         both = sorted(one.sets & other.sets)
         if both:
-            raise InputError(f"{_WHERE}: {a} and {b} both decide on the {both[0]}; keep one of them")
+            raise InputError(f"{_WHERE}: {a} and {b} both set the {both[0]}; keep one of them")
     for part in reversed(_FIRST):
         trained = next((name for name, strategy in found.items() if part in strategy.sets), None)
         if trained is not None:
             break
     else:
-        return  # rollouts in minibatches, which suit all
+        return  # the published objective, rollouts in minibatches, meets the conditions of all strategies
     for name, strategy in found.items():
         if strategy.needs == "rollouts" or (strategy.needs == "minibatches" and not found[trained].draws_minibatches):
             raise InputError(
-                f"{_WHERE}: {name} works on {strategy.needs}, and {trained} trains without; leave one of them out"
+                f"{_WHERE}: {name} works on {strategy.needs}, and {trained} does not use them; leave one of them out"
             )
 
 
 def make_plan(data: Phase2Data, progress: Progress = silent) -> Plan:
-    """The plan that the strategies of the settings make of the classical trainer.
+    """The plan that results from the published training by applying the strategies of the configuration.
 
-    The one that decides on the residuals finds them first, which may take a while; the others change the plan, which
-    is cheap.
+    Only the computation of residuals can take long; it is done once, before the plan is made.
 
     Raises:
-        InputError: as `chosen`, or a strategy cannot work with these data, or two add the same loss term.
+        InputError: as for `chosen`; or a strategy is not applicable to these data, or two add the same loss term.
     """
     strategies = chosen(data.training)
     finder = next((s for s in strategies.values() if "residuals" in s.sets), None)
     residuals = data.checkpoint_residuals() if finder is None else finder.find_residuals(data, progress)
-    # Rollouts that nobody trains on may not even exist, where runs are short.
+    # Rollouts are created only if they are used: on short runs there are none, which would be an error.
     replaced = any("objective" in s.sets | s.adjusts for s in strategies.values())
     plan = Plan.without_objective(data, residuals) if replaced else Plan.classical(data, residuals)
     before: dict[str, Strategy] = {}

@@ -14,7 +14,7 @@ from metabolismgraph.homeostasis.training_plan import Plan
 
 
 class Amplification(Strategy):
-    """Multiply MLP_node by a large factor in the rollouts, and let the factor fall to one."""
+    """Multiply MLP_node in the rollouts by a factor that decreases to one during the training."""
 
     number: ClassVar = 2
     summary: ClassVar = "multiply MLP_node in the rollouts, annealed to 1"

@@ -1,4 +1,4 @@
-"""What a Phase 2 strategy is: options, and one function from plan to plan."""
+"""The base class of Phase 2 strategies: options, and one function from plan to plan."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ Part = Literal[
 
 
 class Strategy(BaseModel, abc.ABC):
-    """A named change of the Phase 2 training; the fields of a subclass are its options.
+    """A change of the training of Phase 2; the fields of a subclass are its options.
 
-    It may change loss terms, optimiser and schedule, auxiliary losses, amplification and the
-    structure of the training loop. It sees observations and the frozen checkpoint, and no truth.
+    A strategy may change the objective, penalties, optimiser, learning rates and the initial and final steps. It has
+    access to observations and the frozen checkpoint, but not to the truth.
 
     Attributes:
         number: in the list of strategies, from 1.
         summary: one line.
-        reference: the papers it follows.
-        sets: parts of the plan that it decides on; no two strategies may decide on the same.
-        adjusts: parts that it changes as well, but that another may change after it: then a note says so.
-        needs: "rollouts" or "minibatches", if it makes no sense without.
-        draws_minibatches: whether the objective that it sets draws minibatches.
+        reference: literature.
+        sets: parts of the plan that it sets; two strategies must not set the same part.
+        adjusts: further parts that it changes and that a later strategy may change again, with a note.
+        needs: "rollouts" or "minibatches", if it requires them.
+        draws_minibatches: whether its objective uses minibatches.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -56,12 +56,12 @@ class Strategy(BaseModel, abc.ABC):
 
     @abc.abstractmethod
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
-        """The changed plan: a pure function, and cheap."""
+        """The changed plan. Must be a pure function and take little time."""
 
     def find_residuals(self, data: Phase2Data, progress: Progress) -> Residuals:
-        """What is left of dc/dt, by the strategy that decides on the residuals.
+        """The residual of dc/dt, for a strategy that sets the residuals.
 
-        It may take its time: Phase 2 calls it once, before any plan is made.
+        Called once, before the plan is made; may take long.
         """
         del progress
         return data.checkpoint_residuals()

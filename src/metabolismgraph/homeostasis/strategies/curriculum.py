@@ -15,7 +15,7 @@ from metabolismgraph.homeostasis.training_plan import Lengths, Plan
 
 
 class LongToShort(Lengths):
-    """Rollouts that get half as long from stage to stage."""
+    """All rollouts of a stage have the same length, half that of the previous stage."""
 
     longest: Int[Array, ""]
     stages: Int[Array, ""]
@@ -27,15 +27,17 @@ class LongToShort(Lengths):
 
 
 class Curriculum(Strategy):
-    """Begin with the longest rollouts, where drift adds up, end with shorter ones; weigh late steps more."""
+    """Long rollouts first, in which drift accumulates, then shorter ones; late steps have larger weights."""
 
     number: ClassVar = 4
-    summary: ClassVar = "long rollouts first, then shorter ones; late steps weigh more"
+    summary: ClassVar = "long rollouts first, then shorter ones; late steps have larger weights"
     reference: ClassVar = "Bengio et al. 2009 (curriculum learning); Bengio et al. 2015 (scheduled sampling)"
     sets: ClassVar[frozenset[Part]] = frozenset({"lengths", "weights"})
     needs: ClassVar = "rollouts"
 
-    stages: int = Field(2, ge=1, le=8, description="stages, each with rollouts half as long as the one before")
+    stages: int = Field(
+        2, ge=1, le=8, description="number of stages; each has rollouts half as long as the previous one"
+    )
     late: float = Field(1.0, ge=0, description="weight of step t of T is (t / T) to this power")
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:

@@ -1,6 +1,6 @@
-"""Strategies that are no part of the package: files of an exploration's own, known by name once they are loaded.
+"""Strategies outside the package: files of an exploration, available by name after loading.
 
-A file is run here. Only a sealed process may do that (`sandbox/audit_hook.py`), once its sandbox is active.
+Loading executes the file. Only a process with an active sandbox may do that (`sandbox/audit_hook.py`).
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from metabolismgraph.homeostasis.strategies.base import Strategy
 from metabolismgraph.text import one_line
 
 FOLDER = "strategies"  # of a training folder
-NAME = re.compile(r"[a-z][a-z0-9_]{1,40}")  # what a strategy of one's own may be called
+NAME = re.compile(r"[a-z][a-z0-9_]{1,40}")  # valid names of such strategies
 _MODULES = "metabolismgraph_strategies"
 
 _loaded: dict[str, type[Strategy]] = {}
 
 
 def known() -> Mapping[str, type[Strategy]]:
-    """The strategies of one's own that were loaded, by name."""
+    """The loaded strategies, by name."""
     return types.MappingProxyType(_loaded)
 
 
 def register(name: str, kind: type[Strategy]) -> None:
-    """Make a strategy known to `find` by that name, in place of an earlier version."""
+    """Make a strategy available to `find` by the given name; replaces an earlier version."""
     _loaded[name] = kind
 
 
 def forget() -> None:
-    """Go back to the strategies of the package."""
+    """Remove all loaded strategies."""
     _loaded.clear()
 
 
 def load(path: Path) -> type[Strategy]:
-    """Run a strategy file and make its strategy known by the name of the file.
+    """Execute a strategy file and register its strategy by the name of the file.
 
     Raises:
-        InputError: the file is none, or running it fails.
+        InputError: the file is not a strategy file, or its execution fails.
     """
     name = path.stem
     if not NAME.fullmatch(name):
@@ -51,7 +51,7 @@ def load(path: Path) -> type[Strategy]:
     module = types.ModuleType(f"{_MODULES}.{name}")
     with as_input_error([path]):
         source = path.read_text(encoding="utf-8")
-        sys.modules[module.__name__] = module  # where annotations are looked up
+        sys.modules[module.__name__] = module  # pydantic resolves annotations there
         exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)  # noqa: S102
         found = [
             value
@@ -66,12 +66,15 @@ def load(path: Path) -> type[Strategy]:
 
 @contextlib.contextmanager
 def as_input_error(files: list[Path]) -> Iterator[None]:
-    """Turn whatever goes wrong in strategy files into an InputError of one line, naming file and line.
+    """Convert any error in strategy files into an InputError of one line, with file and line number.
 
-    Whoever wrote the file must know what to change. The whole story goes to standard error.
+    The complete traceback is written to standard error.
 
     Args:
-        files: those that have a part in what is done; the last of them that an error passed through is named.
+        files: strategy files that are executed; the message names the innermost one in the traceback.
+
+    Raises:
+        InputError: an error occurred.
     """
     try:
         yield

@@ -16,7 +16,7 @@ from metabolismgraph.homeostasis.training_plan import Lengths, Plan
 
 
 class Mixed(Lengths):
-    """Every rollout of a batch gets its own length."""
+    """Each rollout of a batch has a random length."""
 
     choices: Int[Array, " choices"]
 
@@ -34,7 +34,7 @@ class MultiScale(Strategy):
     sets: ClassVar[frozenset[Part]] = frozenset({"lengths"})
     needs: ClassVar = "rollouts"
 
-    scales: int = Field(4, ge=2, le=8, description="number of lengths, each half the one before")
+    scales: int = Field(4, ge=2, le=8, description="number of lengths, each half the previous one")
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         lengths = [max(1, data.training.homeostasis_time_step // 2**i) for i in range(self.scales)]

@@ -22,31 +22,31 @@ from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 
 class Orthogonalised(Strategy):
-    """Residual supervision, after what the frozen parameters could explain has been projected out.
+    """Residual supervision, after projection of everything that errors of the frozen parameters could explain.
 
-    Copies of rate constants and rate law, started at the checkpoint's, are corrected by Gauss-Newton
-    together with a line of homeostasis per species; the residual is taken from the copies.
+    Copies of rate constants and rate law are corrected by Gauss-Newton steps from the checkpoint, together
+    with a line of homeostasis per species. The residual is that of the corrected copies.
     """
 
     number: ClassVar = 9
-    summary: ClassVar = "residual supervision, free of what errors of the checkpoint could explain"
+    summary: ClassVar = "residual supervision, after projection of errors of the checkpoint"
     reference: ClassVar = "Frisch & Waugh 1933; Chernozhukov et al. 2018 (orthogonal estimation)"
     sets: ClassVar[frozenset[Part]] = frozenset({"residuals"})
     adjusts: ClassVar[frozenset[Part]] = Residual.adjusts | Residual.sets
 
-    iterations: int = Field(100, ge=1, description="Gauss-Newton steps at most; it stops when converged")
-    tolerance: float = Field(1e-3, gt=0, lt=1, description="converged when a step lowers the loss by a smaller share")
+    iterations: int = Field(100, ge=1, description="largest number of Gauss-Newton steps")
+    tolerance: float = Field(1e-3, gt=0, lt=1, description="converged if a step reduces the loss by a smaller share")
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         return Residual().apply(plan, data)
 
     def find_residuals(self, data: Phase2Data, progress: Progress) -> Residuals:
-        """Those of the corrected copies."""
+        """The residuals of the corrected copies."""
         return refine_reactions(data, progress, iterations=self.iterations, tolerance=self.tolerance).residuals
 
 
 class RefinedReactions(NamedTuple):
-    """A checkpoint's reactions, corrected on copies, and what they leave of dc/dt."""
+    """Corrected copies of the reactions of a checkpoint, and their residual of dc/dt."""
 
     reactions: TabulatedReactions
     residuals: Residuals
@@ -55,14 +55,16 @@ class RefinedReactions(NamedTuple):
 def refine_reactions(
     data: Phase2Data, progress: Progress = silent, *, iterations: int = 100, tolerance: float = 1e-3
 ) -> RefinedReactions:
-    """Correct copies of a checkpoint's rate constants and rate law, beside a line of homeostasis per species.
+    """Correct copies of rate constants and rate law of a checkpoint, with a line of homeostasis per species.
 
     Args:
-        iterations: Gauss-Newton steps at most.
-        tolerance: it stops when a step lowers the loss by a smaller share.
+        data: observations and checkpoint.
+        progress: see `system.progress`.
+        iterations: largest number of Gauss-Newton steps.
+        tolerance: a step with a smaller relative decrease of the loss is the last.
 
     Raises:
-        InputError: the observations are too few for the network.
+        InputError: too few observations for the network.
     """
     training = data.training
     reweighted = fit_reweighted(
@@ -88,9 +90,10 @@ def refine_reactions(
     rates = np.asarray(evaluate_rate(eqx.Partial(copies), jnp.asarray(data.observations.concentration)))
     residuals = Residuals(
         at=rows.quadrature.mean(data.observations.concentration),
+        # Without the line: it contains homeostasis, which MLP_node is to learn.
         residual=rows.transitions.derivative - rows.quadrature.mean(rates),
         keep=keep & data.moving,
-        noise=np.sqrt(noise_variance(reweighted.left, keep, rows.signal)),
+        noise=np.sqrt(noise_variance(reweighted.residual, keep, rows.signal)),
         slope=line[:, 1],
         offset=line[:, 0],
         slope_error=errors[:, 1],

@@ -13,9 +13,9 @@ from metabolismgraph.homeostasis.training_plan import Plan, Schedule
 
 
 class Residual(Strategy):
-    """Regress MLP_node on dc/dt minus the frozen reactions, without any rollout.
+    """Regression of MLP_node on dc/dt minus the frozen reactions, without rollouts.
 
-    The output layers of MLP_node are solved for exactly, and all of it is polished by L-BFGS.
+    The output layers of MLP_node are solved for exactly; finally, all its parameters are optimised by L-BFGS.
     """
 
     number: ClassVar = 1
@@ -31,7 +31,7 @@ class Residual(Strategy):
             plan,
             objective=Regress(points),
             steps=data.training.phase2_steps,
-            # While MLP_node is still wrong, its gradient would carry embeddings out of their types.
+            # While MLP_node is inaccurate, its gradient would separate embeddings of the same type.
             schedule=Schedule("onecycle", embeddings_wait=0.4),
             start=functools.partial(start_from_line, points=points),
             finish=functools.partial(polish, points=points),

@@ -11,14 +11,14 @@ from metabolismgraph.homeostasis.training_plan import Plan
 
 
 class Separate(Strategy):
-    """No gradient through the reactions of a rollout; their own error is only watched.
+    """No gradient through the reactions of a rollout; their error is only monitored.
 
-    What MLP_node did at a step then reaches the loss of every later step directly, and not by way of
-    the (chaotic) reactions.
+    The output of MLP_node at a step then influences the gradient at later steps directly, without the sensitivities of
+    the reactions, which grow exponentially in chaotic systems.
     """
 
     number: ClassVar = 8
-    summary: ClassVar = "no gradient through the reactions; their error is only watched"
+    summary: ClassVar = "no gradient through the reactions; their error is only monitored"
     reference: ClassVar = "Chen & He 2021 (stop-gradient)"
     sets: ClassVar[frozenset[Part]] = frozenset({"gradient"})
     needs: ClassVar = "rollouts"

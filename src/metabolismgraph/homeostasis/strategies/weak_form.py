@@ -18,16 +18,16 @@ from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.training_plan import CAPACITY, Loss, Objective, Plan, Schedule, Starts
 from metabolismgraph.system.model import MetabolismModel
 
-_SHORTEST = 3  # steps; a bump on fewer is no bump
+_SHORTEST = 3  # frames; with fewer, there is no weighted average
 
 
 class Windows(Objective):
-    """Windowed averages of the residual against those of MLP_node, on random windows.
+    """Weighted averages of MLP_node and of the residual, compared on random windows.
 
     Attributes:
-        c, residual, valid: rows by frame: concentration, dc/dt minus reactions, 1 where in use.
-        starts: where windows may begin.
-        bump: weights of a window's rows, padded with zeros.
+        c, residual, valid: by frame: concentration, dc/dt minus reactions, 1 for an entry in use.
+        starts: frames at which windows may begin.
+        bump: weights of the frames of a window, padded with zeros.
         highest: see `NodeTable`.
         unit_rate: rms of the windowed residual, in concentration/time.
         batch: windows per gradient step.
@@ -54,6 +54,7 @@ class Windows(Objective):
         weight = self.bump[:, None] * self.valid[frames]
         error = jnp.sum(weight * (node(self.c[frames]) - self.residual[frames]), axis=1)
         total = jnp.sum(weight, axis=1)
+        # The variance of a weighted sum grows with the total weight, by which each window is divided.
         misfit = jnp.sum((error**2) / jnp.maximum(total, 1e-12)) / jnp.maximum(jnp.sum(total), 1e-12)
         return Loss(misfit / self.unit_rate**2, misfit, {})
 
@@ -61,7 +62,8 @@ class Windows(Objective):
 class WeakForm(Strategy):
     """Match averages over windows of homeostasis_time_step frames, weighted by bumps (1 - u^2)^p.
 
-    Summed by parts, dc/dt is never differenced: noise in it averages out.
+    By summation by parts, the average of dc/dt depends on concentrations times differences of the bump. Noise of
+    the concentrations is therefore averaged, not amplified by differences in time.
     """
 
     number: ClassVar = 10
@@ -85,6 +87,7 @@ class WeakForm(Strategy):
         shape = data.observations.concentration.shape
         c, residual, valid = np.zeros(shape), np.zeros(shape), np.zeros(shape)
         c[frame], residual[frame], valid[frame] = residuals.at, residuals.residual, residuals.keep
+        # Interior points of [-1, 1]: the bump vanishes just outside the window.
         u = (2 * np.arange(1, length + 1) - length - 1) / (length + 1)
         objective = Windows(
             c=jnp.asarray(c),
