@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metabolismgraph.system.rate_laws.michaelis_menten import MichaelisMenten
 from random_networks import build, network_of, relabelled, written_networks
 
 from metabolismgraph.config import Simulation
