@@ -43,7 +43,7 @@ def test_run_leaves_everything_behind(finished_run):
     assert metrics["rate_constants_R2_identifiable"] > 0.9999
     log = dict(line.split(": ") for line in (finished_run / "analysis.log").read_text().splitlines())
     assert log["rate_constants_R2"] == f"{metrics['rate_constants_R2']:.6g}"
-    assert log["MLP_node_slope_0"] == f"{metrics['MLP_node_slope_0']:.6f}"
+    assert log["MLP_node_slope_0"] == f"{metrics['MLP_node_slope_0']:.6g}"
     for name in ("function/rate_func/MLP_node_p2_*.png", "rate_constants/comparison_p2_*.png", "loss.tif"):
         assert list((finished_run / "tmp_training").glob(name))
     assert (finished_run / "figures" / "summary.png").stat().st_size > 10_000
