@@ -6,6 +6,7 @@ import scipy.integrate
 from continuous import CHAIN, LOTKA_VOLTERRA, MICHAELIS_MENTEN, network_of, observe
 
 import metabolismgraph as mg
+from metabolismgraph.fitting import trust as trust_module
 
 CONFIG = mg.load_config("small", ["training.homeostasis_training=false"])
 TIME = np.linspace(0, 30, 301)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.linear_model import LinearModel, Solution, reshaped, shape_changes
 from metabolismgraph.reactions.reweighting import ReweightedFit
-from metabolismgraph.system.derivative_rules import Rule
+from metabolismgraph.system.derivative_rules import ORDERS, Rule
 from metabolismgraph.system.kinetics import LogFunction
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
@@ -20,7 +20,6 @@ F = TypeVar("F", bound=LogFunction)
 
 # If the forward rule has a relative residual below this, the data come from Euler steps.
 _DISCRETE = 1e-3
-_ORDER = {"forward": 1, "trapezoid": 2, "cubic": 4}  # of the rules for dc/dt
 _UNKNOWN_GROWTH = 3.0  # divisor of the change where too few frames are left to estimate its growth: 2^2 - 1
 # A stated rate law is rejected if the p value is below the first number, another shape reduces the sum of squares to
 # less than the second (a share), and the relative residual is above the third.
@@ -117,7 +116,7 @@ def _sampling_errors(reweighted: ReweightedFit[F], fitted: Solution) -> Float[np
     if quarter is not None:
         growth = np.abs(quarter.values - half.values) / np.maximum(change, 1e-300)
         # At least 1, as for a rule of first order; at most the theoretical growth: noise can simulate any growth.
-        by_thinning = change / np.clip(growth - 1, 1.0, 2.0 ** _ORDER[data.rule] - 1)
+        by_thinning = change / np.clip(growth - 1, 1.0, 2.0 ** ORDERS[data.rule] - 1)
     rule: Rule = "trapezoid" if data.rule == "cubic" else "cubic"
     other = _Estimate.of(Phase1Data(data.observations, data.graph_model, data.training, rule=rule), reweighted)
     by_rule = by_thinning if other is None else np.abs(other.values - whole.values)
