@@ -44,7 +44,7 @@ def test_every_reason_is_named_and_takes_the_constant_out():
     assert found.reason == (
         "",
         "its 95 % interval spans more than a decade",
-        "not seen in the changes that were used",
+        "only in excluded steps",
         "zero within its error",
         "samples are too far apart",
         "not distinguishable from homeostasis",

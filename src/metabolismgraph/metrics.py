@@ -130,7 +130,7 @@ METRICS = (
     ),
     Metric(
         "rate_constants_R2",
-        "log10 k, all reactions; undetermined ones have the most plausible value",
+        "log10 k, all reactions; undetermined ones have their posterior mean",
         uses_truth=True,
         better="higher",
         summary=True,

@@ -89,7 +89,12 @@ def answer_page(evaluation: Evaluation, folder: Path) -> list[Table | Text]:
         page.append(Text(f"\nHomeostasis: resolved for {resolved} of {len(homeostasis)} species", style="bold"))
         page += [_homeostasis_table(homeostasis)] if resolved else []
     else:
-        page.append(Text("\nHomeostasis: not shown, since a misfit harms it first", style="bold"))
+        page.append(
+            Text(
+                "\nHomeostasis: not shown, because the fit is not trustworthy and so small a term is wrong first",
+                style="bold",
+            )
+        )
     notes = [f"note: {note}" for note in evaluation.notes]
     if len(notes) > _MOST_NOTES:
         notes = [*notes[: _MOST_NOTES - 1], f"... and {len(notes) - _MOST_NOTES + 1} more notes in metrics.json"]
@@ -117,12 +122,12 @@ def _constants_table(constants: pd.DataFrame, *, trustworthy: bool) -> Table:
 def _shown_constant(row: Mapping[Hashable, Any], *, trustworthy: bool) -> tuple[str, str]:
     """k and its interval, or a remark in place of them."""
     if row["identifiable"]:
-        interval = f"{row['lower']:.6g} to {row['upper']:.6g}" if trustworthy else "none without trust"
+        interval = f"{row['lower']:.6g} to {row['upper']:.6g}" if trustworthy else "not given"
         return f"{row['k']:.6g}", interval
     if math.isfinite(row["upper"]):
         return "0", f"not above {row['upper']:.3g}"
     if row["reason"] == NOT_APART and trustworthy:
-        return f"({row['k']:.4g})", "if there is no homeostasis"
+        return f"({row['k']:.4g})", "assuming the weakest homeostasis"
     return "?", row["combination"] or row["reason"]
 
 

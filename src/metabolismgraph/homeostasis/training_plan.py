@@ -357,7 +357,9 @@ class Plan:
             InputError: another strategy has replaced the objective.
         """
         if not isinstance(self.objective, Rollouts):
-            raise InputError("training.strategies: there are no rollouts to change")
+            raise InputError(
+                "training.strategies: a strategy changes rollouts, but another has replaced them; remove one of the two"
+            )
         return self.objective
 
 

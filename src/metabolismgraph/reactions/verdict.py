@@ -112,7 +112,7 @@ def judge(promised: Identifiability, apart: Identifiability, found: Estimates) -
         (~promised.identifiable & seen_in_part(promised), "only in combination"),
         (~promised.identifiable, "no effect in the data"),
         (found.at_bound, AT_ZERO),
-        (~found.seen, "not seen in the changes that were used"),
+        (~found.seen, "only in excluded steps"),
         (coarse, TOO_COARSE),
         (~(error <= MOST_LOG_ERROR), "its 95 % interval spans more than a decade"),
     ]
