@@ -105,4 +105,4 @@ class TestBadInput:
     def test_a_simulation_that_blows_up_ends_with_code_1(self, monkeypatch, capsys, tmp_path):
         arguments = ("run", "small", "--set", "simulation.delta_t=5", "--out", tmp_path / "o", *QUICK)
         assert call(monkeypatch, *arguments, "--quiet") == 1
-        assert "blew up at frame" in capsys.readouterr().err
+        assert "diverged at frame" in capsys.readouterr().err

@@ -125,7 +125,7 @@ def test_a_changed_bit_is_noticed(small_phase2, name, where):
     old = np.array(where(model))
     old.flat[0] = np.nextafter(old.flat[0], np.inf)
     tampered = eqx.tree_at(where, model, jnp.asarray(old))
-    with pytest.raises(FirewallError, match=f"Phase 2 changed {name}, which Phase 1 had frozen"):
+    with pytest.raises(FirewallError, match=f"Phase 2 changed {name}, which is frozen after Phase 1"):
         check_frozen(model, tampered)
 
 

@@ -99,7 +99,7 @@ def test_noise_is_not_taken_for_a_wrong_model_nor_for_a_good_one():
 
 def test_a_model_that_blows_up_is_far_off_and_takes_no_time(monkeypatch):
     # Checks of shapes make an evaluation of dc/dt here a hundred times as slow as elsewhere.
-    monkeypatch.setattr(trust_module, "_MOST_EVALUATIONS", 500)
+    monkeypatch.setattr(trust_module, "_MAX_EVALUATIONS", 500)
     observations = observe(LOTKA_VOLTERRA, TIME)
     result = mg.fit(observations, CONFIG)
     wild = dataclasses.replace(result.phase1, log_k=result.phase1.log_k + 4.0)
