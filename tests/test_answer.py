@@ -146,7 +146,7 @@ def test_the_page_is_short_and_begins_with_the_verdict(folder, monkeypatch, caps
     assert "trustworthy" in lines[start]
     assert len(lines) - start < 40
     text = "\n".join(lines)
-    for word in ("eat", "if there is no homeostasis", "rate_constants.csv"):
+    for word in ("eat", "assuming the weakest homeostasis", "rate_constants.csv"):
         assert word in text
 
 
