@@ -53,7 +53,10 @@ SLOW = (
 
 
 def pytest_collection_modifyitems(items):
-    """Mark slow files, and put them first. Under the profile `long`, tests with a number of examples of their own get more, too."""
+    """Put slow files first, and mark them.
+
+    Under the profile `long`, tests with a number of examples of their own get more, too.
+    """
     for item in items:
         if item.path.stem.removeprefix("test_") in SLOW:
             item.add_marker("slow")
