@@ -16,16 +16,16 @@ run: .venv/.ok  ## simulate, fit, evaluate and draw: make run CONFIG=small ARGS=
 	$(BIN)/metabolismgraph run $(CONFIG) $(ARGS)
 
 test: .venv/.ok  ## all tests: make test ARGS="-k config"
-	$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: .venv/.ok  ## the tests that take seconds: what to run after every change
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-long: .venv/.ok  ## all tests; property tests look at ten times as many cases, others each time
-	$(BIN)/pytest -n 2 --dist loadfile --hypothesis-profile=long $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile=long $(ARGS)
 
 coverage: .venv/.ok  ## all tests, with branch coverage; slower
-	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)
 
 lint: .venv/.ok  ## style, format, types
 	$(BIN)/ruff check

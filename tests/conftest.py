@@ -42,20 +42,26 @@ def pytest_configure():
     os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
 
 
-# Files whose tests train, or start processes, for longer than one wants to wait: `make test-fast` leaves them out.
-SLOW = {
-    *("answer", "asking", "bad_input", "benchmark_models", "benchmark_strategies", "cli", "docstrings"),
-    *("documentation", "explore_commands", "explorer_crashes", "explorer_models", "firewall_attacks"),
-    *("firewall_shared", "gradient", "jobs", "llm", "metrics", "phase2", "projection", "rate_law", "registries"),
-    *("review", "rules", "sbml_semantic", "shared_cases", "strategies", "testing", "trust", "units", "verdict"),
-}
+# Files whose tests train, or start processes, for longer than one wants to wait: `make test-fast` leaves them out. The
+# longest come first, so that both workers end at about the same time.
+SLOW = (
+    *("cli", "strategies", "review", "explore_commands", "projection", "firewall_attacks", "phase2", "jobs"),
+    *("documentation", "verdict", "explorer_crashes", "docstrings", "answer", "rate_law", "benchmark_strategies"),
+    *("benchmark_models", "trust", "gradient", "firewall_shared", "rules", "units", "shared_cases", "explorer_models"),
+    *("asking", "bad_input", "llm", "metrics", "registries", "sbml_semantic", "testing"),
+)
 
 
 def pytest_collection_modifyitems(items):
-    """Mark slow files. Under the profile `long`, tests with a number of examples of their own get more, too."""
+    """Put slow files first, and mark them.
+
+    Under the profile `long`, tests with a number of examples of their own get more, too.
+    """
     for item in items:
         if item.path.stem.removeprefix("test_") in SLOW:
             item.add_marker("slow")
+    rank = {name: number for number, name in enumerate(SLOW)}
+    items.sort(key=lambda item: rank.get(item.path.stem.removeprefix("test_"), len(SLOW)))
     if settings.get_current_profile_name() != "long":
         return
     functions = {id(item.obj): item.obj for item in items if getattr(item.obj, "is_hypothesis_test", False)}
