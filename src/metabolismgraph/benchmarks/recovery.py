@@ -147,7 +147,8 @@ def _cold_run(overrides: Sequence[str]) -> dict[str, float]:
         for override in overrides:
             command += ["--set", override]
         started = time.perf_counter()
-        with Child(command) as child:
+        # Compiled programs of earlier commands would make the start a warm one.
+        with Child(command, env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}) as child:
             peak = _PeakMemory(child.pid)
             code = child.wait()
         seconds = time.perf_counter() - started
