@@ -68,7 +68,7 @@ def test_an_unknown_shape_makes_errors_larger():
     data = Phase1Data(observations, GraphModel(), Training(), rule="cubic")
     model = data.linear_model(power, data.usable)
     found = model.solve()
-    table = data.rate_table(power)
+    table = data.tabulated_reactions(power)
     covariance = model.with_shapes(found, shape_changes(table, data.nodes, ~table.structure.rate_laws.known)).covariance
     assert (np.diag(covariance) >= np.diag(found.covariance) * (1 - 1e-9)).all()
     assert covariance[1, 1] > found.covariance[1, 1]
@@ -77,7 +77,7 @@ def test_an_unknown_shape_makes_errors_larger():
 def test_tangents_of_the_shapes_against_finite_differences():
     observations = observe(LOTKA_VOLTERRA, np.linspace(0, 30, 61), mass_action=False)
     data = Phase1Data(observations, GraphModel(), Training(), rule="cubic")
-    table = data.rate_table(power)
+    table = data.tabulated_reactions(power)
     laws = ~table.structure.rate_laws.known
     changes = shape_changes(table, data.nodes, laws)
     for number in range(changes.shape[-1]):

@@ -53,6 +53,8 @@ def test_a_rate_law(monkeypatch):
 
 def test_an_unknown_rate_law_or_parameter_is_refused():
     for text, message in (
+        ("{}", "found 0 names, expected one"),
+        ("{mass_action: {}, michaelis_menten: {}}", "found 2 names, expected one"),
         ("{mass_akshun: {}}", "unknown law mass_akshun; did you mean mass_action"),
         ("{michaelis_menten: {K: 1.0}}", "parameter K of michaelis_menten: there is no such parameter"),
         (

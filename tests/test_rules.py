@@ -207,7 +207,7 @@ def test_parameters_come_in_the_order_of_the_requirement():
     short = [CHANGEABLE[key] for key in parameters("exploit", rollouts=True)]
     assert short == ["lr_node_homeo", "lr_emb_homeo", "data_augmentation_loop", "batch_size"]
     assert CHANGEABLE[parameters("embedding-focus", rollouts=True)[0]] == "lr_emb_homeo"
-    # Minibatches there are none of without rollouts: their parameters would change nothing.
+    # Without rollouts there are no minibatches: their parameters would change nothing.
     assert [CHANGEABLE[key] for key in parameters("exploit", rollouts=False)][2:] == ["phase2_steps"]
 
 

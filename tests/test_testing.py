@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+import equinox as eqx
 import pytest
 
 from metabolismgraph.explore.engines.local import ProcessEngine
@@ -23,11 +24,24 @@ class Nameless(Residual):
     summary: ClassVar = ""
 
 
+class Thawed(Residual):
+    """Changes a rate constant at the end of the training."""
+
+    def apply(self, plan, data):
+        def finish(model, progress):
+            model, losses = plan.finish(model, progress)
+            return eqx.tree_at(lambda m: m.log_k, model, model.log_k + 1.0), losses
+
+        return dataclasses.replace(super().apply(plan, data), finish=finish)
+
+
 def test_strategies_that_break_the_contract():
     with pytest.raises(AssertionError, match="Undeclared: apply changes the plan's accumulation"):
         check_strategy(Undeclared)
     with pytest.raises(AssertionError, match="Nameless: summary: expected one line"):
         check_strategy(Nameless)
+    with pytest.raises(AssertionError, match="Thawed: Phase 2 changed log_k"):
+        check_strategy(Thawed)
 
 
 class Silent(ProcessEngine):

@@ -9,8 +9,9 @@ from importlib import metadata
 from pathlib import Path
 
 _LEAST_SECONDS = "0.1"  # programs that compile faster are not worth a file
-# Explorations have their own folders, since strategy files may write to them; benchmarks measure compilation.
-_WITHOUT = {"explore", "benchmark"}
+# Commands that compile. Explorations have their own folders, since strategy files may write to them; benchmarks measure
+# compilation.
+_COMPILING = {"run", "simulate", "fit", "evaluate"}
 
 
 def keep_compiled_programs(command: str) -> None:
@@ -22,14 +23,16 @@ def keep_compiled_programs(command: str) -> None:
     Args:
         command: name of the command, such as `run`.
     """
-    if command in _WITHOUT or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    if command not in _COMPILING or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "metabolismgraph" / f"jax-{metadata.version('jax')}-{_machine()}"
     try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = base / "metabolismgraph" / f"jax-{metadata.version('jax')}-{_machine()}"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):  # the second: there is no home folder
         return  # without a writable folder, every command compiles its programs
+    if not os.access(folder, os.W_OK):
+        return
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", _LEAST_SECONDS)
 

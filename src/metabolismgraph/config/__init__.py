@@ -11,6 +11,7 @@ from metabolismgraph.config.load import OldKeyWarning as OldKeyWarning
 from metabolismgraph.config.load import load_config as load_config
 from metabolismgraph.config.load import shipped_configs as shipped_configs
 from metabolismgraph.config.messages import nearest_name as nearest_name
+from metabolismgraph.config.messages import parse_options as parse_options
 from metabolismgraph.config.plotting import Plotting as Plotting
 from metabolismgraph.config.simulation import Simulation as Simulation
 from metabolismgraph.config.training import Training as Training

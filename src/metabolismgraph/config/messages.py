@@ -4,12 +4,40 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from metabolismgraph.errors import InputError
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:
     """The most similar of `names`."""
     return difflib.get_close_matches(name, list(names), 1, 0.0)[0]
+
+
+def parse_options(kind: type[M], options: object, where: str, name: str, noun: str = "option") -> M:
+    """A model from its options in a configuration.
+
+    Args:
+        kind: the model.
+        where: key of the configuration, for messages.
+        name: name of the model in the configuration.
+        noun: word for an option.
+
+    Raises:
+        InputError: there is no such option, or its value does not fit.
+    """
+    try:
+        return kind.model_validate(options)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        option = ".".join(str(part) for part in first["loc"])
+        known = ", ".join(kind.model_fields) or "none"
+        problem = f"there is no such {noun}" if first["type"] == "extra_forbidden" else first["msg"]
+        raise InputError(f"{where}: {noun} {option} of {name}: {problem} ({noun}s: {known})") from None
 
 
 def explain(loc: tuple[int | str, ...], problem: Mapping[str, Any]) -> str:

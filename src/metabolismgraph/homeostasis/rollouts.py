@@ -92,6 +92,22 @@ class Scheme(NamedTuple):
     detach: bool = False
 
 
+def _step(
+    node: NodeTable,
+    reactions: TabulatedReactions,
+    c: Float[Array, "batch species"],
+    dt: Float[Array, " batch"],
+    scheme: Scheme,
+) -> Float[Array, "batch species"]:
+    """One step of the scheme."""
+
+    def rate(c: Float[Array, "batch species"]) -> Float[Array, "batch species"]:
+        return reactions(jax.lax.stop_gradient(c) if scheme.detach else c) + node(c)
+
+    return STEPS[scheme.rule](rate, c, dt)
+
+
+@eqx.filter_custom_vjp
 def rolled(
     node: NodeTable,
     reactions: TabulatedReactions,
@@ -115,40 +131,7 @@ def rolled(
     Returns:
         Concentrations after each step.
     """
-    # Passed as a list of arrays: for a custom derivative, Equinox marks each argument by a pytree of booleans of the
-    # same type, and a Structure does not accept booleans.
-    leaves, tree = jax.tree.flatten(reactions)
-    states: Array = _rolled(node, leaves, tree, start, dt, n_steps, scheme)
-    return states
-
-
-def _step(
-    node: NodeTable,
-    reactions: TabulatedReactions,
-    c: Float[Array, "batch species"],
-    dt: Float[Array, " batch"],
-    scheme: Scheme,
-) -> Float[Array, "batch species"]:
-    """One step of the scheme."""
-
-    def rate(c: Float[Array, "batch species"]) -> Float[Array, "batch species"]:
-        return reactions(jax.lax.stop_gradient(c) if scheme.detach else c) + node(c)
-
-    return STEPS[scheme.rule](rate, c, dt)
-
-
-@eqx.filter_custom_vjp
-def _rolled(
-    node: NodeTable,
-    leaves: list[Array],
-    tree: jax.tree_util.PyTreeDef,
-    start: Float[Array, "batch species"],
-    dt: Float[Array, "capacity batch"],
-    n_steps: Int[Array, ""],
-    scheme: Scheme,
-) -> Float[Array, "capacity batch species"]:
     # The derivative is defined below, since JAX cannot differentiate a loop of traced length in reverse mode.
-    reactions: TabulatedReactions = jax.tree.unflatten(tree, leaves)
 
     def body(t: Int[Array, ""], carry: tuple[Array, Array]) -> tuple[Array, Array]:
         c, states = carry
@@ -159,21 +142,20 @@ def _rolled(
     return states
 
 
-@_rolled.def_fwd  # type: ignore[untyped-decorator]
+@rolled.def_fwd  # type: ignore[untyped-decorator]
 def _forward(perturbed: Any, node: NodeTable, *rest: Any) -> tuple[Array, Array]:
     del perturbed
-    states = _rolled(node, *rest)
+    states = rolled(node, *rest)
     return states, states
 
 
-@_rolled.def_bwd  # type: ignore[untyped-decorator]
+@rolled.def_bwd  # type: ignore[untyped-decorator]
 def _backward(  # the signature that Equinox requires: stored values, cotangents, perturbed arguments, the arguments
     states: Float[Array, "capacity batch species"],
     cotangents: Float[Array, "capacity batch species"],
     perturbed: Any,
     node: NodeTable,
-    leaves: list[Array],
-    tree: jax.tree_util.PyTreeDef,
+    reactions: TabulatedReactions,
     start: Float[Array, "batch species"],
     dt: Float[Array, "capacity batch"],
     n_steps: Int[Array, ""],
@@ -185,7 +167,6 @@ def _backward(  # the signature that Equinox requires: stored values, cotangents
     # from t = n downwards. States are stored by the forward pass; the inner values of a step are computed again. In the
     # carry, `adjoint` is the second term of a_t.
     del perturbed
-    reactions: TabulatedReactions = jax.tree.unflatten(tree, leaves)
 
     def body(done: Int[Array, ""], carry: tuple[Array, NodeTable]) -> tuple[Array, NodeTable]:
         t = n_steps - 1 - done

@@ -103,7 +103,7 @@ class Phase1Data:
         used = self.homeostasis_basis[1][:, :2, :2]
         return np.pad(used, ((0, 0), (0, 2 - used.shape[1]), (0, 0)))
 
-    def rate_table(self, f: LogFunction) -> TabulatedReactions:
+    def tabulated_reactions(self, f: LogFunction) -> TabulatedReactions:
         """Tables of the rate laws, with f for those to be learned and k = 1."""
         k = np.ones(self.observations.network.n_reactions)
         return TabulatedReactions.of(f, k, self.structure, self.graph_model.aggr_type, self.observations.concentration)
@@ -122,7 +122,7 @@ class Phase1Data:
         """
         y = self.transitions.derivative
         weights = np.where(keep & ~self.fixed, default_weight(y, keep) if weight is None else weight, 0.0)
-        return LinearModel.of(self.rate_table(f), self.nodes, y, weights, self.homeostasis_basis[0])
+        return LinearModel.of(self.tabulated_reactions(f), self.nodes, y, weights, self.homeostasis_basis[0])
 
     def initial_function(self) -> AnySubstrateFunction:
         """MLP_sub with random weights, and its input standardised by the data."""

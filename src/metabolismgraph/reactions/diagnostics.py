@@ -57,7 +57,7 @@ def check_fit(reweighted: ReweightedFit[F], model: LinearModel, fitted: Solution
         fitted: its solution, with unconstrained rate constants.
     """
     data = reweighted.data
-    table = data.rate_table(reweighted.f)
+    table = data.tabulated_reactions(reweighted.f)
     learned = ~table.structure.rate_laws.known
     covariance, hidden = fitted.covariance, np.zeros(len(fitted.k), dtype=bool)
     if learned.any():

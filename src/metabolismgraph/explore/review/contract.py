@@ -20,9 +20,13 @@ import numpy as np
 from pydantic import BaseModel
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.homeostasis.fit import fit_homeostasis
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.training_plan import Objective, Penalty, Plan, Rollouts, Schedule, Unset
+from metabolismgraph.reactions.result import Phase1Result
+from metabolismgraph.runs.train_folder import from_checkpoint
+from metabolismgraph.system.trainable import check_frozen
 
 _PARTS = frozenset(get_args(Part))
 _NEEDS = ("", "rollouts", "minibatches")
@@ -247,6 +251,26 @@ _COMPOSED: tuple[tuple[type | tuple[type, ...], Callable[[Any], Iterable[object]
     (type, lambda v: (v.__module__, v.__qualname__)),
     (BaseModel, lambda v: (v.model_dump(),)),
 )
+
+
+def training_faults(data: Phase2Data, frozen: Phase1Result) -> list[str]:
+    """Faults of a training with the strategies of `data`, done twice.
+
+    Args:
+        data: settings with a short training; its checkpoint may be changed by a strategy that breaks the contract.
+        frozen: the same checkpoint, out of reach of the strategy.
+
+    Raises:
+        FirewallError: an array of Phase 1 changed.
+    """
+    inputs = data.observations, data.phase1, data.graph_model, data.training
+    first, second = (fit_homeostasis(*inputs) for _ in range(2))
+    check_frozen(from_checkpoint(first.model, frozen), first.model)
+    return (
+        loss_faults(first.losses, first.components)
+        or learning_faults(first.model, first.node_magnitude)
+        or repetition_faults(first.model, second.model)
+    )
 
 
 def loss_faults(losses: np.ndarray, components: Mapping[str, np.ndarray]) -> list[str]:

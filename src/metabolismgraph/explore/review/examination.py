@@ -12,16 +12,13 @@ from typing import ClassVar
 import numpy as np
 
 from metabolismgraph.explore.review import contract
-from metabolismgraph.homeostasis.fit import fit_homeostasis
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import custom, make_plan
 from metabolismgraph.homeostasis.strategies.base import Strategy
 from metabolismgraph.homeostasis.training_plan import Plan
-from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1
-from metabolismgraph.runs.train_folder import from_checkpoint, read_settings
+from metabolismgraph.runs.train_folder import read_settings
 from metabolismgraph.system.observations import Observations
-from metabolismgraph.system.trainable import check_frozen
 
 _STEPS = 100
 _FRAMES, _FRAMES_PER_RUN = 400, 50
@@ -64,10 +61,11 @@ def examine(folder: Path, shared: Path, name: str) -> tuple[dict[str, object], l
         # One for the strategy, one for comparison.
         phase1, frozen = (load_phase1(shared / "phase1", graph_model) for _ in range(2))
         data = Phase2Data(observations, phase1, graph_model, training)
+        custom.register(_SHORT_TRAINING, ShortTraining)
         return _declared(kind), (
             contract.behaviour_faults(kind(), Plan.classical(data), data)
             or _combinations(name, data)
-            or _training(name, data, frozen)
+            or contract.training_faults(_with(data, name, _SHORT_TRAINING), frozen)
         )
 
 
@@ -98,17 +96,3 @@ def _with(data: Phase2Data, *entries: str) -> Phase2Data:
 
 def _combinations(name: str, data: Phase2Data) -> list[str]:
     return contract.combination_faults(_PARTNERS, lambda *entries: make_plan(_with(data, *entries)), name)
-
-
-def _training(name: str, data: Phase2Data, frozen: Phase1Result) -> list[str]:
-    """Train a hundred steps, twice, and check the results."""
-    custom.register(_SHORT_TRAINING, ShortTraining)
-    brief = _with(data, name, _SHORT_TRAINING)
-    results = [fit_homeostasis(brief.observations, brief.phase1, brief.graph_model, brief.training) for _ in range(2)]
-    result = results[0]
-    check_frozen(from_checkpoint(result.model, frozen), result.model)
-    return (
-        contract.loss_faults(result.losses, result.components)
-        or contract.learning_faults(result.model, result.node_magnitude)
-        or contract.repetition_faults(*(one.model for one in results))
-    )

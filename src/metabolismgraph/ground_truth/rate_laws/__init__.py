@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import ValidationError
-
-from metabolismgraph.config import Simulation, nearest_name
+from metabolismgraph.config import Simulation, nearest_name, parse_options
 from metabolismgraph.errors import InputError
 from metabolismgraph.ground_truth.rate_laws.base import RateLaw
 from metabolismgraph.ground_truth.rate_laws.mass_action import MassAction
@@ -31,17 +29,12 @@ def chosen_rate_law(settings: Simulation) -> RateLaw:
         return (
             MassAction() if settings.use_mass_action else MichaelisMenten(half_saturation=settings.michaelis_constant)
         )
-    name, parameters = next(iter(settings.rate_law.items()))
-    if name not in RATE_LAWS or len(settings.rate_law) != 1:
+    if len(settings.rate_law) != 1:
+        raise InputError(
+            f"simulation.rate_law: found {len(settings.rate_law)} names, expected one: {{name: {{parameter: value}}}}"
+        )
+    ((name, parameters),) = settings.rate_law.items()
+    if name not in RATE_LAWS:
         near = nearest_name(name, RATE_LAWS)
         raise InputError(f"simulation.rate_law: unknown law {name}; did you mean {near}? (all: {', '.join(RATE_LAWS)})")
-    try:
-        return RATE_LAWS[name].model_validate(parameters)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        parameter = ".".join(str(part) for part in first["loc"])
-        known = ", ".join(RATE_LAWS[name].model_fields) or "none"
-        problem = "there is no such parameter" if first["type"] == "extra_forbidden" else first["msg"]
-        raise InputError(
-            f"simulation.rate_law: parameter {parameter} of {name}: {problem} (parameters: {known})"
-        ) from None
+    return parse_options(RATE_LAWS[name], parameters, "simulation.rate_law", name, "parameter")

@@ -11,9 +11,7 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping
 
-from pydantic import ValidationError
-
-from metabolismgraph.config import Training, nearest_name
+from metabolismgraph.config import Training, nearest_name, parse_options
 from metabolismgraph.errors import InputError
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import custom
@@ -61,14 +59,7 @@ def chosen(training: Training) -> dict[str, Strategy]:
         kind = find(name)
         if name in found:
             raise InputError(f"{_WHERE}: {name} is named twice; keep one")
-        try:
-            found[name] = kind.model_validate(options)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            option = ".".join(str(part) for part in first["loc"])
-            known = ", ".join(kind.model_fields) or "none"
-            problem = "there is no such option" if first["type"] == "extra_forbidden" else first["msg"]
-            raise InputError(f"{_WHERE}: option {option} of {name}: {problem} (options: {known})") from None
+        found[name] = parse_options(kind, options, _WHERE, name)
     _check_combination(found)
     return dict(sorted(found.items(), key=lambda item: _rank(item[1])))
 

@@ -47,7 +47,7 @@ def load(path: Path) -> type[Strategy]:
     """
     name = path.stem
     if not NAME.fullmatch(name):
-        raise InputError(f"{FOLDER}/{path.name}: no name of a strategy; use small letters, digits and _")
+        raise InputError(f"{FOLDER}/{path.name}: not a name of a strategy; use small letters, digits and _")
     module = types.ModuleType(f"{_MODULES}.{name}")
     with as_input_error([path]):
         source = path.read_text(encoding="utf-8")
