@@ -1,13 +1,16 @@
 """One record per metric: what it is, and who may see it."""
 
 import dataclasses
+import io
 import math
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import metabolismgraph as mg
+from metabolismgraph.cli.tables import summary_table
 from metabolismgraph.metrics import METRICS, by_index, classify, classify_skill, find, from_log_name
 
 
@@ -22,6 +25,15 @@ def evaluations(small, small_config, small_phase1):
 def test_every_metric_has_a_record(evaluations):
     for evaluation in evaluations:
         assert [name for name in evaluation.metrics if find(name) is None] == []
+
+
+def test_the_summary_shows_units(evaluations):
+    _, without = evaluations
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(summary_table({**without.metrics, "training_time_min": 0.5}, ()))
+    text = console.export_text()
+    assert "both phases [minutes]" in text
+    assert "[concentration/time]" in text
 
 
 def test_what_uses_the_truth_is_not_computed_without_it(evaluations):

@@ -157,7 +157,10 @@ def summary_table(metrics: Mapping[str, Value], notes: Sequence[str]) -> Table:
         metric, value = known[name], metrics[name]
         if value is not None:
             unit = f" [{metric.unit}]" if metric.unit else ""
-            table.add_row(name, _shown(value), _VERDICTS.get(metric.verdict(value), ""), f"{metric.meaning}{unit}")
+            # As Text: a unit in brackets would be taken for markup, and not be shown.
+            table.add_row(
+                name, _shown(value), _VERDICTS.get(metric.verdict(value), ""), Text(f"{metric.meaning}{unit}")
+            )
     if notes:
         table.caption = Text("\n".join(f"note: {note}" for note in notes))
         table.caption_justify = "left"
