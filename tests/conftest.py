@@ -36,10 +36,7 @@ def pytest_configure():
             shutil.rmtree(COMPILED, ignore_errors=True)
         COMPILED.mkdir(parents=True, exist_ok=True)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(COMPILED)
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
-    # Most programs run for less time than it takes to optimise them.
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 # Files whose tests train, or start processes, for longer than one wants to wait: `make test-fast` leaves them out. The

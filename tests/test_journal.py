@@ -262,6 +262,15 @@ def test_the_lock_of_a_process_that_was_killed_is_free(made):
         made.append(journals.failed(4))
 
 
+def test_a_lock_that_ends_in_a_moment_is_waited_for(made):
+    """A child that is forked and has not begun its program holds the lock of an explorer that was just killed."""
+    command = [sys.executable, "-I", "-S", "-c", HOLDER.replace("60", "0.2"), str(made.path.with_suffix(".lock"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with made.held():
+            made.append(journals.failed(4))
+
+
 def test_children_do_not_keep_the_lock(made):
     """What an explorer started, and what may outlive it, does not stand for it."""
     with made.held():

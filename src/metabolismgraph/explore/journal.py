@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from pydantic import ValidationError
 
@@ -15,6 +17,7 @@ from metabolismgraph.explore.events import EVENT, Event
 from metabolismgraph.json_lines import append_line, read_lines
 
 JOURNAL = "journal.jsonl"
+_LOCK_PATIENCE = 1.0  # seconds
 
 
 class Journal:
@@ -42,12 +45,14 @@ class Journal:
                 f"{path}: cannot be made ({error.strerror}); choose a folder that can be written"
             ) from None
         with opened as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(
-                    f"{self.path.parent}: another explorer is running there; wait for it, or stop it first"
-                ) from None
+            # A killed explorer's lock lives on for a moment, in a child between its fork and its new program.
+            until = time.monotonic() + _LOCK_PATIENCE
+            while not _lock(stream):
+                if time.monotonic() > until:
+                    raise InputError(
+                        f"{self.path.parent}: another explorer is running there; wait for it, or stop it first"
+                    )
+                time.sleep(0.02)
             yield
 
     def append(self, event: Event) -> Event:
@@ -75,6 +80,15 @@ class Journal:
             return tuple(read_lines(self.path, _event, "restore the file, or delete that line and all after it"))
         except FileNotFoundError:
             raise InputError(f"{self.path.parent}: no exploration here ({self.path.name} is missing)") from None
+
+
+def _lock(stream: IO[str]) -> bool:
+    """Whether this process now holds the lock of a file."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _event(value: object) -> Event:
