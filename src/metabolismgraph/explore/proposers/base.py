@@ -43,20 +43,20 @@ class Answer(Generic[T]):
     exchange: Exchange | None = None
 
 
-class InvalidAnswerError(Exception):
+class ExchangeError(Exception):
+    """An exchange without a valid answer."""
+
+    def __init__(self, reason: str, exchange: Exchange):
+        super().__init__(reason)
+        self.exchange = exchange
+
+
+class InvalidAnswerError(ExchangeError):
     """The answer does not fit its schema; to be requested again, with the reason."""
 
-    def __init__(self, reason: str, exchange: Exchange):
-        super().__init__(reason)
-        self.exchange = exchange
 
-
-class UnavailableError(Exception):
+class UnavailableError(ExchangeError):
     """There was no answer, and another attempt now is of no use."""
-
-    def __init__(self, reason: str, exchange: Exchange):
-        super().__init__(reason)
-        self.exchange = exchange
 
 
 class Proposer(abc.ABC):

@@ -9,7 +9,7 @@ from typing import Any
 from metabolismgraph.explore.events import Failed, Primary
 from metabolismgraph.explore.proposal import MEMORY_LINES
 from metabolismgraph.explore.reward import SKILL, slope_ratios
-from metabolismgraph.explore.search_space import configuration, own_strategies
+from metabolismgraph.explore.search_space import configuration
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, differ, nodes, standard_error
 from metabolismgraph.homeostasis.strategies import names
@@ -24,11 +24,6 @@ def strategies_of(state: State, node: Node) -> tuple[str, ...]:
     if state.imported:
         return (node.runs[0].proposed.proposal.strategy,)
     return names(configuration(state, node.runs[0].proposed.changes).training)
-
-
-def own_names(state: State) -> tuple[str, ...]:
-    """Names of the strategy files of the exploration."""
-    return tuple(own_strategies(state))
 
 
 def clusters(node: Node) -> int | None:
