@@ -24,13 +24,7 @@ from metabolismgraph.explore.proposal import (
     StrategyFile,
     Submission,
 )
-from metabolismgraph.explore.proposers.base import (
-    Answer,
-    Exchange,
-    InvalidAnswerError,
-    Proposer,
-    UnavailableError,
-)
+from metabolismgraph.explore.proposers.base import Answer, Exchange, InvalidAnswerError, Proposer, UnavailableError
 from metabolismgraph.explore.proposers.prompt import MOST_MEMORY, Prompt, for_proposal, for_reading, for_submission
 from metabolismgraph.explore.state import State
 from metabolismgraph.files import write_bytes
@@ -54,15 +48,12 @@ class Transport(abc.ABC):
     """A way to get one answer to one prompt.
 
     Attributes:
+        name: in the journal.
         shows_images: whether it passes on figures.
     """
 
+    name: str
     shows_images: bool = True
-
-    @property
-    @abc.abstractmethod
-    def name(self) -> str:
-        """Its name in the journal."""
 
     @abc.abstractmethod
     def ask(self, prompt: Prompt) -> Exchange:
@@ -81,13 +72,9 @@ class AskingProposer(Proposer):
     """
 
     def __init__(self, transport: Transport, folder: Path):
-        self._transport = transport
+        self.name, self._transport = transport.name, transport
         self._questions = folder / "questions"
         self._folder = folder if transport.shows_images else None
-
-    @property
-    def name(self) -> str:
-        return self._transport.name
 
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
         exchange = self._ask(for_proposal(state, iteration, slot.number, refusals), iteration, refusals)

@@ -64,12 +64,12 @@ class Proposer(abc.ABC):
 
     The three methods get the state, which they cannot change, and the reasons for refusals of earlier answers to the
     same question. They may raise `InvalidAnswerError` and `UnavailableError` only.
+
+    Attributes:
+        name: in the journal.
     """
 
-    @property
-    @abc.abstractmethod
-    def name(self) -> str:
-        """Its name in the journal."""
+    name: str
 
     @abc.abstractmethod
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:

@@ -60,14 +60,11 @@ class LLMTransport(Transport):
             ) from None
         self._settings = settings
         self._server = _server(settings)
+        self.name = f"llm ({self._server.model})"
         self._key = _key(settings, self._server)
         self.shows_images = settings.llm_images
         if settings.max_cost is not None:
             _check_price(settings, self._server)
-
-    @property
-    def name(self) -> str:
-        return f"llm ({self._server.model})"
 
     def ask(self, prompt: Prompt) -> Exchange:
         started = time.perf_counter()

@@ -56,9 +56,7 @@ class RulesProposer(Proposer):
         otherwise exploit: the node with the highest UCB score, one parameter changed.
     """
 
-    @property
-    def name(self) -> str:
-        return "rules"
+    name = "rules"
 
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
         del slot
