@@ -86,11 +86,8 @@ def _slots(state: State, running: frozenset[int]) -> RenderableType:
 
 def _last_batch(state: State) -> tuple[Iteration, ...]:
     """The iterations since the last reading, or those of the last reading."""
-    ends = [memory.iteration for memory in state.memories]
-    since = ends[-1] if ends else 0
-    if since >= len(state.iterations):
-        since = ends[-2] if len(ends) > 1 else 0
-    return state.iterations[since:]
+    *_, before, last = (0, 0, *(memory.iteration for memory in state.memories))
+    return state.iterations[last if last < len(state.iterations) else before :]
 
 
 def _what_changed(proposed: Proposed) -> str:
@@ -311,7 +308,7 @@ def tree_text(state: State) -> Tree:
     every, winner = nodes(state), best(state)
     for block in sorted({state.block_of(node.id) for node in every}):
         here = [node for node in every if state.block_of(node.id) == block]
-        first, last = block * state.settings.n_iter_block + 1, state.in_block(block)[-1].number
+        first, last = state.first_of(block), state.in_block(block)[-1].number
         root = ", ".join(f"{key} = {shown(value)}" for key, value in state.root(block).items())
         title = f"block {block}, iterations {first}-{last}, root {root or 'as opened'}"
         # By id of the parent: the branch for its children, and the depth of that branch.

@@ -85,8 +85,7 @@ class AskingProposer(Proposer):
         return Answer(parsed_reading(exchange, batch), exchange)
 
     def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
-        first = block * state.settings.n_iter_block + 1
-        exchange = self._ask(for_submission(state, block, refusals), first, refusals)
+        exchange = self._ask(for_submission(state, block, refusals), state.first_of(block), refusals)
         return Answer(parsed_submission(exchange), exchange)
 
     def _ask(self, prompt: Prompt, iteration: int, refusals: Sequence[str]) -> Exchange:
@@ -139,7 +138,7 @@ def parsed_reading(exchange: Exchange, batch: Sequence[int]) -> Reading:
         InvalidAnswerError: the answer holds no reading, or one of other iterations.
     """
     reading = _parsed(exchange, Reading)
-    found = sorted(reading.iterations, key=lambda entry: entry.iteration)
+    found = tuple(sorted(reading.iterations, key=lambda entry: entry.iteration))
     numbers = [entry.iteration for entry in found]
     if numbers != sorted(batch):
         wanted = ", ".join(map(str, batch))
@@ -149,7 +148,7 @@ def parsed_reading(exchange: Exchange, batch: Sequence[int]) -> Reading:
         raise InvalidAnswerError(
             f"memory has {len(reading.memory)} characters, expected at most {MOST_MEMORY}; shorten it", exchange
         )
-    return reading.model_copy(update={"iterations": tuple(found)})
+    return reading.model_copy(update={"iterations": found})
 
 
 def _parsed(exchange: Exchange, schema: type[T]) -> T:
@@ -194,9 +193,9 @@ def _json_in(answer: str) -> str:
 def _objects(text: str) -> Iterable[str]:
     """Yield the JSON objects in running text, from left to right, without nested ones."""
     decoder, at = json.JSONDecoder(), text.find("{")
-    tries = 0
-    while at >= 0 and tries < 100:
-        tries += 1
+    for _ in range(100):
+        if at < 0:
+            return
         try:
             _, end = decoder.raw_decode(text, at)
         except ValueError:

@@ -54,8 +54,7 @@ class ReplayProposer(Proposer):
     def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
         event = self._reviewed.get(block)
         value = None if event is None else (event.submission, event.by)
-        first = block * state.settings.n_iter_block + 1
-        return self._answer("submission", first, refusals, parsed_submission, value)
+        return self._answer("submission", state.first_of(block), refusals, parsed_submission, value)
 
     def _answer(
         self,

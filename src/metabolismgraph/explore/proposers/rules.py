@@ -38,6 +38,7 @@ APPROACHES: tuple[tuple[str, ...], ...] = (
     ("accumulation", "warmup", "contrastive"),
     ("weak_form", "contrastive"),
 )
+_NO_STRATEGY = "hyperparameter-only"
 _GOOD = 0.8  # reward from which a node is worth replicating at once
 _UNBEATEN = 8  # iterations after which the leading node is replicated even if it is not good
 _FLAT = 0.05  # a reward below that is stuck near zero
@@ -97,27 +98,18 @@ class RulesProposer(Proposer):
             return Answer(Submission(start=both, rationale=why, reference=_references(composed)))
         start = _way(state, state.root(block), leading.runs[0].proposed.changes)
         why = f"node {leading.id} leads with a mean reward of {leading.mean:.3f}: the next block starts from it"
-        return Answer(
-            Submission(start=start, rationale=why, reference=_references(rules_memory.strategies_of(state, leading)))
-        )
+        literature = _references(rules_memory.strategies_of(state, leading))
+        return Answer(Submission(start=start, rationale=why, reference=literature))
 
 
 def _baseline() -> Proposal:
-    return Proposal(
-        parent=None,
-        mode="exploit",
-        strategy="hyperparameter-only",
-        hypothesis="baseline: the same configuration in every slot shows what the rollout length does",
-    )
+    why = "baseline: the same configuration in every slot shows what the rollout length does"
+    return Proposal(parent=None, mode="exploit", strategy=_NO_STRATEGY, hypothesis=why)
 
 
 def _replicate(node: Node) -> Proposal:
-    return Proposal(
-        parent=node.id,
-        mode="replicate",
-        strategy="hyperparameter-only",
-        hypothesis=f"node {node.id} leads with {node.mean or 0.0:.3f}: another seed shows whether that was chance",
-    )
+    why = f"node {node.id} leads with {node.mean or 0.0:.3f}: another seed shows whether that was chance"
+    return Proposal(parent=node.id, mode="replicate", strategy=_NO_STRATEGY, hypothesis=why)
 
 
 def _to_replicate(state: State) -> Node | None:
@@ -179,14 +171,9 @@ def _new_ones(state: State, block: int, approaches: Iterable[tuple[str, ...]]) -
 
 
 def _switch(state: State, iteration: int, approach: tuple[str, ...], mode: Mode) -> Proposal:
-    before = state.root(state.block_of(iteration))
-    return Proposal(
-        parent=None,
-        mode=mode,
-        mutations=(_strategy_mutation(state, before, approach),),
-        strategy=_named(approach),
-        hypothesis=f"earlier strategies fail or are stuck; {' + '.join(approach)} trains in another way",
-    )
+    changes = (_strategy_mutation(state, state.root(state.block_of(iteration)), approach),)
+    why = f"earlier strategies fail or are stuck; {' + '.join(approach)} trains in another way"
+    return Proposal(parent=None, mode=mode, mutations=changes, strategy=_named(approach), hypothesis=why)
 
 
 def _mutate(state: State, iteration: int, mode: Mode) -> Proposal:
@@ -200,22 +187,14 @@ def _mutate(state: State, iteration: int, mode: Mode) -> Proposal:
     names = list(config.training.strategies or ())
     if mode == "embedding-focus" and names and "contrastive" not in names:
         together = (*(entry for entry in names if isinstance(entry, str)), "contrastive")
-        return Proposal(
-            parent=parent,
-            mode=mode,
-            mutations=(_strategy_mutation(state, before, together),),
-            strategy=_named(together),
-            hypothesis="slopes move, embeddings do not: equal response curves get equal embeddings",
-        )
+        change = _strategy_mutation(state, before, together)
+        why = "slopes move, embeddings do not: equal response curves get equal embeddings"
+        return Proposal(parent=parent, mode=mode, mutations=(change,), strategy=_named(together), hypothesis=why)
     step = next_step(state, parent, before, parameters(mode, rollouts=depends_on_time_step(config)))
     name, way = CHANGEABLE[step.key], "more" if step.new > step.old else "less"
-    return Proposal(
-        parent=parent,
-        mode=mode,
-        mutations=(Mutation(param=name, old=step.old, new=step.new),),
-        strategy="hyperparameter-only",
-        hypothesis=f"{way} {name} helps: {step.worked} of {step.tried} changes of it did so far",
-    )
+    change = Mutation(param=name, old=step.old, new=step.new)
+    why = f"{way} {name} helps: {step.worked} of {step.tried} changes of it did so far"
+    return Proposal(parent=parent, mode=mode, mutations=(change,), strategy=_NO_STRATEGY, hypothesis=why)
 
 
 def _composed(state: State, block: int) -> tuple[str, ...] | None:
