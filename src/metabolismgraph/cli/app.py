@@ -6,8 +6,9 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ from metabolismgraph.cli.options import (
     Resume,
     Set,
     console,
+    interruptible,
     read_config,
     say,
 )
@@ -83,14 +85,9 @@ def _one_line_errors() -> Iterator[None]:
         sys.exit(1)
 
 
-@contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
-    """Report an interrupt; inside a command, since typer ends silently at one outside."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(f"interrupted; the same command with --resume --out {folder} continues after the last finished stage")
-        raise typer.Exit(130) from None
+def _resumable(folder: Path) -> AbstractContextManager[None]:
+    advice = f"the same command with --resume --out {folder} continues after the last finished stage"
+    return interruptible(f"interrupted; {advice}")
 
 
 @app.command(epilog="Example: metabolismgraph run oscillatory_rank50 --set training.seed=3 --out runs/first")
@@ -243,8 +240,8 @@ def identify(
             for members, combos in zip(found.groups, found.combinations, strict=True)
         ]
         answer = {
-            "determined": [r for r, known in zip(ids, found.identifiable, strict=True) if known],
-            "determined_without_homeostasis": [r for r, known in zip(ids, alone.identifiable, strict=True) if known],
+            "determined": list(compress(ids, found.identifiable)),
+            "determined_without_homeostasis": list(compress(ids, alone.identifiable)),
             "groups": groups,
             "notes": list(notes),
         }
@@ -353,12 +350,9 @@ def compare_strategies(
         data_augmentation_loop=loop,
         overrides=tuple(set_ or ()),
     )
-    try:
-        with strategy_board(console()) as board:
-            markdown = run_strategies(settings, out, workers or os.cpu_count() or 1, board, overwrite=overwrite)
-    except KeyboardInterrupt:
-        say(f"interrupted; results so far are in {out}, and the same command continues")
-        raise typer.Exit(130) from None
+    advice = f"interrupted; results so far are in {out}, and the same command continues"
+    with interruptible(advice), strategy_board(console()) as board:
+        markdown = run_strategies(settings, out, workers or os.cpu_count() or 1, board, overwrite=overwrite)
     sys.stdout.write(markdown)
 
 
@@ -396,9 +390,7 @@ def models(
 
 
 @benchmark.command(epilog="Example: metabolismgraph benchmark speed --out benchmarks")
-def speed(
-    out: Annotated[Path | None, typer.Option(help="folder for speed.json; default: only print")] = None,
-) -> None:
+def speed(out: Annotated[Path | None, typer.Option(help="folder for speed.json; default: only print")] = None) -> None:
     """Compare the speed of the inner loops of both phases with a plain implementation."""
     from metabolismgraph.benchmarks.speed import gradient_phase1, rollout_step
     from metabolismgraph.cli.tables import speed_table

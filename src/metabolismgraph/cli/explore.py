@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metabolismgraph.cli.options import Checkpoint, Quiet, Set, console, read_config, say
+from metabolismgraph.cli.options import Checkpoint, Quiet, Set, console, interruptible, read_config, say
 from metabolismgraph.errors import InputError, TrainingFailedError
 from metabolismgraph.processes import Child
 
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from metabolismgraph.explore.state import State
 
 explore = typer.Typer(
-    no_args_is_help=True,
-    help="Search over configurations and strategies of Phase 2: propose, run, read, remember.",
+    no_args_is_help=True, help="Search over configurations and strategies of Phase 2: propose, run, read, remember."
 )
 
 Folder = Annotated[Path, typer.Argument(help="folder of the exploration")]
@@ -116,10 +115,7 @@ def status(
 
 
 @explore.command(epilog="Example: metabolismgraph explore show explorations/a 7")
-def show(
-    folder: Folder,
-    iteration: Annotated[int, typer.Argument(min=1, help="number of the iteration")],
-) -> None:
+def show(folder: Folder, iteration: Annotated[int, typer.Argument(min=1, help="number of the iteration")]) -> None:
     """Show one iteration: proposal and hypothesis, outcome, and files."""
     from metabolismgraph.cli.explore_tables import iteration_page
 
@@ -145,7 +141,6 @@ def rebuild(folder: Folder) -> None:
     """Rebuild log, UCB scores and memory from the journal."""
     from metabolismgraph.explore.published_format import rebuild as write
 
-    _read(folder)
     write(folder)
     console().print(f"rebuilt from the journal: log, UCB scores and memory in {folder}")
 
@@ -207,13 +202,10 @@ def _make_base(
         data = f"simulated, {config.dataset}"
     command += ["--out", str(path / "base"), "--resume", *(["--quiet"] if quiet else [])]
     command += ["--checkpoint", str(checkpoint)] if checkpoint else []
-    try:
-        # In the same group: an interrupt from the terminal reaches both, and the child ends in order.
-        with Child(command, own_group=False) as child:
-            code = child.wait()
-    except KeyboardInterrupt:
-        say(f"interrupted; the same command with --out {path} continues")
-        raise typer.Exit(130) from None
+    # In the same group: an interrupt from the terminal reaches both, and the child ends in order.
+    advice = f"interrupted; the same command with --out {path} continues"
+    with interruptible(advice), Child(command, own_group=False) as child:
+        code = child.wait()
     if code:
         raise TrainingFailedError(f"{path / 'base'}: data and Phase 1 could not be made (see above)")
     written.unlink()
@@ -230,12 +222,9 @@ def _continue(folder: ExplorationFolder, iterations: int, proposer: Proposer, *,
     settings = State.of(folder.journal.read()).settings
     workers = settings.n_workers or default_workers(settings.n_parallel)
     engine = make_engine(settings.engine, workers, settings.slot_minutes * 60)
-    with _interrupts() as stopping, board(console(), iterations, quiet=quiet) as watch:
-        try:
-            state = Explorer(folder, engine, proposer, stopping=stopping, watch=watch).run(iterations)
-        except KeyboardInterrupt:
-            say(f"stopped; `metabolismgraph explore resume {folder.path}` continues")
-            raise typer.Exit(130) from None
+    advice = f"stopped; `metabolismgraph explore resume {folder.path}` continues"
+    with _interrupts() as stopping, board(console(), iterations, quiet=quiet) as watch, interruptible(advice):
+        state = Explorer(folder, engine, proposer, stopping=stopping, watch=watch).run(iterations)
     if not quiet:
         console().print(status_table(state))
     console().print(f"results are in {folder.path}; analysis log: {folder.path}/{state.opened.name}_analysis.md")

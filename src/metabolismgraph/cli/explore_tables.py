@@ -7,15 +7,15 @@ cannot control the terminal.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 from rich.tree import Tree
 
@@ -23,6 +23,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.base import STDOUT
 from metabolismgraph.explore.events import Failed, Opened, Proposed
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.loop import Watch, no_watch
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.proposers.rules_memory import strategies_of
 from metabolismgraph.explore.published_format.lines import mean, mutation, set_name
@@ -37,8 +38,6 @@ _PICTURES = {".png", ".tif"}
 _DEEPEST = 6  # generations of a tree with increasing indentation
 _REREAD = 1.0  # seconds between two reads of the journal
 _CLOCK = slice(11, 19)  # hours, minutes and seconds of a time in ISO format
-
-Watch: TypeAlias = Callable[[State, frozenset[int]], None]
 
 
 def status_table(state: State, running: frozenset[int] = frozenset(), iterations: int | None = None) -> RenderableType:
@@ -87,11 +86,8 @@ def _slots(state: State, running: frozenset[int]) -> RenderableType:
 
 def _last_batch(state: State) -> tuple[Iteration, ...]:
     """The iterations since the last reading, or those of the last reading."""
-    ends = [memory.iteration for memory in state.memories]
-    since = ends[-1] if ends else 0
-    if since >= len(state.iterations):
-        since = ends[-2] if len(ends) > 1 else 0
-    return state.iterations[since:]
+    *_, before, last = (0, 0, *(memory.iteration for memory in state.memories))
+    return state.iterations[last if last < len(state.iterations) else before :]
 
 
 def _what_changed(proposed: Proposed) -> str:
@@ -267,21 +263,16 @@ def _outcome_facts(iteration: Iteration) -> Iterator[tuple[str, str]]:
 def _metrics(opened: Opened, iteration: Iteration) -> Table:
     """All metrics, with those of the reward first."""
     metrics = iteration.metrics
-    first = [SKILL]
     ratios = {f"MLP_node_slope_ratio_{t}" for t in slope_ratios(metrics)}
-    if opened.primary == "avg_slope_ratio":
-        first = ["avg_slope_ratio", *(name for name in metrics if name in ratios)]
+    oracle = opened.primary == "avg_slope_ratio"
+    first = ["avg_slope_ratio", *(name for name in metrics if name in ratios)] if oracle else [SKILL]
     first = [name for name in first if name in metrics]
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("metric")
-    table.add_column("value", justify="right")
+    value = Column("value", justify="right")
+    table = Table("metric", value, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in dict.fromkeys([*first, *metrics]):
-        table.add_row(_text(name, "bold" if name in first else ""), _text(shown(_number(metrics[name]))))
+        number = "nan" if metrics[name] is None else shown(metrics[name])
+        table.add_row(_text(name, "bold" if name in first else ""), _text(number))
     return table
-
-
-def _number(value: object) -> object:
-    return "nan" if value is None else value
 
 
 def _file_facts(iteration: Iteration, folder: Path) -> Iterator[tuple[str, str]]:
@@ -293,17 +284,14 @@ def _file_facts(iteration: Iteration, folder: Path) -> Iterator[tuple[str, str]]
     if (run.parent / STDOUT).is_file():
         yield "printed", str(run.parent / STDOUT)
     pictures = sorted(path for path in run.rglob("*") if path.suffix in _PICTURES) if run.is_dir() else []
-    for picture in pictures:
-        yield "figure", str(picture)
+    yield from (("figure", str(picture)) for picture in pictures)
     if not pictures:
         yield "figures", "none"
 
 
 def _facts(facts: Iterator[tuple[str, str]]) -> Table:
     """Names and values below each other; a repeated name is left out."""
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 2, 0, 0))
     before = ""
     for name, value in facts:
         table.add_row("" if name == before else name, _text(value))
@@ -320,7 +308,7 @@ def tree_text(state: State) -> Tree:
     every, winner = nodes(state), best(state)
     for block in sorted({state.block_of(node.id) for node in every}):
         here = [node for node in every if state.block_of(node.id) == block]
-        first, last = block * state.settings.n_iter_block + 1, state.in_block(block)[-1].number
+        first, last = state.first_of(block), state.in_block(block)[-1].number
         root = ", ".join(f"{key} = {shown(value)}" for key, value in state.root(block).items())
         title = f"block {block}, iterations {first}-{last}, root {root or 'as opened'}"
         # By id of the parent: the branch for its children, and the depth of that branch.
@@ -361,9 +349,9 @@ def _label(state: State, node: Node, *, names_parent: bool) -> Text:
 def board(console: Console, iterations: int | None, *, quiet: bool) -> Iterator[Watch]:
     """Yield a function for every event: it updates a table on a terminal, and prints lines elsewhere."""
     if quiet:
-        yield _nothing
+        yield no_watch
     elif not console.is_terminal:
-        yield _Lines(console, iterations)
+        yield _lines(console, iterations)
     else:
         # Drawn at events, so that no thread draws while an interrupt is handled.
         with Live(console=console, auto_refresh=False, transient=True) as live:
@@ -374,31 +362,27 @@ def board(console: Console, iterations: int | None, *, quiet: bool) -> Iterator[
             yield watch
 
 
-def _nothing(state: State, running: frozenset[int]) -> None:
-    del state, running
+def _lines(console: Console, iterations: int | None) -> Watch:
+    """A function that prints one line per finished iteration, from the current batch on."""
+    total = f"/{iterations}" if iterations else ""
+    printed: set[int] | None = None
 
-
-class _Lines:
-    """Prints one line per finished iteration, from the current batch on."""
-
-    def __init__(self, console: Console, iterations: int | None):
-        self._console, self._iterations = console, iterations
-        self._printed: set[int] | None = None
-
-    def __call__(self, state: State, running: frozenset[int]) -> None:
+    def watch(state: State, running: frozenset[int]) -> None:
         del running
-        if self._printed is None:
-            self._printed = set(range(1, (state.memories[-1].iteration if state.memories else 0) + 1))
-        total = f"/{self._iterations}" if self._iterations else ""
+        nonlocal printed
+        if printed is None:
+            printed = set(range(1, (state.memories[-1].iteration if state.memories else 0) + 1))
         for iteration in state.iterations:
-            if iteration.scored is None or iteration.number in self._printed:
+            if iteration.scored is None or iteration.number in printed:
                 continue
-            self._printed.add(iteration.number)
+            printed.add(iteration.number)
             text = Text(f"[{iteration.number}{total}] node {iteration.node}: ")
             text.append_text(_outcome(iteration, frozenset()))
             reward = f", reward {iteration.scored.reward:.3f}" if iteration.has_reward else ""
             text.append(f"{reward}; {_what_changed(iteration.proposed)}")
-            self._console.print(text, soft_wrap=True, highlight=False)
+            console.print(text, soft_wrap=True, highlight=False)
+
+    return watch
 
 
 def follow(folder: ExplorationFolder, console: Console) -> None:

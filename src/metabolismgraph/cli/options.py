@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,3 +43,13 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(message: str) -> None:
     sys.stderr.write(f"{message}\n")
+
+
+@contextmanager
+def interruptible(advice: str) -> Iterator[None]:
+    """Report an interrupt; inside a command, since typer ends silently at one outside."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(advice)
+        raise typer.Exit(130) from None

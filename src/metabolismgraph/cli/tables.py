@@ -15,7 +15,7 @@ import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from metabolismgraph.benchmarks.strategy_report import Row, described, worst_deviation
@@ -115,7 +115,7 @@ def _constants_table(constants: pd.DataFrame, *, trustworthy: bool) -> Table:
     for row in shown.to_dict("records"):
         table.add_row(row["reaction"], row["equation"], *_shown_constant(row, trustworthy=trustworthy), row["unit"])
     if len(constants) > _FIRST_CONSTANTS:
-        table.add_row("...", f"and {len(constants) - _FIRST_CONSTANTS} more", "", "", "")
+        table.add_row("...", f"and {len(constants) - _FIRST_CONSTANTS} more")
     return table
 
 
@@ -132,25 +132,22 @@ def _shown_constant(row: Mapping[Hashable, Any], *, trustworthy: bool) -> tuple[
 
 
 def _homeostasis_table(homeostasis: pd.DataFrame) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("species", "slope, 1/time", "baseline", "type"):
-        table.add_column(name, no_wrap=True)
+    columns = (Column(name, no_wrap=True) for name in ("species", "slope, 1/time", "baseline", "type"))
+    table = Table(*columns, box=None, pad_edge=False, header_style="dim")
     rows = homeostasis[homeostasis["resolved"]]
     for row in rows.head(_FIRST_SPECIES).to_dict("records"):
         slope = f"{row['slope']:.4g} ± {row['slope_error']:.1g}"
         table.add_row(row["species"], slope, f"{row['baseline']:.4g} ± {row['baseline_error']:.1g}", str(row["type"]))
     if len(rows) > _FIRST_SPECIES:
-        table.add_row("...", f"and {len(rows) - _FIRST_SPECIES} more", "", "")
+        table.add_row("...", f"and {len(rows) - _FIRST_SPECIES} more")
     return table
 
 
 def summary_table(metrics: Mapping[str, Value], notes: Sequence[str]) -> Table:
     """Recovered quantities, with a verdict where the truth is known."""
-    table = Table(title="Recovered quantities", title_justify="left")
-    table.add_column("quantity", no_wrap=True)
-    table.add_column("value", justify="right")
-    table.add_column("verdict")
+    table = Table(Column("quantity", no_wrap=True), Column("value", justify="right"), "verdict")
     table.add_column("meaning", style="dim")
+    table.title, table.title_justify, table.caption_justify = "Recovered quantities", "left", "left"
     ranked = {metric.name: rank for rank, metric in enumerate(METRICS)}
     known = {name: metric for name in metrics if (metric := find(name)) is not None and metric.summary}
     for name in sorted(known, key=lambda name: ranked.get(name, len(ranked))):
@@ -158,12 +155,10 @@ def summary_table(metrics: Mapping[str, Value], notes: Sequence[str]) -> Table:
         if value is not None:
             unit = f" [{metric.unit}]" if metric.unit else ""
             # As Text: a unit in brackets would be taken for markup, and not be shown.
-            table.add_row(
-                name, _shown(value), _VERDICTS.get(metric.verdict(value), ""), Text(f"{metric.meaning}{unit}")
-            )
+            verdict = _VERDICTS.get(metric.verdict(value), "")
+            table.add_row(name, _shown(value), verdict, Text(f"{metric.meaning}{unit}"))
     if notes:
         table.caption = Text("\n".join(f"note: {note}" for note in notes))
-        table.caption_justify = "left"
     return table
 
 
@@ -181,10 +176,7 @@ def identifiability_table(network: ReactionNetwork, found: Identifiability, alon
         alone: without homeostasis, to identify the reactions that only homeostasis hides.
     """
     count = int(found.identifiable.sum())
-    table = Table()
-    table.add_column("reactions")
-    table.add_column("written as")
-    table.add_column("determined")
+    table = Table("reactions", "written as", "determined")
     for members, combinations in list(zip(found.groups, found.combinations, strict=True))[:_MOST_ROWS]:
         table.add_row(
             "\n".join(network.reactions[j] for j in members),
@@ -193,7 +185,7 @@ def identifiability_table(network: ReactionNetwork, found: Identifiability, alon
             or (NOT_APART if seen_in_part(alone)[list(members)].all() else "nothing"),
         )
     if len(found.groups) > _MOST_ROWS:
-        table.add_row(f"... and {len(found.groups) - _MOST_ROWS} more", "", "")
+        table.add_row(f"... and {len(found.groups) - _MOST_ROWS} more")
     verdict = f"{count} of {network.n_reactions} rate constants are determined by themselves"
     gap = (
         f"{found.null_space.shape[1]} linear combinations of rate constants are not identifiable; smallest eigenvalue "
@@ -204,9 +196,7 @@ def identifiability_table(network: ReactionNetwork, found: Identifiability, alon
 
 def strategies_table(strategies: Mapping[str, type[Strategy]]) -> Table:
     """All strategies of Phase 2."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("", justify="right", style="dim")
-    table.add_column("strategy", no_wrap=True)
+    table = Table(Column("", justify="right", style="dim"), Column("strategy", no_wrap=True), box=None, pad_edge=False)
     table.add_column("what it does")
     table.add_column("reference", style="dim")
     for name, strategy in strategies.items():
@@ -217,12 +207,9 @@ def strategies_table(strategies: Mapping[str, type[Strategy]]) -> Table:
 def strategy_page(name: str, strategy: type[Strategy]) -> str:
     """One strategy in full: what it does, what it needs, its options."""
     lines = [f"{name} (strategy {strategy.number})", "", inspect.cleandoc(strategy.__doc__ or ""), ""]
-    lines += [f"Reference: {strategy.reference}"]
-    if strategy.needs:
-        lines.append(f"Needs: {strategy.needs}")
+    lines += [f"Reference: {strategy.reference}", *([f"Needs: {strategy.needs}"] if strategy.needs else [])]
     options = strategy.model_fields.items()
-    lines += [f"Option {option} = {field.default}: {field.description}" for option, field in options]
-    return "\n".join(lines)
+    return "\n".join(lines + [f"Option {option} = {field.default}: {field.description}" for option, field in options])
 
 
 class StrategyBoard:
@@ -250,10 +237,8 @@ class StrategyBoard:
         if not self._planned:
             return f"simulating, {_clock(time.monotonic() - self._started)}"
         checkpoints = list(dict.fromkeys(row["checkpoint"] for row in self._planned))
-        table = Table(title=self._standing(), title_justify="left", caption=_BOARD_CAPTION, caption_justify="left")
-        table.add_column("strategies")
-        for checkpoint in checkpoints:
-            table.add_column(checkpoint)
+        table = Table("strategies", *checkpoints, title=self._standing(), title_justify="left", caption_justify="left")
+        table.caption = _BOARD_CAPTION
         for name in dict.fromkeys(row["strategies"] for row in self._planned):
             table.add_row(name, *(self._cell(name, checkpoint) for checkpoint in checkpoints))
         return table

@@ -7,11 +7,12 @@ continues where it stopped.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.base import Engine
@@ -26,12 +27,11 @@ from metabolismgraph.explore.events import (
     Refused,
     Remembered,
     Reviewed,
-    Scored,
     Started,
 )
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.proposal import Reading, Submission
-from metabolismgraph.explore.proposers.base import Answer, Exchange, InvalidAnswerError, Proposer, UnavailableError
+from metabolismgraph.explore.proposers.base import Answer, ExchangeError, InvalidAnswerError, Proposer, UnavailableError
 from metabolismgraph.explore.proposers.replay import ReplayProposer
 from metabolismgraph.explore.proposers.rules import RulesProposer
 from metabolismgraph.explore.published_format import write_views
@@ -39,14 +39,7 @@ from metabolismgraph.explore.review.admission import Verdict
 from metabolismgraph.explore.review.admission import review as review_file
 from metabolismgraph.explore.review.history import StrategyHistory, digest_of
 from metabolismgraph.explore.reward import score
-from metabolismgraph.explore.search_space import (
-    STRATEGY,
-    RefusedError,
-    changed,
-    configuration,
-    own_strategies,
-    plan,
-)
+from metabolismgraph.explore.search_space import STRATEGY, RefusedError, changed, configuration, own_strategies, plan
 from metabolismgraph.explore.state import State
 from metabolismgraph.homeostasis.strategies import names
 from metabolismgraph.text import one_line
@@ -57,12 +50,12 @@ _REASON = 500  # characters at most of the reason of a refusal
 _TICK = 0.5  # seconds between two checks for interrupts
 
 T = TypeVar("T")
-R = TypeVar("R")
 Ask = Callable[[Proposer, Sequence[str]], Answer[T]]
 Watch = Callable[[State, frozenset[int]], None]
 
 
-def _no_watch(state: State, running: frozenset[int]) -> None:
+def no_watch(state: State, running: frozenset[int]) -> None:
+    """Do nothing."""
     del state, running
 
 
@@ -85,7 +78,7 @@ class Explorer:
         proposer: Proposer,
         *,
         stopping: Callable[[], int] = lambda: 0,
-        watch: Watch = _no_watch,
+        watch: Watch = no_watch,
         review: Callable[[str, str, Path, Path], Verdict] = review_file,
     ):
         self._folder, self._engine, self._proposer = folder, engine, proposer
@@ -166,8 +159,10 @@ class Explorer:
 
     # Answers of proposers
 
-    def _ask(self, kind: Kind, iteration: int, ask: Ask[T], accept: Callable[[T, str, str], R]) -> R:
+    def _ask(self, kind: Kind, iteration: int, ask: Ask[T], accept: Callable[[T, str, str], Event]) -> None:
         """Request answers until one is accepted; after too many refusals, or without an answer, the rules answer.
+
+        The event of the accepted answer is recorded.
 
         Args:
             ask: sends the question to a proposer, with the reasons for earlier refusals.
@@ -176,64 +171,52 @@ class Explorer:
         note = ""
         while not note:
             refusals = self._state.refusals(kind, iteration)
-            proposer, recorded = self._answering(kind, iteration, len(refusals))
+            question: dict[str, Any] = {"kind": kind, "iteration": iteration, "attempt": len(refusals)}
+            proposer = self._answering(**question)
             limit = self._state.settings.max_cost
-            if limit is not None and self._state.cost >= limit and not recorded and proposer.name != self._rules.name:
+            paid = proposer is self._proposer and proposer.name != self._rules.name
+            if limit is not None and self._state.cost >= limit and paid:
                 note = f"exploration.max_cost = {limit:g} is spent"
                 break
             if len(refusals) >= self._state.settings.attempts:
                 note = f"{len(refusals)} answers of {proposer.name} were refused"
                 break
             try:
-                answer = ask(proposer, refusals)
-                self._note(kind, iteration, len(refusals), proposer, answer.exchange, recorded=recorded)
-                return accept(answer.value, proposer.name, "")
+                value = self._answer(question, proposer, ask, refusals)
+                return self._record(accept(value, proposer.name, ""))
             except (InvalidAnswerError, RefusedError) as error:
-                if isinstance(error, InvalidAnswerError):
-                    self._note(kind, iteration, len(refusals), proposer, error.exchange, recorded=recorded)
-                refused = {"kind": kind, "iteration": iteration, "attempt": len(refusals), "by": proposer.name}
-                self._record(Refused(**refused, reason=one_line(error, _REASON)))
+                self._record(Refused(**question, by=proposer.name, reason=one_line(error, _REASON)))
             except UnavailableError as error:
-                self._note(kind, iteration, len(refusals), proposer, error.exchange, recorded=recorded)
                 note = f"{proposer.name} gave no answer: {error}"
-        return accept(ask(self._rules, ()).value, self._rules.name, note)
+        return self._record(accept(ask(self._rules, ()).value, self._rules.name, note))
 
-    def _answering(self, kind: Kind, iteration: int, attempt: int) -> tuple[Proposer, bool]:
+    def _answering(self, kind: Kind, iteration: int, attempt: int) -> Proposer:
         """The proposer for a question: an answer recorded before a crash is replayed, not paid for twice."""
         known = (kind, iteration, attempt)
-        if any((a.kind, a.iteration, a.attempt) == known for a in self._state.answered):
-            return ReplayProposer(self._events), True
-        return self._proposer, False
+        recorded = any((a.kind, a.iteration, a.attempt) == known for a in self._state.answered)
+        return ReplayProposer(self._events) if recorded else self._proposer
 
-    def _note(
-        self, kind: Kind, iteration: int, attempt: int, proposer: Proposer, exchange: Exchange | None, *, recorded: bool
-    ) -> None:
-        if exchange is None or recorded:
-            return
-        self._record(
-            Answered(
-                kind=kind,
-                iteration=iteration,
-                attempt=attempt,
-                by=proposer.name,
-                answer=exchange.answer,
-                error=exchange.error,
-                input_tokens=exchange.input_tokens,
-                output_tokens=exchange.output_tokens,
-                cost=exchange.cost,
-                seconds=exchange.seconds,
-            )
-        )
+    def _answer(self, question: dict[str, Any], proposer: Proposer, ask: Ask[T], refusals: Sequence[str]) -> T:
+        """The answer to a question; an exchange with an external program is recorded, valid or not."""
+        exchange = None
+        try:
+            answer = ask(proposer, refusals)
+            exchange = answer.exchange
+        except ExchangeError as error:
+            exchange = error.exchange
+            raise
+        finally:
+            if exchange is not None and proposer is self._proposer:
+                self._record(Answered(**question, by=proposer.name, **dataclasses.asdict(exchange)))
+        return answer.value
 
     def _propose(self, iteration: int) -> None:
         state, slot = self._state, self._state.slot(iteration)
-        self._record(
-            self._ask(
-                "proposal",
-                iteration,
-                lambda proposer, refusals: proposer.propose(state, iteration, slot, refusals),
-                lambda value, by, note: plan(value, state, iteration, by=by, note=note),
-            )
+        self._ask(
+            "proposal",
+            iteration,
+            lambda proposer, refusals: proposer.propose(state, iteration, slot, refusals),
+            lambda value, by, note: plan(value, state, iteration, by=by, note=note),
         )
 
     def _read(self, batch: range) -> None:
@@ -244,9 +227,7 @@ class Explorer:
                 raise RefusedError(f"iterations must be those of the batch, in order: {', '.join(map(str, batch))}")
             return Remembered(iteration=batch[-1], readings=value.iterations, memory=value.memory, by=by, note=note)
 
-        self._record(
-            self._ask("reading", batch.start, lambda proposer, refusals: proposer.read(state, batch, refusals), accept)
-        )
+        self._ask("reading", batch.start, lambda proposer, refusals: proposer.read(state, batch, refusals), accept)
 
     def _review_block(self, block: int, first: int) -> None:
         state, rolled_back = self._state, self._roll_back()
@@ -255,13 +236,14 @@ class Explorer:
             changes = changed(state.root(block), value.start, state)
             if rolled_back and any(name in rolled_back for name in names(configuration(state, changes).training)):
                 changes.pop(STRATEGY)
-            verdict = self._judge(value)
-            if verdict is not None and not verdict.accepted:
-                raise RefusedError("; ".join(verdict.reasons))
-            landed = None
-            if value.file is not None:
-                file = value.file
+            landed = declaration = None
+            if (file := value.file) is not None:
+                scratch = self._folder.path / "review"
+                verdict = self._review(file.name, file.source, self._folder.base / "training", scratch)
+                if not verdict.accepted:
+                    raise RefusedError("; ".join(verdict.reasons))
                 landed = self._history.land(file.name, file.source, file.rationale, file.reference)
+                declaration = verdict.declaration and verdict.declaration.as_dict()
             return Reviewed(
                 block=block,
                 iteration=first,
@@ -269,15 +251,13 @@ class Explorer:
                 submission=value,
                 rolled_back=rolled_back,
                 landed=landed,
-                declaration=verdict.declaration.as_dict() if verdict and verdict.declaration else None,
+                declaration=declaration,
                 reasons=self._state.refusals("submission", first),
                 by=by,
                 note=note,
             )
 
-        self._record(
-            self._ask("submission", first, lambda proposer, refusals: proposer.review(state, block, refusals), accept)
-        )
+        self._ask("submission", first, lambda proposer, refusals: proposer.review(state, block, refusals), accept)
 
     def _roll_back(self) -> dict[str, str | None]:
         """Roll back strategy files in force whose trainings all failed."""
@@ -294,12 +274,6 @@ class Explorer:
                 found[name] = earlier and digest_of(earlier)
         return found
 
-    def _judge(self, submission: Submission) -> Verdict | None:
-        if submission.file is None:
-            return None
-        scratch = self._folder.path / "review"
-        return self._review(submission.file.name, submission.file.source, self._folder.base / "training", scratch)
-
     # Running
 
     def _run_batch(self, batch: range) -> None:
@@ -308,7 +282,9 @@ class Explorer:
         for i in batch:
             while i not in ended and self._state.iterations[i - 1].outcome is None:
                 for job in self._engine.wait(_TICK):
-                    ended[job.job] = self._outcome(job.job, job.reason, job.seconds)
+                    reason = job.reason or "ended without a result"
+                    nothing = Failed(iteration=job.job, reason=reason, seconds=job.seconds)
+                    ended[job.job] = self._outcome(job.job, job.seconds) or nothing
                     self._running -= {job.job}
                     self._watch(self._state, self._running)
                 if self._stopping() > 1:
@@ -318,7 +294,7 @@ class Explorer:
                 self._record(ended[i])
             outcome = self._state.iterations[i - 1].outcome
             if self._state.iterations[i - 1].scored is None and outcome is not None:
-                self._record(self._score(outcome))
+                self._record(score(outcome, self._state.opened.primary))
 
     def _submit(self, batch: range) -> dict[int, Finished | Failed]:
         """Submit the jobs without an outcome; returns outcomes of jobs that have ended before or cannot run."""
@@ -329,8 +305,8 @@ class Explorer:
             if iteration.started is None:
                 where = (folder / "run").relative_to(self._folder.path)
                 self._record(Started(iteration=i, folder=str(where)))
-            found = self._left_behind(i)
-            if found is not None:
+            found = self._outcome(i, 0.0)
+            if found is not None:  # the job ended while no explorer ran
                 ended[i] = found
                 continue
             try:
@@ -349,23 +325,18 @@ class Explorer:
         }
         return {name: found[name] for name in proposed.files}
 
-    def _left_behind(self, iteration: int) -> Finished | Failed | None:
-        """The outcome of a job that ended while no explorer ran."""
-        try:
-            return self._outcome(iteration, None, 0.0) if read_outcome(self._folder.job(iteration)) else None
-        except ValueError as error:
-            return Failed(iteration=iteration, reason=str(error), seconds=0.0)
+    def _outcome(self, iteration: int, seconds: float) -> Finished | Failed | None:
+        """The outcome in the folder of a job; None without one.
 
-    def _outcome(self, iteration: int, reason: str | None, seconds: float) -> Finished | Failed:
+        Args:
+            seconds: duration of the job, in case the outcome is damaged.
+        """
         try:
             found = read_outcome(self._folder.job(iteration))
         except ValueError as error:
             return Failed(iteration=iteration, reason=str(error), seconds=seconds)
         if found is None:
-            return Failed(iteration=iteration, reason=reason or "ended without a result", seconds=seconds)
+            return None
         if found.metrics is None:
             return Failed(iteration=iteration, reason=str(found.reason), seconds=found.seconds)
         return Finished(iteration=iteration, metrics=found.metrics, seconds=found.seconds)
-
-    def _score(self, outcome: Finished | Failed) -> Scored:
-        return score(outcome, self._state.opened.primary)

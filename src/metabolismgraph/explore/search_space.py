@@ -62,8 +62,7 @@ def full_key(param: str) -> str:
     key = key if key in CHANGEABLE or "." in key else f"training.{key}"
     if key in CHANGEABLE:
         return key
-    short = f"training.{param}"
-    for wanted in (param, short):
+    for wanted in (param, f"training.{param}"):
         for place, reason in _WHY_NOT.items():
             if wanted == place or (wanted.startswith(f"{place}.") and _exists(wanted)):
                 raise RefusedError(f"{param} may not be changed: {reason} (may: {', '.join(_BY_SHORT_NAME)})")
@@ -84,28 +83,26 @@ def plan(proposal: Proposal, state: State, iteration: int, *, by: str, note: str
         RefusedError: it may not be run.
     """
     slot, block = state.slot(iteration), state.block_of(iteration)
-    every = {node.id: node for node in nodes(state)}
     parent = proposal.parent
     if parent is not None:
         _check_parent(parent, state)
     before = state.node_changes(parent, block)
     if proposal.mode == "replicate":
         return _replicate(proposal, state, iteration, by=by, note=note)
-    time_step = slot.time_step
     changes = changed(before, proposal.mutations, state)
     config = configuration(state, changes)
     changes.pop(TIME_STEP, None)
     if depends_on_time_step(config):
-        changes[TIME_STEP] = time_step
+        changes[TIME_STEP] = slot.time_step
     files = files_of(config, state)
     code = code_of(files)
-    same = [n for n in every.values() if (n.runs[0].proposed.changes, n.runs[0].proposed.code) == (changes, code)]
+    same = [n for n in nodes(state) if (n.runs[0].proposed.changes, n.runs[0].proposed.code) == (changes, code)]
     # The same configuration and code is the same node, and this iteration its replicate.
     node = same[0].id if same else iteration
     return Proposed(
         iteration=iteration,
         slot=slot.number,
-        time_step=time_step,
+        time_step=slot.time_step,
         node=node,
         parent=same[0].parent if same else parent,
         changes=changes,
@@ -141,10 +138,10 @@ def _replicate(proposal: Proposal, state: State, iteration: int, *, by: str, not
 
 
 def _check_parent(parent: int, state: State) -> None:
-    known = [node for node in nodes(state) if node.id == parent]
-    if not known:
+    runs = [iteration for iteration in state.iterations if iteration.node == parent]
+    if not runs:
         raise RefusedError(f"parent {parent}: there is no such node; take one of the UCB scores, or root")
-    if not any(run.scored for run in known[0].runs):
+    if not any(run.scored for run in runs):
         raise RefusedError(f"parent {parent} has not finished yet; take a node with a score, or root")
 
 
@@ -155,17 +152,16 @@ def changed(before: Changes, mutations: Sequence[Mutation], state: State) -> Cha
         RefusedError: a key that may not be changed, an old value that is not the parent's, a new one out of range.
     """
     config = configuration(state, before)
-    changes = dict(before)
-    named: set[str] = set()
+    new: Changes = {}
     for mutation in mutations:
         key = full_key(mutation.param)
-        if key in named:
+        if key in new:
             raise RefusedError(f"{mutation}: {mutation.param} is changed twice; keep one change of it")
-        named.add(key)
         old = _value(config, key)
         if _plain(mutation.old) != _plain(old):
             raise RefusedError(f"{mutation}: the old value of {mutation.param} is {json.dumps(old)}")
-        changes[key] = mutation.new
+        new[key] = mutation.new
+    changes = {**before, **new}
     config = configuration(state, changes)
     found = {key: _value(config, key) for key in changes}
     for key, value in found.items():

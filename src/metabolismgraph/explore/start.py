@@ -41,13 +41,9 @@ def check_free(path: Path) -> None:
     # A journal without a line is from a crash before the first event.
     if journal.path.exists() and journal.read():
         raise InputError(f"{path}: holds an exploration; continue it with `explore resume`, or choose another --out")
-    if path.exists() and (not path.is_dir() or any(not _ours(entry) for entry in path.iterdir())):
+    ours = ("base", "journal.")  # before an exploration starts: its base, and a journal without a line
+    if path.exists() and (not path.is_dir() or any(not entry.name.startswith(ours) for entry in path.iterdir())):
         raise InputError(f"{path}: not empty, and holds no exploration; choose another --out")
-
-
-def _ours(entry: Path) -> bool:
-    """Whether a file may exist before an exploration starts: its base, and a journal without a line."""
-    return entry.name.startswith(("base", "journal."))
 
 
 def open_exploration(path: Path, config: Config, *, proposer: str, data: str) -> ExplorationFolder:

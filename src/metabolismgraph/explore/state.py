@@ -166,6 +166,10 @@ class State:
         """Number of the block of an iteration, from 0."""
         return (iteration - 1) // self.settings.n_iter_block
 
+    def first_of(self, block: int) -> int:
+        """The first iteration of a block."""
+        return block * self.settings.n_iter_block + 1
+
     def in_block(self, block: int) -> tuple[Iteration, ...]:
         """The iterations of a block."""
         return tuple(i for i in self.iterations if self.block_of(i.number) == block)

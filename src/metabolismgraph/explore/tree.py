@@ -106,16 +106,19 @@ def differ(a: Node, b: Node, every: Sequence[Node]) -> bool:
     return abs(a.mean - b.mean) > max(math.hypot(*errors), _NEGLIGIBLE)
 
 
-def candidate(state: State) -> Node | None:
-    """The node with the highest mean reward above zero, with any number of replicates; the first among equals."""
-    judged = [node for node in nodes(state) if node.mean]
+def candidate(state: State, replicates: int = 1) -> Node | None:
+    """The node with the highest mean reward above zero, with any number of replicates; the first among equals.
+
+    Args:
+        replicates: their smallest number.
+    """
+    judged = [node for node in nodes(state) if node.mean and len(node.rewards) >= replicates]
     return max(judged, key=lambda node: node.mean or 0.0, default=None)
 
 
 def best(state: State) -> Node | None:
     """The node with the highest mean reward above zero among those with enough replicates; None without one."""
-    judged = [n for n in nodes(state) if n.mean and len(n.rewards) >= state.settings.replicates]
-    return max(judged, key=lambda node: node.mean or 0.0, default=None)
+    return candidate(state, state.settings.replicates)
 
 
 def scores(state: State, block: int) -> tuple[Score, ...]:
@@ -127,7 +130,7 @@ def scores(state: State, block: int) -> tuple[Score, ...]:
     (virtual loss, Chaslot et al. 2008), so that slots filled one after the other do not all get the same parent.
     """
     every = nodes(state)
-    here = {node.id: _runs_in(state, node, block) for node in every}
+    here = {node.id: sum(state.block_of(run.number) == block for run in node.runs) for node in every}
     listed = [node for node in every if here[node.id] and node.mean is not None]
     parents = {node.id: node.parent if node.parent is not None and here.get(node.parent) else None for node in every}
     means = [node.mean or 0.0 for node in listed]
@@ -139,10 +142,6 @@ def scores(state: State, block: int) -> tuple[Score, ...]:
         bonus = state.settings.ucb_c * spread * math.sqrt(math.log(max(total, 1)) / visits)
         found.append(Score(node, parents[node.id], visits, mean + bonus))
     return tuple(sorted(found, key=lambda score: -score.ucb))
-
-
-def _runs_in(state: State, node: Node, block: int) -> int:
-    return sum(state.block_of(run.number) == block for run in node.runs)
 
 
 def _descends(id_: int | None, ancestor: int, parents: dict[int, int | None]) -> bool:

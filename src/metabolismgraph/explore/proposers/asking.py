@@ -24,13 +24,7 @@ from metabolismgraph.explore.proposal import (
     StrategyFile,
     Submission,
 )
-from metabolismgraph.explore.proposers.base import (
-    Answer,
-    Exchange,
-    InvalidAnswerError,
-    Proposer,
-    UnavailableError,
-)
+from metabolismgraph.explore.proposers.base import Answer, Exchange, InvalidAnswerError, Proposer, UnavailableError
 from metabolismgraph.explore.proposers.prompt import MOST_MEMORY, Prompt, for_proposal, for_reading, for_submission
 from metabolismgraph.explore.state import State
 from metabolismgraph.files import write_bytes
@@ -54,15 +48,12 @@ class Transport(abc.ABC):
     """A way to get one answer to one prompt.
 
     Attributes:
+        name: in the journal.
         shows_images: whether it passes on figures.
     """
 
+    name: str
     shows_images: bool = True
-
-    @property
-    @abc.abstractmethod
-    def name(self) -> str:
-        """Its name in the journal."""
 
     @abc.abstractmethod
     def ask(self, prompt: Prompt) -> Exchange:
@@ -81,13 +72,9 @@ class AskingProposer(Proposer):
     """
 
     def __init__(self, transport: Transport, folder: Path):
-        self._transport = transport
+        self.name, self._transport = transport.name, transport
         self._questions = folder / "questions"
         self._folder = folder if transport.shows_images else None
-
-    @property
-    def name(self) -> str:
-        return self._transport.name
 
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
         exchange = self._ask(for_proposal(state, iteration, slot.number, refusals), iteration, refusals)
@@ -98,8 +85,7 @@ class AskingProposer(Proposer):
         return Answer(parsed_reading(exchange, batch), exchange)
 
     def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
-        first = block * state.settings.n_iter_block + 1
-        exchange = self._ask(for_submission(state, block, refusals), first, refusals)
+        exchange = self._ask(for_submission(state, block, refusals), state.first_of(block), refusals)
         return Answer(parsed_submission(exchange), exchange)
 
     def _ask(self, prompt: Prompt, iteration: int, refusals: Sequence[str]) -> Exchange:
@@ -152,7 +138,7 @@ def parsed_reading(exchange: Exchange, batch: Sequence[int]) -> Reading:
         InvalidAnswerError: the answer holds no reading, or one of other iterations.
     """
     reading = _parsed(exchange, Reading)
-    found = sorted(reading.iterations, key=lambda entry: entry.iteration)
+    found = tuple(sorted(reading.iterations, key=lambda entry: entry.iteration))
     numbers = [entry.iteration for entry in found]
     if numbers != sorted(batch):
         wanted = ", ".join(map(str, batch))
@@ -162,7 +148,7 @@ def parsed_reading(exchange: Exchange, batch: Sequence[int]) -> Reading:
         raise InvalidAnswerError(
             f"memory has {len(reading.memory)} characters, expected at most {MOST_MEMORY}; shorten it", exchange
         )
-    return reading.model_copy(update={"iterations": tuple(found)})
+    return reading.model_copy(update={"iterations": found})
 
 
 def _parsed(exchange: Exchange, schema: type[T]) -> T:
@@ -207,9 +193,9 @@ def _json_in(answer: str) -> str:
 def _objects(text: str) -> Iterable[str]:
     """Yield the JSON objects in running text, from left to right, without nested ones."""
     decoder, at = json.JSONDecoder(), text.find("{")
-    tries = 0
-    while at >= 0 and tries < 100:
-        tries += 1
+    for _ in range(100):
+        if at < 0:
+            return
         try:
             _, end = decoder.raw_decode(text, at)
         except ValueError:

@@ -43,20 +43,20 @@ class Answer(Generic[T]):
     exchange: Exchange | None = None
 
 
-class InvalidAnswerError(Exception):
+class ExchangeError(Exception):
+    """An exchange without a valid answer."""
+
+    def __init__(self, reason: str, exchange: Exchange):
+        super().__init__(reason)
+        self.exchange = exchange
+
+
+class InvalidAnswerError(ExchangeError):
     """The answer does not fit its schema; to be requested again, with the reason."""
 
-    def __init__(self, reason: str, exchange: Exchange):
-        super().__init__(reason)
-        self.exchange = exchange
 
-
-class UnavailableError(Exception):
+class UnavailableError(ExchangeError):
     """There was no answer, and another attempt now is of no use."""
-
-    def __init__(self, reason: str, exchange: Exchange):
-        super().__init__(reason)
-        self.exchange = exchange
 
 
 class Proposer(abc.ABC):
@@ -64,12 +64,12 @@ class Proposer(abc.ABC):
 
     The three methods get the state, which they cannot change, and the reasons for refusals of earlier answers to the
     same question. They may raise `InvalidAnswerError` and `UnavailableError` only.
+
+    Attributes:
+        name: in the journal.
     """
 
-    @property
-    @abc.abstractmethod
-    def name(self) -> str:
-        """Its name in the journal."""
+    name: str
 
     @abc.abstractmethod
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:

@@ -40,11 +40,8 @@ class CommandTransport(Transport):
             raise InputError(
                 f"exploration.command: there is no program {one_line(command[0], 100)} that can be run; check its name"
             )
+        self.name = f"command ({Path(command[0]).name})"
         self._command, self._timeout_s = command, timeout_s
-
-    @property
-    def name(self) -> str:
-        return f"command ({Path(self._command[0]).name})"
 
     def ask(self, prompt: Prompt) -> Exchange:
         started = time.perf_counter()

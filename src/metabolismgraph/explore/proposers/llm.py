@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from metabolismgraph.config import Exploration
@@ -34,9 +34,9 @@ _USUAL_KEY = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
 
 class _Server(NamedTuple):
-    """The server of a model; one of kind `compatible` uses OpenAI's chat protocol."""
+    """The server of a model; its kind is openai, anthropic, or compatible, which uses OpenAI's chat protocol."""
 
-    kind: Literal["openai", "anthropic", "compatible"]
+    kind: str
     model: str
     url: str | None
 
@@ -60,14 +60,11 @@ class LLMTransport(Transport):
             ) from None
         self._settings = settings
         self._server = _server(settings)
+        self.name = f"llm ({self._server.model})"
         self._key = _key(settings, self._server)
         self.shows_images = settings.llm_images
         if settings.max_cost is not None:
             _check_price(settings, self._server)
-
-    @property
-    def name(self) -> str:
-        return f"llm ({self._server.model})"
 
     def ask(self, prompt: Prompt) -> Exchange:
         started = time.perf_counter()
@@ -208,10 +205,8 @@ def _server(settings: Exploration) -> _Server:
                 "exploration.llm_base_url is for servers with the OpenAI protocol; leave it out for anthropic:"
             )
         return _Server("compatible", rest if provider == "openai" else written, url)
-    if provider == "openai":
-        return _Server("openai", rest, None)
-    if provider == "anthropic":
-        return _Server("anthropic", rest, None)
+    if provider in _USUAL_KEY:
+        return _Server(provider, rest, None)
     raise InputError(
         f"exploration.llm_model is {one_line(written, 60)!r}, expected openai:NAME or anthropic:NAME; for another "
         "server set exploration.llm_base_url as well"

@@ -20,6 +20,7 @@ from typing import Any
 from metabolismgraph.config import Training
 from metabolismgraph.explore.events import Changes, Failed, Kind
 from metabolismgraph.explore.proposal import Proposal, Reading, Submission, shown
+from metabolismgraph.explore.published_format.lines import parent_of
 from metabolismgraph.explore.review.syntax import importable
 from metabolismgraph.explore.reward import SKILL
 from metabolismgraph.explore.search_space import CHANGEABLE, STRATEGY, TIME_STEP, configuration, own_strategies
@@ -111,7 +112,7 @@ def for_proposal(state: State, iteration: int, slot: int, refusals: Sequence[str
     text = FencedText()
     text.say(
         f"Propose iteration {iteration}. It runs in slot {slot}, where {TIME_STEP} is {time_step}. It belongs to block "
-        f"{block}, iterations {_first(state, block)} to {_first(state, block + 1) - 1}."
+        f"{block}, iterations {state.first_of(block)} to {state.first_of(block + 1) - 1}."
     )
     _add_standing(text, state, block)
     text.data("iterations of this block", _runs(state, state.in_block(block)))
@@ -138,8 +139,7 @@ def for_reading(state: State, batch: Sequence[int], refusals: Sequence[str], fol
     figures = _figures(state, of_batch, folder) if folder is not None else []
     captions = [f"figure {i}: {caption}" for i, (caption, _) in enumerate(figures, 1)]
     text.data("figures, in the order in which they are attached", "\n".join(captions) or "none")
-    images = tuple(path for _, path in figures)
-    return _finished(text, state, "reading", Reading, refusals, images)
+    return _finished(text, state, "reading", Reading, refusals, tuple(path for _, path in figures))
 
 
 def for_submission(state: State, block: int, refusals: Sequence[str]) -> Prompt:
@@ -162,10 +162,8 @@ def _finished(
 ) -> Prompt:
     if refusals:
         text.say("Earlier answers of yours to this question were not accepted. Answer so that no reason applies again:")
-        text.data(
-            "why they were not accepted",
-            "\n".join(f"{i}. {_open(state, one_line(r, 600))}" for i, r in enumerate(refusals, 1)),
-        )
+        reasons = (f"{i}. {_open(state, one_line(reason, 600))}" for i, reason in enumerate(refusals, 1))
+        text.data("why they were not accepted", "\n".join(reasons))
     return Prompt(kind, _system(state, kind, text.mark()), text.fenced(), images, schema)
 
 
@@ -228,10 +226,8 @@ def _strategies() -> str:
         needs = f"; needs {kind.needs}" if kind.needs else ""
         lines.append(f"- {kind.number} {name}: {kind.summary} [{kind.reference}]; decides on {decides}{needs}")
         for option, schema in kind.model_json_schema().get("properties", {}).items():
-            lines.append(
-                f"    {option} = {json.dumps(schema.get('default'))} ({_allowed(schema)}): "
-                f"{schema.get('description', '')}"
-            )
+            default, about = json.dumps(schema.get("default")), schema.get("description", "")
+            lines.append(f"    {option} = {default} ({_allowed(schema)}): {about}")
     return "\n".join(lines) + "\n"
 
 
@@ -254,12 +250,9 @@ def _outline(kind: type) -> str:
     for name, found in vars(kind).items():
         function = getattr(found, "func", None)
         if function is not None:
-            lines.append(f"    {name}: {inspect.signature(function).return_annotation}  # {_first_line(function)}")
+            about = (inspect.getdoc(function) or "").partition("\n")[0]
+            lines.append(f"    {name}: {inspect.signature(function).return_annotation}  # {about}")
     return "\n".join(lines)
-
-
-def _first_line(function: object) -> str:
-    return (inspect.getdoc(function) or "").partition("\n")[0]
 
 
 # The exploration so far
@@ -271,7 +264,7 @@ def _add_standing(text: FencedText, state: State, block: int) -> None:
     root = state.root(block)
     text.data(f"configuration of the root of block {block} (parent null)", _values(state, root))
     listed = [
-        f"node {s.node.id}: UCB {s.ucb:.3f}, parent {_id(s.parent)}, visits {s.visits}, {_reward(state, s.node)}"
+        f"node {s.node.id}: UCB {s.ucb:.3f}, parent {parent_of(s.parent)}, visits {s.visits}, {_reward(state, s.node)}"
         for s in scores(state, block)
     ]
     text.data(f"UCB scores of block {block}, highest first", "\n".join(listed) or "none yet: parent is null")
@@ -317,8 +310,8 @@ def _run(state: State, iteration: Iteration) -> Iterable[str]:
     proposed = iteration.proposed
     proposal = proposed.proposal
     yield (
-        f"iteration {proposed.iteration}: node {proposed.node}, parent {_id(proposed.parent)}, slot {proposed.slot}, "
-        f"time step {proposed.time_step}, seed {proposed.seed}"
+        f"iteration {proposed.iteration}: node {proposed.node}, parent {parent_of(proposed.parent)}, "
+        f"slot {proposed.slot}, time step {proposed.time_step}, seed {proposed.seed}"
     )
     yield f"  configuration: {_values(state, proposed.changes)}"
     changes = "; ".join(map(str, proposal.mutations)) or "none"
@@ -333,11 +326,8 @@ def _run(state: State, iteration: Iteration) -> Iterable[str]:
     yield f"  result: {verdict.state}, {verdict.classification}, reward {verdict.reward:.4f}, parts {parts or 'none'}"
     if isinstance(iteration.outcome, Failed):
         yield f"  reason: {_open(state, one_line(iteration.outcome.reason))}"
-    metrics = [
-        f"{one_line(name, 60)}={one_line(shown(value), 60)}"
-        for name, value in iteration.metrics.items()
-        if state.opened.oracle or _needs_no_truth(name)
-    ]
+    known = {name: v for name, v in iteration.metrics.items() if state.opened.oracle or _needs_no_truth(name)}
+    metrics = [f"{one_line(name, 60)}={one_line(shown(value), 60)}" for name, value in known.items()]
     yield f"  metrics: {', '.join(metrics[:_MOST_METRICS]) or 'none'}"
     if iteration.reading is not None:
         yield f"  visual: {_open(state, iteration.reading.visual)}"
@@ -363,7 +353,9 @@ def _figures(state: State, iterations: Sequence[Iteration], folder: Path) -> lis
     found = []
     for what, pattern in _FIGURES.items():
         for iteration in iterations:
-            if iteration.started is None or not (state.opened.oracle or _is_truth_free(iteration)):
+            # Figures of a run that was compared with the truth show the truth.
+            may_be_shown = state.opened.oracle or all(map(_needs_no_truth, iteration.metrics))
+            if iteration.started is None or not may_be_shown:
                 continue
             latest = max((folder / iteration.started.folder).glob(pattern), key=lambda p: p.name, default=None)
             if latest is not None and _is_whole(latest):
@@ -375,11 +367,6 @@ def _needs_no_truth(name: str) -> bool:
     """Whether a metric is known to be computed from observations and model alone."""
     metric = find(name)
     return metric is not None and not metric.uses_truth
-
-
-def _is_truth_free(iteration: Iteration) -> bool:
-    # Figures of a run that was compared with the truth show the truth.
-    return all(map(_needs_no_truth, iteration.metrics))
 
 
 def _is_whole(path: Path) -> bool:
@@ -403,11 +390,3 @@ def _open(state: State, text: str) -> str:
         "(left out: it named a metric that uses the truth)" if _OF_TRUTH.search(line) else line
         for line in text.split("\n")
     )
-
-
-def _id(node: int | None) -> str:
-    return "root" if node is None else str(node)
-
-
-def _first(state: State, block: int) -> int:
-    return block * state.settings.n_iter_block + 1

@@ -24,6 +24,9 @@ class ReplayProposer(Proposer):
     Answers of external programs are parsed again; other answers are taken from the record. Tokens and cost are those of
     the record.
 
+    Attributes:
+        name: of the proposer of the latest answer in the record.
+
     Args:
         events: the record. If a question was sent twice, after a crash in between, the later answer is used.
     """
@@ -34,12 +37,7 @@ class ReplayProposer(Proposer):
         self._remembered = {e.iteration: e for e in events if isinstance(e, Remembered)}
         self._reviewed = {e.block: e for e in events if isinstance(e, Reviewed)}
         opened = next((e for e in events if isinstance(e, Opened)), None)
-        self._name = opened.proposer if opened is not None else "replay"
-
-    @property
-    def name(self) -> str:
-        """Name of the proposer of the latest answer in the record."""
-        return self._name
+        self.name = opened.proposer if opened is not None else "replay"
 
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
         del state, slot
@@ -56,8 +54,7 @@ class ReplayProposer(Proposer):
     def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
         event = self._reviewed.get(block)
         value = None if event is None else (event.submission, event.by)
-        first = block * state.settings.n_iter_block + 1
-        return self._answer("submission", first, refusals, parsed_submission, value)
+        return self._answer("submission", state.first_of(block), refusals, parsed_submission, value)
 
     def _answer(
         self,
@@ -72,9 +69,9 @@ class ReplayProposer(Proposer):
             if value is None:
                 reason = f"the record holds no {kind} for iteration {iteration}, attempt {len(refusals) + 1}"
                 raise UnavailableError(reason, Exchange(None, reason))
-            self._name = value[1]
+            self.name = value[1]
             return Answer(value[0])
-        self._name = event.by
+        self.name = event.by
         exchange = Exchange(event.answer, event.error, event.input_tokens, event.output_tokens, event.cost)
         if event.answer is None:
             raise UnavailableError(event.error or "no answer", exchange)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from metabolismgraph.config import Exploration
-from metabolismgraph.explore.proposal import (
-    IterationReading,
-    Mode,
-    Mutation,
-    Proposal,
-    Reading,
-    Slot,
-    Submission,
-)
+from metabolismgraph.explore.proposal import IterationReading, Mode, Mutation, Proposal, Reading, Slot, Submission
 from metabolismgraph.explore.proposers import rules_memory
 from metabolismgraph.explore.proposers.base import Answer, Proposer
-from metabolismgraph.explore.proposers.rules_steps import Step, next_step, parameters
+from metabolismgraph.explore.proposers.rules_steps import next_step, parameters
 from metabolismgraph.explore.search_space import (
     CHANGEABLE,
     STRATEGY,
@@ -25,6 +18,7 @@ from metabolismgraph.explore.search_space import (
     RefusedError,
     changed,
     depends_on_time_step,
+    own_strategies,
 )
 from metabolismgraph.explore.search_space import configuration as configured
 from metabolismgraph.explore.state import Iteration, State
@@ -44,6 +38,7 @@ APPROACHES: tuple[tuple[str, ...], ...] = (
     ("accumulation", "warmup", "contrastive"),
     ("weak_form", "contrastive"),
 )
+_NO_STRATEGY = "hyperparameter-only"
 _GOOD = 0.8  # reward from which a node is worth replicating at once
 _UNBEATEN = 8  # iterations after which the leading node is replicated even if it is not good
 _FLAT = 0.05  # a reward below that is stuck near zero
@@ -62,9 +57,7 @@ class RulesProposer(Proposer):
         otherwise exploit: the node with the highest UCB score, one parameter changed.
     """
 
-    @property
-    def name(self) -> str:
-        return "rules"
+    name = "rules"
 
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
         del slot
@@ -84,7 +77,14 @@ class RulesProposer(Proposer):
 
     def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
         del refusals
-        readings = tuple(_reading(state, state.iterations[i - 1]) for i in batch)
+        readings = tuple(
+            IterationReading(
+                iteration=iteration.number,
+                visual=rules_memory.visual(iteration, state.opened.primary),
+                observation=rules_memory.observation(state, iteration),
+            )
+            for iteration in (state.iterations[i - 1] for i in batch)
+        )
         return Answer(Reading(iterations=readings, memory=rules_memory.memory(state)))
 
     def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
@@ -98,27 +98,18 @@ class RulesProposer(Proposer):
             return Answer(Submission(start=both, rationale=why, reference=_references(composed)))
         start = _way(state, state.root(block), leading.runs[0].proposed.changes)
         why = f"node {leading.id} leads with a mean reward of {leading.mean:.3f}: the next block starts from it"
-        return Answer(
-            Submission(start=start, rationale=why, reference=_references(rules_memory.strategies_of(state, leading)))
-        )
+        literature = _references(rules_memory.strategies_of(state, leading))
+        return Answer(Submission(start=start, rationale=why, reference=literature))
 
 
 def _baseline() -> Proposal:
-    return Proposal(
-        parent=None,
-        mode="exploit",
-        strategy="hyperparameter-only",
-        hypothesis="baseline: the same configuration in every slot shows what the rollout length does",
-    )
+    why = "baseline: the same configuration in every slot shows what the rollout length does"
+    return Proposal(parent=None, mode="exploit", strategy=_NO_STRATEGY, hypothesis=why)
 
 
 def _replicate(node: Node) -> Proposal:
-    return Proposal(
-        parent=node.id,
-        mode="replicate",
-        strategy="hyperparameter-only",
-        hypothesis=f"node {node.id} leads with {node.mean or 0.0:.3f}: another seed shows whether that was chance",
-    )
+    why = f"node {node.id} leads with {node.mean or 0.0:.3f}: another seed shows whether that was chance"
+    return Proposal(parent=node.id, mode="replicate", strategy=_NO_STRATEGY, hypothesis=why)
 
 
 def _to_replicate(state: State) -> Node | None:
@@ -164,31 +155,25 @@ def _turn_to_switch(state: State) -> bool:
 
 def _untried(state: State, iteration: int) -> Iterator[tuple[str, ...]]:
     """Yield untried approaches, strategy files of the exploration first; iterations in flight count as tried."""
+    own = tuple((name, "contrastive") for name in own_strategies(state))
+    return _new_ones(state, state.block_of(iteration), (*own, *APPROACHES))
+
+
+def _new_ones(state: State, block: int, approaches: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """Yield the approaches that were not tried, and that the root of a block can be changed to."""
     tried = {frozenset(rules_memory.strategies_of(state, node)) for node in nodes(state)}
-    own = tuple((name, "contrastive") for name in rules_memory.own_names(state))
-    for approach in (*own, *APPROACHES):
-        if frozenset(approach) not in tried and _fits(state, iteration, approach):
-            yield approach
-
-
-def _fits(state: State, iteration: int, approach: tuple[str, ...]) -> bool:
-    before = state.root(state.block_of(iteration))
-    try:
-        changed(before, (_strategy_mutation(state, before, approach),), state)
-    except RefusedError:
-        return False
-    return True
+    before = state.root(block)
+    for approach in approaches:
+        if frozenset(approach) not in tried:
+            with contextlib.suppress(RefusedError):
+                changed(before, (_strategy_mutation(state, before, approach),), state)
+                yield approach
 
 
 def _switch(state: State, iteration: int, approach: tuple[str, ...], mode: Mode) -> Proposal:
-    before = state.root(state.block_of(iteration))
-    return Proposal(
-        parent=None,
-        mode=mode,
-        mutations=(_strategy_mutation(state, before, approach),),
-        strategy=_named(approach),
-        hypothesis=f"earlier strategies fail or are stuck; {' + '.join(approach)} trains in another way",
-    )
+    changes = (_strategy_mutation(state, state.root(state.block_of(iteration)), approach),)
+    why = f"earlier strategies fail or are stuck; {' + '.join(approach)} trains in another way"
+    return Proposal(parent=None, mode=mode, mutations=changes, strategy=_named(approach), hypothesis=why)
 
 
 def _mutate(state: State, iteration: int, mode: Mode) -> Proposal:
@@ -202,56 +187,32 @@ def _mutate(state: State, iteration: int, mode: Mode) -> Proposal:
     names = list(config.training.strategies or ())
     if mode == "embedding-focus" and names and "contrastive" not in names:
         together = (*(entry for entry in names if isinstance(entry, str)), "contrastive")
-        return Proposal(
-            parent=parent,
-            mode=mode,
-            mutations=(_strategy_mutation(state, before, together),),
-            strategy=_named(together),
-            hypothesis="slopes move, embeddings do not: equal response curves get equal embeddings",
-        )
+        change = _strategy_mutation(state, before, together)
+        why = "slopes move, embeddings do not: equal response curves get equal embeddings"
+        return Proposal(parent=parent, mode=mode, mutations=(change,), strategy=_named(together), hypothesis=why)
     step = next_step(state, parent, before, parameters(mode, rollouts=depends_on_time_step(config)))
-    return Proposal(
-        parent=parent,
-        mode=mode,
-        mutations=(Mutation(param=CHANGEABLE[step.key], old=step.old, new=step.new),),
-        strategy="hyperparameter-only",
-        hypothesis=_expectation(step),
-    )
-
-
-def _expectation(step: Step) -> str:
-    name = CHANGEABLE[step.key]
-    way = "more" if step.new > step.old else "less"
-    return f"{way} {name} helps: {step.worked} of {step.tried} changes of it did so far"
+    name, way = CHANGEABLE[step.key], "more" if step.new > step.old else "less"
+    change = Mutation(param=name, old=step.old, new=step.new)
+    why = f"{way} {name} helps: {step.worked} of {step.tried} changes of it did so far"
+    return Proposal(parent=parent, mode=mode, mutations=(change,), strategy=_NO_STRATEGY, hypothesis=why)
 
 
 def _composed(state: State, block: int) -> tuple[str, ...] | None:
     """The best set of strategies together with the next best compatible one; None if all were tried."""
-    tried = {frozenset(rules_memory.strategies_of(state, node)) for node in nodes(state)}
     ranked = [n for n in sorted(nodes(state), key=lambda n: -(n.mean or 0.0)) if n.mean]
     sets = list(dict.fromkeys(rules_memory.strategies_of(state, node) for node in ranked))
-    before = state.root(block)
-    for other in sets[1:]:
-        together = tuple(dict.fromkeys((*sets[0], *other)))
-        if frozenset(together) in tried:
-            continue
-        try:
-            changed(before, (_strategy_mutation(state, before, together),), state)
-        except RefusedError:
-            continue
-        return together
-    return None
+    return next(_new_ones(state, block, (tuple(dict.fromkeys((*sets[0], *other))) for other in sets[1:])), None)
 
 
 def _way(state: State, before: dict[str, object], after: dict[str, object]) -> tuple[Mutation, ...]:
     """Mutations that lead from one configuration to another."""
     old, new = (configured(state, changes).model_dump(mode="json") for changes in (before, after))
-    found = []
-    for key in dict.fromkeys((*before, *after)):
-        section, _, name = key.partition(".")
-        if key != TIME_STEP and old[section][name] != new[section][name]:
-            found.append(Mutation(param=CHANGEABLE[key], old=old[section][name], new=new[section][name]))
-    return tuple(found)
+    names = [(key, *key.split(".")) for key in dict.fromkeys((*before, *after)) if key != TIME_STEP]
+    return tuple(
+        Mutation(param=CHANGEABLE[key], old=old[section][name], new=new[section][name])
+        for key, section, name in names
+        if old[section][name] != new[section][name]
+    )
 
 
 def _strategy_mutation(state: State, before: dict[str, object], approach: Sequence[str]) -> Mutation:
@@ -265,14 +226,6 @@ def _named(approach: Sequence[str]) -> str:
 
 def _references(approach: Sequence[str]) -> str:
     return "; ".join(STRATEGIES[name].reference for name in approach if name in STRATEGIES)
-
-
-def _reading(state: State, iteration: Iteration) -> IterationReading:
-    return IterationReading(
-        iteration=iteration.number,
-        visual=rules_memory.visual(iteration, state.opened.primary),
-        observation=rules_memory.observation(state, iteration),
-    )
 
 
 def make(settings: Exploration, folder: Path, record: Path | None) -> RulesProposer:

@@ -8,8 +8,9 @@ from typing import Any
 
 from metabolismgraph.explore.events import Failed, Primary
 from metabolismgraph.explore.proposal import MEMORY_LINES
+from metabolismgraph.explore.published_format.lines import set_name
 from metabolismgraph.explore.reward import SKILL, slope_ratios
-from metabolismgraph.explore.search_space import configuration, own_strategies
+from metabolismgraph.explore.search_space import configuration
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, differ, nodes, standard_error
 from metabolismgraph.homeostasis.strategies import names
@@ -26,15 +27,10 @@ def strategies_of(state: State, node: Node) -> tuple[str, ...]:
     return names(configuration(state, node.runs[0].proposed.changes).training)
 
 
-def own_names(state: State) -> tuple[str, ...]:
-    """Names of the strategy files of the exploration."""
-    return tuple(own_strategies(state))
-
-
 def clusters(node: Node) -> int | None:
     """Clusters of the embeddings in the last run of a node."""
-    found = [run.metrics.get("embedding_n_clusters") for run in node.runs if run.metrics]
-    return int(found[-1]) if found and found[-1] is not None else None
+    found = [None, *(run.metrics.get("embedding_n_clusters") for run in node.runs if run.metrics)][-1]
+    return None if found is None else int(found)
 
 
 def visual(iteration: Iteration, primary: Primary) -> str:
@@ -79,14 +75,12 @@ def observation(state: State, iteration: Iteration) -> str:
     if iteration.scored is None:
         return "no verdict"
     reward = iteration.scored.reward
-    by_id = {node.id: node for node in nodes(state)}
+    by_id: dict[int | None, Node] = {node.id: node for node in nodes(state)}
     node = by_id[iteration.node]
     if len(node.rewards) > 1:
-        error = standard_error(node, by_id.values()) or 0.0
-        return (
-            f"reward {reward:.3f}; node {node.id} has {node.mean:.3f} ± {error:.3f} over {len(node.rewards)} replicates"
-        )
-    parent = by_id.get(node.parent) if node.parent is not None else None
+        error, number = standard_error(node, by_id.values()) or 0.0, len(node.rewards)
+        return f"reward {reward:.3f}; node {node.id} has {node.mean:.3f} ± {error:.3f} over {number} replicates"
+    parent = by_id.get(node.parent)
     if parent is None or parent.mean is None:
         return f"reward {reward:.3f}, from the root of the block"
     if not differ(node, parent, tuple(by_id.values())):
@@ -123,7 +117,7 @@ def _principles(state: State) -> Iterator[str]:
         return
     error = standard_error(found, nodes(state)) or 0.0
     yield (
-        f"- best: node {found.id}, {' + '.join(strategies_of(state, found)) or 'classical rollouts'}, reward "
+        f"- best: node {found.id}, {set_name(strategies_of(state, found))}, reward "
         f"{found.mean:.3f} ± {error:.3f} over {len(found.rewards)} replicates (iterations "
         f"{', '.join(str(run.number) for run in found.runs)})"
     )
@@ -138,16 +132,15 @@ def _outcomes(state: State) -> Iterator[str]:
         runs = sum(len(node.runs) for node in members)
         failed = runs - len(rewards) - sum(node.in_flight for node in members)
         outcome = f"mean reward {sum(rewards) / len(rewards):.3f}, best {max(rewards):.3f}" if rewards else "no reward"
-        yield f"- {' + '.join(chosen_set) or 'classical rollouts'}: {runs} runs, {outcome}" + (
-            f", {failed} failed" if failed else ""
-        )
+        without = f", {failed} failed" if failed else ""
+        yield f"- {set_name(chosen_set)}: {runs} runs, {outcome}{without}"
 
 
 def _falsified(state: State) -> Iterator[str]:
-    by_id = {node.id: node for node in nodes(state)}
+    by_id: dict[int | None, Node] = {node.id: node for node in nodes(state)}
     found = False
     for node in by_id.values():
-        parent = by_id.get(node.parent) if node.parent is not None else None
+        parent = by_id.get(node.parent)
         first = node.runs[0].proposed.proposal
         if parent is None or parent.mean is None or node.mean is None or not first.mutations:
             continue
@@ -161,7 +154,7 @@ def _falsified(state: State) -> Iterator[str]:
 
 def _current(state: State) -> Iterator[str]:
     block = state.block_of(len(state.iterations)) if state.iterations else 0
-    yield f"Block {block}, iterations {block * state.settings.n_iter_block + 1} and on:"
+    yield f"Block {block}, iterations {state.first_of(block)} and on:"
     for iteration in state.in_block(block):
         verdict = iteration.scored
         result = "running" if verdict is None else f"{verdict.classification}, reward {verdict.reward:.3f}"

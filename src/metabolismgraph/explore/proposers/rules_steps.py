@@ -86,9 +86,9 @@ def _step(state: State, key: str, old: float, siblings: int) -> Step:
     parameter = PARAMETERS[key]
     factor, up, tried, worked = parameter.factor, parameter.up, 0, 0
     every = nodes(state)
-    by_id = {node.id: node for node in every}
+    by_id: dict[int | None, Node] = {node.id: node for node in every}
     for node in every:
-        parent = by_id.get(node.parent) if node.parent is not None else None
+        parent = by_id.get(node.parent)
         if _changed_keys(node) != (key,) or node.mean is None or parent is None or parent.mean is None:
             continue
         error = standard_error(node, every) or 0.0

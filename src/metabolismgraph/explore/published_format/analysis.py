@@ -16,17 +16,7 @@ from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.text import one_line, visible
 
 # The lines of an entry in their order; further lines of other logs come before Next.
-LABELS = (
-    "Node",
-    "Mode/Strategy",
-    "Slot",
-    "Config",
-    "Metrics",
-    "Visual",
-    "Mutation",
-    "Strategy",
-    "Observation",
-)
+LABELS = ("Node", "Mode/Strategy", "Slot", "Config", "Metrics", "Visual", "Mutation", "Strategy", "Observation")
 NEXT = "Next"
 STATUS = "(status)"  # fields of `Imported` besides lines of the log: heading as written, text before and after
 BEFORE = "(before)"

@@ -70,10 +70,7 @@ def ucb_file(
         InputError: a number in the log has two decimal points.
     """
     entries, following = _read(log, metric)
-    nodes = {}
-    for entry in entries:
-        if entry.id is not None and entry.reward is not None:
-            nodes[entry.id] = entry
+    nodes = {entry.id: entry for entry in entries if entry.id is not None and entry.reward is not None}
     for id_, node in nodes.items():
         if following.get(id_ - 1, id_) != id_:
             node.parent = following[id_ - 1]

@@ -185,8 +185,7 @@ class _Place:
 
     Attributes:
         left, top: corner of its frame.
-        at: of its nodes, by id: generation from 1, and row from 0.
-        root: row of the root.
+        at: of the root (None) and its nodes, by id: generation and row, from 0.
     """
 
     block: int
@@ -194,7 +193,6 @@ class _Place:
     top: float
     nodes: tuple[Node, ...]
     at: Mapping[int | None, tuple[int, float]]
-    root: float
     leaves: int
 
     @property
@@ -248,13 +246,12 @@ class _Plan:
 
 def _laid_out(block: int, members: Sequence[Node]) -> _Place:
     """Rows and generations of a block: leaves below each other, parents in the middle of their children."""
-    own = {node.id for node in members}
     children: dict[int | None, list[int]] = {}
-    for node in members:
-        children.setdefault(node.parent if node.parent in own else None, []).append(node.id)
     generation: dict[int | None, int] = {None: 0}
     for node in members:  # a parent has a smaller id than its children
-        generation[node.id] = generation[node.parent if node.parent in own else None] + 1
+        parent = node.parent if node.parent in generation else None
+        children.setdefault(parent, []).append(node.id)
+        generation[node.id] = generation[parent] + 1
     row: dict[int | None, float] = {}
     free = itertools.count()
     waiting: list[int | None] = [None]
@@ -267,8 +264,7 @@ def _laid_out(block: int, members: Sequence[Node]) -> _Place:
         rows = [row[child] for child in children.get(at, [])]
         row[at] = (rows[0] + rows[-1]) / 2 if rows else float(next(free))
         waiting.pop()
-    at_: dict[int | None, tuple[int, float]] = {node.id: (generation[node.id], row[node.id]) for node in members}
-    return _Place(block, 0.0, 0.0, tuple(members), at_, row[None], next(free))
+    return _Place(block, 0.0, 0.0, tuple(members), {id_: (generation[id_], row[id_]) for id_ in generation}, next(free))
 
 
 def _grid(blocks: Sequence[_Place], columns: int) -> _Plan:
@@ -293,14 +289,14 @@ def _grid(blocks: Sequence[_Place], columns: int) -> _Plan:
 def _block(ax: Axes, state: State, plan: _Plan, place: _Place, sets: _Sets) -> None:
     every = nodes(state)
     winner, leader = best(state), candidate(state)
-    first, last = place.block * state.settings.n_iter_block + 1, state.in_block(place.block)[-1].number
+    first, last = state.first_of(place.block), state.in_block(place.block)[-1].number
     ax.plot([place.left, place.left + plan.width], [place.top - 0.3] * 2, color=FAINT, linewidth=0.8)
     titles = [f"block {place.block}, iterations {first}-{last}", f"block {place.block}, {first}-{last}"]
     title = next((each for each in titles if _length(each, _LARGE) <= plan.width), f"{place.block}")
     ax.text(place.left, place.top - 0.24, title, va="bottom", fontsize=_LARGE)
 
     def xy(node: int | None) -> tuple[float, float]:
-        generation, row = place.at.get(node, (0, place.root))
+        generation, row = place.at[node]
         return place.left + 0.08 + generation * plan.step, place.top - _TITLE - plan.row * (row + 0.5)
 
     ax.plot(*xy(None), marker="o", color=TRUTH, markersize=5)
@@ -324,31 +320,20 @@ def _dashes(node: Node) -> str:
 
 
 def _marker(ax: Axes, at: tuple[float, float], plan: _Plan, node: Node, mark: str) -> None:
-    status = node.classification
     fill = "white" if node.mean is None else mpl.colormaps[_CMAP](float(_norm()(node.mean)))
-    size = 72 * plan.diameter * _RELATIVE[_MARKERS[status]]
-    ring = 3.0 if mark == "best" else 2.0
-    marker = _MARKERS[status]
+    marker = _MARKERS[node.classification]
+    size = 72 * plan.diameter * _RELATIVE[marker]
     if mark:
+        ring = 3.0 if mark == "best" else 2.0
         look: dict[str, Any] = {"color": "none", "markeredgecolor": TRUTH, "markeredgewidth": ring, "zorder": 3}
         ax.plot(*at, marker=marker, markersize=size + 7, **look)
-    edge: dict[str, Any] = {
-        "edgecolors": TRUTH,
-        "linewidths": 0.8,
-        "linestyles": "dashed" if status == "in flight" else "solid",
-    }
-    ax.scatter(*at, s=size**2, facecolors=[fill], marker=marker, zorder=4, **edge)
+    dashes = "dashed" if node.classification == "in flight" else "solid"
+    edge: dict[str, Any] = {"edgecolors": TRUTH, "linewidths": 0.8, "linestyles": dashes, "zorder": 4}
+    ax.scatter(*at, s=size**2, facecolors=[fill], marker=marker, **edge)
     if plan.numbered:
         dark = float(np.dot(to_rgb(fill), (0.299, 0.587, 0.114))) < 0.5
-        colour = "white" if dark else "black"
-        name: dict[str, Any] = {
-            "ha": "center",
-            "va": "center_baseline",
-            "fontsize": _SMALL,
-            "color": colour,
-            "zorder": 5,
-        }
-        ax.text(*at, str(node.id), **name)
+        name: dict[str, Any] = {"ha": "center", "va": "center_baseline", "fontsize": _SMALL, "zorder": 5}
+        ax.text(*at, str(node.id), color="white" if dark else "black", **name)
 
 
 def _what_changed(state: State, node: Node, parent: int | None) -> list[str]:
@@ -372,15 +357,8 @@ def _values(node: Node, every: Sequence[Node], sets: _Sets) -> list[str]:
         return [f"{letter}  {'in flight' if node.in_flight else 'no result'}", letter]
     number, error = len(node.rewards), standard_error(node, every)
     if number > 1 and error is not None:
-        long = f"{node.mean:.3f} ± {error:.3f} ({number})"
-        return [
-            f"{letter}  {long}",
-            long,
-            f"{node.mean:.2f}±{error:.2f} ({number})",
-            f"{letter} ×{number}",
-            f"×{number}",
-            letter,
-        ]
+        long, short = f"{node.mean:.3f} ± {error:.3f} ({number})", f"{node.mean:.2f}±{error:.2f} ({number})"
+        return [f"{letter}  {long}", long, short, f"{letter} ×{number}", f"×{number}", letter]
     return [f"{letter}  {node.mean:.3f}", f"{letter} {node.mean:.2f}", letter]
 
 
@@ -431,8 +409,7 @@ def _rewards(ax: Axes, state: State, sets: _Sets) -> None:
     number = max(len(state.iterations), size)
     for first in range(size + 1, number + 1, size):
         ax.axvline(first - 0.5, color=FAINT, linewidth=0.8, zorder=0)
-    many = len(state.iterations) > 40
-    markersize = 5 if many else 7
+    markersize = 5 if len(state.iterations) > 40 else 7
     every = nodes(state)
     for node in every:
         colour = sets.colour(node.id)
@@ -448,14 +425,9 @@ def _rewards(ax: Axes, state: State, sets: _Sets) -> None:
             if run.scored is not None:
                 marker = _MARKERS[run.scored.classification] if run.has_reward else "x"
                 width = markersize * _RELATIVE.get(marker, 1.0)
-                look: dict[str, Any] = {
-                    "color": colour,
-                    "marker": marker,
-                    "markersize": width,
-                    "zorder": 4,
-                    "clip_on": False,
-                }
-                ax.plot(run.number, run.scored.reward, markeredgewidth=1.5 if marker == "x" else 0, **look)
+                edge = 1.5 if marker == "x" else 0
+                look: dict[str, Any] = {"marker": marker, "markersize": width, "markeredgewidth": edge, "zorder": 4}
+                ax.plot(run.number, run.scored.reward, color=colour, clip_on=False, **look)
     _leading(ax, state)
     ax.set_yscale("function", functions=(_spread, _gathered))
     ax.set(xlim=(0.5, number + max(0.5, 0.01 * number)), ylim=(0, 1.0), xlabel="iteration", ylabel="reward")
@@ -466,12 +438,13 @@ def _rewards(ax: Axes, state: State, sets: _Sets) -> None:
 
 def _leading(ax: Axes, state: State) -> None:
     """Draw the best node after every iteration, and the leading node with any number of replicates."""
-    x, called, led = [0.5], [math.nan], [math.nan]
-    for number in range(1, len(state.iterations) + 1):
-        then = dataclasses.replace(state, iterations=state.iterations[:number])
-        for values, found in ((called, best(then)), (led, candidate(then))):
-            values.append(math.nan if found is None or found.mean is None else found.mean)
-        x.append(number + 0.5)
+    numbers = range(len(state.iterations) + 1)
+    x = [number + 0.5 for number in numbers]
+    states = [dataclasses.replace(state, iterations=state.iterations[:number]) for number in numbers]
+    called, led = (
+        [math.nan if (node := found(then)) is None or node.mean is None else node.mean for then in states]
+        for found in (best, candidate)
+    )
     ax.step(x, led, color="0.45", linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
     ax.step(x, called, color=TRUTH, linewidth=2.0, zorder=1)
 

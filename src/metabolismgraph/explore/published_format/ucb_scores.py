@@ -33,17 +33,11 @@ def current_block(state: State) -> int:
 
 
 def _default(state: State, block: int) -> str:
-    scores = tree.scores(state, block)
-    if not scores:
-        return ""
-    return _title(state, block) + "".join(_line(score) for score in scores)
-
-
-def _title(state: State, block: int) -> str:
-    size = state.settings.n_iter_block
-    runs = len(state.in_block(block))
-    start, end = block * size + 1, (block + 1) * size
-    return f"=== UCB Scores (Simulation block {block}, iters {start}-{end}, N={runs}, c={state.settings.ucb_c}) ===\n\n"
+    runs, c = len(state.in_block(block)), state.settings.ucb_c
+    iterations = f"{state.first_of(block)}-{state.first_of(block + 1) - 1}"
+    title = f"=== UCB Scores (Simulation block {block}, iters {iterations}, N={runs}, c={c}) ===\n\n"
+    lines = "".join(_line(score) for score in tree.scores(state, block))
+    return title + lines if lines else ""
 
 
 def _line(score: tree.Score) -> str:
@@ -63,7 +57,6 @@ def _mean(node: tree.Node, metric: str) -> float | None:
 
 
 def _published(state: State, log: str, block: int) -> str:
-    size = state.settings.n_iter_block
+    size, c = state.settings.n_iter_block, state.settings.ucb_c
     metric = SKILL if state.opened.primary == "validation" else "avg_slope_ratio"
-    first = block * size + 1
-    return legacy_scores.ucb_file(log, metric=metric, c=state.settings.ucb_c, block_size=size, iteration=first)
+    return legacy_scores.ucb_file(log, metric=metric, c=c, block_size=size, iteration=state.first_of(block))

@@ -94,7 +94,8 @@ def behaviour_faults(strategy: Strategy, plan: Plan, data: Phase2Data) -> list[s
     before = fingerprint(plan), _with_all(data)
     first = strategy.apply(plan, data)
     # Before the second call, which may undo changes of the first.
-    changed = [name for name, same in zip(("plan", "data"), _same(before, plan, data), strict=True) if not same]
+    after = fingerprint(plan), _with_all(data)
+    changed = [name for name, one, other in zip(("plan", "data"), before, after, strict=True) if one != other]
     if changed:
         return [f"apply changes the {changed[0]} that it is given; make changed copies with dataclasses.replace"]
     faults = plan_faults(first)
@@ -111,10 +112,6 @@ def _with_all(data: Phase2Data) -> str:
         if isinstance(attribute, functools.cached_property):
             getattr(data, name)
     return fingerprint(vars(data))
-
-
-def _same(before: tuple[str, str], plan: Plan, data: Phase2Data) -> tuple[bool, bool]:
-    return before[0] == fingerprint(plan), before[1] == _with_all(data)
 
 
 def plan_faults(plan: Any) -> list[str]:
@@ -153,11 +150,8 @@ def undeclared(declared: frozenset[Part], before: Plan, after: Plan) -> list[str
     if not (isinstance(before.objective, Rollouts) and isinstance(after.objective, Rollouts)):
         # Another objective has no lengths or weights to compare.
         changed = [part for part in changed if part not in _OF_ROLLOUTS.values()]
-    found = [
-        f"apply changes the plan's {part}, which neither sets nor adjusts names"
-        for part in changed
-        if part not in declared
-    ]
+    hidden = [part for part in changed if part not in declared]
+    found = [f"apply changes the plan's {part}, which neither sets nor adjusts names" for part in hidden]
     kept = [fingerprint(a) == fingerprint(b) for a, b in zip(before.penalties, after.penalties, strict=False)]
     if len(after.penalties) < len(before.penalties) or not all(kept):
         found.append("apply changes a penalty of another strategy; it may add its own at the end")
@@ -275,12 +269,8 @@ def training_faults(data: Phase2Data, frozen: Phase1Result) -> list[str]:
 
 def loss_faults(losses: np.ndarray, components: Mapping[str, np.ndarray]) -> list[str]:
     """Faults: steps of a training with a loss that is not finite."""
-    faults = []
-    for name, curve in {"loss": losses, **components}.items():
-        bad = np.flatnonzero(~np.isfinite(curve))
-        if bad.size:
-            faults.append(f"{name} is not finite at step {bad[0] + 1}")
-    return faults
+    bad = {name: np.flatnonzero(~np.isfinite(curve)) for name, curve in {"loss": losses, **components}.items()}
+    return [f"{name} is not finite at step {steps[0] + 1}" for name, steps in bad.items() if steps.size]
 
 
 def learning_faults(model: object, node_magnitude: float) -> list[str]:

@@ -64,7 +64,7 @@ def examine(folder: Path, shared: Path, name: str) -> tuple[dict[str, object], l
         custom.register(_SHORT_TRAINING, ShortTraining)
         return _declared(kind), (
             contract.behaviour_faults(kind(), Plan.classical(data), data)
-            or _combinations(name, data)
+            or contract.combination_faults(_PARTNERS, lambda *entries: make_plan(_with(data, *entries)), name)
             or contract.training_faults(_with(data, name, _SHORT_TRAINING), frozen)
         )
 
@@ -92,7 +92,3 @@ def _with(data: Phase2Data, *entries: str) -> Phase2Data:
     # A new object: cached properties are computed again from observations and checkpoint.
     training = data.training.model_copy(update={"strategies": entries})
     return Phase2Data(data.observations, data.phase1, data.graph_model, training)
-
-
-def _combinations(name: str, data: Phase2Data) -> list[str]:
-    return contract.combination_faults(_PARTNERS, lambda *entries: make_plan(_with(data, *entries)), name)

@@ -107,9 +107,7 @@ class StrategyHistory:
                 good.append(change.commit)
             elif change.name == name:
                 good.pop()
-        source = None
-        if len(good) > 1:
-            source = self._source(self._tree(good[-2])[name], name)
+        source = self._source(self._tree(good[-2])[name], name) if len(good) > 1 else None
         self._commit(_ROLLBACK, name, source, "back to the version before", "")
         self._write_out()
         return None if source is None else digest_of(source)
@@ -201,15 +199,8 @@ def _change(entry: str) -> Change:
     commit, time, message = entry.split(_END, 2)
     body, _, last = message.strip().rpartition("\n\n")
     fields = dict(line.partition(": ")[::2] for line in last.splitlines())
-    return Change(
-        commit=commit,
-        time=time,
-        action=fields.get("Action", ""),
-        name=fields.get("Strategy", ""),
-        digest=fields.get("Sha256", "").strip(),
-        rationale=body.partition("\n\n")[2],
-        reference=fields.get("Reference", ""),
-    )
+    action, name, digest, reference = (fields.get(key, "").strip() for key in _FIELDS)
+    return Change(commit, time, action, name, digest, body.partition("\n\n")[2], reference)
 
 
 def digest_of(source: str) -> str:

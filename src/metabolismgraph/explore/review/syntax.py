@@ -31,13 +31,9 @@ _MODULES: dict[str, frozenset[str] | None] = {
     "collections.abc": frozenset({"Callable", "Iterable", "Iterator", "Mapping", "Sequence"}),
     "dataclasses": frozenset({"dataclass", "field", "replace"}),
     "functools": frozenset({"partial", "reduce"}),
-    "itertools": None,
-    "math": None,
+    **dict.fromkeys(("itertools", "math")),
     "typing": frozenset({"Any", "ClassVar", "Final", "Literal", "NamedTuple", "cast"}),
-    "numpy": None,
-    "numpy.fft": None,
-    "numpy.linalg": None,
-    "numpy.polynomial": None,
+    **dict.fromkeys(("numpy", "numpy.fft", "numpy.linalg", "numpy.polynomial")),
     "numpy.random": frozenset({"default_rng", "Generator"}),
     "jax": frozenset(
         {
@@ -45,17 +41,8 @@ _MODULES: dict[str, frozenset[str] | None] = {
             *("remat", "value_and_grad", "vjp", "vmap"),
         }
     ),
-    "jax.lax": None,
-    "jax.nn": None,
-    "jax.nn.initializers": None,
-    "jax.numpy": None,
-    "jax.numpy.fft": None,
-    "jax.numpy.linalg": None,
-    "jax.random": None,
-    "jax.scipy": None,
-    "jax.scipy.linalg": None,
-    "jax.scipy.special": None,
-    "jax.scipy.stats": None,
+    **dict.fromkeys(("jax.lax", "jax.nn", "jax.nn.initializers", "jax.numpy", "jax.numpy.fft", "jax.numpy.linalg")),
+    **dict.fromkeys(("jax.random", "jax.scipy", "jax.scipy.linalg", "jax.scipy.special", "jax.scipy.stats")),
     "jax.tree": None,
     "jax.tree_util": frozenset({"Partial", "tree_leaves", "tree_map", "tree_reduce"}),
     "jaxtyping": frozenset({"Array", "Bool", "Float", "Int", "Key", "PRNGKeyArray", "Scalar"}),
@@ -65,8 +52,7 @@ _MODULES: dict[str, frozenset[str] | None] = {
             *("filter_value_and_grad", "filter_vmap", "is_array", "is_inexact_array", "partition", "tree_at"),
         }
     ),
-    "equinox.nn": None,
-    "optax": None,
+    **dict.fromkeys(("equinox.nn", "optax")),
     "pydantic": frozenset({"Field"}),
     "metabolismgraph.config": frozenset({"GraphModel", "Training"}),
     "metabolismgraph.errors": frozenset({"InputError"}),
@@ -142,10 +128,8 @@ _STATEMENTS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.As
 _REFUSED_NODES: dict[type[ast.AST], str] = {
     ast.Global: "global: keep no state between calls",
     ast.Nonlocal: "nonlocal: keep no state between calls",
-    ast.AsyncFunctionDef: "async: write plain functions",
     ast.Await: "await: write plain functions",
-    ast.AsyncFor: "async: write plain functions",
-    ast.AsyncWith: "async: write plain functions",
+    **dict.fromkeys((ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith), "async: write plain functions"),
     # Its patterns read attributes by any name.
     ast.Match: "match: write it with if",
 }
@@ -224,17 +208,8 @@ class _File:
         self.tree = tree
         self.modules: dict[str, types.ModuleType] = {}
         self.imported: dict[str, str] = {}
-        self.own = {
-            name
-            for node in ast.walk(tree)
-            for name in (
-                [node.name]
-                if isinstance(node, ast.FunctionDef | ast.ClassDef)
-                else [node.target.id]
-                if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-                else []
-            )
-        }
+        self.own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        self.own |= {name for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) for name in _assigned(node)}
         self.descriptive = _descriptive(tree)
         # Expressions before the dot of an attribute.
         self.ways = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
@@ -348,8 +323,7 @@ class _File:
         for i, inside in enumerate(node.body):
             if isinstance(inside, ast.Assign | ast.AnnAssign):
                 yield from _constant(inside.value, "a value of a class", makers=True)
-                names = inside.targets if isinstance(inside, ast.Assign) else [inside.target]
-                if any(isinstance(name, ast.Name) and name.id == "model_config" for name in names):
+                if "model_config" in _assigned(inside):
                     yield "model_config: leave it as it is in Strategy"
             elif not (isinstance(inside, ast.FunctionDef | ast.Pass) or (i == 0 and _is_text(inside))):
                 yield f"class {node.name}: a statement in the body of a class; only values and methods there"
@@ -429,18 +403,10 @@ class _File:
         (node,) = found
         if node.name.startswith("_"):
             yield f"class {node.name}: the strategy must be public"
-        written = {
-            target.id
-            for inside in node.body
-            for target in (
-                inside.targets
-                if isinstance(inside, ast.Assign)
-                else [inside.target]
-                if isinstance(inside, ast.AnnAssign) and inside.value is not None
-                else []
-            )
-            if isinstance(target, ast.Name)
-        } | {inside.name for inside in node.body if isinstance(inside, ast.FunctionDef)}
+        written = {inside.name for inside in node.body if isinstance(inside, ast.FunctionDef)}
+        for inside in node.body:
+            if isinstance(inside, ast.Assign | ast.AnnAssign) and inside.value is not None:
+                written.update(_assigned(inside))
         for name in ("number", "summary", "reference", "apply"):
             if name not in written:
                 yield f"class {node.name}: {name} is missing"
@@ -490,6 +456,12 @@ def _annotation(node: ast.expr) -> Iterator[str]:
             yield "a text in an annotation that is not a shape"
 
 
+def _assigned(node: ast.Assign | ast.AnnAssign) -> list[str]:
+    """The names that a statement assigns to or declares, without attributes and parts of tuples."""
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
 def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
@@ -501,10 +473,8 @@ def _descriptive(tree: ast.Module) -> frozenset[int]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body and _is_text(node.body[0]):
             found.append(getattr(node.body[0], "value", None))
         if isinstance(node, ast.ClassDef):
-            for inside in node.body:
-                target = inside.target if isinstance(inside, ast.AnnAssign) else None
-                if isinstance(target, ast.Name) and target.id in _DESCRIPTIVE:
-                    found.append(getattr(inside, "value", None))
+            declared = [inside for inside in node.body if isinstance(inside, ast.AnnAssign)]
+            found += [inside.value for inside in declared if _DESCRIPTIVE.intersection(_assigned(inside))]
         if isinstance(node, ast.keyword) and node.arg == "description":
             found.append(node.value)
     return frozenset(id(node) for node in found)
