@@ -20,7 +20,7 @@ from explorer_lives import Asked, explorer, opened
 
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore import loop
+from metabolismgraph.explore import journal, loop
 from metabolismgraph.explore.engines.local import ProcessEngine
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.journal import Journal
@@ -436,7 +436,8 @@ def test_a_second_interrupt_stops_at_once(tmp_path):
 # -- one explorer at a time, more or fewer iterations
 
 
-def test_a_second_explorer_is_refused_and_does_no_harm(tmp_path):
+def test_a_second_explorer_is_refused_and_does_no_harm(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "_LOCK_PATIENCE", 0.0)  # the first is done within it
     path = tmp_path / "exploration"
     opened(path)
     first = threading.Thread(target=lambda: explorer(path, Asked(path)).run(8))
