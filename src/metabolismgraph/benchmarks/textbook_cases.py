@@ -16,6 +16,8 @@ from metabolismgraph.benchmarks.textbook_networks import (
     KnownReaction,
     Table,
     TextbookNetwork,
+    as_network,
+    as_observations,
     initial,
     largest_step,
     rates,
@@ -23,9 +25,9 @@ from metabolismgraph.benchmarks.textbook_networks import (
     simulate_run,
     stoichiometry,
     write_network,
-    write_table,
 )
 from metabolismgraph.formats.dataset import NETWORK
+from metabolismgraph.formats.tables import write_timeseries
 
 Kind = Literal["clean", "left out", "wrong order", "coarse", "steady"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -63,7 +65,8 @@ class Case:
         """Write the two input files of a fit: network.xml and timeseries.csv."""
         folder.mkdir(parents=True, exist_ok=True)
         write_network(self.network, self.reactions, self.table.species, self.fixed, folder / NETWORK)
-        write_table(self.table, folder / TABLE)
+        network = as_network(self.network, self.reactions, self.table.species, self.fixed)
+        write_timeseries(as_observations(network, self.table), folder / TABLE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +202,7 @@ def _described(species: str, left: float) -> str:
 
 def _coarse(network: TextbookNetwork) -> Case | NoTwin:
     """Evenly spaced samples, first fewer, then over longer times, until one step of every run is too long."""
-    count = network.n_points // len(network.runs)
+    count = len(network.times)
     fewest = -(-_FEWEST // len(network.runs))
     thinner = []
     while count >= fewest:
@@ -207,13 +210,11 @@ def _coarse(network: TextbookNetwork) -> Case | NoTwin:
         count //= 2
     longer = [(fewest, 2**power) for power in range(_LONGEST.bit_length())]
     for samples, stretch in (*thinner[1:], *longer):
-        sparse = dataclasses.replace(
-            network, n_points=samples * len(network.runs), t_end=network.t_end * stretch, first=None
-        )
+        sparse = dataclasses.replace(network, times=np.linspace(0.0, network.t_end * stretch, samples))
         table = simulate(sparse)
         step = min(largest_step(run) for run in table.runs())
         if step > _COARSE:
-            detail = f"{table.n_points} samples {sparse.times()[1]:.3g} apart: {step:.0%} within one step"
+            detail = f"{table.n_points} samples {sparse.times[1]:.3g} apart: {step:.0%} within one step"
             return _case(network, "coarse", table, detail)
     return NoTwin(network.name, "coarse", f"no species changes by more than {_COARSE:.0%} within one step")
 
