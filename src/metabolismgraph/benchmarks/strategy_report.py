@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from metabolismgraph.benchmarks.markdown import table
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.strategies import STRATEGIES
@@ -318,19 +319,11 @@ def markdown(report: Row) -> str:
         "The best set is the one whose worst slope ratio, over all configurations, seeds, types and T, is nearest to "
         "1; a failed case counts as infinitely far, and only sets that ran on the most simulations compete.",
         "",
-        "| what | best set | target | measured | met |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {t['what']} | {t['set']} | {t['target']} | {_shown(t['measured'])} | {'yes' if t['met'] else 'NO'} |"
-            for t in report["targets"]
-        ),
+        *table("what | best set | target | measured | met", map(_of_target, report["targets"])),
         "",
-        "| configuration | checkpoint | simulations | R² of identifiable log10 k | rms of dc/dt left by reactions |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {c['config']} | {c['checkpoint']} | {c['simulations']} "
-            f"| {_shown_spread(c['checkpoint_R2_identifiable'])} | {_shown_spread(c['checkpoint_residual_rms'])} |"
-            for c in report["checkpoints"]
+        *table(
+            "configuration | checkpoint | simulations | R² of identifiable log10 k | rms of dc/dt left by reactions",
+            map(_of_checkpoint, report["checkpoints"]),
         ),
     ]
     for pair in dict.fromkeys((row["config"], row["checkpoint"]) for row in report["grid"]):
@@ -357,18 +350,27 @@ def described(case: Row) -> str:
     return f"{text}, {sweep['key']} {_shown(sweep['value'])}" if sweep else text
 
 
+def _of_target(row: Row) -> tuple[str, ...]:
+    return row["what"], row["set"], row["target"], _shown(row["measured"]), "yes" if row["met"] else "NO"
+
+
+def _of_checkpoint(row: Row) -> tuple[object, ...]:
+    spreads = (_shown_spread(row[key]) for key in ("checkpoint_R2_identifiable", "checkpoint_residual_rms"))
+    return row["config"], row["checkpoint"], row["simulations"], *spreads
+
+
 def _table(rows: list[Row], keys: Sequence[str]) -> list[str]:
-    return [
-        f"| {' | '.join(keys)} | slope ratio, median (min, max) | every type in 0.8-1.2 | accuracy, median "
-        "| seconds, median | cases | failed |",
-        "|---" * (len(keys) + 6) + "|",
-        *(
-            f"| {' | '.join('any' if row[key] is None else _shown(row[key]) for key in keys)} "
-            f"| {_shown_spread(row['slope_ratio'])} | {100 * row['converged_share']:.0f} % "
-            f"| {_shown(row['embedding_cluster_acc'])} | {_shown(row['seconds'])} | {row['cases']} | {row['failed']} |"
-            for row in rows
-        ),
-    ]
+    heads = (
+        "slope ratio, median (min, max) | every type in 0.8-1.2 | accuracy, median | seconds, median | cases | failed"
+    )
+    return table(" | ".join((*keys, heads)), (_of_cases(row, keys) for row in rows))
+
+
+def _of_cases(row: Row, keys: Sequence[str]) -> tuple[object, ...]:
+    place = ("any" if row[key] is None else _shown(row[key]) for key in keys)
+    medians = (_shown(row[key]) for key in ("embedding_cluster_acc", "seconds"))
+    converged = f"{100 * row['converged_share']:.0f} %"
+    return *place, _shown_spread(row["slope_ratio"]), converged, *medians, row["cases"], row["failed"]
 
 
 def _shown_spread(spread: Sequence[float | None]) -> str:

@@ -178,10 +178,7 @@ class _Writer:
         for old in (law.getListOfParameters(), law.getListOfLocalParameters()):
             while old.size():
                 old.remove(0)
-        parts = []
-        for term in terms:
-            k = self._parameter(law, f"k_{term.reaction.id}", term.k)
-            parts.append(self._part(term, k))
+        parts = [self._part(term, self._parameter(law, f"k_{term.reaction.id}", term.k)) for term in terms]
         _set_math(law, parts[0] if len(parts) == 1 else mathml.apply("minus", *parts))
         named = {s for t in terms for s in t.reaction.substrates}
         sides = (written.getListOfReactants(), written.getListOfProducts(), written.getListOfModifiers())
@@ -195,8 +192,6 @@ class _Writer:
     def _part(self, term: _Term, k: str) -> str:
         """volume * k * V of one direction."""
         substrates = term.reaction.substrates
-        if term.reaction.mass_action and self.aggregation == "mul":
-            return mathml.mass_action(k, self.concentrations, substrates, term.volume)
         known = term.reaction.mass_action
         values = [
             mathml.power(self.concentrations[s], order)

@@ -69,11 +69,7 @@ def fill_fixed(
 
 def _finite(state: State, name: str, shape: tuple[int, ...]) -> Float[np.ndarray, "*shape"] | None:
     try:
-        c = state.concentration(name)
-    except FormulaError:
-        return None
-    try:
-        c = np.array(np.broadcast_to(np.asarray(c, float), shape))
-    except ValueError:
+        c = np.array(np.broadcast_to(np.asarray(state.concentration(name), float), shape))
+    except (FormulaError, ValueError):
         return None
     return c if np.isfinite(c).all() else None

@@ -70,10 +70,9 @@ class Probe:
         """
         if species not in self.mentioned:
             return "none"
-        rates = [self.rate({species: factor}) for factor in (0.5, 2.0)]
-        if rates[0] is None or rates[1] is None:
+        low, high = (self.rate({species: factor}) for factor in (0.5, 2.0))
+        if low is None or high is None:
             return None
-        low, high = rates[0], rates[1]
         use = np.isfinite(low) & np.isfinite(high) & ((low > 0) | (not one_way))
         if not one_way:
             low, high = np.abs(low), np.abs(high)

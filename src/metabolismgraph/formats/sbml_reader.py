@@ -48,9 +48,7 @@ class Reader:
         Raises:
             InputError: a stoichiometry is not a constant >= 0, or ids are not unique.
         """
-        reactions: list[Reaction] = []
-        for written in self.index.model.getListOfReactions():
-            reactions += self._reaction(written)
+        reactions = [r for written in self.index.model.getListOfReactions() for r in self._reaction(written)]
         self._check_ids()
         species = [s.getId() for s in self.index.model.getListOfSpecies()]
         try:
