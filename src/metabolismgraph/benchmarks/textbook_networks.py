@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.formats import mathml
+from metabolismgraph.formats.sbml_writer import document, reaction_lines, species_line
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 from metabolismgraph.system.observations import Observations
 
@@ -235,38 +236,18 @@ def write_network(
     name: str, reactions: Sequence[KnownReaction], species: Sequence[str], fixed: Sequence[str], path: Path
 ) -> None:
     """Write SBML Level 3 Version 2 with mass action laws; the rate constants, to be found, have no value."""
-    lines = [
-        '<?xml version="1.0" encoding="UTF-8"?>',
-        '<sbml xmlns="http://www.sbml.org/sbml/level3/version2/core" level="3" version="2">',
-        f'  <model id="{name}">',
-        '    <listOfCompartments><compartment id="cell" spatialDimensions="3" size="1" constant="true"/>'
-        "</listOfCompartments>",
-        "    <listOfSpecies>",
-    ]
-    lines += [
-        f'      <species id="{s}" compartment="cell" hasOnlySubstanceUnits="false" '
-        f'boundaryCondition="{str(s in fixed).lower()}" constant="false"/>'
-        for s in species
-    ]
-    lines += ["    </listOfSpecies>", "    <listOfParameters>"]
-    lines += [f'      <parameter id="k_{r.id}" constant="true"/>' for r in reactions]
-    lines += ["    </listOfParameters>", "    <listOfReactions>"]
-    for reaction in reactions:
-        lines += _reaction_lines(reaction)
-    lines += ["    </listOfReactions>", "  </model>", "</sbml>", ""]
-    write_bytes(path, "\n".join(lines).encode())
+    lists = {
+        "Compartments": ['      <compartment id="cell" spatialDimensions="3" size="1" constant="true"/>'],
+        "Species": [species_line(s, "cell", s in fixed) for s in species],
+        "Parameters": [f'      <parameter id="k_{r.id}" constant="true"/>' for r in reactions],
+        "Reactions": [line for r in reactions for line in reaction_lines(r.id, r.left, r.right, [_law_line(r)])],
+    }
+    write_bytes(path, document(name, lists).encode())
 
 
-def _reaction_lines(reaction: KnownReaction) -> list[str]:
-    lines = [f'      <reaction id="{reaction.id}" reversible="false">']
-    for tag, side in (("listOfReactants", reaction.left), ("listOfProducts", reaction.right)):
-        references = "".join(
-            f'<speciesReference species="{s}" stoichiometry="{n:g}" constant="true"/>' for s, n in side.items()
-        )
-        if references:
-            lines.append(f"        <{tag}>{references}</{tag}>")
+def _law_line(reaction: KnownReaction) -> str:
     law = mathml.mass_action(f"k_{reaction.id}", {s: mathml.name(s) for s in reaction.orders}, reaction.orders, None)
-    return [*lines, f"        <kineticLaw>{mathml.math(law)}</kineticLaw>", "      </reaction>"]
+    return f"        <kineticLaw>{mathml.math(law)}</kineticLaw>"
 
 
 # -- the networks
