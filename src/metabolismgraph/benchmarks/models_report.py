@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.stats
 
 from metabolismgraph.benchmarks.markdown import table
 
 Row = dict[str, Any]  # a case, see `models.row`
 
-_Z = 1.959964  # two-sided 95 %
 _LINE = 90  # characters of a message in a table
 
 
@@ -20,10 +20,8 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
     """The 95 % interval of a rate (Wilson 1927); (NaN, NaN) for a total of zero."""
     if not total:
         return math.nan, math.nan
-    p, z2 = hits / total, _Z**2
-    middle = (p + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z / (1 + z2 / total) * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    low, high = scipy.stats.binomtest(hits, total).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def totals(rows: Sequence[Row]) -> dict[str, Any]:

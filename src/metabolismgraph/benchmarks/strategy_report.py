@@ -178,15 +178,27 @@ def _targets(grid: list[Row], cases: list[Row]) -> list[Row]:
     rows = []
     for checkpoint, (within, accuracy) in _TARGETS.items():
         mine = [c for c in grid if c["checkpoint"] == checkpoint]
-        if not mine:
+        best = best_set(mine)
+        if best is None:
             continue
-        rows += _best(mine, f"{checkpoint}: slope ratios, farthest from 1", within, lambda _: True)
-        rows.append(_accuracy(mine, f"{checkpoint}: accuracy, lowest", accuracy))
-        if checkpoint == "imperfect 0.87":
-            rows += _best(mine, f"{checkpoint}: the same, strategies 1-8 only", _GOOD, _listed)
+        rows.append(_nearness(f"{checkpoint}: slope ratios, farthest from 1", *best, within))
+        lowest = min(c.get("embedding_cluster_acc") or 0.0 for c in mine if c["strategies"] == best[0])
+        what = f"{checkpoint}: accuracy, lowest"
+        rows.append(_target(what, best[0], f"at least {accuracy:g}", lowest, lowest >= accuracy))
+        listed = best_set(mine, _listed) if checkpoint == "imperfect 0.87" else None
+        if listed is not None:
+            rows.append(_nearness(f"{checkpoint}: the same, strategies 1-8 only", *listed, _GOOD))
     failed = sum("error" in c for c in cases)
-    rows.append({"what": "failed cases", "set": "", "target": "none", "measured": failed, "met": failed == 0})
-    return rows
+    return [*rows, _target("failed cases", "", "none", failed, failed == 0)]
+
+
+def _nearness(what: str, name: str, worst: float, within: float) -> Row:
+    target = f"within {within:g}" + (" (0.8-1.2)" if within == _GOOD else "")
+    return _target(what, name, target, _number(worst), worst <= within)
+
+
+def _target(what: str, name: str, target: str, measured: float | None, met: bool) -> Row:
+    return {"what": what, "set": name, "target": target, "measured": measured, "met": met}
 
 
 def _listed(strategies: str) -> bool:
@@ -212,28 +224,6 @@ def best_set(cases: list[Row], wanted: Callable[[str], bool] = lambda _: True) -
         key=lambda item: item[1],
         default=None,
     )
-
-
-def _best(cases: list[Row], what: str, within: float, wanted: Callable[[str], bool]) -> list[Row]:
-    found = best_set(cases, wanted)
-    if found is None:
-        return []
-    name, worst = found
-    target = f"within {within:g}" + (" (0.8-1.2)" if within == _GOOD else "")
-    return [{"what": what, "set": name, "target": target, "measured": _number(worst), "met": worst <= within}]
-
-
-def _accuracy(cases: list[Row], what: str, target: float) -> Row:
-    found = best_set(cases)
-    assert found is not None
-    lowest = min(c.get("embedding_cluster_acc") or 0.0 for c in cases if c["strategies"] == found[0])
-    return {
-        "what": what,
-        "set": found[0],
-        "target": f"at least {target:g}",
-        "measured": lowest,
-        "met": lowest >= target,
-    }
 
 
 # -- tables
