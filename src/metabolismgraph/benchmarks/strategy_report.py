@@ -197,7 +197,7 @@ def _nearness(what: str, name: str, worst: float, within: float) -> Row:
     return _target(what, name, target, _number(worst), worst <= within)
 
 
-def _target(what: str, name: str, target: str, measured: float | None, met: bool) -> Row:
+def _target(what: str, name: str, target: str, measured: Value, met: bool) -> Row:
     return {"what": what, "set": name, "target": target, "measured": measured, "met": met}
 
 
