@@ -12,7 +12,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -169,16 +169,13 @@ def _compiled_once() -> Iterator[None]:
         return
     with tempfile.TemporaryDirectory(prefix="compiled") as store:
         settings = {"JAX_COMPILATION_CACHE_DIR": store, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
-        before = {name: os.environ.get(name) for name in settings}
+        before = dict(os.environ)
         os.environ.update(settings)
         try:
             yield
         finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
+            os.environ.clear()
+            os.environ.update(before)
 
 
 # -- one case
@@ -196,39 +193,26 @@ def run_case(case: Case, folder: Path) -> Outcome:
 
 def fit_quickly(case: Case, folder: Path) -> Outcome:
     """Write the files of a case and run Phase 1 with default settings in this process: same constants, same verdict."""
-    started, used = time.perf_counter(), time.process_time()
-    try:
+
+    def answer() -> Answer:
         case.write(folder)
         observations = read(folder / NETWORK, folder / TABLE)
         result = fit(observations, load_config(CONFIG, ["training.homeostasis_training=false"]))
-        constants = {row["reaction"]: _constant_of(row) for row in result.rate_constants.to_dict("records")}
-        answer = Answer(constants, result.trust.trustworthy, result.trust.why_not, result.phase1.notes)
-        found = Outcome(answer=answer)
-    except InputError as error:
-        found = Outcome(refused=_message(error))
-    except Exception as error:
-        found = Outcome(error=_message(error))
+        found = {row["reaction"]: _constant(row) for row in result.rate_constants.to_dict("records")}
+        return Answer(found, result.trust.trustworthy, result.trust.why_not, result.phase1.notes)
+
+    started, used = time.perf_counter(), time.process_time()
+    found = _outcome(answer)
     cpu, wall = time.process_time() - used, time.perf_counter() - started
     known = None if found.answer is None else identified(folder / NETWORK, folder / TABLE)
     return dataclasses.replace(found, identified=known, cpu_s=cpu, wall_s=wall)
 
 
-def _constant_of(row: Mapping[Hashable, Any]) -> Constant:
-    return Constant(row["k"], bool(row["identifiable"]), row["lower"], row["upper"], row["reason"])
-
-
 def fit_case(folder: Path) -> Outcome:
     """Fit network.xml and timeseries.csv of a folder with default settings, and run `identify` on the same data."""
     started = time.perf_counter()
-    network, table, config = folder / NETWORK, folder / TABLE, load_config(CONFIG)
-    found = Outcome()
-    try:
-        evaluation = fit_files(network, table, config, folder / "run")
-        found = Outcome(answer=read_answer(folder / "run", evaluation.notes))
-    except InputError as error:
-        found = Outcome(refused=_message(error))
-    except Exception as error:
-        found = Outcome(error=_message(error))
+    network, table, config, run = folder / NETWORK, folder / TABLE, load_config(CONFIG), folder / "run"
+    found = _outcome(lambda: read_answer(run, fit_files(network, table, config, run).notes))
     found = dataclasses.replace(found, cpu_s=_cpu_seconds(), wall_s=time.perf_counter() - started)
     if found.answer is None:
         return found
@@ -236,6 +220,16 @@ def fit_case(folder: Path) -> Outcome:
         return dataclasses.replace(found, identified=identified(network, table))
     except Exception as error:
         return dataclasses.replace(found, error=f"identify: {_message(error)}")
+
+
+def _outcome(answer: Callable[[], Answer]) -> Outcome:
+    """An answer, or why there is none."""
+    try:
+        return Outcome(answer=answer())
+    except InputError as error:
+        return Outcome(refused=_message(error))
+    except Exception as error:
+        return Outcome(error=_message(error))
 
 
 def _cpu_seconds() -> float:
@@ -265,15 +259,15 @@ def identified(network: Path, table: Path) -> tuple[str, ...]:
 def read_answer(folder: Path, notes: Sequence[str] = ()) -> Answer:
     """Read rate_constants.csv and metrics.json of a run folder; only this function knows their columns and keys."""
     with (folder / "rate_constants.csv").open(newline="") as stream:
-        constants = {line["reaction"]: _constant(line) for line in csv.DictReader(stream)}
+        constants = {row["reaction"]: _constant(row) for row in csv.DictReader(stream)}
     metrics = json.loads((folder / "metrics.json").read_text())
     return Answer(constants, bool(metrics["trustworthy"]), tuple(metrics["why_not"]), tuple(notes))
 
 
-def _constant(line: Mapping[str, str]) -> Constant:
-    k, lower, upper = (float(line[name] or "nan") for name in ("k", "lower", "upper"))
-    determined = line["identifiable"].strip().lower() in {"true", "1"}
-    return Constant(k, determined, lower, upper, line["reason"])
+def _constant(row: Mapping[Hashable, Any]) -> Constant:
+    """A row of the table of rate constants, from a fit or as text."""
+    k, lower, upper = (math.nan if row[name] == "" else float(row[name]) for name in ("k", "lower", "upper"))
+    return Constant(k, str(row["identifiable"]) == "True", lower, upper, row["reason"])
 
 
 # -- scoring

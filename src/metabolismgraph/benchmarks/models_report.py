@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.stats
+
+from metabolismgraph.benchmarks.markdown import table
 
 Row = dict[str, Any]  # a case, see `models.row`
 
-_Z = 1.959964  # two-sided 95 %
 _LINE = 90  # characters of a message in a table
 
 
@@ -18,10 +20,8 @@ def wilson(hits: int, total: int) -> tuple[float, float]:
     """The 95 % interval of a rate (Wilson 1927); (NaN, NaN) for a total of zero."""
     if not total:
         return math.nan, math.nan
-    p, z2 = hits / total, _Z**2
-    middle = (p + z2 / (2 * total)) / (1 + z2 / total)
-    half = _Z / (1 + z2 / total) * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    low, high = scipy.stats.binomtest(hits, total).proportion_ci(method="wilson")
+    return float(low), float(high)
 
 
 def totals(rows: Sequence[Row]) -> dict[str, Any]:
@@ -85,24 +85,25 @@ def _totals(rows: list[Row]) -> list[str]:
     t = totals(rows)
     answering = t["corrupted"] - t["corrupted_errors"]
     seconds = [r["cpu_s"] for r in rows if r["cpu_s"] is not None]
-    return [
-        "| what | measured |",
-        "|---|---|",
-        f"| clean cases with a false alarm | {_rate(t['false_alarms'], t['clean'] - t['clean_errors'])} |",
-        f"| corrupted twins missed | {_rate(t['misses'], answering)} |",
-        f"| - with a constant called determined that is wrong by more than 10 % "
-        f"| {_rate(t['harmful_misses'], answering)} |",
-        f"| - with all of them right | {_rate(t['misses'] - t['harmful_misses'], answering)} |",
-        f"| errors, clean and corrupted | {t['clean_errors']} and {t['corrupted_errors']} |",
-        f"| constants of clean cases called determined | {_rate(t['determined'], t['constants'])} |",
-        f"| - within 10 % of the truth | {_rate(t['close'], t['determined'])} |",
-        f"| - wrong by more than 2-fold, with a warning | {_rate(t['far_warned'], t['determined'])} |",
-        f"| - wrong by more than 2-fold, without | {_rate(t['far_silent'], t['determined'])} |",
-        f"| - inside their interval, where one is given | {_rate(t['inside'], t['bounded'])} |",
-        f"| cases in which `identify` contradicts | {_rate(t['contradicted'], t['compared'])} |",
-        f"| constants determined by `fit` and not by `identify` | {t['contradictions']} |",
-        f"| CPU seconds per case, median (quartiles; range) | {_spread(seconds)} |",
+    measured = [
+        ("clean cases with a false alarm", _rate(t["false_alarms"], t["clean"] - t["clean_errors"])),
+        ("corrupted twins missed", _rate(t["misses"], answering)),
+        (
+            "- with a constant called determined that is wrong by more than 10 %",
+            _rate(t["harmful_misses"], answering),
+        ),
+        ("- with all of them right", _rate(t["misses"] - t["harmful_misses"], answering)),
+        ("errors, clean and corrupted", f"{t['clean_errors']} and {t['corrupted_errors']}"),
+        ("constants of clean cases called determined", _rate(t["determined"], t["constants"])),
+        ("- within 10 % of the truth", _rate(t["close"], t["determined"])),
+        ("- wrong by more than 2-fold, with a warning", _rate(t["far_warned"], t["determined"])),
+        ("- wrong by more than 2-fold, without", _rate(t["far_silent"], t["determined"])),
+        ("- inside their interval, where one is given", _rate(t["inside"], t["bounded"])),
+        ("cases in which `identify` contradicts", _rate(t["contradicted"], t["compared"])),
+        ("constants determined by `fit` and not by `identify`", t["contradictions"]),
+        ("CPU seconds per case, median (quartiles; range)", _spread(seconds)),
     ]
+    return table("what | measured", measured)
 
 
 def _spread(values: list[float]) -> str:
@@ -113,47 +114,44 @@ def _spread(values: list[float]) -> str:
 
 
 def _by_kind(rows: list[Row]) -> list[str]:
-    lines = [
-        "| kind | cases | warned | refused | missed | - some wrong | - all right | errors | missed, rate |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    heads = "kind | cases | warned | refused | missed | - some wrong | - all right | errors | missed, rate"
     corrupted = [r for r in rows if r["kind"] != "clean"]
-    for kind in dict.fromkeys(r["kind"] for r in corrupted):
-        mine = [r for r in corrupted if r["kind"] == kind]
-        refused = sum(r["refused"] is not None for r in mine)
-        missed, errors = _count(mine, "miss"), _count(mine, "error")
-        harmful = sum(bool(r["off"]) for r in mine if r["verdict"] == "miss")
-        lines.append(
-            f"| {kind} | {len(mine)} | {_count(mine, 'caught') - refused} | {refused} | {missed} | {harmful} "
-            f"| {missed - harmful} | {errors} | {_rate(missed, len(mine) - errors)} |"
-        )
-    return lines if corrupted else []
+    kinds = dict.fromkeys(r["kind"] for r in corrupted)
+    return table(heads, (_of_kind([r for r in corrupted if r["kind"] == k]) for k in kinds)) if kinds else []
+
+
+def _of_kind(cases: list[Row]) -> tuple[object, ...]:
+    refused = sum(r["refused"] is not None for r in cases)
+    missed, errors = _count(cases, "miss"), _count(cases, "error")
+    harmful = sum(bool(r["off"]) for r in cases if r["verdict"] == "miss")
+    found = (_count(cases, "caught") - refused, refused, missed, harmful, missed - harmful, errors)
+    return cases[0]["kind"], len(cases), *found, _rate(missed, len(cases) - errors)
 
 
 def _by_case(rows: list[Row]) -> list[str]:
-    lines = [
-        "| network | kind | points | verdict | determined | within 10 % | wrong by more than 10 % | - than 2-fold "
-        "| not by `identify` | CPU s | what was changed | why not |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for r in rows:
-        units = "" if r["units"] == [1.0, 1.0] else f" × {r['units'][0]:g}, time × {r['units'][1]:.3g}"
-        lines.append(
-            f"| {r['network']} | {r['kind']}{units} | {r['points']} | {_marked(r)} | {_scores(r)} "
-            f"| {'-' if r['cpu_s'] is None else format(r['cpu_s'], '.1f')} | {_cell(r['detail'])} | {_cell(_why(r))} |"
-        )
-    return lines
+    heads = (
+        "network | kind | points | verdict | determined | within 10 % | wrong by more than 10 % | - than 2-fold "
+        "| not by `identify` | CPU s | what was changed | why not"
+    )
+    return table(heads, map(_of_case, rows))
+
+
+def _of_case(r: Row) -> tuple[object, ...]:
+    units = "" if r["units"] == [1.0, 1.0] else f" × {r['units'][0]:g}, time × {r['units'][1]:.3g}"
+    seconds = "-" if r["cpu_s"] is None else f"{r['cpu_s']:.1f}"
+    texts = (_cell(r["detail"]), _cell(_why(r)))
+    return r["network"], r["kind"] + units, r["points"], _marked(r), *_scores(r), seconds, *texts
 
 
 def _marked(row: Row) -> str:
     return row["verdict"] if row["verdict"] in {"passed", "caught"} else f"**{row['verdict']}**"
 
 
-def _scores(row: Row) -> str:
+def _scores(row: Row) -> tuple[object, ...]:
     if "n_determined" not in row:
-        return "- | - | - | - | -"
+        return ("-",) * 5
     named = (", ".join(row[key] or ()) for key in ("off", "far", "contradictions"))
-    return f"{row['n_determined']} of {row['n_constants']} | {row['n_close']} | {' | '.join(named)}"
+    return f"{row['n_determined']} of {row['n_constants']}", row["n_close"], *named
 
 
 def _why(row: Row) -> str:
@@ -167,20 +165,20 @@ def _cell(text: str) -> str:
 
 def _in_units(rows: list[Row]) -> list[str]:
     """Table of every case in other units against the same case in its own."""
-    lines = [
-        "| network | concentrations × | times × | verdict in its own units | in these | called determined: same "
-        "| largest relative difference of those determined in both | of all |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    heads = (
+        "network | concentrations × | times × | verdict in its own units | in these | called determined: same "
+        "| largest relative difference of those determined in both | of all"
+    )
     own = {r["network"]: r for r in rows if r["kind"] == "clean" and r["units"] == [1.0, 1.0]}
-    found = [r for r in rows if r["units"] != [1.0, 1.0] and r["network"] in own]
-    for r in found:
-        same, known, every = differences(own[r["network"]], r)
-        lines.append(
-            f"| {r['network']} | {r['units'][0]:g} | {r['units'][1]:.3g} | {own[r['network']]['verdict']} "
-            f"| {r['verdict']} | {same} | {known:.2g} | {every:.2g} |"
-        )
-    return lines if found else []
+    found = [(own[r["network"]], r) for r in rows if r["units"] != [1.0, 1.0] and r["network"] in own]
+    return table(heads, (_of_units(*pair) for pair in found)) if found else []
+
+
+def _of_units(own: Row, other: Row) -> tuple[object, ...]:
+    same, known, every = differences(own, other)
+    concentration, time = other["units"]
+    verdicts = (own["verdict"], other["verdict"])
+    return own["network"], f"{concentration:g}", f"{time:.3g}", *verdicts, same, f"{known:.2g}", f"{every:.2g}"
 
 
 def differences(own: Row, other: Row) -> tuple[str, float, float]:
@@ -196,19 +194,16 @@ def differences(own: Row, other: Row) -> tuple[str, float, float]:
     names = a.keys() & b.keys()
     known = {n for n in names if a[n]["determined"] and b[n]["determined"]}
     same = a.keys() == b.keys() and all(a[n]["determined"] == b[n]["determined"] for n in names)
-    apart = _apart(a, b)
-    of_known, of_all = (max((apart(n) for n in some), default=math.nan) for some in (known, names))
+    of_known, of_all = (max((_apart(a[n], b[n]) for n in some), default=math.nan) for some in (known, names))
     return "yes" if same else "NO", of_known, of_all
 
 
-def _apart(a: dict[str, Any], b: dict[str, Any]) -> Callable[[str], float]:
-    def relative(name: str) -> float:
-        one, two = a[name]["k_plain"], b[name]["k_plain"]
-        if one is None or two is None:
-            return 0.0 if one is two else math.inf
-        return float(abs(one - two) / max(abs(one), abs(two), 1e-300))
-
-    return relative
+def _apart(a: Row, b: Row) -> float:
+    """Relative difference of two results for one constant."""
+    one, two = a["k_plain"], b["k_plain"]
+    if one is None or two is None:
+        return 0.0 if one is two else math.inf
+    return float(abs(one - two) / max(abs(one), abs(two), 1e-300))
 
 
 def _no_twin(missing: list[dict[str, str]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -17,9 +18,10 @@ from typing import Any, TypeVar
 import numpy as np
 import psutil
 
+from metabolismgraph.benchmarks.markdown import table
 from metabolismgraph.config import Config, load_config
 from metabolismgraph.errors import SimulationDivergedError
-from metabolismgraph.evaluation.evaluate import evaluate
+from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
 from metabolismgraph.evaluation.report import metrics_json
 from metabolismgraph.files import write_bytes
 from metabolismgraph.fitting.result import FitResult
@@ -63,25 +65,22 @@ def run_recovery(
     diverged: list[dict[str, object]] = []
     total = len(configs) * seeds * repeats + len(datasets) + (_MAIN in configs)
 
-    def done(case: Case) -> None:
-        cases.append(case)
-        progress("recovery", len(cases) / total, f"{case['config']} simulation {case['simulation_seed']}")
+    def add(config: str, simulation: int | None, training: int, fit: Callable[[], Case]) -> None:
+        place = {"config": config, "simulation_seed": simulation, "training_seed": training}
+        try:
+            cases.append(place | fit())
+        except Exception as error:
+            cases.append(place | {"error": f"{type(error).__name__}: {error}"})
+        progress("recovery", len(cases) / total, f"{config} simulation {simulation}")
 
     for name in configs:
         base = load_config(name, overrides)
         for seed, simulated in _simulations(base, seeds, name, diverged):
             for repeat in range(repeats):
                 config = base.replace({"simulation.seed": seed, "training.seed": repeat})
-                done({"config": name, "simulation_seed": seed, "training_seed": repeat, **_case(simulated, config)})
+                add(name, seed, repeat, functools.partial(_case, simulated, config))
     for folder in datasets:
-        done(
-            {
-                "config": f"{folder.name} (files)",
-                "simulation_seed": None,
-                "training_seed": Config().training.seed,
-                **_files(folder),
-            }
-        )
+        add(f"{folder.name} (files)", None, Config().training.seed, functools.partial(_files, folder))
     cold = _cold_run(overrides) if _MAIN in configs else None
     result = {"host": _host(), "cases": cases, "diverged": diverged, "cold_run": cold}
     write_bytes(out / "recovery.json", (json.dumps(result, indent=1) + "\n").encode())
@@ -104,17 +103,17 @@ def _simulations(base: Config, seeds: int, name: str, diverged: list[dict[str, o
 
 def _case(simulated: Simulated, config: Config) -> Case:
     """One fit, each phase twice: the second time without compilation."""
-    try:
-        seen, _ = simulated.observations.split(config.training.held_out_fraction)
-        graph_model, training = config.graph_model, config.training
-        phase1, cold1, warm1 = _timed(lambda: fit_reactions(seen, graph_model, training))
-        phase2, cold2, warm2 = _timed(lambda: fit_homeostasis(seen, phase1, graph_model, training))
-        result = FitResult(simulated.observations, graph_model, training, phase1, phase2)
-        evaluation = evaluate(result, simulated.truth)
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"}
+    seen, _ = simulated.observations.split(config.training.held_out_fraction)
+    graph_model, training = config.graph_model, config.training
+    phase1, cold1, warm1 = _timed(lambda: fit_reactions(seen, graph_model, training))
+    phase2, cold2, warm2 = _timed(lambda: fit_homeostasis(seen, phase1, graph_model, training))
+    result = FitResult(simulated.observations, graph_model, training, phase1, phase2)
     times = {"phase1_cold_s": cold1, "phase1_s": warm1, "phase2_cold_s": cold2, "phase2_s": warm2}
-    return {**times, "notes": list(evaluation.notes), "metrics": json.loads(metrics_json(evaluation.metrics))}
+    return times | _results(evaluate(result, simulated.truth))
+
+
+def _results(evaluation: Evaluation) -> Case:
+    return {"notes": list(evaluation.notes), "metrics": json.loads(metrics_json(evaluation.metrics))}
 
 
 def _timed(call: Callable[[], T]) -> tuple[T, float, float]:
@@ -131,13 +130,10 @@ def _files(folder: Path) -> Case:
     table = next(folder / name for name in TIMESERIES if (folder / name).exists())
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "run"
-        try:
-            evaluation = fit_files(folder / NETWORK, table, Config(), out, truth=folder / "truth")
-        except Exception as error:
-            return {"error": f"{type(error).__name__}: {error}"}
+        evaluation = fit_files(folder / NETWORK, table, Config(), out, truth=folder / "truth")
         run = RunFolder.open(out)
         times = {"phase1_cold_s": run.seconds("phase 1"), "phase2_cold_s": run.seconds("phase 2")}
-    return {**times, "notes": list(evaluation.notes), "metrics": json.loads(metrics_json(evaluation.metrics))}
+    return times | _results(evaluation)
 
 
 def _cold_run(overrides: Sequence[str]) -> dict[str, float]:
@@ -211,49 +207,36 @@ def _targets(cases: list[Case], failed: list[Case], cold: dict[str, float] | Non
         return worst([abs(r - 1) for c in selected for w in ("slope", "offset") for r in ratios(c["metrics"], w)])
 
     main = [c for c in cases if c["config"].startswith(_MAIN)]
-    accuracies = [c["metrics"]["embedding_cluster_acc"] for c in cases]
-    silhouettes = [c["metrics"]["embedding_silhouette"] or math.nan for c in cases]
-    r2 = [c["metrics"]["rate_constants_R2_identifiable"] for c in cases]
-    unconverged = [c for c in cases if not _converged(c["metrics"])]
-    main_errors = [c["metrics"]["log_k_median_error_identifiable"] for c in main]
+    unfinished = len(failed) + sum(not _converged(c["metrics"]) for c in cases)
     rows: list[tuple[str, str, float, bool]] = []
     if cases:
+        r2 = min(c["metrics"]["rate_constants_R2_identifiable"] for c in cases)
+        accuracies = [c["metrics"]["embedding_cluster_acc"] for c in cases]
+        accurate = min(accuracies) >= 0.98 and sum(a < 1 for a in accuracies) <= max(1, len(cases) // 50)
+        silhouette = min(c["metrics"]["embedding_silhouette"] or math.nan for c in cases)
         rows += [
-            ("1 - rate_constants_R2_identifiable, largest", "at most 1e-4", 1 - min(r2), min(r2) >= 0.9999),
+            ("1 - rate_constants_R2_identifiable, largest", "at most 1e-4", 1 - r2, r2 >= 0.9999),
             ("slope and offset ratios, farthest from 1", "within 0.02", off(cases), off(cases) <= 0.02),
-            (
-                "embedding_cluster_acc, lowest",
-                "1.0; one case in fifty 0.98",
-                min(accuracies),
-                min(accuracies) >= 0.98 and sum(a < 1 for a in accuracies) <= max(1, len(cases) // 50),
-            ),
-            ("embedding_silhouette, lowest", "at least 0.9", min(silhouettes), min(silhouettes) >= 0.9),
+            ("embedding_cluster_acc, lowest", "1.0; one case in fifty 0.98", min(accuracies), accurate),
+            ("embedding_silhouette, lowest", "at least 0.9", silhouette, silhouette >= 0.9),
         ]
     if main:
-        warm1, warm2 = ([c[k] for c in main if k in c] for k in ("phase1_s", "phase2_s"))
+        error = worst([c["metrics"]["log_k_median_error_identifiable"] for c in main])
+        warm1, warm2 = (_median([c[k] for c in main if k in c]) for k in ("phase1_s", "phase2_s"))
         rows += [
-            (
-                "median error of log10 k, rank50, largest",
-                "at most 1e-4",
-                worst(main_errors),
-                worst(main_errors) <= 1e-4,
-            ),
+            ("median error of log10 k, rank50, largest", "at most 1e-4", error, error <= 1e-4),
             ("slope and offset ratios, rank50, farthest from 1", "within 0.01", off(main), off(main) <= 0.01),
-            ("Phase 1 compute, rank50, median, s", "at most 3", _median(warm1), _median(warm1) <= 3),
-            ("Phase 2 compute, rank50, median, s", "at most 10", _median(warm2), _median(warm2) <= 10),
+            ("Phase 1 compute, rank50, median, s", "at most 3", warm1, warm1 <= 3),
+            ("Phase 2 compute, rank50, median, s", "at most 10", warm2, warm2 <= 10),
         ]
     if cold:
         rows += [
             ("`run` from a cold process, rank50, s", "at most 45", cold["seconds"], cold["seconds"] <= 45),
             ("its peak memory, GB", "at most 2", cold["peak_memory_gb"], cold["peak_memory_gb"] <= 2),
         ]
-    rows.append(
-        ("failed or non-converged cases", "none", len(failed) + len(unconverged), not failed and not unconverged)
-    )
-    table = ["| what | target | measured | met |", "|---|---|---|---|"]
-    return table + [
-        f"| {what} | {target} | {value:.6g} | {'yes' if met else 'NO'} |" for what, target, value, met in rows
-    ]
+    rows.append(("failed or non-converged cases", "none", unfinished, not unfinished))
+    shown = ((what, target, f"{value:.6g}", "yes" if met else "NO") for what, target, value, met in rows)
+    return table("what | target | measured | met", shown)
 
 
 def _converged(metrics: dict[str, Any]) -> bool:
@@ -265,26 +248,28 @@ def _median(values: list[float]) -> float:
 
 
 def _by_config(cases: list[Case]) -> list[str]:
-    lines = [
-        "| configuration | cases | 1 - R² identifiable, largest | R² all, median (min, max) | median error of log10 k "
+    heads = (
+        "configuration | cases | 1 - R² identifiable, largest | R² all, median (min, max) | median error of log10 k "
         "| slope ratio, median (min, max) | offset ratio, median (min, max) | accuracy, lowest | silhouette, lowest "
-        "| Phase 1, s | Phase 2, s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| Phase 1, s | Phase 2, s"
+    )
+    names = dict.fromkeys(c["config"] for c in cases)
+    return table(heads, (_of_config([c for c in cases if c["config"] == name]) for name in names))
+
+
+def _of_config(cases: list[Case]) -> list[str]:
+    m = [c["metrics"] for c in cases]
+    return [
+        cases[0]["config"],
+        str(len(cases)),
+        f"{1 - min(x['rate_constants_R2_identifiable'] for x in m):.0e}",
+        _spread([x["rate_constants_R2"] for x in m], 3),
+        f"{_median([x['log_k_median_error_identifiable'] for x in m]):.1e}",
+        *(_spread([r for x in m for r in ratios(x, what)], 4) for what in ("slope", "offset")),
+        f"{min(x['embedding_cluster_acc'] for x in m):.2f}",
+        f"{min(x['embedding_silhouette'] or math.nan for x in m):.3f}",
+        *(f"{_median([_seconds(c, phase) for c in cases]):.1f}" for phase in ("phase1", "phase2")),
     ]
-    for name in dict.fromkeys(c["config"] for c in cases):
-        mine = [c for c in cases if c["config"] == name]
-        m = [c["metrics"] for c in mine]
-        slopes, offsets = ([r for x in m for r in ratios(x, what)] for what in ("slope", "offset"))
-        lines.append(
-            f"| {name} | {len(m)} | {1 - min(x['rate_constants_R2_identifiable'] for x in m):.0e} "
-            f"| {_spread([x['rate_constants_R2'] for x in m], 3)} "
-            f"| {_median([x['log_k_median_error_identifiable'] for x in m]):.1e} "
-            f"| {_spread(slopes, 4)} | {_spread(offsets, 4)} | {min(x['embedding_cluster_acc'] for x in m):.2f} "
-            f"| {min(x['embedding_silhouette'] or math.nan for x in m):.3f} "
-            f"| {_median([_seconds(c, 'phase1') for c in mine]):.1f} "
-            f"| {_median([_seconds(c, 'phase2') for c in mine]):.1f} |"
-        )
-    return lines
 
 
 def _seconds(case: Case, phase: str) -> float:
@@ -297,22 +282,24 @@ def _spread(values: list[float], digits: int) -> str:
 
 
 def _by_case(cases: list[Case]) -> list[str]:
-    lines = [
-        "| configuration | simulation seed | training seed | 1 - R² identifiable | not identifiable | slope ratios "
-        "| offset ratios | accuracy | silhouette |",
-        "|---|---|---|---|---|---|---|---|---|",
+    heads = (
+        "configuration | simulation seed | training seed | 1 - R² identifiable | not identifiable | slope ratios "
+        "| offset ratios | accuracy | silhouette"
+    )
+    return table(heads, map(_of_case, cases))
+
+
+def _of_case(case: Case) -> list[str]:
+    seed = "-" if case["simulation_seed"] is None else case["simulation_seed"]
+    place = [case["config"], str(seed), str(case["training_seed"])]
+    if "metrics" not in case:
+        return [*place, f"{case['error']} | | | | |"]  # the other cells are empty
+    m = case["metrics"]
+    return [
+        *place,
+        f"{1 - m['rate_constants_R2_identifiable']:.0e}",
+        str(m["n_unidentifiable"]),
+        *(", ".join(f"{r:.4f}" for r in ratios(m, what)) for what in ("slope", "offset")),
+        f"{m['embedding_cluster_acc']:.2f}",
+        f"{m['embedding_silhouette'] or math.nan:.3f}",
     ]
-    for c in cases:
-        head = (
-            f"| {c['config']} | {'-' if c['simulation_seed'] is None else c['simulation_seed']} | {c['training_seed']} "
-        )
-        if "metrics" not in c:
-            lines.append(f"{head}| {c['error']} | | | | | |")
-            continue
-        m = c["metrics"]
-        slopes, offsets = (", ".join(f"{r:.4f}" for r in ratios(m, what)) for what in ("slope", "offset"))
-        lines.append(
-            f"{head}| {1 - m['rate_constants_R2_identifiable']:.0e} | {m['n_unidentifiable']} | {slopes} | {offsets} "
-            f"| {m['embedding_cluster_acc']:.2f} | {m['embedding_silhouette'] or math.nan:.3f} |"
-        )
-    return lines

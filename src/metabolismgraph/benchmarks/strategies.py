@@ -369,9 +369,9 @@ def _environment(threads: int, compiled: Path) -> Iterator[None]:
     """Set variables for JAX and BLAS in the workers: share of the cores, common cache of compiled programs."""
     before = dict(os.environ)
     flags = " --xla_cpu_multi_thread_eigen=false" if threads == 1 else ""
-    os.environ.update(dict.fromkeys(_BLAS, str(threads)))
     os.environ.update(
         {
+            **dict.fromkeys(_BLAS, str(threads)),
             "NPROC": str(threads),  # size of XLA's own pool of threads
             "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + flags,
             # Several processes on one GPU would each claim most of its memory.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from metabolismgraph.benchmarks.markdown import table
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.strategies import STRATEGIES
@@ -177,15 +178,27 @@ def _targets(grid: list[Row], cases: list[Row]) -> list[Row]:
     rows = []
     for checkpoint, (within, accuracy) in _TARGETS.items():
         mine = [c for c in grid if c["checkpoint"] == checkpoint]
-        if not mine:
+        best = best_set(mine)
+        if best is None:
             continue
-        rows += _best(mine, f"{checkpoint}: slope ratios, farthest from 1", within, lambda _: True)
-        rows.append(_accuracy(mine, f"{checkpoint}: accuracy, lowest", accuracy))
-        if checkpoint == "imperfect 0.87":
-            rows += _best(mine, f"{checkpoint}: the same, strategies 1-8 only", _GOOD, _listed)
+        rows.append(_nearness(f"{checkpoint}: slope ratios, farthest from 1", *best, within))
+        lowest = min(c.get("embedding_cluster_acc") or 0.0 for c in mine if c["strategies"] == best[0])
+        what = f"{checkpoint}: accuracy, lowest"
+        rows.append(_target(what, best[0], f"at least {accuracy:g}", lowest, lowest >= accuracy))
+        listed = best_set(mine, _listed) if checkpoint == "imperfect 0.87" else None
+        if listed is not None:
+            rows.append(_nearness(f"{checkpoint}: the same, strategies 1-8 only", *listed, _GOOD))
     failed = sum("error" in c for c in cases)
-    rows.append({"what": "failed cases", "set": "", "target": "none", "measured": failed, "met": failed == 0})
-    return rows
+    return [*rows, _target("failed cases", "", "none", failed, failed == 0)]
+
+
+def _nearness(what: str, name: str, worst: float, within: float) -> Row:
+    target = f"within {within:g}" + (" (0.8-1.2)" if within == _GOOD else "")
+    return _target(what, name, target, _number(worst), worst <= within)
+
+
+def _target(what: str, name: str, target: str, measured: Value, met: bool) -> Row:
+    return {"what": what, "set": name, "target": target, "measured": measured, "met": met}
 
 
 def _listed(strategies: str) -> bool:
@@ -211,28 +224,6 @@ def best_set(cases: list[Row], wanted: Callable[[str], bool] = lambda _: True) -
         key=lambda item: item[1],
         default=None,
     )
-
-
-def _best(cases: list[Row], what: str, within: float, wanted: Callable[[str], bool]) -> list[Row]:
-    found = best_set(cases, wanted)
-    if found is None:
-        return []
-    name, worst = found
-    target = f"within {within:g}" + (" (0.8-1.2)" if within == _GOOD else "")
-    return [{"what": what, "set": name, "target": target, "measured": _number(worst), "met": worst <= within}]
-
-
-def _accuracy(cases: list[Row], what: str, target: float) -> Row:
-    found = best_set(cases)
-    assert found is not None
-    lowest = min(c.get("embedding_cluster_acc") or 0.0 for c in cases if c["strategies"] == found[0])
-    return {
-        "what": what,
-        "set": found[0],
-        "target": f"at least {target:g}",
-        "measured": lowest,
-        "met": lowest >= target,
-    }
 
 
 # -- tables
@@ -318,19 +309,11 @@ def markdown(report: Row) -> str:
         "The best set is the one whose worst slope ratio, over all configurations, seeds, types and T, is nearest to "
         "1; a failed case counts as infinitely far, and only sets that ran on the most simulations compete.",
         "",
-        "| what | best set | target | measured | met |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {t['what']} | {t['set']} | {t['target']} | {_shown(t['measured'])} | {'yes' if t['met'] else 'NO'} |"
-            for t in report["targets"]
-        ),
+        *table("what | best set | target | measured | met", map(_of_target, report["targets"])),
         "",
-        "| configuration | checkpoint | simulations | R² of identifiable log10 k | rms of dc/dt left by reactions |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {c['config']} | {c['checkpoint']} | {c['simulations']} "
-            f"| {_shown_spread(c['checkpoint_R2_identifiable'])} | {_shown_spread(c['checkpoint_residual_rms'])} |"
-            for c in report["checkpoints"]
+        *table(
+            "configuration | checkpoint | simulations | R² of identifiable log10 k | rms of dc/dt left by reactions",
+            map(_of_checkpoint, report["checkpoints"]),
         ),
     ]
     for pair in dict.fromkeys((row["config"], row["checkpoint"]) for row in report["grid"]):
@@ -357,18 +340,27 @@ def described(case: Row) -> str:
     return f"{text}, {sweep['key']} {_shown(sweep['value'])}" if sweep else text
 
 
+def _of_target(row: Row) -> tuple[str, ...]:
+    return row["what"], row["set"], row["target"], _shown(row["measured"]), "yes" if row["met"] else "NO"
+
+
+def _of_checkpoint(row: Row) -> tuple[object, ...]:
+    spreads = (_shown_spread(row[key]) for key in ("checkpoint_R2_identifiable", "checkpoint_residual_rms"))
+    return row["config"], row["checkpoint"], row["simulations"], *spreads
+
+
 def _table(rows: list[Row], keys: Sequence[str]) -> list[str]:
-    return [
-        f"| {' | '.join(keys)} | slope ratio, median (min, max) | every type in 0.8-1.2 | accuracy, median "
-        "| seconds, median | cases | failed |",
-        "|---" * (len(keys) + 6) + "|",
-        *(
-            f"| {' | '.join('any' if row[key] is None else _shown(row[key]) for key in keys)} "
-            f"| {_shown_spread(row['slope_ratio'])} | {100 * row['converged_share']:.0f} % "
-            f"| {_shown(row['embedding_cluster_acc'])} | {_shown(row['seconds'])} | {row['cases']} | {row['failed']} |"
-            for row in rows
-        ),
-    ]
+    heads = (
+        "slope ratio, median (min, max) | every type in 0.8-1.2 | accuracy, median | seconds, median | cases | failed"
+    )
+    return table(" | ".join((*keys, heads)), (_of_cases(row, keys) for row in rows))
+
+
+def _of_cases(row: Row, keys: Sequence[str]) -> tuple[object, ...]:
+    place = ("any" if row[key] is None else _shown(row[key]) for key in keys)
+    medians = (_shown(row[key]) for key in ("embedding_cluster_acc", "seconds"))
+    converged = f"{100 * row['converged_share']:.0f} %"
+    return *place, _shown_spread(row["slope_ratio"]), converged, *medians, row["cases"], row["failed"]
 
 
 def _shown_spread(spread: Sequence[float | None]) -> str:

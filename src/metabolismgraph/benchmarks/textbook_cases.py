@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import scipy.linalg
@@ -16,6 +16,8 @@ from metabolismgraph.benchmarks.textbook_networks import (
     KnownReaction,
     Table,
     TextbookNetwork,
+    as_network,
+    as_observations,
     initial,
     largest_step,
     rates,
@@ -23,9 +25,9 @@ from metabolismgraph.benchmarks.textbook_networks import (
     simulate_run,
     stoichiometry,
     write_network,
-    write_table,
 )
 from metabolismgraph.formats.dataset import NETWORK
+from metabolismgraph.formats.tables import write_timeseries
 
 Kind = Literal["clean", "left out", "wrong order", "coarse", "steady"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -63,7 +65,8 @@ class Case:
         """Write the two input files of a fit: network.xml and timeseries.csv."""
         folder.mkdir(parents=True, exist_ok=True)
         write_network(self.network, self.reactions, self.table.species, self.fixed, folder / NETWORK)
-        write_table(self.table, folder / TABLE)
+        network = as_network(self.network, self.reactions, self.table.species, self.fixed)
+        write_timeseries(as_observations(network, self.table), folder / TABLE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,45 +156,45 @@ def _lines(c: Float[np.ndarray, "samples moving"]) -> Float[np.ndarray, "samples
 
 def _left_out(network: TextbookNetwork) -> Case | NoTwin:
     """Leave out of the network file the first reaction that other terms cannot replace."""
-    table = simulate(network)
-    largest = 0.0
-    for j, reaction in enumerate(network.reactions if len(network.reactions) > 1 else ()):
-        species, left = _worst(unexplained(network, table, j))
-        largest = max(largest, left)
-        if left >= UNEXPLAINED:
-            case = _case(network, "left out", table, f"without {reaction.id}: {_described(species, left)}")
-            kept = tuple(r for r in network.reactions if r is not reaction)
-            return dataclasses.replace(case, reactions=kept, truth={r.id: r.k for r in kept})
-    reason = f"no reaction is missed by more than {largest:.1%}" if largest else "it has only one reaction"
-    return NoTwin(network.name, "left out", reason)
+    if len(network.reactions) == 1:
+        return NoTwin(network.name, "left out", "it has only one reaction")
+    changes = [_Change(j, None, f"without {r.id}") for j, r in enumerate(network.reactions)]
+    return _first_visible(network, "left out", changes, "no reaction is missed by more than")
 
 
 def _wrong_order(network: TextbookNetwork) -> Case | NoTwin:
     """Write to the network file a wrong order of one substrate, the first that does not fit the data."""
-    table = simulate(network)
-    largest = 0.0
+    changes = []
     for j, reaction in enumerate(network.reactions):
         for name, order in reaction.orders.items():
             other = 2.0 if order == 1 else order - 1
             wrong = dataclasses.replace(reaction, orders={**reaction.orders, name: other})
-            species, left = _worst(unexplained(network, table, j, wrong))
-            largest = max(largest, left)
-            if left >= UNEXPLAINED:
-                detail = f"{reaction.id} with {name}^{other:g} for {name}^{order:g}: {_described(species, left)}"
-                case = _case(network, "wrong order", table, detail)
-                written = tuple(wrong if r is reaction else r for r in network.reactions)
-                right = {r.id: r.k for r in written if r is not wrong}
-                return dataclasses.replace(case, reactions=written, truth=right)
-    return NoTwin(network.name, "wrong order", f"no wrong order leaves more than {largest:.1%}")
+            changes.append(_Change(j, wrong, f"{reaction.id} with {name}^{other:g} for {name}^{order:g}"))
+    return _first_visible(network, "wrong order", changes, "no wrong order leaves more than")
 
 
-def _worst(left: Mapping[str, float]) -> tuple[str, float]:
-    species = max(left, key=lambda s: left[s])
-    return species, left[species]
+class _Change(NamedTuple):
+    """Another reaction, or none, in place of one of a network, and its description."""
+
+    reaction: int
+    instead: KnownReaction | None
+    words: str
 
 
-def _described(species: str, left: float) -> str:
-    return f"{left:.0%} of d{species}/dt unexplained"
+def _first_visible(network: TextbookNetwork, kind: Kind, changes: Sequence[_Change], otherwise: str) -> Case | NoTwin:
+    """The network file with the first of the changes that other terms cannot make up for."""
+    table = simulate(network)
+    largest = 0.0
+    for j, instead, words in changes:
+        left = unexplained(network, table, j, instead)
+        species = max(left, key=lambda s: left[s])
+        largest = max(largest, left[species])
+        if left[species] >= UNEXPLAINED:
+            case = _case(network, kind, table, f"{words}: {left[species]:.0%} of d{species}/dt unexplained")
+            written = (*network.reactions[:j], *([instead] if instead else []), *network.reactions[j + 1 :])
+            right = {r.id: r.k for r in written if r is not instead}
+            return dataclasses.replace(case, reactions=written, truth=right)
+    return NoTwin(network.name, kind, f"{otherwise} {largest:.1%}")
 
 
 # -- the data are wrong
@@ -199,7 +202,7 @@ def _described(species: str, left: float) -> str:
 
 def _coarse(network: TextbookNetwork) -> Case | NoTwin:
     """Evenly spaced samples, first fewer, then over longer times, until one step of every run is too long."""
-    count = network.n_points // len(network.runs)
+    count = len(network.times)
     fewest = -(-_FEWEST // len(network.runs))
     thinner = []
     while count >= fewest:
@@ -207,13 +210,11 @@ def _coarse(network: TextbookNetwork) -> Case | NoTwin:
         count //= 2
     longer = [(fewest, 2**power) for power in range(_LONGEST.bit_length())]
     for samples, stretch in (*thinner[1:], *longer):
-        sparse = dataclasses.replace(
-            network, n_points=samples * len(network.runs), t_end=network.t_end * stretch, first=None
-        )
+        sparse = dataclasses.replace(network, times=np.linspace(0.0, network.t_end * stretch, samples))
         table = simulate(sparse)
         step = min(largest_step(run) for run in table.runs())
         if step > _COARSE:
-            detail = f"{table.n_points} samples {sparse.times()[1]:.3g} apart: {step:.0%} within one step"
+            detail = f"{table.n_points} samples {sparse.times[1]:.3g} apart: {step:.0%} within one step"
             return _case(network, "coarse", table, detail)
     return NoTwin(network.name, "coarse", f"no species changes by more than {_COARSE:.0%} within one step")
 

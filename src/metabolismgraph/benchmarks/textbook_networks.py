@@ -9,6 +9,7 @@ timescale, and logarithmically spaced where the rates of reactions differ by ord
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from jaxtyping import Float, Int
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
+from metabolismgraph.formats import mathml
+from metabolismgraph.formats.sbml_writer import document, reaction_lines, species_line
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 from metabolismgraph.system.observations import Observations
 
@@ -78,24 +81,25 @@ class TextbookNetwork:
     Attributes:
         name: as on the command line.
         source: author and year of the model, and of its numbers where they are from elsewhere.
-        reactions: with their rate constants.
+        equations: id, rate constant and equation of every reaction, such as "bind 0.5: A + B -> C; decay 2: C ->".
         runs: initial concentrations of every run; a species that is not named starts at 0.
-        t_end: end of every run, in the time unit of the rate constants.
-        n_points: samples of all runs together.
+        times: of the samples of each run, from 0, in the time unit of the rate constants.
         sampling: why the samples lie where they do.
-        first: time of the second sample, if they lie at logarithmic distances; the first is at 0.
         fixed: species that the reactions do not change.
     """
 
     name: str
     source: str
-    reactions: tuple[KnownReaction, ...]
+    equations: str
     runs: tuple[Amounts, ...]
-    t_end: float
-    n_points: int
+    times: Float[np.ndarray, " samples"]
     sampling: str
-    first: float | None = None
     fixed: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def reactions(self) -> tuple[KnownReaction, ...]:
+        rows = re.findall(r"(\w+) (\S+): ([^;]*)", self.equations)
+        return tuple(KnownReaction.parse(name, float(k), equation) for name, k, equation in rows)
 
     @property
     def species(self) -> tuple[str, ...]:
@@ -106,12 +110,14 @@ class TextbookNetwork:
     def constants(self) -> dict[str, float]:
         return {r.id: r.k for r in self.reactions}
 
-    def times(self) -> Float[np.ndarray, " samples"]:
-        """Sampling times of each run."""
-        count = self.n_points // len(self.runs)
-        if self.first is None:
-            return np.linspace(0.0, self.t_end, count)
-        return np.concatenate([[0.0], np.geomspace(self.first, self.t_end, count - 1)])
+    @property
+    def n_points(self) -> int:
+        """Samples of all runs together."""
+        return len(self.times) * len(self.runs)
+
+    @property
+    def t_end(self) -> float:
+        return float(self.times[-1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +196,7 @@ def simulate(network: TextbookNetwork) -> Table:
     Raises:
         RuntimeError: the solver gave up.
     """
-    times = network.times()
+    times = network.times
     found = [simulate_run(network, initial(network, r), times) for r in range(len(network.runs))]
     return Table(
         network.species,
@@ -226,506 +232,325 @@ def as_observations(network: ReactionNetwork, table: Table) -> Observations:
     return Observations(network, table.time, table.run, table.concentration)
 
 
-def write_table(table: Table, path: Path) -> None:
-    """Write a table as CSV: time, `run` if there are several, and concentrations with nine digits."""
-    several = len(np.unique(table.run)) > 1
-    lines = [",".join(["time", *["run"] * several, *table.species])]
-    for t, run, row in zip(table.time, table.run, table.concentration, strict=True):
-        lines.append(",".join([f"{t:.12g}", *[str(run)] * several, *(f"{c:.9g}" for c in row)]))
-    write_bytes(path, ("\n".join(lines) + "\n").encode())
-
-
 def write_network(
     name: str, reactions: Sequence[KnownReaction], species: Sequence[str], fixed: Sequence[str], path: Path
 ) -> None:
     """Write SBML Level 3 Version 2 with mass action laws; the rate constants, to be found, have no value."""
-    lines = [
-        '<?xml version="1.0" encoding="UTF-8"?>',
-        '<sbml xmlns="http://www.sbml.org/sbml/level3/version2/core" level="3" version="2">',
-        f'  <model id="{name}">',
-        '    <listOfCompartments><compartment id="cell" spatialDimensions="3" size="1" constant="true"/>'
-        "</listOfCompartments>",
-        "    <listOfSpecies>",
-    ]
-    lines += [
-        f'      <species id="{s}" compartment="cell" hasOnlySubstanceUnits="false" '
-        f'boundaryCondition="{str(s in fixed).lower()}" constant="false"/>'
-        for s in species
-    ]
-    lines += ["    </listOfSpecies>", "    <listOfParameters>"]
-    lines += [f'      <parameter id="k_{r.id}" constant="true"/>' for r in reactions]
-    lines += ["    </listOfParameters>", "    <listOfReactions>"]
-    for reaction in reactions:
-        lines += _reaction_lines(reaction)
-    lines += ["    </listOfReactions>", "  </model>", "</sbml>", ""]
-    write_bytes(path, "\n".join(lines).encode())
+    lists = {
+        "Compartments": ['      <compartment id="cell" spatialDimensions="3" size="1" constant="true"/>'],
+        "Species": [species_line(s, "cell", s in fixed) for s in species],
+        "Parameters": [f'      <parameter id="k_{r.id}" constant="true"/>' for r in reactions],
+        "Reactions": [line for r in reactions for line in reaction_lines(r.id, r.left, r.right, [_law_line(r)])],
+    }
+    write_bytes(path, document(name, lists).encode())
 
 
-def _reaction_lines(reaction: KnownReaction) -> list[str]:
-    lines = [f'      <reaction id="{reaction.id}" reversible="false">']
-    for tag, side in (("listOfReactants", reaction.left), ("listOfProducts", reaction.right)):
-        references = "".join(
-            f'<speciesReference species="{s}" stoichiometry="{n:g}" constant="true"/>' for s, n in side.items()
-        )
-        if references:
-            lines.append(f"        <{tag}>{references}</{tag}>")
-    return [
-        *lines,
-        '        <kineticLaw><math xmlns="http://www.w3.org/1998/Math/MathML"><apply><times/>',
-        f"          <ci> k_{reaction.id} </ci>{''.join(_power(s, n) for s, n in reaction.orders.items())}",
-        "        </apply></math></kineticLaw>",
-        "      </reaction>",
-    ]
-
-
-def _power(species: str, order: float) -> str:
-    name = f"<ci> {species} </ci>"
-    return name if order == 1 else f"<apply><power/>{name}<cn> {order:g} </cn></apply>"
+def _law_line(reaction: KnownReaction) -> str:
+    law = mathml.mass_action(f"k_{reaction.id}", {s: mathml.name(s) for s in reaction.orders}, reaction.orders, None)
+    return f"        <kineticLaw>{mathml.math(law)}</kineticLaw>"
 
 
 # -- the networks
 
 
-def _reactions(*rows: tuple[str, float, str]) -> tuple[KnownReaction, ...]:
-    return tuple(KnownReaction.parse(*row) for row in rows)
-
-
-def _enzyme(
-    name: str, enzyme: str, substrate: str, product: str, constants: tuple[float, float, float]
-) -> tuple[KnownReaction, ...]:
+def _enzyme(name: str, enzyme: str, substrate: str, product: str, bind: float, free: float, turn: float) -> str:
     """Binding, release and turnover of one enzyme on one substrate."""
     bound = f"{enzyme}_{substrate}"
-    bind, free, turn = constants
-    return _reactions(
-        (f"{name}_bind", bind, f"{enzyme} + {substrate} -> {bound}"),
-        (f"{name}_free", free, f"{bound} -> {enzyme} + {substrate}"),
-        (f"{name}_turn", turn, f"{bound} -> {enzyme} + {product}"),
+    return (
+        f"{name}_bind {bind}: {enzyme} + {substrate} -> {bound}; "
+        f"{name}_free {free}: {bound} -> {enzyme} + {substrate}; "
+        f"{name}_turn {turn}: {bound} -> {enzyme} + {product}; "
     )
 
 
-def _gene(i: int, repressor: int) -> tuple[KnownReaction, ...]:
+def _gene(i: int, repressor: int) -> str:
     """One gene of the repressilator: two molecules of the repressor bind and silence it."""
-    return _reactions(
-        (f"silence{i}", 0.05, f"G{i} + 2 P{repressor} -> R{i}"),
-        (f"wake{i}", 5.0, f"R{i} -> G{i} + 2 P{repressor}"),
-        (f"transcribe{i}", 60.0, f"G{i} -> G{i} + M{i}"),
-        (f"leak{i}", 0.06, f"R{i} -> R{i} + M{i}"),
-        (f"decay{i}", 1.0, f"M{i} ->"),
-        (f"translate{i}", 1.0, f"M{i} -> M{i} + P{i}"),
-        (f"degrade{i}", 1.0, f"P{i} ->"),
+    return (
+        f"silence{i} 0.05: G{i} + 2 P{repressor} -> R{i}; wake{i} 5.0: R{i} -> G{i} + 2 P{repressor}; "
+        f"transcribe{i} 60.0: G{i} -> G{i} + M{i}; leak{i} 0.06: R{i} -> R{i} + M{i}; decay{i} 1.0: M{i} ->; "
+        f"translate{i} 1.0: M{i} -> M{i} + P{i}; degrade{i} 1.0: P{i} ->; "
     )
 
 
-_CASCADE = (1000.0, 150.0, 150.0)  # per µM and minute, per minute, per minute: Huang & Ferrell's for every enzyme
+def _logarithmic(first: float, end: float, count: int) -> Float[np.ndarray, " samples"]:
+    """Times 0 and, at logarithmic distances, from `first` to `end`."""
+    return np.concatenate([[0.0], np.geomspace(first, end, count - 1)])
+
+
+_HUANG_FERRELL = (1000.0, 150.0, 150.0)  # per µM and minute, per minute, per minute: the same for every enzyme
+_CASCADE = (
+    *(("activate", "E1", "K3", "K3p"), ("deactivate", "E2", "K3p", "K3")),
+    *(("k2_first", "K3p", "K2", "K2p"), ("k2_back", "F2", "K2p", "K2")),
+    *(("k2_second", "K3p", "K2p", "K2pp"), ("k2_undo", "F2", "K2pp", "K2p")),
+    *(("k1_first", "K2pp", "K", "Kp"), ("k1_back", "F1", "Kp", "K")),
+    *(("k1_second", "K2pp", "Kp", "Kpp"), ("k1_undo", "F1", "Kpp", "Kp")),
+)
 
 NETWORKS: tuple[TextbookNetwork, ...] = (
     TextbookNetwork(
         name="linear_chain",
         source="Harcourt & Esson 1866 (consecutive first-order reactions); numbers ours",
-        reactions=_reactions(("first", 1.0, "A -> B"), ("second", 0.5, "B -> C"), ("third", 0.2, "C -> D")),
+        equations="first 1.0: A -> B; second 0.5: B -> C; third 0.2: C -> D",
         runs=({"A": 1.0},),
-        t_end=20.0,
-        n_points=150,
+        times=np.linspace(0.0, 20.0, 150),
         sampling="seven samples within 1/k of the fastest step; to four times 1/k of the slowest",
     ),
     TextbookNetwork(
         name="reversible_chain",
         source="Lowry & John 1910 (reversible consecutive reactions); numbers ours",
-        reactions=_reactions(
-            ("ab", 1.0, "A -> B"), ("ba", 0.4, "B -> A"), ("bc", 0.6, "B -> C"), ("cb", 0.3, "C -> B")
-        ),
+        equations="ab 1.0: A -> B; ba 0.4: B -> A; bc 0.6: B -> C; cb 0.3: C -> B",
         runs=({"A": 1.0}, {"C": 1.0, "B": 0.2}),
-        t_end=8.0,
-        n_points=120,
+        times=np.linspace(0.0, 8.0, 60),
         sampling="from both ends of the chain, until both are near equilibrium; seven samples within 1/k",
     ),
     TextbookNetwork(
         name="butene_isomers",
         source="Wei & Prater 1962 (butene isomers on alumina, relative rate constants)",
-        reactions=_reactions(
-            ("one_to_cis", 10.344, "B1 -> Cis"),
-            ("cis_to_one", 4.623, "Cis -> B1"),
-            ("one_to_trans", 3.724, "B1 -> Trans"),
-            ("trans_to_one", 1.0, "Trans -> B1"),
-            ("cis_to_trans", 5.616, "Cis -> Trans"),
-            ("trans_to_cis", 3.371, "Trans -> Cis"),
-        ),
+        equations="one_to_cis 10.344: B1 -> Cis; cis_to_one 4.623: Cis -> B1; one_to_trans 3.724: B1 -> Trans; "
+        "trans_to_one 1.0: Trans -> B1; cis_to_trans 5.616: Cis -> Trans; trans_to_cis 3.371: Trans -> Cis",
         runs=({"B1": 1.0}, {"Cis": 1.0}, {"Trans": 1.0}),
-        t_end=0.6,
-        n_points=150,
+        times=np.linspace(0.0, 0.6, 50),
         sampling="each pure isomer once, as in the paper; six samples within the fastest relaxation",
     ),
     TextbookNetwork(
         name="alpha_pinene",
         source="Box, Hunter, MacGregor & Erjavec 1973 (thermal isomerisation; per minute)",
-        reactions=_reactions(
-            ("dipentene", 5.93e-5, "Pinene -> Dipentene"),
-            ("ocimene", 2.96e-5, "Pinene -> Ocimene"),
-            ("pyronene", 2.05e-5, "Ocimene -> Pyronene"),
-            ("dimerise", 27.5e-5, "Ocimene -> Dimer"),
-            ("split", 4.0e-5, "Dimer -> Ocimene"),
-        ),
+        equations="dipentene 5.93e-5: Pinene -> Dipentene; ocimene 2.96e-5: Pinene -> Ocimene; "
+        "pyronene 2.05e-5: Ocimene -> Pyronene; dimerise 27.5e-5: Ocimene -> Dimer; split 4.0e-5: Dimer -> Ocimene",
         runs=({"Pinene": 100.0},),
-        t_end=36420.0,
-        n_points=60,
+        times=np.linspace(0.0, 36420.0, 60),
         sampling="as long as the original; five samples within the fastest relaxation, which takes two days",
     ),
     TextbookNetwork(
         name="michaelis_menten",
         source="Michaelis & Menten 1913; numbers of Wilkinson 2006 (molar, seconds), with more substrate in run 2",
-        reactions=_enzyme("enzyme", "E", "S", "P", (1e6, 1e-4, 0.1)),
+        equations=_enzyme("enzyme", "E", "S", "P", 1e6, 1e-4, 0.1),
         runs=({"S": 5e-7, "E": 2e-7}, {"S": 2e-6, "E": 2e-7}),
-        t_end=60.0,
-        n_points=200,
+        times=_logarithmic(0.02, 60.0, 100),
         sampling="binding takes half a second at first, turnover a minute: logarithmic",
-        first=0.02,
     ),
     TextbookNetwork(
         name="competitive_inhibition",
         source="Segel 1975 (enzyme with competitive inhibitor); numbers ours (µM, seconds)",
-        reactions=(
-            *_enzyme("enzyme", "E", "S", "P", (1.0, 0.5, 0.3)),
-            *_reactions(("inhibit", 0.6, "E + I -> EI"), ("release", 0.2, "EI -> E + I")),
-        ),
+        equations=_enzyme("enzyme", "E", "S", "P", 1.0, 0.5, 0.3)
+        + "inhibit 0.6: E + I -> EI; release 0.2: EI -> E + I",
         runs=({"E": 1.0, "S": 5.0, "I": 3.0}, {"E": 1.0, "S": 5.0}, {"E": 1.0, "S": 2.0, "I": 6.0}),
-        t_end=20.0,
-        n_points=300,
+        times=_logarithmic(0.01, 20.0, 100),
         sampling="with, without and with much inhibitor; binding takes 0.15 s, turnover twenty: logarithmic",
-        first=0.01,
     ),
     TextbookNetwork(
         name="product_inhibition",
         source="Cornish-Bowden 2012 (enzyme that its product blocks); numbers ours (µM, seconds)",
-        reactions=(
-            *_enzyme("enzyme", "E", "S", "P", (2.0, 0.4, 1.0)),
-            *_reactions(("block", 1.5, "E + P -> EP"), ("unblock", 0.8, "EP -> E + P")),
-        ),
+        equations=_enzyme("enzyme", "E", "S", "P", 2.0, 0.4, 1.0) + "block 1.5: E + P -> EP; unblock 0.8: EP -> E + P",
         runs=({"E": 0.5, "S": 4.0}, {"E": 0.5, "S": 4.0, "P": 3.0}),
-        t_end=15.0,
-        n_points=240,
+        times=_logarithmic(0.005, 15.0, 120),
         sampling="with and without product; binding takes 0.1 s, turnover 10 s: logarithmic",
-        first=0.005,
     ),
     TextbookNetwork(
         name="phosphorylation_cycle",
         source="Goldbeter & Koshland 1981 (covalent modification); numbers ours (µM, seconds)",
-        reactions=(
-            *_enzyme("kinase", "K", "W", "Wp", (2.0, 0.5, 1.0)),
-            *_enzyme("phosphatase", "F", "Wp", "W", (1.5, 0.3, 0.8)),
-        ),
+        equations=_enzyme("kinase", "K", "W", "Wp", 2.0, 0.5, 1.0)
+        + _enzyme("phosphatase", "F", "Wp", "W", 1.5, 0.3, 0.8),
         runs=({"W": 5.0, "K": 0.5, "F": 0.4}, {"Wp": 5.0, "K": 0.5, "F": 0.4}),
-        t_end=12.0,
-        n_points=800,
+        times=np.linspace(0.0, 12.0, 400),
         sampling="from both forms; binding takes 0.1 s, the cycle ten: a sample every 0.03 s",
     ),
     TextbookNetwork(
         name="mapk_cascade",
         source="Huang & Ferrell 1996 (µM, minutes)",
-        reactions=(
-            *_enzyme("activate", "E1", "K3", "K3p", _CASCADE),
-            *_enzyme("deactivate", "E2", "K3p", "K3", _CASCADE),
-            *_enzyme("k2_first", "K3p", "K2", "K2p", _CASCADE),
-            *_enzyme("k2_back", "F2", "K2p", "K2", _CASCADE),
-            *_enzyme("k2_second", "K3p", "K2p", "K2pp", _CASCADE),
-            *_enzyme("k2_undo", "F2", "K2pp", "K2p", _CASCADE),
-            *_enzyme("k1_first", "K2pp", "K", "Kp", _CASCADE),
-            *_enzyme("k1_back", "F1", "Kp", "K", _CASCADE),
-            *_enzyme("k1_second", "K2pp", "Kp", "Kpp", _CASCADE),
-            *_enzyme("k1_undo", "F1", "Kpp", "Kp", _CASCADE),
-        ),
+        equations="".join(_enzyme(*names, *_HUANG_FERRELL) for names in _CASCADE),
         runs=({"K3": 0.003, "K2": 1.2, "K": 1.2, "E1": 3e-5, "E2": 3e-4, "F2": 3e-4, "F1": 0.12},),
-        t_end=200.0,
-        n_points=1000,
+        times=_logarithmic(1e-4, 200.0, 1000),
         sampling="complexes form within milliminutes, the cascade answers within an hour: logarithmic",
-        first=1e-4,
     ),
     TextbookNetwork(
         name="dimerisation",
         source="Wilkinson 2006 (molar, seconds)",
-        reactions=_reactions(("dimerise", 5e5, "2 P -> P2"), ("split", 0.2, "P2 -> 2 P")),
+        equations="dimerise 5e5: 2 P -> P2; split 0.2: P2 -> 2 P",
         runs=({"P": 5e-7}, {"P2": 2.5e-7}),
-        t_end=10.0,
-        n_points=80,
+        times=np.linspace(0.0, 10.0, 40),
         sampling="from both sides to equilibrium, which takes three seconds: a sample every quarter",
     ),
     TextbookNetwork(
         name="receptor_internalisation",
         source="Lauffenburger & Linderman 1993 (epidermal growth factor; nM, minutes)",
-        reactions=_reactions(
-            ("bind", 0.072, "L + R -> C"),
-            ("dissociate", 0.34, "C -> L + R"),
-            ("take_up_free", 0.03, "R -> Ri"),
-            ("take_up_bound", 0.3, "C -> Ci"),
-            ("recycle", 0.058, "Ri -> R"),
-            ("degrade_free", 0.0022, "Ri ->"),
-            ("degrade_bound", 0.0022, "Ci ->"),
-            ("synthesise", 0.3, "-> R"),
-        ),
+        equations="bind 0.072: L + R -> C; dissociate 0.34: C -> L + R; take_up_free 0.03: R -> Ri; "
+        "take_up_bound 0.3: C -> Ci; recycle 0.058: Ri -> R; degrade_free 0.0022: Ri ->; degrade_bound 0.0022: Ci ->; "
+        "synthesise 0.3: -> R",
         runs=({"L": 10.0, "R": 10.0}, {"L": 50.0, "R": 10.0}),
-        t_end=40.0,
-        n_points=200,
+        times=_logarithmic(0.01, 40.0, 100),
         sampling="low and high dose; binding takes a quarter of a minute, degradation longer than all: logarithmic",
-        first=0.01,
     ),
     TextbookNetwork(
         name="autocatalysis",
         source="Ostwald 1883, Lotka 1910 (A + B -> 2 B); numbers ours",
-        reactions=_reactions(("convert", 1.0, "A + B -> 2 B")),
+        equations="convert 1.0: A + B -> 2 B",
         runs=({"A": 1.0, "B": 0.01},),
-        t_end=12.0,
-        n_points=50,
+        times=np.linspace(0.0, 12.0, 50),
         sampling="the turn of the logistic curve takes four units: 16 samples",
     ),
     TextbookNetwork(
         name="cyclic_competition",
         source="Itoh 1973, Tainaka 1988 (rock, paper, scissors); numbers ours",
-        reactions=_reactions(("ab", 1.0, "A + B -> 2 B"), ("bc", 1.2, "B + C -> 2 C"), ("ca", 0.8, "C + A -> 2 A")),
+        equations="ab 1.0: A + B -> 2 B; bc 1.2: B + C -> 2 C; ca 0.8: C + A -> 2 A",
         runs=({"A": 0.6, "B": 0.3, "C": 0.1},),
-        t_end=60.0,
-        n_points=300,
+        times=np.linspace(0.0, 60.0, 300),
         sampling="periods of about ten units, 50 samples each",
     ),
     TextbookNetwork(
         name="lotka_volterra",
         source="Lotka 1925, Volterra 1926; numbers of Wilkinson 2006",
-        reactions=_reactions(
-            ("birth", 1.0, "Prey -> 2 Prey"), ("hunt", 0.005, "Prey + Pred -> 2 Pred"), ("death", 0.6, "Pred ->")
-        ),
+        equations="birth 1.0: Prey -> 2 Prey; hunt 0.005: Prey + Pred -> 2 Pred; death 0.6: Pred ->",
         runs=({"Prey": 50.0, "Pred": 100.0},),
-        t_end=30.0,
-        n_points=300,
+        times=np.linspace(0.0, 30.0, 300),
         sampling="three to four periods, 80 samples each",
     ),
     TextbookNetwork(
         name="resource_food_chain",
         source="May 1973 (resource, prey, predator by mass action); numbers ours",
-        reactions=_reactions(
-            ("supply", 1.0, "-> R"),
-            ("wash_out", 0.1, "R ->"),
-            ("graze", 0.4, "R + N -> 2 N"),
-            ("starve", 0.2, "N ->"),
-            ("hunt", 0.5, "N + Z -> 2 Z"),
-            ("die", 0.3, "Z ->"),
-        ),
+        equations="supply 1.0: -> R; wash_out 0.1: R ->; graze 0.4: R + N -> 2 N; starve 0.2: N ->; "
+        "hunt 0.5: N + Z -> 2 Z; die 0.3: Z ->",
         runs=({"R": 5.0, "N": 0.5, "Z": 0.1}, {"R": 1.0, "N": 2.0, "Z": 1.0}),
-        t_end=40.0,
-        n_points=600,
+        times=np.linspace(0.0, 40.0, 300),
         sampling="the first bloom takes two units: a sample every 0.13",
     ),
     TextbookNetwork(
         name="brusselator",
         source="Prigogine & Lefever 1968 (A = 1, B = 3)",
-        reactions=_reactions(
-            ("feed", 1.0, "A -> A + X"),
-            ("autocatalyse", 1.0, "2 X + Y -> 3 X"),
-            ("convert", 1.0, "B + X -> B + Y"),
-            ("drain", 1.0, "X ->"),
-        ),
+        equations="feed 1.0: A -> A + X; autocatalyse 1.0: 2 X + Y -> 3 X; convert 1.0: B + X -> B + Y; "
+        "drain 1.0: X ->",
         runs=({"A": 1.0, "B": 3.0, "X": 1.0, "Y": 1.0},),
-        t_end=20.0,
-        n_points=1000,
+        times=np.linspace(0.0, 20.0, 1000),
         sampling="periods of seven units with spikes of a fifth: a sample every 0.02",
         fixed=("A", "B"),
     ),
     TextbookNetwork(
         name="oregonator",
         source="Field & Noyes 1974 (f = 1; molar, seconds)",
-        reactions=_reactions(
-            ("start", 1.34, "A + Y -> X"),
-            ("inhibit", 1.6e9, "X + Y ->"),
-            ("autocatalyse", 8e3, "B + X -> B + 2 X + Z"),
-            ("disproportionate", 4e7, "2 X ->"),
-            ("reset", 1.0, "Z -> Y"),
-        ),
+        equations="start 1.34: A + Y -> X; inhibit 1.6e9: X + Y ->; autocatalyse 8e3: B + X -> B + 2 X + Z; "
+        "disproportionate 4e7: 2 X ->; reset 1.0: Z -> Y",
         runs=({"A": 0.06, "B": 0.06, "X": 5.025e-11, "Y": 3e-7, "Z": 2.412e-8},),
-        t_end=12.0,
-        n_points=1000,
+        times=_logarithmic(1e-4, 12.0, 1000),
         sampling="bromide falls within seconds, bromous acid jumps within milliseconds, once: logarithmic",
-        first=1e-4,
         fixed=("A", "B"),
     ),
     TextbookNetwork(
         name="robertson",
         source="Robertson 1966",
-        reactions=_reactions(
-            ("slow", 0.04, "A -> B"), ("fast", 3e7, "2 B -> B + C"), ("middle", 1e4, "B + C -> A + C")
-        ),
+        equations="slow 0.04: A -> B; fast 3e7: 2 B -> B + C; middle 1e4: B + C -> A + C",
         runs=({"A": 1.0},),
-        t_end=1e4,
-        n_points=400,
+        times=_logarithmic(1e-5, 1e4, 400),
         sampling="from the rise of B within milliseconds to the hours of A: logarithmic",
-        first=1e-5,
     ),
     TextbookNetwork(
         name="schloegl",
         source="Schlögl 1972; numbers of Vellela & Qian 2009, from both sides of the threshold",
-        reactions=_reactions(
-            ("make", 1.5e-7, "A + 2 X -> A + 3 X"),
-            ("unmake", 1e-4 / 6, "3 X -> 2 X"),
-            ("feed", 1e-3, "B -> B + X"),
-            ("drain", 3.5, "X ->"),
-        ),
-        runs=(
-            {"A": 1e5, "B": 2e5, "X": 300.0},
-            {"A": 1e5, "B": 2e5, "X": 0.0},
-            {"A": 1e5, "B": 2e5, "X": 900.0},
-        ),
-        t_end=12.0,
-        n_points=360,
+        equations=f"make 1.5e-7: A + 2 X -> A + 3 X; unmake {1e-4 / 6}: 3 X -> 2 X; feed 1e-3: B -> B + X; "
+        "drain 3.5: X ->",
+        runs=tuple({"A": 1e5, "B": 2e5, "X": x} for x in (300.0, 0.0, 900.0)),
+        times=_logarithmic(0.01, 12.0, 120),
         sampling="three starts; they part within a tenth of a unit and settle within ten: logarithmic",
-        first=0.01,
         fixed=("A", "B"),
     ),
     TextbookNetwork(
         name="selkov",
         source="Sel'kov 1968 (glycolytic oscillator, reduced to mass action)",
-        reactions=_reactions(
-            ("supply", 0.6, "-> S"),
-            ("leak", 0.1, "S -> P"),
-            ("autocatalyse", 1.0, "S + 2 P -> 3 P"),
-            ("drain", 1.0, "P ->"),
-        ),
+        equations="supply 0.6: -> S; leak 0.1: S -> P; autocatalyse 1.0: S + 2 P -> 3 P; drain 1.0: P ->",
         runs=({"S": 1.0, "P": 1.0},),
-        t_end=40.0,
-        n_points=500,
+        times=np.linspace(0.0, 40.0, 500),
         sampling="periods of six to eight units, 90 samples each",
     ),
     TextbookNetwork(
         name="gray_scott",
         source="Gray & Scott 1984 (cubic autocatalysis in a stirred tank); numbers ours",
-        reactions=_reactions(
-            ("inflow", 0.04, "-> U"),
-            ("outflow", 0.04, "U ->"),
-            ("autocatalyse", 1.0, "U + 2 V -> 3 V"),
-            ("decay", 0.1, "V ->"),
-        ),
+        equations="inflow 0.04: -> U; outflow 0.04: U ->; autocatalyse 1.0: U + 2 V -> 3 V; decay 0.1: V ->",
         runs=({"U": 1.0, "V": 0.3}, {"U": 0.5, "V": 0.5}),
-        t_end=60.0,
-        n_points=300,
+        times=np.linspace(0.0, 60.0, 150),
         sampling="the pulse of V takes five to ten units: a sample every 0.4",
     ),
     TextbookNetwork(
         name="positive_feedback",
         source="Griffith 1968 (gene that its own dimer switches on); numbers ours",
-        reactions=_reactions(
-            ("bind", 0.5, "G + 2 P -> GP"),
-            ("free", 1.0, "GP -> G + 2 P"),
-            ("basal", 0.2, "G -> G + P"),
-            ("express", 4.0, "GP -> GP + P"),
-            ("degrade", 0.5, "P ->"),
-        ),
+        equations="bind 0.5: G + 2 P -> GP; free 1.0: GP -> G + 2 P; basal 0.2: G -> G + P; "
+        "express 4.0: GP -> GP + P; degrade 0.5: P ->",
         runs=({"G": 1.0}, {"G": 1.0, "P": 3.0}, {"G": 0.2, "GP": 0.8, "P": 1.0}),
-        t_end=20.0,
-        n_points=600,
+        times=np.linspace(0.0, 20.0, 200),
         sampling="switched off, pulsed and switched on; binding takes a fifth of a unit: a sample every tenth",
     ),
     TextbookNetwork(
         name="repressilator",
         source="Elowitz & Leibler 2000 (with binding and unbinding of the repressors); numbers ours",
-        reactions=(*_gene(1, 3), *_gene(2, 1), *_gene(3, 2)),
+        equations=_gene(1, 3) + _gene(2, 1) + _gene(3, 2),
         runs=({"G1": 1.0, "G2": 1.0, "G3": 1.0, "P1": 5.0, "P2": 1.0},),
-        t_end=30.0,
-        n_points=1000,
+        times=np.linspace(0.0, 30.0, 1000),
         sampling="unbinding takes a fifth of a unit, the cycle about ten: a sample every 0.03",
     ),
     TextbookNetwork(
         name="gene_expression",
         source="Thattai & van Oudenaarden 2001 (mRNA lives 2 min, protein 1 h, 10 proteins per mRNA; minutes)",
-        reactions=_reactions(
-            ("transcribe", 0.6, "D -> D + M"),
-            ("decay", 0.347, "M ->"),
-            ("translate", 3.47, "M -> M + P"),
-            ("degrade", 0.01155, "P ->"),
-        ),
+        equations="transcribe 0.6: D -> D + M; decay 0.347: M ->; translate 3.47: M -> M + P; degrade 0.01155: P ->",
         runs=({"D": 1.0}, {"D": 2.0, "P": 1500.0}),
-        t_end=60.0,
-        n_points=240,
+        times=np.linspace(0.0, 60.0, 120),
         sampling="mRNA settles within three minutes: a sample every half minute, for one lifetime of the protein",
         fixed=("D",),
     ),
     TextbookNetwork(
         name="sir",
         source="Kermack & McKendrick 1927; influenza in a boarding school (Murray 2002; persons, days)",
-        reactions=_reactions(("infect", 2.18e-3, "S + I -> 2 I"), ("recover", 0.44, "I -> R")),
+        equations="infect 2.18e-3: S + I -> 2 I; recover 0.44: I -> R",
         runs=({"S": 762.0, "I": 1.0},),
-        t_end=15.0,
-        n_points=60,
+        times=np.linspace(0.0, 15.0, 60),
         sampling="the epidemic grows e-fold in 0.8 days: four samples a day",
     ),
     TextbookNetwork(
         name="seir",
         source="Anderson & May 1991 (measles: 8 days latent, 5 infectious, each infects 15; shares, days)",
-        reactions=_reactions(("infect", 3.0, "S + I -> E + I"), ("onset", 0.125, "E -> I"), ("recover", 0.2, "I -> R")),
+        equations="infect 3.0: S + I -> E + I; onset 0.125: E -> I; recover 0.2: I -> R",
         runs=({"S": 0.999, "E": 0.0, "I": 0.001},),
-        t_end=60.0,
-        n_points=120,
+        times=np.linspace(0.0, 60.0, 120),
         sampling="the epidemic grows e-fold in two days: two samples a day",
     ),
     TextbookNetwork(
         name="virus_dynamics",
         source="Perelson & Nelson 1999 (HIV and its target cells; per microlitre, days)",
-        reactions=_reactions(
-            ("supply", 10.0, "-> T"),
-            ("die", 0.02, "T ->"),
-            ("infect", 2.4e-5, "T + V -> Ti"),
-            ("kill", 0.24, "Ti ->"),
-            ("bud", 186.0, "Ti -> Ti + V"),
-            ("clear", 2.4, "V ->"),
-        ),
+        equations="supply 10.0: -> T; die 0.02: T ->; infect 2.4e-5: T + V -> Ti; kill 0.24: Ti ->; "
+        "bud 186.0: Ti -> Ti + V; clear 2.4: V ->",
         runs=({"T": 500.0, "V": 1.0},),
-        t_end=40.0,
-        n_points=400,
+        times=np.linspace(0.0, 40.0, 400),
         sampling="clearance of the virus takes 0.4 days: a sample every tenth of a day",
     ),
     TextbookNetwork(
         name="consecutive_second_order",
         source="Frost & Schwemer 1952 (saponification of a diester); numbers ours (molar, seconds)",
-        reactions=_reactions(("first", 1.0, "A + B -> C + E"), ("second", 0.25, "C + B -> D + E")),
+        equations="first 1.0: A + B -> C + E; second 0.25: C + B -> D + E",
         runs=({"A": 0.5, "B": 1.0},),
-        t_end=20.0,
-        n_points=100,
+        times=np.linspace(0.0, 20.0, 100),
         sampling="the first step takes one second: five samples within it",
     ),
     TextbookNetwork(
         name="lindemann",
         source="Lindemann 1922, Hinshelwood 1926 (activation by collisions); numbers ours",
-        reactions=_reactions(
-            ("activate", 0.5, "2 A -> A + X"), ("calm", 2.0, "X + A -> 2 A"), ("react", 1.0, "X -> P")
-        ),
+        equations="activate 0.5: 2 A -> A + X; calm 2.0: X + A -> 2 A; react 1.0: X -> P",
         runs=({"A": 2.0}, {"A": 0.5}),
-        t_end=10.0,
-        n_points=200,
+        times=_logarithmic(0.01, 10.0, 100),
         sampling="high and low pressure; the activated form settles within 0.2, the reaction takes ten: logarithmic",
-        first=0.01,
     ),
     TextbookNetwork(
         name="fed_batch",
         source="Bailey & Ollis 1986 (fed culture; growth by mass action); numbers ours (g/l, hours)",
-        reactions=_reactions(
-            ("feed", 0.5, "-> S"),
-            ("grow", 0.15, "S + X -> 2 X"),
-            ("lyse", 0.05, "X -> W"),
-            ("produce", 0.1, "S + X -> X + P"),
-        ),
+        equations="feed 0.5: -> S; grow 0.15: S + X -> 2 X; lyse 0.05: X -> W; produce 0.1: S + X -> X + P",
         runs=({"S": 8.0, "X": 0.2},),
-        t_end=20.0,
-        n_points=200,
+        times=np.linspace(0.0, 20.0, 200),
         sampling="growth takes an hour at first, and the substrate runs out within two: ten samples an hour",
     ),
     TextbookNetwork(
         name="pharmacokinetics",
         source="Gibaldi & Perrier 1982 (gut, plasma, tissue; two doses; mg/l, hours)",
-        reactions=_reactions(
-            ("absorb", 1.2, "Gut -> Plasma"),
-            ("eliminate", 0.3, "Plasma -> Urine"),
-            ("distribute", 0.8, "Plasma -> Tissue"),
-            ("return_", 0.5, "Tissue -> Plasma"),
-        ),
+        equations="absorb 1.2: Gut -> Plasma; eliminate 0.3: Plasma -> Urine; distribute 0.8: Plasma -> Tissue; "
+        "return_ 0.5: Tissue -> Plasma",
         runs=({"Gut": 10.0}, {"Plasma": 10.0}),
-        t_end=12.0,
-        n_points=120,
+        times=_logarithmic(0.05, 12.0, 60),
         sampling="by mouth and by vein; first after three minutes, then farther and farther apart, as is usual",
-        first=0.05,
     ),
 )
 

@@ -61,18 +61,13 @@ def explain(loc: tuple[int | str, ...], problem: Mapping[str, Any]) -> str:
 
 _BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 _PLAIN_WORDS = {
-    "float_parsing": "a number",
-    "float_type": "a number",
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
     "finite_number": "a finite number",
-    "int_parsing": "a whole number",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "bool_parsing": "true or false",
-    "bool_type": "true or false",
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
     "string_type": "text (put it in quotes)",
     "tuple_type": "a list in brackets, such as [0.001, 0.002] or [residual]",
-    "missing": "two numbers, such as [-2, -1]",
-    "too_long": "two numbers, such as [-2, -1]",
+    **dict.fromkeys(("missing", "too_long"), "two numbers, such as [-2, -1]"),
 }
 
 

@@ -73,8 +73,6 @@ def current_name(key: str) -> str:
 
 def older_name(key: str) -> str:
     """The name in older files of a current key."""
-    for old, new in OLDER_PLACES.items():
-        if new == key:
-            return old
+    older = {new: old for old, new in (OLDER_PLACES | OLDER_SECTIONS).items()}
     section, dot, name = key.partition(".")
-    return next((old for old, new in OLDER_SECTIONS.items() if new == section), section) + dot + name
+    return older.get(key, older.get(section, section) + dot + name)

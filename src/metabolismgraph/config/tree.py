@@ -71,11 +71,9 @@ class Config(Section):
 
 
 SECTIONS: dict[str, type[Section]] = {
-    "simulation": Simulation,
-    "graph_model": GraphModel,
-    "training": Training,
-    "exploration": Exploration,
-    "plotting": Plotting,
+    name: field.annotation
+    for name, field in Config.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 }
 KEYS = [
     *(key for key in Config.model_fields if key not in SECTIONS),

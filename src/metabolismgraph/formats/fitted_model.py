@@ -16,8 +16,9 @@ from metabolismgraph.files import write_bytes
 from metabolismgraph.formats import mathml
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml import BACKWARD, FORWARD, parse
-from metabolismgraph.formats.sbml_notes import converts, some
+from metabolismgraph.formats.sbml_notes import converts
 from metabolismgraph.formats.sbml_writer import free_id, sbml_text
+from metabolismgraph.formats.wording import some
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 
 # log c at the knots, increasing, and log f at the knots
@@ -74,38 +75,33 @@ def write_fitted_sbml(
     """
     content = sbml_text(network, initial or {}, strict=False).encode() if source is None else source
     document = parse(content, path.name if source is None else "the SBML file of the network")
-    writer = _Writer(document, network, rate_constants, rate_law, aggregation)
+    writer = _Writer(ModelIndex(document), network, rate_constants, rate_law, aggregation)
     writer.write(homeostasis)
     write_bytes(path, libsbml.writeSBMLToString(document).encode())
     return tuple(writer.notes)
 
 
+@dataclasses.dataclass
 class _Writer:
-    """Modifies one document."""
+    """Modifies one document, and collects notes."""
 
-    def __init__(
-        self,
-        document: Any,
-        network: ReactionNetwork,
-        rate_constants: Mapping[str, float],
-        rate_law: Mapping[float, Table],
-        aggregation: str,
-    ) -> None:
-        self.index = ModelIndex(document)
-        self.model = self.index.model
-        self.level3 = document.getLevel() >= 3
-        self.network = network
-        self.rate_constants = rate_constants
-        self.aggregation = aggregation
-        self.rate_law = rate_law
-        self.functions: dict[float, str] = {}
-        self.reactions = {r.id: r for r in network.to_reactions()}
+    index: ModelIndex
+    network: ReactionNetwork
+    rate_constants: Mapping[str, float]
+    rate_law: Mapping[float, Table]
+    aggregation: str
+    functions: dict[float, str] = dataclasses.field(default_factory=dict)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self) -> None:
         index = self.index
+        self.model = index.model
+        self.level3 = index.document.getLevel() >= 3
+        self.reactions = {r.id: r for r in self.network.to_reactions()}
         listed = (index.functions, index.species, index.compartments, index.parameters, index.reactions)
         units = [u.getId() for u in self.model.getListOfUnitDefinitions()]
         self.taken = {*units, *index.references}.union(*listed)
         self.concentrations = {s: self._concentration(s) for s in index.species}
-        self.notes: list[str] = []
 
     def write(self, homeostasis: Mapping[str, tuple[float, float]]) -> None:
         """Write all kinetic laws and homeostasis.
@@ -134,7 +130,7 @@ class _Writer:
             (slowed, "no longer marked as fast, since they have finite rates"),
         ):
             if names:
-                self.notes.append(f"Kinetic laws {what}: {len(names)} ({some(names)}).")
+                self.notes.append(f"Kinetic laws {what}: {len(names)} ({some(names, 3)}).")
 
     def _drop_conversion(self) -> None:
         """Remove conversion factors: estimates have a single unit of amount."""
@@ -182,10 +178,7 @@ class _Writer:
         for old in (law.getListOfParameters(), law.getListOfLocalParameters()):
             while old.size():
                 old.remove(0)
-        parts = []
-        for term in terms:
-            k = self._parameter(law, f"k_{term.reaction.id}", term.k)
-            parts.append(self._part(term, k))
+        parts = [self._part(term, self._parameter(law, f"k_{term.reaction.id}", term.k)) for term in terms]
         _set_math(law, parts[0] if len(parts) == 1 else mathml.apply("minus", *parts))
         named = {s for t in terms for s in t.reaction.substrates}
         sides = (written.getListOfReactants(), written.getListOfProducts(), written.getListOfModifiers())
@@ -199,8 +192,6 @@ class _Writer:
     def _part(self, term: _Term, k: str) -> str:
         """volume * k * V of one direction."""
         substrates = term.reaction.substrates
-        if term.reaction.mass_action and self.aggregation == "mul":
-            return mathml.mass_action(k, self.concentrations, substrates, term.volume)
         known = term.reaction.mass_action
         values = [
             mathml.power(self.concentrations[s], order)

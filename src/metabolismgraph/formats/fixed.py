@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import libsbml
 import numpy as np
@@ -11,11 +11,8 @@ from jaxtyping import Float
 
 from metabolismgraph.formats.formula import FormulaError
 from metabolismgraph.formats.quantities import ModelIndex, State
-
-Fill = Callable[
-    [Float[np.ndarray, " frames"], Mapping[str, Float[np.ndarray, " frames"]]],
-    tuple[dict[str, Float[np.ndarray, " frames"]], tuple[str, ...]],
-]
+from metabolismgraph.formats.wording import counted
+from metabolismgraph.text import one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,31 +56,20 @@ def fill_fixed(
     state = State(index, known, time)
     found = {name: _finite(state, name, time.shape) for name in values if name not in known}
     filled = {name: c for name, c in found.items() if c is not None}
-    constants = [f"{name} = {values[name]}" for name in filled if values[name].rule is None]
-    rules = [f"{name} = {values[name]}" for name in filled if values[name].rule is not None]
     notes = []
-    if constants:
-        wording = "keep their concentrations" if len(constants) > 1 else "keeps its concentration"
-        notes.append(f"{len(constants)} species without a column {wording} of the model file ({_listed(constants)}).")
-    if rules:
-        wording = "follow assignment rules" if len(rules) > 1 else "follows an assignment rule"
-        notes.append(f"{len(rules)} species without a column {wording} of the model file ({_listed(rules)}).")
+    for ruled, wording in (
+        (False, "[keeps its concentration|keep their concentrations]"),
+        (True, "[follows an assignment rule|follow assignment rules]"),
+    ):
+        texts = [one_line(f"{name} = {values[name]}", 60) for name in filled if bool(values[name].rule) == ruled]
+        if texts:
+            notes.append(counted(f"species without a column {wording} of the model file", texts))
     return filled, tuple(notes)
 
 
 def _finite(state: State, name: str, shape: tuple[int, ...]) -> Float[np.ndarray, "*shape"] | None:
     try:
-        c = state.concentration(name)
-    except FormulaError:
-        return None
-    try:
-        c = np.array(np.broadcast_to(np.asarray(c, float), shape))
-    except ValueError:
+        c = np.array(np.broadcast_to(np.asarray(state.concentration(name), float), shape))
+    except (FormulaError, ValueError):
         return None
     return c if np.isfinite(c).all() else None
-
-
-def _listed(texts: list[str], limit: int = 5, width: int = 60) -> str:
-    """The first texts, each with at most `width` characters."""
-    short = [text if len(text) <= width else f"{text[: width - 3]}..." for text in texts[:limit]]
-    return ", ".join(short) + (", ..." if len(texts) > limit else "")

@@ -175,37 +175,18 @@ _OPERATIONS: dict[int, Callable[..., Values]] = {
     libsbml.AST_RELATIONAL_GT: _chain(np.greater),
     libsbml.AST_RELATIONAL_GEQ: _chain(np.greater_equal),
 }
-_OF_ONE: dict[str, Callable[[Values], Values]] = {
-    "ABS": np.abs,
-    "EXP": np.exp,
-    "LN": np.log,
-    "FLOOR": np.floor,
-    "CEILING": np.ceil,
-    "SIN": np.sin,
-    "COS": np.cos,
-    "TAN": np.tan,
-    "SEC": lambda x: 1 / np.cos(x),
-    "CSC": lambda x: 1 / np.sin(x),
-    "COT": lambda x: 1 / np.tan(x),
-    "SINH": np.sinh,
-    "COSH": np.cosh,
-    "TANH": np.tanh,
-    "SECH": lambda x: 1 / np.cosh(x),
-    "CSCH": lambda x: 1 / np.sinh(x),
-    "COTH": lambda x: 1 / np.tanh(x),
-    "ARCSIN": np.arcsin,
-    "ARCCOS": np.arccos,
-    "ARCTAN": np.arctan,
-    "ARCSEC": lambda x: np.arccos(np.true_divide(1, x)),
-    "ARCCSC": lambda x: np.arcsin(np.true_divide(1, x)),
-    "ARCCOT": lambda x: np.arctan(np.true_divide(1, x)),
-    "ARCSINH": np.arcsinh,
-    "ARCCOSH": np.arccosh,
-    "ARCTANH": np.arctanh,
-    "ARCSECH": lambda x: np.arccosh(np.true_divide(1, x)),
-    "ARCCSCH": lambda x: np.arcsinh(np.true_divide(1, x)),
-    "ARCCOTH": lambda x: np.arctanh(np.true_divide(1, x)),
-}
+_RECIPROCALS = {"sin": "csc", "cos": "sec", "tan": "cot", "sinh": "csch", "cosh": "sech", "tanh": "coth"}
+
+
+def _related(name: str, reciprocal: str) -> dict[str, Callable[[Values], Values]]:
+    """A trigonometric or hyperbolic function of NumPy, its reciprocal, and the inverses of both."""
+    direct, inverse = getattr(np, name), getattr(np, f"arc{name}")
+    return {
+        name: direct,
+        reciprocal: lambda x: 1 / direct(x),
+        f"arc{name}": inverse,
+        f"arc{reciprocal}": lambda x: inverse(np.true_divide(1, x)),
+    }
 
 
 def _of_one(operation: Callable[[Values], Values]) -> Callable[[Values], Values]:
@@ -213,4 +194,12 @@ def _of_one(operation: Callable[[Values], Values]) -> Callable[[Values], Values]
     return lambda x: operation(np.asarray(x, float))
 
 
-_OPERATIONS |= {getattr(libsbml, f"AST_FUNCTION_{name}"): _of_one(function) for name, function in _OF_ONE.items()}
+_OF_ONE: dict[str, Callable[[Values], Values]] = {
+    "abs": np.abs,
+    "exp": np.exp,
+    "ln": np.log,
+    "floor": np.floor,
+    "ceiling": np.ceil,
+    **dict(itertools.chain.from_iterable(_related(*pair).items() for pair in _RECIPROCALS.items())),
+}
+_OPERATIONS |= {getattr(libsbml, f"AST_FUNCTION_{name.upper()}"): _of_one(f) for name, f in _OF_ONE.items()}

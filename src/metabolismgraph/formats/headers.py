@@ -12,6 +12,7 @@ from typing import Any
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.units import bare_unit, is_amount, same_unit, split_unit
+from metabolismgraph.formats.wording import some
 from metabolismgraph.system.network import ReactionNetwork
 
 RUN_NAMES = ("run", "replicate", "rep", "experiment", "condition", "sample")
@@ -282,8 +283,3 @@ def one_unit(path: Path, found: Assignment, divided: Sequence[str]) -> tuple[str
             f"model; write [{doubtful[0]}] if it is a concentration, or its unit"
         )
     return unit, [f"No unit is given for {some(without)}: taken as {unit}, the unit of the others."] if without else []
-
-
-def some(names: Sequence[Any], limit: int = 5) -> str:
-    """The first names, as text."""
-    return ", ".join(str(name) for name in names[:limit]) + (", ..." if len(names) > limit else "")

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.headers import Vocabulary, clean, role_of, some
+from metabolismgraph.formats.headers import Vocabulary, clean, role_of
+from metabolismgraph.formats.wording import some
 
 _NAMELESS = re.compile(r"Unnamed: \d+|")
 

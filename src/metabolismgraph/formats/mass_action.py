@@ -7,11 +7,14 @@ A formula is expanded into terms `coefficient * product of symbol^power`. Symbol
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import libsbml
+
+from metabolismgraph.formats.formula import AVOGADRO
 
 Monomial = tuple[tuple[str, float], ...]
 Polynomial = dict[Monomial, float]
@@ -30,7 +33,7 @@ _FUNCTIONS: dict[int, Callable[..., float]] = {
 _CONSTANTS: dict[int, float] = {
     libsbml.AST_CONSTANT_E: math.e,
     libsbml.AST_CONSTANT_PI: math.pi,
-    libsbml.AST_NAME_AVOGADRO: 6.02214179e23,  # the value prescribed by SBML Level 3
+    libsbml.AST_NAME_AVOGADRO: AVOGADRO,
 }
 
 
@@ -157,10 +160,7 @@ def _operate(kind: int, arguments: list[Polynomial]) -> Polynomial:
     if kind == libsbml.AST_PLUS:
         return _sum(arguments)
     if kind == libsbml.AST_TIMES:
-        result = constant(1.0)
-        for argument in arguments:
-            result = product(result, argument)
-        return result
+        return functools.reduce(product, arguments, constant(1.0))
     if kind == libsbml.AST_MINUS:
         last = product(constant(-1.0), arguments[-1])
         return last if len(arguments) == 1 else _sum([arguments[0], last])
@@ -240,7 +240,4 @@ def _power(base: Polynomial, exponent: float) -> Polynomial:
         return {scaled: constant(value)[()]}
     if exponent != int(exponent) or not 0 <= exponent <= _MAX_TERMS:
         raise NotPolynomialError
-    result = constant(1.0)
-    for _ in range(int(exponent)):
-        result = product(result, base)
-    return result
+    return functools.reduce(product, [base] * int(exponent), constant(1.0))

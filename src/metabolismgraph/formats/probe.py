@@ -37,13 +37,13 @@ class Probe:
     @functools.cached_property
     def states(self) -> Concentrations:
         """Random positive concentrations around the initial ones."""
-        start = {name: _initial(self.index, name) for name in self.index.species}
-        given = [c for c in start.values() if c is not None and 0 < c < np.inf]
+        start = {name: self.index.initial(name) for name in self.index.species}
+        given = [c for c in start.values() if c is not None and c > 0]
         typical = float(np.median(given)) if given else 1.0
         random = np.random.default_rng(0)
         states = {}
         for name, c in start.items():
-            center = c if c is not None and 0 < c < np.inf else typical
+            center = c if c is not None and c > 0 else typical
             states[name] = center * 10 ** random.uniform(-_DECADES, _DECADES, _N_STATES)
         return states
 
@@ -70,10 +70,9 @@ class Probe:
         """
         if species not in self.mentioned:
             return "none"
-        rates = [self.rate({species: factor}) for factor in (0.5, 2.0)]
-        if rates[0] is None or rates[1] is None:
+        low, high = (self.rate({species: factor}) for factor in (0.5, 2.0))
+        if low is None or high is None:
             return None
-        low, high = rates[0], rates[1]
         use = np.isfinite(low) & np.isfinite(high) & ((low > 0) | (not one_way))
         if not one_way:
             low, high = np.abs(low), np.abs(high)
@@ -103,10 +102,3 @@ class Probe:
             self.index.assigned[name] for name in self.index.mentioned(self.node, self.local) & set(self.index.assigned)
         ]
         return any(subtracts(node, self.index.functions) for node in (self.node, *rules))
-
-
-def _initial(index: ModelIndex, name: str) -> float | None:
-    try:
-        return float(index.start.concentration(name))
-    except FormulaError:
-        return None

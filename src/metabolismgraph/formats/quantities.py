@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Collection, Mapping
@@ -53,6 +54,14 @@ class ModelIndex:
     def start(self) -> State:
         """The model at time zero."""
         return State(self)
+
+    def initial(self, name: str) -> float | None:
+        """Concentration of a species at time zero; None if the file does not give a finite one."""
+        try:
+            value = float(self.start.concentration(name))
+        except FormulaError:
+            return None
+        return value if math.isfinite(value) else None
 
     def mentioned(self, node: Any, hidden: Collection[str] = ()) -> set[str]:
         """All names on which a formula depends, directly or through assignment rules.
@@ -110,30 +119,26 @@ class ModelIndex:
         return self.size(self.species[species].getCompartment())
 
 
+@dataclasses.dataclass
 class State:
     """Values of the ids of a model.
 
-    Args:
+    Attributes:
         index: the model.
-        concentrations: known concentrations of species; None: the start of the model, with initial values.
+        known: known concentrations of species; None: the start of the model, with initial values.
         time: times of the values.
         frozen: True: quantities that change by rate rules, events or reactions have their initial values.
     """
 
-    def __init__(
-        self,
-        index: ModelIndex,
-        concentrations: Mapping[str, Values] | None = None,
-        time: Values = 0.0,
-        *,
-        frozen: bool = False,
-    ) -> None:
-        self.index = index
-        self.time = time
-        self.known = {} if concentrations is None else dict(concentrations)
-        self.at_start = concentrations is None
-        self.frozen = frozen
-        self.resolving: set[tuple[str, str]] = set()
+    index: ModelIndex
+    known: Mapping[str, Values] | None = None
+    time: Values = 0.0
+    frozen: bool = dataclasses.field(default=False, kw_only=True)
+    resolving: set[tuple[str, str]] = dataclasses.field(default_factory=set, init=False)
+
+    @property
+    def at_start(self) -> bool:
+        return self.known is None
 
     def evaluate(self, node: Any, local: Mapping[str, float | None] | None = None) -> Values:
         """The value of a formula.
@@ -177,7 +182,7 @@ class State:
         Raises:
             FormulaError: the concentration is not known.
         """
-        if name in self.known:
+        if self.known is not None and name in self.known:
             return self.known[name]
         return self._guarded("concentration", name, self._concentration)
 

@@ -97,9 +97,8 @@ def read_sbml(path: Path) -> SbmlModel:
     try:
         reader = Reader(str(path), path.name.split(".")[0], index)
         network = reader.read()
-        return SbmlModel(
-            network, reader.initial(), reader.rate_constants, reader.notes(), fixed.fixed_values(index), index
-        )
+        initial = {name: index.initial(name) for name in index.species}
+        return SbmlModel(network, initial, reader.rate_constants, reader.notes(), fixed.fixed_values(index), index)
     except RecursionError:
         raise InputError(f"{path}: a formula is nested too deeply to be read; write it with fewer brackets") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,26 +23,24 @@ FORWARD, BACKWARD = "_fwd", "_rev"
 _INHIBITORS = {20, 206, 207, 536, 537, 597, 639, 640}
 
 
+@dataclasses.dataclass
 class Reader:
     """Reads one model once, and collects notes.
 
-    Args:
+    Attributes:
         source: name of the file, for messages.
         stem: name of the network if the model has no id.
         index: the model.
-
-    Attributes:
         rate_constants: known k of the reactions of the network, in concentration^(1-order)/time.
     """
 
-    def __init__(self, source: str, stem: str, index: ModelIndex) -> None:
-        self.source = source
-        self.stem = stem
-        self.index = index
-        self.resolving: set[str] = set()
-        self.noted: dict[str, list[str]] = collections.defaultdict(list)
-        self.terms: dict[str, mass_action.Term] = {}
-        self.rate_constants: dict[str, float] = {}
+    source: str
+    stem: str
+    index: ModelIndex
+    resolving: set[str] = dataclasses.field(default_factory=set)
+    noted: dict[str, list[str]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
+    terms: dict[str, mass_action.Term] = dataclasses.field(default_factory=dict)
+    rate_constants: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def read(self) -> ReactionNetwork:
         """The network.
@@ -49,9 +48,7 @@ class Reader:
         Raises:
             InputError: a stoichiometry is not a constant >= 0, or ids are not unique.
         """
-        reactions: list[Reaction] = []
-        for written in self.index.model.getListOfReactions():
-            reactions += self._reaction(written)
+        reactions = [r for written in self.index.model.getListOfReactions() for r in self._reaction(written)]
         self._check_ids()
         species = [s.getId() for s in self.index.model.getListOfSpecies()]
         try:
@@ -71,17 +68,6 @@ class Reader:
     def notes(self) -> tuple[str, ...]:
         """Notes on assumptions, changes and omissions."""
         return model_notes(self.index, self.noted)
-
-    def initial(self) -> dict[str, float | None]:
-        """Initial concentration of each species; None if the file does not give it."""
-        return {name: self._initial(name) for name in self.index.species}
-
-    def _initial(self, name: str) -> float | None:
-        try:
-            value = float(self.index.start.concentration(name))
-        except FormulaError:
-            return None
-        return value if math.isfinite(value) else None
 
     # -- reactions
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
@@ -52,29 +52,62 @@ def sbml_text(network: ReactionNetwork, initial: Mapping[str, float | None], *, 
     model_id = re.sub(r"^(?=\d)|\W", "_", network.id, flags=re.ASCII) or "network"
     cells = _cells(network)
     cell_of = {s: cells[float(v)] for s, v in zip(network.species, network.volume, strict=True)}
+    compartments = [
+        f'      <compartment id="{cell}" spatialDimensions="3" size="{number_text(size)}" constant="true"/>'
+        for size, cell in cells.items()
+    ]
+    species = [
+        species_line(name, cell_of[name], bool(fixed), initial.get(name))
+        for name, fixed in zip(network.species, network.fixed, strict=True)
+    ]
+    reactions = [
+        line
+        for reaction, volume in zip(network.to_reactions(), network.reaction_volume, strict=True)
+        for line in _reaction(reaction, cells.get(float(volume)), strict=strict)
+    ]
+    return document(model_id, {"Compartments": compartments, "Species": species, "Reactions": reactions})
+
+
+def document(model_id: str, lists: Mapping[str, Sequence[str]]) -> str:
+    """A document of Level 3 Version 2.
+
+    Args:
+        model_id: id of the model.
+        lists: lines of the elements by kind, in the order that SBML prescribes.
+    """
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
         '<sbml xmlns="http://www.sbml.org/sbml/level3/version2/core" level="3" version="2">',
         f'  <model id="{model_id}">',
-        "    <listOfCompartments>",
     ]
-    lines += [
-        f'      <compartment id="{cell}" spatialDimensions="3" size="{number_text(size)}" constant="true"/>'
-        for size, cell in cells.items()
-    ]
-    lines += ["    </listOfCompartments>", "    <listOfSpecies>"]
-    for name, fixed in zip(network.species, network.fixed, strict=True):
-        value = initial.get(name)
-        start = "" if value is None else f" initialConcentration={quoteattr(number_text(value))}"
-        lines.append(
-            f'      <species id="{name}" compartment="{cell_of[name]}"{start} hasOnlySubstanceUnits="false" '
-            f'boundaryCondition="{"true" if fixed else "false"}" constant="false"/>'
-        )
-    lines += ["    </listOfSpecies>", "    <listOfReactions>"]
-    for reaction, volume in zip(network.to_reactions(), network.reaction_volume, strict=True):
-        lines += _reaction_lines(reaction, cells.get(float(volume)), strict=strict)
-    lines += ["    </listOfReactions>", "  </model>", "</sbml>", ""]
-    return "\n".join(lines)
+    for kind, elements in lists.items():
+        lines += [f"    <listOf{kind}>", *elements, f"    </listOf{kind}>"]
+    return "\n".join([*lines, "  </model>", "</sbml>", ""])
+
+
+def species_line(name: str, cell: str, fixed: bool, initial: float | None = None) -> str:
+    """A species in a compartment; its initial concentration may be unknown."""
+    start = "" if initial is None else f" initialConcentration={quoteattr(number_text(initial))}"
+    return (
+        f'      <species id="{name}" compartment="{cell}"{start} hasOnlySubstanceUnits="false" '
+        f'boundaryCondition="{"true" if fixed else "false"}" constant="false"/>'
+    )
+
+
+def reaction_lines(id: str, left: Mapping[str, float], right: Mapping[str, float], law: Sequence[str]) -> list[str]:
+    """An irreversible reaction with its stoichiometry on both sides and the lines of its kinetic law."""
+    lines: list[str] = []
+    for tag, side in (("listOfReactants", left), ("listOfProducts", right)):
+        references = [
+            f'          <speciesReference species="{name}" stoichiometry="{number_text(value)}" constant="true"/>'
+            for name, value in side.items()
+            if value
+        ]
+        if references:
+            lines += [f"        <{tag}>", *references, f"        </{tag}>"]
+    lines += law
+    head = f'      <reaction id="{id}" reversible="false"'
+    return [f"{head}>", *lines, "      </reaction>"] if lines else [f"{head}/>"]
 
 
 def _cells(network: ReactionNetwork) -> dict[float, str]:
@@ -87,7 +120,7 @@ def _cells(network: ReactionNetwork) -> dict[float, str]:
     return cells
 
 
-def _reaction_lines(reaction: Reaction, cell: str | None, *, strict: bool) -> list[str]:
+def _reaction(reaction: Reaction, cell: str | None, *, strict: bool) -> list[str]:
     left: dict[str, float] = {}
     right: dict[str, float] = {}
     for name in dict.fromkeys((*reaction.substrates, *reaction.net)):
@@ -99,19 +132,7 @@ def _reaction_lines(reaction: Reaction, cell: str | None, *, strict: bool) -> li
             )
         left[name] = max(order, -net, 0.0)
         right[name] = add(net, left[name])
-    lines = []
-    for tag, side in (("listOfReactants", left), ("listOfProducts", right)):
-        references = [
-            f'          <speciesReference species="{name}" stoichiometry="{number_text(value)}" constant="true"/>'
-            for name, value in side.items()
-            if value
-        ]
-        if references:
-            lines += [f"        <{tag}>", *references, f"        </{tag}>"]
-    if reaction.mass_action:
-        lines += _law_lines(reaction, cell)
-    head = f'      <reaction id="{reaction.id}" reversible="false"'
-    return [f"{head}>", *lines, "      </reaction>"] if lines else [f"{head}/>"]
+    return reaction_lines(reaction.id, left, right, _law_lines(reaction, cell) if reaction.mass_action else [])
 
 
 def _law_lines(reaction: Reaction, cell: str | None) -> list[str]:

@@ -21,9 +21,10 @@ from jaxtyping import Float, Int
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.formats.dialects import read_cells
-from metabolismgraph.formats.headers import RUN_NAMES, Assignment, Vocabulary, assign, clean, one_unit, some, time_unit
+from metabolismgraph.formats.headers import RUN_NAMES, Assignment, Vocabulary, assign, clean, one_unit, time_unit
 from metabolismgraph.formats.layout import arranged, roles_of
 from metabolismgraph.formats.units import is_amount
+from metabolismgraph.formats.wording import counted, some
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.text import one_line
@@ -98,24 +99,16 @@ def write_timeseries(observations: Observations, path: Path) -> None:
 # -- tables to observations
 
 
+@dataclasses.dataclass
 class _Reader:
     """Converts one table to observations, and collects notes."""
 
-    def __init__(
-        self,
-        path: Path,
-        network: ReactionNetwork,
-        model: FixedValues | None,
-        vocabulary: Vocabulary,
-        units: Mapping[str, str],
-        notes: list[str],
-    ) -> None:
-        self.path = path
-        self.network = network
-        self.model = model
-        self.vocabulary = vocabulary
-        self.units = units
-        self.notes = notes
+    path: Path
+    network: ReactionNetwork
+    model: FixedValues | None
+    vocabulary: Vocabulary
+    units: Mapping[str, str]
+    notes: list[str]
 
     def wide(self, table: pd.DataFrame, roles: Mapping[str, Any]) -> Observations:
         special = set(roles.values())
@@ -251,11 +244,10 @@ class _Reader:
                 clipped.append(key)
                 count += int(tiny.sum())
         if clipped:
-            were = "value was" if count == 1 else "values were"
-            self.notes.append(
-                f"{count} {were} set to 0, being negative by less than {_TINY:g} of the largest of the species "
-                f"({some(clipped)})."
+            wording = (
+                f"[value was|values were] set to 0, being negative by less than {_TINY:g} of the largest of the species"
             )
+            self.notes.append(counted(wording, clipped, count))
 
     def _divide(self, known: dict[str, np.ndarray], found: Assignment) -> None:
         divided = self._divided(found)
@@ -310,10 +302,7 @@ def _numbers(path: Path, table: pd.DataFrame, column: Any) -> Float[np.ndarray, 
 
 def _complete(path: Path, table: pd.DataFrame, column: Any) -> Float[np.ndarray, " rows"]:
     values = _numbers(path, table, column)
-    if np.isnan(values).any():
-        raise InputError(
-            f"{path}: column {str(column)!r} has no value in data row {_first(np.isnan(values))}; fill it in"
-        )
+    _refuse_empty(path, column, np.isnan(values))
     return values
 
 
@@ -322,11 +311,13 @@ def _runs(path: Path, table: pd.DataFrame, roles: Mapping[str, Any]) -> Int[np.n
     if "run" not in roles:
         return np.zeros(len(table), dtype=np.int64)
     code, _ = pd.factorize(table[roles["run"]])
-    if (code < 0).any():
-        raise InputError(
-            f"{path}: column {str(roles['run'])!r} has no value in data row {_first(code < 0)}; fill it in"
-        )
+    _refuse_empty(path, roles["run"], code < 0)
     return np.asarray(code, dtype=np.int64)
+
+
+def _refuse_empty(path: Path, column: Any, empty: np.ndarray) -> None:
+    if empty.any():
+        raise InputError(f"{path}: column {str(column)!r} has no value in data row {_first(empty)}; fill it in")
 
 
 def _first(wrong: np.ndarray) -> int:
