@@ -15,8 +15,7 @@ from metabolismgraph.reactions.diagnostics import check_fit
 from metabolismgraph.reactions.gradient import descend
 from metabolismgraph.reactions.identifiability import Identifiability, analyse
 from metabolismgraph.reactions.linear_model import LinearModel, Solution
-from metabolismgraph.reactions.normal_equations import follows_equation
-from metabolismgraph.reactions.notes import constant_notes, row_notes, setting_notes
+from metabolismgraph.reactions.notes import data_notes
 from metabolismgraph.reactions.projection import (
     Problem,
     best_power_law,
@@ -105,6 +104,7 @@ def _fit_by_projection(
     if confounded.any() or faint.any():
         k = _with_least_homeostasis(model, fitted)
     k = _fill(k, _without(seen, confounded), training, units.rate_constants(network), verdict.upper)
+    unfinished = f"Phase 1 did not converge within training.phase1_max_iterations = {training.phase1_max_iterations}"
     return Phase1Result(
         mlp_sub=reweighted.f,
         log_k=np.log10(k),
@@ -114,42 +114,20 @@ def _fit_by_projection(
         upper=verdict.upper,
         mass_action=network.mass_action,
         law_fails=bool(checked.law_notes),
-        **_homeostasis(data, model.nuisance(k), fitted.theta_covariance, checked.line_sampling_error),
+        **data.lines_with_errors(model.given(k).solve().theta, fitted.theta_covariance, checked.line_sampling_error),
         noise=np.sqrt(noise_variance(reweighted.residual, keep, data.signal)),
         keep=keep,
         losses=np.array(reweighted.losses),
         converged=reweighted.converged,
         rule=data.rule,
         notes=(
-            *constant_notes(observations, data),
-            *setting_notes(training),
-            *row_notes(follows_equation(data.transitions), data.usable, keep, training),
+            *data_notes(data, keep),
             *k_notes,
             *determined_notes(verdict, network.reactions),
             *checked.law_notes,
-            *_convergence_notes(training, converged=reweighted.converged),
+            *([] if reweighted.converged else [unfinished]),
         ),
     )
-
-
-def _homeostasis(
-    data: Phase1Data,
-    theta: Float[np.ndarray, "species terms"],
-    covariance: Float[np.ndarray, "species terms terms"],
-    sampling_error: Float[np.ndarray, "species 2"],
-) -> dict[str, Float[np.ndarray, " species"]]:
-    """Slope and offset of every species with their errors, by their names in `Phase1Result`."""
-    line = data.homeostatic_lines(theta)
-    # Sampling errors of slope and offset are added in quadrature, as uncorrelated.
-    of_line = data.line_covariance(covariance) + np.einsum("ip,pq->ipq", sampling_error**2, np.eye(2))
-    error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
-    return {
-        "slope": line[:, 1],
-        "offset": line[:, 0],
-        "slope_error": error[:, 1],
-        "offset_error": error[:, 0],
-        "slope_offset_covariance": of_line[:, 0, 1],
-    }
 
 
 def _settle(
@@ -212,7 +190,7 @@ def _positive_rate_constants(
     negative = known & (k <= 0)
     if not negative.any():
         return k, negative, []
-    k = _non_negative(fitted)
+    k = scipy.optimize.nnls(*_square_root(fitted))[0] / fitted.scale  # (Lawson & Hanson 1974)
     note = f"{int(negative.sum())} determined rate constants came out negative; all were estimated again with k >= 0"
     return k, known & (k <= 0), [note]
 
@@ -269,12 +247,6 @@ def _fill(
     return fill_undetermined(k, hidden, (low, high), np.random.default_rng(training.seed))
 
 
-def _non_negative(fitted: Solution) -> Float[np.ndarray, " reactions"]:
-    """The least-squares problem of `fitted` with the constraint k >= 0 (Lawson & Hanson 1974)."""
-    scaled, _ = scipy.optimize.nnls(*_square_root(fitted))
-    return np.asarray(scaled / fitted.scale)
-
-
 def _square_root(fitted: Solution) -> tuple[Float[np.ndarray, "rows reactions"], Float[np.ndarray, " rows"]]:
     """Matrix R and target y of a small least-squares problem with the same normal equations for the scaled k.
 
@@ -283,9 +255,3 @@ def _square_root(fitted: Solution) -> tuple[Float[np.ndarray, "rows reactions"],
     values, vectors = np.linalg.eigh(fitted.matrix)
     root = np.sqrt(np.where(values > _ROUNDING * values.max(), values, 0.0))
     return root[:, None] * vectors.T, (vectors.T @ fitted.rhs) / np.where(root > 0, root, np.inf)
-
-
-def _convergence_notes(training: Training, *, converged: bool) -> list[str]:
-    if converged:
-        return []
-    return [f"Phase 1 did not converge within training.phase1_max_iterations = {training.phase1_max_iterations}"]
