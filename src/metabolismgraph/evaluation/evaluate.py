@@ -32,7 +32,7 @@ from metabolismgraph.metrics import REFINED, Value, classify
 from metabolismgraph.reactions.fit import Phase1Result
 from metabolismgraph.system.assumed_rate_laws import rate_law_notes
 from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
-from metabolismgraph.system.integrate import evaluate_rate, integrate, rollout
+from metabolismgraph.system.integrate import RateEquation, evaluate_rate, rollout
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import AnySubstrateFunction, MetabolismModel
 from metabolismgraph.system.observations import Observations, Transitions
@@ -379,9 +379,7 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[st
     }
     steps = _windows(t)
     if steps is not None:
-        start, dt = jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps])
-        states = np.asarray(rollout(model, structure, start, dt, rule=rule)[-1])
-        error = (states - t.end[steps[-1]])[:, moving]
+        error = _final_errors(eqx.Partial(model, structure=structure), t, steps, rule)[:, moving]
         change = (t.end[steps[-1]] - t.start[steps[0]])[:, moving]
         metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(error**2) / max(np.sum(change**2), 1e-300)))
     return metrics
@@ -418,26 +416,24 @@ def _held_out_skill(result: FitResult, model: MetabolismModel) -> dict[str, Valu
     if steps is None:
         return {}
     moving = ~unseen.network.fixed
-    start, dt = jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps])
     without: MetabolismModel = eqx.tree_at(lambda m: m.mlp_node.unit, model, jnp.zeros_like(model.mlp_node.unit))
     error, error_without = (
-        np.sum((np.asarray(_rolled(refined, m, start, dt, result.phase1.rule)) - t.end[steps[-1]])[:, moving] ** 2)
+        np.sum(_final_errors(eqx.Partial(_rate, refined, m), t, steps, result.phase1.rule)[:, moving] ** 2)
         for m in (model, without)
     )
     return {"held_out_skill": float(1 - error / max(error_without, 1e-300))}
 
 
-@eqx.filter_jit
-def _rolled(
-    reactions: TabulatedReactions,
-    model: MetabolismModel,
-    start: Float[Array, "starts species"],
-    dt: Float[Array, "steps starts"],
-    rule: Rule,
+def _rate(
+    reactions: TabulatedReactions, model: MetabolismModel, c: Float[Array, "starts species"]
 ) -> Float[Array, "starts species"]:
-    """Final states of rollouts of the given reactions with the homeostasis of the model."""
+    """dc/dt by the given reactions with the homeostasis of the model."""
+    return reactions(c) + jnp.where(reactions.structure.moving, model.homeostasis(c), 0.0)
 
-    def rate(c: Float[Array, "starts species"]) -> Float[Array, "starts species"]:
-        return reactions(c) + jnp.where(reactions.structure.moving, model.homeostasis(c), 0.0)
 
-    return integrate(rate, start, dt, rule)[-1]
+def _final_errors(
+    rate: RateEquation, t: Transitions, steps: Int[np.ndarray, "steps starts"], rule: Rule
+) -> Float[np.ndarray, "starts species"]:
+    """Errors of the final concentrations of rollouts."""
+    states = rollout(rate, jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps]), rule)
+    return np.asarray(states[-1]) - t.end[steps[-1]]

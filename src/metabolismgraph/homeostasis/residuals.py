@@ -22,6 +22,9 @@ from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 
+# Of the attributes of `Residuals`, the line and its errors.
+LINE = ("slope", "offset", "slope_error", "offset_error")
+
 
 @dataclasses.dataclass(frozen=True)
 class Residuals:
@@ -126,17 +129,13 @@ class Phase2Data:
     @functools.cached_property
     def residual(self) -> Float[np.ndarray, "transitions species"]:
         """dc/dt minus the reactions of the checkpoint, in concentration/time."""
-        return self.left_by(self.reactions)
+        rates = np.asarray(evaluate_rate(eqx.Partial(self.reactions), jnp.asarray(self.observations.concentration)))
+        return np.asarray(self.transitions.derivative - self.quadrature.mean(rates))
 
     @functools.cached_property
     def quadrature(self) -> StepQuadrature:
         """The rule for dc/dt that Phase 1 selected."""
         return StepQuadrature.of(self.observations, self.phase1.rule)
-
-    def left_by(self, reactions: TabulatedReactions) -> Float[np.ndarray, "transitions species"]:
-        """dc/dt minus the given reactions, in concentration/time."""
-        rates = np.asarray(evaluate_rate(eqx.Partial(reactions), jnp.asarray(self.observations.concentration)))
-        return np.asarray(self.transitions.derivative - self.quadrature.mean(rates))
 
     @functools.cached_property
     def highest(self) -> Float[np.ndarray, " species"]:
@@ -150,6 +149,5 @@ class Phase2Data:
 
     def checkpoint_residuals(self) -> Residuals:
         """The residual of the checkpoint, with the lines of homeostasis of Phase 1."""
-        found = self.phase1
-        lines = {name: getattr(found, name) for name in ("slope", "offset", "slope_error", "offset_error")}
-        return Residuals(self.at, self.residual, self.keep, found.noise, **lines)
+        line = {name: getattr(self.phase1, name) for name in LINE}
+        return Residuals(self.at, self.residual, self.keep, self.phase1.noise, **line)

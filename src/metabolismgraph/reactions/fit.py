@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import scipy.optimize
@@ -28,7 +29,6 @@ from metabolismgraph.reactions.uncertainty import noise_variance
 from metabolismgraph.reactions.unidentifiable import fill_undetermined
 from metabolismgraph.reactions.verdict import Estimates, hidden_by_homeostasis, judge, promised_by_identify
 from metabolismgraph.reactions.verdict import notes as determined_notes
-from metabolismgraph.system.minimise import Minimum
 from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
@@ -144,15 +144,12 @@ def _settle(
             )
         return best_power_law(untrained, problem) if data.has_unknown_law else with_exponent(untrained, 1.0)
 
-    def learn(f: SubstrateFunction, problem: Problem) -> Minimum[SubstrateFunction]:
-        return learn_substrate_function(
-            f,
-            problem,
-            max_iterations=training.phase1_max_iterations,
-            tolerance=training.phase1_tolerance,
-            progress=progress,
-        )
-
+    learn = functools.partial(
+        learn_substrate_function,
+        max_iterations=training.phase1_max_iterations,
+        tolerance=training.phase1_tolerance,
+        progress=progress,
+    )
     return fit_reweighted(observations, graph_model, training, start, learn)
 
 
@@ -190,7 +187,7 @@ def _positive_rate_constants(
     negative = known & (k <= 0)
     if not negative.any():
         return k, negative, []
-    k = scipy.optimize.nnls(*_square_root(fitted))[0] / fitted.scale  # (Lawson & Hanson 1974)
+    k = _non_negative(fitted)
     note = f"{int(negative.sum())} determined rate constants came out negative; all were estimated again with k >= 0"
     return k, known & (k <= 0), [note]
 
@@ -245,6 +242,12 @@ def _fill(
         low, high = (edge - log_unit for edge in training.log_k_prior)
     k = np.where(known & (k <= 0), np.fmin(_ZERO_RATE * positive.min(), _ZERO_RATE * upper), k)
     return fill_undetermined(k, hidden, (low, high), np.random.default_rng(training.seed))
+
+
+def _non_negative(fitted: Solution) -> Float[np.ndarray, " reactions"]:
+    """The least-squares problem of `fitted` with the constraint k >= 0 (Lawson & Hanson 1974)."""
+    scaled, _ = scipy.optimize.nnls(*_square_root(fitted))
+    return np.asarray(scaled / fitted.scale)
 
 
 def _square_root(fitted: Solution) -> tuple[Float[np.ndarray, "rows reactions"], Float[np.ndarray, " rows"]]:

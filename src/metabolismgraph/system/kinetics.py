@@ -144,7 +144,7 @@ def pair_concentrations(
     return xp.log(xp.where(present, values, 1.0)), present
 
 
-def mass_action(log_c: Float[Array, "*batch pairs"], order: Float[Array, " pairs"]) -> Float[Array, "*batch pairs"]:
+def mass_action(log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
     """log f of mass action, f = c^s (Guldberg & Waage 1864)."""
     return order * log_c
 
