@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -353,6 +353,14 @@ class Plan:
             )
         return self.objective
 
+    def with_rollouts(self, **changes: Any) -> Plan:
+        """The plan with attributes of the rollouts changed.
+
+        Raises:
+            InputError: another strategy has replaced the objective.
+        """
+        return dataclasses.replace(self, objective=dataclasses.replace(self.rollouts(), **changes))
+
 
 @functools.lru_cache(maxsize=8)
 def optimiser(
@@ -377,7 +385,4 @@ def optimiser(
         },
         label,
     )
-    if accumulate > 1:
-        multi = optax.MultiSteps(chosen, accumulate)
-        return optax.GradientTransformation(multi.init, multi.update)
-    return chosen
+    return optax.MultiSteps(chosen, accumulate).gradient_transformation() if accumulate > 1 else chosen

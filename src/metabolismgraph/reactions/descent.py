@@ -5,7 +5,9 @@ The residual of this method is far above the rounding errors of float32. All oth
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+import dataclasses
+import functools
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -21,8 +23,6 @@ from metabolismgraph.system.integrate import integrate
 from metabolismgraph.system.log_table import LogTable
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.trainable import node_parameters, substrate_parameters
-
-Part = TypeVar("Part")
 
 
 class Coefficients(NamedTuple):
@@ -117,19 +117,17 @@ def begin(model: MetabolismModel) -> tuple[Carry, MetabolismModel]:
 
 def learning_rates(model: MetabolismModel, training: Training) -> MetabolismModel:
     """The learning rate of every parameter, in the structure of the model."""
-
-    def alike(part: Part, rate: float) -> Part:
-        filled: Part = jax.tree.map(lambda a: jnp.full_like(a, rate), part)
-        return filled
-
-    rates = MetabolismModel(
-        log_k=alike(model.log_k, training.rate_k),
-        mlp_sub=alike(model.mlp_sub, training.rate_sub),
-        mlp_node=alike(model.mlp_node, training.rate_node),
-        embeddings=alike(model.embeddings, training.rate_embedding),
-        aggregation=model.aggregation,
-    )
-    kept: MetabolismModel = eqx.filter(rates, _trainable(model))
+    rates = {
+        "log_k": training.rate_k,
+        "mlp_sub": training.rate_sub,
+        "mlp_node": training.rate_node,
+        "embeddings": training.rate_embedding,
+    }
+    filled = {
+        name: jax.tree.map(functools.partial(jnp.full_like, fill_value=rate), getattr(model, name))
+        for name, rate in rates.items()
+    }
+    kept: MetabolismModel = eqx.filter(dataclasses.replace(model, **filled), _trainable(model))
     return kept
 
 

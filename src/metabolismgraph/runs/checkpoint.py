@@ -53,9 +53,9 @@ def save_phase1(path: Path, result: Phase1Result, seconds: float) -> None:
     found = result.identifiability
     arrays = {name: np.asarray(getattr(result, name)) for name in _PHASE1_ARRAYS} | _named(result.mlp_sub, "mlp_sub")
     arrays |= {f"identifiability.{name}": getattr(found, name) for name in _IDENTIFIABILITY_ARRAYS}
-    meta = {"seconds": seconds, **{name: getattr(result, name) for name in _PHASE1_WORDS}, "groups": found.groups}
+    meta = {name: getattr(result, name) for name in _PHASE1_WORDS} | {"groups": found.groups}
     meta["combinations"] = [[(c.reactions, c.coefficients) for c in group] for group in found.combinations]
-    _write(path, arrays, meta)
+    _write(path, arrays, {"seconds": seconds, **meta})
 
 
 def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
@@ -65,9 +65,8 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         InputError: a file is missing or damaged, or belongs to a network of another shape.
     """
     arrays, meta = _read(path)
-    absent = [
-        name for name in (*_PHASE1_ARRAYS, *_PHASE1_WORDS, "groups", "combinations") if name not in {**arrays, **meta}
-    ]
+    wanted = (*_PHASE1_ARRAYS, *_PHASE1_WORDS, "groups", "combinations")
+    absent = [name for name in wanted if name not in {**arrays, **meta}]
     if absent:
         raise InputError(f"{path}.safetensors: made by an older version ({absent[0]} is missing); train it again")
     identifiability = Identifiability(
@@ -79,7 +78,11 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         mlp_sub=_filled(empty_substrate_function(graph_model), arrays, "mlp_sub", path),
         identifiability=identifiability,
         **{name: arrays[name] for name in _PHASE1_ARRAYS},
-        **{name: tuple(word) if isinstance(word := meta[name], list) else word for name in _PHASE1_WORDS},
+        converged=meta["converged"],
+        rule=meta["rule"],
+        law_fails=meta["law_fails"],
+        reasons=tuple(meta["reasons"]),
+        notes=tuple(meta["notes"]),
     )
 
 
