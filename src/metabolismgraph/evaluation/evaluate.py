@@ -287,9 +287,9 @@ def homeostasis_metrics(
         "phase2_loss": ("phase2_step", phase2.losses, {"units": phase2.loss_unit}),
     }
     if phase2.components:
-        curves = np.stack(list(phase2.components.values()))
+        components = np.stack(list(phase2.components.values()))
         data["component_name"] = ("component_name", list(phase2.components))
-        data["phase2_components"] = (("component_name", "phase2_gradient_step"), curves)
+        data["phase2_components"] = (("component_name", "phase2_gradient_step"), components)
     from sklearn.metrics import silhouette_score  # noqa: PLC0415 (slow to import)
 
     several = len(np.unique(clusters[moving])) > 1

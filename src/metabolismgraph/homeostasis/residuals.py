@@ -129,13 +129,17 @@ class Phase2Data:
     @functools.cached_property
     def residual(self) -> Float[np.ndarray, "transitions species"]:
         """dc/dt minus the reactions of the checkpoint, in concentration/time."""
-        rates = np.asarray(evaluate_rate(eqx.Partial(self.reactions), jnp.asarray(self.observations.concentration)))
-        return np.asarray(self.transitions.derivative - self.quadrature.mean(rates))
+        return self.left_by(self.reactions)
 
     @functools.cached_property
     def quadrature(self) -> StepQuadrature:
         """The rule for dc/dt that Phase 1 selected."""
         return StepQuadrature.of(self.observations, self.phase1.rule)
+
+    def left_by(self, reactions: TabulatedReactions) -> Float[np.ndarray, "transitions species"]:
+        """dc/dt minus the given reactions, in concentration/time."""
+        rates = np.asarray(evaluate_rate(eqx.Partial(reactions), jnp.asarray(self.observations.concentration)))
+        return np.asarray(self.transitions.derivative - self.quadrature.mean(rates))
 
     @functools.cached_property
     def highest(self) -> Float[np.ndarray, " species"]:

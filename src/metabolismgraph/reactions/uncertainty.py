@@ -15,7 +15,7 @@ _MAX_CORRELATION = 0.999
 def noise_variance(
     residual: Float[np.ndarray, "rows species"],
     keep: Bool[np.ndarray, "rows species"],
-    signal: Float[np.ndarray, " species"],
+    signal: Float[np.ndarray, " species"] | float = 1.0,
 ) -> Float[np.ndarray, " species"]:
     """The variance of independent errors that would give the estimates the same uncertainty.
 
@@ -36,7 +36,7 @@ def noise_variance(
     # A negative rho counts as zero, so that the result is never below the variance of the residuals.
     rho = np.clip(rho, 0.0, _MAX_CORRELATION)
     variance = squares / np.maximum(keep.sum(axis=0), 1) * (1 + rho) / (1 - rho)
-    square = np.maximum(signal**2, 1e-300)
+    square = np.maximum(np.square(signal), 1e-300)
     positive = variance > 0
     typical = np.median((variance / square)[positive]) if positive.any() else 1.0
     return np.asarray(np.maximum(variance, _LEAST_NOISE**2 * typical * square))
