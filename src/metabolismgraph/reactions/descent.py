@@ -26,28 +26,17 @@ from metabolismgraph.system.trainable import node_parameters, substrate_paramete
 
 
 class Coefficients(NamedTuple):
-    """Weights of the penalties, and the threshold of log10 k for the penalty `rate_constant_floor`."""
+    """Weights of the penalties, and the threshold of log10 k, by their names in `Training`."""
 
-    sub_diff: Float[Array, ""]
-    sub_norm: Float[Array, ""]
-    node_l1: Float[Array, ""]
-    k_floor: Float[Array, ""]
+    coeff_MLP_sub_diff: Float[Array, ""]
+    coeff_MLP_sub_norm: Float[Array, ""]
+    coeff_MLP_node_L1: Float[Array, ""]
+    coeff_k_floor: Float[Array, ""]
     k_floor_threshold: Float[Array, ""]
 
     @classmethod
     def of(cls, training: Training) -> Coefficients:
-        return cls(
-            *map(
-                jnp.asarray,
-                (
-                    training.coeff_MLP_sub_diff,
-                    training.coeff_MLP_sub_norm,
-                    training.coeff_MLP_node_L1,
-                    training.coeff_k_floor,
-                    training.k_floor_threshold,
-                ),
-            )
-        )
+        return cls(*(jnp.asarray(getattr(training, name)) for name in cls._fields))
 
 
 def objective(
@@ -87,10 +76,10 @@ def objective(
     at_one = model.mlp_sub(jnp.zeros(1, values.dtype), jnp.ones(1, values.dtype))[0]
     loss = (
         misfit
-        + coefficients.sub_diff * penalties.substrate_falls(values)
-        + coefficients.sub_norm * penalties.substrate_norm(at_one)
-        + coefficients.node_l1 * penalties.node_magnitude(at_start)
-        + coefficients.k_floor * penalties.rate_constant_floor(model.log_k, coefficients.k_floor_threshold)
+        + coefficients.coeff_MLP_sub_diff * penalties.substrate_falls(values)
+        + coefficients.coeff_MLP_sub_norm * penalties.substrate_norm(at_one)
+        + coefficients.coeff_MLP_node_L1 * penalties.node_magnitude(at_start)
+        + coefficients.coeff_k_floor * penalties.rate_constant_floor(model.log_k, coefficients.k_floor_threshold)
     )
     return loss, misfit
 
