@@ -97,7 +97,7 @@ def test_rollout_of_a_model(decay, rule):
         mean = first * sum((-0.1 * dt) ** n / math.factorial(n + 1) for n in range(terms))
         c += dt * mean
         expected.append([c, 3.0])
-    states = rollout(model, structure, jnp.array([2.0, 3.0]), jnp.array([0.5, 1.0]), rule=rule)
+    states = rollout(eqx.Partial(model, structure=structure), jnp.array([2.0, 3.0]), jnp.array([0.5, 1.0]), rule)
     np.testing.assert_allclose(states, expected, rtol=1e-12)
 
 

@@ -17,7 +17,8 @@ from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.fit import _non_negative, check_size, fit_reactions
 from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import orthonormal_basis
-from metabolismgraph.reactions.projection import _value_and_gradient, evaluate_loss, fit_linear
+from metabolismgraph.reactions.projection import evaluate_loss, fit_linear, projected_loss
+from metabolismgraph.system.minimise import value_and_gradient
 from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
@@ -49,7 +50,7 @@ def test_gradient_against_finite_differences(problem, somewhere):
     )
     parameters, constants = eqx.partition(somewhere, trainable)
     flat, unravel = jax.flatten_util.ravel_pytree(parameters)
-    value, gradient = _value_and_gradient(parameters, constants, problem)
+    value, gradient = value_and_gradient(projected_loss, parameters, constants, (problem,))
     gradient = np.asarray(jax.flatten_util.ravel_pytree(gradient)[0])
     assert len(gradient) == len(flat)
     rng = np.random.default_rng(0)

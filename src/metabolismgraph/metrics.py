@@ -73,32 +73,22 @@ class Metric:
         return "converged" if value >= self.good else "partial" if value >= self.fair else "failed"
 
 
+_compared = functools.partial(Metric, uses_truth=True)
+
+
 def _of_types(part: Literal["slope", "offset"], unit: str) -> tuple[Metric, ...]:
     """Metrics of homeostasis per true type, by the line of MLP_node over concentrations from 0 to 40."""
     line = f"homeostatic {part}"
     ratio = f"learned / true {line} of type {{t}}"
     return (
-        Metric(
-            f"MLP_node_{part}_ratio_{{t}}",
-            ratio,
-            uses_truth=True,
-            better="one",
-            summary=True,
-            log_name=f"{part}_ratio_{{t}}",
+        _compared(f"MLP_node_{part}_ratio_{{t}}", ratio, better="one", summary=True, log_name=f"{part}_ratio_{{t}}"),
+        _compared(f"MLP_node_{part}_{{t}}", f"{line} of type {{t}}, mean of its metabolites", unit),
+        _compared(f"MLP_node_gt_{part}_{{t}}", f"true {line} of type {{t}}", unit),
+        _compared(
+            f"MLP_node_{part}_ratio_{{t}}_observed", f"{ratio}, fitted over the observed concentrations", better="one"
         ),
-        Metric(f"MLP_node_{part}_{{t}}", f"{line} of type {{t}}, mean of its metabolites", unit, uses_truth=True),
-        Metric(f"MLP_node_gt_{part}_{{t}}", f"true {line} of type {{t}}", unit, uses_truth=True),
-        Metric(
-            f"MLP_node_{part}_ratio_{{t}}_observed",
-            f"{ratio}, fitted over the observed concentrations",
-            uses_truth=True,
-            better="one",
-        ),
-        Metric(
-            f"MLP_node_{part}_{{t}}_observed",
-            f"{line} of type {{t}}, fitted over the observed concentrations",
-            unit,
-            uses_truth=True,
+        _compared(
+            f"MLP_node_{part}_{{t}}_observed", f"{line} of type {{t}}, fitted over the observed concentrations", unit
         ),
         Metric(f"MLP_node_{part}_cluster_{{t}}", f"{line}, mean of cluster {{t}}", unit, summary=True),
     )
@@ -106,66 +96,45 @@ def _of_types(part: Literal["slope", "offset"], unit: str) -> tuple[Metric, ...]
 
 # The order is that of the table after a run.
 METRICS = (
-    Metric(
-        "classification",
-        "by avg_slope_ratio: 0.8-1.2 converged, 0.3-3.0 partial",
-        uses_truth=True,
-        summary=True,
-    ),
-    Metric(
-        "avg_slope_ratio",
-        "mean over types of learned / true homeostatic slope",
-        uses_truth=True,
-        better="one",
-        summary=True,
-    ),
-    Metric(
+    _compared("classification", "by avg_slope_ratio: 0.8-1.2 converged, 0.3-3.0 partial", summary=True),
+    _compared("avg_slope_ratio", "mean over types of learned / true homeostatic slope", better="one", summary=True),
+    _compared(
         "rate_constants_R2_identifiable",
         "log10 k, reactions that the data determine",
-        uses_truth=True,
         better="higher",
         good=0.99,
         fair=0.5,
         summary=True,
     ),
-    Metric(
+    _compared(
         "rate_constants_R2",
         "log10 k, all reactions; undetermined ones have their posterior mean",
-        uses_truth=True,
         better="higher",
         summary=True,
     ),
-    Metric(
+    _compared(
         "log_k_median_error_identifiable",
         "median |error| of log10 k, determined reactions",
-        uses_truth=True,
         better="lower",
         summary=True,
     ),
-    Metric(
-        "log_k_max_error_identifiable",
-        "largest |error| of log10 k, determined reactions",
-        uses_truth=True,
-        better="lower",
-    ),
-    Metric("trimmed_R2", "log10 k without outliers, |error| > 0.3", uses_truth=True, better="higher"),
-    Metric("n_outliers", "reactions with |error of log10 k| > 0.3", uses_truth=True, better="lower"),
-    Metric("slope", "slope of learned against true log10 k", uses_truth=True, better="one"),
+    _compared("log_k_max_error_identifiable", "largest |error| of log10 k, determined reactions", better="lower"),
+    _compared("trimmed_R2", "log10 k without outliers, |error| > 0.3", better="higher"),
+    _compared("n_outliers", "reactions with |error of log10 k| > 0.3", better="lower"),
+    _compared("slope", "slope of learned against true log10 k", better="one"),
     Metric("n_unidentifiable", "reactions determined only in combination, or not at all", summary=True),
-    Metric(
+    _compared(
         "MLP_sub_R2",
         "learned rate law, log f over the observed concentrations",
-        uses_truth=True,
         better="higher",
         good=0.99,
         fair=0.5,
         summary=True,
     ),
-    Metric("MLP_sub_corr", "correlation of learned and true log f", uses_truth=True, better="higher"),
-    Metric(
+    _compared("MLP_sub_corr", "correlation of learned and true log f", better="higher"),
+    _compared(
         "embedding_cluster_acc",
         "metabolites assigned to their own type",
-        uses_truth=True,
         better="higher",
         good=0.95,
         fair=0.7,

@@ -170,10 +170,10 @@ def _plain(data: Phase1Data, network: ReactionNetwork, config: Config) -> Callab
         at_one = m.mlp_sub(jnp.zeros(1, c.dtype), jnp.ones(1, c.dtype))[0]
         return (
             jnp.mean((rate + node - y) ** 2)
-            + coefficients.sub_diff * penalties.substrate_falls(m.mlp_sub(grid, jnp.ones((), c.dtype))[None])
-            + coefficients.sub_norm * penalties.substrate_norm(at_one)
-            + coefficients.node_l1 * penalties.node_magnitude(node)
-            + coefficients.k_floor * penalties.rate_constant_floor(m.log_k, coefficients.k_floor_threshold)
+            + coefficients.coeff_MLP_sub_diff * penalties.substrate_falls(m.mlp_sub(grid, jnp.ones((), c.dtype))[None])
+            + coefficients.coeff_MLP_sub_norm * penalties.substrate_norm(at_one)
+            + coefficients.coeff_MLP_node_L1 * penalties.node_magnitude(node)
+            + coefficients.coeff_k_floor * penalties.rate_constant_floor(m.log_k, coefficients.k_floor_threshold)
         )
 
     adam = optax.scale_by_adam()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -32,12 +33,13 @@ from metabolismgraph.metrics import REFINED, Value, classify
 from metabolismgraph.reactions.fit import Phase1Result
 from metabolismgraph.system.assumed_rate_laws import rate_law_notes
 from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
-from metabolismgraph.system.integrate import evaluate_rate, integrate, rollout
-from metabolismgraph.system.kinetics import Structure
-from metabolismgraph.system.model import AnySubstrateFunction, MetabolismModel
+from metabolismgraph.system.integrate import RateEquation, evaluate_rate, rollout
+from metabolismgraph.system.kinetics import Structure, evaluate_law
+from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
+Variables = dict[str, tuple[Any, ...]]  # dimensions, values and, for some, attributes
 SWEEP = (0.0, 40.0)  # range of concentrations of the line through MLP_node, as published
 _SWEEP_POINTS = 50
 _LAW_POINTS = 200
@@ -103,8 +105,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
     data = _reaction_data(phase1, network.reactions, truth)
     trust = result.trust
     data |= {
-        f"{name}_error": xr.DataArray(getattr(trust, name), dims="species")
-        for name in ("unexplained", "misfit", "held_out", "rollout")
+        f"{name}_error": ("species", getattr(trust, name)) for name in ("unexplained", "misfit", "held_out", "rollout")
     }
     metrics: dict[str, Value] = {
         "trustworthy": trust.trustworthy,
@@ -116,7 +117,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
         "n_unidentifiable": int((~phase1.identifiability.identifiable).sum()),
     }
     metrics |= _rank_metrics(observations, data)
-    data["held_out"] = xr.DataArray(observations.held_out(result.training.held_out_fraction), dims="frame")
+    data["held_out"] = ("frame", observations.held_out(result.training.held_out_fraction))
     if truth is not None:
         metrics |= rate_constant_metrics(phase1.log_k, np.log10(truth.k), phase1.identifiability.identifiable)
     metrics |= _rate_law_metrics(observations, phase1, truth, data)
@@ -174,36 +175,34 @@ def rate_constant_metrics(
     }
 
 
-def _reaction_data(phase1: Phase1Result, reactions: tuple[str, ...], truth: Truth | None) -> dict[str, xr.DataArray]:
+def _reaction_data(phase1: Phase1Result, reactions: tuple[str, ...], truth: Truth | None) -> Variables:
     groups = np.full(len(reactions), -1)
     for g, members in enumerate(phase1.identifiability.groups):
         groups[list(members)] = g
     data = {
-        "log_k": xr.DataArray(phase1.log_k, dims="reaction", attrs={"long_name": "log10 rate constant"}),
-        "log_k_error": xr.DataArray(phase1.log_k_error, dims="reaction"),
-        "identifiable": xr.DataArray(phase1.identifiability.identifiable, dims="reaction"),
-        "group": xr.DataArray(
-            groups, dims="reaction", attrs={"long_name": "reactions determined only in combination; -1"}
-        ),
-        "phase1_loss": xr.DataArray(np.exp(phase1.losses), dims="phase1_iteration"),
+        "log_k": ("reaction", phase1.log_k, {"long_name": "log10 rate constant"}),
+        "log_k_error": ("reaction", phase1.log_k_error),
+        "identifiable": ("reaction", phase1.identifiability.identifiable),
+        "group": ("reaction", groups, {"long_name": "reactions determined only in combination; -1"}),
+        "phase1_loss": ("phase1_iteration", np.exp(phase1.losses)),
     }
     if truth is not None:
-        data["true_log_k"] = xr.DataArray(np.log10(truth.k), dims="reaction")
+        data["true_log_k"] = ("reaction", np.log10(truth.k))
     return data
 
 
-def _rank_metrics(observations: Observations, data: dict[str, xr.DataArray]) -> dict[str, Value]:
+def _rank_metrics(observations: Observations, data: Variables) -> dict[str, Value]:
     values = np.linalg.svd(observations.concentration, compute_uv=False)
     share = np.cumsum(values**2) / np.sum(values**2)
-    data["singular_value"] = xr.DataArray(values, dims="component")
-    data["concentration"] = xr.DataArray(observations.concentration, dims=("frame", "species"))
-    data["time"] = xr.DataArray(observations.time, dims="frame")
-    data["run"] = xr.DataArray(observations.run, dims="frame")
+    data["singular_value"] = ("component", values)
+    data["concentration"] = (("frame", "species"), observations.concentration)
+    data["time"] = ("frame", observations.time)
+    data["run"] = ("frame", observations.run)
     return {"activity_rank": int(np.searchsorted(share, _ENERGY) + 1)}
 
 
 def _rate_law_metrics(
-    observations: Observations, phase1: Phase1Result, truth: Truth | None, data: dict[str, xr.DataArray]
+    observations: Observations, phase1: Phase1Result, truth: Truth | None, data: Variables
 ) -> dict[str, Value]:
     """The learned and the true substrate function over the observed substrate concentrations."""
     network = observations.network
@@ -214,26 +213,19 @@ def _rate_law_metrics(
         return {}
     c = np.geomspace(seen.min(), seen.max(), _LAW_POINTS)
     orders = np.unique(network.edge_order[learned])
-    log_f = np.stack([np.asarray(_log_f(phase1.mlp_sub, jnp.log(c), jnp.asarray(s))) for s in orders])
-    data["law_concentration"] = xr.DataArray(c, dims="law_point")
-    data["law_f"] = xr.DataArray(np.exp(log_f), dims=("law_order", "law_point"))
-    data["law_order"] = xr.DataArray(orders, dims="law_order")
+    log_f = np.stack([np.asarray(evaluate_law(phase1.mlp_sub, jnp.log(c), jnp.asarray(s))) for s in orders])
+    data["law_concentration"] = ("law_point", c)
+    data["law_f"] = (("law_order", "law_point"), np.exp(log_f))
+    data["law_order"] = ("law_order", orders)
     if truth is None:
         return {}
     true = np.stack([_true_law(truth, c, s) for s in orders])
-    data["true_law_f"] = xr.DataArray(true, dims=("law_order", "law_point"))
+    data["true_law_f"] = (("law_order", "law_point"), true)
     # In log f: over five decades, R2 of f itself would depend only on the largest concentrations.
     return {
         "MLP_sub_R2": r_squared(log_f.ravel(), np.log(true).ravel()),
         "MLP_sub_corr": float(np.corrcoef(log_f.ravel(), np.log(true).ravel())[0, 1]),
     }
-
-
-@eqx.filter_jit
-def _log_f(
-    mlp_sub: AnySubstrateFunction, log_c: Float[Array, " points"], order: Float[Array, ""]
-) -> Float[Array, " points"]:
-    return mlp_sub(log_c, order)
 
 
 def _true_law(truth: Truth, c: Float[np.ndarray, " points"], order: float) -> Float[np.ndarray, " points"]:
@@ -261,7 +253,7 @@ def _lines(
 
 def homeostasis_metrics(
     observations: Observations, phase2: Phase2Result, training: Training, truth: Truth | None = None
-) -> tuple[dict[str, Value], dict[str, xr.DataArray]]:
+) -> tuple[dict[str, Value], Variables]:
     """Metrics of learned homeostasis and types, and the arrays of their figures.
 
     Args:
@@ -281,25 +273,23 @@ def homeostasis_metrics(
     embeddings = np.asarray(model.embeddings)
     clusters = cluster_moving(embeddings, moving, training.cluster_distance_threshold)
     data = {
-        "sweep": xr.DataArray(grid[:, 0], dims="sweep"),
-        "node_curve": xr.DataArray(curves.T, dims=("species", "sweep")),
-        "slope": xr.DataArray(slope, dims="species"),
-        "offset": xr.DataArray(offset, dims="species"),
-        "slope_observed": xr.DataArray(seen_slope, dims="species"),
-        "offset_observed": xr.DataArray(seen_offset, dims="species"),
-        "lowest": xr.DataArray(low, dims="species"),
-        "highest": xr.DataArray(high, dims="species"),
-        "moving": xr.DataArray(moving, dims="species"),
-        "embedding": xr.DataArray(embeddings, dims=("species", "dim")),
-        "cluster": xr.DataArray(clusters, dims="species"),
-        "phase2_loss": xr.DataArray(phase2.losses, dims="phase2_step", attrs={"units": phase2.loss_unit}),
+        "sweep": ("sweep", grid[:, 0]),
+        "node_curve": (("species", "sweep"), curves.T),
+        "slope": ("species", slope),
+        "offset": ("species", offset),
+        "slope_observed": ("species", seen_slope),
+        "offset_observed": ("species", seen_offset),
+        "lowest": ("species", low),
+        "highest": ("species", high),
+        "moving": ("species", moving),
+        "embedding": (("species", "dim"), embeddings),
+        "cluster": ("species", clusters),
+        "phase2_loss": ("phase2_step", phase2.losses, {"units": phase2.loss_unit}),
     }
     if phase2.components:
-        data["phase2_components"] = xr.DataArray(
-            np.stack(list(phase2.components.values())),
-            dims=("component_name", "phase2_gradient_step"),
-            coords={"component_name": list(phase2.components)},
-        )
+        components = np.stack(list(phase2.components.values()))
+        data["component_name"] = ("component_name", list(phase2.components))
+        data["phase2_components"] = (("component_name", "phase2_gradient_step"), components)
     from sklearn.metrics import silhouette_score  # noqa: PLC0415 (slow to import)
 
     several = len(np.unique(clusters[moving])) > 1
@@ -317,9 +307,9 @@ def homeostasis_metrics(
             metrics[f"MLP_node_offset_cluster_{g}"] = float(offset[members].mean())
         return metrics, data
     data |= {
-        "true_type": xr.DataArray(truth.type, dims="species"),
-        "true_slope": xr.DataArray(-truth.lam, dims="species"),
-        "true_offset": xr.DataArray(truth.lam * truth.baseline, dims="species"),
+        "true_type": ("species", truth.type),
+        "true_slope": ("species", -truth.lam),
+        "true_offset": ("species", truth.lam * truth.baseline),
     }
     metrics |= _type_metrics({"": (slope, offset), "_observed": (seen_slope, seen_offset)}, truth, moving)
     metrics["embedding_cluster_acc"] = cluster_accuracy(clusters[moving], truth.type[moving])
@@ -357,16 +347,16 @@ def _ratio(learned: float, true: float) -> float:
     return float(learned / true) if true else math.nan
 
 
-def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[str, xr.DataArray]) -> dict[str, Value]:
+def _prediction_metrics(result: FitResult, model: MetabolismModel, data: Variables) -> dict[str, Value]:
     """dc/dt in all frames, and errors of dc/dt and of rollouts in held-out frames."""
     observations, rule = result.observations, result.phase1.rule
     structure = Structure.of(observations.network)
     transitions = observations.transitions()
     rate = evaluate_rate(eqx.Partial(model, structure=structure), jnp.asarray(observations.concentration))
     predicted = StepQuadrature.of(observations, rule).mean(np.asarray(rate))
-    data["derivative"] = xr.DataArray(transitions.derivative, dims=("transition", "species"))
-    data["predicted_derivative"] = xr.DataArray(predicted, dims=("transition", "species"))
-    data["transition_time"] = xr.DataArray(observations.time[transitions.frame], dims="transition")
+    data["derivative"] = (("transition", "species"), transitions.derivative)
+    data["predicted_derivative"] = (("transition", "species"), predicted)
+    data["transition_time"] = ("transition", observations.time[transitions.frame])
     unseen = observations.held_out(result.training.held_out_fraction)[transitions.frame]
     if not unseen.any():
         return {}
@@ -379,9 +369,7 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: dict[st
     }
     steps = _windows(t)
     if steps is not None:
-        start, dt = jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps])
-        states = np.asarray(rollout(model, structure, start, dt, rule=rule)[-1])
-        error = (states - t.end[steps[-1]])[:, moving]
+        error = _final_errors(eqx.Partial(model, structure=structure), t, steps, rule)[:, moving]
         change = (t.end[steps[-1]] - t.start[steps[0]])[:, moving]
         metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(error**2) / max(np.sum(change**2), 1e-300)))
     return metrics
@@ -418,26 +406,24 @@ def _held_out_skill(result: FitResult, model: MetabolismModel) -> dict[str, Valu
     if steps is None:
         return {}
     moving = ~unseen.network.fixed
-    start, dt = jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps])
     without: MetabolismModel = eqx.tree_at(lambda m: m.mlp_node.unit, model, jnp.zeros_like(model.mlp_node.unit))
     error, error_without = (
-        np.sum((np.asarray(_rolled(refined, m, start, dt, result.phase1.rule)) - t.end[steps[-1]])[:, moving] ** 2)
+        np.sum(_final_errors(eqx.Partial(_rate, refined, m), t, steps, result.phase1.rule)[:, moving] ** 2)
         for m in (model, without)
     )
     return {"held_out_skill": float(1 - error / max(error_without, 1e-300))}
 
 
-@eqx.filter_jit
-def _rolled(
-    reactions: TabulatedReactions,
-    model: MetabolismModel,
-    start: Float[Array, "starts species"],
-    dt: Float[Array, "steps starts"],
-    rule: Rule,
+def _rate(
+    reactions: TabulatedReactions, model: MetabolismModel, c: Float[Array, "starts species"]
 ) -> Float[Array, "starts species"]:
-    """Final states of rollouts of the given reactions with the homeostasis of the model."""
+    """dc/dt by the given reactions with the homeostasis of the model."""
+    return reactions(c) + jnp.where(reactions.structure.moving, model.homeostasis(c), 0.0)
 
-    def rate(c: Float[Array, "starts species"]) -> Float[Array, "starts species"]:
-        return reactions(c) + jnp.where(reactions.structure.moving, model.homeostasis(c), 0.0)
 
-    return integrate(rate, start, dt, rule)[-1]
+def _final_errors(
+    rate: RateEquation, t: Transitions, steps: Int[np.ndarray, "steps starts"], rule: Rule
+) -> Float[np.ndarray, "starts species"]:
+    """Errors of the final concentrations of rollouts."""
+    states = rollout(rate, jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps]), rule)
+    return np.asarray(states[-1] - t.end[steps[-1]])

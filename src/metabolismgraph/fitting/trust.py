@@ -86,36 +86,25 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
     found = found.in_units(units.inverse(), observations.network)
     structure = Structure.of(observations.network)
     moving = ~observations.network.fixed & (np.ptp(observations.concentration, axis=0) > 0)
-    table = TabulatedReactions.of(
-        found.mlp_sub,
-        10.0**found.log_k,
-        structure,
-        graph_model.aggr_type,
-        observations.concentration,
-    )
+    k = 10.0**found.log_k
+    table = TabulatedReactions.of(found.mlp_sub, k, structure, graph_model.aggr_type, observations.concentration)
     line = (np.where(moving, found.slope, 0.0), np.where(moving, found.offset, 0.0))
     errors = _Errors(observations, table, line, moving, observations.held_out(training.held_out_fraction))
     unexplained, misfit = errors.of_learned(found.keep, found.rule)
     held_out, rollout = errors.of_held_out(found.rule), errors.of_rollouts(found.rule)
-    names = observations.network.species
-    why_not = [
-        *_complaint(unexplained, _MAX_UNEXPLAINED, "residual of dc/dt up to {share} of the signal ({names})", names),
-        *(
-            _complaint(misfit, _MAX_MISFIT, "systematic residual up to {share} of the signal ({names})", names)
-            if not (unexplained > _MAX_UNEXPLAINED).any()
-            else ()
-        ),
-        *_complaint(
-            held_out, _MAX_PREDICTION_ERROR, "error of held-out dc/dt up to {share} of the signal ({names})", names
-        ),
-        *_complaint(
-            rollout, _MAX_PREDICTION_ERROR, "error of held-out rollouts up to {share} of the change ({names})", names
-        ),
-        *_other_reasons(found, training, observations.network, errors),
-    ]
+    large = bool((unexplained > _MAX_UNEXPLAINED).any())
+    limits = (
+        (unexplained, _MAX_UNEXPLAINED, "residual of dc/dt up to {share} of the signal ({names})"),
+        # A systematic residual is part of the whole, and is mentioned only if that is not large.
+        (misfit, np.inf if large else _MAX_MISFIT, "systematic residual up to {share} of the signal ({names})"),
+        (held_out, _MAX_PREDICTION_ERROR, "error of held-out dc/dt up to {share} of the signal ({names})"),
+        (rollout, _MAX_PREDICTION_ERROR, "error of held-out rollouts up to {share} of the change ({names})"),
+    )
+    why_not = [text for limit in limits for text in _complaint(*limit, observations.network.species)]
+    why_not += _other_reasons(found, training, observations.network, errors)
     if not np.isfinite(held_out).any():
         why_not.append("no frames were held out that could test a prediction")
-    if (unexplained > _MAX_UNEXPLAINED).any() and np.nanmedian(misfit / unexplained) < _MOSTLY_NOISE:
+    if large and np.nanmedian(misfit / unexplained) < _MOSTLY_NOISE:
         why_not.append("most of the residual looks like measurement noise, which the model does not include")
     return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
 
@@ -145,8 +134,7 @@ def _other_reasons(found: Phase1Result, training: Training, network: ReactionNet
         reasons.append(f"samples are too far apart for {shown}")
     if found.law_fails:
         reasons.append("the stated rate law, mass action, does not hold")
-    usable = found.keep.any(axis=0)
-    left_out = 1 - float(found.keep[:, usable].mean()) if usable.any() else 1.0
+    left_out = 1 - float(found.keep[:, moving].mean()) if moving.any() else 1.0
     if left_out > _MAX_LEFT_OUT:
         reasons.append(f"{left_out:.0%} of the changes did not fit the rate equation and were left out")
     return reasons

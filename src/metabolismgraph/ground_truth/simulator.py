@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -77,8 +76,11 @@ def simulate(config: Config, progress: Callable[[float], None] = lambda _: None)
             system = dataclasses.replace(system, baseline=jnp.asarray(initial))
             truth = dataclasses.replace(truth, baseline=initial) if r == 0 else truth
         key = jax.random.fold_in(jax.random.key(settings.seed), r)
-        run = partial(_report, progress, r, settings.n_runs)
-        trajectories.append(_trajectory(system, network, settings, initial, key, progress=run))
+
+        def report(share: float, r: int = r) -> None:
+            progress((r + share) / settings.n_runs)
+
+        trajectories.append(_trajectory(system, network, settings, initial, key, report))
     c = _measure(np.concatenate(trajectories), settings, streams[3])
     observations = Observations(
         network=network,
@@ -88,10 +90,6 @@ def simulate(config: Config, progress: Callable[[float], None] = lambda _: None)
         concentration=c,
     )
     return Simulated(observations, truth)
-
-
-def _report(progress: Callable[[float], None], run: int, runs: int, share: float) -> None:
-    progress((run + share) / runs)
 
 
 def random_network(settings: Simulation, id: str, rng: np.random.Generator) -> ReactionNetwork:
@@ -221,7 +219,6 @@ def _trajectory(
     settings: Simulation,
     initial: Float[np.ndarray, " species"],
     key: PRNGKeyArray,
-    *,
     progress: Callable[[float], None],
 ) -> Float[np.ndarray, "frames species"]:
     first, last = settings.start_frame, settings.n_frames

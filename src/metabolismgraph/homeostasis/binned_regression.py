@@ -6,10 +6,10 @@ last layer of MLP_node. Both are solved for exactly, before and after the gradie
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from metabolismgraph.homeostasis.residuals import Residuals
 from metabolismgraph.homeostasis.training_plan import Loss, Objective
 from metabolismgraph.system.minimise import minimise
-from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.model import MetabolismModel, NodeFunction
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.trainable import phase2_parameters
 
@@ -140,20 +140,23 @@ def polish(
         The model, and the mean squared error per iteration, in (concentration/time)^2.
     """
     mask = eqx.tree_at(lambda m: m.embeddings, phase2_parameters(model), replace=False)
-    parameters, constants = eqx.partition(solve_outputs(model, points, jnp.asarray(_END_RIDGE)), mask)
     found = minimise(
-        lambda p: _polish_value_and_gradient(p, constants, points),
-        parameters,
+        _log_loss,
+        solve_outputs(model, points, jnp.asarray(_END_RIDGE)),
+        mask,
+        points,
         max_iterations=_POLISH_ITERATIONS,
         tolerance=_POLISH_TOLERANCE,
         after_iteration=lambda i, loss: progress(
             "phase 2", 0.8 + 0.2 * i / _POLISH_ITERATIONS, f"unexplained {np.exp(loss / 2):.1e} of the residual"
         ),
     )
-    losses = np.append(
-        np.exp(np.array(found.losses)), float(regress(eqx.combine(found.parameters, constants), points).misfit)
-    )
-    return eqx.combine(found.parameters, constants), losses * float(points.unit) ** 2
+    losses = np.append(np.exp(np.array(found.losses)), float(regress(found.parameters, points).misfit))
+    return found.parameters, losses * float(points.unit) ** 2
+
+
+def _log_loss(model: MetabolismModel, points: Points) -> Float[Array, ""]:
+    return jnp.log(regress(model, points).loss + 1e-30)
 
 
 def start_from_line(model: MetabolismModel, points: Points) -> MetabolismModel:
@@ -183,18 +186,12 @@ def solve_outputs(model: MetabolismModel, points: Points, ridge: Float[Array, ""
     matrix = matrix + ridge * jnp.eye(len(matrix))
     solution = jnp.linalg.solve(matrix, features.T @ (weight[:, 0] * points.residual.reshape(-1)))
     slope, offset = jnp.split(solution[:start], 2)
-    solved: MetabolismModel = eqx.tree_at(
-        _outputs,
-        model,
+    node: NodeFunction = eqx.tree_at(
+        lambda f: (f.slope, f.offset, f.perceptron.weights[-1], f.perceptron.biases[-1]),
+        model.mlp_node,
         (slope, offset, solution[start:-1, None], solution[-1:]),
     )
-    return solved
-
-
-def _outputs(model: MetabolismModel) -> tuple[object, ...]:
-    """The parameters in which MLP_node is linear."""
-    node = model.mlp_node
-    return node.slope, node.offset, node.perceptron.weights[-1], node.perceptron.biases[-1]
+    return dataclasses.replace(model, mlp_node=node)
 
 
 def _features(
@@ -209,15 +206,3 @@ def _features(
     lines = jnp.concatenate([affine * z, affine], axis=-1)
     correction = jnp.concatenate([hidden, jnp.ones_like(z)], axis=-1)
     return lines.reshape(-1, lines.shape[-1]), correction.reshape(-1, correction.shape[-1])
-
-
-@eqx.filter_jit
-def _polish_value_and_gradient(
-    parameters: MetabolismModel, constants: MetabolismModel, points: Points
-) -> tuple[Float[Array, ""], MetabolismModel]:
-    """Value and gradient of the log loss for `minimise`."""
-
-    def log_loss(p: MetabolismModel) -> Float[Array, ""]:
-        return jnp.log(regress(eqx.combine(p, constants), points).loss + 1e-30)
-
-    return jax.value_and_grad(log_loss)(parameters)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -19,8 +18,7 @@ from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.rollouts import NodeTable
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.identifiability import analyse
-from metabolismgraph.reactions.normal_equations import for_target, normal_equations, residual, solve_rate_constants
-from metabolismgraph.reactions.projection import Problem
+from metabolismgraph.reactions.projection import Problem, fit_linear, projected_misfit
 from metabolismgraph.system.minimise import minimise
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.progress import Progress
@@ -52,17 +50,16 @@ def refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase2
 def _refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase2Result:
     training = data.training
     rows = Phase1Data(data.observations, data.graph_model, training, rule=data.phase1.rule)
-    keep, weight = (
-        data.keep & rows.usable,
-        1.0 / np.maximum(data.phase1.noise, 1e-12 * data.phase1.noise.max()) ** 2,
-    )
-    problem = _without_nuisance(rows.problem(keep, weight, stride=rows.stride))
+    keep = data.keep & rows.usable
+    weight = 1.0 / np.maximum(data.phase1.noise, 1e-12 * data.phase1.noise.max()) ** 2
     highest = jnp.asarray(data.highest)
     mask = eqx.tree_at(lambda m: m.mlp_sub, phase2_parameters(phase2.model), substrate_parameters(phase2.model.mlp_sub))
-    parameters, constants = eqx.partition(phase2.model, mask)
     found = minimise(
-        lambda p: _value_and_gradient(p, constants, problem, highest),
-        parameters,
+        _log_loss,
+        phase2.model,
+        mask,
+        rows.problem(keep, weight, stride=rows.stride),
+        highest,
         max_iterations=_ITERATIONS,
         tolerance=_TOLERANCE,
         after_iteration=lambda i, loss: progress(
@@ -70,15 +67,13 @@ def _refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase
         ),
     )
     progress("refine", 1.0, "")
-    model = eqx.combine(found.parameters, constants)
     # The search used every stride-th transition; the final rate constants use all of them.
-    k, equations = _solve(model, _without_nuisance(rows.problem(keep, weight)), highest)
-    known = analyse(np.asarray(equations[0]), np.asarray(equations[1]), training.identifiability_tolerance).identifiable
-    positive = np.asarray(k) > 0
-    log_k = np.where(known & positive, np.log10(np.where(positive, k, 1.0)), data.phase1.log_k)
+    k, matrix, scale = map(np.asarray, _solve(found.parameters, rows.problem(keep, weight), highest))
+    known = analyse(matrix, scale, training.identifiability_tolerance).identifiable
+    log_k = np.where(known & (k > 0), np.log10(np.where(k > 0, k, 1.0)), data.phase1.log_k)
     return dataclasses.replace(
         phase2,
-        model=eqx.tree_at(lambda m: m.log_k, model, jnp.asarray(log_k)),
+        model=eqx.tree_at(lambda m: m.log_k, found.parameters, jnp.asarray(log_k)),
         losses=np.exp(np.array(found.losses)),
         loss_unit="share of dc/dt",
         components={},
@@ -86,53 +81,27 @@ def _refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase
     )
 
 
-def _without_nuisance(problem: Problem) -> Problem:
-    """The problem without nuisance homeostasis, since homeostasis is that of MLP_node here."""
+def _without_homeostasis(model: MetabolismModel, problem: Problem, highest: Float[Array, " species"]) -> Problem:
+    """The regression on the reactions of what MLP_node leaves of dc/dt, without nuisance homeostasis."""
+    rows = problem.rows
+    node = NodeTable.of(model, highest).only(problem.structure.moving.astype(highest.dtype))
+    homeostasis = jnp.einsum("et,eti->ti", rows.node_weight, node(rows.concentration))
     # A basis of zeros gives theta = 0, without a special case in `normal_equations`.
-    rows = dataclasses.replace(problem.rows, basis=jnp.zeros_like(problem.rows.basis))
+    rows = dataclasses.replace(rows, derivative=rows.derivative - homeostasis, basis=jnp.zeros_like(rows.basis))
     return dataclasses.replace(problem, rows=rows)
 
 
-def _homeostasis(
-    model: MetabolismModel, problem: Problem, highest: Float[Array, " species"]
-) -> Float[Array, "rows species"]:
-    """MLP_node for every row, averaged over the nodes of the rule for dc/dt, in concentration/time."""
-    node = NodeTable.of(model, highest).only(problem.structure.moving.astype(highest.dtype))
-    return jnp.einsum("et,eti->ti", problem.rows.node_weight, node(problem.rows.concentration))
-
-
-@eqx.filter_jit
-def _value_and_gradient(
-    parameters: MetabolismModel, constants: MetabolismModel, problem: Problem, highest: Float[Array, " species"]
-) -> tuple[Float[Array, ""], MetabolismModel]:
-    """Value and gradient of the log of the unexplained share, with rate constants projected out."""
-
-    def log_loss(p: MetabolismModel) -> Float[Array, ""]:
-        model = eqx.combine(p, constants)
-        rows = problem.rows
-        v, homeostasis = problem.substrate_factors(model.mlp_sub), _homeostasis(model, problem, highest)
-        # The model is linear in k only: k solves the regression of dc/dt - MLP_node on V. The loss is stationary in k
-        # at the solution, so no gradient is needed through it (Kaufman 1975).
-        constant_v, target = jax.lax.stop_gradient(v), jax.lax.stop_gradient(rows.derivative - homeostasis)
-        equations = normal_equations(constant_v, rows, problem.structure)
-        k = solve_rate_constants(for_target(equations, target, constant_v, rows, problem.structure))
-        by_reactions = dataclasses.replace(rows, derivative=rows.derivative - homeostasis)
-        theta = jnp.zeros(rows.basis.shape[1:])
-        error = residual(v, k, theta, by_reactions, problem.structure)
-        # The denominator is constant: the total sum of squares makes the loss the unexplained share of dc/dt.
-        return jnp.log(jnp.sum(rows.full_weight * error**2) / jnp.sum(rows.full_weight * rows.derivative**2))
-
-    return jax.value_and_grad(log_loss)(parameters)
+def _log_loss(model: MetabolismModel, problem: Problem, highest: Float[Array, " species"]) -> Float[Array, ""]:
+    """Log of the unexplained share of dc/dt, with rate constants projected out."""
+    misfit = projected_misfit(model.mlp_sub, _without_homeostasis(model, problem, highest))
+    # The denominator is constant: the total sum of squares makes the loss the unexplained share of dc/dt.
+    return jnp.log(misfit / jnp.sum(problem.rows.full_weight * problem.rows.derivative**2))
 
 
 @eqx.filter_jit
 def _solve(
     model: MetabolismModel, problem: Problem, highest: Float[Array, " species"]
-) -> tuple[Float[Array, " reactions"], tuple[Float[Array, "reactions reactions"], Float[Array, " reactions"]]]:
+) -> tuple[Float[Array, " reactions"], Float[Array, "reactions reactions"], Float[Array, " reactions"]]:
     """The least-squares rate constants, and matrix and scale of their normal equations."""
-    rows = problem.rows
-    v = problem.substrate_factors(model.mlp_sub)
-    equations = normal_equations(v, rows, problem.structure)
-    target = rows.derivative - _homeostasis(model, problem, highest)
-    k = solve_rate_constants(for_target(equations, target, v, rows, problem.structure))
-    return k, (equations.matrix, equations.scale)
+    fitted = fit_linear(model.mlp_sub, _without_homeostasis(model, problem, highest))
+    return fitted.k, fitted.equations.matrix, fitted.equations.scale

@@ -22,6 +22,9 @@ from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 
+# Of the attributes of `Residuals`, the line and its errors.
+LINE = ("slope", "offset", "slope_error", "offset_error")
+
 
 @dataclasses.dataclass(frozen=True)
 class Residuals:
@@ -150,6 +153,5 @@ class Phase2Data:
 
     def checkpoint_residuals(self) -> Residuals:
         """The residual of the checkpoint, with the lines of homeostasis of Phase 1."""
-        found = self.phase1
-        lines = {name: getattr(found, name) for name in ("slope", "offset", "slope_error", "offset_error")}
-        return Residuals(self.at, self.residual, self.keep, found.noise, **lines)
+        line = {name: getattr(self.phase1, name) for name in LINE}
+        return Residuals(self.at, self.residual, self.keep, self.phase1.noise, **line)

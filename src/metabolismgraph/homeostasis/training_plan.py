@@ -6,7 +6,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -208,41 +208,32 @@ class Rollouts(Objective):
         # Arrays have the size of the capacity; states beyond the length of a rollout have weight zero.
         start = self.starts.draw(choose, self.batch)
         lengths = self.lengths(measure, share, self.batch)
-        weight, time = self._weights(start, lengths)
-        frame = self._frames(start)
+        # Frame before every step; beyond the end of the data, the last one, with weight zero.
+        frame = jnp.minimum(start + jnp.arange(self.capacity)[:, None], len(self.c) - 2)
+        weight, time = self._weights(frame, lengths)
+
+        def mean_square_error(node: NodeTable) -> Float[Array, ""]:
+            states = rolled(node, self.reactions, self.c[start], self.dt[frame], jnp.max(lengths), self.scheme)
+            return jnp.sum(weight * (states - self.c[frame + 1]) ** 2) / jnp.sum(weight)
+
         node = self._amplified(NodeTable.of(model, self.highest).only(self.moving), share)
-        states = rolled(node, self.reactions, self.c[start], self.dt[frame], jnp.max(lengths), self.scheme)
-        error = (states - self.c[frame + 1]) ** 2
-        misfit = jnp.sum(weight * error) / jnp.sum(weight)
+        misfit = mean_square_error(node)
         # Without homeostasis, the error of a state grows as residual * time; `drift` is the mean square of this time.
         drift = jnp.sum(weight * time[..., None] ** 2) / jnp.sum(weight)
         parts = {}
         if self.scheme.detach:
             # Rollouts of the reactions without homeostasis, for comparison.
-            alone = rolled(
-                jax.tree.map(jnp.zeros_like, node),
-                self.reactions,
-                self.c[start],
-                self.dt[frame],
-                jnp.max(lengths),
-                self.scheme,
-            )
-            parts["reactions_alone"] = jnp.sum(weight * (alone - self.c[frame + 1]) ** 2) / jnp.sum(weight)
+            parts["reactions_alone"] = mean_square_error(jax.tree.map(jnp.zeros_like, node))
         return Loss(misfit / (self.scale * drift), misfit, parts)
 
-    def _frames(self, start: Int[Array, " batch"]) -> Int[Array, "capacity batch"]:
-        """Frame before every step; beyond the end of the data, the last one, with weight zero."""
-        return jnp.minimum(start + jnp.arange(self.capacity)[:, None], len(self.c) - 2)
-
     def _weights(
-        self, start: Int[Array, " batch"], lengths: Int[Array, " batch"]
+        self, frame: Int[Array, "capacity batch"], lengths: Int[Array, " batch"]
     ) -> tuple[Float[Array, "capacity batch species"], Float[Array, "capacity batch"]]:
         """Weight of every state, and its time since the start of the rollout.
 
         The weight of a species is zero from its first step that does not follow the rate equation.
         """
         number = jnp.arange(1, self.capacity + 1)[:, None]
-        frame = self._frames(start)
         # Once an entry does not follow the equation, the observed trajectory is another one.
         usable = jnp.cumprod(self.valid[frame], axis=0)
         late = (number / lengths) ** self.late
@@ -362,6 +353,14 @@ class Plan:
             )
         return self.objective
 
+    def with_rollouts(self, **changes: Any) -> Plan:
+        """The plan with attributes of the rollouts changed.
+
+        Raises:
+            InputError: another strategy has replaced the objective.
+        """
+        return dataclasses.replace(self, objective=dataclasses.replace(self.rollouts(), **changes))
+
 
 @functools.lru_cache(maxsize=8)
 def optimiser(
@@ -386,7 +385,4 @@ def optimiser(
         },
         label,
     )
-    if accumulate > 1:
-        multi = optax.MultiSteps(chosen, accumulate)
-        return optax.GradientTransformation(multi.init, multi.update)
-    return chosen
+    return optax.MultiSteps(chosen, accumulate).gradient_transformation() if accumulate > 1 else chosen

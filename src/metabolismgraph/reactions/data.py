@@ -6,7 +6,7 @@ import functools
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.reactions.linear_model import LinearModel
@@ -83,16 +83,32 @@ class Phase1Data:
         """The nuisance basis of every species, and its transform, see `normal_equations.orthonormal_basis`."""
         return orthonormal_basis(self.nodes.mean_concentration, self.training.nuisance_degree)
 
-    def homeostatic_lines(
-        self, theta: Float[np.ndarray, "species terms"] | Float[Array, "species terms"]
-    ) -> Float[np.ndarray, "species 2"]:
+    def homeostatic_lines(self, theta: Float[np.ndarray, "species terms"]) -> Float[np.ndarray, "species 2"]:
         """Offset (concentration/time) and slope (1/time) of the least-squares line of each nuisance homeostasis."""
-        return np.asarray(np.einsum("ipl,il->ip", self._line_terms, np.asarray(theta)[:, :2]))
+        return np.asarray(np.einsum("ipl,il->ip", self._line_terms, theta[:, :2]))
 
     def line_covariance(self, theta: Float[np.ndarray, "species terms terms"]) -> Float[np.ndarray, "species 2 2"]:
         """Covariance of offset and slope of `homeostatic_lines`, from the covariance of theta."""
         terms = self._line_terms
         return np.asarray(np.einsum("ipl,ilm,iqm->ipq", terms, theta[:, :2, :2], terms))
+
+    def lines_with_errors(
+        self,
+        theta: Float[np.ndarray, "species terms"],
+        covariance: Float[np.ndarray, "species terms terms"],
+        sampling_error: Float[np.ndarray, "species 2"] | float = 0.0,
+    ) -> dict[str, Float[np.ndarray, " species"]]:
+        """Slope and offset of every species with their errors, by their names in `Phase1Result`."""
+        line, of_line = self.homeostatic_lines(theta), self.line_covariance(covariance)
+        # Sampling errors of slope and offset are added in quadrature, as uncorrelated.
+        error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0) + sampling_error**2)
+        return {
+            "slope": line[:, 1],
+            "offset": line[:, 0],
+            "slope_error": error[:, 1],
+            "offset_error": error[:, 0],
+            "slope_offset_covariance": of_line[:, 0, 1],
+        }
 
     @property
     def _line_terms(self) -> Float[np.ndarray, "species 2 used"]:

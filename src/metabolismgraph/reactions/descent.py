@@ -5,7 +5,9 @@ The residual of this method is far above the rounding errors of float32. All oth
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+import dataclasses
+import functools
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,32 +24,19 @@ from metabolismgraph.system.log_table import LogTable
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.trainable import node_parameters, substrate_parameters
 
-Part = TypeVar("Part")
-
 
 class Coefficients(NamedTuple):
-    """Weights of the penalties, and the threshold of log10 k for the penalty `rate_constant_floor`."""
+    """Weights of the penalties, and the threshold of log10 k, by their names in `Training`."""
 
-    sub_diff: Float[Array, ""]
-    sub_norm: Float[Array, ""]
-    node_l1: Float[Array, ""]
-    k_floor: Float[Array, ""]
+    coeff_MLP_sub_diff: Float[Array, ""]
+    coeff_MLP_sub_norm: Float[Array, ""]
+    coeff_MLP_node_L1: Float[Array, ""]
+    coeff_k_floor: Float[Array, ""]
     k_floor_threshold: Float[Array, ""]
 
     @classmethod
     def of(cls, training: Training) -> Coefficients:
-        return cls(
-            *map(
-                jnp.asarray,
-                (
-                    training.coeff_MLP_sub_diff,
-                    training.coeff_MLP_sub_norm,
-                    training.coeff_MLP_node_L1,
-                    training.coeff_k_floor,
-                    training.k_floor_threshold,
-                ),
-            )
-        )
+        return cls(*(jnp.asarray(getattr(training, name)) for name in cls._fields))
 
 
 def objective(
@@ -87,10 +76,10 @@ def objective(
     at_one = model.mlp_sub(jnp.zeros(1, values.dtype), jnp.ones(1, values.dtype))[0]
     loss = (
         misfit
-        + coefficients.sub_diff * penalties.substrate_falls(values)
-        + coefficients.sub_norm * penalties.substrate_norm(at_one)
-        + coefficients.node_l1 * penalties.node_magnitude(at_start)
-        + coefficients.k_floor * penalties.rate_constant_floor(model.log_k, coefficients.k_floor_threshold)
+        + coefficients.coeff_MLP_sub_diff * penalties.substrate_falls(values)
+        + coefficients.coeff_MLP_sub_norm * penalties.substrate_norm(at_one)
+        + coefficients.coeff_MLP_node_L1 * penalties.node_magnitude(at_start)
+        + coefficients.coeff_k_floor * penalties.rate_constant_floor(model.log_k, coefficients.k_floor_threshold)
     )
     return loss, misfit
 
@@ -117,19 +106,17 @@ def begin(model: MetabolismModel) -> tuple[Carry, MetabolismModel]:
 
 def learning_rates(model: MetabolismModel, training: Training) -> MetabolismModel:
     """The learning rate of every parameter, in the structure of the model."""
-
-    def alike(part: Part, rate: float) -> Part:
-        filled: Part = jax.tree.map(lambda a: jnp.full_like(a, rate), part)
-        return filled
-
-    rates = MetabolismModel(
-        log_k=alike(model.log_k, training.rate_k),
-        mlp_sub=alike(model.mlp_sub, training.rate_sub),
-        mlp_node=alike(model.mlp_node, training.rate_node),
-        embeddings=alike(model.embeddings, training.rate_embedding),
-        aggregation=model.aggregation,
-    )
-    kept: MetabolismModel = eqx.filter(rates, _trainable(model))
+    rates = {
+        "log_k": training.rate_k,
+        "mlp_sub": training.rate_sub,
+        "mlp_node": training.rate_node,
+        "embeddings": training.rate_embedding,
+    }
+    filled = {
+        name: jax.tree.map(functools.partial(jnp.full_like, fill_value=rate), getattr(model, name))
+        for name, rate in rates.items()
+    }
+    kept: MetabolismModel = eqx.filter(dataclasses.replace(model, **filled), _trainable(model))
     return kept
 
 

@@ -71,25 +71,18 @@ def check_fit(reweighted: ReweightedFit[F], model: LinearModel, fitted: Solution
     return Checked(error, sampling[:m], sampling[m:].reshape(-1, 2), law_notes)
 
 
-class _Estimate(NamedTuple):
+def _values(data: Phase1Data, found: Solution) -> Float[np.ndarray, " values"]:
     """Rate constants, and offset and slope of homeostasis, side by side as one vector."""
+    return np.concatenate([found.k, data.homeostatic_lines(found.theta).ravel()])
 
-    data: Phase1Data
-    values: Float[np.ndarray, " values"]
 
-    @classmethod
-    def of(cls, data: Phase1Data, reweighted: ReweightedFit[F]) -> _Estimate | None:
-        """The estimate from other data, with f and weights of the fit; None for fewer equations than unknowns."""
-        moving = int((~data.fixed).sum())
-        unknowns = data.observations.network.n_reactions + (data.training.nuisance_degree + 1) * moving
-        if len(data.transitions.dt) * moving < unknowns:
-            return None
-        return cls.from_solution(data, data.linear_model(reweighted.f, data.usable, reweighted.weight).solve())
-
-    @classmethod
-    def from_solution(cls, data: Phase1Data, found: Solution) -> _Estimate:
-        """The estimate from the solution of a regression on these data."""
-        return cls(data, np.concatenate([found.k, data.homeostatic_lines(found.theta).ravel()]))
+def _estimate(data: Phase1Data, reweighted: ReweightedFit[F]) -> Float[np.ndarray, " values"] | None:
+    """The estimate from other data, with f and weights of the fit; None for fewer equations than unknowns."""
+    moving = int((~data.fixed).sum())
+    unknowns = data.observations.network.n_reactions + (data.training.nuisance_degree + 1) * moving
+    if len(data.transitions.dt) * moving < unknowns:
+        return None
+    return _values(data, data.linear_model(reweighted.f, data.usable, reweighted.weight).solve())
 
 
 def _sampling_errors(reweighted: ReweightedFit[F], fitted: Solution) -> Float[np.ndarray, " values"] | None:
@@ -106,20 +99,21 @@ def _sampling_errors(reweighted: ReweightedFit[F], fitted: Solution) -> Float[np
         return None  # Euler steps have no discretisation error, and every second frame follows another equation
     # All estimates must use the same entries: all usable ones. If the fit had no outliers, its solution is one of them.
     complete = bool((reweighted.keep == data.usable).all())
-    whole = _Estimate.from_solution(data, fitted) if complete else _Estimate.of(data, reweighted)
-    half = _Estimate.of(data.thinned(), reweighted)
+    whole = _values(data, fitted) if complete else _estimate(data, reweighted)
+    thinned = data.thinned()
+    half = _estimate(thinned, reweighted)
     if whole is None or half is None:
         return None
-    change = np.abs(half.values - whole.values)
+    change = np.abs(half - whole)
     by_thinning = change / _UNKNOWN_GROWTH
-    quarter = _Estimate.of(half.data.thinned(), reweighted)
+    quarter = _estimate(thinned.thinned(), reweighted)
     if quarter is not None:
-        growth = np.abs(quarter.values - half.values) / np.maximum(change, 1e-300)
+        growth = np.abs(quarter - half) / np.maximum(change, 1e-300)
         # At least 1, as for a rule of first order; at most the theoretical growth: noise can simulate any growth.
         by_thinning = change / np.clip(growth - 1, 1.0, 2.0 ** ORDERS[data.rule] - 1)
     rule: Rule = "trapezoid" if data.rule == "cubic" else "cubic"
-    other = _Estimate.of(Phase1Data(data.observations, data.graph_model, data.training, rule=rule), reweighted)
-    by_rule = by_thinning if other is None else np.abs(other.values - whole.values)
+    other = _estimate(Phase1Data(data.observations, data.graph_model, data.training, rule=rule), reweighted)
+    by_rule = by_thinning if other is None else np.abs(other - whole)
     return np.asarray(np.sqrt(by_thinning * by_rule))
 
 

@@ -28,12 +28,9 @@ def written_unit(order: float) -> str:
         ('1/time', '1/(concentration time)', 'concentration/time')
     """
     power = 1 - order
-    if power == 0:
-        return "1/time"
-    if power == 1:
-        return "concentration/time"
-    if power == -1:
-        return "1/(concentration time)"
+    simple = {0: "1/time", 1: "concentration/time", -1: "1/(concentration time)"}
+    if power in simple:
+        return simple[int(power)]
     return f"concentration^{power:g}/time" if power > 0 else f"1/(concentration^{-power:g} time)"
 
 

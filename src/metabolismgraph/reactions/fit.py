@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import scipy.optimize
@@ -15,8 +16,7 @@ from metabolismgraph.reactions.diagnostics import check_fit
 from metabolismgraph.reactions.gradient import descend
 from metabolismgraph.reactions.identifiability import Identifiability, analyse
 from metabolismgraph.reactions.linear_model import LinearModel, Solution
-from metabolismgraph.reactions.normal_equations import follows_equation
-from metabolismgraph.reactions.notes import constant_notes, row_notes, setting_notes
+from metabolismgraph.reactions.notes import data_notes
 from metabolismgraph.reactions.projection import (
     Problem,
     best_power_law,
@@ -29,7 +29,6 @@ from metabolismgraph.reactions.uncertainty import noise_variance
 from metabolismgraph.reactions.unidentifiable import fill_undetermined
 from metabolismgraph.reactions.verdict import Estimates, hidden_by_homeostasis, judge, promised_by_identify
 from metabolismgraph.reactions.verdict import notes as determined_notes
-from metabolismgraph.system.minimise import Minimum
 from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
@@ -105,6 +104,7 @@ def _fit_by_projection(
     if confounded.any() or faint.any():
         k = _with_least_homeostasis(model, fitted)
     k = _fill(k, _without(seen, confounded), training, units.rate_constants(network), verdict.upper)
+    unfinished = f"Phase 1 did not converge within training.phase1_max_iterations = {training.phase1_max_iterations}"
     return Phase1Result(
         mlp_sub=reweighted.f,
         log_k=np.log10(k),
@@ -114,42 +114,20 @@ def _fit_by_projection(
         upper=verdict.upper,
         mass_action=network.mass_action,
         law_fails=bool(checked.law_notes),
-        **_homeostasis(data, model.nuisance(k), fitted.theta_covariance, checked.line_sampling_error),
+        **data.lines_with_errors(model.given(k).solve().theta, fitted.theta_covariance, checked.line_sampling_error),
         noise=np.sqrt(noise_variance(reweighted.residual, keep, data.signal)),
         keep=keep,
         losses=np.array(reweighted.losses),
         converged=reweighted.converged,
         rule=data.rule,
         notes=(
-            *constant_notes(observations, data),
-            *setting_notes(training),
-            *row_notes(follows_equation(data.transitions), data.usable, keep, training),
+            *data_notes(data, keep),
             *k_notes,
             *determined_notes(verdict, network.reactions),
             *checked.law_notes,
-            *_convergence_notes(training, converged=reweighted.converged),
+            *([] if reweighted.converged else [unfinished]),
         ),
     )
-
-
-def _homeostasis(
-    data: Phase1Data,
-    theta: Float[np.ndarray, "species terms"],
-    covariance: Float[np.ndarray, "species terms terms"],
-    sampling_error: Float[np.ndarray, "species 2"],
-) -> dict[str, Float[np.ndarray, " species"]]:
-    """Slope and offset of every species with their errors, by their names in `Phase1Result`."""
-    line = data.homeostatic_lines(theta)
-    # Sampling errors of slope and offset are added in quadrature, as uncorrelated.
-    of_line = data.line_covariance(covariance) + np.einsum("ip,pq->ipq", sampling_error**2, np.eye(2))
-    error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
-    return {
-        "slope": line[:, 1],
-        "offset": line[:, 0],
-        "slope_error": error[:, 1],
-        "offset_error": error[:, 0],
-        "slope_offset_covariance": of_line[:, 0, 1],
-    }
 
 
 def _settle(
@@ -166,15 +144,12 @@ def _settle(
             )
         return best_power_law(untrained, problem) if data.has_unknown_law else with_exponent(untrained, 1.0)
 
-    def learn(f: SubstrateFunction, problem: Problem) -> Minimum[SubstrateFunction]:
-        return learn_substrate_function(
-            f,
-            problem,
-            max_iterations=training.phase1_max_iterations,
-            tolerance=training.phase1_tolerance,
-            progress=progress,
-        )
-
+    learn = functools.partial(
+        learn_substrate_function,
+        max_iterations=training.phase1_max_iterations,
+        tolerance=training.phase1_tolerance,
+        progress=progress,
+    )
     return fit_reweighted(observations, graph_model, training, start, learn)
 
 
@@ -283,9 +258,3 @@ def _square_root(fitted: Solution) -> tuple[Float[np.ndarray, "rows reactions"],
     values, vectors = np.linalg.eigh(fitted.matrix)
     root = np.sqrt(np.where(values > _ROUNDING * values.max(), values, 0.0))
     return root[:, None] * vectors.T, (vectors.T @ fitted.rhs) / np.where(root > 0, root, np.inf)
-
-
-def _convergence_notes(training: Training, *, converged: bool) -> list[str]:
-    if converged:
-        return []
-    return [f"Phase 1 did not converge within training.phase1_max_iterations = {training.phase1_max_iterations}"]

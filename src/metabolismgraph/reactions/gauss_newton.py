@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 
 from metabolismgraph.reactions.normal_equations import for_target, residual, solve_rate_constants
 from metabolismgraph.reactions.projection import LinearFit, Problem, evaluate_loss, fit_linear
-from metabolismgraph.system.kinetics import LogFunction, reaction_rates
+from metabolismgraph.system.kinetics import LogFunction, evaluate_law, reaction_rates
 from metabolismgraph.system.minimise import Minimum
 from metabolismgraph.system.progress import Progress
 
@@ -69,7 +69,7 @@ class Spline(eqx.Module):
         basis = np.asarray(empty.basis(jnp.asarray(at)))
         second_differences = np.diff(np.eye(basis.shape[1]), 2, axis=0)
         normal = basis.T @ basis + _SMOOTHING * len(at) * second_differences.T @ second_differences
-        values = np.array([np.asarray(_evaluate(f, jnp.asarray(at), order)) for order in orders]).reshape(-1, len(at))
+        values = np.array([evaluate_law(f, jnp.asarray(at), order) for order in orders]).reshape(-1, len(at))
         return dataclasses.replace(empty, coefficients=jnp.asarray(np.linalg.solve(normal, basis.T @ values.T).T))
 
     def basis(self, log_c: Float[Array, " points"]) -> Float[Array, "points terms"]:
@@ -88,11 +88,6 @@ class Spline(eqx.Module):
         row = self.coefficients[jnp.argmin(jnp.abs(self.orders - order))]
         at_one = self.basis(jnp.zeros(1))  # subtracted: f = 1 at log c = 0 for all coefficients
         return (self.basis(log_c) - at_one) @ row
-
-
-@eqx.filter_jit
-def _evaluate(f: LogFunction, log_c: Float[Array, " points"], order: Float[Array, ""]) -> Float[Array, " points"]:
-    return f(log_c, order)
 
 
 def learn_spline(

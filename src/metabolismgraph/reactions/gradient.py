@@ -22,14 +22,12 @@ from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.descent import Coefficients, advance, begin, learning_rates
 from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.minibatches import Batches
-from metabolismgraph.reactions.normal_equations import follows_equation, residual
-from metabolismgraph.reactions.notes import constant_notes, row_notes, setting_notes
-from metabolismgraph.reactions.projection import fit_linear
+from metabolismgraph.reactions.notes import data_notes
 from metabolismgraph.reactions.result import Phase1Result
-from metabolismgraph.reactions.uncertainty import noise_variance, standard_errors
+from metabolismgraph.reactions.uncertainty import noise_variance
 from metabolismgraph.reactions.verdict import Estimates, judge, promised_by_identify
 from metabolismgraph.system.derivative_rules import Rule
-from metabolismgraph.system.kinetics import aggregate, mass_action, pair_concentrations
+from metabolismgraph.system.kinetics import mass_action
 from metabolismgraph.system.model import AnySubstrateFunction, MetabolismModel, NodeFunction, RawSubstrateFunction
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
@@ -83,10 +81,8 @@ def descend(
     batches: Batches = to_single_precision(Batches.of(data))
     model: MetabolismModel = to_single_precision(initial_model(data))
     carry, constants = begin(model)
-    rates, coefficients = (
-        to_single_precision(learning_rates(model, training)),
-        to_single_precision(Coefficients.of(training)),
-    )
+    rates = to_single_precision(learning_rates(model, training))
+    coefficients = to_single_precision(Coefficients.of(training))
     key = jax.random.fold_in(jax.random.key(training.seed), 4)
     total = training.n_epochs * training.steps_per_epoch(observations.n_frames)
     wanted = snapshot_steps(total, training.phase1_snapshots)
@@ -127,55 +123,35 @@ def conclude(
     residual as noise; they state the accuracy with which the data determine k for this f.
     """
     data = _data(observations, graph_model, training)
-    keep = data.usable
-    problem = data.problem(keep, None)
-    k = 10.0**snapshot.log_k
-    fitted = fit_linear(snapshot.mlp_sub, problem)
-    theta = fitted.equations.nuisance(jnp.asarray(k))
-    # theta is the least-squares one for the descended k, not for the k of `fitted`.
-    error = np.asarray(residual(fitted.v, jnp.asarray(k), theta, problem.rows, problem.structure))
-    weight = np.asarray(problem.rows.full_weight)
-    share = np.sum(weight * error**2) / np.sum(weight * data.transitions.derivative**2)
-    losses = np.append(snapshot.losses, np.log(max(share, 1e-300)))
-    variance = noise_variance(error, keep, data.signal)
-    rows = dataclasses.replace(problem.rows, weight=jnp.asarray(np.where(data.fixed, 0.0, 1.0 / variance)))
-    equations = fit_linear(snapshot.mlp_sub, dataclasses.replace(problem, rows=rows)).equations
+    keep, k = data.usable, 10.0**snapshot.log_k
+    model = data.linear_model(snapshot.mlp_sub, keep)
+    left = model.given(k).solve()
+    share = left.misfit / np.sum(model.weight * model.derivative**2)
+    variance = noise_variance(left.residual, keep, data.signal)
+    # With weights 1/variance, covariances are the inverse of normal matrices (Seber & Wild 1989, chapter 2).
+    model = data.linear_model(snapshot.mlp_sub, keep, 1.0 / variance)
+    fitted, homeostasis = model.solve(), model.given(k).solve()
     promised, apart = promised_by_identify(observations, graph_model, training)
-    identifiability = promised.joined(
-        analyse(np.asarray(equations.matrix), np.asarray(equations.scale), training.identifiability_tolerance)
-    )
+    identifiability = promised.joined(analyse(fitted.matrix, fitted.scale, training.identifiability_tolerance))
     known, nothing = identifiability.identifiable, np.full(len(k), np.nan)
     # Only identifiability is judged here. Errors of k due to an imperfect f are unknown.
     verdict = judge(promised, apart, Estimates(k, 0 * k, known, np.zeros_like(known), nothing))
-    k_error = standard_errors(equations, identifiability, training)
-    line = data.homeostatic_lines(theta)
-    of_line = data.line_covariance(np.asarray(equations.inverse_nuisance))
-    line_error = np.sqrt(np.maximum(np.einsum("ipp->ip", of_line), 0.0))
     return Phase1Result(
         mlp_sub=snapshot.mlp_sub,
         log_k=snapshot.log_k,
-        log_k_error=np.where(known, k_error / (k * np.log(10.0)), np.inf),
+        log_k_error=np.where(known, np.sqrt(np.diag(fitted.covariance)) / (k * np.log(10.0)), np.inf),
         identifiability=identifiability,
         reasons=verdict.reason,
         upper=verdict.upper,
         mass_action=np.zeros(len(k), dtype=bool),
         law_fails=False,
-        slope=line[:, 1],
-        offset=line[:, 0],
-        slope_error=line_error[:, 1],
-        offset_error=line_error[:, 0],
-        slope_offset_covariance=of_line[:, 0, 1],
+        **data.lines_with_errors(homeostasis.theta, homeostasis.theta_covariance),
         noise=np.sqrt(variance),
         keep=keep,
-        losses=losses,
+        losses=np.append(snapshot.losses, np.log(max(share, 1e-300))),
         converged=has_settled(snapshot.losses),
         rule=data.rule,
-        notes=(
-            *constant_notes(observations, data),
-            *setting_notes(training),
-            *row_notes(follows_equation(data.transitions), data.usable, keep, training),
-            *_descent_notes(snapshot),
-        ),
+        notes=(*data_notes(data, keep), *_descent_notes(snapshot)),
     )
 
 
@@ -232,13 +208,9 @@ def _initial_log_k(data: Phase1Data) -> float:
     if prior is not None:
         return sum(prior) / 2
     # dc/dt is proportional to the common k, so k^2 is the ratio of mean squares: observed over that for k = 1.
-    log_c, present = pair_concentrations(jnp.asarray(data.transitions.start), data.structure)
-    law = mass_action(log_c, data.structure.pair_order)
-    v = aggregate(law, present, data.structure, data.graph_model.aggr_type)
-    squares = np.mean(np.asarray(v @ data.structure.stoichiometry.T)[:, ~data.fixed] ** 2)
-    return (
-        float(np.log10(np.mean(data.transitions.derivative[:, ~data.fixed] ** 2) / squares) / 2) if squares > 0 else 0.0
-    )
+    rates = data.tabulated_reactions(mass_action)(data.transitions.start)
+    squares, observed = (np.mean(x[:, ~data.fixed] ** 2) for x in (rates, data.transitions.derivative))
+    return float(np.log10(observed / squares) / 2) if squares > 0 else 0.0
 
 
 def _snapshot(

@@ -13,13 +13,13 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 import scipy.sparse
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import Nodes, follows_equation, orthonormal_basis
-from metabolismgraph.system.kinetics import Aggregation, Structure
+from metabolismgraph.system.kinetics import Aggregation, Structure, mass_action
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
@@ -58,6 +58,18 @@ class Identifiability:
     groups: tuple[tuple[int, ...], ...]
     combinations: tuple[tuple[Combination, ...], ...]
 
+    @classmethod
+    def of(
+        cls,
+        identifiable: Bool[np.ndarray, " reactions"],
+        null_space: Float[np.ndarray, "reactions directions"],
+        eigenvalues: Float[np.ndarray, " reactions"],
+    ) -> Identifiability:
+        """Find the groups and their determined combinations."""
+        groups = _groups(null_space, ~identifiable)
+        combinations = tuple(_determined(null_space[list(g)], g) for g in groups)
+        return cls(identifiable, null_space, eigenvalues, groups, combinations)
+
     def joined(self, other: Identifiability) -> Identifiability:
         """What both analyses determine: the null space is the sum of the two null spaces."""
         if not (self.identifiable & ~other.identifiable).any():
@@ -66,14 +78,7 @@ class Identifiability:
         both, sizes, _ = np.linalg.svd(np.concatenate([self.null_space, other.null_space], axis=1))
         null_space = both[:, : len(sizes)][:, sizes > _SAME]
         identifiable = self.identifiable & other.identifiable
-        groups = _groups(null_space, ~identifiable)
-        return Identifiability(
-            identifiable=identifiable,
-            null_space=null_space,
-            eigenvalues=other.eigenvalues,
-            groups=groups,
-            combinations=tuple(_determined(null_space[list(g)], g) for g in groups),
-        )
+        return Identifiability.of(identifiable, null_space, other.eigenvalues)
 
     @property
     def smallest_determined(self) -> float:
@@ -93,20 +98,13 @@ def analyse(
         tolerance: eigenvalues below it count as zero.
     """
     eigenvalues, vectors = np.linalg.eigh(matrix)
-    hidden = vectors[:, eigenvalues < tolerance] / scale[:, None]
-    null_space = scipy.linalg.orth(hidden) if hidden.size else hidden
+    hidden = vectors[:, eigenvalues < tolerance]
+    directions = hidden / scale[:, None]
+    null_space = scipy.linalg.orth(directions) if hidden.size else directions
     # Leverage: the diagonal of the projector onto the null space, in scaled k. In unscaled k, a null vector has large
     # components where k is large, and the small components of the other reactions would fall below the threshold.
-    leverage = np.sum(vectors[:, eigenvalues < tolerance] ** 2, axis=1)
-    identifiable = leverage < _LEVERAGE
-    groups = _groups(null_space, ~identifiable)
-    return Identifiability(
-        identifiable=identifiable,
-        null_space=null_space,
-        eigenvalues=eigenvalues,
-        groups=groups,
-        combinations=tuple(_determined(null_space[list(g)], g) for g in groups),
-    )
+    leverage = np.sum(hidden**2, axis=1)
+    return Identifiability.of(leverage < _LEVERAGE, null_space, eigenvalues)
 
 
 def _groups(null_space: np.ndarray, hidden: np.ndarray) -> tuple[tuple[int, ...], ...]:
@@ -123,7 +121,6 @@ def _determined(rows: np.ndarray, group: tuple[int, ...]) -> tuple[Combination, 
     # A combination a'k is determined if a'z = 0 for every null direction z, so these a are the null space of z'. Any
     # basis of it is valid. Row reduction (Gauss-Jordan with pivoting) gives the sparsest one to read, as k1 + k2.
     basis = scipy.linalg.null_space(rows.T, rcond=1e-8).T
-    pivots: list[int] = []
     for row in range(len(basis)):
         column = int(np.argmax(np.abs(basis[row:]).max(axis=0) > _LEVERAGE))
         best = row + int(np.argmax(np.abs(basis[row:, column])))
@@ -132,7 +129,6 @@ def _determined(rows: np.ndarray, group: tuple[int, ...]) -> tuple[Combination, 
         for other in range(len(basis)):
             if other != row:
                 basis[other] -= basis[other, column] * basis[row]
-        pivots.append(column)
     combinations = []
     for functional in basis:
         nonzero = np.flatnonzero(np.abs(functional) > _LEVERAGE)
@@ -195,7 +191,7 @@ def identify(
         transitions = units.observations(observations).transitions()
     known = dataclasses.replace(network, mass_action=np.ones(network.n_reactions, dtype=bool))
     c = transitions.start
-    table = TabulatedReactions.of(_no_law, np.ones(network.n_reactions), Structure.of(known), aggregation, c)
+    table = TabulatedReactions.of(mass_action, np.ones(network.n_reactions), Structure.of(known), aggregation, c)
     basis, _ = orthonormal_basis(c, 1)
     model = LinearModel.of(
         table,
@@ -209,9 +205,3 @@ def identify(
     square = np.mean((model.v**2) @ (model.stoichiometry**2).T, axis=0)
     found = dataclasses.replace(model, weight=model.weight / np.where(square > 0, square, 1.0)).solve()
     return analyse(found.matrix, found.scale, tolerance)
-
-
-def _no_law(log_c: Array, order: Array) -> Array:
-    """A placeholder for the learned rate law: here, all laws are known."""
-    del order
-    return log_c

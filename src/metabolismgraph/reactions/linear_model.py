@@ -9,6 +9,7 @@ include the uncertainty of f (the Gauss-Newton approximation of the joint fit; S
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -78,8 +79,8 @@ class _Species(NamedTuple):
     """The weighted regression of one species, on the rows with a positive weight.
 
     Attributes:
-        unknowns: indices of the reactions that change the species.
-        columns, y: columns of these reactions and dc/dt, after homeostasis has been projected out.
+        unknowns: indices of the reactions that change the species and, after all reactions, of the shapes.
+        columns, y: columns of these unknowns and dc/dt, after homeostasis has been projected out.
         solve_theta: matrix from a weighted residual to the coefficients of homeostasis.
         raw_columns, raw_y: the same as `columns` and `y` before the projection.
     """
@@ -93,7 +94,7 @@ class _Species(NamedTuple):
 
 
 class _Scaled(NamedTuple):
-    """A normal matrix scaled by the norms of the regression columns, and its eigenvectors.
+    """Normal equations, their matrix scaled by the norms of the regression columns, and its eigenvectors.
 
     The norms are those before homeostasis was projected out. After the projection, a column that homeostasis
     explains consists of rounding errors only. With this scale its eigenvalue is close to zero. A scale to unit
@@ -101,24 +102,32 @@ class _Scaled(NamedTuple):
 
     Attributes:
         matrix: divided by the norms of its row and column.
+        rhs: right-hand side, not scaled.
         scale: the norms.
         values, vectors: eigenvalues and eigenvectors of `matrix`.
         seen: True for eigenvalues above rounding.
     """
 
     matrix: Float[np.ndarray, "unknowns unknowns"]
+    rhs: Float[np.ndarray, " unknowns"]
     scale: Float[np.ndarray, " unknowns"]
     values: Float[np.ndarray, " unknowns"]
     vectors: Float[np.ndarray, "unknowns unknowns"]
     seen: Bool[np.ndarray, " unknowns"]
 
     @classmethod
-    def of(cls, matrix: Float[np.ndarray, "unknowns unknowns"], square: Float[np.ndarray, " unknowns"]) -> _Scaled:
-        """Scale a matrix, given the sum of squares of each column."""
+    def of(cls, regressions: Iterable[_Species], size: int) -> _Scaled:
+        """The normal equations of several species for `size` unknowns."""
+        matrix, rhs, square = np.zeros((size, size)), np.zeros(size), np.zeros(size)
+        # Species are independent given k, so the normal matrix is a sum over species (Schur complements of theta).
+        for one in regressions:
+            matrix[np.ix_(one.unknowns, one.unknowns)] += one.columns.T @ one.columns
+            rhs[one.unknowns] += one.columns.T @ one.y
+            square[one.unknowns] += np.sum(one.raw_columns**2, axis=0)
         scale = np.sqrt(np.where(square > 0, square, 1.0))
         scaled = matrix / scale[:, None] / scale
         values, vectors = np.linalg.eigh(scaled)
-        return cls(scaled, scale, values, vectors, values > _RANK)
+        return cls(scaled, rhs, scale, values, vectors, values > _RANK)
 
     def inverse(self) -> Float[np.ndarray, "unknowns unknowns"]:
         """The pseudo-inverse of the unscaled matrix."""
@@ -161,27 +170,21 @@ class LinearModel:
 
     def solve(self) -> Solution:
         """Least squares for the rate constants and the homeostasis of every species."""
-        m, (n, terms) = self.v.shape[1], self.basis.shape[1:]
-        matrix, rhs, square, total = np.zeros((m, m)), np.zeros(m), np.zeros(m), 0.0
-        equations = {i: self._species(i) for i in self._moving()}
-        # Species are independent given k, so the normal matrix is a sum over species (Schur complements of theta).
-        for one in equations.values():
-            matrix[np.ix_(one.unknowns, one.unknowns)] += one.columns.T @ one.columns
-            rhs[one.unknowns] += one.columns.T @ one.y
-            square[one.unknowns] += np.sum(one.raw_columns**2, axis=0)
-            total += float(one.raw_y @ one.raw_y)
-        scaled = _Scaled.of(matrix, square)
+        n, terms = self.basis.shape[1:]
+        regressions = dict(self.regressions())
+        scaled = _Scaled.of(regressions.values(), self.v.shape[1])
         covariance = scaled.inverse()
-        k = covariance @ rhs
+        k = covariance @ scaled.rhs
         theta, theta_covariance = np.zeros((n, terms)), np.zeros((n, terms, terms))
-        misfit = 0.0
-        for i, one in equations.items():
+        misfit = total = 0.0
+        for i, one in regressions.items():
             theta[i] = one.solve_theta @ (one.raw_y - one.raw_columns @ k[one.unknowns])
             # theta = P (y - X k), P = solve_theta. The first term is its covariance for known k, since y has unit
             # variance; the second propagates the covariance of k, with which P y is uncorrelated.
             theta_by_k = one.solve_theta @ one.raw_columns
             k_covariance = covariance[np.ix_(one.unknowns, one.unknowns)]
             theta_covariance[i] = one.solve_theta @ one.solve_theta.T + theta_by_k @ k_covariance @ theta_by_k.T
+            total += float(one.raw_y @ one.raw_y)
             misfit += float(np.sum((one.y - one.columns @ k[one.unknowns]) ** 2))
         return Solution(
             k=k,
@@ -192,7 +195,7 @@ class LinearModel:
             misfit=misfit,
             total=total,
             matrix=scaled.matrix,
-            rhs=rhs / scaled.scale,
+            rhs=scaled.rhs / scaled.scale,
             scale=scaled.scale,
         )
 
@@ -202,16 +205,15 @@ class LinearModel:
         """The least-squares theta as an affine function of k: its value at k = 0, and its derivative by k."""
         at_zero = np.zeros(self.basis.shape[1:])
         by_k = np.zeros((*self.basis.shape[1:], self.v.shape[1]))
-        for i in self._moving():
-            one = self._species(i)
+        for i, one in self.regressions():
             at_zero[i] = one.solve_theta @ one.raw_y
             by_k[i][:, one.unknowns] = -one.solve_theta @ one.raw_columns
         return at_zero, by_k
 
-    def nuisance(self, k: Float[np.ndarray, " reactions"]) -> Float[np.ndarray, "species terms"]:
-        """The least-squares coefficients of homeostasis for given rate constants."""
-        at_zero, by_k = self.nuisance_map()
-        return np.asarray(at_zero + by_k @ k)
+    def given(self, k: Float[np.ndarray, " reactions"]) -> LinearModel:
+        """The regression of homeostasis alone, with known rate constants."""
+        left = self.derivative - (self.v * k) @ self.stoichiometry.T
+        return dataclasses.replace(self, v=np.zeros_like(self.v), derivative=left)
 
     def residual(
         self, k: Float[np.ndarray, " reactions"], theta: Float[np.ndarray, "species terms"]
@@ -241,34 +243,24 @@ class LinearModel:
             weight=stride * self.weight[::stride],
             basis=self.basis[::stride],
         )
-        return rows.solve_with_shapes(solution.k, changes)
-
-    def solve_with_shapes(
-        self, k: Float[np.ndarray, " reactions"], changes: Float[np.ndarray, "rows reactions shapes"]
-    ) -> Joint:
-        """The step of `with_shapes`, for a model that has the same rows as `changes`."""
-        m, extra = changes.shape[1:]
-        matrix, rhs, square = np.zeros((m + extra, m + extra)), np.zeros(m + extra), np.zeros(m + extra)
-        for i in self._moving():
-            one = self._species(i, changes, k)
-            index = np.concatenate([one.unknowns, m + np.arange(extra)])
-            matrix[np.ix_(index, index)] += one.columns.T @ one.columns
-            rhs[index] += one.columns.T @ one.y
-            square[index] += np.sum(one.raw_columns**2, axis=0)
-        scaled = _Scaled.of(matrix, square)
+        m, shapes = changes.shape[1:]
+        scaled = _Scaled.of((one for _, one in rows.regressions(changes, solution.k)), m + shapes)
         # The squared projection of each unit vector of k onto the null space.
         leverage = np.sum(scaled.vectors[:m, ~scaled.seen] ** 2, axis=1)
         inverse = scaled.inverse()
-        return Joint(inverse[:m, :m], (inverse @ rhs)[m:], leverage > _LEVERAGE)
+        return Joint(inverse[:m, :m], (inverse @ scaled.rhs)[m:], leverage > _LEVERAGE)
 
-    def _moving(self) -> list[int]:
-        """Indices of the species with at least one entry of positive weight."""
-        return [int(i) for i in np.flatnonzero(self.weight.any(axis=0))]
+    def regressions(
+        self, changes: np.ndarray | None = None, k: Float[np.ndarray, " reactions"] | None = None
+    ) -> Iterator[tuple[int, _Species]]:
+        """The index and the regression of every species with an entry of positive weight.
 
-    def _species(
-        self, i: int, changes: np.ndarray | None = None, k: Float[np.ndarray, " reactions"] | None = None
-    ) -> _Species:
-        """The regression of species i; derivatives by shapes, if given, are additional columns."""
+        Derivatives by shapes, if given, are additional columns.
+        """
+        for i in np.flatnonzero(self.weight.any(axis=0)):
+            yield int(i), self._species(int(i), changes, k)
+
+    def _species(self, i: int, changes: np.ndarray | None, k: Float[np.ndarray, " reactions"] | None) -> _Species:
         rows = np.flatnonzero(self.weight[:, i])
         root = np.sqrt(self.weight[rows, i])[:, None]
         unknowns = np.flatnonzero(self.stoichiometry[i])
@@ -278,6 +270,7 @@ class LinearModel:
             # d(dc_i/dt)/d(shape l) = sum_j S_ij k_j dV_j/d(shape l)
             change = np.einsum("tjl,j->tl", changes[np.ix_(rows, unknowns)], coefficients * k[unknowns])
             columns = np.concatenate([columns, change], axis=1)
+            unknowns = np.concatenate([unknowns, self.v.shape[1] + np.arange(changes.shape[-1])])
         basis = self.basis[rows, i] * root
         good = np.flatnonzero(np.abs(basis).max(axis=0, initial=0.0) > 0)
         # With X the columns and B = Q R the basis, both weighted: least squares for theta gives inv(R) Q' (y - X k).

@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 import numpy as np
+from jaxtyping import Bool
 
-from metabolismgraph.config import Training
 from metabolismgraph.reactions.data import Phase1Data
-from metabolismgraph.system.observations import Observations
+from metabolismgraph.reactions.normal_equations import follows_equation
 
 
-def constant_notes(observations: Observations, data: Phase1Data) -> list[str]:
-    """A note with the species that were treated as fixed because they are constant in the data."""
-    undeclared = np.flatnonzero(data.constant & ~observations.network.fixed)
-    if not undeclared.size:
-        return []
-    names = ", ".join(observations.network.species[i] for i in undeclared[:5])
-    return [f"{undeclared.size} species are constant and were taken as fixed: {names}{', ...' * (undeclared.size > 5)}"]
-
-
-def setting_notes(training: Training) -> list[str]:
-    """A note with the settings that the chosen method does not use."""
-    unread = training.without_effect
-    if not unread:
-        return []
-    names = ", ".join(f"training.{key}" for key in unread)
-    return [f"without effect, since phase1_method is {training.phase1_method}: {names}"]
-
-
-def row_notes(nonzero: np.ndarray, follows: np.ndarray, keep: np.ndarray, training: Training) -> list[str]:
-    """Notes on the number of entries that were left out, and the reasons.
+def data_notes(data: Phase1Data, keep: Bool[np.ndarray, "transitions species"]) -> list[str]:
+    """Notes on constant species, on settings without effect, and on entries that were left out and why.
 
     Args:
-        nonzero: False for transitions into or out of a concentration of zero.
-        follows: usable entries.
+        data: the data.
         keep: entries in use.
-        training: section of the configuration.
     """
-    notes = []
-    if not nonzero.all():
-        notes.append(f"{int((~nonzero).sum())} changes into or out of an exact zero were left out")
-    outliers = int((follows & ~keep).sum())
+    notes, training, network = [], data.training, data.observations.network
+    undeclared = [network.species[i] for i in np.flatnonzero(data.constant & ~network.fixed)]
+    if undeclared:
+        names = ", ".join(undeclared[:5]) + ", ..." * (len(undeclared) > 5)
+        notes.append(f"{len(undeclared)} species are constant and were taken as fixed: {names}")
+    if training.without_effect:
+        names = ", ".join(f"training.{key}" for key in training.without_effect)
+        notes.append(f"without effect, since phase1_method is {training.phase1_method}: {names}")
+    zeros = int((~follows_equation(data.transitions)).sum())
+    if zeros:
+        notes.append(f"{zeros} changes into or out of an exact zero were left out")
+    outliers = int((data.usable & ~keep).sum())
     if outliers:
         notes.append(
             f"{outliers} of {keep.size} changes did not fit the rate equation and were left out "

@@ -101,15 +101,19 @@ class LinearFit(NamedTuple):
 
 def projected_loss(mlp_sub: LogFunction, problem: Problem) -> Float[Array, ""]:
     """Log of the unexplained share of the weighted sum of squares of dc/dt, at the least-squares k and theta."""
+    rows = problem.rows
+    # The logarithm keeps relative progress visible to L-BFGS: the share falls by many orders of magnitude.
+    return jnp.log(projected_misfit(mlp_sub, problem) / jnp.sum(rows.full_weight * rows.derivative**2))
+
+
+def projected_misfit(mlp_sub: LogFunction, problem: Problem) -> Float[Array, ""]:
+    """Weighted sum of squares of the residual at the least-squares k and theta."""
     v = problem.substrate_factors(mlp_sub)
     # dL/df = dL/df at constant (k, theta) + dL/d(k, theta) d(k, theta)/df, and dL/d(k, theta) = 0 at the inner optimum.
     # Without a gradient through the solution, an evaluation is much cheaper, and ill-conditioned terms are avoided.
-    fitted = _solve(jax.lax.stop_gradient(v), problem)
-    rows = problem.rows
-    error = residual(v, fitted.k, fitted.theta, rows, problem.structure)
-    weight = rows.full_weight
-    # The logarithm keeps relative progress visible to L-BFGS: the share falls by many orders of magnitude.
-    return jnp.log(jnp.sum(weight * error**2) / jnp.sum(weight * rows.derivative**2))
+    fitted = _solve(*jax.lax.stop_gradient((v, problem)))
+    error = residual(v, fitted.k, fitted.theta, problem.rows, problem.structure)
+    return jnp.sum(problem.rows.full_weight * error**2)
 
 
 @eqx.filter_jit
@@ -153,24 +157,17 @@ def learn_substrate_function(
     start: SubstrateFunction, problem: Problem, *, max_iterations: int, tolerance: float, progress: Progress
 ) -> Minimum[SubstrateFunction]:
     """Minimise the projected loss over the parameters of f; see `minimise` for the arguments."""
-    parameters, constants = eqx.partition(start, substrate_parameters(start))
-    found = minimise(
-        lambda p: _value_and_gradient(p, constants, problem),
-        parameters,
+    return minimise(
+        projected_loss,
+        start,
+        substrate_parameters(start),
+        problem,
         max_iterations=max_iterations,
         tolerance=tolerance,
         after_iteration=lambda i, loss: progress(
             "phase 1", i / max_iterations, f"unexplained {np.exp(loss / 2):.1e} of dc/dt"
         ),
     )
-    return dataclasses.replace(found, parameters=eqx.combine(found.parameters, constants))
 
 
 evaluate_loss = eqx.filter_jit(projected_loss)
-
-
-@eqx.filter_jit
-def _value_and_gradient(
-    parameters: SubstrateFunction, constants: SubstrateFunction, problem: Problem
-) -> tuple[Float[Array, ""], SubstrateFunction]:
-    return jax.value_and_grad(lambda p: projected_loss(eqx.combine(p, constants), problem))(parameters)

@@ -1,15 +1,9 @@
-"""The noise variance of dc/dt, estimated from residuals, and standard errors of rate constants."""
+"""The noise variance of dc/dt, estimated from residuals."""
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Bool, Float
-
-from metabolismgraph.config import Training
-from metabolismgraph.reactions.identifiability import Identifiability
-from metabolismgraph.reactions.normal_equations import (
-    NormalEquations,
-)
 
 # Least noise of a species, relative to its rms dc/dt and to the median of all species. With a smaller estimate, the
 # weight of the species would make all others irrelevant.
@@ -42,23 +36,7 @@ def noise_variance(
     # A negative rho counts as zero, so that the result is never below the variance of the residuals.
     rho = np.clip(rho, 0.0, _MAX_CORRELATION)
     variance = squares / np.maximum(keep.sum(axis=0), 1) * (1 + rho) / (1 - rho)
-    square = np.maximum(np.broadcast_to(signal, variance.shape) ** 2, 1e-300)
+    square = np.maximum(np.square(signal), 1e-300)
     positive = variance > 0
     typical = np.median((variance / square)[positive]) if positive.any() else 1.0
     return np.asarray(np.maximum(variance, _LEAST_NOISE**2 * typical * square))
-
-
-def standard_errors(
-    equations: NormalEquations,
-    identifiability: Identifiability,
-    training: Training,
-) -> Float[np.ndarray, " reactions"]:
-    """Standard errors of k, infinite where it is not identifiable. The weights of the equations must be 1/variance."""
-    # For weights 1/variance, the covariance is the inverse of the normal matrix (Seber & Wild 1989, chapter 2). Here it
-    # is the pseudo-inverse, since the variance along undetermined directions is infinite.
-    values, vectors = np.linalg.eigh(np.asarray(equations.matrix))
-    seen = values > training.identifiability_tolerance
-    scaled = vectors[:, seen] / np.asarray(equations.scale)[:, None]
-    covariance = (scaled / values[seen]) @ scaled.T
-    hidden = ~identifiability.identifiable
-    return np.where(hidden, np.inf, np.sqrt(np.diag(covariance)))

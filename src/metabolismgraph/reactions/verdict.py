@@ -7,6 +7,7 @@ determine a rate constant that `identify` reports, it states the reason.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -68,17 +69,9 @@ def promised_by_identify(
     observations: Observations, graph_model: GraphModel, training: Training
 ) -> tuple[Identifiability, Identifiability]:
     """The result of `identify` for the same frames, with homeostasis and without."""
-    with_homeostasis, without = (
-        identify(
-            observations.network,
-            observations,
-            aggregation=graph_model.aggr_type,
-            tolerance=training.identifiability_tolerance,
-            homeostasis=homeostasis,
-        )
-        for homeostasis in (True, False)
-    )
-    return with_homeostasis, without
+    network, aggregation, tolerance = observations.network, graph_model.aggr_type, training.identifiability_tolerance
+    found = functools.partial(identify, network, observations, aggregation=aggregation, tolerance=tolerance)
+    return found(homeostasis=True), found(homeostasis=False)
 
 
 def hidden_by_homeostasis(promised: Identifiability, apart: Identifiability) -> Bool[np.ndarray, " reactions"]:
@@ -140,13 +133,11 @@ def seen_in_part(found: Identifiability) -> Bool[np.ndarray, " reactions"]:
 
 def notes(verdict: Verdict, reactions: tuple[str, ...]) -> list[str]:
     """A sentence per reason on the rate constants that `identify` reports as determined and this fit does not."""
+    lost: dict[str, list[str]] = {}
+    for j in np.flatnonzero(verdict.lost):
+        lost.setdefault(verdict.reason[j], []).append(reactions[j])
     lines = []
-    for text in dict.fromkeys(r for r, lost in zip(verdict.reason, verdict.lost, strict=True) if lost):
-        names = [
-            name
-            for name, reason, lost in zip(reactions, verdict.reason, verdict.lost, strict=True)
-            if lost and reason == text
-        ]
+    for text, names in lost.items():
         shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         if text == TOO_COARSE:
             lines.append(

@@ -40,7 +40,8 @@ _PHASE1_ARRAYS = (
     "keep",
     "losses",
 )
-_PHASE1_WORDS = ("converged", "rule", "law_fails", "reasons", "notes", "groups", "combinations")
+_IDENTIFIABILITY_ARRAYS = ("identifiable", "null_space", "eigenvalues")
+_PHASE1_WORDS = ("converged", "rule", "law_fails", "reasons", "notes")
 _OBSERVED_ARRAYS = ("time", "run", "concentration")
 _ANY_KEY = 0  # shapes only: the random numbers drawn with it are replaced
 
@@ -49,23 +50,12 @@ Module = TypeVar("Module", bound=eqx.Module)
 
 def save_phase1(path: Path, result: Phase1Result, seconds: float) -> None:
     """Write `path`.safetensors and `path`.json, with the duration of training in seconds."""
-    arrays = {name: np.asarray(getattr(result, name)) for name in _PHASE1_ARRAYS}
-    arrays |= _named(result.mlp_sub, "mlp_sub")
     found = result.identifiability
-    arrays |= {
-        f"identifiability.{name}": getattr(found, name) for name in ("identifiable", "null_space", "eigenvalues")
-    }
-    meta = {
-        "seconds": seconds,
-        "converged": result.converged,
-        "rule": result.rule,
-        "law_fails": result.law_fails,
-        "reasons": list(result.reasons),
-        "notes": list(result.notes),
-        "groups": [list(g) for g in found.groups],
-        "combinations": [[[list(c.reactions), list(c.coefficients)] for c in g] for g in found.combinations],
-    }
-    _write(path, arrays, meta)
+    arrays = {name: np.asarray(getattr(result, name)) for name in _PHASE1_ARRAYS} | _named(result.mlp_sub, "mlp_sub")
+    arrays |= {f"identifiability.{name}": getattr(found, name) for name in _IDENTIFIABILITY_ARRAYS}
+    meta = {name: getattr(result, name) for name in _PHASE1_WORDS} | {"groups": found.groups}
+    meta["combinations"] = [[(c.reactions, c.coefficients) for c in group] for group in found.combinations]
+    _write(path, arrays, {"seconds": seconds, **meta})
 
 
 def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
@@ -75,23 +65,24 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         InputError: a file is missing or damaged, or belongs to a network of another shape.
     """
     arrays, meta = _read(path)
-    absent = [name for name in (*_PHASE1_ARRAYS, *_PHASE1_WORDS) if name not in {**arrays, **meta}]
+    wanted = (*_PHASE1_ARRAYS, *_PHASE1_WORDS, "groups", "combinations")
+    absent = [name for name in wanted if name not in {**arrays, **meta}]
     if absent:
         raise InputError(f"{path}.safetensors: made by an older version ({absent[0]} is missing); train it again")
     identifiability = Identifiability(
-        **{name: arrays[f"identifiability.{name}"] for name in ("identifiable", "null_space", "eigenvalues")},
+        **{name: arrays[f"identifiability.{name}"] for name in _IDENTIFIABILITY_ARRAYS},
         groups=tuple(tuple(g) for g in meta["groups"]),
         combinations=tuple(tuple(Combination(tuple(r), tuple(c)) for r, c in g) for g in meta["combinations"]),
     )
     return Phase1Result(
         mlp_sub=_filled(empty_substrate_function(graph_model), arrays, "mlp_sub", path),
         identifiability=identifiability,
+        **{name: arrays[name] for name in _PHASE1_ARRAYS},
         converged=meta["converged"],
         rule=meta["rule"],
         law_fails=meta["law_fails"],
         reasons=tuple(meta["reasons"]),
         notes=tuple(meta["notes"]),
-        **{name: arrays[name] for name in _PHASE1_ARRAYS},
     )
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -170,26 +170,20 @@ class RunFolder:
 
     def mark_leak(self, attempt: str) -> None:
         """Record that training tried to reach outside its folder, and remove its results."""
-        self.manifest["leak"] = {"attempt": attempt, "found": _now()}
-        self._write()
+        self.record(leak={"attempt": attempt, "found": _now()})
         for name in _RESULTS:
             (self.path / name).unlink(missing_ok=True)
         for name in _PICTURES:
             shutil.rmtree(self.path / name, ignore_errors=True)
 
-    def hand_over(self, digest: str) -> None:
-        """Record the checksum of the observations for training."""
-        self.manifest["observations"] = digest
-        self._write()
+    def record(self, **entries: Any) -> None:
+        """Write entries of the manifest.
 
-    def note_assumptions(self, notes: Sequence[str]) -> None:
-        """Record the assumptions and omissions of the readers of network and table."""
-        self.manifest["notes"] = list(notes)
-        self._write()
-
-    def note_sandbox(self, *, kernel: bool) -> None:
-        """Record the restrictions of training: the audit hook, and the kernel where available."""
-        self.manifest["sandbox"] = ["audit hook", *(["kernel"] if kernel else [])]
+        They are `observations` (checksum of what training was given), `notes` (assumptions and omissions of the readers
+        of network and table) and `sandbox` (the restrictions of training: the audit hook, and the kernel where
+        available).
+        """
+        self.manifest |= entries
         self._write()
 
     def _write(self) -> None:

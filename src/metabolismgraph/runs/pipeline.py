@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
-
 from metabolismgraph import formats
 from metabolismgraph.config import Config, Plotting
 from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError
@@ -45,7 +43,6 @@ from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.sandbox.audit_hook import LEAK
 from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
-from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.trainable import check_frozen
@@ -133,7 +130,7 @@ def fit_files(
     def read() -> None:
         _write_dataset(folder, observations)
         write_bytes(folder.data / _SOURCE, read_bytes(network))
-        folder.note_assumptions(observations.notes)
+        folder.record(notes=list(observations.notes))
         if labels is not None:
             labels.save(folder.data / "truth")
         _hand_over(folder, observations, start)
@@ -198,7 +195,7 @@ def run_phase2(
         for name, text in (strategies or {}).items():
             write_bytes(folder.training / "strategies" / f"{name}.py", text.encode())
         _write_settings(folder)
-        folder.hand_over(str(given.manifest["observations"]))
+        folder.record(observations=str(given.manifest["observations"]))
         folder.finish("given", 0.0)
     _train(folder, progress, cache)
     return _judge(folder, folder.config, _own_truth(folder) if truth else None, progress)
@@ -258,7 +255,7 @@ def _hand_over(folder: RunFolder, observations: Observations, start: Path | None
     observations = assume_rate_laws(observations, graph_model, training, given)
     folder.training.mkdir(parents=True, exist_ok=True)
     save_observations(folder.training / _OBSERVATIONS, observations)
-    folder.hand_over(_observations_digest(folder))
+    folder.record(observations=_observations_digest(folder))
     _write_settings(folder)
     if start is not None:
         for suffix in (".safetensors", ".json"):
@@ -272,10 +269,7 @@ def _write_dataset(folder: RunFolder, observations: Observations) -> None:
 
 
 def _write_settings(folder: RunFolder) -> None:
-    settings = {
-        "graph_model": folder.config.graph_model.model_dump(mode="json"),
-        "training": folder.config.training.model_dump(mode="json"),
-    }
+    settings = folder.config.model_dump(mode="json", include={"graph_model", "training"})
     write_bytes(folder.training / "settings.json", json.dumps(settings, indent=1).encode())
 
 
@@ -327,7 +321,7 @@ def _follow(events: Iterable[dict[str, Any]], folder: RunFolder, progress: Progr
         match event:
             # Only the first one: it is written before untrusted code runs.
             case {"event": "sealed", "kernel": bool(kernel)} if not sealed:
-                folder.note_sandbox(kernel=kernel)
+                folder.record(sandbox=["audit hook", *(["kernel"] if kernel else [])])
                 sealed = True
             case {"event": "progress", "stage": str(stage), "done": float() | int() as done, "message": str(message)}:
                 progress(stage, float(done), message)
@@ -342,12 +336,6 @@ def _follow(events: Iterable[dict[str, Any]], folder: RunFolder, progress: Progr
             case {"event": "leak", "tried": str(tried), "on": str(on)}:
                 leak = one_line(f"{tried} {on}")
     return refused, leak
-
-
-def _source(folder: RunFolder) -> bytes | None:
-    """The network file of the run; None for a simulated network."""
-    path = folder.data / _SOURCE
-    return path.read_bytes() if path.exists() else None
 
 
 def _own_truth(folder: RunFolder) -> Truth | None:
@@ -373,24 +361,10 @@ def load_result(folder: RunFolder, config: Config) -> FitResult:
     if config.training.homeostasis_training:
         phase2 = load_phase2(folder.training / "phase2", config.graph_model)
         # Training makes this check as well, but is not trusted.
-        given = MetabolismModel(
-            jnp.asarray(phase1.log_k),
-            phase1.mlp_sub,
-            phase2.model.mlp_node,
-            phase2.model.embeddings,
-            config.graph_model.aggr_type,
-        )
-        check_frozen(given, phase2.model)
+        check_frozen(phase1, phase2.model)
         if config.training.joint_refinement:
             refined = load_phase2(folder.training / "refined", config.graph_model)
-    return FitResult(
-        observations=observations,
-        graph_model=config.graph_model,
-        training=config.training,
-        phase1=phase1,
-        phase2=phase2,
-        refined=refined,
-    )
+    return FitResult(observations, config.graph_model, config.training, phase1, phase2, refined)
 
 
 def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Progress) -> Evaluation:
@@ -409,8 +383,9 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
         part.replace(folder.path / "evaluation.nc")
     from metabolismgraph.runs.answer_files import write_answer  # noqa: PLC0415 (libsbml is slow to import)
 
-    result_notes = write_answer(result, evaluation, folder.path, _source(folder) if folder.base is None else None)
-    notes = (*evaluation.notes, *result_notes)
+    given = folder.path / "data" / _SOURCE  # missing for a simulated network, and where a base has it
+    source = given.read_bytes() if given.exists() else None
+    notes = (*evaluation.notes, *write_answer(result, evaluation, folder.path, source))
     metrics["notes"] = list(notes)
     write_bytes(folder.path / "metrics.json", metrics_json(metrics).encode())
     write_bytes(folder.path / "analysis.log", analysis_log(metrics).encode())

@@ -7,9 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import equinox as eqx
-import jax.numpy as jnp
-
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.homeostasis.fit import fit_homeostasis
@@ -17,7 +14,6 @@ from metabolismgraph.homeostasis.joint import refine
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import STRATEGIES, custom, names
 from metabolismgraph.reactions.fit import fit_reactions
-from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.runs.checkpoint import (
     is_intact,
     load_observations,
@@ -28,7 +24,6 @@ from metabolismgraph.runs.checkpoint import (
     seconds_taken,
 )
 from metabolismgraph.sandbox.protocol import write_event
-from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.trainable import check_frozen
 
 
@@ -69,7 +64,7 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
         frozen = load_phase1(first, graph_model) if own else phase1
         with custom.as_input_error(own):
             homeostasis = fit_homeostasis(observations, phase1, graph_model, training, report)
-        check_frozen(from_checkpoint(homeostasis.model, frozen), homeostasis.model)
+        check_frozen(frozen, homeostasis.model)
         save_phase2(second, homeostasis, time.perf_counter() - started)
     write_event(sys.stdout, event="finished", stage="phase 2", seconds=seconds_taken(second))
     if not training.joint_refinement:
@@ -101,14 +96,6 @@ def own_strategies(folder: Path, training: Training) -> list[Path]:
         raise InputError(f"{custom.FOLDER}/{shadowing[0]}: the package has a strategy of that name; choose another")
     named = names(training)
     return [path for path in files if path.stem in named]
-
-
-def from_checkpoint(model: MetabolismModel, phase1: Phase1Result) -> MetabolismModel:
-    """The model with the Phase 1 arrays of the checkpoint."""
-    restored: MetabolismModel = eqx.tree_at(
-        lambda m: (m.log_k, m.mlp_sub), model, (jnp.asarray(phase1.log_k), phase1.mlp_sub)
-    )
-    return restored
 
 
 def report(stage: str, done: float, message: str) -> None:

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from metabolismgraph.system.derivative_rules import Rule
-from metabolismgraph.system.kinetics import Structure
-from metabolismgraph.system.model import MetabolismModel
 
 RateEquation = Callable[[Float[Array, "*batch species"]], Float[Array, "*batch species"]]
 Step = Callable[[RateEquation, Float[Array, "*batch species"], Float[Array, "*batch"]], Float[Array, "*batch species"]]
@@ -83,17 +81,7 @@ def euler(
     return integrate(rate, c, dt, "forward")
 
 
-@eqx.filter_jit
-def rollout(
-    model: MetabolismModel,
-    structure: Structure,
-    c: Float[Array, "*batch species"],
-    dt: Float[Array, " steps *batch"],
-    *,
-    rule: Rule = "forward",
-) -> Float[Array, "steps *batch species"]:
-    """Trajectories of a model; see `integrate`. The concentrations of fixed species are constant."""
-    return integrate(lambda x: model(x, structure), c, dt, rule)
+rollout = eqx.filter_jit(integrate)  # for `rate`, see `evaluate_rate`
 
 
 @eqx.filter_jit

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -144,7 +145,7 @@ def pair_concentrations(
     return xp.log(xp.where(present, values, 1.0)), present
 
 
-def mass_action(log_c: Float[Array, "*batch pairs"], order: Float[Array, " pairs"]) -> Float[Array, "*batch pairs"]:
+def mass_action(log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
     """log f of mass action, f = c^s (Guldberg & Waage 1864)."""
     return order * log_c
 
@@ -162,6 +163,12 @@ def tabulate_laws(
 ) -> Float[Array, "laws points"]:
     """log f of each rate law at the same log concentrations."""
     return jax.vmap(lambda s, is_known: jnp.where(is_known, s * log_c, f(log_c, s)))(order, known)
+
+
+@eqx.filter_jit
+def evaluate_law(f: LogFunction, log_c: Float[Array, " points"], order: Float[Array, ""]) -> Float[Array, " points"]:
+    """log f at log concentrations; compiled."""
+    return f(log_c, order)
 
 
 def reaction_rates(

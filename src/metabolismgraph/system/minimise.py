@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.optimize
@@ -15,47 +17,52 @@ from jaxtyping import Array, Float
 _MEMORY = 20  # curvature pairs of L-BFGS
 _WINDOW = 10  # iterations over which the decrease of the loss is compared with the tolerance
 
-Parameters = TypeVar("Parameters")
+Model = TypeVar("Model")
 
 
 @dataclasses.dataclass(frozen=True)
-class Minimum(Generic[Parameters]):
+class Minimum(Generic[Model]):
     """The result of a minimisation.
 
     Attributes:
-        parameters: at the end.
+        parameters: the model at the end.
         losses: at the start and after every iteration.
         converged: False if the largest number of iterations was reached.
     """
 
-    parameters: Parameters
+    parameters: Model
     losses: list[float]
     converged: bool
 
 
 def minimise(
-    value_and_gradient: Callable[[Parameters], tuple[Float[Array, ""], Parameters]],
-    start: Parameters,
-    *,
+    log_loss: Callable[..., Float[Array, ""]],
+    start: Model,
+    trainable: Model,
+    *arguments: Any,
     max_iterations: int,
     tolerance: float,
     after_iteration: Callable[[int, float], None],
-) -> Minimum[Parameters]:
-    """Minimise a log loss by L-BFGS (Liu & Nocedal 1989).
+) -> Minimum[Model]:
+    """Minimise a log loss over the parameters of a model by L-BFGS (Liu & Nocedal 1989).
 
     Args:
-        value_and_gradient: value and gradient of the logarithm of a loss: differences are relative changes.
-        start: initial parameters, a pytree of float64 arrays.
+        log_loss: logarithm of a loss of a model, so that differences are relative changes.
+        start: initial model, a pytree of float64 arrays.
+        trainable: True for the parameters of the model, False for its constants.
+        arguments: of `log_loss`, after the model.
         max_iterations: largest number of iterations.
         tolerance: converged if the log loss decreases by less than this over ten iterations.
         after_iteration: called with the number of iterations so far and the log loss.
     """
-    flat, unravel = ravel_pytree(start)
-    losses: list[float] = [float(value_and_gradient(start)[0])]
+    parameters, constants = eqx.partition(start, trainable)
+    flat, unravel = ravel_pytree(parameters)
 
     def function(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = value_and_gradient(unravel(jnp.asarray(x)))
+        value, gradient = value_and_gradient(log_loss, unravel(jnp.asarray(x)), constants, arguments)
         return float(value), np.asarray(ravel_pytree(gradient)[0])
+
+    losses = [function(np.asarray(flat))[0]]
 
     def callback(intermediate_result: scipy.optimize.OptimizeResult) -> None:
         losses.append(float(intermediate_result.fun))
@@ -73,4 +80,13 @@ def minimise(
         callback=callback,
         options={"maxiter": max_iterations, "maxfun": 4 * max_iterations, "maxcor": _MEMORY, "ftol": 0, "gtol": 1e-10},
     )
-    return Minimum(unravel(jnp.asarray(result.x)), losses, len(losses) <= max_iterations)
+    model: Model = eqx.combine(unravel(jnp.asarray(result.x)), constants)
+    return Minimum(model, losses, len(losses) <= max_iterations)
+
+
+@eqx.filter_jit
+def value_and_gradient(
+    loss: Callable[..., Float[Array, ""]], parameters: Model, constants: Model, arguments: tuple[Any, ...]
+) -> tuple[Float[Array, ""], Model]:
+    """A loss of a model and its gradient by the parameters; the other arguments are constants."""
+    return jax.value_and_grad(lambda p: loss(eqx.combine(p, constants), *arguments))(parameters)

@@ -25,7 +25,6 @@ from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.training_plan import Objective, Penalty, Plan, Rollouts, Schedule, Unset
 from metabolismgraph.reactions.result import Phase1Result
-from metabolismgraph.runs.train_folder import from_checkpoint
 from metabolismgraph.system.trainable import check_frozen
 
 _PARTS = frozenset(get_args(Part))
@@ -259,7 +258,7 @@ def training_faults(data: Phase2Data, frozen: Phase1Result) -> list[str]:
     """
     inputs = data.observations, data.phase1, data.graph_model, data.training
     first, second = (fit_homeostasis(*inputs) for _ in range(2))
-    check_frozen(from_checkpoint(first.model, frozen), first.model)
+    check_frozen(frozen, first.model)
     return (
         loss_faults(first.losses, first.components)
         or learning_faults(first.model, first.node_magnitude)

@@ -92,9 +92,9 @@ def depends_on_time_step(training: Training) -> bool:
     Raises:
         InputError: as for `chosen`.
     """
-    found = chosen(training).values()
-    deciding = [s for part in _FIRST[::-1] for s in found if part in s.sets]
-    return not deciding or deciding[0].draws_minibatches
+    found = chosen(training)
+    trained = _trained(found)
+    return trained is None or found[trained].draws_minibatches
 
 
 def _entries(training: Training) -> list[tuple[str, object]]:
@@ -113,16 +113,18 @@ def _rank(strategy: Strategy) -> int:
     return min((_FIRST.index(part) for part in strategy.sets if part in _FIRST), default=len(_FIRST))
 
 
+def _trained(found: Mapping[str, Strategy]) -> str | None:
+    """The name of the strategy on whose objective, or else residuals, the model is trained; None: on rollouts."""
+    return next((name for part in reversed(_FIRST) for name, s in found.items() if part in s.sets), None)
+
+
 def _check_combination(found: Mapping[str, Strategy]) -> None:
     for (a, one), (b, other) in itertools.combinations(found.items(), 2):
         both = sorted(one.sets & other.sets)
         if both:
             raise InputError(f"{_WHERE}: {a} and {b} both set the {both[0]}; keep one of them")
-    for part in reversed(_FIRST):
-        trained = next((name for name, strategy in found.items() if part in strategy.sets), None)
-        if trained is not None:
-            break
-    else:
+    trained = _trained(found)
+    if trained is None:
         return  # the published objective, rollouts in minibatches, meets the conditions of all strategies
     for name, strategy in found.items():
         if strategy.needs == "rollouts" or (strategy.needs == "minibatches" and not found[trained].draws_minibatches):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -27,5 +26,4 @@ class Amplification(Strategy):
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         del data
-        changed = dataclasses.replace(plan.rollouts(), amplification=jnp.asarray([self.factor, self.until]))
-        return dataclasses.replace(plan, objective=changed)
+        return plan.with_rollouts(amplification=jnp.asarray([self.factor, self.until]))

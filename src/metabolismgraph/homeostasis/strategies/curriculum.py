@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -42,5 +41,4 @@ class Curriculum(Strategy):
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         lengths = LongToShort(jnp.asarray(data.training.homeostasis_time_step), jnp.asarray(self.stages))
-        changed = dataclasses.replace(plan.rollouts(), lengths=lengths, late=jnp.asarray(self.late))
-        return dataclasses.replace(plan, objective=changed)
+        return plan.with_rollouts(lengths=lengths, late=jnp.asarray(self.late))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 import jax
@@ -38,5 +37,4 @@ class MultiScale(Strategy):
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         lengths = [max(1, data.training.homeostasis_time_step // 2**i) for i in range(self.scales)]
-        changed = dataclasses.replace(plan.rollouts(), lengths=Mixed(jnp.asarray(lengths)))
-        return dataclasses.replace(plan, objective=changed)
+        return plan.with_rollouts(lengths=Mixed(jnp.asarray(lengths)))

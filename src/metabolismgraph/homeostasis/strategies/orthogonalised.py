@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar, NamedTuple
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
+from metabolismgraph.homeostasis.residuals import LINE, Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.strategies.residual import Residual
 from metabolismgraph.homeostasis.training_plan import Plan
@@ -72,31 +73,20 @@ def refine_reactions(
         data.graph_model,
         training,
         start=lambda _, problem: Spline.through(data.phase1.mlp_sub, problem),
-        learn=lambda f, problem: learn_spline(
-            f, problem, max_iterations=iterations, tolerance=tolerance, progress=progress
-        ),
+        learn=functools.partial(learn_spline, max_iterations=iterations, tolerance=tolerance, progress=progress),
     )
     rows, keep = reweighted.data, reweighted.keep
     fitted = rows.linear_model(reweighted.f, keep, reweighted.weight).solve()
-    line = rows.homeostatic_lines(fitted.theta)
-    errors = np.sqrt(np.maximum(np.einsum("ipp->ip", rows.line_covariance(fitted.theta_covariance)), 0.0))
-    copies = TabulatedReactions.of(
-        reweighted.f,
-        fitted.k,
-        data.structure,
-        data.graph_model.aggr_type,
-        data.observations.concentration,
-    )
-    rates = np.asarray(evaluate_rate(eqx.Partial(copies), jnp.asarray(data.observations.concentration)))
+    lines = rows.lines_with_errors(fitted.theta, fitted.theta_covariance)
+    c = data.observations.concentration
+    copies = TabulatedReactions.of(reweighted.f, fitted.k, data.structure, data.graph_model.aggr_type, c)
+    rates = np.asarray(evaluate_rate(eqx.Partial(copies), jnp.asarray(c)))
     residuals = Residuals(
-        at=rows.quadrature.mean(data.observations.concentration),
+        at=rows.quadrature.mean(c),
         # Without the line: it contains homeostasis, which MLP_node is to learn.
         residual=rows.transitions.derivative - rows.quadrature.mean(rates),
         keep=keep & data.moving,
         noise=np.sqrt(noise_variance(reweighted.residual, keep, rows.signal)),
-        slope=line[:, 1],
-        offset=line[:, 0],
-        slope_error=errors[:, 1],
-        offset_error=errors[:, 0],
+        **{name: lines[name] for name in LINE},
     )
     return RefinedReactions(copies, residuals)

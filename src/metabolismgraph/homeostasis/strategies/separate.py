@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import ClassVar
 
 from metabolismgraph.homeostasis.residuals import Phase2Data
@@ -25,6 +24,4 @@ class Separate(Strategy):
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         del data
-        rollouts = plan.rollouts()
-        changed = dataclasses.replace(rollouts, scheme=rollouts.scheme._replace(detach=True))
-        return dataclasses.replace(plan, objective=changed)
+        return plan.with_rollouts(scheme=plan.rollouts().scheme._replace(detach=True))
