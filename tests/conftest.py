@@ -30,7 +30,11 @@ MOST_COMPILED = 2e9  # bytes; then it begins again
 
 
 def pytest_configure():
-    """One store of compiled programs for all workers and child processes."""
+    """One store of compiled programs, and one thread of linear algebra, for all workers and child processes."""
+    # Two workers with as many threads as cores each would wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         if COMPILED.is_dir() and sum(path.stat().st_size for path in COMPILED.iterdir()) > MOST_COMPILED:
             shutil.rmtree(COMPILED, ignore_errors=True)

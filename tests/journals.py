@@ -70,6 +70,8 @@ def proposed(iteration: int, **given: Any) -> Proposed:
         "proposal": proposal(given.get("parent")),
         "by": "rules",
     }
+    plan = given.get("proposal", values["proposal"])
+    values |= {"mutations": plan.mutations, "strategy": plan.strategy}
     return Proposed(**(values | {"iteration": iteration} | given))
 
 
@@ -89,8 +91,8 @@ def finished(iteration: int, *ratios: float | None, **given: Any) -> Finished:
     return Finished(iteration=iteration, metrics=metrics_of(*ratios, **given), seconds=75.0)
 
 
-def failed(iteration: int, reason: str = "time limit of 30 minutes") -> Failed:
-    return Failed(iteration=iteration, reason=reason, seconds=1800.0)
+def failed(iteration: int, reason: str = "time limit of 30 minutes", **given: Any) -> Failed:
+    return Failed(iteration=iteration, reason=reason, seconds=1800.0, **given)
 
 
 def ended(outcome: Finished | Failed, primary: str = "avg_slope_ratio") -> tuple[Finished | Failed, Scored]:

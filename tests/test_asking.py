@@ -200,8 +200,8 @@ def hostile_state():
         return metrics() | {f"{HOSTILE} in a metric": 1.0, "note": f"{HOSTILE} in a value"}
 
     answers = [
-        proposal(hypothesis=f"{HOSTILE} in a hypothesis", strategy=f"{HOSTILE} in a strategy"),
-        proposal(mutations=[{"param": "batch_size", "old": 64, "new": 32}]),
+        proposal(hypothesis=f"{HOSTILE} in a hypothesis"),
+        proposal(mutations=[{"param": "lr_node_homeo", "old": 0.01, "new": 0.02}]),
         {
             "iterations": [
                 {"iteration": i, "visual": f"{HOSTILE} in a visual", "observation": f"{HOSTILE} in an observation"}
@@ -225,7 +225,7 @@ def test_what_comes_from_outside_is_fenced(hostile_state):
     ):
         inside, outside = fences(prompt)
         everything = "\n".join(inside.values())
-        for place in ("reason", "metric", "value", "hypothesis", "strategy", "visual", "observation", "memory"):
+        for place in ("reason", "metric", "value", "hypothesis", "visual", "observation", "memory"):
             assert re.search(rf"{HOSTILE}\s+in (a|an|the) {place}", everything), place
         assert f"{HOSTILE} in a refusal" in inside["why they were not accepted"]
         assert HOSTILE not in outside

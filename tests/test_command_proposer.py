@@ -55,7 +55,7 @@ print("Here it is:\\n```json\\n" + json.dumps(answer) + "\\n```")
 def test_an_exploration_with_a_program(tmp_path, monkeypatch):
     answers = {
         "Proposal": [proposal(), proposal(mutations=[{"param": "batch_sise", "old": 64, "new": 32}])]
-        + [proposal(mutations=[{"param": "batch_size", "old": 64, "new": 32}])] * 2,
+        + [proposal(mutations=[{"param": "lr_node_homeo", "old": 0.01, "new": 0.02}])] * 2,
         "Reading": [reading([1, 2]), reading([3])],
         "Submission": [submission()],
     }

@@ -27,6 +27,8 @@ from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.proposers.rules import RulesProposer
 from metabolismgraph.explore.published_format import render
 from metabolismgraph.explore.start import check_free, open_exploration, prepared
+from metabolismgraph.explore.state import State
+from metabolismgraph.explore.tree import nodes
 
 TIMES = ("time", "seconds")
 
@@ -174,6 +176,7 @@ def test_the_recorded_exploration_had_everything_in_it(at_every_event):
 FAULTS = {
     "killed": "was killed by SIGKILL (no message)",
     "nameless signal": f"was killed by signal {signal.SIGRTMIN + 1} (no message)",
+    "crashed": "was killed by SIGSEGV (no message)",
     "silent": "ended without a result",
     "truncated": "outcome.json is damaged",
     "empty": "outcome.json is damaged",
@@ -188,6 +191,8 @@ FAULTS = {
     "no room for the outcome": "could not write its result; check the space on the disk (File too large)",
     "broken": "ZeroDivisionError: a message of more than one line",
 }
+# Of the idea; all others are faults of the machine, after which the iteration is run again.
+OF_THE_IDEA = {"chatty", "mute", "broken", "crashed"}
 
 
 def faulty(path, **faults):
@@ -208,14 +213,49 @@ def with_faults(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("place", "fault"), list(enumerate(FAULTS)), ids=list(FAULTS))
-def test_a_fault_ends_as_one_failed_entry_with_its_reason(with_faults, place, fault):
+def test_a_fault_ends_as_one_entry_of_its_class_with_its_reason(with_faults, place, fault):
     (found,) = outcomes(with_faults)[2 * place + 2]
+    lost = [event for event in of_kind(with_faults, "lost") if event.iteration == found.iteration]
+    assert found.cause == ("idea" if fault in OF_THE_IDEA else "machine")
+    assert len(lost) == (0 if fault in OF_THE_IDEA else 2)
+    assert all(FAULTS[fault] in event.reason for event in lost)
     assert found.event == "failed"
     assert FAULTS[fault] in found.reason
     assert "\n" not in found.reason
     assert len(found.reason) <= 300
     scored = [event for event in of_kind(with_faults, "scored") if event.iteration == found.iteration]
-    assert [(event.state, event.reward, event.parts) for event in scored] == [("failed", 0.0, ())]
+    state = "failed" if fault in OF_THE_IDEA else "lost"
+    assert [(event.state, event.reward, event.parts) for event in scored] == [(state, 0.0, ())]
+
+
+def test_only_faults_of_the_idea_count_against_a_configuration(with_faults):
+    state = State.of(events_of(with_faults))
+    for iteration in state.iterations:
+        node = next(node for node in nodes(state) if node.id == iteration.node)
+        assert iteration.counts == (iteration.scored.state != "lost")
+        assert len(node.rewards) == sum(run.counts for run in node.runs)
+
+
+def test_a_run_that_is_lost_once_is_made_again(tmp_path):
+    """The second time, the machine holds."""
+    path = tmp_path / "exploration"
+    opened(path)
+    faulty(path, i2="killed once", i3="garbled once")
+    explorer(path).run(4)
+    assert [e.iteration for e in of_kind(path, "finished")] == [1, 2, 3, 4]
+    lost = {e.iteration: e.reason for e in of_kind(path, "lost")}
+    assert lost == {2: "was killed by SIGKILL (no message)", 3: "outcome.json is damaged (checksum)"}
+    log = (path / "explore_rank50_analysis.md").read_text()
+    assert "lost" not in log
+
+
+def test_no_run_is_made_again_where_that_is_not_wanted(tmp_path):
+    path = tmp_path / "exploration"
+    opened(path, retries=0)
+    faulty(path, i2="killed")
+    explorer(path).run(4)
+    assert of_kind(path, "lost") == []
+    assert outcomes(path)[2][0].cause == "machine"
 
 
 def test_the_others_go_on(with_faults):
@@ -236,10 +276,11 @@ def test_every_entry_of_a_fault_is_read_back(with_faults):
 
 def test_a_job_past_its_time_goes_with_all_that_it_started(tmp_path):
     path = tmp_path / "exploration"
-    opened(path, n_parallel=2)
+    opened(path, n_parallel=2, retries=0)
     faulty(path, i2="late")
     explorer(path, limit=3.0).run(2)
     (found,) = outcomes(path)[2]
+    assert found.cause == "machine"
     assert found.reason == "took longer than exploration.slot_minutes = 0.05 and was stopped"
     assert found.seconds >= 3.0
     assert left_behind(path, patience=0.0) == []
@@ -275,11 +316,10 @@ def test_a_damaged_result_that_was_left_behind_is_not_scored(tmp_path):
     result = path / "runs" / "0002" / "outcome.json"
     result.write_bytes(result.read_bytes()[:-40])
     explorer(path).run(2)
-    first, second = outcomes(path)[1][0], outcomes(path)[2][0]
-    assert first.event == "finished"
-    assert (second.event, len(outcomes(path)[2])) == ("failed", 1)
-    assert "outcome.json is damaged" in second.reason
-    assert completions(path) == {1: 1, 2: 1}
+    assert [outcomes(path)[i][0].event for i in (1, 2)] == ["finished", "finished"]
+    (lost,) = of_kind(path, "lost")
+    assert (lost.iteration, "outcome.json is damaged" in lost.reason) == (2, True)
+    assert completions(path) == {1: 1, 2: 2}  # run again
 
 
 def test_a_file_where_the_folder_of_a_job_should_be(tmp_path):

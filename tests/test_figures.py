@@ -200,6 +200,17 @@ def test_phase2_loss_is_a_thick_blue_line(run_folder):
     assert (pixels == (0, 0, 255)).all(axis=-1).sum() > 200
 
 
+def test_a_noisy_loss_has_a_running_mean():
+    """By which one sees that it decreases; a smooth one is a single line."""
+    smooth = np.geomspace(1e-4, 1e-9, 500)
+    assert training._running_mean(smooth) is None
+    noise = np.random.default_rng(0).lognormal(0, 1, 500)
+    found = training._running_mean(np.linspace(2, 1, 500) * noise)
+    assert found[400:].mean() < found[:100].mean()
+    assert np.std(np.diff(found)) < 0.2 * np.std(np.diff(noise))
+    assert training._running_mean(np.full(200, 3.0) + np.tile([1.0, -1.0], 100)) == pytest.approx(3.0, abs=0.4)
+
+
 def test_without_truth_the_same_files():
     assert set(_figures(scene_of(without_truth(made_up())))) == expected(ALWAYS, WITH_PHASE2)
 

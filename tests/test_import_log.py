@@ -2,6 +2,7 @@
 
 import gzip
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,8 @@ from metabolismgraph.explore.events import Imported, Opened
 from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.published_format import analysis, render
 from metabolismgraph.explore.published_format.import_log import import_log, read_log
+from metabolismgraph.explore.published_format.legacy_scores import ucb_file
+from metabolismgraph.explore.state import State
 
 # As people and programs write them.
 LOG = """\
@@ -310,7 +313,7 @@ def test_our_own_log_comes_back_with_the_same_numbers(tmp_path_factory, n, ratio
         i = event.iteration
         assert (event.node, event.parent) == (plans[i].node, plans[i].parent)
         assert event.status == verdicts[i].classification
-        assert event.next_parent is not None
+        assert (event.next_parent is None) == (i == n and n != 8)  # not known yet
         if i in failing:
             assert event.metrics == {}
             continue
@@ -365,3 +368,73 @@ def without_text(event):
     """An imported entry without what stood between the entries."""
     fields = {label: text for label, text in event.fields.items() if not label.startswith("(")}
     return Imported(**(event.model_dump() | {"fields": fields}))
+
+
+# -- another metric, other blocks, the scores of the program that wrote it
+
+OTHER = """\
+## Block 1: first
+## Iter 1: partial
+Node: id=1, parent=root
+Metrics: rate_constants_R2=0.7, test_pearson=0.5
+## Iter 2: converged (NEW BEST!)
+Node: id=2, parent=1
+Metrics: rate_constants_R2=-0.2
+## Block 2: second
+## Iter 3: partial
+Node: id=3, parent=root
+Metrics: rate_constants_R2=0.81, cluster_accuracy=0.5
+## Iter 4: failed
+Node: id=4, parent=3
+Metrics: test_pearson=0.1
+"""
+PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "published"
+RANK50 = PUBLISHED / "simulation_oscillatory_rank_50_Claude_analysis.md"
+
+
+def imported(text, tmp_path, **given):
+    """State and UCB scores of a log."""
+    log = tmp_path / "demo_analysis.md"
+    log.write_text(text, encoding="utf-8")
+    out = tmp_path / f"out {len(list(tmp_path.iterdir()))}"
+    import_log(log, out, **given)
+    return State.of(Journal(out / "journal.jsonl").read()), (out / "demo_ucb_scores.txt").read_text()
+
+
+def test_metric_and_blocks_are_read_from_the_log(tmp_path):
+    state, scores = imported(OTHER, tmp_path)
+    assert state.settings.n_iter_block == 2
+    assert [i.scored.classification for i in state.iterations] == ["partial", "converged", "partial", "failed"]
+    assert [i.scored.state for i in state.iterations] == ["scored", "negative", "scored", "nan"]
+    assert [i.scored.reward for i in state.iterations] == [0.7, 0.0, 0.81, 0.0]
+    assert scores.startswith("=== UCB Scores (Simulation block 1, iters 3-4, N=1, c=1.414) ===")
+    assert "R2=0.810, Pearson=0.000, Cluster=0.500\n" in scores
+    assert "oracle" not in scores
+
+
+def test_metric_blocks_and_scores_can_be_chosen(tmp_path):
+    state, scores = imported(OTHER, tmp_path, metric="test_pearson", block=12, ucb="spread")
+    assert state.settings.n_iter_block == 12
+    assert [i.scored.reward for i in state.iterations] == [0.5, 0.0, 0.0, 0.1]
+    assert scores.startswith("=== UCB Scores (Simulation block 0, iters 1-12")
+    with pytest.raises(InputError, match=r"no entry has the metric beauty; .* rate_constants_R2"):
+        imported(OTHER, tmp_path, metric="beauty")
+
+
+@pytest.mark.skipif(not RANK50.exists(), reason="the published log is not here")
+def test_the_published_log_gives_the_published_scores_to_the_byte(tmp_path):
+    """At its end; and after every iteration what the published formula gives for the log so far."""
+    text = RANK50.read_text()
+    state, scores = imported(text, tmp_path)
+    assert len(state.iterations) == 136
+    assert state.settings.n_iter_block == 12
+    written = re.findall(r"^#+ Iter \d+: (\w+)", text, re.MULTILINE)
+    assert [i.scored.classification for i in state.iterations] == written
+    assert all(i.metrics["rate_constants_R2"] is not None for i in state.iterations)
+    assert scores == RANK50.with_name(RANK50.name.replace("analysis.md", "ucb_scores.txt")).read_text()
+    parts = re.split(r"^(?=#+ Iter \d+:)", text, flags=re.MULTILINE)
+    for number in (1, 5, 12, 13, 40, 100, 135):
+        before = "".join(parts[: number + 1])
+        (folder := tmp_path / str(number)).mkdir()
+        _, scores = imported(before, folder, metric="rate_constants_R2", block=12)
+        assert scores == ucb_file(before, metric="rate_constants_R2", block_size=12)

@@ -326,6 +326,6 @@ def test_a_trainer_that_is_killed_alone_is_a_failure_with_its_reason(exploration
     assert ends(process) == 0
     found = read_outcome(folder)
     assert found.metrics is None
-    assert "training ended with code -9" in found.reason
+    assert "training was killed by SIGKILL" in found.reason
     assert "\n" not in found.reason
     assert Path(folder / "run" / "manifest.json").exists()

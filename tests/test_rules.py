@@ -8,12 +8,13 @@ import journals
 import pytest
 
 from metabolismgraph.config import Config
+from metabolismgraph.explore.keys import CHANGEABLE, STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import Mutation
 from metabolismgraph.explore.proposers import rules_steps
 from metabolismgraph.explore.proposers.rules import APPROACHES, RulesProposer
 from metabolismgraph.explore.proposers.rules_steps import next_step, parameters
 from metabolismgraph.explore.reward import score
-from metabolismgraph.explore.search_space import CHANGEABLE, STRATEGY, TIME_STEP, changed, configuration, full_key, plan
+from metabolismgraph.explore.search_space import changed, configuration, full_key, plan
 from metabolismgraph.explore.start import prepared
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import best, nodes, scores
@@ -30,13 +31,14 @@ def state_of(*entries, config=BASE, clusters=2):
     for number, (mutations, ratio, *given) in enumerate(entries, start=1):
         options = given[0] if given else {}
         full = {param: (_old(state, options.get("parent"), param), new) for param, new in mutations.items()}
-        proposal = journals.proposal(options.get("parent"), full, mode=options.get("mode", "exploit"))
+        proposal = journals.proposal(options.get("parent"), full, mode=options.get("mode", "exploit"), strategy="")
         state = state.after(plan(proposal, state, number, by="x"))
         if ratio == "running":
             continue
         outcome = journals.failed(number) if ratio is None else journals.finished(number, ratio, ratio)
         if ratio is not None:
-            outcome = outcome.model_copy(update={"metrics": outcome.metrics | {"embedding_n_clusters": clusters}})
+            known = {"embedding_n_clusters": clusters, "embedding_silhouette": 0.9 if clusters > 1 else None}
+            outcome = outcome.model_copy(update={"metrics": outcome.metrics | known})
         state = state.after(outcome).after(score(outcome, "avg_slope_ratio"))
     return state
 
@@ -70,8 +72,48 @@ def test_by_default_the_highest_score_is_exploited_by_one_cautious_change():
         state = state.after(plan(asked(state), state, len(state.iterations) + 1, by="rules"))
     proposal = asked(state)
     assert proposal.mode == "exploit"
-    assert proposal.parent == scores(state, 0)[0].node.id
+    (there,) = (s.node for s in scores(state, 0) if s.node.first.time_step == state.slot(7).time_step)
+    assert proposal.parent == there.id  # the only one at the rollout length of the slot
     assert [m.param for m in proposal.mutations] == ["lr_node_homeo"]
+
+
+def test_the_highest_score_is_that_of_the_nodes_at_the_rollout_length_of_the_slot():
+    """So that a parent is the control of its child."""
+    state = state_of(*[({}, ratio) for ratio in (0.55, 0.6, 0.7, 0.65)])
+    for number in range(5, 9):
+        proposal = asked(state)
+        assert proposal.parent == number - 4
+        state = state.after(plan(proposal, state, number, by="rules"))
+        made = state.iterations[-1].proposed
+        assert [m.param for m in made.mutations] == ["lr_node_homeo"]
+        assert made.control == state.iterations[number - 5].proposed.settings
+
+
+def test_where_the_control_was_not_run_it_is_run_first():
+    state = state_of(*[({"lr_node_homeo": 0.02}, ratio) for ratio in (0.55, 0.6, 0.7)])
+    proposal = asked(state)
+    assert proposal.mutations == ()
+    made = plan(proposal, state, 4, by="rules")
+    assert [m.param for m in made.mutations] == ["homeostasis_time_step"]
+    assert made.settings == {**state.iterations[2].proposed.settings, TIME_STEP: 64}
+
+
+def test_rules_say_strategies_as_they_follow_from_the_mutations():
+    assert asked(state_of()).strategy == ""
+
+
+@pytest.mark.parametrize(("ratio", "mode"), [(0.6, "exploit"), (0.4, "slope-focus")])
+def test_near_the_truth_for_three_runs_learning_rates_are_tuned(ratio, mode):
+    both = {"strategies": ["residual", "contrastive"]}
+    assert asked(state_of(*[(both | {"lr_node_homeo": rate}, ratio) for rate in (0.02, 0.03, 0.04)])).mode == mode
+
+
+def test_embeddings_of_plain_rollouts_are_pulled_together_too():
+    proposal = asked(state_of(({}, 0.6), clusters=1))
+    state = state_of(({}, 0.6), ({}, 0.6), ({}, 0.6), ({}, 0.6), clusters=1)
+    proposal = asked(state)
+    assert proposal.mode == "embedding-focus"
+    assert proposal.mutations[0].new == ["contrastive"]
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.01, -0.3, 100.0])
@@ -105,9 +147,12 @@ def test_every_slot_tries_another_strategy():
 
 def test_when_every_strategy_was_tried_it_goes_on_with_parameters():
     tried = [({"strategies": list(approach)}, None) for approach in APPROACHES]
-    proposal = asked(state_of(*tried))
+    state = state_of(*tried)
+    for number in range(len(tried) + 1, len(tried) + 6):
+        proposal = asked(state)
+        state = state.after(plan(proposal, state, number, by="rules"))
+    assert [m.param for m in state.iterations[-5].proposed.mutations] == []  # the control first
     assert [m.param for m in proposal.mutations] == ["lr_node_homeo"]
-    assert plan(proposal, state_of(*tried), len(tried) + 1, by="rules")
 
 
 def test_slopes_that_move_while_embeddings_are_stuck_are_a_matter_of_embeddings():
@@ -158,7 +203,7 @@ def test_a_proposal_that_was_refused_is_followed_by_one_that_cannot_be():
 
 def chain(*ratios, param="lr_node_homeo", factor=3.0, start=0.001):
     """Every iteration changes one rate of the one before it."""
-    config = BASE.replace({RATE: start})
+    config = BASE.replace({RATE: start, "exploration.time_steps": [4]})
     entries, rate = [({}, ratios[0])], start
     for number, ratio in enumerate(ratios[1:], start=1):
         rate = float(f"{rate * factor:.3g}")
@@ -216,7 +261,8 @@ def test_a_step_stays_in_its_range_and_goes_somewhere(key):
     """From one end to the other, and from outside."""
     parameter = rules_steps.PARAMETERS[key]
     for value in (parameter.low, parameter.high, parameter.low * 3, parameter.high * 10, 1):
-        config = BASE.replace({key: int(value) if value >= 1 else value})
+        strategies = ["residual"] if key == "training.phase2_steps" else []
+        config = BASE.replace({key: int(value) if value >= 1 else value, STRATEGY: strategies})
         state = state_of(({}, 0.5), config=config)
         for _ in range(6):
             order = parameters("exploit", rollouts=key != "training.phase2_steps")
@@ -287,6 +333,7 @@ def explored(landscape, n=40, config=BASE, rules=RULES):
             outcome = journals.failed(number) if found is None else journals.finished(number, *found[0])
             if found is not None:
                 outcome.metrics["embedding_n_clusters"] = found[1]
+                outcome.metrics["embedding_silhouette"] = 0.9 if (found[1] or 0) > 1 else None
             state = state.after(outcome).after(score(outcome, "avg_slope_ratio"))
         reading = rules.read(state, batch, ()).value
         assert [r.iteration for r in reading.iterations] == batch

@@ -12,11 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from metabolismgraph.config import Config
 from metabolismgraph.explore.events import EVENT
+from metabolismgraph.explore.keys import CHANGEABLE, STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import Mutation, Proposal
 from metabolismgraph.explore.search_space import (
-    CHANGEABLE,
-    STRATEGY,
-    TIME_STEP,
     RefusedError,
     changed,
     code_of,
@@ -58,9 +56,8 @@ def planned(mutations=(), parent=None, state=START, iteration=1, **given):
     for mutation in mutations:
         param, *old, new = mutation
         full.append(Mutation(param=param, old=old[0] if old else value_of(full_key(param), state.config), new=new))
-    return plan(
-        journals.proposal(parent, **given).model_copy(update={"mutations": tuple(full)}), state, iteration, by="x"
-    )
+    proposal = journals.proposal(parent, **({"strategy": ""} | given)).model_copy(update={"mutations": tuple(full)})
+    return plan(proposal, state, iteration, by="x")
 
 
 def refusal(*arguments, **given):
@@ -134,8 +131,11 @@ def test_why(param, why):
 @pytest.mark.parametrize(("key", "short"), CHANGEABLE.items())
 def test_what_may_be_changed_may_under_any_of_its_names(key, short):
     new = {"training.embedding_start": "random", STRATEGY: ["residual"]}.get(key, 7)
+    # A setting can only be changed where it has an effect.
+    start = {"phase2_steps": ["residual"], "coeff_similarity": ["contrastive"]}.get(short, [])
+    state = state_of(config=BASE.replace({STRATEGY: start}))
     for param in {key, short, key.removeprefix("training.")}:
-        found = planned([(param, new)])
+        found = planned([(param, new)], state=state)
         assert found.changes[key] == new
         assert configuration(START, found.changes).model_dump(mode="json")["training"][key.partition(".")[2]] == new
 
@@ -271,7 +271,7 @@ def test_options_are_finite_numbers(bad):
 
 
 @pytest.mark.parametrize(
-    "entries", [None, [], ["residual"], [{"contrastive": {"wait": 0.2}}, "separate"], ["weak_form", "orthogonalised"]]
+    "entries", [None, ["residual"], [{"contrastive": {"wait": 0.2}}, "separate"], ["weak_form", "orthogonalised"]]
 )
 def test_strategies_that_do(entries):
     found = planned([("strategies", [], entries)])
@@ -397,12 +397,15 @@ def test_slots_share_a_node_where_the_rollout_length_has_no_say():
 def test_every_strategy_knows_whether_the_rollout_length_matters(name):
     config = Config().replace({STRATEGY: [name]})
     full_batch = name in {"residual", "orthogonalised"}
-    assert depends_on_time_step(config) == (not full_batch)
+    assert depends_on_time_step(config, START) == (not full_batch)
 
 
-def test_own_strategies_are_taken_to_depend_on_the_rollout_length():
-    found = planned([("strategies", [], ["residual", "mine"])], state=state_of(own()))
-    assert found.changes[TIME_STEP] == 4
+def test_own_strategies_depend_on_the_rollout_length_as_they_declare():
+    """Else two equal runs in slots of other lengths would be two nodes."""
+    assert TIME_STEP not in planned([("strategies", [], ["residual", "mine"])], state=state_of(own())).changes
+    assert planned([("strategies", [], ["mine"])], state=state_of(own())).changes[TIME_STEP] == 4
+    undeclared = journals.reviewed(1, file=journals.strategy_file("mine"))
+    assert planned([("strategies", [], ["mine"])], state=state_of(undeclared)).changes[TIME_STEP] == 4
 
 
 def test_the_time_step_is_that_of_the_slot_and_of_nothing_else():
@@ -424,6 +427,98 @@ def test_a_change_back_is_no_change():
     state = ran(START, 1, mutations=[("batch_size", 32)])
     back = changed(state.iterations[0].proposed.changes, [Mutation(param="batch_size", old=32, new=64)], state)
     assert "training.batch_size" not in back
+
+
+# -- settings with an effect
+
+
+@pytest.mark.parametrize(
+    ("strategies", "mutation", "why"),
+    [
+        (["residual"], ("batch_size", 32), "all frames in every step"),
+        (["residual"], ("data_augmentation_loop", 7), "all frames in every step"),
+        (["residual"], ("n_epochs", 3), "all frames in every step"),
+        (None, ("n_epochs", 3), "all frames in every step"),
+        (["residual"], ("coeff_similarity", 3), "the strategy contrastive"),
+        ([], ("phase2_steps", 7), "follows from data_augmentation_loop"),
+        ([], ("batch_size", 64), "the same setting"),
+        (None, ("strategies", ["residual", "contrastive"]), "the same setting"),
+        (["multi_scale"], ("strategies", [{"multi_scale": {"scales": 4}}]), "the same setting"),
+        ([], ("lr_emb_homeo", 0.001), "the same setting"),
+    ],
+)
+def test_a_change_without_effect_is_refused_with_the_reason(strategies, mutation, why):
+    said = refusal([mutation], state=state_of(config=BASE.replace({STRATEGY: strategies})))
+    assert "has no effect" in said
+    assert why in said
+
+
+def test_a_change_with_effect_does_not_excuse_one_without():
+    state = state_of(config=BASE.replace({STRATEGY: ["residual"]}))
+    assert "batch_size: 64 -> 32 has no effect" in refusal([("lr_node_homeo", 0.1), ("batch_size", 32)], state=state)
+
+
+def test_a_setting_has_an_effect_if_it_has_one_afterwards():
+    state = state_of(config=BASE.replace({STRATEGY: ["residual"]}))
+    assert planned([("strategies", []), ("batch_size", 32)], state=state).settings["training.batch_size"] == 32
+
+
+def test_the_default_by_name_is_the_same_node():
+    """Even with settings that differ without an effect."""
+    config = Config().replace({STRATEGY: None})
+    state = ran(state_of(config=config), 1)
+    review = journals.reviewed(1, changes={STRATEGY: ["residual", "contrastive"], "training.batch_size": 16})
+    again = planned(state=state.after(review), iteration=9)
+    assert (again.node, again.seed) == (1, 43)
+
+
+def test_a_learning_rate_of_zero_is_the_one_it_stands_for():
+    config = BASE.replace({"training.learning_rate_embedding_homeostasis": 0.0})
+    assert planned(state=state_of(config=config)).settings["training.learning_rate_embedding_homeostasis"] == 0.01
+
+
+def test_an_iteration_says_what_trains():
+    found = planned([("lr_node_homeo", 0.1)], state=state_of(config=Config()))
+    assert found.strategy == "1 residual + 3 contrastive, hyperparameter-only"
+    assert found.settings[STRATEGY] == ["residual", "contrastive"]
+    switched = planned([("strategies", [], ["curriculum", {"contrastive": {"wait": 0.2}}])])
+    assert switched.strategy == "4 curriculum + 3 contrastive"
+    assert switched.settings[STRATEGY] == ["curriculum", {"contrastive": {"wait": 0.2}}]
+    assert planned().strategy == "classical rollouts, hyperparameter-only"
+
+
+@pytest.mark.parametrize(
+    ("said", "entries", "why"),
+    [
+        ("banana", ["residual"], "not one of the list"),
+        ("4 curriculum", ["residual"], "names curriculum, which does not train here"),
+        ("hyperparameter-only", ["residual"], "strategies change"),
+        ("1 residual + 4", ["residual"], "names curriculum"),
+        ("12", ["residual"], "not one of the list"),
+        ("rollouts", ["residual"], "not one of the list"),
+    ],
+)
+def test_a_strategy_that_contradicts_the_mutations_is_refused(said, entries, why):
+    assert why in refusal([("strategies", [], entries)], strategy=said)
+
+
+def test_a_strategy_on_a_change_of_a_learning_rate_is_refused_unless_it_trains():
+    assert "curriculum, which does not train" in refusal([("lr_node_homeo", 0.1)], strategy="4 curriculum")
+    assert "banana is not one of the list" in refusal([("lr_node_homeo", 0.1)], strategy="banana")
+    assert planned([("lr_node_homeo", 0.1)], strategy="plain rollouts").strategy.startswith("classical rollouts")
+    for said in ("hyperparameter-only", "Hyperparameter only", "", "1", "residual", "3 contrastive and 1"):
+        found = planned([("lr_node_homeo", 0.1)], state=state_of(config=Config()), strategy=said)
+        assert found.strategy == "1 residual + 3 contrastive, hyperparameter-only"
+
+
+def test_the_rollout_length_of_the_slot_belongs_to_the_mutation():
+    state = ran(ran(ran(START, 1), 2), 3)
+    other = planned([("lr_node_homeo", 0.1)], parent=3, state=state, iteration=6)
+    assert [str(m) for m in other.mutations] == ["lr_node_homeo: 0.01 -> 0.1", "homeostasis_time_step: 32 -> 16"]
+    assert other.control[TIME_STEP] == 16
+    same = planned([("lr_node_homeo", 0.1)], parent=3, state=state, iteration=7)
+    assert [str(m) for m in same.mutations] == ["lr_node_homeo: 0.01 -> 0.1"]
+    assert same.control == state.iterations[-1].proposed.settings
 
 
 # -- the schema, before the guard sees anything

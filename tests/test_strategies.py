@@ -392,6 +392,23 @@ def test_curriculum_goes_from_long_to_short(plain):
     assert int(many.lengths(KEY, jnp.asarray(1.0), 1)[0]) == 1
 
 
+def test_multi_scale_takes_given_lengths_at_any_rollout_length(plain):
+    """Those of the published design too, in the slot of the shortest rollouts."""
+    found = applied("multi_scale", *plain, lengths=(4, 16, 32, 64)).objective
+    assert set(np.asarray(found.lengths(KEY, START, 300)).tolist()) == {4, 16, 32, 64}
+    assert found.capacity >= 64
+    data, _ = plain
+    assert int(found.starts.count) == len(data.observations.run) - 64 * len(np.unique(data.observations.run))
+
+
+def test_multi_scale_takes_no_length_twice(plain):
+    """At T = 4: 4, 2 and 1, equally often."""
+    lengths = np.asarray(applied("multi_scale", *plain, scales=5).objective.lengths(KEY, START, 3000))
+    values, counts = np.unique(lengths, return_counts=True)
+    assert values.tolist() == [1, 2, 4]
+    assert counts.min() > 900
+
+
 def test_multi_scale_mixes_lengths(plain):
     lengths = applied("multi_scale", *plain, scales=3).objective.lengths(KEY, START, 300)
     values, counts = np.unique(lengths, return_counts=True)

@@ -122,16 +122,30 @@ def test_by_validation_it_is_the_skill(skill, state, reward, classification):
     assert (found.state, found.reward, found.classification) == (state, reward, classification)
 
 
-def test_a_failed_run_is_worth_nothing_and_no_replicate():
+def test_a_configuration_that_fails_on_some_seeds_is_worth_less():
     for primary in ("avg_slope_ratio", "validation"):
         assert score(journals.failed(1), primary).state == "failed"
-    state = exploration([(1, None, 0.9), (1, None, None)])
-    (node,) = nodes(state)
-    assert node.rewards == (0.9,)
-    assert node.mean == 0.9
+    state = exploration(
+        [(1, None, 0.9), (1, None, None), (1, None, 0.9), (4, None, 0.7), (4, None, 0.7), (4, None, 0.7)]
+    )
+    failing, steady = nodes(state)
+    assert failing.rewards == (0.9, 0.0, 0.9)
+    assert failing.mean == pytest.approx(0.6)
+    assert failing.classification == "partial"
+    assert best(state) == steady
 
 
-# -- nodes: explorations as lists of (node, parent, reward); reward None: failed, "running": in flight
+def test_a_run_lost_with_its_machine_says_nothing_about_the_configuration():
+    for primary in ("avg_slope_ratio", "validation"):
+        assert score(journals.failed(1, cause="machine"), primary).state == "lost"
+    state = exploration([(1, None, 0.9), (1, None, "lost"), (2, None, "lost")])
+    one, other = nodes(state)
+    assert (one.rewards, one.mean, one.classification) == ((0.9,), 0.9, "partial")
+    assert (other.rewards, other.mean) == ((), None)
+
+
+# -- nodes: explorations as lists of (node, parent, reward)
+# reward None: failed; "lost": with its machine; "running": in flight
 
 
 @functools.cache
@@ -145,10 +159,14 @@ def exploration(runs, **changes):
         events.append(journals.proposed(number, node=node, parent=parent))
         if reward == "running":
             continue
-        events.append(journals.failed(number) if reward is None else journals.finished(number))
-        state = "failed" if reward is None else "nan" if reward == "nan" else "scored"
+        if reward in {None, "lost"}:
+            events.append(journals.failed(number, cause="idea" if reward is None else "machine"))
+        else:
+            events.append(journals.finished(number))
+        state = "failed" if reward is None else reward if reward in {"nan", "lost"} else "scored"
         worth = reward if state == "scored" else 0.0
-        events.append(Scored(iteration=number, state=state, reward=worth, parts=(worth,), classification="partial"))
+        found = "partial" if state == "scored" else "failed"
+        events.append(Scored(iteration=number, state=state, reward=worth, parts=(worth,), classification=found))
     return State.of(events)
 
 
@@ -158,7 +176,7 @@ def runs(draw, most=10):
     found = []
     for number in range(1, draw(st.integers(1, most)) + 1):
         known = sorted({node for node, _, reward in found if isinstance(reward, float)})
-        reward = draw(st.one_of(REWARDS, st.sampled_from([None, "nan", "running"])))
+        reward = draw(st.one_of(REWARDS, st.sampled_from([None, "nan", "lost", "running"])))
         again = draw(st.booleans()) and known
         node = draw(st.sampled_from(known)) if again else number
         parent = draw(st.sampled_from([None, *known]))
@@ -169,7 +187,12 @@ def runs(draw, most=10):
 
 def of_runs(found, node):
     """Rewards of a node, by hand."""
-    return [0.0 if r == "nan" else r for n, _, r in found if n == node and r is not None and r != "running"]
+    return [r if isinstance(r, float) else 0.0 for n, _, r in found if n == node and r not in {"lost", "running"}]
+
+
+def with_metrics(found, node):
+    """Number of runs of a node that ended with metrics."""
+    return sum(n == node and (r == "nan" or isinstance(r, float)) for n, _, r in found)
 
 
 @QUICK
@@ -212,13 +235,13 @@ def test_nothing_is_called_best_without_enough_replicates(found, replicates):
     enough = {
         node: np.mean(of_runs(found, node))
         for node in {n for n, _, _ in found}
-        if len(of_runs(found, node)) >= replicates and np.mean(of_runs(found, node)) > 0
+        if with_metrics(found, node) >= replicates and np.mean(of_runs(found, node)) > 0
     }
     if leading is None:
         assert not enough
     else:
         assert leading.mean == pytest.approx(max(enough.values()))
-        assert len(leading.rewards) >= replicates
+        assert leading.ended >= replicates
     first = candidate(state)
     assert (first is None) == (not any(of_runs(found, n) and np.mean(of_runs(found, n)) > 0 for n, _, _ in found))
     assert leading is None or first.mean >= leading.mean
@@ -243,7 +266,7 @@ def by_hand(found, size, c, block):
     def visits(node):
         return sum(n == node for n, _, _ in here) + sum(visits(n) for n, p in parents.items() if p == node)
 
-    means = {n: float(np.mean(of_runs(found, n))) for n in present if of_runs(found, n)}
+    means = {n: float(np.mean(of_runs(found, n))) for n in present if with_metrics(found, n)}
     groups = [np.array(of_runs(found, n)) for n in {n for _, n, _, _ in numbered}]
     freedom = sum(len(group) - 1 for group in groups if len(group) > 1)
     squares = sum(((group - group.mean()) ** 2).sum() for group in groups if len(group) > 1)
@@ -296,7 +319,7 @@ def test_a_block_begins_with_no_scores():
 @given(runs())
 def test_nodes_without_a_verdict_cannot_be_chosen(found):
     listed = {entry.node.id for entry in scores(exploration(found, n_iter_block=100), 0)}
-    assert listed == {node for node, _, _ in found if of_runs(found, node)}
+    assert listed == {node for node, _, _ in found if with_metrics(found, node)}
 
 
 @QUICK

@@ -81,8 +81,9 @@ def test_an_entry_to_the_letter():
         "Mutation: lr_node_homeo: 0.01 -> 1e-05, strategies: null -> [residual, {contrastive: {weight: 0.5}}]\n"
         "Strategy: 3 (contrastive); hypothesis: slopes move\n"
         "Observation: slopes of iteration 1 have moved\n"
-        "Next: parent=1\n"
     )
+    following = proposed(2, proposal=proposal(1, {"lr_node_homeo": (1e-5, 1e-4)}))
+    assert analysis.render([opened(), plan, *ended(outcome), remembered([1]), following]) == log + "Next: parent=1\n"
 
 
 def test_every_entry_has_the_lines_of_the_format_in_their_order():
@@ -97,7 +98,8 @@ def test_log_only_ever_grows_at_its_end():
     events = eventful()
     logs = [analysis.render(events[:k]) for k in range(1, len(events) + 1)]
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(logs))
-    assert len(set(logs)) == 1 + 4 + 2  # preamble, batches that were read, boundaries
+    # Preamble, batches that were read, boundaries, and the line Next of batches within a block.
+    assert len(set(logs)) == 1 + 4 + 2 + 2
 
 
 def test_entries_appear_once_their_batch_has_been_read_and_runs_in_flight_never():
@@ -107,18 +109,18 @@ def test_entries_appear_once_their_batch_has_been_read_and_runs_in_flight_never(
     assert list(entries(analysis.render(events[: first + 1]))) == [1, 2, 3, 4]
 
 
-def test_next_is_the_node_of_the_highest_score_and_root_at_a_boundary():
-    events = exploration(8)
-    read = [k for k, event in enumerate(events) if isinstance(event, Remembered)]
-    log = analysis.render(events)
-    highest = tree.scores(State.of(events[: read[0] + 1]), 0)[0].node.id
-    assert {fields(log, i)["Next"] for i in (1, 2, 3, 4)} == {f"parent={highest}"}
-    assert {fields(log, i)["Next"] for i in (5, 6, 7, 8)} == {"parent=root"}
+def test_next_is_the_parent_that_the_next_iteration_takes_and_root_at_a_boundary():
+    events = eventful()
+    log, iterations = analysis.render(events), State.of(events).iterations
+    parents = {i: iterations[i].proposed.proposal.parent for i in range(1, 16) if i % 8}
+    assert set(parents.values()) > {None}
+    for i in range(1, 17):
+        assert fields(log, i)["Next"] == f"parent={parents.get(i) or 'root'}"
 
 
-def test_next_is_root_where_nothing_has_a_score():
-    log = analysis.render(exploration(4, failing=dict.fromkeys(range(1, 5), "no room left")))
-    assert {fields(log, i)["Next"] for i in (1, 2, 3, 4)} == {"parent=root"}
+def test_next_is_not_known_before_something_comes_next():
+    log = analysis.render(exploration(4))
+    assert [fields(log, i).get("Next") for i in (1, 2, 3, 4)] == ["parent=root"] * 3 + [None]
 
 
 def test_failed_run_says_why():
@@ -173,7 +175,7 @@ def test_ucb_file_to_the_letter():
         6, ratios=lambda i: (0.5, 0.5 + i / 10), failing={2: "killed"}, replicates={6: 1}, parents={5: 4}
     )
     score = {s.node.id: f"{s.ucb:.3f}" for s in tree.scores(State.of(events), 0)}
-    rest = "Pearson=0.988, Cluster=0.950, Time=1.2, Mutation"
+    rest = "Pearson=0.988, Time=1.2, Mutation"
     assert views.render(events)[UCB] == (
         "=== UCB Scores (Simulation block 0, iters 1-8, N=6, c=1.414) ===\n\n"
         f"Node 5: UCB={score[5]}, parent=4, visits=1, R2=0.750, {rest}=lr_node_homeo: 0.01 -> 0.005\n"
@@ -284,7 +286,13 @@ def _texts(event, text):
         case Proposed():
             mutations = tuple(m.model_copy(update={"param": text, "new": text}) for m in event.proposal.mutations)
             update = {"strategy": text, "hypothesis": text, "mode": text, "mutations": mutations}
-            return {"proposal": event.proposal.model_copy(update=update), "note": text}
+            known = {
+                "mutations": mutations,
+                "strategy": text,
+                "settings": {"training.strategies": [text]},
+                "note": text,
+            }
+            return {"proposal": event.proposal.model_copy(update=update), **known}
         case Failed():
             return {"reason": text}
         case Finished():

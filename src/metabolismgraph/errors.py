@@ -26,3 +26,7 @@ class FirewallError(RuntimeError):
 
 class TrainingFailedError(RuntimeError):
     """The training process ended without a result (exit code 1)."""
+
+
+class TrainingLostError(TrainingFailedError):
+    """The training process was killed from outside, or its disk is full: the training itself is not to blame."""

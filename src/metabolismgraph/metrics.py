@@ -18,6 +18,7 @@ Classification = Literal["converged", "partial", "failed", "not applicable"]
 
 REFINED = "refined_"  # prefix of metrics of the model after joint refinement
 _CONVERGED, _PARTIAL = (0.8, 1.2), (0.3, 3.0)  # of avg_slope_ratio
+_APART = 0.5  # silhouette, of a reasonable structure (Kaufman & Rousseeuw 1990)
 _SKILL_CONVERGED, _SKILL_PARTIAL = 0.8, 0.3  # of held_out_skill
 
 
@@ -33,6 +34,18 @@ def classify_skill(held_out_skill: float) -> Classification:
     if held_out_skill >= _SKILL_CONVERGED:
         return "converged"
     return "partial" if held_out_skill >= _SKILL_PARTIAL else "failed"
+
+
+def types_separated(metrics: Mapping[str, Any]) -> bool:
+    """Whether embeddings form two or more clusters that are well apart; metabolites in none do not count as one.
+
+    Example:
+        >>> types_separated({"embedding_n_clusters": 2, "embedding_n_outliers": 3, "embedding_silhouette": 0.9})
+        False
+    """
+    silhouette = metrics.get("embedding_silhouette")
+    clusters = (metrics.get("embedding_n_clusters") or 0) - bool(metrics.get("embedding_n_outliers"))
+    return clusters > 1 and isinstance(silhouette, float) and silhouette > _APART
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +154,7 @@ METRICS = (
         summary=True,
     ),
     Metric("embedding_n_clusters", "metabolite types found", summary=True),
+    Metric("embedding_n_outliers", "metabolites in no type; they form one more cluster", better="lower"),
     Metric("embedding_silhouette", "separation of the types", better="higher", summary=True),
     Metric("held_out_frames", "steps on held-out frames"),
     Metric("held_out_derivative_R2", "dc/dt on held-out frames", better="higher", summary=True),

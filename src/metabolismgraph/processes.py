@@ -179,6 +179,17 @@ def _watch_parent() -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+# Signals of a program that goes wrong by itself; all others are from people, schedulers or a kernel without memory.
+_OF_ITS_OWN = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSYS, signal.SIGTRAP}
+)
+
+
+def killed_from_outside(code: int) -> bool:
+    """Whether an exit code is that of a program which was killed, not of one that went wrong by itself."""
+    return code < 0 and -code not in _OF_ITS_OWN
+
+
 def describe_exit(code: int) -> str:
     """An exit code in words."""
     if code >= 0:

@@ -149,13 +149,20 @@ def rebuild(folder: Folder) -> None:
 def import_(
     log: Annotated[Path, typer.Argument(help="analysis log in the published format")],
     out: Annotated[Path | None, typer.Option(help="folder; default: a new one under explorations/")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="metric that is the reward; default: avg_slope_ratio, else rate_constants_R2")
+    ] = None,
+    block: Annotated[
+        int | None, typer.Option(min=1, help="iterations in a block; default: as the log's headings say, otherwise 8")
+    ] = None,
+    ucb: Annotated[str, typer.Option(help="UCB scores: legacy, as published, or spread")] = "legacy",
 ) -> None:
     """Convert an existing analysis log into a journal."""
     from metabolismgraph.explore.published_format.import_log import import_log
     from metabolismgraph.runs.folder import free_path
 
     folder = out or free_path(Path("explorations") / log.stem.removesuffix("_analysis"))
-    number = import_log(log, folder)
+    number = import_log(log, folder, metric=metric, block=block, ucb=ucb)
     console().print(f"iterations imported into {folder}: {number}")
 
 

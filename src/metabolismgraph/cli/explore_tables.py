@@ -23,14 +23,14 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.base import STDOUT
 from metabolismgraph.explore.events import Failed, Opened, Proposed
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.keys import TIME_STEP
 from metabolismgraph.explore.loop import Watch, no_watch
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.proposers.rules_memory import strategies_of
 from metabolismgraph.explore.published_format.lines import mean, mutation, set_name
 from metabolismgraph.explore.reward import SKILL, slope_ratios
-from metabolismgraph.explore.search_space import TIME_STEP
 from metabolismgraph.explore.state import Iteration, State
-from metabolismgraph.explore.tree import Node, best, candidate, nodes, standard_error
+from metabolismgraph.explore.tree import Node, best, leader, nodes, settled, standard_error
 from metabolismgraph.text import visible
 
 _COLOURS = {"converged": "green", "partial": "yellow", "failed": "red", "in flight": "cyan"}
@@ -93,14 +93,14 @@ def _last_batch(state: State) -> tuple[Iteration, ...]:
 def _what_changed(proposed: Proposed) -> str:
     if proposed.proposal.mode == "replicate":
         return f"replicate of node {proposed.node}, seed {proposed.seed}"
-    return mutation(proposed) if proposed.proposal.mutations else f"nothing ({proposed.proposal.mode})"
+    return mutation(proposed) if proposed.mutations else f"nothing ({proposed.proposal.mode})"
 
 
 def _outcome(iteration: Iteration, running: frozenset[int]) -> Text:
     """Proposed, started, running, ended, or the verdict, in a few words."""
     verdict, outcome = iteration.scored, iteration.outcome
     if isinstance(outcome, Failed):
-        return _text(f"failed: {outcome.reason}", "red")
+        return _text(f"{'failed' if outcome.cause == 'idea' else 'lost'}: {outcome.reason}", "red")
     if verdict is None:
         return _text(_before_the_verdict(iteration, running), _COLOURS["in flight"])
     text = {"nan": "failed: NaN", "negative": "failed: negative"}.get(verdict.state, verdict.classification)
@@ -121,11 +121,13 @@ def _before_the_verdict(iteration: Iteration, running: frozenset[int]) -> str:
 
 
 def _leaders(state: State) -> Iterator[RenderableType]:
-    leading, found = candidate(state), best(state)
-    if leading is not None and leading != found:
+    leading, found = leader(state), best(state)
+    if leading is not None:
         yield Text.assemble(("leading: ", "bold"), _described(state, leading))
     if found is not None:
         yield Text.assemble(("best: ", "bold green"), _described(state, found))
+        if settled(state):
+            yield _text("nothing is left to find: no reward can exceed it by more than its error", "green")
         return
     wanted = state.settings.replicates
     yield _text(f"no node is called best with fewer than {wanted} replicates")
@@ -221,9 +223,9 @@ def _proposal_facts(state: State, iteration: Iteration) -> Iterator[tuple[str, s
     origin = f"root of block {state.block_of(node.id)}" if proposed.parent is None else f"node {proposed.parent}"
     yield "proposed by", proposed.by + (f" ({proposed.note})" if proposed.note else "")
     yield "move", proposal.mode
-    yield "strategy", proposal.strategy
+    yield "strategy", proposed.strategy
     yield "hypothesis", proposal.hypothesis
-    for each in proposal.mutations:
+    for each in proposed.mutations:
         yield "mutation", str(each)
     yield "node", f"{node.id}, made from the {origin}, replicate {number} of {len(node.runs)}"
     yield "where", f"block {block}, slot {proposed.slot}, T = {proposed.time_step} frames"
@@ -251,7 +253,9 @@ def _outcome_facts(iteration: Iteration) -> Iterator[tuple[str, str]]:
     else:
         yield "took", f"{outcome.seconds:.1f} s"
     if isinstance(outcome, Failed):
-        yield "failed", outcome.reason
+        yield ("failed" if outcome.cause == "idea" else "lost"), outcome.reason
+    for loss in iteration.losses:
+        yield "run again", f"lost after {loss.seconds:.1f} s: {loss.reason}"
     if verdict is not None:
         parts = f" (parts: {', '.join(f'{part:.4f}' for part in verdict.parts)})" if verdict.parts else ""
         yield "verdict", f"{verdict.classification}, state {verdict.state}, reward {verdict.reward:.4f}{parts}"
@@ -329,8 +333,8 @@ def tree_text(state: State) -> Tree:
 
 def _label(state: State, node: Node, *, names_parent: bool) -> Text:
     """A node of the tree, on one line."""
-    proposed = node.runs[0].proposed
-    what = mutation(proposed) if proposed.proposal.mutations else set_name(strategies_of(state, node))
+    proposed = node.first
+    what = mutation(proposed) if proposed.mutations else set_name(strategies_of(state, node))
     origin = f"from node {node.parent}, " if names_parent else ""
     steps = f", T = {proposed.time_step}" if TIME_STEP in proposed.changes else ""
     status = node.classification
@@ -339,6 +343,8 @@ def _label(state: State, node: Node, *, names_parent: bool) -> Text:
         text.append(_mean_error(state, node, short=True), _COLOURS[status])
     without = sum(run.scored is not None and run.scored.state == "failed" for run in node.runs)
     remarks = [f"{without} failed" if len(node.runs) > 1 else "failed"] if without else []
+    lost = sum(run.scored is not None and not run.counts for run in node.runs)
+    remarks += [f"{lost} lost" if len(node.runs) > 1 else "lost"] if lost else []
     remarks += [f"{node.in_flight} in flight"] if node.in_flight else []
     if len(node.runs) > 1:
         remarks.append(f"iterations {', '.join(str(run.number) for run in node.runs)}")

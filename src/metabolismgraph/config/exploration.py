@@ -25,6 +25,12 @@ class Exploration(Section):
         "skill of held-out rollouts, for real data",
     )
     replicates: int = Field(3, ge=1, description="runs with other seeds that a node needs to be the best one")
+    until_settled: bool = Field(
+        True, description="end when the best node is proven and no reward can exceed it by more than its error"
+    )
+    retries: int = Field(
+        2, ge=0, description="further runs of an iteration that was lost with its machine, disk or time limit"
+    )
     ucb: Literal["spread", "legacy"] = Field(
         "spread", description="UCB score: exploration scaled to the spread of rewards; legacy: as published"
     )

@@ -25,7 +25,7 @@ from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.fitting.trust import Trust
 from metabolismgraph.ground_truth.agreement import cluster_accuracy, r_squared
 from metabolismgraph.ground_truth.truth import Truth
-from metabolismgraph.homeostasis.clusters import cluster_moving
+from metabolismgraph.homeostasis.clusters import cluster_moving, count_outliers
 from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies.orthogonalised import refine_reactions
@@ -297,6 +297,7 @@ def homeostasis_metrics(
         "phase2_loss": float(phase2.losses[-1]),
         "phase2_node_magnitude": phase2.node_magnitude,
         "embedding_n_clusters": len(np.unique(clusters[moving])),
+        "embedding_n_outliers": count_outliers(embeddings[moving], training.cluster_distance_threshold),
         "embedding_silhouette": float(silhouette_score(embeddings[moving], clusters[moving])) if several else None,
     }
     if truth is None:

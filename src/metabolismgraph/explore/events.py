@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from metabolismgraph.explore.proposal import IterationReading, Proposal, StrategyFile, Submission
+from metabolismgraph.explore.engines.base import Cause
+from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, StrategyFile, Submission
 
 Metrics = dict[str, float | int | str | None]
 Changes = dict[str, Any]
 Primary = Literal["avg_slope_ratio", "validation"]
-ScoreState = Literal["scored", "negative", "nan", "failed"]
+ScoreState = Literal["scored", "negative", "nan", "failed", "lost"]
 Kind = Literal["proposal", "reading", "submission"]
 
 
@@ -34,6 +35,7 @@ class Opened(_Event):
         proposer: name of the proposer.
         version: of this package.
         data: description of the base run and its data.
+        metric: of an imported log, the metric that is its reward; otherwise the reward follows from `primary`.
     """
 
     event: Literal["opened"] = "opened"
@@ -45,6 +47,7 @@ class Opened(_Event):
     proposer: str
     version: str
     data: str
+    metric: str | None = None
 
 
 class Answered(_Event):
@@ -90,6 +93,11 @@ class Proposed(_Event):
         node: id of configuration and code: the first iteration that ran them.
         parent: id of the parent node; None: the root of the block.
         changes: all differences from the opened configuration but the seed, by dotted key.
+        settings: all settings of the search space with an effect on the run, by dotted key; strategies by name, those
+            of the default included. Equal settings and code are one node.
+        control: the settings of the parent's configuration at the same rollout length; empty without mutations.
+        mutations: differences from the parent, the rollout length included where the slot changes it.
+        strategy: what trains, by number and name.
         seed: training.seed.
         code: digest of the package version and the strategy files in the configuration.
         files: those strategy files, name -> sha256 of the source.
@@ -103,10 +111,14 @@ class Proposed(_Event):
     node: int
     parent: int | None
     changes: Changes
+    settings: Changes = {}
+    control: Changes = {}
     seed: int
     code: str
     files: dict[str, str] = {}
     proposal: Proposal
+    mutations: tuple[Mutation, ...] = ()
+    strategy: str = ""
     by: str
     note: str = ""
 
@@ -128,19 +140,35 @@ class Finished(_Event):
     seconds: float
 
 
+class Lost(_Event):
+    """The run of an iteration was lost with its machine, disk or time; the iteration is run again."""
+
+    event: Literal["lost"] = "lost"
+    iteration: int
+    reason: str
+    seconds: float
+
+
 class Failed(_Event):
-    """An iteration ended without metrics, with the reason."""
+    """An iteration ended without metrics, with the reason.
+
+    Attributes:
+        cause: `idea`, the configuration or its strategy failed, and its reward is zero; `machine`, the run was lost
+            again and again, and says nothing about the configuration.
+    """
 
     event: Literal["failed"] = "failed"
     iteration: int
     reason: str
     seconds: float
+    cause: Cause = "idea"
 
 
 class Scored(_Event):
     """The verdict on an iteration.
 
     Attributes:
+        state: `failed`, the idea failed; `lost`, the machine did: the run has no reward and is counted nowhere.
         reward: in [0, 1]; 0 for every state but `scored`. Within `scored`, a type of negative ratio contributes 0.
         parts: rewards of the types, or of the validation.
         classification: of the primary metric, with the bounds of the published design.
@@ -218,7 +246,18 @@ class Imported(_Event):
 
 
 Event = Annotated[
-    Opened | Answered | Refused | Proposed | Started | Finished | Failed | Scored | Remembered | Reviewed | Imported,
+    Opened
+    | Answered
+    | Refused
+    | Proposed
+    | Started
+    | Lost
+    | Finished
+    | Failed
+    | Scored
+    | Remembered
+    | Reviewed
+    | Imported,
     Field(discriminator="event"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from metabolismgraph.explore.engines.outcome import OUTCOME
 from metabolismgraph.explore.events import Proposed
 from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.search_space import configuration
@@ -39,6 +40,10 @@ class ExplorationFolder:
         """Remove views that a crash left incomplete."""
         for part in self.path.glob(".*.part"):
             part.unlink(missing_ok=True)
+
+    def discard_outcome(self, iteration: int) -> None:
+        """Remove the outcome of a run that was lost; the next run of the iteration continues from its checkpoints."""
+        (self.job(iteration) / OUTCOME).unlink(missing_ok=True)
 
     def describe(self, proposed: Proposed, state: State, sources: Mapping[str, str]) -> None:
         """Write the description of the job of an iteration.

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
 
 from pydantic import ValidationError
 
@@ -47,7 +46,7 @@ class Journal:
         with opened as stream:
             # A killed explorer's lock lives on for a moment, in a child between its fork and its new program.
             until = time.monotonic() + _LOCK_PATIENCE
-            while not _lock(stream):
+            while not _lock(stream.fileno()):
                 if time.monotonic() > until:
                     raise InputError(
                         f"{self.path.parent}: another explorer is running there; wait for it, or stop it first"
@@ -82,10 +81,10 @@ class Journal:
             raise InputError(f"{self.path.parent}: no exploration here ({self.path.name} is missing)") from None
 
 
-def _lock(stream: IO[str]) -> bool:
-    """Whether this process now holds the lock of a file."""
+def _lock(descriptor: int) -> bool:
+    """Whether this process now holds the lock of an open file."""
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engines.base import Engine
+from metabolismgraph.explore.engines.base import Ended, Engine
 from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.events import (
     Answered,
@@ -23,6 +23,7 @@ from metabolismgraph.explore.events import (
     Failed,
     Finished,
     Kind,
+    Lost,
     Proposed,
     Refused,
     Remembered,
@@ -30,6 +31,7 @@ from metabolismgraph.explore.events import (
     Started,
 )
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.keys import STRATEGY
 from metabolismgraph.explore.proposal import Reading, Submission
 from metabolismgraph.explore.proposers.base import Answer, ExchangeError, InvalidAnswerError, Proposer, UnavailableError
 from metabolismgraph.explore.proposers.replay import ReplayProposer
@@ -39,14 +41,16 @@ from metabolismgraph.explore.review.admission import Verdict
 from metabolismgraph.explore.review.admission import review as review_file
 from metabolismgraph.explore.review.history import StrategyHistory, digest_of
 from metabolismgraph.explore.reward import score
-from metabolismgraph.explore.search_space import STRATEGY, RefusedError, changed, configuration, own_strategies, plan
+from metabolismgraph.explore.search_space import RefusedError, changed, configuration, own_strategies, plan
 from metabolismgraph.explore.state import State
+from metabolismgraph.explore.tree import settled
 from metabolismgraph.homeostasis.strategies import names
 from metabolismgraph.text import one_line
 
 _log = logging.getLogger(__name__)
 
 _REASON = 500  # characters at most of the reason of a refusal
+_LONG_MEMORY, _KEPT_MEMORY = 20, 0.25  # lines that are worth keeping; share of them that a new memory must have
 _TICK = 0.5  # seconds between two checks for interrupts
 
 T = TypeVar("T")
@@ -57,6 +61,14 @@ Watch = Callable[[State, frozenset[int]], None]
 def no_watch(state: State, running: frozenset[int]) -> None:
     """Do nothing."""
     del state, running
+
+
+def _lost_memory(former: str, new: str) -> str:
+    """Why a new working memory is not taken: it drops nearly all of the former one; empty if it is."""
+    before, after = (len([line for line in text.splitlines() if line.strip()]) for text in (former, new))
+    if before < _LONG_MEMORY or after > before * _KEPT_MEMORY:
+        return ""
+    return f"the new memory has {after} lines, the former {before}: the former is kept"
 
 
 class Explorer:
@@ -88,7 +100,7 @@ class Explorer:
         self._running: frozenset[int] = frozenset()
 
     def run(self, iterations: int) -> State:
-        """Continue until the number of iterations is reached, the time budget is spent or the user interrupts.
+        """Continue to the number of iterations, the end of the time, an interrupt, or a best node beyond improvement.
 
         Args:
             iterations: their total number, finished ones included.
@@ -132,17 +144,22 @@ class Explorer:
         return range(first, last + 1)
 
     def _spent(self, batch: range) -> bool:
-        """Whether to start no new batch: a started batch is finished, unless the user interrupts twice."""
+        """Whether to start no new batch: the time is over, the user interrupts, or nothing is left to find.
+
+        A started batch is finished, unless the user interrupts twice.
+        """
         begun = len(self._state.iterations) >= batch.start
         hours = self._state.settings.max_hours
         late = hours is not None and self._state.hours >= hours
-        return self._stopping() > (1 if begun else 0) or (late and not begun)
+        done = self._state.settings.until_settled and settled(self._state) is not None
+        return self._stopping() > (1 if begun else 0) or ((late or done) and not begun)
 
     def _step(self, batch: range) -> None:
         state = self._state
         block = state.block_of(batch.start)
         if block > max((review.block for review in state.reviews), default=0):
             self._review_block(block, batch.start)
+            write_views(self._folder.path, self._events)
         elif len(state.iterations) < batch[-1]:
             self._propose(len(state.iterations) + 1)
         elif any(state.iterations[i - 1].scored is None for i in batch):
@@ -225,7 +242,10 @@ class Explorer:
         def accept(value: Reading, by: str, note: str) -> Remembered:
             if [r.iteration for r in value.iterations] != list(batch):
                 raise RefusedError(f"iterations must be those of the batch, in order: {', '.join(map(str, batch))}")
-            return Remembered(iteration=batch[-1], readings=value.iterations, memory=value.memory, by=by, note=note)
+            memory, lost = value.memory, _lost_memory(state.memory, value.memory)
+            if lost:
+                memory, note = state.memory, "; ".join(filter(None, (note, lost)))
+            return Remembered(iteration=batch[-1], readings=value.iterations, memory=memory, by=by, note=note)
 
         self._ask("reading", batch.start, lambda proposer, refusals: proposer.read(state, batch, refusals), accept)
 
@@ -233,21 +253,17 @@ class Explorer:
         state, rolled_back = self._state, self._roll_back()
 
         def accept(value: Submission, by: str, note: str) -> Reviewed:
-            changes = changed(state.root(block), value.start, state)
-            if rolled_back and any(name in rolled_back for name in names(configuration(state, changes).training)):
-                changes.pop(STRATEGY)
             landed = declaration = None
             if (file := value.file) is not None:
                 scratch = self._folder.path / "review"
                 verdict = self._review(file.name, file.source, self._folder.base / "training", scratch)
                 if not verdict.accepted:
                     raise RefusedError("; ".join(verdict.reasons))
-                landed = self._history.land(file.name, file.source, file.rationale, file.reference)
-                declaration = verdict.declaration and verdict.declaration.as_dict()
-            return Reviewed(
+                landed, declaration = digest_of(file.source), verdict.declaration and verdict.declaration.as_dict()
+            reviewed = Reviewed(
                 block=block,
                 iteration=first,
-                changes=changes,
+                changes={},
                 submission=value,
                 rolled_back=rolled_back,
                 landed=landed,
@@ -256,6 +272,14 @@ class Explorer:
                 by=by,
                 note=note,
             )
+            # The next block may start with the file.
+            with_file = state.after(reviewed)
+            changes = changed(state.root(block), value.start, with_file)
+            if rolled_back and any(name in rolled_back for name in names(configuration(with_file, changes).training)):
+                changes.pop(STRATEGY)
+            if file is not None:
+                self._history.land(file.name, file.source, file.rationale, file.reference)
+            return reviewed.model_copy(update={"changes": changes})
 
         self._ask("submission", first, lambda proposer, refusals: proposer.review(state, block, refusals), accept)
 
@@ -278,45 +302,62 @@ class Explorer:
 
     def _run_batch(self, batch: range) -> None:
         """Start unfinished iterations, and record outcomes in the order of iterations, not of their ends."""
-        ended = self._submit(batch)
+        ended: dict[int, Finished | Failed | None] = {}
         for i in batch:
-            while i not in ended and self._state.iterations[i - 1].outcome is None:
+            if self._state.iterations[i - 1].outcome is None:
+                ended[i] = self._begin(i)
+        for i in batch:
+            while i in ended and ended[i] is None:
                 for job in self._engine.wait(_TICK):
-                    reason = job.reason or "ended without a result"
-                    nothing = Failed(iteration=job.job, reason=reason, seconds=job.seconds)
-                    ended[job.job] = self._outcome(job.job, job.seconds) or nothing
                     self._running -= {job.job}
+                    ended[job.job] = self._end(job)
                     self._watch(self._state, self._running)
                 if self._stopping() > 1:
                     self._engine.close()
                     raise KeyboardInterrupt
-            if self._state.iterations[i - 1].outcome is None:
-                self._record(ended[i])
-            outcome = self._state.iterations[i - 1].outcome
-            if self._state.iterations[i - 1].scored is None and outcome is not None:
-                self._record(score(outcome, self._state.opened.primary))
+            if (outcome := ended.get(i)) is not None:
+                self._record(outcome)
+            found = self._state.iterations[i - 1]
+            if found.scored is None and found.outcome is not None:
+                self._record(score(found.outcome, self._state.opened.primary))
 
-    def _submit(self, batch: range) -> dict[int, Finished | Failed]:
-        """Submit the jobs without an outcome; returns outcomes of jobs that have ended before or cannot run."""
-        ended: dict[int, Finished | Failed] = {}
-        wanted = [i for i in batch if self._state.iterations[i - 1].outcome is None]
-        for i in wanted:
-            iteration, folder = self._state.iterations[i - 1], self._folder.job(i)
-            if iteration.started is None:
-                where = (folder / "run").relative_to(self._folder.path)
-                self._record(Started(iteration=i, folder=str(where)))
-            found = self._outcome(i, 0.0)
-            if found is not None:  # the job ended while no explorer ran
-                ended[i] = found
-                continue
-            try:
-                self._folder.describe(iteration.proposed, self._state, self._sources(iteration.proposed))
-            except OSError as error:
-                ended[i] = Failed(iteration=i, reason=f"{error.filename or folder}: {error.strerror}", seconds=0.0)
-                continue
-            self._running |= {i}
-            self._engine.submit(i, folder)
-        return ended
+    def _begin(self, i: int) -> Finished | Failed | None:
+        """Submit the job of an iteration; returns the outcome of one that has ended before, or cannot run."""
+        if self._state.iterations[i - 1].started is None:
+            where = (self._folder.job(i) / "run").relative_to(self._folder.path)
+            self._record(Started(iteration=i, folder=str(where)))
+        found = self._outcome(i, 0.0)  # of a job that ended while no explorer ran
+        return self._submit(i) if found is None else self._kept(found)
+
+    def _submit(self, i: int) -> Failed | None:
+        proposed = self._state.iterations[i - 1].proposed
+        try:
+            self._folder.describe(proposed, self._state, self._sources(proposed))
+        except OSError as error:
+            reason = f"{error.filename or self._folder.job(i)}: {error.strerror}"
+            return Failed(iteration=i, reason=reason, seconds=0.0, cause="machine")
+        self._running |= {i}
+        self._engine.submit(i, self._folder.job(i))
+        return None
+
+    def _end(self, job: Ended) -> Finished | Failed | None:
+        """The outcome of a job that has ended; None if it was lost, and is run again."""
+        found = self._outcome(job.job, job.seconds)
+        if found is None:
+            reason, cause = (job.reason, job.cause) if job.reason else ("ended without a result", "machine")
+            found = Failed(iteration=job.job, reason=reason, seconds=job.seconds, cause=cause)
+        return self._kept(found)
+
+    def _kept(self, outcome: Finished | Failed) -> Finished | Failed | None:
+        """The outcome, unless the run was lost and may be repeated: then it is."""
+        i = outcome.iteration
+        if isinstance(outcome, Finished) or outcome.cause == "idea":
+            return outcome
+        if len(self._state.iterations[i - 1].losses) >= self._state.settings.retries:
+            return outcome
+        self._folder.discard_outcome(i)
+        self._record(Lost(iteration=i, reason=outcome.reason, seconds=outcome.seconds))
+        return self._submit(i)
 
     def _sources(self, proposed: Proposed) -> dict[str, str]:
         """The strategy files in the proposal of an iteration."""
@@ -334,9 +375,9 @@ class Explorer:
         try:
             found = read_outcome(self._folder.job(iteration))
         except ValueError as error:
-            return Failed(iteration=iteration, reason=str(error), seconds=seconds)
+            return Failed(iteration=iteration, reason=str(error), seconds=seconds, cause="machine")
         if found is None:
             return None
         if found.metrics is None:
-            return Failed(iteration=iteration, reason=str(found.reason), seconds=found.seconds)
+            return Failed(iteration=iteration, reason=str(found.reason), seconds=found.seconds, cause=found.cause)
         return Finished(iteration=iteration, metrics=found.metrics, seconds=found.seconds)

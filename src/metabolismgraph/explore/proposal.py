@@ -50,7 +50,9 @@ class Proposal(_Answer):
     parent: int | None = Field(description="id of the node whose configuration is changed; null: root")
     mode: Mode = Field(description="move of the strategy-selection table; replicate: the parent with another seed")
     mutations: tuple[Mutation, ...] = Field((), description="changes of the parent's configuration; none to replicate")
-    strategy: Line = Field(description="literature strategy by number or name, or hyperparameter-only")
+    strategy: Line = Field(
+        "", description="strategies that train, by number or name, or hyperparameter-only; empty: as the mutations say"
+    )
     hypothesis: Line = Field(description="what this should show, in one line")
 
 

@@ -32,11 +32,12 @@ def score(outcome: Finished | Failed, primary: Primary) -> Scored:
 
     By avg_slope_ratio the reward is the mean over types of `ratio_reward`, so that opposite errors do not cancel.
     By validation it is held_out_skill of `evaluation.evaluate`, 1 - MSE / MSE without homeostasis, not below zero.
-    States: `failed`, no metrics; `nan`, no number for the primary metric; `negative`, on average a pull away from the
-    baseline, or predictions worse than without homeostasis. The reward of these three is zero.
+    States: `failed`, no metrics by fault of the configuration; `lost`, none by fault of the machine; `nan`, no number
+    for the primary metric; `negative`, on average a pull away from the baseline, or predictions worse than without
+    homeostasis. The reward of all these is zero; that of a lost run is not used.
     """
     if isinstance(outcome, Failed):
-        return _scored(outcome, "failed", 0.0, (), "failed")
+        return _scored(outcome, "lost" if outcome.cause == "machine" else "failed", 0.0, (), "failed")
     if primary == "validation":
         return _by_validation(outcome)
     ratios = tuple(slope_ratios(outcome.metrics).values())
@@ -48,6 +49,18 @@ def score(outcome: Finished | Failed, primary: Primary) -> Scored:
     if average < 0:
         return _scored(outcome, "negative", 0.0, parts, "failed")
     return _scored(outcome, "scored", sum(parts) / len(parts), parts, classify(average))
+
+
+def score_by(outcome: Finished | Failed, metric: str, status: str) -> Scored:
+    """The verdict of another program on a run: its metric, within 0 and 1, and its own classification."""
+    value = outcome.metrics.get(metric) if isinstance(outcome, Finished) else None
+    found = status if status in {"converged", "partial", "failed"} else "failed"
+    if isinstance(outcome, Failed):
+        return _scored(outcome, "failed", 0.0, (), found)
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return _scored(outcome, "nan", 0.0, (), found)
+    reward = min(max(float(value), 0.0), 1.0)
+    return _scored(outcome, "scored" if value >= 0 else "negative", reward, (reward,), found)
 
 
 def _by_validation(outcome: Finished) -> Scored:

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 from metabolismgraph.config import Config, nearest_name
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Changes, Proposed, Reviewed
+from metabolismgraph.explore.keys import CHANGEABLE, STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import Mutation, Proposal
 from metabolismgraph.explore.review.admission import Declaration
+from metabolismgraph.explore.settings import (
+    effective_settings,
+    numbered,
+    reasons_without_effect,
+    strategies_of_settings,
+)
 from metabolismgraph.explore.state import State
-from metabolismgraph.explore.tree import nodes
-from metabolismgraph.homeostasis.strategies import STRATEGIES, chosen, names
-from metabolismgraph.homeostasis.strategies import depends_on_time_step as trains_on_windows
+from metabolismgraph.explore.tree import Node, nodes
+from metabolismgraph.homeostasis.strategies import STRATEGIES, Declared, chosen, draw_minibatches, entries, names
+from metabolismgraph.homeostasis.strategies.base import Part
 
-TIME_STEP = "training.homeostasis_time_step"
-STRATEGY = "training.strategies"
 _SEED = "training.seed"
-
-# Keys that an exploration may change; all others are fixed, so that runs remain comparable.
-CHANGEABLE: Mapping[str, str] = {
-    "training.learning_rate_node_homeostasis": "lr_node_homeo",
-    "training.learning_rate_embedding_homeostasis": "lr_emb_homeo",
-    "training.data_augmentation_loop": "data_augmentation_loop",
-    "training.batch_size": "batch_size",
-    "training.n_epochs": "n_epochs",
-    "training.phase2_steps": "phase2_steps",
-    "training.coeff_similarity": "coeff_similarity",
-    "training.embedding_start": "embedding_start",
-    STRATEGY: "strategies",
-}
 _MOST = 2**31 - 1  # largest whole number in training
 _BY_SHORT_NAME = {short: key for key, short in CHANGEABLE.items()}
 _WHY_NOT = {
@@ -80,39 +73,44 @@ def plan(proposal: Proposal, state: State, iteration: int, *, by: str, note: str
     """Make the iteration that a proposal describes.
 
     Raises:
-        RefusedError: it may not be run.
+        RefusedError: it may not be run, or has no effect.
     """
-    slot, block = state.slot(iteration), state.block_of(iteration)
-    parent = proposal.parent
-    if parent is not None:
-        _check_parent(parent, state)
-    before = state.node_changes(parent, block)
+    if proposal.parent is not None:
+        _check_parent(proposal.parent, state)
     if proposal.mode == "replicate":
         return _replicate(proposal, state, iteration, by=by, note=note)
-    changes = changed(before, proposal.mutations, state)
-    config = configuration(state, changes)
-    changes.pop(TIME_STEP, None)
-    if depends_on_time_step(config):
+    slot = state.slot(iteration)
+    before = state.node_changes(proposal.parent, state.block_of(iteration))
+    config = configuration(state, changed(before, proposal.mutations, state))
+    settings = settings_at(config, slot.time_step, state)
+    control = settings_at(configuration(state, before), slot.time_step, state)
+    _check_effect(proposal, control, settings, config, state)
+    strategy = _strategy_of(proposal, settings)
+    changes = {key: value for key, value in changed(before, proposal.mutations, state).items() if key != TIME_STEP}
+    if TIME_STEP in settings:
         changes[TIME_STEP] = slot.time_step
     files = files_of(config, state)
     code = code_of(files)
-    same = [n for n in nodes(state) if (n.runs[0].proposed.changes, n.runs[0].proposed.code) == (changes, code)]
-    # The same configuration and code is the same node, and this iteration its replicate.
-    node = same[0].id if same else iteration
-    return Proposed(
+    same = next((n for n in nodes(state) if (settings_of(n.first, state), n.first.code) == (settings, code)), None)
+    planned = Proposed(
         iteration=iteration,
         slot=slot.number,
         time_step=slot.time_step,
-        node=node,
-        parent=same[0].parent if same else parent,
+        node=iteration,
+        parent=proposal.parent,
         changes=changes,
-        seed=state.config.training.seed + (len(same[0].runs) if same else 0),
+        settings=settings,
+        control=control if proposal.mutations else {},
+        seed=state.config.training.seed,
         code=code,
         files=files,
         proposal=proposal,
+        mutations=(*proposal.mutations, *_of_slot(before, settings)),
+        strategy=strategy,
         by=by,
         note=note,
     )
+    return planned if same is None else _again(same, planned)
 
 
 def _replicate(proposal: Proposal, state: State, iteration: int, *, by: str, note: str) -> Proposed:
@@ -121,20 +119,70 @@ def _replicate(proposal: Proposal, state: State, iteration: int, *, by: str, not
     if proposal.parent is None:
         raise RefusedError("mode replicate needs a node as parent, which cannot be root")
     node = next(node for node in nodes(state) if node.id == proposal.parent)
-    first = node.runs[0].proposed
-    return first.model_copy(
-        update={
-            "iteration": iteration,
-            "slot": state.slot(iteration).number,
-            # A node that depends on the rollout length keeps its own in every slot.
-            "time_step": first.changes.get(TIME_STEP, state.slot(iteration).time_step),
-            "seed": state.config.training.seed + len(node.runs),
-            "proposal": proposal,
-            "by": by,
-            "note": note,
-            "time": "",
-        }
-    )
+    settings = settings_of(node.first, state)
+    update = {
+        "iteration": iteration,
+        "slot": state.slot(iteration).number,
+        # A node that depends on the rollout length keeps its own in every slot.
+        "time_step": node.first.changes.get(TIME_STEP, state.slot(iteration).time_step),
+        "proposal": proposal,
+        "strategy": _strategy_of(proposal, settings),
+        "by": by,
+        "note": note,
+        "time": "",
+    }
+    return _again(node, node.first.model_copy(update=update))
+
+
+def _again(node: Node, planned: Proposed) -> Proposed:
+    """The iteration as the next replicate of a node with the same settings and code."""
+    seed = node.first.seed + len(node.runs)
+    return planned.model_copy(update={"node": node.id, "parent": node.first.parent, "seed": seed})
+
+
+def _of_slot(before: Changes, settings: Changes) -> tuple[Mutation, ...]:
+    """The change of the rollout length that the slot makes to the parent's configuration."""
+    old, new = before.get(TIME_STEP), settings.get(TIME_STEP)
+    if old is None or new is None or old == new:
+        return ()
+    return (Mutation(param=TIME_STEP.partition(".")[2], old=old, new=new),)
+
+
+def _check_effect(proposal: Proposal, before: Changes, after: Changes, config: Config, state: State) -> None:
+    without = reasons_without_effect(declared_strategies(config, state))
+    idle = [m for m in proposal.mutations if before.get(full_key(m.param)) == after.get(full_key(m.param))]
+    if idle:
+        reason = without.get(full_key(idle[0].param), "it is the same setting")
+        raise RefusedError(f"{idle[0]} has no effect: {reason}; leave it out, or change something else")
+
+
+def _strategy_of(proposal: Proposal, settings: Changes) -> str:
+    """What trains, by number and name.
+
+    Raises:
+        RefusedError: the proposal names something else.
+    """
+    trained = strategies_of_settings(settings)
+    switched = any(full_key(mutation.param) == STRATEGY for mutation in proposal.mutations)
+    given = proposal.strategy.strip()
+    only = re.fullmatch(r"hyper-?parameters?[ -]only", given, re.IGNORECASE)
+    by_number = {str(kind.number): name for name, kind in STRATEGIES.items()}
+    named = {by_number.get(word, word) for word in re.findall(r"[A-Za-z_]\w*|[0-9]+", given)}
+    known = named & {*STRATEGIES, *trained}
+    if only and switched:
+        raise RefusedError(f"strategy says {given}, but strategies change; name them, or leave it empty")
+    plain = re.search("rollout", given, re.IGNORECASE) and not trained
+    if given and not only and not known and not plain:
+        raise RefusedError(
+            f"strategy {given} is not one of the list; it follows from the mutations: leave it empty, or write "
+            f"{numbered(trained) if switched else 'hyperparameter-only'}"
+        )
+    if not only and known - {*trained}:
+        raise RefusedError(
+            f"strategy names {', '.join(sorted(known - {*trained}))}, which does not train here; this proposal trains "
+            f"with {numbered(trained)}: leave it empty, or change strategies"
+        )
+    return numbered(trained) + ("" if switched else ", hyperparameter-only")
 
 
 def _check_parent(parent: int, state: State) -> None:
@@ -190,20 +238,38 @@ def check_strategies(config: Config, state: State) -> None:
     Raises:
         InputError: there is no such strategy or option, or they do not go together.
     """
-    names(config.training)  # refuses an entry without exactly one name
-    entries = config.training.strategies
-    if entries is None:
-        return
+    declared_strategies(config, state)
+
+
+def declared_strategies(config: Config, state: State) -> dict[str, Declared]:
+    """The strategies of a configuration; strategy files of the exploration, which are not executed, by declarations.
+
+    Raises:
+        InputError: as for `check_strategies`.
+    """
     # Strategies that were rolled back are still valid in nodes that ran with them.
     ever = {review.file.name: review for review in state.reviews if review.landed and review.file}
-    of_package = []
-    for entry in entries:
-        name, options = (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+    of_package: list[str | dict[str, Any]] = []
+    of_files: dict[str, Declaration | _Undeclared] = {}
+    for name, options in entries(config.training):
         if name not in ever:
-            of_package.append(entry)
-        elif ever[name].declaration is not None:
-            Declaration.model_validate_json(json.dumps(ever[name].declaration)).check(options)
-    chosen(config.training.model_copy(update={"strategies": tuple(of_package)}))
+            of_package.append({name: options})
+            continue
+        declared = ever[name].declaration
+        of_files[name] = Declaration.model_validate_json(json.dumps(declared)) if declared else _Undeclared()
+        of_files[name].check(options)
+    found: dict[str, Declared] = {**chosen(config.training.model_copy(update={"strategies": tuple(of_package)}))}
+    return {**found, **of_files}
+
+
+class _Undeclared:
+    """A strategy file of an older journal, without a declaration: it may depend on everything."""
+
+    sets: Collection[Part] = frozenset({"objective"})
+    draws_minibatches: bool = True
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Accept all options."""
 
 
 def own_strategies(state: State) -> dict[str, Reviewed]:
@@ -220,13 +286,29 @@ def own_strategies(state: State) -> dict[str, Reviewed]:
     return found
 
 
-def depends_on_time_step(config: Config) -> bool:
-    """Whether training.homeostasis_time_step makes a difference.
+def depends_on_time_step(config: Config, state: State) -> bool:
+    """Whether training.homeostasis_time_step makes a difference."""
+    return draw_minibatches(declared_strategies(config, state))
 
-    Strategy files of the exploration are assumed to depend on it.
-    """
-    own = any(name not in STRATEGIES for name in names(config.training))
-    return own or trains_on_windows(config.training)
+
+def settings_at(config: Config, time_step: int, state: State) -> Changes:
+    """The effective settings of a configuration in a slot with this rollout length."""
+    return effective_settings(config.replace({TIME_STEP: time_step}), declared_strategies(config, state))
+
+
+def settings_of(proposed: Proposed, state: State) -> Changes:
+    """The effective settings of an iteration; empty for one of an imported log."""
+    if proposed.settings or state.imported:
+        return proposed.settings
+    return settings_at(configuration(state, proposed.changes), proposed.time_step, state)
+
+
+def control_of(proposed: Proposed, state: State) -> Changes:
+    """The effective settings of the parent's configuration at the rollout length of an iteration."""
+    if proposed.control or state.imported:
+        return proposed.control
+    before = state.node_changes(proposed.proposal.parent, state.block_of(proposed.iteration))
+    return settings_at(configuration(state, before), proposed.time_step, state)
 
 
 def files_of(config: Config, state: State) -> dict[str, str]:

@@ -18,6 +18,7 @@ from metabolismgraph.explore.events import (
     Failed,
     Finished,
     Imported,
+    Lost,
     Opened,
     Proposed,
     Refused,
@@ -27,7 +28,7 @@ from metabolismgraph.explore.events import (
     Started,
 )
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, Slot
-from metabolismgraph.explore.reward import score
+from metabolismgraph.explore.reward import score, score_by
 from metabolismgraph.metrics import from_log_name
 
 _BY_LOG = "imported log"
@@ -40,11 +41,13 @@ class Iteration:
     """One iteration with its events.
 
     Attributes:
+        losses: runs that were lost with their machine, and made again.
         outcome: None before the job has ended.
     """
 
     proposed: Proposed
     started: Started | None = None
+    losses: tuple[Lost, ...] = ()
     outcome: Finished | Failed | None = None
     scored: Scored | None = None
     reading: IterationReading | None = None
@@ -64,8 +67,13 @@ class Iteration:
 
     @property
     def has_reward(self) -> bool:
-        """Whether its run has a reward; a failed run, or NaN, counts as zero."""
-        return self.scored is not None and self.scored.state not in {"failed", "nan"}
+        """Whether its run has a reward of its own; a failed run, or NaN, counts as zero."""
+        return self.scored is not None and self.scored.state not in {"failed", "nan", "lost"}
+
+    @property
+    def counts(self) -> bool:
+        """Whether its verdict says something about its configuration: not if it was lost with its machine."""
+        return self.scored is not None and self.scored.state != "lost"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +113,12 @@ class State:
             case Proposed():
                 state = dataclasses.replace(self, iterations=(*self.iterations, Iteration(event)))
             case Imported():
-                state = dataclasses.replace(self, iterations=(*self.iterations, _of_log(event)))
+                state = dataclasses.replace(self, iterations=(*self.iterations, _of_log(event, self.opened.metric)))
             case Started():
                 state = self._knowing(event.iteration, started=event)
+            case Lost():
+                before = self.iterations[event.iteration - 1].losses if event.iteration <= len(self.iterations) else ()
+                state = self._knowing(event.iteration, losses=(*before, event))
             case Finished() | Failed():
                 state = self._knowing(event.iteration, outcome=event)
             case Scored():
@@ -204,8 +215,12 @@ class State:
         return tuple(r.reason for r in self.refused if r.kind == kind and r.iteration == iteration)
 
 
-def _of_log(event: Imported) -> Iteration:
-    """An iteration of an imported log; its reward is computed as for a run of this package."""
+def _of_log(event: Imported, metric: str | None) -> Iteration:
+    """An iteration of an imported log.
+
+    Args:
+        metric: its reward, with the status of the log; None: both are computed as for a run of this package.
+    """
     number, fields = event.iteration, event.fields
     metrics = {from_log_name(name): value for name, value in event.metrics.items()}
     outcome = (
@@ -227,13 +242,14 @@ def _of_log(event: Imported) -> Iteration:
         proposal=Proposal(
             parent=event.parent,
             mode="exploit",
-            mutations=(Mutation(**mutation.groupdict()),) if mutation else (),
-            strategy=fields.get("Strategy", ""),
             hypothesis=fields.get("Mode/Strategy", ""),
         ),
+        mutations=(Mutation(**mutation.groupdict()),) if mutation else (),
+        strategy=fields.get("Strategy", ""),
         by=_BY_LOG,
     )
     reading = IterationReading(
         iteration=number, visual=fields.get("Visual", ""), observation=fields.get("Observation", "")
     )
-    return Iteration(proposed, outcome=outcome, scored=score(outcome, "avg_slope_ratio"), reading=reading)
+    scored = score(outcome, "avg_slope_ratio") if metric is None else score_by(outcome, metric, event.status)
+    return Iteration(proposed, outcome=outcome, scored=scored, reading=reading)

@@ -11,9 +11,10 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 
+from metabolismgraph.explore.events import Proposed
 from metabolismgraph.explore.state import Iteration, State
 
-_NEGLIGIBLE = 0.005  # a difference of rewards without relevance for the choice of a configuration
+NEGLIGIBLE = 0.005  # a difference of rewards without relevance for the choice of a configuration
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,13 +33,23 @@ class Node:
 
     @functools.cached_property
     def rewards(self) -> tuple[float, ...]:
-        """Rewards of its replicates, without failed runs."""
-        return tuple(r.scored.reward for r in self.runs if r.scored is not None and r.scored.state != "failed")
+        """Rewards of its replicates in order; zero for runs that failed, none for those lost with their machine."""
+        return tuple(run.scored.reward for run in self.runs if run.scored is not None and run.counts)
 
     @functools.cached_property
     def mean(self) -> float | None:
         """Mean reward over replicates; None without a reward."""
         return sum(self.rewards) / len(self.rewards) if self.rewards else None
+
+    @property
+    def first(self) -> Proposed:
+        """Its first iteration as it was planned."""
+        return self.runs[0].proposed
+
+    @property
+    def ended(self) -> int:
+        """Runs that ended with metrics; others can build on a node only if there is one."""
+        return sum(bool(run.metrics) for run in self.runs if run.scored is not None)
 
     @property
     def in_flight(self) -> int:
@@ -48,8 +59,7 @@ class Node:
     @property
     def classification(self) -> str:
         """`converged`, `partial` or `failed` as its replicates are, partial where they differ; else `in flight`."""
-        scored = [run.scored for run in self.runs if run.scored is not None and run.scored.state != "failed"]
-        found = {each.classification for each in scored}
+        found = {run.scored.classification for run in self.runs if run.scored is not None and run.counts}
         if not found:
             return "in flight" if self.in_flight else "failed"
         return found.pop() if len(found) == 1 else "partial"
@@ -99,26 +109,43 @@ def standard_error(node: Node, every: Iterable[Node]) -> float | None:
 
 
 def differ(a: Node, b: Node, every: Sequence[Node]) -> bool:
-    """Whether two mean rewards differ by more than the standard error of their difference and `_NEGLIGIBLE`."""
+    """Whether two mean rewards differ by more than the standard error of their difference and `NEGLIGIBLE`."""
     if a.mean is None or b.mean is None:
         return a.mean != b.mean
     errors = [standard_error(node, every) or 0.0 for node in (a, b)]
-    return abs(a.mean - b.mean) > max(math.hypot(*errors), _NEGLIGIBLE)
+    return abs(a.mean - b.mean) > max(math.hypot(*errors), NEGLIGIBLE)
 
 
 def candidate(state: State, replicates: int = 1) -> Node | None:
     """The node with the highest mean reward above zero, with any number of replicates; the first among equals.
 
     Args:
-        replicates: their smallest number.
+        replicates: smallest number of those that ended with metrics; runs that failed count in the mean only.
     """
-    judged = [node for node in nodes(state) if node.mean and len(node.rewards) >= replicates]
+    judged = [node for node in nodes(state) if node.mean and node.ended >= replicates]
     return max(judged, key=lambda node: node.mean or 0.0, default=None)
 
 
 def best(state: State) -> Node | None:
     """The node with the highest mean reward above zero among those with enough replicates; None without one."""
     return candidate(state, state.settings.replicates)
+
+
+def settled(state: State) -> Node | None:
+    """The best node if it is proven and no reward, at most 1, can exceed it by more than its error; else None."""
+    found = best(state)
+    if found is None or found.mean is None:
+        return None
+    error = standard_error(found, nodes(state)) or 0.0
+    return found if 1.0 - found.mean <= max(error, NEGLIGIBLE) else None
+
+
+def leader(state: State) -> Node | None:
+    """The node that leads the best one by more than its error, and is not proven yet; None without one."""
+    leading, found = candidate(state), best(state)
+    if leading is None or (found is not None and not differ(leading, found, nodes(state))):
+        return None
+    return leading
 
 
 def scores(state: State, block: int) -> tuple[Score, ...]:
@@ -131,7 +158,7 @@ def scores(state: State, block: int) -> tuple[Score, ...]:
     """
     every = nodes(state)
     here = {node.id: sum(state.block_of(run.number) == block for run in node.runs) for node in every}
-    listed = [node for node in every if here[node.id] and node.mean is not None]
+    listed = [node for node in every if here[node.id] and node.ended]
     parents = {node.id: node.parent if node.parent is not None and here.get(node.parent) else None for node in every}
     means = [node.mean or 0.0 for node in listed]
     spread = max(_deviation(means), pooled_deviation(every) or 0.0)

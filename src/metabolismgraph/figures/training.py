@@ -12,13 +12,21 @@ from metabolismgraph.figures.style import FAINT, GREEN, ORANGE, log_axis, panels
 
 
 def loss(scene: Scene) -> Figure:
-    """Losses per step, linear (top) and logarithmic (bottom): Phase 2 in blue, its components, and Phase 1."""
+    """Losses per step, linear (top) and logarithmic (bottom): Phase 2 in blue, its components, and Phase 1.
+
+    A noisy loss is shown in a light line, its running mean in a full one.
+    """
     curves = _curves(scene)
     figure, axes = panels(2, len(curves), 1.0 + 3.2 * len(curves), 5.2, sharex="col")
     for column, (label, step, values, line) in zip(axes.T, curves, strict=True):
         number = np.arange(1, len(values) + 1)
-        column[0].plot(number, values, **line)
-        column[1].plot(number, positive(values), **line)
+        mean = _running_mean(values)
+        for ax, shown in zip(column, (values, positive(values)), strict=True):
+            if mean is None:
+                ax.plot(number, shown, **line)
+            else:
+                ax.plot(number, shown, **{**line, "linewidth": 0.5, "alpha": 0.3})
+                ax.plot(number, mean, **line)
         log_axis(column[1], "y", values)
         column[0].set_title(label, pad=14)  # above the power of ten of the axis
         column[1].set_xlabel(step)
@@ -32,6 +40,15 @@ def loss(scene: Scene) -> Figure:
     axes[0, 0].set_ylabel("linear")
     axes[1, 0].set_ylabel("logarithmic")
     return figure
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray | None:
+    """The mean over neighbouring steps, by which one sees whether a noisy loss decreases; None for a smooth loss."""
+    width = len(values) // 50
+    steps = np.diff(values)
+    if width < 2 or not np.isfinite(values).all() or np.mean(steps[1:] * steps[:-1]) >= 0:
+        return None  # steps of a smooth curve have the sign of their neighbours
+    return np.convolve(values, np.ones(width), "same") / np.convolve(np.ones(len(values)), np.ones(width), "same")
 
 
 def _curves(scene: Scene) -> list[tuple[str, str, np.ndarray, dict[str, Any]]]:

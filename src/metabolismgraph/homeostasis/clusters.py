@@ -14,10 +14,20 @@ def cluster(embeddings: Float[np.ndarray, "species dim"], threshold: float) -> I
     Args:
         threshold: largest distance of neighbours (eps of DBSCAN), in units of the embeddings.
     """
+    labels = _label(embeddings, threshold)
+    return np.where(labels < 0, labels.max() + 1, labels)
+
+
+def count_outliers(embeddings: Float[np.ndarray, "species dim"], threshold: float) -> int:
+    """Number of points that DBSCAN labels as noise, see `cluster`."""
+    return int((_label(embeddings, threshold) < 0).sum())
+
+
+def _label(embeddings: Float[np.ndarray, "species dim"], threshold: float) -> Int[np.ndarray, " species"]:
+    """Labels of DBSCAN; -1 for noise."""
     from sklearn.cluster import DBSCAN  # noqa: PLC0415 (takes half a second, and is not needed for Phase 1)
 
-    labels = DBSCAN(eps=threshold, min_samples=_MIN_SAMPLES).fit_predict(embeddings)
-    return np.asarray(np.where(labels < 0, labels.max() + 1, labels))
+    return np.asarray(DBSCAN(eps=threshold, min_samples=_MIN_SAMPLES).fit_predict(embeddings))
 
 
 def cluster_moving(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -22,9 +23,6 @@ from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 
-# Of the attributes of `Residuals`, the line and its errors.
-LINE = ("slope", "offset", "slope_error", "offset_error")
-
 
 @dataclasses.dataclass(frozen=True)
 class Residuals:
@@ -38,6 +36,8 @@ class Residuals:
         slope, offset: of the line of each species, in 1/time and concentration/time.
         slope_error, offset_error: their standard errors.
     """
+
+    LINE: ClassVar = ("slope", "offset", "slope_error", "offset_error")
 
     at: Float[np.ndarray, "transitions species"]
     residual: Float[np.ndarray, "transitions species"]
@@ -153,5 +153,5 @@ class Phase2Data:
 
     def checkpoint_residuals(self) -> Residuals:
         """The residual of the checkpoint, with the lines of homeostasis of Phase 1."""
-        line = {name: getattr(self.phase1, name) for name in LINE}
+        line = {name: getattr(self.phase1, name) for name in Residuals.LINE}
         return Residuals(self.at, self.residual, self.keep, self.phase1.noise, **line)

@@ -20,7 +20,7 @@ from typing import Any
 
 from metabolismgraph import formats
 from metabolismgraph.config import Config, Plotting
-from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError
+from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError, TrainingLostError
 from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
 from metabolismgraph.evaluation.report import analysis_log, metrics_json
 from metabolismgraph.files import read_bytes, write_bytes
@@ -30,7 +30,7 @@ from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.homeostasis.strategies import chosen
 from metabolismgraph.metrics import Value
-from metabolismgraph.processes import PIPE, Child, last_line
+from metabolismgraph.processes import PIPE, Child, describe_exit, killed_from_outside, last_line
 from metabolismgraph.runs.checkpoint import (
     is_intact,
     load_observations,
@@ -53,6 +53,7 @@ _OBSERVATIONS = "observations"
 _CHECKPOINT = "phase1"
 _SOURCE = "network_as_given.xml"
 _ERRORS = "stderr.txt"
+_ROOM = 4096  # bytes that must fit on the disk
 
 
 def run(
@@ -301,10 +302,23 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None) -> 
     if refused is not None:
         raise InputError(refused)
     if code:
-        raise TrainingFailedError(
-            f"training ended with code {code} ({last_line(errors) or 'no message'}); see {errors}, "
+        # Text of the process is not a reason: it may have been written by the code of a strategy.
+        lost = killed_from_outside(code) or not _has_room(folder.training)
+        raise (TrainingLostError if lost else TrainingFailedError)(
+            f"training {describe_exit(code)} ({last_line(errors) or 'no message'}); see {errors}, "
             "then continue with --resume"
         )
+
+
+def _has_room(folder: Path) -> bool:
+    """Whether a small file can be written in a folder."""
+    probe = folder / "room.part"
+    try:
+        write_bytes(probe, bytes(_ROOM))
+        probe.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _follow(events: Iterable[dict[str, Any]], folder: RunFolder, progress: Progress) -> tuple[str | None, str | None]:

@@ -6,13 +6,21 @@ as well, so that the reader must check every event.
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO
+from typing import Any, Protocol, runtime_checkable
 
 
-def write_event(stream: TextIO | io.TextIOBase, **fields: object) -> None:
+@runtime_checkable
+class Stream(Protocol):
+    """A stream of text, such as standard output."""
+
+    def write(self, text: str, /) -> object: ...
+
+    def flush(self) -> object: ...
+
+
+def write_event(stream: Stream, **fields: object) -> None:
     """Send one event at once."""
     stream.write(json.dumps(fields) + "\n")
     stream.flush()

@@ -5,10 +5,14 @@ from __future__ import annotations
 import abc
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 STDOUT = "stdout.txt"  # output of a job, in its folder
 NO_ROOM = os.EX_IOERR  # exit code of a job that could not write its outcome
+
+
+# Of a failure: the configuration or its strategy; or the machine, its disk or a limit of time.
+Cause = Literal["idea", "machine"]
 
 
 class Ended(NamedTuple):
@@ -18,11 +22,13 @@ class Ended(NamedTuple):
         job: its number.
         reason: failure of its process; None without one.
         seconds: its duration.
+        cause: of the failure, see `events.Failed`.
     """
 
     job: int
     reason: str | None
     seconds: float
+    cause: Cause = "idea"
 
 
 class Engine(abc.ABC):

@@ -18,7 +18,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
+from metabolismgraph.errors import (
+    FirewallError,
+    InputError,
+    SimulationDivergedError,
+    TrainingFailedError,
+    TrainingLostError,
+)
 from metabolismgraph.explore.engines.base import NO_ROOM
 from metabolismgraph.explore.engines.outcome import Outcome, read_outcome, write_outcome
 from metabolismgraph.processes import end_with_parent
@@ -51,10 +57,13 @@ def _outcome(folder: Path) -> Outcome:
     started = time.perf_counter()
     try:
         metrics = run_job(folder)
+    except TrainingLostError as error:
+        return Outcome(None, one_line(error), time.perf_counter() - started, "machine")
     except (InputError, FirewallError, SimulationDivergedError, TrainingFailedError) as error:
         return Outcome(None, one_line(error), time.perf_counter() - started)
     except OSError as error:
-        return Outcome(None, one_line(f"{error.filename or folder}: {error.strerror}"), time.perf_counter() - started)
+        reason = one_line(f"{error.filename or folder}: {error.strerror}")
+        return Outcome(None, reason, time.perf_counter() - started, "machine")
     except Exception as error:
         traceback.print_exc()
         return Outcome(None, one_line(f"{type(error).__name__}: {error}"), time.perf_counter() - started)

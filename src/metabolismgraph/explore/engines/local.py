@@ -12,7 +12,7 @@ from pathlib import Path
 
 from metabolismgraph import processes
 from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT, Ended, Engine, cores
-from metabolismgraph.processes import Child, describe_exit, last_line
+from metabolismgraph.processes import Child, describe_exit, killed_from_outside, last_line
 from metabolismgraph.text import one_line
 
 JOB = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.job")
@@ -84,9 +84,8 @@ class ProcessEngine(Engine):
                         env={**os.environ, "METABOLISMGRAPH_CORES": ",".join(map(str, self._shares[worker]))},
                     )
             except OSError as error:
-                self._ended.append(
-                    Ended(job, f"could not be started ({error.strerror}: {error.filename or folder})", 0.0)
-                )
+                reason = f"could not be started ({error.strerror}: {error.filename or folder})"
+                self._ended.append(Ended(job, reason, 0.0, "machine"))
                 continue
             self._running[job] = _Running(process, folder, started, worker)
 
@@ -100,7 +99,8 @@ class ProcessEngine(Engine):
             del self._running[job]
             late = f"took longer than exploration.slot_minutes = {self.limit / 60:g} and was stopped"
             reason = late if code is None else _reason(code, running.folder)
-            self._ended.append(Ended(job, reason, seconds))
+            lost = code is None or code == NO_ROOM or killed_from_outside(code)
+            self._ended.append(Ended(job, reason, seconds, "machine" if lost else "idea"))
 
 
 def _shares(n_workers: int) -> list[list[int]]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metabolismgraph.explore.engines.base import Cause
 from metabolismgraph.files import write_bytes
 from metabolismgraph.text import one_line
 
@@ -16,17 +17,22 @@ OUTCOME = "outcome.json"
 
 
 class Outcome(NamedTuple):
-    """The outcome of a job: metrics, or the reason of its failure."""
+    """The outcome of a job: metrics, or the reason of its failure.
+
+    Attributes:
+        cause: of the failure, see `events.Failed`.
+    """
 
     metrics: dict[str, float | int | str | None] | None
     reason: str | None
     seconds: float
+    cause: Cause = "idea"
 
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
     """Write the outcome with its checksum, as a whole or not at all."""
     metrics = outcome.metrics and {name: _plain(value) for name, value in outcome.metrics.items()}
-    content = {"metrics": metrics, "reason": outcome.reason, "seconds": outcome.seconds}
+    content = {**outcome._asdict(), "metrics": metrics}
     write_bytes(folder / OUTCOME, json.dumps({**content, "sha256": _digest(content)}, indent=1).encode())
 
 

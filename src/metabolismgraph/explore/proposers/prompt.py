@@ -19,13 +19,15 @@ from typing import Any
 
 from metabolismgraph.config import Training
 from metabolismgraph.explore.events import Changes, Failed, Kind
+from metabolismgraph.explore.evidence import effects
+from metabolismgraph.explore.keys import CHANGEABLE, STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import Proposal, Reading, Submission, shown
 from metabolismgraph.explore.published_format.lines import parent_of
 from metabolismgraph.explore.review.syntax import importable
 from metabolismgraph.explore.reward import SKILL
-from metabolismgraph.explore.search_space import CHANGEABLE, STRATEGY, TIME_STEP, configuration, own_strategies
+from metabolismgraph.explore.search_space import configuration, own_strategies, settings_of
 from metabolismgraph.explore.state import Iteration, State
-from metabolismgraph.explore.tree import Node, best, candidate, nodes, scores, standard_error
+from metabolismgraph.explore.tree import Node, best, leader, nodes, scores, standard_error
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import STRATEGIES
 from metabolismgraph.homeostasis.strategies.amplification import Amplification
@@ -269,21 +271,24 @@ def _add_standing(text: FencedText, state: State, block: int) -> None:
     ]
     text.data(f"UCB scores of block {block}, highest first", "\n".join(listed) or "none yet: parent is null")
     text.data("best", _standing(state))
+    found = effects(state)
+    listed = [f"{one_line(effect.evidence)}: {one_line(effect, 600)}" for effect in found[-_MOST_RUNS:]]
+    text.data("effects of changes on the reward, against their controls", "\n".join(listed) or "none yet")
     own = [f"{name}: {_options(review.declaration)}" for name, review in own_strategies(state).items()]
     text.data("strategies of this exploration's own", "\n".join(own) or "none")
 
 
 def _standing(state: State) -> str:
     needed = state.settings.replicates
-    found, promising = best(state), candidate(state)
+    found, promising = best(state), leader(state)
     lines = [f"best with {needed} runs or more: {_whole(state, found)}" if found else f"none with {needed} runs yet"]
-    if promising is not None and promising != found:
+    if promising is not None:
         lines.append(f"most promising so far, not proven: {_whole(state, promising)}")
     return "\n".join(lines)
 
 
 def _whole(state: State, node: Node) -> str:
-    return f"node {node.id}, {_reward(state, node)}; {_values(state, node.runs[0].proposed.changes)}"
+    return f"node {node.id}, {_reward(state, node)}; {_values(state, node.first.changes)}"
 
 
 def _reward(state: State, node: Node) -> str:
@@ -314,9 +319,13 @@ def _run(state: State, iteration: Iteration) -> Iterable[str]:
         f"slot {proposed.slot}, time step {proposed.time_step}, seed {proposed.seed}"
     )
     yield f"  configuration: {_values(state, proposed.changes)}"
-    changes = "; ".join(map(str, proposal.mutations)) or "none"
+    settings = settings_of(proposed, state)
+    unread = [short for key, short in CHANGEABLE.items() if settings and key not in settings]
+    if unread:
+        yield f"  without effect there: {', '.join(unread)}"
+    changes = "; ".join(map(str, proposed.mutations)) or "none"
     yield f"  mode {proposal.mode}; mutations: {one_line(changes, 1000)}"
-    yield f"  strategy: {_open(state, proposal.strategy)}"
+    yield f"  strategy: {_open(state, proposed.strategy)}"
     yield f"  hypothesis: {_open(state, proposal.hypothesis)}"
     if iteration.scored is None:
         yield "  result: not finished yet"

@@ -7,20 +7,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from metabolismgraph.config import Exploration
+from metabolismgraph.explore.keys import CHANGEABLE, STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import IterationReading, Mode, Mutation, Proposal, Reading, Slot, Submission
 from metabolismgraph.explore.proposers import rules_memory
 from metabolismgraph.explore.proposers.base import Answer, Proposer
 from metabolismgraph.explore.proposers.rules_steps import next_step, parameters
+from metabolismgraph.explore.reward import slope_ratios
 from metabolismgraph.explore.search_space import (
-    CHANGEABLE,
-    STRATEGY,
-    TIME_STEP,
     RefusedError,
     changed,
     depends_on_time_step,
     own_strategies,
+    settings_at,
+    settings_of,
 )
 from metabolismgraph.explore.search_space import configuration as configured
+from metabolismgraph.explore.settings import strategies_of_settings
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, candidate, differ, nodes, scores
 from metabolismgraph.homeostasis.strategies import STRATEGIES
@@ -38,11 +40,11 @@ APPROACHES: tuple[tuple[str, ...], ...] = (
     ("accumulation", "warmup", "contrastive"),
     ("weak_form", "contrastive"),
 )
-_NO_STRATEGY = "hyperparameter-only"
 _GOOD = 0.8  # reward from which a node is worth replicating at once
 _UNBEATEN = 8  # iterations after which the leading node is replicated even if it is not good
 _FLAT = 0.05  # a reward below that is stuck near zero
-_FLAT_RUNS, _FAILED_RUNS = 3, 4
+_NEAR = (0.5, 1.5)  # slope ratios that only need tuning
+_FLAT_RUNS, _FAILED_RUNS, _NEAR_RUNS = 3, 4, 3
 
 
 class RulesProposer(Proposer):
@@ -52,18 +54,21 @@ class RulesProposer(Proposer):
         the leading node has too few replicates: replicate it;
         the last 4 runs failed: explore, with an untried set of strategies;
         the last 3 runs are stuck near zero: strategy-switch, the same way;
-        slopes move, embeddings are one cluster: embedding-focus;
+        slopes move, embeddings are not separated: embedding-focus;
         embeddings are separated, slopes are off: slope-focus;
-        otherwise exploit: the node with the highest UCB score, one parameter changed.
+        slopes of all types were within 0.5-1.5 of the truth in the last 3 runs, or otherwise: exploit, the node with
+        the highest UCB score, one parameter changed.
+
+    A changed node trains at the rollout length of its parent, so that the parent is its control. Where none has the
+    length of the slot, the control is run first.
     """
 
     name = "rules"
 
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
-        del slot
-        done = [i for i in state.iterations if i.scored is not None]
+        done = [i for i in state.iterations if i.counts]
         if not done or refusals:
-            return Answer(_baseline())
+            return Answer(_baseline(state))
         leading = _to_replicate(state)
         if leading is not None:
             return Answer(_replicate(leading))
@@ -73,7 +78,7 @@ class RulesProposer(Proposer):
             if untried is not None:
                 return Answer(_switch(state, iteration, untried, mode))
             mode = "slope-focus" if mode == "slope-focus" else "exploit"
-        return Answer(_mutate(state, iteration, mode))
+        return Answer(_mutate(state, iteration, slot, mode))
 
     def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
         del refusals
@@ -96,20 +101,23 @@ class RulesProposer(Proposer):
             both = (_strategy_mutation(state, state.root(block), composed),)
             why = "the best sets so far do not suffice alone and decide on different parts, so both together"
             return Answer(Submission(start=both, rationale=why, reference=_references(composed)))
-        start = _way(state, state.root(block), leading.runs[0].proposed.changes)
+        start = _way(state, state.root(block), leading.first.changes)
         why = f"node {leading.id} leads with a mean reward of {leading.mean:.3f}: the next block starts from it"
         literature = _references(rules_memory.strategies_of(state, leading))
         return Answer(Submission(start=start, rationale=why, reference=literature))
 
 
-def _baseline() -> Proposal:
-    why = "baseline: the same configuration in every slot shows what the rollout length does"
-    return Proposal(parent=None, mode="exploit", strategy=_NO_STRATEGY, hypothesis=why)
+def _baseline(state: State) -> Proposal:
+    if depends_on_time_step(configured(state, {}), state):
+        why = "baseline: the same configuration in every slot shows what the rollout length does"
+    else:
+        why = "baseline: the same configuration with another seed in every slot shows how much the reward scatters"
+    return Proposal(parent=None, mode="exploit", hypothesis=why)
 
 
 def _replicate(node: Node) -> Proposal:
     why = f"node {node.id} leads with {node.mean or 0.0:.3f}: another seed shows whether that was chance"
-    return Proposal(parent=node.id, mode="replicate", strategy=_NO_STRATEGY, hypothesis=why)
+    return Proposal(parent=node.id, mode="replicate", hypothesis=why)
 
 
 def _to_replicate(state: State) -> Node | None:
@@ -140,10 +148,22 @@ def _mode(state: State, done: Sequence[Iteration]) -> Mode:
     leading = candidate(state)
     if leading is None:
         return "explore"
-    reward, clusters = leading.mean or 0.0, rules_memory.clusters(leading)
-    if clusters is not None and clusters < 2:
+    apart = rules_memory.separated(leading)
+    if apart is False:
         return "embedding-focus"
-    return "slope-focus" if clusters is not None and reward < _GOOD else "exploit"
+    good = (leading.mean or 0.0) >= _GOOD or _near(done, leading)
+    return "slope-focus" if apart and not good else "exploit"
+
+
+def _near(done: Sequence[Iteration], leading: Node) -> bool:
+    """Whether slopes only need tuning: all ratios were in 0.5-1.5 in the last runs, and runs still find better ones.
+
+    By type, unlike in the published design: opposite errors cancel in the average.
+    """
+    latest = [tuple(slope_ratios(iteration.metrics).values()) for iteration in done[-_NEAR_RUNS:]]
+    low, high = _NEAR
+    near = all(ratios and all(r is not None and low <= r <= high for r in ratios) for ratios in latest)
+    return len(latest) == _NEAR_RUNS and near and done[-1].number - leading.id < _UNBEATEN
 
 
 def _turn_to_switch(state: State) -> bool:
@@ -173,28 +193,41 @@ def _new_ones(state: State, block: int, approaches: Iterable[tuple[str, ...]]) -
 def _switch(state: State, iteration: int, approach: tuple[str, ...], mode: Mode) -> Proposal:
     changes = (_strategy_mutation(state, state.root(state.block_of(iteration)), approach),)
     why = f"earlier strategies fail or are stuck; {' + '.join(approach)} trains in another way"
-    return Proposal(parent=None, mode=mode, mutations=changes, strategy=_named(approach), hypothesis=why)
+    return Proposal(parent=None, mode=mode, mutations=changes, hypothesis=why)
 
 
-def _mutate(state: State, iteration: int, mode: Mode) -> Proposal:
-    """One parameter of the node of the highest UCB score changed, by a step that learns from what worked."""
+def _mutate(state: State, iteration: int, slot: Slot, mode: Mode) -> Proposal:
+    """One parameter of a node changed, by a step that learns from what worked; or first the control of that."""
     block = state.block_of(iteration)
-    listed = scores(state, block)
-    # Among equal scores runs in flight still decide.
-    parent = min(listed, key=lambda score: (-score.ucb, score.visits)).node.id if listed else None
+    node = _parent(state, block, slot)
+    parent = None if node is None else node.id
     before = state.node_changes(parent, block)
     config = configured(state, before)
-    names = list(config.training.strategies or ())
-    if mode == "embedding-focus" and names and "contrastive" not in names:
-        together = (*(entry for entry in names if isinstance(entry, str)), "contrastive")
-        change = _strategy_mutation(state, before, together)
+    settings = settings_at(config, slot.time_step, state)
+    if not any(settings_of(other.first, state) == settings for other in nodes(state)):
+        why = f"control: the settings of the parent at T = {slot.time_step}, to compare changes with"
+        return Proposal(parent=parent, mode=mode, hypothesis=why)
+    if mode == "embedding-focus" and "contrastive" not in strategies_of_settings(settings):
+        change = _strategy_mutation(state, before, (*(config.training.strategies or ()), "contrastive"))
         why = "slopes move, embeddings do not: equal response curves get equal embeddings"
-        return Proposal(parent=parent, mode=mode, mutations=(change,), strategy=_named(together), hypothesis=why)
-    step = next_step(state, parent, before, parameters(mode, rollouts=depends_on_time_step(config)))
+        return Proposal(parent=parent, mode=mode, mutations=(change,), hypothesis=why)
+    step = next_step(state, parent, before, parameters(mode, rollouts=depends_on_time_step(config, state)))
+    if step.new == step.old:
+        return _baseline(state) if node is None else _replicate(node)
     name, way = CHANGEABLE[step.key], "more" if step.new > step.old else "less"
     change = Mutation(param=name, old=step.old, new=step.new)
     why = f"{way} {name} helps: {step.worked} of {step.tried} changes of it did so far"
-    return Proposal(parent=parent, mode=mode, mutations=(change,), strategy=_NO_STRATEGY, hypothesis=why)
+    return Proposal(parent=parent, mode=mode, mutations=(change,), hypothesis=why)
+
+
+def _parent(state: State, block: int, slot: Slot) -> Node | None:
+    """The node with the highest UCB score, of those at the rollout length of the slot if there are any; None: root."""
+    listed = scores(state, block)
+    lengths = {score.node.id: settings_of(score.node.first, state).get(TIME_STEP) for score in listed}
+    here = [score for score in listed if lengths[score.node.id] in {None, slot.time_step}]
+    # Among equal scores runs in flight still decide.
+    found = min(here or listed, key=lambda score: (-score.ucb, score.visits), default=None)
+    return None if found is None else found.node
 
 
 def _composed(state: State, block: int) -> tuple[str, ...] | None:
@@ -215,13 +248,9 @@ def _way(state: State, before: dict[str, object], after: dict[str, object]) -> t
     )
 
 
-def _strategy_mutation(state: State, before: dict[str, object], approach: Sequence[str]) -> Mutation:
+def _strategy_mutation(state: State, before: dict[str, object], approach: Sequence[object]) -> Mutation:
     old = configured(state, before).model_dump(mode="json")["training"]["strategies"]
     return Mutation(param=CHANGEABLE[STRATEGY], old=old, new=list(approach))
-
-
-def _named(approach: Sequence[str]) -> str:
-    return " + ".join(f"{STRATEGIES[name].number} {name}" if name in STRATEGIES else name for name in approach)
 
 
 def _references(approach: Sequence[str]) -> str:

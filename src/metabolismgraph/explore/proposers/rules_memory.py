@@ -7,30 +7,30 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from metabolismgraph.explore.events import Failed, Primary
+from metabolismgraph.explore.evidence import PAIRS, Evidence, control, effects
 from metabolismgraph.explore.proposal import MEMORY_LINES
 from metabolismgraph.explore.published_format.lines import set_name
 from metabolismgraph.explore.reward import SKILL, slope_ratios
-from metabolismgraph.explore.search_space import configuration
+from metabolismgraph.explore.search_space import settings_of
+from metabolismgraph.explore.settings import strategies_of_settings
 from metabolismgraph.explore.state import Iteration, State
-from metabolismgraph.explore.tree import Node, best, differ, nodes, standard_error
-from metabolismgraph.homeostasis.strategies import names
-from metabolismgraph.metrics import by_index
+from metabolismgraph.explore.tree import Node, best, nodes, settled, standard_error
+from metabolismgraph.metrics import by_index, types_separated
 
 _ACTIVE = 0.05  # of the true slope, or of skill
-_SEPARATED = 0.5  # silhouette
 
 
 def strategies_of(state: State, node: Node) -> tuple[str, ...]:
     """Names of the strategies of a node; for an imported node as in its log."""
     if state.imported:
-        return (node.runs[0].proposed.proposal.strategy,)
-    return names(configuration(state, node.runs[0].proposed.changes).training)
+        return (node.first.strategy,)
+    return strategies_of_settings(settings_of(node.first, state))
 
 
-def clusters(node: Node) -> int | None:
-    """Clusters of the embeddings in the last run of a node."""
-    found = [None, *(run.metrics.get("embedding_n_clusters") for run in node.runs if run.metrics)][-1]
-    return None if found is None else int(found)
+def separated(node: Node) -> bool | None:
+    """Whether embeddings were separated in the last run of a node; None without a run that tells."""
+    found = [run.metrics for run in node.runs if run.metrics.get("embedding_n_clusters") is not None]
+    return types_separated(found[-1]) if found else None
 
 
 def visual(iteration: Iteration, primary: Primary) -> str:
@@ -59,9 +59,10 @@ def _embeddings_seen(metrics: dict[str, Any]) -> str:
     number, silhouette = metrics.get("embedding_n_clusters"), metrics.get("embedding_silhouette")
     if number is None or number < 2:
         return "collapsed: single cluster"
-    apart = isinstance(silhouette, float) and silhouette > _SEPARATED
-    shown = f", silhouette={silhouette:.2f}" if isinstance(silhouette, float) else ""
-    return f"{'separated' if apart else 'clustered'}: {number} clusters{shown}"
+    outliers = metrics.get("embedding_n_outliers")
+    shown = f" and {outliers} outliers" if outliers else ""
+    shown += f", silhouette={silhouette:.2f}" if isinstance(silhouette, float) else ""
+    return f"{'separated' if types_separated(metrics) else 'clustered'}: {number - bool(outliers)} clusters{shown}"
 
 
 def _listed(values: Sequence[float | None]) -> str:
@@ -69,28 +70,29 @@ def _listed(values: Sequence[float | None]) -> str:
 
 
 def observation(state: State, iteration: Iteration) -> str:
-    """One line: comparison with the parent, or with the other runs of the node."""
+    """One line: the reward, the node's replicates, and the comparison with its control."""
     if isinstance(iteration.outcome, Failed):
         return f"failed: {iteration.outcome.reason}"
     if iteration.scored is None:
         return "no verdict"
-    reward = iteration.scored.reward
-    by_id: dict[int | None, Node] = {node.id: node for node in nodes(state)}
-    node = by_id[iteration.node]
+    every = nodes(state)
+    node = next(node for node in every if node.id == iteration.node)
+    text = f"reward {iteration.scored.reward:.3f}"
     if len(node.rewards) > 1:
-        error, number = standard_error(node, by_id.values()) or 0.0, len(node.rewards)
-        return f"reward {reward:.3f}; node {node.id} has {node.mean:.3f} ± {error:.3f} over {number} replicates"
-    parent = by_id.get(node.parent)
-    if parent is None or parent.mean is None:
-        return f"reward {reward:.3f}, from the root of the block"
-    if not differ(node, parent, tuple(by_id.values())):
-        return f"reward {reward:.3f}, no different from {parent.mean:.3f} in node {parent.id}"
-    way = "up" if reward > parent.mean else "down"
-    return f"reward {reward:.3f}, {way} from {parent.mean:.3f} in node {parent.id}"
+        error = standard_error(node, every) or 0.0
+        text += f"; node {node.id} has {node.mean:.3f} ± {error:.3f} over {len(node.rewards)} replicates"
+    if not iteration.proposed.proposal.mutations:
+        return text
+    without = control(node, state)
+    mine = [e for e in effects(state) if e.treated.id == node.id and e.change == iteration.proposed.proposal.mutations]
+    if not mine:
+        missing = "was not run" if without is None else f"is node {without.id}, and has no result with this seed"
+        return f"{text}; no control: the parent's settings at T = {iteration.proposed.time_step} {missing}"
+    return f"{text}; {mine[0].evidence}: {mine[0]}"
 
 
 def memory(state: State) -> str:
-    """The working memory: principles, outcomes by strategy, falsified hypotheses, the current block."""
+    """The working memory: principles, outcomes by strategy, hypotheses with their evidence, the current block."""
     lines = [
         "# Working memory",
         "",
@@ -101,7 +103,10 @@ def memory(state: State) -> str:
         *_outcomes(state),
         "",
         "## Falsified hypotheses",
-        *_falsified(state),
+        *(_claims(state, "contradicted") or ["- none yet"]),
+        "",
+        "## Open hypotheses",
+        *(_claims(state, "tentative") or ["- none"]),
         "",
         "## Current block",
         *_current(state),
@@ -111,16 +116,24 @@ def memory(state: State) -> str:
 
 def _principles(state: State) -> Iterator[str]:
     found = best(state)
-    if found is None or found.mean is None:
-        wanted = state.settings.replicates
-        yield f"- nothing is established yet: no node has {wanted} replicates and a reward above zero"
-        return
-    error = standard_error(found, nodes(state)) or 0.0
-    yield (
-        f"- best: node {found.id}, {set_name(strategies_of(state, found))}, reward "
-        f"{found.mean:.3f} ± {error:.3f} over {len(found.rewards)} replicates (iterations "
-        f"{', '.join(str(run.number) for run in found.runs)})"
-    )
+    if found is not None and found.mean is not None:
+        error = standard_error(found, nodes(state)) or 0.0
+        yield (
+            f"- best: node {found.id}, {set_name(strategies_of(state, found))}, reward "
+            f"{found.mean:.3f} ± {error:.3f} over {len(found.rewards)} replicates (iterations "
+            f"{', '.join(str(run.number) for run in found.runs)})"
+        )
+        if settled(state):
+            yield "- nothing is left to find: no reward can exceed it by more than its error"
+    yield from _claims(state, "established") or [
+        f"- no effect of a change is established: that takes {PAIRS} pairs of runs, and an interval without zero"
+    ]
+
+
+def _claims(state: State, evidence: Evidence) -> list[str]:
+    """The effects of a class of evidence, the best supported first."""
+    found = [effect for effect in effects(state) if effect.evidence == evidence]
+    return [f"- {effect}" for effect in sorted(found, key=lambda effect: -len(effect.differences))]
 
 
 def _outcomes(state: State) -> Iterator[str]:
@@ -130,26 +143,10 @@ def _outcomes(state: State) -> Iterator[str]:
     for chosen_set, members in by_set.items():
         rewards = [reward for node in members for reward in node.rewards]
         runs = sum(len(node.runs) for node in members)
-        failed = runs - len(rewards) - sum(node.in_flight for node in members)
+        failed = sum(run.counts and not run.has_reward for node in members for run in node.runs)
         outcome = f"mean reward {sum(rewards) / len(rewards):.3f}, best {max(rewards):.3f}" if rewards else "no reward"
         without = f", {failed} failed" if failed else ""
         yield f"- {set_name(chosen_set)}: {runs} runs, {outcome}{without}"
-
-
-def _falsified(state: State) -> Iterator[str]:
-    by_id: dict[int | None, Node] = {node.id: node for node in nodes(state)}
-    found = False
-    for node in by_id.values():
-        parent = by_id.get(node.parent)
-        first = node.runs[0].proposed.proposal
-        if parent is None or parent.mean is None or node.mean is None or not first.mutations:
-            continue
-        if node.mean < parent.mean and differ(node, parent, tuple(by_id.values())):
-            found = True
-            changes = ", ".join(map(str, first.mutations))
-            yield f"- iteration {node.id}: {changes} ({node.mean:.3f} after {parent.mean:.3f} in node {parent.id})"
-    if not found:
-        yield "- none yet"
 
 
 def _current(state: State) -> Iterator[str]:
@@ -158,5 +155,5 @@ def _current(state: State) -> Iterator[str]:
     for iteration in state.in_block(block):
         verdict = iteration.scored
         result = "running" if verdict is None else f"{verdict.classification}, reward {verdict.reward:.3f}"
-        changes = ", ".join(map(str, iteration.proposed.proposal.mutations)) or iteration.proposed.proposal.mode
+        changes = ", ".join(map(str, iteration.proposed.mutations)) or iteration.proposed.proposal.mode
         yield f"- iteration {iteration.number} (node {iteration.node}): {changes}: {result}"

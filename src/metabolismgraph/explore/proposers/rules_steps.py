@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 from metabolismgraph.explore.events import Changes
+from metabolismgraph.explore.evidence import effects
+from metabolismgraph.explore.keys import BATCH, LOOP, RATE_EMBEDDING, RATE_NODE, STEPS
 from metabolismgraph.explore.proposal import Mode
 from metabolismgraph.explore.search_space import RefusedError, configuration, full_key
 from metabolismgraph.explore.state import State
-from metabolismgraph.explore.tree import Node, nodes, standard_error
-
-_LR_NODE = "training.learning_rate_node_homeostasis"
-_LR_EMBEDDING = "training.learning_rate_embedding_homeostasis"
-_LOOP, _BATCH, _STEPS = "training.data_augmentation_loop", "training.batch_size", "training.phase2_steps"
+from metabolismgraph.explore.tree import Node, nodes, pooled_deviation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +43,11 @@ class Step:
 
 
 PARAMETERS: Mapping[str, Parameter] = {
-    _LR_NODE: Parameter(10**0.5, up=True, low=1e-4, high=1e-1),
-    _LR_EMBEDDING: Parameter(10**0.5, up=True, low=1e-4, high=1e-1),
-    _LOOP: Parameter(2.0, up=True, low=1.0, high=5000.0),
-    _STEPS: Parameter(2.0, up=True, low=100.0, high=20_000.0),
-    _BATCH: Parameter(2.0, up=False, low=4.0, high=64.0),
+    RATE_NODE: Parameter(10**0.5, up=True, low=1e-4, high=1e-1),
+    RATE_EMBEDDING: Parameter(10**0.5, up=True, low=1e-4, high=1e-1),
+    LOOP: Parameter(2.0, up=True, low=1.0, high=5000.0),
+    STEPS: Parameter(2.0, up=True, low=100.0, high=20_000.0),
+    BATCH: Parameter(2.0, up=False, low=4.0, high=64.0),
 }
 # Steps grow after a success; after a failure they shrink and change direction (Rechenberg 1973).
 _GROW, _SHRINK, _SMALLEST, _LARGEST = 1.5, 0.75, 1.1, 10.0
@@ -56,8 +55,8 @@ _GROW, _SHRINK, _SMALLEST, _LARGEST = 1.5, 0.75, 1.1, 10.0
 
 def parameters(mode: Mode, *, rollouts: bool) -> tuple[str, ...]:
     """Parameters with an effect in the order of the published design, those of the mode first."""
-    order = (_LR_NODE, _LR_EMBEDDING, *((_LOOP, _BATCH) if rollouts else (_STEPS,)))
-    return (_LR_EMBEDDING, *(k for k in order if k != _LR_EMBEDDING)) if mode == "embedding-focus" else order
+    order = (RATE_NODE, RATE_EMBEDDING, *((LOOP, BATCH) if rollouts else (STEPS,)))
+    return (RATE_EMBEDDING, *(k for k in order if k != RATE_EMBEDDING)) if mode == "embedding-focus" else order
 
 
 def next_step(state: State, parent: int | None, before: Changes, order: Sequence[str]) -> Step:
@@ -72,7 +71,7 @@ def next_step(state: State, parent: int | None, before: Changes, order: Sequence
 
 
 def _changed_keys(node: Node) -> tuple[str, ...]:
-    return tuple(_key(mutation.param) for mutation in node.runs[0].proposed.proposal.mutations)
+    return tuple(_key(mutation.param) for mutation in node.first.proposal.mutations)
 
 
 def _key(param: str) -> str:
@@ -85,20 +84,18 @@ def _key(param: str) -> str:
 def _step(state: State, key: str, old: float, siblings: int) -> Step:
     parameter = PARAMETERS[key]
     factor, up, tried, worked = parameter.factor, parameter.up, 0, 0
-    every = nodes(state)
-    by_id: dict[int | None, Node] = {node.id: node for node in every}
-    for node in every:
-        parent = by_id.get(node.parent)
-        if _changed_keys(node) != (key,) or node.mean is None or parent is None or parent.mean is None:
+    deviation = pooled_deviation(nodes(state)) or 0.0
+    for effect in effects(state):
+        if tuple(_key(mutation.param) for mutation in effect.change) != (key,):
             continue
-        error = standard_error(node, every) or 0.0
         tried += 1
-        if node.mean > parent.mean + error:
+        # One pair is enough to choose a direction, not to claim anything.
+        if effect.mean > deviation * math.sqrt(2 / len(effect.differences)):
             worked, factor = worked + 1, min(factor**_GROW, _LARGEST)
         else:
             up, factor = not up, max(factor**_SHRINK, _SMALLEST)
     # Further children of the same parent take the other direction, then larger steps.
     up, factor = up != bool(siblings % 2), factor ** (1 + siblings // 2)
     new = min(max(old * factor if up else old / factor, parameter.low), parameter.high)
-    whole = key in {_LOOP, _BATCH, _STEPS}
+    whole = key in {LOOP, BATCH, STEPS}
     return Step(key, old, max(1.0, float(round(new))) if whole else float(f"{new:.3g}"), tried, worked)

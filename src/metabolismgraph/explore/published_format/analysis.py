@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from metabolismgraph.config import Config
-from metabolismgraph.explore import tree
-from metabolismgraph.explore.events import Changes, Event, Failed, Finished, Imported, Opened, Remembered, Reviewed
+from metabolismgraph.explore.events import Event, Failed, Finished, Imported, Opened, Proposed, Remembered, Reviewed
+from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.published_format.lines import basis, decimals, mutation, parent_of
 from metabolismgraph.explore.reward import SKILL, slope_ratios
@@ -29,14 +28,14 @@ _CONFIG = {
     "data_augmentation_loop": "data_augmentation_loop",
     "batch_size": "batch_size",
 }
-_TIME_STEP = "training.homeostasis_time_step"
 _REASON = 500  # characters at most of the reason of a failure
 
 
 def render(events: Sequence[Event]) -> str:
     """The log after these events. Further events only append to it.
 
-    An iteration appears after the reading of its batch, with its state at that time.
+    An iteration appears after the reading of its batch, with its state at that time. The line Next of the last
+    iteration follows once the next one is planned.
     """
     state = State.of(events[:1])
     parts = [_preamble(state.opened)]
@@ -47,10 +46,14 @@ def render(events: Sequence[Event]) -> str:
             case Imported():
                 parts.append(_imported(event))
             case Remembered():
-                following = parent_of(_highest(state, event.iteration))
                 batch = [i for i in state.iterations[: event.iteration] if i.scored and i.number not in shown_already]
-                parts += [_entry(state, iteration, following) for iteration in batch]
+                parts += [f"> Memory: {visible(event.note)}\n"] if event.note else []
+                parts += [_entry(state, iteration) for iteration in batch]
                 shown_already |= {iteration.number for iteration in batch}
+            case Proposed():
+                first = state.first_of(state.block_of(event.iteration))
+                if event.iteration - 1 in shown_already and event.iteration > first:
+                    parts[-1] += _next(event.proposal.parent)
             case Reviewed():
                 parts.append(_boundary(event, state))
     return "\n".join(parts)
@@ -65,34 +68,40 @@ def _preamble(opened: Opened) -> str:
     )
 
 
-def _highest(state: State, iteration: int) -> int | None:
-    """The node with the highest UCB score after an iteration; None: root, as at a block boundary."""
-    block = state.block_of(iteration)
-    if state.block_of(iteration + 1) != block:
-        return None
-    scores = tree.scores(state, block)
-    return scores[0].node.id if scores else None
+def _next(parent: int | None) -> str:
+    return f"{NEXT}: parent={parent_of(parent)}\n"
 
 
-def _entry(state: State, iteration: Iteration, following: str) -> str:
+def _following(state: State, iteration: Iteration) -> str:
+    """The line Next of an iteration, as far as known: the parent of the following one, root at a block boundary."""
+    number = iteration.number
+    if state.block_of(number + 1) != state.block_of(number):
+        return _next(None)
+    if number == len(state.iterations):
+        return ""
+    return _next(state.iterations[number].proposed.proposal.parent)
+
+
+def _entry(state: State, iteration: Iteration) -> str:
     proposed, reading = iteration.proposed, iteration.reading
     observation = visible(reading.observation if reading else "")
     if isinstance(iteration.outcome, Failed):
-        observation = f"failed: {one_line(visible(iteration.outcome.reason), _REASON)}; {observation}"
+        word = "failed" if iteration.outcome.cause == "idea" else "lost"
+        observation = f"{word}: {one_line(visible(iteration.outcome.reason), _REASON)}; {observation}"
     status = iteration.scored.classification if iteration.scored else "failed"
     lines = {
         "Node": f"id={proposed.node}, parent={parent_of(proposed.parent)}",
         "Mode/Strategy": _mode(state, iteration),
         "Slot": f"slot_{proposed.slot} (time_step={proposed.time_step})",
-        "Config": _config(state.config, proposed.changes),
+        "Config": _config(state, proposed),
         "Metrics": _metrics(state.opened, iteration),
         "Visual": visible(reading.visual if reading else ""),
         "Mutation": mutation(proposed),
-        "Strategy": f"{visible(proposed.proposal.strategy)}; hypothesis: {visible(proposed.proposal.hypothesis)}",
+        "Strategy": f"{visible(proposed.strategy)}; hypothesis: {visible(proposed.proposal.hypothesis)}",
         "Observation": observation,
-        NEXT: f"parent={following}",
     }
-    return f"## Iter {iteration.number}: {status}\n" + "".join(f"{label}: {text}\n" for label, text in lines.items())
+    text = "".join(f"{label}: {text}\n" for label, text in lines.items())
+    return f"## Iter {iteration.number}: {status}\n{text}{_following(state, iteration)}"
 
 
 def _mode(state: State, iteration: Iteration) -> str:
@@ -101,17 +110,25 @@ def _mode(state: State, iteration: Iteration) -> str:
     run = sum(other.node == iteration.node for other in state.iterations[: iteration.number])
     if run > 1:
         text += f" (run {run} of node {iteration.node}, seed {proposed.seed})"
-    if proposed.by != state.opened.proposer or proposed.note:
-        text += f" by {visible(proposed.by)}: {visible(proposed.note, 'no note')}"
-    return text
+    by = _by(state.opened, proposed)
+    return f"{text} by {by}" if by else text
 
 
-def _config(config: Config, changes: Changes) -> str:
-    """The four published parameters, then all other differences from the opened configuration."""
-    training = config.training
+def _by(opened: Opened, event: Proposed | Reviewed) -> str:
+    """Who answered, and why: empty if it was the proposer of the exploration itself."""
+    if event.by.startswith(opened.proposer) and not event.note:
+        return ""
+    return visible(event.by) + (f": {visible(event.note)}" if event.note else "")
+
+
+def _config(state: State, proposed: Proposed) -> str:
+    """The four published parameters, the strategies that train, and other differences from the opened configuration."""
+    training, changes = state.config.training, proposed.changes
     values = {name: changes.get(f"training.{key}", getattr(training, key)) for name, key in _CONFIG.items()}
-    four = {f"training.{key}" for key in _CONFIG.values()} | {_TIME_STEP}
-    others = {key.removeprefix("training."): value for key, value in changes.items() if key not in four}
+    if STRATEGY in proposed.settings:
+        values["strategies"] = proposed.settings[STRATEGY]
+    named = {f"training.{key}" for key in (*_CONFIG.values(), *values)} | {TIME_STEP}
+    others = {key.removeprefix("training."): value for key, value in changes.items() if key not in named}
     return _pairs({name: shown(value) for name, value in (values | others).items()})
 
 
@@ -148,8 +165,8 @@ def _boundary(review: Reviewed, state: State) -> str:
         lines["Landed"] = f"yes, {visible(review.landed)}" if review.landed else "no"
     if review.reasons:
         lines["Refused"] = "; ".join(visible(reason) for reason in review.reasons)
-    if review.by != state.opened.proposer or review.note:
-        lines["By"] = f"{visible(review.by)}: {visible(review.note, 'no note')}"
+    if by := _by(state.opened, review):
+        lines["By"] = by
     lines["Starts from"] = _pairs({key: shown(value) for key, value in review.changes.items()}) or "as opened"
     return f"{BOUNDARY}\n" + "".join(f"{label}: {text}\n" for label, text in lines.items())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +38,10 @@ _METRIC = re.compile(rf"(?P<name>{_NAME})\s*=\s*(?P<value>.*?)(?=(?:[,;]|\s)\s*{
 _BRACKETS = re.compile(r"\([^()]*\)|\[[^][]*\]|\{[^{}]*\}")
 _NUMBER = re.compile(r"(?P<number>[-+−]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+−]?[0-9]+)?)(?=$|[\s(±*])")
 _SUFFIXES = re.compile(r"(_analysis)?(\.(md|txt|log))?(\.gz)?$")
+_BLOCK = re.compile(r"\s{0,3}#{1,6}\s*Block\s+(?P<number>[0-9]{1,6})\b", re.IGNORECASE)
+_RATIO = "avg_slope_ratio"
+_REWARDS = (_RATIO, "rate_constants_R2")
+_USUAL_BLOCK = 8
 _WHOLE = 15  # digits of an integer that a float holds exactly
 
 
@@ -71,13 +76,22 @@ def read_log(path: Path) -> tuple[Imported, ...]:
     return tuple(found)
 
 
-def import_log(path: Path, out: Path) -> int:
+def import_log(
+    path: Path, out: Path, *, metric: str | None = None, block: int | None = None, ucb: str = "legacy"
+) -> int:
     """Make an exploration's folder from an analysis log: journal and views. Returns the number of entries.
 
+    Args:
+        metric: its reward; None: avg_slope_ratio, or rate_constants_R2 if the log has that only.
+        block: iterations in a block; None: as the headings of blocks in the log say, 8 without headings.
+        ucb: as exploration.ucb.
+
     Raises:
-        InputError: the log cannot be read, or `out` is not empty or cannot be written.
+        InputError: the log cannot be read or has no such metric, or `out` is not empty or cannot be written.
     """
     found = read_log(path)
+    metric = _metric_of(found, metric, path)
+    size = block or _block_size(path)
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"{out}: exists and is not empty; name a new folder")
@@ -86,7 +100,8 @@ def import_log(path: Path, out: Path) -> int:
         raise InputError(f"{out}: cannot be written ({error.strerror}); name another folder") from None
     opened = Opened(
         name=_SUFFIXES.sub("", path.name) or "imported",
-        config=Config().model_dump(mode="json"),
+        config=Config().replace({"exploration.n_iter_block": size, "exploration.ucb": ucb}).model_dump(mode="json"),
+        metric=None if metric == _RATIO else metric,
         primary="avg_slope_ratio",
         oracle=True,
         proposer="imported",
@@ -103,6 +118,35 @@ def import_log(path: Path, out: Path) -> int:
         raise
     write_views(out, events)
     return len(found)
+
+
+def _metric_of(found: tuple[Imported, ...], wanted: str | None, path: Path) -> str:
+    """The metric that is the reward of a log.
+
+    Raises:
+        InputError: no entry has the metric.
+    """
+    counts = Counter(name for event in found for name in event.metrics)
+    if wanted is None:
+        return next((name for name in _REWARDS if counts[name]), _RATIO)
+    if not counts[wanted]:
+        known = ", ".join(name for name, _ in counts.most_common(8)) or "no metric"
+        raise InputError(f"{path}: no entry has the metric {wanted}; name one of the log (it has {known})")
+    return wanted
+
+
+def _block_size(path: Path) -> int:
+    """The iterations in a block, by the headings of blocks between the entries of a log."""
+    sizes: Counter[int] = Counter()
+    last = 0
+    for line in _lines(path):
+        heading, block = _HEADING.match(line), _BLOCK.match(line)
+        numbered = _NUMBERED.match(heading["rest"]) if heading else None
+        if numbered:
+            last = int(numbered["number"])
+        elif block and int(block["number"]) > 1 and last % (int(block["number"]) - 1) == 0:
+            sizes[last // (int(block["number"]) - 1)] += 1
+    return next((size for size, _ in sizes.most_common(1) if size > 0), _USUAL_BLOCK)
 
 
 def _entries(path: Path) -> tuple[list[str], list[_Entry]]:

@@ -12,7 +12,7 @@ Unexpected properties:
 - labels in bold type or after a bullet are not read.
 
 Not specified by the published design: Pearson (`test_pearson` or `pearson`, 0 if absent), Cluster
-(`embedding_cluster_acc` or `cluster_accuracy`) and Time (`training_time_min`) are read from the line of the reward; the
+(`cluster_accuracy`) and Time (`training_time_min`) are read from the line of the reward; the
 last two are left out if absent or NaN. A node that is logged twice keeps its place and gets the later values. A node in
 a cycle of parents is its own descendant. Without blocks, parents are shown as written, even if they are not nodes.
 """
@@ -32,7 +32,7 @@ _NEXT = re.compile(r"Next: parent=(\d+|root)")
 _MUTATION = re.compile(r"Mutation: (.+)")
 _NUMBER = r"=([\d.]+|nan)"
 _PEARSON = ("test_pearson", "pearson")
-_CLUSTER = ("embedding_cluster_acc", "cluster_accuracy")
+_CLUSTER = ("cluster_accuracy",)
 _TIME = ("training_time_min",)
 
 

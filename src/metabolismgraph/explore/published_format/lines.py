@@ -24,11 +24,10 @@ def parent_of(node: int | None) -> str:
 
 
 def mutation(proposed: Proposed) -> str:
-    """The changes of a proposal, in the format of a Mutation line."""
-    proposal = proposed.proposal
-    if proposal.mutations:
-        return visible(", ".join(str(each) for each in proposal.mutations))
-    return "none (replicate)" if proposal.mode == "replicate" else "none"
+    """All differences of an iteration from its parent, in the format of a Mutation line."""
+    if proposed.mutations:
+        return visible(", ".join(str(each) for each in proposed.mutations))
+    return "none (replicate)" if proposed.proposal.mode == "replicate" else "none"
 
 
 def set_name(names: Sequence[str]) -> str:
@@ -38,6 +37,8 @@ def set_name(names: Sequence[str]) -> str:
 
 def basis(opened: Opened) -> str:
     """The basis of scores on one line, with `oracle` if they use the truth."""
+    if opened.metric is not None:
+        return f"{opened.metric}: as in the imported log"
     if opened.oracle:
         return f"oracle: scored by {opened.primary}, which uses the truth"
     return f"{opened.primary}: scored by held-out rollouts; no truth is used"

@@ -21,10 +21,10 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
+from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import Mutation, shown
 from metabolismgraph.explore.proposers.rules_memory import strategies_of
 from metabolismgraph.explore.published_format.lines import set_name
-from metabolismgraph.explore.search_space import STRATEGY, TIME_STEP
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import Node, best, candidate, nodes, standard_error
 from metabolismgraph.figures.style import FAINT, OKABE_ITO, TRUTH, applied, save
@@ -342,12 +342,12 @@ def _what_changed(state: State, node: Node, parent: int | None) -> list[str]:
     Args:
         parent: its parent in the figure; None: the root of its block.
     """
-    first = node.runs[0].proposed
+    first = node.first
     steps = None if parent is None else state.iterations[parent - 1].proposed.time_step
     parts = [f"T={first.time_step}"] if TIME_STEP in first.changes and first.time_step != steps else []
     if parent is None and node.parent is not None:
         parts.append(f"from node {node.parent}")
-    return parts + [short_mutation(mutation) for mutation in first.proposal.mutations]
+    return parts + [short_mutation(mutation) for mutation in first.mutations]
 
 
 def _values(node: Node, every: Sequence[Node], sets: _Sets) -> list[str]:

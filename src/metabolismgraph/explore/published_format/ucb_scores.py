@@ -13,14 +13,15 @@ def render(state: State, log: str) -> str:
     """The scores of `tree.scores`; with `exploration.ucb: legacy` those of the published program for `log`.
 
     By default R2 is the node's mean reward, Pearson the correlation of the rate law (0 if it was not computed); these,
-    Cluster and Time are means over its replicates. N is the number of runs. Empty before any node of the block has a
+    and Time are means over its replicates. N is the number of runs. Empty before any node of the block has a
     score, when parent=root is to be taken. The last line gives the basis of scores.
     """
     block = current_block(state)
     if not state.in_block(block):
         return ""
     text = _published(state, log, block) if state.settings.ucb == "legacy" else _default(state, block)
-    return f"{text}{basis(state.opened)}\n" if text else ""
+    # The scores of an imported log are those of the program that wrote it, to the letter.
+    return f"{text}{basis(state.opened)}\n" if text and not state.imported else text
 
 
 def current_block(state: State) -> int:
@@ -46,10 +47,9 @@ def _line(score: tree.Score) -> str:
         f"Node {node.id}: UCB={score.ucb:.3f}, parent={parent_of(score.parent)}, visits={score.visits}, "
         f"R2={node.mean or 0.0:.3f}, Pearson={_mean(node, 'MLP_sub_corr') or 0.0:.3f}"
     )
-    cluster, time = _mean(node, "embedding_cluster_acc"), _mean(node, "training_time_min")
-    text += "" if cluster is None else f", Cluster={cluster:.3f}"
+    time = _mean(node, "training_time_min")
     text += "" if time is None else f", Time={time:.1f}"
-    return f"{text}, Mutation={mutation(node.runs[0].proposed)}\n"
+    return f"{text}, Mutation={mutation(node.first)}\n"
 
 
 def _mean(node: tree.Node, metric: str) -> float | None:
@@ -58,5 +58,5 @@ def _mean(node: tree.Node, metric: str) -> float | None:
 
 def _published(state: State, log: str, block: int) -> str:
     size, c = state.settings.n_iter_block, state.settings.ucb_c
-    metric = SKILL if state.opened.primary == "validation" else "avg_slope_ratio"
+    metric = state.opened.metric or (SKILL if state.opened.primary == "validation" else "avg_slope_ratio")
     return legacy_scores.ucb_file(log, metric=metric, c=c, block_size=size, iteration=state.first_of(block))

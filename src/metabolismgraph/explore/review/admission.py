@@ -37,7 +37,13 @@ _MOST_OUTPUT = 1 << 18  # bytes of the output of a trial that are read
 _TRIAL = {"phase2_steps": 100, "n_epochs": 1, "data_augmentation_loop": 1, "batch_size": 16, "homeostasis_time_step": 4}
 # The graphics card is for runs; compiled programs are read from the cache, and never written to it.
 _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
-_KINDS: dict[str, tuple[type, ...]] = {"integer": (int,), "number": (int, float), "boolean": (bool,), "string": (str,)}
+_KINDS: dict[str, tuple[type, ...]] = {
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "string": (str,),
+    "array": (list, tuple),
+}
 _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "minimum": (operator.ge, "at least"),
     "exclusiveMinimum": (operator.gt, "more than"),
@@ -92,6 +98,8 @@ def _misfit(value: object, schema: dict[str, Any]) -> str | None:
     kinds = _KINDS.get(schema.get("type", ""), (object,))
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds and object not in kinds):
         return f"expected a value of type {schema['type']}"
+    if isinstance(value, list | tuple):
+        return next(filter(None, (_misfit(item, schema.get("items", {})) for item in value)), None)
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if choices is not None and value not in choices:
         return f"expected one of {', '.join(map(str, choices))}"

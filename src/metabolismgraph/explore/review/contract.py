@@ -36,6 +36,8 @@ _DEEPEST = 50  # of values within values
 # Fields of Rollouts and the parts of the plan for `sets` and `adjusts`.
 _OF_ROLLOUTS: dict[str, Part] = {
     "lengths": "lengths",
+    "starts": "lengths",
+    "capacity": "lengths",
     "late": "weights",
     "amplification": "amplification",
     "scheme": "gradient",
@@ -80,8 +82,8 @@ def _option_faults(kind: type[Strategy], name: str) -> Iterator[str]:
         yield f"option {name}: has no default"
     if not field.description:
         yield f"option {name}: has no description"
-    if field.annotation not in _OPTIONS and get_origin(field.annotation) is not Literal:
-        yield f"option {name}: expected a bool, int, float, str or Literal"
+    if field.annotation not in _OPTIONS and get_origin(field.annotation) not in {Literal, tuple}:
+        yield f"option {name}: expected a bool, int, float, str, Literal or tuple"
 
 
 def behaviour_faults(strategy: Strategy, plan: Plan, data: Phase2Data) -> list[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 from metabolismgraph.config import Training, nearest_name, parse_options
 from metabolismgraph.errors import InputError
@@ -17,7 +18,7 @@ from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import custom
 from metabolismgraph.homeostasis.strategies.accumulation import Accumulation
 from metabolismgraph.homeostasis.strategies.amplification import Amplification
-from metabolismgraph.homeostasis.strategies.base import Strategy
+from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.strategies.contrastive import Contrastive
 from metabolismgraph.homeostasis.strategies.curriculum import Curriculum
 from metabolismgraph.homeostasis.strategies.multi_scale import MultiScale
@@ -55,7 +56,7 @@ def chosen(training: Training) -> dict[str, Strategy]:
         InputError: unknown name or option, or incompatible strategies.
     """
     found: dict[str, Strategy] = {}
-    for name, options in _entries(training):
+    for name, options in entries(training):
         kind = find(name)
         if name in found:
             raise InputError(f"{_WHERE}: {name} is named twice; keep one")
@@ -83,7 +84,27 @@ def names(training: Training) -> tuple[str, ...]:
     Raises:
         InputError: an entry has no name or several.
     """
-    return tuple(name for name, _ in _entries(training))
+    return tuple(name for name, _ in entries(training))
+
+
+@runtime_checkable
+class Declared(Protocol):
+    """What a strategy, or the declaration of one, says about itself."""
+
+    @property
+    def sets(self) -> Collection[Part]: ...
+
+    @property
+    def draws_minibatches(self) -> bool: ...
+
+
+def draw_minibatches(found: Mapping[str, Declared]) -> bool:
+    """Whether training with these strategies draws minibatches of rollouts or windows of homeostasis_time_step frames.
+
+    Otherwise every step uses all frames.
+    """
+    trained = _trained(found)
+    return trained is None or found[trained].draws_minibatches
 
 
 def depends_on_time_step(training: Training) -> bool:
@@ -92,12 +113,15 @@ def depends_on_time_step(training: Training) -> bool:
     Raises:
         InputError: as for `chosen`.
     """
-    found = chosen(training)
-    trained = _trained(found)
-    return trained is None or found[trained].draws_minibatches
+    return draw_minibatches(chosen(training))
 
 
-def _entries(training: Training) -> list[tuple[str, object]]:
+def entries(training: Training) -> list[tuple[str, Any]]:
+    """Names and options of the strategies in a configuration, those of the default included.
+
+    Raises:
+        InputError: an entry has no name or several.
+    """
     if training.strategies is None:
         first = "residual" if training.phase1_method == "projection" else "orthogonalised"
         return [(first, {}), ("contrastive", {})]
@@ -113,7 +137,7 @@ def _rank(strategy: Strategy) -> int:
     return min((_FIRST.index(part) for part in strategy.sets if part in _FIRST), default=len(_FIRST))
 
 
-def _trained(found: Mapping[str, Strategy]) -> str | None:
+def _trained(found: Mapping[str, Declared]) -> str | None:
     """The name of the strategy on whose objective, or else residuals, the model is trained; None: on rollouts."""
     return next((name for part in reversed(_FIRST) for name, s in found.items() if part in s.sets), None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
-from metabolismgraph.homeostasis.training_plan import Lengths, Plan
+from metabolismgraph.homeostasis.training_plan import CAPACITY, Lengths, Plan, Starts
 
 
 class Mixed(Lengths):
@@ -25,7 +25,7 @@ class Mixed(Lengths):
 
 
 class MultiScale(Strategy):
-    """Rollouts of several lengths in one batch: T, T/2, T/4, ... for T = homeostasis_time_step."""
+    """Rollouts of several lengths in one batch: T, T/2, T/4, ... for T = homeostasis_time_step, or given lengths."""
 
     number: ClassVar = 6
     summary: ClassVar = "rollouts of several lengths in one batch"
@@ -34,7 +34,15 @@ class MultiScale(Strategy):
     needs: ClassVar = "rollouts"
 
     scales: int = Field(4, ge=2, le=8, description="number of lengths, each half the previous one")
+    lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="lengths of rollouts, such as [4, 16, 32, 64]; empty: as scales says [frames]"
+    )
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
-        lengths = [max(1, data.training.homeostasis_time_step // 2**i) for i in range(self.scales)]
-        return plan.with_rollouts(lengths=Mixed(jnp.asarray(lengths)))
+        halved = {max(1, data.training.homeostasis_time_step // 2**i) for i in range(self.scales)}
+        lengths = sorted(self.lengths or halved)
+        return plan.with_rollouts(
+            lengths=Mixed(jnp.asarray(lengths)),
+            starts=Starts.of(data.observations, lengths[-1]),
+            capacity=max(CAPACITY, lengths[-1]),
+        )

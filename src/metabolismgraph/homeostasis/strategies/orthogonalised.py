@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from metabolismgraph.homeostasis.residuals import LINE, Phase2Data, Residuals
+from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.strategies.residual import Residual
 from metabolismgraph.homeostasis.training_plan import Plan
@@ -87,6 +87,6 @@ def refine_reactions(
         residual=rows.transitions.derivative - rows.quadrature.mean(rates),
         keep=keep & data.moving,
         noise=np.sqrt(noise_variance(reweighted.residual, keep, rows.signal)),
-        **{name: lines[name] for name in LINE},
+        **{name: lines[name] for name in Residuals.LINE},
     )
     return RefinedReactions(copies, residuals)
