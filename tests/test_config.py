@@ -104,6 +104,7 @@ def test_shipped_configs_load(name: str) -> None:
 def test_shipped_configs_are_what_they_are_called() -> None:
     assert list(shipped_configs()) == [
         "explore_rank50",
+        "explore_rank50_published",
         "homeostatic",
         "oscillatory_rank20",
         "oscillatory_rank50",
@@ -116,6 +117,12 @@ def test_shipped_configs_are_what_they_are_called() -> None:
     assert load_config("homeostatic").simulation.lambda_of_type == (0.01,)
     assert load_config("homeostatic").simulation.baseline_of_type == (5.0,)
     assert load_config("homeostatic").graph_model.aggr_type == "add"
+    published, quick = load_config("explore_rank50_published"), load_config("explore_rank50")
+    assert published.exploration.data_augmentation_loop == 1000
+    same = {"exploration.data_augmentation_loop": 10, "exploration.slot_minutes": 30.0}
+    assert published.replace(same).model_dump(exclude={"description", "dataset"}) == quick.model_dump(
+        exclude={"description", "dataset"}
+    )
     assert load_config("types3").simulation.lambda_of_type == (0.0005, 0.002, 0.004)
 
 

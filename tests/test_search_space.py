@@ -351,6 +351,7 @@ def test_a_replicate_is_its_node_with_another_seed_and_nothing_else():
         found = planned(parent=1, mode="replicate", state=state, iteration=iteration)
         first = state.iterations[0].proposed
         assert (found.node, found.parent, found.changes, found.code) == (1, None, first.changes, first.code)
+        assert (found.mutations, found.strategy) == ((), "classical rollouts")
         assert found.slot == (iteration - 1) % 4
         assert found.time_step == first.time_step
         assert configuration(state, found.changes).training.homeostasis_time_step == first.time_step

@@ -299,7 +299,7 @@ def _texts(event, text):
             return {"metrics": event.metrics | {"embedding_n_clusters": text}}
         case Remembered():
             readings = tuple(r.model_copy(update={"visual": text, "observation": text}) for r in event.readings)
-            return {"readings": readings, "memory": text, "by": text, "note": text}
+            return {"readings": readings, "memory": text, "by": text, "note": text or "-"}
         case Reviewed():
             file = event.file.model_copy(update={"name": text, "rationale": text, "reference": text})
             submission = event.submission.model_copy(update={"file": file, "rationale": text, "reference": text})

@@ -40,11 +40,11 @@ def types_separated(metrics: Mapping[str, Any]) -> bool:
     """Whether embeddings form two or more clusters that are well apart; metabolites in none do not count as one.
 
     Example:
-        >>> types_separated({"embedding_n_clusters": 2, "embedding_n_outliers": 3, "embedding_silhouette": 0.9})
+        >>> types_separated({"embedding_n_clusters": 2, "embedding_n_unassigned": 3, "embedding_silhouette": 0.9})
         False
     """
     silhouette = metrics.get("embedding_silhouette")
-    clusters = (metrics.get("embedding_n_clusters") or 0) - bool(metrics.get("embedding_n_outliers"))
+    clusters = (metrics.get("embedding_n_clusters") or 0) - bool(metrics.get("embedding_n_unassigned"))
     return clusters > 1 and isinstance(silhouette, float) and silhouette > _APART
 
 
@@ -154,7 +154,7 @@ METRICS = (
         summary=True,
     ),
     Metric("embedding_n_clusters", "metabolite types found", summary=True),
-    Metric("embedding_n_outliers", "metabolites in no type; they form one more cluster", better="lower"),
+    Metric("embedding_n_unassigned", "metabolites in no type; they form one more cluster", better="lower"),
     Metric("embedding_silhouette", "separation of the types", better="higher", summary=True),
     Metric("held_out_frames", "steps on held-out frames"),
     Metric("held_out_derivative_R2", "dc/dt on held-out frames", better="higher", summary=True),

@@ -126,6 +126,7 @@ def _replicate(proposal: Proposal, state: State, iteration: int, *, by: str, not
         # A node that depends on the rollout length keeps its own in every slot.
         "time_step": node.first.changes.get(TIME_STEP, state.slot(iteration).time_step),
         "proposal": proposal,
+        "mutations": (),
         "strategy": _strategy_of(proposal, settings),
         "by": by,
         "note": note,
@@ -182,7 +183,7 @@ def _strategy_of(proposal: Proposal, settings: Changes) -> str:
             f"strategy names {', '.join(sorted(known - {*trained}))}, which does not train here; this proposal trains "
             f"with {numbered(trained)}: leave it empty, or change strategies"
         )
-    return numbered(trained) + ("" if switched else ", hyperparameter-only")
+    return numbered(trained) + ("" if switched or proposal.mode == "replicate" else ", hyperparameter-only")
 
 
 def _check_parent(parent: int, state: State) -> None:

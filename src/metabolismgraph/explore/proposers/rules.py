@@ -44,6 +44,7 @@ _GOOD = 0.8  # reward from which a node is worth replicating at once
 _UNBEATEN = 8  # iterations after which the leading node is replicated even if it is not good
 _FLAT = 0.05  # a reward below that is stuck near zero
 _NEAR = (0.5, 1.5)  # slope ratios that only need tuning
+_FOCUS = ("slope-focus", "embedding-focus")
 _FLAT_RUNS, _FAILED_RUNS, _NEAR_RUNS = 3, 4, 3
 
 
@@ -73,11 +74,11 @@ class RulesProposer(Proposer):
         if leading is not None:
             return Answer(_replicate(leading))
         mode = _mode(state, done)
-        if mode in {"explore", "strategy-switch"} or (mode == "slope-focus" and _turn_to_switch(state)):
+        if mode in {"explore", "strategy-switch"} or _turn_to_switch(state, mode):
             untried = next(_untried(state, iteration), None)
             if untried is not None:
                 return Answer(_switch(state, iteration, untried, mode))
-            mode = "slope-focus" if mode == "slope-focus" else "exploit"
+            mode = mode if mode in _FOCUS else "exploit"
         return Answer(_mutate(state, iteration, slot, mode))
 
     def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
@@ -166,11 +167,14 @@ def _near(done: Sequence[Iteration], leading: Node) -> bool:
     return len(latest) == _NEAR_RUNS and near and done[-1].number - leading.id < _UNBEATEN
 
 
-def _turn_to_switch(state: State) -> bool:
-    """Whether slope-focus tries another set of strategies; it alternates with another learning rate."""
-    focused = [i.proposed.proposal for i in state.iterations if i.proposed.proposal.mode == "slope-focus"]
-    switched = sum(CHANGEABLE[STRATEGY] in {m.param for m in p.mutations} for p in focused)
-    return 2 * switched <= len(focused)
+def _turn_to_switch(state: State, mode: Mode) -> bool:
+    """Whether a focus tries another set of strategies, in turn with changes of a node.
+
+    For slopes the set comes first, for embeddings the contrastive loss.
+    """
+    focused = [i.proposed.proposal for i in state.iterations if i.proposed.proposal.mode == mode]
+    switched = sum(proposal.parent is None for proposal in focused)
+    return mode in _FOCUS and 2 * switched < len(focused) + (mode == "slope-focus")
 
 
 def _untried(state: State, iteration: int) -> Iterator[tuple[str, ...]]:

@@ -59,7 +59,7 @@ def _embeddings_seen(metrics: dict[str, Any]) -> str:
     number, silhouette = metrics.get("embedding_n_clusters"), metrics.get("embedding_silhouette")
     if number is None or number < 2:
         return "collapsed: single cluster"
-    outliers = metrics.get("embedding_n_outliers")
+    outliers = metrics.get("embedding_n_unassigned")
     shown = f" and {outliers} outliers" if outliers else ""
     shown += f", silhouette={silhouette:.2f}" if isinstance(silhouette, float) else ""
     return f"{'separated' if types_separated(metrics) else 'clustered'}: {number - bool(outliers)} clusters{shown}"

@@ -53,7 +53,7 @@ _MODULES: dict[str, frozenset[str] | None] = {
         }
     ),
     **dict.fromkeys(("equinox.nn", "optax")),
-    "pydantic": frozenset({"Field"}),
+    "pydantic": frozenset({"Field", "PositiveInt"}),
     "metabolismgraph.config": frozenset({"GraphModel", "Training"}),
     "metabolismgraph.errors": frozenset({"InputError"}),
     "metabolismgraph.reactions.identifiability": frozenset({"Identifiability", "analyse"}),

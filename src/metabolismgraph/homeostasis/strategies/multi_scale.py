@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
@@ -34,7 +34,7 @@ class MultiScale(Strategy):
     needs: ClassVar = "rollouts"
 
     scales: int = Field(4, ge=2, le=8, description="number of lengths, each half the previous one")
-    lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+    lengths: tuple[PositiveInt, ...] = Field(
         (), description="lengths of rollouts, such as [4, 16, 32, 64]; empty: as scales says [frames]"
     )
 
