@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 from command_line import QUICK, call, refused
 
+from metabolismgraph.config import load_config
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "benchmarks" / "oscillatory_rank50"
 
 
@@ -38,6 +40,8 @@ def test_run_leaves_everything_behind(finished_run):
     manifest = json.loads((finished_run / "manifest.json").read_text())
     assert set(manifest["stages"]) == {"simulate", "phase 1", "phase 2", "evaluate", "figures"}
     assert "leak" not in manifest
+    config = load_config(str(finished_run / "config.yaml"))
+    assert config.model_dump(mode="json") == manifest["config"]
     assert manifest["sandbox"][0] == "audit hook"
     metrics = json.loads((finished_run / "metrics.json").read_text())
     assert metrics["rate_constants_R2_identifiable"] > 0.9999

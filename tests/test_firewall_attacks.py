@@ -657,7 +657,7 @@ def run(target, tmp_path, monkeypatch):
 
 
 def _results(run: Path) -> set[str]:
-    return {path.name for path in run.iterdir()} - {"data", "training", "manifest.json"}
+    return {path.name for path in run.iterdir()} - {"data", "training", "manifest.json", "config.yaml"}
 
 
 def _sealed_with(code: str) -> str:

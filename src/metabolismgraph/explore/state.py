@@ -169,7 +169,8 @@ class State:
     @property
     def hours(self) -> float:
         """Time spent so far [h]: runs divided by the number of workers, plus waiting for answers."""
-        runs = sum((i.outcome.seconds for i in self.iterations if i.outcome is not None), 0.0)
+        ends = (end for i in self.iterations for end in (*i.losses, i.outcome) if end is not None)
+        runs = sum((end.seconds for end in ends), 0.0)
         workers = self.settings.n_workers or default_workers(self.settings.n_parallel)
         return (runs / workers + sum((event.seconds for event in self.answered), 0.0)) / 3600
 

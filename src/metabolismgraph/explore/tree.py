@@ -103,16 +103,27 @@ def pooled_deviation(every: Iterable[Node]) -> float | None:
 
 
 def standard_error(node: Node, every: Iterable[Node]) -> float | None:
-    """Standard error of a node's mean reward, from the pooled deviation."""
+    """Standard error of a node's mean reward, from the pooled deviation; None for a node that was run once.
+
+    How much one run scatters is not known from other nodes: rewards near 1 scatter least.
+    """
+    return _expected_error(node, every) if len(node.rewards) > 1 else None
+
+
+def _expected_error(node: Node, every: Iterable[Node]) -> float | None:
+    """The error that a node would have if it scattered as all others do."""
     deviation = pooled_deviation(every)
     return None if deviation is None or not node.rewards else deviation / math.sqrt(len(node.rewards))
 
 
 def differ(a: Node, b: Node, every: Sequence[Node]) -> bool:
-    """Whether two mean rewards differ by more than the standard error of their difference and `NEGLIGIBLE`."""
+    """Whether to treat two nodes as different in the search: by more than the expected error, and `NEGLIGIBLE`.
+
+    This is not evidence of an effect, see `evidence.effects`.
+    """
     if a.mean is None or b.mean is None:
         return a.mean != b.mean
-    errors = [standard_error(node, every) or 0.0 for node in (a, b)]
+    errors = [_expected_error(node, every) or 0.0 for node in (a, b)]
     return abs(a.mean - b.mean) > max(math.hypot(*errors), NEGLIGIBLE)
 
 

@@ -17,7 +17,7 @@ from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.processes import run
 
-MANIFEST = "manifest.json"
+MANIFEST, CONFIG = "manifest.json", "config.yaml"
 _RESULTS = (
     "metrics.json",
     "analysis.log",
@@ -33,10 +33,11 @@ _PACKAGES = ("metabolismgraph", "jax", "jaxlib", "equinox", "optax", "numpy", "s
 class RunFolder:
     """A folder with a manifest of configuration, versions, host and finished stages.
 
-    Layout: `manifest.json`, `data/` (network.xml, timeseries.csv.gz, truth/), `training/` (observations,
-    settings and checkpoints: all files of the training process), `rate_constants.csv`, `homeostasis.csv`,
-    `model_fitted.xml`, `metrics.json`, `analysis.log`, `evaluation.nc`, `tmp_training/` and `figures/`. A run
-    of Phase 2 alone may use data, observations and Phase 1 of another run, its base, instead of copies.
+    Layout: `manifest.json`, `config.yaml` (complete, can be run again), `data/` (network.xml, timeseries.csv.gz,
+    truth/), `training/` (observations, settings and checkpoints: all files of the training process),
+    `rate_constants.csv`, `homeostasis.csv`, `model_fitted.xml`, `metrics.json`, `analysis.log`, `evaluation.nc`,
+    `tmp_training/` and `figures/`. A run of Phase 2 alone may use data, observations and Phase 1 of another run, its
+    base, instead of copies.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]):
@@ -97,6 +98,7 @@ class RunFolder:
             folder = cls(path, _new_manifest(config, source))
             if base is not None:
                 folder.manifest["base"] = os.path.relpath(base, path)
+            write_bytes(path / CONFIG, config.to_yaml().encode())
             folder._write()
         except NotADirectoryError:
             raise InputError(f"{path}: is a file or lies below one; choose another --out") from None

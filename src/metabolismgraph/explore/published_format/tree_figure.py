@@ -26,7 +26,7 @@ from metabolismgraph.explore.proposal import Mutation, shown
 from metabolismgraph.explore.proposers.rules_memory import strategies_of
 from metabolismgraph.explore.published_format.lines import set_name
 from metabolismgraph.explore.state import State
-from metabolismgraph.explore.tree import Node, best, candidate, nodes, standard_error
+from metabolismgraph.explore.tree import Node, best, candidate, leader, nodes, standard_error
 from metabolismgraph.figures.style import FAINT, OKABE_ITO, TRUTH, applied, save
 from metabolismgraph.text import visible
 
@@ -288,7 +288,7 @@ def _grid(blocks: Sequence[_Place], columns: int) -> _Plan:
 
 def _block(ax: Axes, state: State, plan: _Plan, place: _Place, sets: _Sets) -> None:
     every = nodes(state)
-    winner, leader = best(state), candidate(state)
+    winner, leading = best(state), leader(state)
     first, last = state.first_of(place.block), state.in_block(place.block)[-1].number
     ax.plot([place.left, place.left + plan.width], [place.top - 0.3] * 2, color=FAINT, linewidth=0.8)
     titles = [f"block {place.block}, iterations {first}-{last}", f"block {place.block}, {first}-{last}"]
@@ -309,7 +309,7 @@ def _block(ax: Axes, state: State, plan: _Plan, place: _Place, sets: _Sets) -> N
     for node in place.nodes:
         left, (right, y) = xy(parents[node.id])[0] + plan.bend, xy(node.id)
         ax.plot([left, right], [y, y], color=sets.colour(node.id), linewidth=2.2, linestyle=_dashes(node), zorder=2)
-        mark = "best" if node == winner else "leading" if node == leader else ""
+        mark = "best" if node == winner else "leading" if node == leading else ""
         ends = left + 0.05, right - plan.diameter / 2 - (0.14 if mark else 0.06)
         _branch_text(ax, (*ends, y), plan, _what_changed(state, node, parents[node.id]), _values(node, every, sets))
         _marker(ax, (right, y), plan, node, mark)
@@ -422,7 +422,7 @@ def _rewards(ax: Axes, state: State, sets: _Sets) -> None:
                 x[-1] + 0.25, sum(y) / len(y), error, color=colour, fmt="_", capsize=2.5, elinewidth=1.0, zorder=3
             )
         for run in node.runs:
-            if run.scored is not None:
+            if run.scored is not None and run.counts:
                 marker = _MARKERS[run.scored.classification] if run.has_reward else "x"
                 width = markersize * _RELATIVE.get(marker, 1.0)
                 edge = 1.5 if marker == "x" else 0
