@@ -83,7 +83,7 @@ def test_resume_refuses_another_configuration(finished_run, monkeypatch, capsys)
     )
 
 
-def test_resume_repairs_what_is_damaged_and_keeps_the_rest(finished_run, tmp_path):
+def test_resume_repairs_what_is_damaged_and_keeps_the_rest(finished_run, tmp_path, monkeypatch):
     copy = tmp_path / "copy"
     subprocess.run(["cp", "-r", finished_run, copy], check=True)
     before = json.loads((copy / "metrics.json").read_text())
@@ -93,18 +93,14 @@ def test_resume_repairs_what_is_damaged_and_keeps_the_rest(finished_run, tmp_pat
     content[-5] ^= 1
     checkpoint.write_bytes(content)
     first = (copy / "training" / "phase1.safetensors").stat().st_mtime_ns
-    subprocess.run(
-        [sys.executable, "-m", "metabolismgraph", "run", "small", "--out", copy, "--resume", "--quiet", *QUICK],
-        check=True,
-        capture_output=True,
-    )
+    assert call(monkeypatch, "run", "small", "--out", copy, "--resume", "--quiet", *QUICK) == 0
     after = json.loads((copy / "metrics.json").read_text())
     assert (copy / "training" / "phase1.safetensors").stat().st_mtime_ns == first
     times = {"training_time_min"}
     assert {k: v for k, v in after.items() if k not in times} == {k: v for k, v in before.items() if k not in times}
 
 
-def test_an_interrupted_run_resumes(tmp_path):
+def test_an_interrupted_run_resumes(tmp_path, monkeypatch):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "metabolismgraph", "run", "small", "--out", out, *QUICK]
     # A shell's background jobs ignore interrupts, and so would this process, if the tests run as one.
@@ -127,10 +123,17 @@ def test_an_interrupted_run_resumes(tmp_path):
     assert child.returncode == 130
     assert b"--resume" in errors
     assert b"Traceback" not in errors
-    subprocess.run([*command, "--resume", "--quiet"], check=True, capture_output=True)
+    assert call(monkeypatch, "run", "small", "--out", out, *QUICK, "--resume", "--quiet") == 0
     assert (out / "metrics.json").exists()
 
 
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Commands that draw nothing: figures take a third of their time."""
+    monkeypatch.setattr("metabolismgraph.figures.draw_all", lambda *_, **__: [])
+
+
+@pytest.mark.usefixtures("without_figures")
 def test_evaluate_with_another_truth(finished_run, monkeypatch, capsys, tmp_path):
     truth = tmp_path / "truth"
     subprocess.run(["cp", "-r", finished_run / "data" / "truth", truth], check=True)
@@ -146,6 +149,7 @@ def test_evaluate_with_another_truth(finished_run, monkeypatch, capsys, tmp_path
     assert "no such file" in refused(monkeypatch, capsys, "evaluate", finished_run, "--truth", tmp_path)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_simulate_then_fit_equals_run(finished_run, dataset, monkeypatch, tmp_path):
     """What `simulate` writes goes through `fit`, without the truth, to the same result as `run`."""
     out = tmp_path / "fit"

@@ -143,8 +143,10 @@ def _find(settings: Mapping[str, object], node: Node, state: State, every: Seque
 
 
 def _same_code(one: Node, other: Node) -> bool:
-    """Whether strategy files that both use are the same."""
+    """Whether strategy files that both use are the same; with equal files, the version of the package as well."""
     ours, theirs = one.first.files, other.first.files
+    if ours == theirs:
+        return one.first.code == other.first.code
     return all(theirs.get(name, digest) == digest for name, digest in ours.items())
 
 
