@@ -27,8 +27,10 @@ from metabolismgraph.explore.events import (
 from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, StrategyFile, Submission
 from metabolismgraph.explore.reward import score
+from metabolismgraph.explore.space import shipped_space
 from metabolismgraph.explore.state import State
 
+PHASE2 = shipped_space("phase2")
 TIME_STEP = "training.homeostasis_time_step"
 RATE = "training.learning_rate_node_homeostasis"
 SOURCE = "class Mine(Strategy):\n    ...\n"
@@ -37,7 +39,7 @@ SOURCE = "class Mine(Strategy):\n    ...\n"
 def opened(config: Config | None = None, **given: Any) -> Opened:
     """How an exploration of the default configuration begins; `primary` is that of the configuration."""
     config = config or Config()
-    primary = given.get("primary", config.exploration.primary)
+    primary = given.get("primary", PHASE2.primary(config.exploration.primary))
     values = {
         "name": "demo",
         "config": config.model_dump(mode="json"),
@@ -97,7 +99,7 @@ def failed(iteration: int, reason: str = "time limit of 30 minutes", **given: An
 
 def ended(outcome: Finished | Failed, primary: str = "avg_slope_ratio") -> tuple[Finished | Failed, Scored]:
     """An outcome and the verdict on it."""
-    return outcome, score(outcome, primary)
+    return outcome, score(outcome, PHASE2, primary)
 
 
 def reading(iteration: int, **given: Any) -> IterationReading:

@@ -28,7 +28,10 @@ from metabolismgraph.explore.proposers.base import (
     UnavailableError,
 )
 from metabolismgraph.explore.reward import score
+from metabolismgraph.explore.space import shipped_space
 from metabolismgraph.explore.state import State
+
+PHASE2 = shipped_space("phase2")
 
 
 def opened(primary="avg_slope_ratio", **exploration):
@@ -155,7 +158,7 @@ class SmallLoop:
                 made = {"reason": found} if isinstance(found, str) else {"metrics": found}
                 outcome = (Failed if isinstance(found, str) else Finished)(iteration=i, seconds=1.0, **made)
                 self.record(outcome)
-                self.record(score(outcome, self.state.opened.primary))
+                self.record(score(outcome, PHASE2, self.state.opened.primary))
             self.read(batch)
         return self
 

@@ -28,7 +28,7 @@ from metabolismgraph.explore.proposers.asking import (
 )
 from metabolismgraph.explore.proposers.base import Exchange, InvalidAnswerError, UnavailableError
 from metabolismgraph.explore.proposers.prompt import MOST_MEMORY, for_proposal, for_reading, for_submission
-from metabolismgraph.explore.search_space import CHANGEABLE
+from metabolismgraph.explore.space import shipped_space
 from metabolismgraph.explore.state import State
 from metabolismgraph.homeostasis.strategies import STRATEGIES
 
@@ -86,7 +86,7 @@ def test_an_answer_in_a_fence_or_between_sentences_is_found(answer):
         (GOOD.replace("null", '"3"'), 'parent: expected a valid integer, found "3"'),
         (GOOD.replace("null", "true"), "parent: expected a valid integer, found true"),
         (GOOD.replace("null", "3.0"), "parent: expected a valid integer, found 3.0"),
-        (GOOD.replace('"explore"', '"Explore"'), "mode: expected 'exploit', 'strategy-switch'"),
+        (GOOD.replace('"explore"', "3"), "mode: expected a valid string, found 3"),
         (GOOD.replace('"mode"', '"parent": 3, "mode"'), "parent is given twice"),
         (GOOD.replace("hypothesis", "hypotesis"), "hypotesis: there is no such field; did you mean hypothesis?"),
         (GOOD.replace("hypothesis", "hypotesis"), "hypothesis is missing"),
@@ -258,7 +258,7 @@ def test_control_characters_do_not_reach_a_prompt(hostile_state):
 def test_instructions_are_generated_from_what_decides():
     state = SmallLoop(opened(), Steady()).run(2).state
     prompt = for_proposal(state, 3, 0, [])
-    for key, short in CHANGEABLE.items():
+    for key, short in shipped_space("phase2").names.items():
         assert f"- {short} ({key}): " in prompt.system
     assert "batch_size (training.batch_size): integer >= 1; typically 4 to 32: frames per gradient" in prompt.system
     assert "embedding_start (training.embedding_start): coefficients or random" in prompt.system

@@ -12,9 +12,11 @@ from test_llm import COST, WRONG, Reply, called, chat, error, quick, server  # n
 
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.proposers import make_proposer
-from metabolismgraph.explore.search_space import CHANGEABLE, TIME_STEP, plan
+from metabolismgraph.explore.search_space import TIME_STEP, plan
+from metabolismgraph.explore.space import shipped_space
 from metabolismgraph.explore.state import State
 
+PHASE2 = shipped_space("phase2")
 ITERATIONS = 18
 
 
@@ -78,7 +80,7 @@ def test_the_loop_ends_its_budget_with_valid_proposals_only_and_replays(server, 
             before = State.of(events[:number])
             again = plan(event.proposal, before, event.iteration, by=event.by, note=event.note)
             assert again.model_copy(update={"time": event.time}) == event
-            assert set(event.changes) <= {*CHANGEABLE, TIME_STEP}
+            assert set(event.changes) <= {*PHASE2.keys}
             assert event.changes.get(TIME_STEP, event.time_step) == event.time_step
     log = (first / "explore_rank50_analysis.md").read_text()
     assert log.count("\n## Iter ") == ITERATIONS

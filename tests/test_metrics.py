@@ -11,7 +11,7 @@ from rich.console import Console
 
 import metabolismgraph as mg
 from metabolismgraph.cli.tables import summary_table
-from metabolismgraph.metrics import METRICS, by_index, classify, classify_skill, find, from_log_name
+from metabolismgraph.metrics import METRICS, by_index, classify, find, from_log_name
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_classes_of_ratios(ratio, expected):
 
 
 def test_classes_of_skill():
-    assert [classify_skill(value) for value in (0.8, 0.3, 0.29, math.nan)] == [
+    assert [find("held_out_skill").verdict(value) for value in (0.8, 0.3, 0.29, math.nan)] == [
         "converged",
         "partial",
         "failed",

@@ -8,18 +8,19 @@ import journals
 import pytest
 
 from metabolismgraph.config import Config
-from metabolismgraph.explore.keys import CHANGEABLE, STRATEGY, TIME_STEP
+from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import Mutation
-from metabolismgraph.explore.proposers import rules_steps
 from metabolismgraph.explore.proposers.rules import APPROACHES, RulesProposer
-from metabolismgraph.explore.proposers.rules_steps import next_step, parameters
+from metabolismgraph.explore.proposers.rules_steps import next_step
 from metabolismgraph.explore.reward import score
 from metabolismgraph.explore.search_space import changed, configuration, full_key, plan
+from metabolismgraph.explore.space import shipped_space
 from metabolismgraph.explore.start import prepared
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import best, nodes, scores
 from metabolismgraph.homeostasis.strategies import STRATEGIES
 
+PHASE2 = shipped_space("phase2")
 RATE = "training.learning_rate_node_homeostasis"
 BASE = prepared(Config().replace({STRATEGY: [], "training.phase1_method": "gradient"}))
 RULES = RulesProposer()
@@ -39,13 +40,13 @@ def state_of(*entries, config=BASE, clusters=2):
         if ratio is not None:
             known = {"embedding_n_clusters": clusters, "embedding_silhouette": 0.9 if clusters > 1 else None}
             outcome = outcome.model_copy(update={"metrics": outcome.metrics | known})
-        state = state.after(outcome).after(score(outcome, "avg_slope_ratio"))
+        state = state.after(outcome).after(score(outcome, PHASE2, "avg_slope_ratio"))
     return state
 
 
 def _old(state, parent, param):
     changes = state.node_changes(parent, 0)
-    return configuration(state, changes).model_dump(mode="json")["training"][full_key(param).partition(".")[2]]
+    return configuration(state, changes).model_dump(mode="json")["training"][full_key(param, PHASE2).partition(".")[2]]
 
 
 def asked(state, refusals=()):
@@ -248,29 +249,35 @@ def test_slots_in_flight_take_the_other_direction_and_then_go_farther():
     assert len(nodes(state)) == 5
 
 
+def order(state):
+    """Keys that the rules change in node 1, in their order."""
+    settings = state.iterations[0].proposed.settings
+    return [key for name in PHASE2.order if (key := PHASE2.by_name[name].key) in settings]
+
+
 def test_parameters_come_in_the_order_of_the_requirement():
-    short = [CHANGEABLE[key] for key in parameters("exploit", rollouts=True)]
+    short = [PHASE2.names[key] for key in order(state_of(({}, 0.5)))]
     assert short == ["lr_node_homeo", "lr_emb_homeo", "data_augmentation_loop", "batch_size"]
-    assert CHANGEABLE[parameters("embedding-focus", rollouts=True)[0]] == "lr_emb_homeo"
     # Without rollouts there are no minibatches: their parameters would change nothing.
-    assert [CHANGEABLE[key] for key in parameters("exploit", rollouts=False)][2:] == ["phase2_steps"]
+    full_batch = state_of(({}, 0.5), config=BASE.replace({STRATEGY: ["residual"]}))
+    assert [PHASE2.names[key] for key in order(full_batch)][2:] == ["phase2_steps"]
 
 
-@pytest.mark.parametrize("key", rules_steps.PARAMETERS)
-def test_a_step_stays_in_its_range_and_goes_somewhere(key):
+@pytest.mark.parametrize("name", PHASE2.order)
+def test_a_step_stays_in_its_range_and_goes_somewhere(name):
     """From one end to the other, and from outside."""
-    parameter = rules_steps.PARAMETERS[key]
-    for value in (parameter.low, parameter.high, parameter.low * 3, parameter.high * 10, 1):
-        strategies = ["residual"] if key == "training.phase2_steps" else []
-        config = BASE.replace({key: int(value) if value >= 1 else value, STRATEGY: strategies})
+    parameter = PHASE2.by_name[name]
+    low, high = parameter.searched
+    for value in (low, high, low * 3, high * 10, 1):
+        strategies = ["residual"] if name == "phase2_steps" else []
+        config = BASE.replace({parameter.key: int(value) if value >= 1 else value, STRATEGY: strategies})
         state = state_of(({}, 0.5), config=config)
         for _ in range(6):
-            order = parameters("exploit", rollouts=key != "training.phase2_steps")
-            step = next_step(state, 1, state.node_changes(1, 0), order)
-            bounds = rules_steps.PARAMETERS[step.key]
-            assert bounds.low <= step.new <= bounds.high
+            step = next_step(state, 1, state.node_changes(1, 0), order(state))
+            low, high = PHASE2.parameter(step.key).searched
+            assert low <= step.new <= high
             assert step.new != step.old
-            proposal = journals.proposal(1, {CHANGEABLE[step.key]: (step.old, step.new)})
+            proposal = journals.proposal(1, {PHASE2.names[step.key]: (step.old, step.new)})
             state = state.after(plan(proposal, state, len(state.iterations) + 1, by="x"))
 
 
@@ -334,7 +341,7 @@ def explored(landscape, n=40, config=BASE, rules=RULES):
             if found is not None:
                 outcome.metrics["embedding_n_clusters"] = found[1]
                 outcome.metrics["embedding_silhouette"] = 0.9 if (found[1] or 0) > 1 else None
-            state = state.after(outcome).after(score(outcome, "avg_slope_ratio"))
+            state = state.after(outcome).after(score(outcome, PHASE2, "avg_slope_ratio"))
         reading = rules.read(state, batch, ()).value
         assert [r.iteration for r in reading.iterations] == batch
         assert reading.memory.count("\n") <= 300

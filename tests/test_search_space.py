@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from metabolismgraph.config import Config
 from metabolismgraph.explore.events import EVENT
-from metabolismgraph.explore.keys import CHANGEABLE, STRATEGY, TIME_STEP
+from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import Mutation, Proposal
 from metabolismgraph.explore.search_space import (
     RefusedError,
@@ -23,10 +23,12 @@ from metabolismgraph.explore.search_space import (
     full_key,
     plan,
 )
+from metabolismgraph.explore.space import shipped_space
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import nodes
 from metabolismgraph.homeostasis.strategies import STRATEGIES
 
+PHASE2 = shipped_space("phase2")
 BASE = Config().replace({STRATEGY: []})
 KEYS = [
     f"{section}.{key}"
@@ -55,7 +57,8 @@ def planned(mutations=(), parent=None, state=START, iteration=1, **given):
     full = []
     for mutation in mutations:
         param, *old, new = mutation
-        full.append(Mutation(param=param, old=old[0] if old else value_of(full_key(param), state.config), new=new))
+        before = old[0] if old else value_of(full_key(param, PHASE2), state.config)
+        full.append(Mutation(param=param, old=before, new=new))
     proposal = journals.proposal(parent, **({"strategy": ""} | given)).model_copy(update={"mutations": tuple(full)})
     return plan(proposal, state, iteration, by="x")
 
@@ -81,21 +84,21 @@ def ran(state, iteration, reward=0.5, **given):
 
 def test_the_list_of_keys_is_that_of_the_model():
     assert {"simulation.seed", "training.log_k_prior", "exploration.ucb", "plotting.dpi", "dataset"} < set(KEYS)
-    assert set(CHANGEABLE) < set(KEYS)
+    assert set(PHASE2.names) < set(KEYS)
     assert len(KEYS) > 100
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if key not in CHANGEABLE])
+@pytest.mark.parametrize("key", [key for key in KEYS if key not in PHASE2.names])
 @pytest.mark.parametrize("short", [False, True])
 def test_every_other_key_is_refused_by_name(key, short):
     """With its own value as the old one, and under its bare name too, where no key that may be changed has that."""
     param = key.rpartition(".")[2] if short else key
-    if param in CHANGEABLE.values():
+    if param in PHASE2.by_name:
         return
     said = refusal([(param, value_of(key), value_of(key))])
     assert said.startswith(f"{param} ")
     assert "may not be changed" in said or "is not a parameter" in said
-    assert all(name in said for name in CHANGEABLE.values())
+    assert all(name in said for name in PHASE2.by_name)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +131,7 @@ def test_why(param, why):
     assert why in refusal([(param, 1, 2)])
 
 
-@pytest.mark.parametrize(("key", "short"), CHANGEABLE.items())
+@pytest.mark.parametrize(("key", "short"), PHASE2.names.items())
 def test_what_may_be_changed_may_under_any_of_its_names(key, short):
     new = {"training.embedding_start": "random", STRATEGY: ["residual"]}.get(key, 7)
     # A setting can only be changed where it has an effect.
@@ -206,7 +209,7 @@ def test_the_old_strategies_are_compared_as_they_are():
     ],
 )
 def test_a_value_out_of_range_is_refused_with_the_key(param, new):
-    assert full_key(param) in refusal([(param, new)])
+    assert full_key(param, PHASE2) in refusal([(param, new)])
 
 
 @pytest.mark.parametrize(("given", "taken"), [(32, 32), (32.0, 32), ("32", 32), (" 32 ", 32)])
@@ -220,7 +223,7 @@ def test_values_are_as_the_model_reads_them(given, taken):
 @settings(max_examples=50, deadline=None)
 def test_whatever_is_proposed_is_a_plan_or_a_refusal(value):
     """And a plan is the same after it was written down and read."""
-    for param in CHANGEABLE.values():
+    for param in PHASE2.by_name:
         for mutation in ((param, value), (param, value, value)):
             with contextlib.suppress(RefusedError):
                 found = planned([mutation])
@@ -326,6 +329,10 @@ def test_another_version_of_a_file_is_another_node():
 
 
 # -- parents and replicates
+
+
+def test_a_mode_is_one_of_the_moves():
+    assert "mode cheat is not one of the moves (exploit, explore, replicate" in refusal([], mode="cheat")
 
 
 def test_parents_must_be_there_and_have_a_score():
@@ -531,7 +538,6 @@ def test_the_rollout_length_of_the_slot_belongs_to_the_mutation():
         *(
             {"parent": "1x"},
             {"parent": 1.5},
-            {"mode": "cheat"},
             {"extra": 1},
             {"mutations": "none"},
             {"strategy": None},

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from metabolismgraph.config import Config
 from metabolismgraph.explore.events import Proposed, Scored
 from metabolismgraph.explore.reward import ratio_reward, score, slope_ratios
+from metabolismgraph.explore.space import shipped_space
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import (
     best,
@@ -25,6 +26,7 @@ from metabolismgraph.explore.tree import (
     standard_error,
 )
 
+PHASE2 = shipped_space("phase2")
 QUICK = settings(max_examples=40, deadline=None)
 RATIOS = st.floats(allow_nan=True, allow_infinity=True)
 REWARDS = st.floats(0.0, 1.0)
@@ -62,7 +64,7 @@ def test_ten_does_not_outrank_a_hit():
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=6))
 def test_a_run_is_worth_the_mean_over_its_types(ratios):
-    found = score(journals.finished(1, *ratios), "avg_slope_ratio")
+    found = score(journals.finished(1, *ratios), PHASE2, "avg_slope_ratio")
     assert found.parts == tuple(ratio_reward(ratio) for ratio in ratios)
     if sum(ratios) / len(ratios) < 0:
         assert (found.state, found.reward) == ("negative", 0.0)
@@ -73,7 +75,7 @@ def test_a_run_is_worth_the_mean_over_its_types(ratios):
 
 
 def test_opposite_errors_do_not_cancel():
-    hit, cancelled = (score(journals.finished(1, *r), "avg_slope_ratio") for r in ((1.0, 1.0), (0.2, 1.8)))
+    hit, cancelled = (score(journals.finished(1, *r), PHASE2, "avg_slope_ratio") for r in ((1.0, 1.0), (0.2, 1.8)))
     assert cancelled.classification == "converged"  # as published, from the average
     assert cancelled.reward < 0.5 < hit.reward == 1.0
 
@@ -83,12 +85,12 @@ def test_opposite_errors_do_not_cancel():
 def test_one_type_that_is_no_number_is_no_result(bad, place):
     ratios = [1.0, 1.0]
     ratios[place] = bad
-    found = score(journals.finished(1, *ratios), "avg_slope_ratio")
+    found = score(journals.finished(1, *ratios), PHASE2, "avg_slope_ratio")
     assert (found.state, found.reward, found.classification) == ("nan", 0.0, "failed")
 
 
 def test_a_run_without_ratios_is_no_result():
-    assert score(journals.finished(1), "avg_slope_ratio").state == "nan"
+    assert score(journals.finished(1), PHASE2, "avg_slope_ratio").state == "nan"
 
 
 def test_what_looks_like_a_ratio_is_none():
@@ -105,7 +107,7 @@ def test_what_looks_like_a_ratio_is_none():
     ],
 )
 def test_classification_is_the_published_one(average, classification):
-    assert score(journals.finished(1, average, average), "avg_slope_ratio").classification == classification
+    assert score(journals.finished(1, average, average), PHASE2, "avg_slope_ratio").classification == classification
 
 
 @pytest.mark.parametrize(
@@ -118,13 +120,13 @@ def test_classification_is_the_published_one(average, classification):
 )
 def test_by_validation_it_is_the_skill(skill, state, reward, classification):
     """The truth has no say: slope ratios beside it are perfect."""
-    found = score(journals.finished(1, 1.0, 1.0, held_out_skill=skill), "validation")
+    found = score(journals.finished(1, 1.0, 1.0, held_out_skill=skill), PHASE2, "validation")
     assert (found.state, found.reward, found.classification) == (state, reward, classification)
 
 
 def test_a_configuration_that_fails_on_some_seeds_is_worth_less():
     for primary in ("avg_slope_ratio", "validation"):
-        assert score(journals.failed(1), primary).state == "failed"
+        assert score(journals.failed(1), PHASE2, primary).state == "failed"
     state = exploration(
         [(1, None, 0.9), (1, None, None), (1, None, 0.9), (4, None, 0.7), (4, None, 0.7), (4, None, 0.7)]
     )
@@ -137,7 +139,7 @@ def test_a_configuration_that_fails_on_some_seeds_is_worth_less():
 
 def test_a_run_lost_with_its_machine_says_nothing_about_the_configuration():
     for primary in ("avg_slope_ratio", "validation"):
-        assert score(journals.failed(1, cause="machine"), primary).state == "lost"
+        assert score(journals.failed(1, cause="machine"), PHASE2, primary).state == "lost"
     state = exploration([(1, None, 0.9), (1, None, "lost"), (2, None, "lost")])
     one, other = nodes(state)
     assert (one.rewards, one.mean, one.classification) == ((0.9,), 0.9, "partial")

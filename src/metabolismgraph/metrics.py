@@ -19,7 +19,6 @@ Classification = Literal["converged", "partial", "failed", "not applicable"]
 REFINED = "refined_"  # prefix of metrics of the model after joint refinement
 _CONVERGED, _PARTIAL = (0.8, 1.2), (0.3, 3.0)  # of avg_slope_ratio
 _APART = 0.5  # silhouette, of a reasonable structure (Kaufman & Rousseeuw 1990)
-_SKILL_CONVERGED, _SKILL_PARTIAL = 0.8, 0.3  # of held_out_skill
 
 
 def classify(avg_slope_ratio: float) -> Classification:
@@ -27,13 +26,6 @@ def classify(avg_slope_ratio: float) -> Classification:
     if _CONVERGED[0] <= avg_slope_ratio <= _CONVERGED[1]:
         return "converged"
     return "partial" if _PARTIAL[0] <= avg_slope_ratio <= _PARTIAL[1] else "failed"
-
-
-def classify_skill(held_out_skill: float) -> Classification:
-    """Class of a held_out_skill: converged from 0.8, partial from 0.3, otherwise (and NaN) failed."""
-    if held_out_skill >= _SKILL_CONVERGED:
-        return "converged"
-    return "partial" if held_out_skill >= _SKILL_PARTIAL else "failed"
 
 
 def types_separated(metrics: Mapping[str, Any]) -> bool:
@@ -159,7 +151,23 @@ METRICS = (
     Metric("held_out_frames", "steps on held-out frames"),
     Metric("held_out_derivative_R2", "dc/dt on held-out frames", better="higher", summary=True),
     Metric("held_out_rollout_error", "16-step held-out rollouts: rms error / rms change", better="lower", summary=True),
-    Metric("held_out_skill", "relative reduction of the squared error of rollouts by homeostasis", better="higher"),
+    Metric("test_R2", "concentrations predicted over all held-out frames from the first one", better="higher"),
+    Metric("test_pearson", "correlation of these predictions with the data", better="higher"),
+    _compared(
+        "degeneracy_gap",
+        "test_pearson - rate_constants_R2; above 0.1, wrong rate constants predict well",
+        better="lower",
+    ),
+    Metric(
+        "alpha", "f at a concentration and an order of 1, before it was moved into the rate constants", better="one"
+    ),
+    Metric(
+        "held_out_skill",
+        "relative reduction of the squared error of rollouts by homeostasis",
+        better="higher",
+        good=0.8,
+        fair=0.3,
+    ),
     Metric("activity_rank", "singular values with 99 % of the squared norm", summary=True),
     Metric("training_time_min", "both phases", "minutes", better="lower", summary=True),
     *_of_types("slope", "1/time"),

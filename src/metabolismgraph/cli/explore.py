@@ -48,7 +48,7 @@ def start(
     record: Record = None,
     primary: Annotated[
         str | None,
-        typer.Option(help="avg_slope_ratio (uses the truth) or validation (for real data); see exploration.primary"),
+        typer.Option(help="a reward of the search space, such as validation for real data; see exploration.primary"),
     ] = None,
     network: Annotated[Path | None, typer.Option(help="SBML of measured data, instead of a simulation")] = None,
     timeseries: Annotated[Path | None, typer.Option(help="concentrations over time, with --network")] = None,
@@ -62,14 +62,19 @@ def start(
     overrides = [*(set_ or []), *([f"exploration.primary={primary}"] if primary else [])]
     overrides += [f"exploration.proposer={proposer}"] if proposer and proposer != "replay" else []
     settings = read_config(config or ("oscillatory_rank50" if network else "explore_rank50"), overrides)
+    from metabolismgraph.explore.space import parse_space
     from metabolismgraph.explore.start import check_free, open_exploration, prepared
     from metabolismgraph.runs.folder import free_path
 
     settings = prepared(settings)
+    space, _ = parse_space(settings.exploration.space)
+    judged = space.primary(settings.exploration.primary)
     if (network is None) != (timeseries is None):
         raise InputError("--network and --timeseries go together: give both, or neither for a simulated system")
-    if network is not None and truth is None and settings.exploration.primary == "avg_slope_ratio":
-        raise InputError("avg_slope_ratio needs the truth: give --truth, or --primary validation")
+    if network is not None and truth is None and space.uses_truth(judged):
+        raise InputError(f"{judged} needs the truth: give --truth, or --primary validation")
+    if checkpoint is not None and space.trains == "everything":
+        raise InputError("--checkpoint: this search space trains Phase 1 itself; leave it out")
     path = out or free_path(Path("explorations") / (settings.dataset or "exploration"))
     kind = proposer or settings.exploration.proposer
     chosen = _proposer(settings, path, kind, record)
@@ -192,8 +197,14 @@ def _make_base(
 ) -> str:
     """Make data and Phase 1 in a separate process, since the explorer has no access to the truth."""
     from metabolismgraph.config import Exploration
+    from metabolismgraph.explore.space import parse_space
 
-    base = config.replace({"training.homeostasis_training": False, "training.skip_phase1": False})
+    changes: dict[str, object] = {"training.homeostasis_training": False, "training.skip_phase1": False}
+    if parse_space(config.exploration.space)[0].trains == "everything":
+        # Every run trains Phase 1 itself; that of the base, which tells what the data determine, is the quick one.
+        changes |= {"training.phase1_method": "projection", "training.joint_training": False}
+        changes |= {"training.phase1_stop_at_r2": None}
+    base = config.replace(changes)
     # The base does not depend on the section `exploration`; it may exist from an earlier attempt.
     base = base.model_copy(update={"exploration": Exploration()})
     path.mkdir(parents=True, exist_ok=True)

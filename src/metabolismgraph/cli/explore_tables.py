@@ -104,7 +104,7 @@ def _outcome(iteration: Iteration, running: frozenset[int]) -> Text:
     if verdict is None:
         return _text(_before_the_verdict(iteration, running), _COLOURS["in flight"])
     text = {"nan": "failed: NaN", "negative": "failed: negative"}.get(verdict.state, verdict.classification)
-    return _text(text, _COLOURS[verdict.classification])
+    return _text(text, _COLOURS[verdict.status])
 
 
 def _before_the_verdict(iteration: Iteration, running: frozenset[int]) -> str:
@@ -337,7 +337,7 @@ def _label(state: State, node: Node, *, names_parent: bool) -> Text:
     what = mutation(proposed) if proposed.mutations else set_name(strategies_of(state, node))
     origin = f"from node {node.parent}, " if names_parent else ""
     steps = f", T = {proposed.time_step}" if TIME_STEP in proposed.changes else ""
-    status = node.classification
+    status = node.status
     text = Text.assemble((f"{node.id}", f"bold {_COLOURS[status]}"), f"  {origin}{visible(what)}{steps}  ")
     if node.mean is not None:
         text.append(_mean_error(state, node, short=True), _COLOURS[status])

@@ -19,10 +19,15 @@ class Exploration(Section):
     )
     n_epochs: int = Field(1, ge=1, description="training.n_epochs of each iteration")
     data_augmentation_loop: int = Field(1000, ge=1, description="training.data_augmentation_loop of each iteration")
-    primary: Literal["avg_slope_ratio", "validation"] = Field(
-        "avg_slope_ratio",
-        description="objective: avg_slope_ratio = agreement with the true slopes, which needs the truth; validation = "
-        "skill of held-out rollouts, for real data",
+    space: str = Field(
+        "phase2",
+        min_length=1,
+        description="what may change, how runs are judged, which moves there are: phase2, joint, phase1 or a YAML file",
+    )
+    primary: str | None = Field(
+        None,
+        description="objective, a reward of the search space; null: its first one. For phase2: avg_slope_ratio = "
+        "agreement with the true slopes, which needs the truth; validation = skill of held-out rollouts, for real data",
     )
     replicates: int = Field(3, ge=1, description="runs with other seeds that a node needs to be the best one")
     until_settled: bool = Field(

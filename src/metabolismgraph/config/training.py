@@ -95,6 +95,11 @@ class Training(Section):
     coeff_mass_conservation: float = Field(
         0.0, ge=0, description="weight of the penalty on column sums of S, for learned S"
     )
+    joint_training: bool = Field(
+        False,
+        description="gradient Phase 1 keeps the MLP_node and the embeddings that it trains, and no Phase 2 follows, as "
+        "published; far less accurate than both phases",
+    )
     recurrent_training: bool = Field(False, description="Phase 1 on rollouts of time_step steps")
     time_step: int = Field(1, ge=1, description="Euler steps of a Phase 1 rollout [frames]")
     phase1_snapshots: int = Field(
@@ -150,6 +155,11 @@ class Training(Section):
     def _consistent(self) -> Training:
         if self.log_k_prior is not None and self.log_k_prior[0] > self.log_k_prior[1]:
             raise ValueError("log_k_prior must be [lower, upper]")
+        if self.joint_training and (self.phase1_method != "gradient" or self.skip_phase1):
+            wrong = "skip_phase1 is true" if self.skip_phase1 else "phase1_method is projection"
+            raise ValueError(
+                f"joint_training is true, but {wrong}; set phase1_method to gradient and skip_phase1 to false"
+            )
         if not self.freeze_stoichiometry:
             raise ValueError(
                 "freeze_stoichiometry is false, but the stoichiometry is taken from the network and not learned; "
@@ -171,6 +181,11 @@ class Training(Section):
         return tuple(
             key for key in (*unread, *_LEARNED_STOICHIOMETRY) if getattr(self, key) != fields[key].get_default()
         )
+
+    @property
+    def trains_jointly(self) -> bool:
+        """Whether Phase 2 is the result of the descent of Phase 1."""
+        return self.joint_training and self.homeostasis_training
 
     @property
     def rate_k(self) -> float:

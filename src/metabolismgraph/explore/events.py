@@ -14,7 +14,6 @@ from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposa
 
 Metrics = dict[str, float | int | str | None]
 Changes = dict[str, Any]
-Primary = Literal["avg_slope_ratio", "validation"]
 ScoreState = Literal["scored", "negative", "nan", "failed", "lost"]
 Kind = Literal["proposal", "reading", "submission"]
 
@@ -31,10 +30,12 @@ class Opened(_Event):
     Attributes:
         name: of the configuration; prefix of the file names of the views.
         config: the whole configuration that iterations change.
+        primary: reward of the search space by which runs are judged.
         oracle: whether the primary metric uses the truth.
         proposer: name of the proposer.
         version: of this package.
         data: description of the base run and its data.
+        space: content of the file of the search space; None: that of Phase 2.
         metric: of an imported log, the metric that is its reward; otherwise the reward follows from `primary`.
     """
 
@@ -42,11 +43,12 @@ class Opened(_Event):
     format: Literal[1] = 1
     name: str
     config: dict[str, Any]
-    primary: Primary
+    primary: str
     oracle: bool
     proposer: str
     version: str
     data: str
+    space: dict[str, Any] | None = None
     metric: str | None = None
 
 
@@ -171,7 +173,7 @@ class Scored(_Event):
         state: `failed`, the idea failed; `lost`, the machine did: the run has no reward and is counted nowhere.
         reward: in [0, 1]; 0 for every state but `scored`. Within `scored`, a type of negative ratio contributes 0.
         parts: rewards of the types, or of the validation.
-        classification: of the primary metric, with the bounds of the published design.
+        classification: converged, partial or failed by the search space, for some with a suffix, such as partial-k.
     """
 
     event: Literal["scored"] = "scored"
@@ -179,7 +181,12 @@ class Scored(_Event):
     state: ScoreState
     reward: float
     parts: tuple[float, ...]
-    classification: Literal["converged", "partial", "failed"]
+    classification: str
+
+    @property
+    def status(self) -> str:
+        """The class without its suffix: converged, partial or failed."""
+        return self.classification.partition("-")[0]
 
 
 class Remembered(_Event):

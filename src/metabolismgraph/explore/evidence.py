@@ -50,6 +50,12 @@ class Effect:
         return sum(self.differences) / len(self.differences)
 
     @property
+    def pairs(self) -> str:
+        """The number of pairs of runs, in words."""
+        number = len(self.differences)
+        return f"{number} pair{'' if number == 1 else 's'}"
+
+    @property
     def evidence(self) -> Evidence:
         """On the claim that the change raises the reward.
 
@@ -64,12 +70,10 @@ class Effect:
         return "contradicted" if high < NEGLIGIBLE else "tentative"
 
     def __str__(self) -> str:
-        number = len(self.differences)
-        pairs = f"{number} pair{'' if number == 1 else 's'} of runs"
         interval = f", {self.interval[0]:+.3f} to {self.interval[1]:+.3f}" if self.interval else ""
         change = ", ".join(map(str, self.change))
         return (
-            f"{change}: {self.mean:+.3f}{interval} ({pairs}: node {self.treated.id} against its control, "
+            f"{change}: {self.mean:+.3f}{interval} ({self.pairs} of runs: node {self.treated.id} against its control, "
             f"node {self.control.id})"
         )
 

@@ -63,6 +63,7 @@ class ExplorationFolder:
             # Strategy files may write to this folder, so that each version of the code has its own.
             "cache": os.path.relpath(self.path / "cache" / proposed.code, folder),
             "truth": state.opened.oracle,
+            "trains": state.space.trains,
         }
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / "job.json", json.dumps(content, indent=1).encode())

@@ -255,6 +255,8 @@ class Explorer:
         def accept(value: Submission, by: str, note: str) -> Reviewed:
             landed = declaration = None
             if (file := value.file) is not None:
+                if not state.space.strategies:
+                    raise RefusedError("this search space has no strategies; leave file empty")
                 scratch = self._folder.path / "review"
                 verdict = self._review(file.name, file.source, self._folder.base / "training", scratch)
                 if not verdict.accepted:
@@ -319,7 +321,7 @@ class Explorer:
                 self._record(outcome)
             found = self._state.iterations[i - 1]
             if found.scored is None and found.outcome is not None:
-                self._record(score(found.outcome, self._state.opened.primary))
+                self._record(score(found.outcome, self._state.space, self._state.opened.primary))
 
     def _begin(self, i: int) -> Finished | Failed | None:
         """Submit the job of an iteration; returns the outcome of one that has ended before, or cannot run."""

@@ -7,13 +7,11 @@ descriptions of the fields.
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from metabolismgraph.text import one_line
-
-Mode = Literal["exploit", "strategy-switch", "embedding-focus", "slope-focus", "explore", "replicate"]
 
 MEMORY_LINES = 300  # at most, in the working memory
 _LINE = 500  # characters at most in a line that a proposer writes
@@ -48,7 +46,7 @@ class Proposal(_Answer):
     """The next configuration of one slot."""
 
     parent: int | None = Field(description="id of the node whose configuration is changed; null: root")
-    mode: Mode = Field(description="move of the strategy-selection table; replicate: the parent with another seed")
+    mode: Line = Field(description="move of the table of moves; replicate: the parent with another seed")
     mutations: tuple[Mutation, ...] = Field((), description="changes of the parent's configuration; none to replicate")
     strategy: Line = Field(
         "", description="strategies that train, by number or name, or hyperparameter-only; empty: as the mutations say"

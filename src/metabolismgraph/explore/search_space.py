@@ -12,8 +12,8 @@ from typing import Any
 from metabolismgraph.config import Config, nearest_name
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Changes, Proposed, Reviewed
-from metabolismgraph.explore.keys import CHANGEABLE, STRATEGY, TIME_STEP
-from metabolismgraph.explore.proposal import Mutation, Proposal
+from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
+from metabolismgraph.explore.proposal import Mutation, Proposal, shown
 from metabolismgraph.explore.review.admission import Declaration
 from metabolismgraph.explore.settings import (
     effective_settings,
@@ -21,46 +21,53 @@ from metabolismgraph.explore.settings import (
     reasons_without_effect,
     strategies_of_settings,
 )
+from metabolismgraph.explore.space import Parameter, SearchSpace
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import Node, nodes
 from metabolismgraph.homeostasis.strategies import STRATEGIES, Declared, chosen, draw_minibatches, entries, names
 from metabolismgraph.homeostasis.strategies.base import Part
 
 _SEED = "training.seed"
+_HYPERPARAMETER_ONLY = re.compile(r"hyper-?parameters?[ -]only", re.IGNORECASE)
 _MOST = 2**31 - 1  # largest whole number in training
-_BY_SHORT_NAME = {short: key for key, short in CHANGEABLE.items()}
 _WHY_NOT = {
     "simulation": "the simulated system is fixed in an exploration",
     "dataset": "the data set is fixed in an exploration",
-    "graph_model": "the model's architecture is fixed in an exploration",
+    "graph_model": "the model's architecture is fixed in this search space",
     "exploration": "an exploration does not change its own settings",
     "plotting": "figures are not a part of the exploration",
-    TIME_STEP: "it is fixed per slot",
     _SEED: "seeds come from the configuration; to run a node again use mode replicate",
+}
+_WHY_NOT_IN_PHASE2 = {
+    TIME_STEP: "it is fixed per slot",
     "training": "it belongs to the frozen Phase 1, to the metrics or to other fixed settings",
 }
+_WHY_NOT_OTHERWISE = {"training": "it is fixed in this search space"}
 
 
 class RefusedError(InputError):
     """A proposal is refused; the message gives the reason in one line."""
 
 
-def full_key(param: str) -> str:
-    """The configuration key of a mutation.
+def full_key(param: str, space: SearchSpace) -> str:
+    """The configuration key of a mutation in a search space.
 
     Raises:
         RefusedError: it may not be changed, or does not exist.
     """
-    key = _BY_SHORT_NAME.get(param, param)
-    key = key if key in CHANGEABLE or "." in key else f"training.{key}"
-    if key in CHANGEABLE:
+    if param in space.by_name:
+        return space.by_name[param].key
+    key = param if param in space.names or "." in param else f"training.{param}"
+    if key in space.names:
         return key
+    every = ", ".join(space.by_name)
+    others = _WHY_NOT_IN_PHASE2 if space.trains == "phase2" else _WHY_NOT_OTHERWISE
     for wanted in (param, f"training.{param}"):
-        for place, reason in _WHY_NOT.items():
+        for place, reason in {**_WHY_NOT, **others}.items():
             if wanted == place or (wanted.startswith(f"{place}.") and _exists(wanted)):
-                raise RefusedError(f"{param} may not be changed: {reason} (may: {', '.join(_BY_SHORT_NAME)})")
-    near = nearest_name(param, [*_BY_SHORT_NAME, *CHANGEABLE])
-    raise RefusedError(f"{param} is not a parameter; did you mean {near}? (all: {', '.join(_BY_SHORT_NAME)})")
+                raise RefusedError(f"{param} may not be changed: {reason} (may: {every})")
+    near = nearest_name(param, [*space.by_name, *space.names])
+    raise RefusedError(f"{param} is not a parameter; did you mean {near}? (all: {every})")
 
 
 def _exists(key: str) -> bool:
@@ -75,18 +82,21 @@ def plan(proposal: Proposal, state: State, iteration: int, *, by: str, note: str
     Raises:
         RefusedError: it may not be run, or has no effect.
     """
+    if proposal.mode not in state.space.modes:
+        raise RefusedError(f"mode {proposal.mode} is not one of the moves ({', '.join(state.space.modes)})")
     if proposal.parent is not None:
         _check_parent(proposal.parent, state)
     if proposal.mode == "replicate":
         return _replicate(proposal, state, iteration, by=by, note=note)
     slot = state.slot(iteration)
     before = state.node_changes(proposal.parent, state.block_of(iteration))
-    config = configuration(state, changed(before, proposal.mutations, state))
+    changes = changed(before, proposal.mutations, state)
+    config = configuration(state, changes)
     settings = settings_at(config, slot.time_step, state)
     control = settings_at(configuration(state, before), slot.time_step, state)
     _check_effect(proposal, control, settings, config, state)
-    strategy = _strategy_of(proposal, settings)
-    changes = {key: value for key, value in changed(before, proposal.mutations, state).items() if key != TIME_STEP}
+    strategy = _strategy_of(proposal, settings, state)
+    changes.pop(TIME_STEP, None)
     if TIME_STEP in settings:
         changes[TIME_STEP] = slot.time_step
     files = files_of(config, state)
@@ -95,7 +105,7 @@ def plan(proposal: Proposal, state: State, iteration: int, *, by: str, note: str
     planned = Proposed(
         iteration=iteration,
         slot=slot.number,
-        time_step=slot.time_step,
+        time_step=slot.time_step if state.space.time_step_by_slot else config.training.time_step,
         node=iteration,
         parent=proposal.parent,
         changes=changes,
@@ -120,14 +130,16 @@ def _replicate(proposal: Proposal, state: State, iteration: int, *, by: str, not
         raise RefusedError("mode replicate needs a node as parent, which cannot be root")
     node = next(node for node in nodes(state) if node.id == proposal.parent)
     settings = settings_of(node.first, state)
+    by_slot = state.space.time_step_by_slot
+    own_time_step = state.slot(iteration).time_step if by_slot else node.first.time_step
     update = {
         "iteration": iteration,
         "slot": state.slot(iteration).number,
         # A node that depends on the rollout length keeps its own in every slot.
-        "time_step": node.first.changes.get(TIME_STEP, state.slot(iteration).time_step),
+        "time_step": node.first.changes.get(TIME_STEP, own_time_step),
         "proposal": proposal,
         "mutations": (),
-        "strategy": _strategy_of(proposal, settings),
+        "strategy": _strategy_of(proposal, settings, state),
         "by": by,
         "note": note,
         "time": "",
@@ -150,23 +162,28 @@ def _of_slot(before: Changes, settings: Changes) -> tuple[Mutation, ...]:
 
 
 def _check_effect(proposal: Proposal, before: Changes, after: Changes, config: Config, state: State) -> None:
-    without = reasons_without_effect(declared_strategies(config, state))
-    idle = [m for m in proposal.mutations if before.get(full_key(m.param)) == after.get(full_key(m.param))]
+    keys = [full_key(mutation.param, state.space) for mutation in proposal.mutations]
+    idle = [(key, m) for key, m in zip(keys, proposal.mutations, strict=True) if before.get(key) == after.get(key)]
     if idle:
-        reason = without.get(full_key(idle[0].param), "it is the same setting")
-        raise RefusedError(f"{idle[0]} has no effect: {reason}; leave it out, or change something else")
+        without = reasons_without_effect(config, declared_strategies(config, state), state.space)
+        reason = without.get(idle[0][0], "it is the same setting")
+        raise RefusedError(f"{idle[0][1]} has no effect: {reason}; leave it out, or change something else")
 
 
-def _strategy_of(proposal: Proposal, settings: Changes) -> str:
-    """What trains, by number and name.
+def _strategy_of(proposal: Proposal, settings: Changes, state: State) -> str:
+    """What trains, by number and name; for another search space than that of Phase 2, all that it says.
 
     Raises:
         RefusedError: the proposal names something else.
     """
-    trained = strategies_of_settings(settings)
-    switched = any(full_key(mutation.param) == STRATEGY for mutation in proposal.mutations)
     given = proposal.strategy.strip()
-    only = re.fullmatch(r"hyper-?parameters?[ -]only", given, re.IGNORECASE)
+    if not state.space.strategies:
+        if given and not _HYPERPARAMETER_ONLY.fullmatch(given):
+            raise RefusedError(f"strategy is {given}, but this search space has none; leave it empty")
+        return "hyperparameter-only"
+    trained = strategies_of_settings(settings)
+    switched = any(full_key(mutation.param, state.space) == STRATEGY for mutation in proposal.mutations)
+    only = _HYPERPARAMETER_ONLY.fullmatch(given)
     by_number = {str(kind.number): name for name, kind in STRATEGIES.items()}
     named = {by_number.get(word, word) for word in re.findall(r"[A-Za-z_]\w*|[0-9]+", given)}
     known = named & {*STRATEGIES, *trained}
@@ -203,12 +220,13 @@ def changed(before: Changes, mutations: Sequence[Mutation], state: State) -> Cha
     config = configuration(state, before)
     new: Changes = {}
     for mutation in mutations:
-        key = full_key(mutation.param)
+        key = full_key(mutation.param, state.space)
         if key in new:
             raise RefusedError(f"{mutation}: {mutation.param} is changed twice; keep one change of it")
         old = _value(config, key)
         if _plain(mutation.old) != _plain(old):
             raise RefusedError(f"{mutation}: the old value of {mutation.param} is {json.dumps(old)}")
+        _check_range(mutation, state.space.parameter(key))
         new[key] = mutation.new
     changes = {**before, **new}
     config = configuration(state, changes)
@@ -219,6 +237,13 @@ def changed(before: Changes, mutations: Sequence[Mutation], state: State) -> Cha
     return {key: value for key, value in found.items() if value != _value(state.config, key)}
 
 
+def _check_range(mutation: Mutation, parameter: Parameter) -> None:
+    low, high = parameter.range or (None, None)
+    value = _plain(mutation.new)
+    if isinstance(value, float) and ((low is not None and value < low) or (high is not None and value > high)):
+        raise RefusedError(f"{mutation}: {parameter.name} may be from {shown(low)} to {shown(high)}")
+
+
 def configuration(state: State, changes: Changes) -> Config:
     """The opened configuration with these changes.
 
@@ -227,26 +252,17 @@ def configuration(state: State, changes: Changes) -> Config:
     """
     try:
         config = state.config.replace(changes)
-        check_strategies(config, state)
+        declared_strategies(config, state)
     except InputError as error:
         raise RefusedError(str(error).removeprefix("replace: ")) from None
     return config
-
-
-def check_strategies(config: Config, state: State) -> None:
-    """Check the strategies of a configuration, strategy files of the exploration by their declarations.
-
-    Raises:
-        InputError: there is no such strategy or option, or they do not go together.
-    """
-    declared_strategies(config, state)
 
 
 def declared_strategies(config: Config, state: State) -> dict[str, Declared]:
     """The strategies of a configuration; strategy files of the exploration, which are not executed, by declarations.
 
     Raises:
-        InputError: as for `check_strategies`.
+        InputError: there is no such strategy or option, or they do not go together.
     """
     # Strategies that were rolled back are still valid in nodes that ran with them.
     ever = {review.file.name: review for review in state.reviews if review.landed and review.file}
@@ -289,12 +305,13 @@ def own_strategies(state: State) -> dict[str, Reviewed]:
 
 def depends_on_time_step(config: Config, state: State) -> bool:
     """Whether training.homeostasis_time_step makes a difference."""
-    return draw_minibatches(declared_strategies(config, state))
+    return state.space.time_step_by_slot and draw_minibatches(declared_strategies(config, state))
 
 
 def settings_at(config: Config, time_step: int, state: State) -> Changes:
     """The effective settings of a configuration in a slot with this rollout length."""
-    return effective_settings(config.replace({TIME_STEP: time_step}), declared_strategies(config, state))
+    at = config.replace({TIME_STEP: time_step}) if state.space.time_step_by_slot else config
+    return effective_settings(at, declared_strategies(config, state), state.space)
 
 
 def settings_of(proposed: Proposed, state: State) -> Changes:

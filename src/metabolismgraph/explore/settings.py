@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from metabolismgraph.config import Config
+from metabolismgraph.config import Config, Training
 from metabolismgraph.explore.events import Changes
 from metabolismgraph.explore.keys import (
     BATCH,
-    CHANGEABLE,
     EPOCHS,
     LOOP,
     RATE_EMBEDDING,
@@ -19,14 +18,21 @@ from metabolismgraph.explore.keys import (
     STRATEGY,
     TIME_STEP,
 )
+from metabolismgraph.explore.space import SearchSpace
 from metabolismgraph.homeostasis.strategies import STRATEGIES, Declared, draw_minibatches, entries
 from metabolismgraph.homeostasis.strategies.base import Strategy
 
+# Learning rates of 0 stand for others.
+_RATES = {
+    RATE_NODE: "rate_node_homeostasis",
+    RATE_EMBEDDING: "rate_embedding_homeostasis",
+    **{f"training.learning_rate_{name}": f"rate_{name}" for name in ("k", "node", "sub", "embedding")},
+}
 _ALL_FRAMES = "training uses all frames in every step"
 _MINIBATCHES = "the number of steps of training in minibatches follows from data_augmentation_loop and batch_size"
 
 
-def effective_settings(config: Config, found: Mapping[str, Declared]) -> Changes:
+def effective_settings(config: Config, found: Mapping[str, Declared], space: SearchSpace) -> Changes:
     """The settings of the search space with an effect, by dotted key, the rollout length included.
 
     Strategies are named, those of the default included, with the options that differ from their defaults. A learning
@@ -36,16 +42,34 @@ def effective_settings(config: Config, found: Mapping[str, Declared]) -> Changes
         found: the strategies of the configuration, or their declarations, by name.
     """
     training = config.training
-    dumped = config.model_dump(mode="json")["training"]
-    values = {key: dumped[key.partition(".")[2]] for key in (*CHANGEABLE, TIME_STEP)}
-    values[RATE_NODE], values[RATE_EMBEDDING] = training.rate_node_homeostasis, training.rate_embedding_homeostasis
-    values[STRATEGY] = [_entry(name, options, found[name]) for name, options in entries(training)]
-    without = reasons_without_effect(found)
-    return {key: value for key, value in values.items() if key not in without}
+    dumped = config.model_dump(mode="json")
+    values = {key: dumped[section][name] for key in space.keys for section, _, name in (key.partition("."),)}
+    resolved = {key: getattr(training, name) for key, name in _RATES.items()}
+    resolved[STRATEGY] = [_entry(name, options, found[name]) for name, options in entries(training)]
+    without = reasons_without_effect(config, found, space)
+    return {key: resolved.get(key, value) for key, value in values.items() if key not in without}
 
 
-def reasons_without_effect(found: Mapping[str, Declared]) -> dict[str, str]:
-    """The settings without an effect on training with these strategies, each with its reason."""
+def reasons_without_effect(config: Config, found: Mapping[str, Declared], space: SearchSpace) -> dict[str, str]:
+    """The settings of a search space without an effect on training with a configuration, each with its reason."""
+    without = _idle_in_phase2(found) if space.trains == "phase2" else _idle_in_descent(config.training)
+    return {key: reason for key, reason in without.items() if key in space.keys}
+
+
+def _idle_in_descent(training: Training) -> dict[str, str]:
+    without = {}
+    if not training.recurrent_training:
+        without["training.time_step"] = "rollouts are off; set recurrent_training to true"
+    if not training.coeff_k_floor:
+        without["training.k_floor_threshold"] = "coeff_k_floor is 0"
+    if all((training.learning_rate_k, training.learning_rate_node, training.learning_rate_sub)) and (
+        training.learning_rate_embedding
+    ):
+        without["training.learning_rate_start"] = "every part has a learning rate of its own"
+    return without
+
+
+def _idle_in_phase2(found: Mapping[str, Declared]) -> dict[str, str]:
     if draw_minibatches(found):
         without = {STEPS: _MINIBATCHES}
     else:

@@ -9,26 +9,22 @@ from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Opened
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.space import DEFAULT, parse_space
 from metabolismgraph.homeostasis.strategies import chosen
 
 
 def prepared(config: Config) -> Config:
-    """The initial configuration of an exploration, with the section `exploration` applied to `training`.
+    """The initial configuration of an exploration: what its search space fixes, and section `exploration` applied.
 
     Raises:
-        InputError: Phase 2 is switched off, or its strategies make no sense.
+        InputError: the search space cannot be read, a value is out of range, Phase 2 is switched off or its strategies
+            make no sense.
     """
-    if not config.training.homeostasis_training:
-        raise InputError("training.homeostasis_training is false: there is nothing to explore; set it to true")
-    chosen(config.training)
-    settings = config.exploration
-    return config.replace(
-        {
-            "training.skip_phase1": True,
-            "training.n_epochs": settings.n_epochs,
-            "training.data_augmentation_loop": settings.data_augmentation_loop,
-        }
-    )
+    space, _ = parse_space(config.exploration.space)
+    space.primary(config.exploration.primary)
+    if space.strategies:
+        chosen(config.training)
+    return space.prepare(config)
 
 
 def check_free(path: Path) -> None:
@@ -57,17 +53,19 @@ def open_exploration(path: Path, config: Config, *, proposer: str, data: str) ->
         InputError: the folder cannot be written.
     """
     folder = ExplorationFolder(path)
-    primary = config.exploration.primary
+    space, content = parse_space(config.exploration.space)
+    primary = space.primary(config.exploration.primary)
     with folder.journal.held():
         folder.journal.append(
             Opened(
                 name=config.dataset or "exploration",
                 config=config.model_dump(mode="json"),
                 primary=primary,
-                oracle=primary == "avg_slope_ratio",
+                oracle=space.uses_truth(primary),
                 proposer=proposer,
                 version=metadata.version("metabolismgraph"),
                 data=data,
+                space=None if config.exploration.space == DEFAULT else content,
             )
         )
     return folder

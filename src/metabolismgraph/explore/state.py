@@ -29,6 +29,7 @@ from metabolismgraph.explore.events import (
 )
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, Slot
 from metabolismgraph.explore.reward import score, score_by
+from metabolismgraph.explore.space import DEFAULT, SearchSpace, shipped_space, space_of
 from metabolismgraph.metrics import from_log_name
 
 _BY_LOG = "imported log"
@@ -147,6 +148,12 @@ class State:
         """The configuration that the exploration began with."""
         return Config.model_validate(self.opened.config)
 
+    @functools.cached_property
+    def space(self) -> SearchSpace:
+        """What the exploration may change, and how it judges."""
+        given = self.opened.space
+        return shipped_space(DEFAULT) if given is None else space_of(given, "the journal")
+
     @property
     def settings(self) -> Exploration:
         return self.config.exploration
@@ -252,5 +259,6 @@ def _of_log(event: Imported, metric: str | None) -> Iteration:
     reading = IterationReading(
         iteration=number, visual=fields.get("Visual", ""), observation=fields.get("Observation", "")
     )
-    scored = score(outcome, "avg_slope_ratio") if metric is None else score_by(outcome, metric, event.status)
+    space = shipped_space(DEFAULT)
+    scored = score(outcome, space, "avg_slope_ratio") if metric is None else score_by(outcome, metric, event.status)
     return Iteration(proposed, outcome=outcome, scored=scored, reading=reading)

@@ -58,11 +58,16 @@ class Node:
 
     @property
     def classification(self) -> str:
-        """`converged`, `partial` or `failed` as its replicates are, partial where they differ; else `in flight`."""
+        """The class of its replicates, `partial` where they differ; without one, `in flight` or `failed`."""
         found = {run.scored.classification for run in self.runs if run.scored is not None and run.counts}
         if not found:
             return "in flight" if self.in_flight else "failed"
         return found.pop() if len(found) == 1 else "partial"
+
+    @property
+    def status(self) -> str:
+        """Its class without the suffix: converged, partial, failed, or in flight."""
+        return self.classification.partition("-")[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.homeostasis.fit import fit_homeostasis
 from metabolismgraph.homeostasis.joint import refine
+from metabolismgraph.homeostasis.joint_descent import fit_jointly
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.reactions.fit import Phase1Result, fit_reactions
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
@@ -54,14 +55,17 @@ def fit(
     _log.info("fitting %d of %d frames, %d species, %d reactions", *sizes)
     if checkpoint is None and training.skip_phase1:
         raise InputError("training.skip_phase1 is true, but there is no checkpoint to start from; give one")
-    phase1 = checkpoint or fit_reactions(seen, graph_model, training, progress)
+    phase2 = refined = None
+    if checkpoint is None and training.trains_jointly:
+        phase1, phase2 = fit_jointly(seen, graph_model, training, progress)
+    else:
+        phase1 = checkpoint or fit_reactions(seen, graph_model, training, progress)
     known = int(phase1.identifiability.identifiable.sum())
     _log.info("Phase 1: rule %s for dc/dt, %d of %d rate constants determined", phase1.rule, known, len(phase1.log_k))
     for note in phase1.notes:
         _log.info("Phase 1: %s", note)
-    phase2 = refined = None
     if training.homeostasis_training:
-        phase2 = fit_homeostasis(seen, phase1, graph_model, training, progress)
+        phase2 = phase2 or fit_homeostasis(seen, phase1, graph_model, training, progress)
         _log.info("Phase 2: mean |MLP_node| %.3g [concentration/time]", phase2.node_magnitude)
         if training.joint_refinement:
             refined = refine(Phase2Data(seen, phase1, graph_model, training), phase2, progress)

@@ -118,6 +118,7 @@ def _fit_by_projection(
         noise=np.sqrt(noise_variance(reweighted.residual, keep, data.signal)),
         keep=keep,
         losses=np.array(reweighted.losses),
+        alpha=1.0,
         converged=reweighted.converged,
         rule=data.rule,
         notes=(

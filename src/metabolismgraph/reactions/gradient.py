@@ -2,7 +2,7 @@
 
 Slower and less accurate than `projection`. It is for comparison with published results, and provides
 imperfect checkpoints for tests of Phase 2. MLP_node and the embeddings are part of the model and hence
-trained too, but not stored, since Phase 2 initialises its own.
+trained too. They are the result of joint training; otherwise Phase 2 initialises its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
@@ -50,19 +50,32 @@ class Snapshot:
         mlp_sub: the substrate function.
         losses: log of the unexplained share of the sum of squares of dc/dt, mean over the batches of each chunk
             of steps so far.
+        alpha: f(1, 1) before it was divided out.
     """
 
     step: int
     log_k: Float[np.ndarray, " reactions"]
     mlp_sub: AnySubstrateFunction
     losses: Float[np.ndarray, " pieces"]
+    alpha: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class GradientFit:
-    """The final result, and `training.phase1_snapshots` snapshots of the descent, the last one after the last step."""
+    """The end of a descent.
+
+    Attributes:
+        result: of Phase 1.
+        model: the whole model, with the MLP_node and the embeddings that were trained beside it.
+        steps: number of gradient steps in each piece of the loss curve.
+        misfit: mean square error of dc/dt in each piece, in (concentration/time)^2.
+        snapshots: `training.phase1_snapshots` models on the way, the last one after the last step.
+    """
 
     result: Phase1Result
+    model: MetabolismModel
+    steps: Int[np.ndarray, " pieces"]
+    misfit: Float[np.ndarray, " pieces"]
     snapshots: tuple[Snapshot, ...]
 
 
@@ -88,6 +101,7 @@ def descend(
     wanted = snapshot_steps(total, training.phase1_snapshots)
     variance = float(np.mean(data.transitions.derivative[:, ~data.fixed] ** 2))
     losses: list[float] = []
+    reached: list[int] = []
     snapshots: list[Snapshot] = []
     here = 0
     # One compiled call per chunk: long enough to amortise the overhead of a call, short enough for progress reports.
@@ -96,6 +110,7 @@ def descend(
             carry, constants, rates, batches, coefficients, key, jnp.asarray(there - here, jnp.int32)
         )
         here = there
+        reached.append(here)
         losses.append(float(np.log(max(float(misfit), 1e-300) / variance)))
         if not np.isfinite(losses[-1]):
             raise InputError(f"training: the loss is not finite after {here} gradient steps; lower the learning rates")
@@ -103,7 +118,17 @@ def descend(
         if here in wanted:
             snapshots.append(_snapshot(here, carry.parameters, constants, data, losses))
     end = _snapshot(here, carry.parameters, constants, data, losses)
-    return GradientFit(conclude(end, observations, graph_model, training), tuple(snapshots))
+    return GradientFit(
+        result=conclude(end, observations, graph_model, training),
+        model=dataclasses.replace(
+            to_double_precision(eqx.combine(carry.parameters, constants)),
+            log_k=jnp.asarray(end.log_k),
+            mlp_sub=end.mlp_sub,
+        ),
+        steps=np.diff(np.array(reached, dtype=np.int64), prepend=0),
+        misfit=variance * np.exp(losses),
+        snapshots=tuple(snapshots),
+    )
 
 
 def snapshot_steps(total: int, count: int) -> tuple[int, ...]:
@@ -152,6 +177,7 @@ def conclude(
         converged=has_settled(snapshot.losses),
         rule=data.rule,
         notes=(*data_notes(data, keep), *_descent_notes(snapshot)),
+        alpha=snapshot.alpha,
     )
 
 
@@ -217,13 +243,13 @@ def _snapshot(
     step: int, parameters: MetabolismModel, constants: MetabolismModel, data: Phase1Data, losses: list[float]
 ) -> Snapshot:
     model: MetabolismModel = to_double_precision(eqx.combine(parameters, constants))
-    log_k, mlp_sub = model.log_k, model.mlp_sub
+    log_k, mlp_sub, log_alpha = model.log_k, model.mlp_sub, jnp.zeros(())
     if isinstance(mlp_sub, RawSubstrateFunction):
         # f(1, 1) = alpha is not fixed by construction here. f / alpha and k alpha^n are an equivalent model.
         log_alpha = mlp_sub(jnp.zeros(()), jnp.ones(()))
         mlp_sub = eqx.tree_at(lambda f: f.gauge, mlp_sub, mlp_sub.gauge + log_alpha)
         log_k = log_k + _factors(data) * log_alpha / np.log(10.0)
-    return Snapshot(step, np.asarray(log_k), mlp_sub, np.array(losses))
+    return Snapshot(step, np.asarray(log_k), mlp_sub, np.array(losses), float(jnp.exp(log_alpha)))
 
 
 def _factors(data: Phase1Data) -> Float[np.ndarray, " reactions"]:

@@ -37,6 +37,8 @@ class Phase1Result:
         converged: whether the minimisation over f converged.
         rule: rule for dc/dt over a step, see `derivative_rules`.
         notes: plain sentences for the user.
+        alpha: f(1, 1) as the method learned it, before it was divided out of f and multiplied into k. Ideally 1; it is
+            1 by construction where the method fixes it.
     """
 
     mlp_sub: AnySubstrateFunction
@@ -58,6 +60,7 @@ class Phase1Result:
     converged: bool
     rule: Rule
     notes: tuple[str, ...]
+    alpha: float = 1.0
 
     def in_units(self, units: Units, network: ReactionNetwork) -> Phase1Result:
         """A result in internal units, converted to the units of the data."""

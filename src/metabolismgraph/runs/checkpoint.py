@@ -41,7 +41,7 @@ _PHASE1_ARRAYS = (
     "losses",
 )
 _IDENTIFIABILITY_ARRAYS = ("identifiable", "null_space", "eigenvalues")
-_PHASE1_WORDS = ("converged", "rule", "law_fails", "reasons", "notes")
+_PHASE1_WORDS = ("converged", "rule", "law_fails", "reasons", "notes", "alpha")
 _OBSERVED_ARRAYS = ("time", "run", "concentration")
 _ANY_KEY = 0  # shapes only: the random numbers drawn with it are replaced
 
@@ -65,6 +65,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         InputError: a file is missing or damaged, or belongs to a network of another shape.
     """
     arrays, meta = _read(path)
+    meta = {"alpha": 1.0} | meta  # older checkpoints do not tell
     wanted = (*_PHASE1_ARRAYS, *_PHASE1_WORDS, "groups", "combinations")
     absent = [name for name in wanted if name not in {**arrays, **meta}]
     if absent:
@@ -83,6 +84,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         law_fails=meta["law_fails"],
         reasons=tuple(meta["reasons"]),
         notes=tuple(meta["notes"]),
+        alpha=meta["alpha"],
     )
 
 

@@ -202,6 +202,32 @@ def run_phase2(
     return _judge(folder, folder.config, _own_truth(folder) if truth else None, progress)
 
 
+def run_on_data(
+    config: Config, base: Path, out: Path, *, truth: bool = True, progress: Progress = silent
+) -> Evaluation:
+    """Run both phases in the folder `out` on the data of the run `base`; resumable.
+
+    Args:
+        truth: whether to compare with the truth of the base, where it has one.
+
+    Raises:
+        InputError: `base` has no data, or `out` cannot be used.
+        FirewallError: training tried to reach something outside its folder.
+        TrainingFailedError: the training process failed.
+    """
+    given = RunFolder.open(base)
+    if "observations" not in given.manifest:
+        raise InputError(f"{base}: has no data yet; run it with --resume first")
+    config, _ = _checked(config, None)
+    source = {"command": "both phases", "base": str(given.manifest["observations"])}
+    folder = RunFolder.resume(out, config, source)
+    if not folder.is_finished("given"):
+        _hand_over(folder, load_observations(given.given / _OBSERVATIONS), None)
+        folder.finish("given", 0.0)
+    _train(folder, progress)
+    return _judge(folder, folder.config, _own_truth(given) if truth else None, progress)
+
+
 def _checked(config: Config, checkpoint: Path | None) -> tuple[Config, Path | None]:
     """Check configuration and checkpoint before any work is done; returns both, the checkpoint without its suffix.
 

@@ -11,6 +11,7 @@ from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.homeostasis.fit import fit_homeostasis
 from metabolismgraph.homeostasis.joint import refine
+from metabolismgraph.homeostasis.joint_descent import fit_jointly
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import STRATEGIES, custom, names
 from metabolismgraph.reactions.fit import fit_reactions
@@ -42,13 +43,18 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
     source = shared or folder
     observations, _ = load_observations(source / "observations").split(training.held_out_fraction)
     first, second, third = source / "phase1", folder / "phase2", folder / "refined"
-    if shared is None and not is_intact(first):
+    joint_is_missing = training.trains_jointly and not is_intact(second)
+    if shared is None and (joint_is_missing or not is_intact(first)):
         if training.skip_phase1:
             raise InputError("training.skip_phase1 is true, but there is no checkpoint; give one with --checkpoint")
         # A Phase 2 checkpoint of an earlier Phase 1 is invalid.
         second.with_suffix(".json").unlink(missing_ok=True)
         started = time.perf_counter()
-        result = fit_reactions(observations, graph_model, training, report)
+        if training.trains_jointly:
+            result, homeostasis = fit_jointly(observations, graph_model, training, report)
+            save_phase2(second, homeostasis, 0.0)
+        else:
+            result = fit_reactions(observations, graph_model, training, report)
         save_phase1(first, result, time.perf_counter() - started)
     phase1 = load_phase1(first, graph_model)
     write_event(sys.stdout, event="finished", stage="phase 1", seconds=seconds_taken(first))

@@ -99,14 +99,17 @@ def run_job(folder: Path) -> dict[str, Any]:
     out = folder / RUN
     if not (out / MANIFEST).exists():
         shutil.rmtree(out, ignore_errors=True)  # from a crash before the manifest
-    evaluation = pipeline.run_phase2(
-        config,
-        base,
-        out,
-        strategies=job["strategies"],
-        cache=None if users and not job["strategies"] else cache,
-        truth=job["truth"],
-    )
+    if job.get("trains") == "everything":
+        evaluation = pipeline.run_on_data(config, base, out, truth=job["truth"])
+    else:
+        evaluation = pipeline.run_phase2(
+            config,
+            base,
+            out,
+            strategies=job["strategies"],
+            cache=None if users and not job["strategies"] else cache,
+            truth=job["truth"],
+        )
     # Without lists of notes, which are in metrics.json of the run.
     return {
         name: int(value) if isinstance(value, bool) else value

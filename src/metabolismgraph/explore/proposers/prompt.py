@@ -20,12 +20,13 @@ from typing import Any
 from metabolismgraph.config import Training
 from metabolismgraph.explore.events import Changes, Failed, Kind
 from metabolismgraph.explore.evidence import effects
-from metabolismgraph.explore.keys import CHANGEABLE, STRATEGY, TIME_STEP
+from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import Proposal, Reading, Submission, shown
 from metabolismgraph.explore.published_format.lines import parent_of
 from metabolismgraph.explore.review.syntax import importable
 from metabolismgraph.explore.reward import SKILL
 from metabolismgraph.explore.search_space import configuration, own_strategies, settings_of
+from metabolismgraph.explore.space import SearchSpace
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, leader, nodes, scores, standard_error
 from metabolismgraph.homeostasis.residuals import Phase2Data
@@ -176,7 +177,7 @@ def _system(state: State, kind: Kind, mark: str) -> str:
         _instructions("task"),
         _instructions("metrics_oracle" if oracle else "metrics_validation", skill=SKILL),
         _instructions("moves", **moves, replicates=max(2, state.settings.replicates)),
-        _parameters(),
+        _parameters(state.space),
         _strategies(),
         _instructions("answer"),
         _instructions(kind, time_step=TIME_STEP, modules=importable()),
@@ -197,10 +198,10 @@ def _instructions(name: str, **values: object) -> str:
 # Parameters, strategies and contract, generated from the code
 
 
-def _parameters() -> str:
+def _parameters(space: SearchSpace) -> str:
     schema = Training.model_json_schema()["properties"]
     lines = ["Parameters that may be changed, as `short name (key): values: meaning`:"]
-    for key, short in CHANGEABLE.items():
+    for key, short in space.names.items():
         found = schema[key.removeprefix("training.")]
         typical = f"; typically {_TYPICAL[key]}" if key in _TYPICAL else ""
         allowed = "list of strategies, or null" if key == STRATEGY else _allowed(found)
@@ -302,7 +303,7 @@ def _reward(state: State, node: Node) -> str:
 def _values(state: State, changes: Changes) -> str:
     """Every parameter that may be changed, as JSON: the values for `old` of a mutation."""
     config = configuration(state, changes).model_dump(mode="json")
-    found = {short: config["training"][key.removeprefix("training.")] for key, short in CHANGEABLE.items()}
+    found = {short: config["training"][key.removeprefix("training.")] for key, short in state.space.names.items()}
     return "; ".join(f"{short}={json.dumps(value)}" for short, value in found.items())
 
 
@@ -320,7 +321,7 @@ def _run(state: State, iteration: Iteration) -> Iterable[str]:
     )
     yield f"  configuration: {_values(state, proposed.changes)}"
     settings = settings_of(proposed, state)
-    unread = [short for key, short in CHANGEABLE.items() if settings and key not in settings]
+    unread = [short for key, short in state.space.names.items() if settings and key not in settings]
     if unread:
         yield f"  without effect there: {', '.join(unread)}"
     changes = "; ".join(map(str, proposed.mutations)) or "none"

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from metabolismgraph.config import Exploration
-from metabolismgraph.explore.keys import CHANGEABLE, STRATEGY, TIME_STEP
-from metabolismgraph.explore.proposal import IterationReading, Mode, Mutation, Proposal, Reading, Slot, Submission
+from metabolismgraph.explore.evidence import PAIRS, effects
+from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
+from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, Reading, Slot, Submission
 from metabolismgraph.explore.proposers import rules_memory
 from metabolismgraph.explore.proposers.base import Answer, Proposer
-from metabolismgraph.explore.proposers.rules_steps import next_step, parameters
-from metabolismgraph.explore.reward import slope_ratios
+from metabolismgraph.explore.proposers.rules_steps import forced_step, next_step, tried_keys
+from metabolismgraph.explore.reward import holds, quantities, slope_ratios
 from metabolismgraph.explore.search_space import (
     RefusedError,
     changed,
@@ -23,6 +24,7 @@ from metabolismgraph.explore.search_space import (
 )
 from metabolismgraph.explore.search_space import configuration as configured
 from metabolismgraph.explore.settings import strategies_of_settings
+from metabolismgraph.explore.space import Move, Role
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, candidate, differ, nodes, scores
 from metabolismgraph.homeostasis.strategies import STRATEGIES
@@ -42,23 +44,18 @@ APPROACHES: tuple[tuple[str, ...], ...] = (
 )
 _GOOD = 0.8  # reward from which a node is worth replicating at once
 _UNBEATEN = 8  # iterations after which the leading node is replicated even if it is not good
-_FLAT = 0.05  # a reward below that is stuck near zero
 _NEAR = (0.5, 1.5)  # slope ratios that only need tuning
-_FOCUS = ("slope-focus", "embedding-focus")
-_FLAT_RUNS, _FAILED_RUNS, _NEAR_RUNS = 3, 4, 3
+_NEAR_RUNS = 3
+_EXPLORE = Move(mode="explore", why="nothing has worked so far", strategies="always")
+_EXPLOIT = Move(mode="exploit", why="the default")
 
 
 class RulesProposer(Proposer):
-    """Exploits by default, replicates the leading node, switches strategy when flat or failing, adapts step sizes.
+    """Exploits by default, replicates the leading node, makes the moves of the search space, adapts step sizes.
 
-    The table of the published design, in the order of its conditions:
-        the leading node has too few replicates: replicate it;
-        the last 4 runs failed: explore, with an untried set of strategies;
-        the last 3 runs are stuck near zero: strategy-switch, the same way;
-        slopes move, embeddings are not separated: embedding-focus;
-        embeddings are separated, slopes are off: slope-focus;
-        slopes of all types were within 0.5-1.5 of the truth in the last 3 runs, or otherwise: exploit, the node with
-        the highest UCB score, one parameter changed.
+    In this order: the first batch of the search space; replicates of the leading node while it has too few; the first
+    move whose conditions hold; otherwise exploit, the node that the role of the slot selects, one parameter changed.
+    In Phase 2 the moves are the table of the published design.
 
     A changed node trains at the rollout length of its parent, so that the parent is its control. Where none has the
     length of the slot, the control is run first.
@@ -68,25 +65,28 @@ class RulesProposer(Proposer):
 
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
         done = [i for i in state.iterations if i.counts]
-        if not done or refusals:
-            return Answer(_baseline(state))
-        leading = _to_replicate(state)
+        if not done or refusals or iteration <= min(len(state.space.first_batch), state.settings.n_parallel):
+            return Answer(_baseline(state) if refusals else _first(state, slot))
+        role = state.space.slots[slot.number % len(state.space.slots)]
+        if role == "principle" and (test := _test_of_a_principle(state)) is not None:
+            return Answer(test)
+        leading = _to_replicate(state) if role not in {"explore", "principle"} else None
         if leading is not None:
             return Answer(_replicate(leading))
-        mode = _mode(state, done)
-        if mode in {"explore", "strategy-switch"} or _turn_to_switch(state, mode):
+        move = _move(state, done)
+        if move.strategies == "always" or _turn_to_switch(state, move):
             untried = next(_untried(state, iteration), None)
             if untried is not None:
-                return Answer(_switch(state, iteration, untried, mode))
-            mode = mode if mode in _FOCUS else "exploit"
-        return Answer(_mutate(state, iteration, slot, mode))
+                return Answer(_switch(state, iteration, untried, move))
+            move = _EXPLOIT if move.strategies == "always" else move
+        return Answer(_mutate(state, iteration, slot, move, role))
 
     def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
         del refusals
         readings = tuple(
             IterationReading(
                 iteration=iteration.number,
-                visual=rules_memory.visual(iteration, state.opened.primary),
+                visual=rules_memory.visual(iteration, state),
                 observation=rules_memory.observation(state, iteration),
             )
             for iteration in (state.iterations[i - 1] for i in batch)
@@ -108,9 +108,23 @@ class RulesProposer(Proposer):
         return Answer(Submission(start=start, rationale=why, reference=literature))
 
 
+def _first(state: State, slot: Slot) -> Proposal:
+    """What a slot runs in the first batch."""
+    batch = state.space.first_batch
+    changes = batch[slot.number % len(batch)] if batch else {}
+    mutations = _mutations(state, {}, changes)
+    if not mutations:
+        return _baseline(state)
+    return Proposal(
+        parent=None, mode="exploit", mutations=mutations, hypothesis="first batch: what this change of the start does"
+    )
+
+
 def _baseline(state: State) -> Proposal:
     if depends_on_time_step(configured(state, {}), state):
         why = "baseline: the same configuration in every slot shows what the rollout length does"
+    elif state.space.first_batch:
+        why = "baseline: the start, unchanged"
     else:
         why = "baseline: the same configuration with another seed in every slot shows how much the reward scatters"
     return Proposal(parent=None, mode="exploit", hypothesis=why)
@@ -139,21 +153,46 @@ def _to_replicate(state: State) -> Node | None:
     return None if enough else leading
 
 
-def _mode(state: State, done: Sequence[Iteration]) -> Mode:
-    """The row of the strategy-selection table that applies."""
-    verdicts = [i.scored for i in done if i.scored is not None]
-    if len(verdicts) >= _FAILED_RUNS and all(v.classification == "failed" for v in verdicts[-_FAILED_RUNS:]):
-        return "explore"
-    if len(verdicts) >= _FLAT_RUNS and all(v.reward < _FLAT for v in verdicts[-_FLAT_RUNS:]):
-        return "strategy-switch"
+def _test_of_a_principle(state: State) -> Proposal | None:
+    """Another pair of runs for the effect with the fewest pairs, of the largest size among those; None without one."""
+    found = [effect for effect in effects(state) if not (effect.treated.in_flight or effect.control.in_flight)]
+    open_ = [effect for effect in found if len(effect.differences) < 2 * PAIRS]
+    if not open_:
+        return None
+    effect = min(open_, key=lambda effect: (len(effect.differences), -abs(effect.mean)))
+    node = min(effect.treated, effect.control, key=lambda node: len(node.runs))
+    why = f"{', '.join(map(str, effect.change))} ({effect.mean:+.3f} in {effect.pairs} so far)"
+    return Proposal(parent=node.id, mode="test-principle", hypothesis=why)
+
+
+def _move(state: State, done: Sequence[Iteration]) -> Move:
+    """The move of the search space that applies."""
     leading = candidate(state)
-    if leading is None:
-        return "explore"
-    apart = rules_memory.separated(leading)
-    if apart is False:
-        return "embedding-focus"
-    good = (leading.mean or 0.0) >= _GOOD or _near(done, leading)
-    return "slope-focus" if apart and not good else "exploit"
+    for move in state.space.moves:
+        if move.last is None and leading is None:
+            return _EXPLORE
+        if _applies(move, done, leading):
+            return move
+    return _EXPLOIT if leading is not None else _EXPLORE
+
+
+def _applies(move: Move, done: Sequence[Iteration], leading: Node | None) -> bool:
+    """Whether the conditions of a move hold, in the last runs or in the leading node."""
+    if move.last is None:
+        assert leading is not None  # otherwise the move is to explore
+        told = [run for run in leading.runs if run.scored is not None and run.metrics]
+        runs, rewards = told[-1:], [leading.mean or 0.0]
+    else:
+        runs = list(done[-move.last :])
+        rewards = [run.scored.reward for run in runs if run.scored is not None]
+    if len(runs) < (move.last or 1):
+        return False
+    if move.classes and any(run.scored is None or run.scored.classification not in move.classes for run in runs):
+        return False
+    if move.unless_near and leading is not None and _near(done, leading):
+        return False
+    found = (quantities(run.metrics, reward) for run, reward in zip(runs, rewards, strict=True))
+    return all(holds(move.when, values) for values in found)
 
 
 def _near(done: Sequence[Iteration], leading: Node) -> bool:
@@ -167,20 +206,19 @@ def _near(done: Sequence[Iteration], leading: Node) -> bool:
     return len(latest) == _NEAR_RUNS and near and done[-1].number - leading.id < _UNBEATEN
 
 
-def _turn_to_switch(state: State, mode: Mode) -> bool:
-    """Whether a focus tries another set of strategies, in turn with changes of a node.
-
-    For slopes the set comes first, for embeddings the contrastive loss.
-    """
-    focused = [i.proposed.proposal for i in state.iterations if i.proposed.proposal.mode == mode]
-    switched = sum(proposal.parent is None for proposal in focused)
-    return mode in _FOCUS and 2 * switched < len(focused) + (mode == "slope-focus")
+def _turn_to_switch(state: State, move: Move) -> bool:
+    """Whether a move tries another set of strategies this time, in turn with changes of a node."""
+    moved = [i.proposed.proposal for i in state.iterations if i.proposed.proposal.mode == move.mode]
+    switched = sum(proposal.parent is None for proposal in moved)
+    return move.strategies is not None and 2 * switched < len(moved) + (move.strategies == "first")
 
 
 def _untried(state: State, iteration: int) -> Iterator[tuple[str, ...]]:
     """Yield untried approaches, strategy files of the exploration first; iterations in flight count as tried."""
+    if not state.space.strategies:
+        return
     own = tuple((name, "contrastive") for name in own_strategies(state))
-    return _new_ones(state, state.block_of(iteration), (*own, *APPROACHES))
+    yield from _new_ones(state, state.block_of(iteration), (*own, *APPROACHES))
 
 
 def _new_ones(state: State, block: int, approaches: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
@@ -194,43 +232,101 @@ def _new_ones(state: State, block: int, approaches: Iterable[tuple[str, ...]]) -
                 yield approach
 
 
-def _switch(state: State, iteration: int, approach: tuple[str, ...], mode: Mode) -> Proposal:
+def _switch(state: State, iteration: int, approach: tuple[str, ...], move: Move) -> Proposal:
     changes = (_strategy_mutation(state, state.root(state.block_of(iteration)), approach),)
-    why = f"earlier strategies fail or are stuck; {' + '.join(approach)} trains in another way"
-    return Proposal(parent=None, mode=mode, mutations=changes, hypothesis=why)
+    why = f"{move.why}: {' + '.join(approach)} trains in another way"
+    return Proposal(parent=None, mode=move.mode, mutations=changes, hypothesis=why)
 
 
-def _mutate(state: State, iteration: int, slot: Slot, mode: Mode) -> Proposal:
-    """One parameter of a node changed, by a step that learns from what worked; or first the control of that."""
+def _mutate(state: State, iteration: int, slot: Slot, move: Move, role: Role) -> Proposal:
+    """A node changed as the move says, or by a step that learns from what worked; or first the control of that."""
     block = state.block_of(iteration)
-    node = _parent(state, block, slot)
+    node = _parent(state, block, slot, role)
     parent = None if node is None else node.id
     before = state.node_changes(parent, block)
     config = configured(state, before)
     settings = settings_at(config, slot.time_step, state)
     if not any(settings_of(other.first, state) == settings for other in nodes(state)):
         why = f"control: the settings of the parent at T = {slot.time_step}, to compare changes with"
-        return Proposal(parent=parent, mode=mode, hypothesis=why)
-    if mode == "embedding-focus" and "contrastive" not in strategies_of_settings(settings):
-        change = _strategy_mutation(state, before, (*(config.training.strategies or ()), "contrastive"))
-        why = "slopes move, embeddings do not: equal response curves get equal embeddings"
-        return Proposal(parent=parent, mode=mode, mutations=(change,), hypothesis=why)
-    step = next_step(state, parent, before, parameters(mode, rollouts=depends_on_time_step(config, state)))
-    if step.new == step.old:
+        return Proposal(parent=parent, mode=move.mode, hypothesis=why)
+    if move.require and move.require not in strategies_of_settings(settings):
+        change = _strategy_mutation(state, before, (*(config.training.strategies or ()), move.require))
+        why = f"{move.why}: {move.require} is added"
+        return Proposal(parent=parent, mode=move.mode, mutations=(change,), hypothesis=why)
+    if role != "explore" and (told := _told(state, before, move, settings, slot)):
+        return Proposal(parent=parent, mode=move.mode, mutations=told, hypothesis=move.why)
+    step = next_step(state, parent, before, _order(state, move, role, settings))
+    if step is None:
         return _baseline(state) if node is None else _replicate(node)
-    name, way = CHANGEABLE[step.key], "more" if step.new > step.old else "less"
-    change = Mutation(param=name, old=step.old, new=step.new)
-    why = f"{way} {name} helps: {step.worked} of {step.tried} changes of it did so far"
-    return Proposal(parent=parent, mode=mode, mutations=(change,), hypothesis=why)
+    parameter = state.space.parameter(step.key)
+    way = "other" if isinstance(step.new, bool) else "more" if step.new > step.old else "less"
+    change = Mutation(param=parameter.name, old=step.old, new=step.new)
+    why = f"{way} {parameter.name} helps: {step.worked} of {step.tried} changes of it did so far"
+    return Proposal(
+        parent=parent, mode="explore" if role == "explore" else move.mode, mutations=(change,), hypothesis=why
+    )
 
 
-def _parent(state: State, block: int, slot: Slot) -> Node | None:
-    """The node with the highest UCB score, of those at the rollout length of the slot if there are any; None: root."""
+def _order(state: State, move: Move, role: Role, settings: Mapping[str, object]) -> tuple[str, ...]:
+    """Keys of the parameters to change, the first one first, without those that have no effect on these settings."""
+    space = state.space
+    if role == "explore":
+        tried = set(tried_keys(state))
+        order = sorted(
+            (p.name for p in space.parameters if p.key != STRATEGY), key=lambda n: space.by_name[n].key in tried
+        )
+    else:
+        first = [name for each in move.changes for name, way in each.items() if way == "any"]
+        order = list(dict.fromkeys((*first, *space.order)))
+    return tuple(key for name in order if (key := space.by_name[name].key) in settings)
+
+
+def _told(
+    state: State, before: Mapping[str, object], move: Move, settings: Mapping[str, object], slot: Slot
+) -> tuple[Mutation, ...]:
+    """The first change of a move that leads to settings that were not tried; empty without one."""
+    space = state.space
+    wanted = [each for each in move.changes if "any" not in each.values()]
+    if move.extreme:
+        wanted += [{name: end} for name in space.order for end in (space.by_name[name].range or ()) if end is not None]
+    tried = [settings_of(node.first, state) for node in nodes(state)]
+    for each in wanted:
+        values = {name: forced_step(state, dict(before), space.by_name[name], way) for name, way in each.items()}
+        mutations = _mutations(state, before, values)
+        if mutations:
+            found = configured(state, changed(dict(before), mutations, state))
+            if (after := settings_at(found, slot.time_step, state)) != settings and after not in tried:
+                return mutations
+    return ()
+
+
+def _mutations(state: State, before: Mapping[str, object], values: Mapping[str, object]) -> tuple[Mutation, ...]:
+    """Changes of parameters to these values, by short name; equal values are left out."""
+    config = configured(state, dict(before)).model_dump(mode="json")
+    found = []
+    for name, new in values.items():
+        section, _, key = state.space.by_name[name].key.partition(".")
+        if config[section][key] != new:
+            found.append(Mutation(param=name, old=config[section][key], new=new))
+    return tuple(found)
+
+
+def _parent(state: State, block: int, slot: Slot, role: Role) -> Node | None:
+    """The node that the role of a slot selects; None: root.
+
+    For `ucb`, of the nodes at the rollout length of the slot if there are any.
+    """
     listed = scores(state, block)
-    lengths = {score.node.id: settings_of(score.node.first, state).get(TIME_STEP) for score in listed}
-    here = [score for score in listed if lengths[score.node.id] in {None, slot.time_step}]
-    # Among equal scores runs in flight still decide.
-    found = min(here or listed, key=lambda score: (-score.ucb, score.visits), default=None)
+    if role == "explore":
+        found = min(listed, key=lambda score: (score.visits, -(score.node.mean or 0.0)), default=None)
+    elif role != "ucb":
+        ranked = sorted((n for n in nodes(state) if n.mean and n.ended), key=lambda n: -(n.mean or 0.0))
+        return ranked[min(len(ranked) - 1, int(role == "second"))] if ranked else None
+    else:
+        lengths = {score.node.id: settings_of(score.node.first, state).get(TIME_STEP) for score in listed}
+        here = [score for score in listed if lengths[score.node.id] in {None, slot.time_step}]
+        # Among equal scores runs in flight still decide.
+        found = min(here or listed, key=lambda score: (-score.ucb, score.visits), default=None)
     return None if found is None else found.node
 
 
@@ -243,18 +339,17 @@ def _composed(state: State, block: int) -> tuple[str, ...] | None:
 
 def _way(state: State, before: dict[str, object], after: dict[str, object]) -> tuple[Mutation, ...]:
     """Mutations that lead from one configuration to another."""
-    old, new = (configured(state, changes).model_dump(mode="json") for changes in (before, after))
-    names = [(key, *key.split(".")) for key in dict.fromkeys((*before, *after)) if key != TIME_STEP]
-    return tuple(
-        Mutation(param=CHANGEABLE[key], old=old[section][name], new=new[section][name])
-        for key, section, name in names
-        if old[section][name] != new[section][name]
-    )
+    target = configured(state, after).model_dump(mode="json")
+    keys = [key for key in dict.fromkeys((*before, *after)) if key != TIME_STEP]
+    values = {
+        state.space.names[key]: target[section][name] for key in keys for section, _, name in (key.partition("."),)
+    }
+    return _mutations(state, before, values)
 
 
 def _strategy_mutation(state: State, before: dict[str, object], approach: Sequence[object]) -> Mutation:
     old = configured(state, before).model_dump(mode="json")["training"]["strategies"]
-    return Mutation(param=CHANGEABLE[STRATEGY], old=old, new=list(approach))
+    return Mutation(param=state.space.names[STRATEGY], old=old, new=list(approach))
 
 
 def _references(approach: Sequence[str]) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from metabolismgraph.explore.events import Failed, Primary
-from metabolismgraph.explore.evidence import PAIRS, Evidence, control, effects
+from metabolismgraph.explore.events import Failed
+from metabolismgraph.explore.evidence import PAIRS, Effect, Evidence, control, effects
 from metabolismgraph.explore.proposal import MEMORY_LINES
 from metabolismgraph.explore.published_format.lines import set_name
 from metabolismgraph.explore.reward import SKILL, slope_ratios
@@ -18,6 +18,7 @@ from metabolismgraph.explore.tree import Node, best, nodes, settled, standard_er
 from metabolismgraph.metrics import by_index, types_separated
 
 _ACTIVE = 0.05  # of the true slope, or of skill
+_AGREES = 0.9  # R2 of a rate law or of rate constants that agree with the truth
 
 
 def strategies_of(state: State, node: Node) -> tuple[str, ...]:
@@ -27,22 +28,31 @@ def strategies_of(state: State, node: Node) -> tuple[str, ...]:
     return strategies_of_settings(settings_of(node.first, state))
 
 
-def separated(node: Node) -> bool | None:
-    """Whether embeddings were separated in the last run of a node; None without a run that tells."""
-    found = [run.metrics for run in node.runs if run.metrics.get("embedding_n_clusters") is not None]
-    return types_separated(found[-1]) if found else None
-
-
-def visual(iteration: Iteration, primary: Primary) -> str:
+def visual(iteration: Iteration, state: State) -> str:
     """The Visual line, from the metrics behind the figures."""
-    if isinstance(iteration.outcome, Failed):
-        return "MLP_node=inactive: no result, Embeddings=collapsed: no result"
-    metrics = iteration.metrics
-    return f"MLP_node={_node_seen(metrics, primary)}, Embeddings={_embeddings_seen(metrics)}"
+    failed = isinstance(iteration.outcome, Failed)
+    parts = {name: _NO_RESULT[name] if failed else _SEEN[name](iteration.metrics) for name in state.space.log.visual}
+    return ", ".join(f"{name}={text}" for name, text in parts.items())
 
 
-def _node_seen(metrics: dict[str, Any], primary: Primary) -> str:
-    if primary == "validation":
+def _law_seen(metrics: dict[str, Any]) -> str:
+    return _agreement(metrics.get("MLP_sub_R2"), "of log f")
+
+
+def _rate_constants_seen(metrics: dict[str, Any]) -> str:
+    outliers = metrics.get("n_outliers")
+    more = f", {outliers} outliers" if outliers is not None else ""
+    return _agreement(metrics.get("rate_constants_R2"), "of log10 k") + more
+
+
+def _agreement(r2: object, of: str) -> str:
+    if not isinstance(r2, float):
+        return "unknown: no truth"
+    return f"{'good' if r2 > _AGREES else 'bad'}: R2={r2:.3f} {of}"
+
+
+def _node_seen(metrics: dict[str, Any]) -> str:
+    if not slope_ratios(metrics):
         skill = metrics.get(SKILL)
         slopes = list(by_index(metrics, "MLP_node_slope_cluster_{t}").values())
         active = isinstance(skill, float) and skill > _ACTIVE
@@ -63,6 +73,20 @@ def _embeddings_seen(metrics: dict[str, Any]) -> str:
     shown = f" and {outliers} outliers" if outliers else ""
     shown += f", silhouette={silhouette:.2f}" if isinstance(silhouette, float) else ""
     return f"{'separated' if types_separated(metrics) else 'clustered'}: {number - bool(outliers)} clusters{shown}"
+
+
+_SEEN: Mapping[str, Callable[[dict[str, Any]], str]] = {
+    "MLP_sub": _law_seen,
+    "MLP_node": _node_seen,
+    "Embeddings": _embeddings_seen,
+    "k": _rate_constants_seen,
+}
+_NO_RESULT = {
+    "MLP_sub": "unknown: no result",
+    "MLP_node": "inactive: no result",
+    "Embeddings": "collapsed: no result",
+    "k": "unknown: no result",
+}
 
 
 def _listed(values: Sequence[float | None]) -> str:
@@ -93,20 +117,19 @@ def observation(state: State, iteration: Iteration) -> str:
 
 def memory(state: State) -> str:
     """The working memory: principles, outcomes by strategy, hypotheses with their evidence, the current block."""
+    found = effects(state)
     lines = [
         "# Working memory",
         "",
         "## Established principles",
-        *_principles(state),
+        *_principles(state, found),
         "",
-        "## Strategy outcomes",
-        *_outcomes(state),
-        "",
+        *(["## Strategy outcomes", *_outcomes(state), ""] if state.space.strategies else []),
         "## Falsified hypotheses",
-        *(_claims(state, "contradicted") or ["- none yet"]),
+        *(_claims(found, "contradicted") or ["- none yet"]),
         "",
         "## Open hypotheses",
-        *(_claims(state, "tentative") or ["- none"]),
+        *(_claims(found, "tentative") or ["- none"]),
         "",
         "## Current block",
         *_current(state),
@@ -114,7 +137,7 @@ def memory(state: State) -> str:
     return "\n".join(lines[:MEMORY_LINES]) + "\n"
 
 
-def _principles(state: State) -> Iterator[str]:
+def _principles(state: State, effects_: Sequence[Effect]) -> Iterator[str]:
     found = best(state)
     if found is not None and found.mean is not None:
         error = standard_error(found, nodes(state)) or 0.0
@@ -125,15 +148,15 @@ def _principles(state: State) -> Iterator[str]:
         )
         if settled(state):
             yield "- nothing is left to find: no reward can exceed it by more than its error"
-    yield from _claims(state, "established") or [
+    yield from _claims(effects_, "established") or [
         f"- no effect of a change is established: that takes {PAIRS} pairs of runs, and an interval without zero"
     ]
 
 
-def _claims(state: State, evidence: Evidence) -> list[str]:
+def _claims(found: Sequence[Effect], evidence: Evidence) -> list[str]:
     """The effects of a class of evidence, the best supported first."""
-    found = [effect for effect in effects(state) if effect.evidence == evidence]
-    return [f"- {effect}" for effect in sorted(found, key=lambda effect: -len(effect.differences))]
+    of_class = [effect for effect in found if effect.evidence == evidence]
+    return [f"- {effect}" for effect in sorted(of_class, key=lambda effect: -len(effect.differences))]
 
 
 def _outcomes(state: State) -> Iterator[str]:

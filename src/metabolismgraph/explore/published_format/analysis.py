@@ -11,7 +11,9 @@ from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.published_format.lines import basis, decimals, mutation, parent_of
 from metabolismgraph.explore.reward import SKILL, slope_ratios
+from metabolismgraph.explore.space import Role
 from metabolismgraph.explore.state import Iteration, State
+from metabolismgraph.metrics import from_log_name
 from metabolismgraph.text import one_line, visible
 
 # The lines of an entry in their order; further lines of other logs come before Next.
@@ -22,11 +24,13 @@ BEFORE = "(before)"
 TEXT = "(text)"
 BOUNDARY = ">>> BLOCK END + CODE REVIEW <<<"
 
-_CONFIG = {
-    "lr_node_homeo": "learning_rate_node_homeostasis",
-    "lr_emb_homeo": "learning_rate_embedding_homeostasis",
-    "data_augmentation_loop": "data_augmentation_loop",
-    "batch_size": "batch_size",
+_SEED = "training.seed"
+_PARENT_RULES: Mapping[Role, str] = {
+    "ucb": "highest UCB score",
+    "best": "highest reward",
+    "second": "second highest reward, or the highest with another parameter",
+    "explore": "seldom visited, or a parameter never tried",
+    "principle": "test of a principle of the memory",
 }
 _REASON = 500  # characters at most of the reason of a failure
 
@@ -94,14 +98,24 @@ def _entry(state: State, iteration: Iteration) -> str:
         "Mode/Strategy": _mode(state, iteration),
         "Slot": f"slot_{proposed.slot} (time_step={proposed.time_step})",
         "Config": _config(state, proposed),
-        "Metrics": _metrics(state.opened, iteration),
+        "Metrics": _metrics(state, iteration),
         "Visual": visible(reading.visual if reading else ""),
         "Mutation": mutation(proposed),
+        **_parent_rule(state, proposed),
         "Strategy": f"{visible(proposed.strategy)}; hypothesis: {visible(proposed.proposal.hypothesis)}",
         "Observation": observation,
     }
     text = "".join(f"{label}: {text}\n" for label, text in lines.items())
     return f"## Iter {iteration.number}: {status}\n{text}{_following(state, iteration)}"
+
+
+def _parent_rule(state: State, proposed: Proposed) -> dict[str, str]:
+    """The line `Parent rule`, in search spaces that have one."""
+    if not state.space.log.parent_rule:
+        return {}
+    first = proposed.iteration <= state.settings.n_parallel
+    role = state.space.slots[proposed.slot % len(state.space.slots)]
+    return {"Parent rule": "root (first batch)" if first else _PARENT_RULES[role]}
 
 
 def _mode(state: State, iteration: Iteration) -> str:
@@ -122,25 +136,34 @@ def _by(opened: Opened, event: Proposed | Reviewed) -> str:
 
 
 def _config(state: State, proposed: Proposed) -> str:
-    """The four published parameters, the strategies that train, and other differences from the opened configuration."""
-    training, changes = state.config.training, proposed.changes
-    values = {name: changes.get(f"training.{key}", getattr(training, key)) for name, key in _CONFIG.items()}
+    """The parameters that the search space shows, what trains, and other differences from the opened configuration."""
+    config, space, given = state.config.model_dump(mode="json"), state.space, {**proposed.changes, _SEED: proposed.seed}
+    keys = {name: _SEED if name == "seed" else space.by_name[name].key for name in space.log.config}
+    values = {
+        name: given.get(key, config[section][field])
+        for name, key in keys.items()
+        for section, _, field in (key.partition("."),)
+    }
+    named = {TIME_STEP, _SEED, *keys.values()}
     if STRATEGY in proposed.settings:
         values["strategies"] = proposed.settings[STRATEGY]
-    named = {f"training.{key}" for key in (*_CONFIG.values(), *values)} | {TIME_STEP}
-    others = {key.removeprefix("training."): value for key, value in changes.items() if key not in named}
+        named.add(STRATEGY)
+    others = {key.removeprefix("training."): value for key, value in given.items() if key not in named}
     return _pairs({name: shown(value) for name, value in (values | others).items()})
 
 
-def _metrics(opened: Opened, iteration: Iteration) -> str:
+def _metrics(state: State, iteration: Iteration) -> str:
     if not isinstance(iteration.outcome, Finished):
         return "none"
     metrics = iteration.metrics
-    names = {"avg_slope_ratio": "avg_slope_ratio"}
-    for t in sorted(slope_ratios(metrics)):
-        names |= {f"{part}_ratio_{t}": f"MLP_node_{part}_ratio_{t}" for part in ("slope", "offset")}
-    names |= {name: name for name in ("embedding_cluster_acc", "embedding_n_clusters", "rate_constants_R2")}
-    if not opened.oracle:
+    names: dict[str, str] = {}
+    for name in state.space.log.metrics:
+        if name == "slope_ratios":
+            for t in sorted(slope_ratios(metrics)):
+                names |= {f"{part}_ratio_{t}": f"MLP_node_{part}_ratio_{t}" for part in ("slope", "offset")}
+        else:
+            names[name] = from_log_name(name)
+    if not state.opened.oracle:
         names = {short: name for short, name in names.items() if name in metrics}
     names |= {name: name for name in (SKILL, "training_time_min") if name in metrics}
     values = {short: decimals(metrics.get(name)) for short, name in names.items()}

@@ -27,6 +27,8 @@ def mutation(proposed: Proposed) -> str:
     """All differences of an iteration from its parent, in the format of a Mutation line."""
     if proposed.mutations:
         return visible(", ".join(str(each) for each in proposed.mutations))
+    if proposed.proposal.mode == "test-principle":
+        return f"none (tests the principle {visible(proposed.proposal.hypothesis)})"
     return "none (replicate)" if proposed.proposal.mode == "replicate" else "none"
 
 

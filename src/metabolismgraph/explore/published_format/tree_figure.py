@@ -316,18 +316,18 @@ def _block(ax: Axes, state: State, plan: _Plan, place: _Place, sets: _Sets) -> N
 
 
 def _dashes(node: Node) -> str:
-    return {"in flight": "--", "failed": ":"}.get(node.classification, "-")
+    return {"in flight": "--", "failed": ":"}.get(node.status, "-")
 
 
 def _marker(ax: Axes, at: tuple[float, float], plan: _Plan, node: Node, mark: str) -> None:
     fill = "white" if node.mean is None else mpl.colormaps[_CMAP](float(_norm()(node.mean)))
-    marker = _MARKERS[node.classification]
+    marker = _MARKERS[node.status]
     size = 72 * plan.diameter * _RELATIVE[marker]
     if mark:
         ring = 3.0 if mark == "best" else 2.0
         look: dict[str, Any] = {"color": "none", "markeredgecolor": TRUTH, "markeredgewidth": ring, "zorder": 3}
         ax.plot(*at, marker=marker, markersize=size + 7, **look)
-    dashes = "dashed" if node.classification == "in flight" else "solid"
+    dashes = "dashed" if node.status == "in flight" else "solid"
     edge: dict[str, Any] = {"edgecolors": TRUTH, "linewidths": 0.8, "linestyles": dashes, "zorder": 4}
     ax.scatter(*at, s=size**2, facecolors=[fill], marker=marker, **edge)
     if plan.numbered:
@@ -423,7 +423,7 @@ def _rewards(ax: Axes, state: State, sets: _Sets) -> None:
             )
         for run in node.runs:
             if run.scored is not None and run.counts:
-                marker = _MARKERS[run.scored.classification] if run.has_reward else "x"
+                marker = _MARKERS[run.scored.status] if run.has_reward else "x"
                 width = markersize * _RELATIVE.get(marker, 1.0)
                 edge = 1.5 if marker == "x" else 0
                 look: dict[str, Any] = {"marker": marker, "markersize": width, "markeredgewidth": edge, "zorder": 4}

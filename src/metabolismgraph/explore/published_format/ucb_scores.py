@@ -5,16 +5,15 @@ from __future__ import annotations
 from metabolismgraph.explore import tree
 from metabolismgraph.explore.published_format import legacy_scores
 from metabolismgraph.explore.published_format.lines import basis, mean, mutation, parent_of
-from metabolismgraph.explore.reward import SKILL
 from metabolismgraph.explore.state import State
 
 
 def render(state: State, log: str) -> str:
     """The scores of `tree.scores`; with `exploration.ucb: legacy` those of the published program for `log`.
 
-    By default R2 is the node's mean reward, Pearson the correlation of the rate law (0 if it was not computed); these,
-    and Time are means over its replicates. N is the number of runs. Empty before any node of the block has a
-    score, when parent=root is to be taken. The last line gives the basis of scores.
+    By default R2 is the node's mean reward and Pearson the correlation of the rate law (0 if it was not computed).
+    Both, and Time, are means over its replicates. N is the number of runs. Empty before any node of the block has a
+    score, when parent=root is to be taken. The last line gives the basis of scores, but for an imported log.
     """
     block = current_block(state)
     if not state.in_block(block):
@@ -58,5 +57,5 @@ def _mean(node: tree.Node, metric: str) -> float | None:
 
 def _published(state: State, log: str, block: int) -> str:
     size, c = state.settings.n_iter_block, state.settings.ucb_c
-    metric = state.opened.metric or (SKILL if state.opened.primary == "validation" else "avg_slope_ratio")
+    metric = state.opened.metric or state.space.rewards[state.opened.primary].metric or state.opened.primary
     return legacy_scores.ucb_file(log, metric=metric, c=c, block_size=size, iteration=state.first_of(block))
