@@ -1,6 +1,7 @@
 """Search spaces: files, rewards and classes, the moves of the rules, the log."""
 
 import math
+from collections import Counter
 
 import journals
 import pytest
@@ -165,7 +166,7 @@ def test_a_change_without_effect_is_refused():
 
 
 def test_there_are_no_strategies_and_no_key_of_phase_2():
-    assert "is not a parameter" in refusal(mutations={"strategies": (None, [])})
+    assert "strategies may not be changed: it is fixed in this" in refusal(mutations={"strategies": (None, [])})
     assert "may not be changed" in refusal(mutations={"training.phase2_steps": (600, 700)})
     assert "has none" in refusal(strategy="1 residual")
 
@@ -210,7 +211,7 @@ def test_a_flat_network_is_kicked_once_rate_constants_hold():
     bad = metrics(r2=0.6, slope=0.05, pearson=0.7)
     flat = metrics(slope=0.05, accuracy=0.5)
     proposal = asked(explored(flat, bad, bad, bad))
-    assert (proposal.mode, [m.param for m in proposal.mutations]) == ("homeo-kick", ["coeff_MLP_node_L1"])
+    assert (proposal.mode, [m.param for m in proposal.mutations]) == ("homeo-kick", ["lr_node"])
 
 
 def test_after_three_that_converged_an_end_of_a_range_is_probed():
@@ -235,13 +236,8 @@ def test_slots_play_their_roles():
     best, second, explores, tests = found
     assert (best.parent, second.parent) == (1, 4)
     assert explores.mode == "explore"
-    assert explores.mutations[0].param not in {
-        "lr_node",
-        "coeff_MLP_node_L1",
-        "lr_k",
-        "recurrent_training",
-        "time_step",
-    }
+    tried = {mutation.param for iteration in state.iterations[:6] for mutation in iteration.proposed.mutations}
+    assert explores.mutations[0].param not in tried
     assert (tests.mode, tests.mutations) == ("test-principle", ())
     made = state.iterations[7].proposed
     assert (made.node, made.seed) == (tests.parent, 43)
@@ -258,7 +254,8 @@ def test_a_principle_is_tested_until_its_pairs_are_enough():
         outcome = journals.finished(number).model_copy(update={"metrics": metrics(r2=0.6, pearson=0.7)})
         state = state.after(outcome).after(score(outcome, state.space, state.opened.primary))
     assert len(tested) == 5
-    assert len(set(tested)) == 5  # a different one, or the same with more pairs
+    assert max(Counter(tested).values()) <= 2  # a pair of runs takes two, after which there are others with fewer
+    assert len(set(tested)) >= 3
 
 
 # -- the log
