@@ -129,3 +129,16 @@ def test_a_wrong_shape(monkeypatch):
 
 def test_time_may_start_again_with_another_run():
     assert len(observe([5, 6, 0, 1], [0, 0, 1, 1]).transitions().dt) == 2
+
+
+@pytest.mark.parametrize("part", range(6))
+def test_parts_of_the_frames_are_held_out_in_turn(part):
+    """Five parts of a run; a part within the run leaves two runs, without a step across the gap."""
+    data = observe(np.arange(10.0))
+    held = data.held_out(0.2, part)
+    first = 8 - 2 * (part % 5)
+    assert np.flatnonzero(held).tolist() == [first, first + 1]
+    seen, unseen = data.split(0.2, part)
+    assert unseen.n_frames == 2
+    assert set(np.unique(seen.transitions().dt)) == {1.0}
+    assert len(np.unique(seen.run)) == (2 if 0 < first < 8 else 1)

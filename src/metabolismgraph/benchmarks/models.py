@@ -246,7 +246,7 @@ def identified(network: Path, table: Path) -> tuple[str, ...]:
     """The reactions that `metabolismgraph identify` calls determined."""
     config = load_config(CONFIG)
     observations, model = read_with_model(network, table)
-    learned_from, _ = observations.split(config.training.held_out_fraction)
+    learned_from, _ = observations.split(*config.training.held_out)
     found = identify(
         model.network,
         learned_from,

@@ -103,7 +103,7 @@ def _simulations(base: Config, seeds: int, name: str, diverged: list[dict[str, o
 
 def _case(simulated: Simulated, config: Config) -> Case:
     """One fit, each phase twice: the second time without compilation."""
-    seen, _ = simulated.observations.split(config.training.held_out_fraction)
+    seen, _ = simulated.observations.split(*config.training.held_out)
     graph_model, training = config.graph_model, config.training
     phase1, cold1, warm1 = _timed(lambda: fit_reactions(seen, graph_model, training))
     phase2, cold2, warm2 = _timed(lambda: fit_homeostasis(seen, phase1, graph_model, training))

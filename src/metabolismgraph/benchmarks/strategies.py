@@ -444,7 +444,7 @@ class _Checkpoint:
         simulated = simulate(config)
         network = simulated.observations.network
         simulated = simulated._replace(truth=simulated.truth.aligned(network.species, network.reactions))
-        seen, _ = simulated.observations.split(config.training.held_out_fraction)
+        seen, _ = simulated.observations.split(*config.training.held_out)
         phase1 = _checkpoint(group, config, simulated, seen, folder)
         agreement = rate_constant_metrics(
             phase1.log_k, np.log10(simulated.truth.k), phase1.identifiability.identifiable

@@ -217,7 +217,7 @@ def identify(
     notes = model.notes if observations is None else observations.notes
     if observations is not None:
         # The training frames of `fit`, so that both find the same rate constants determined.
-        observations, _ = observations.split(settings.training.held_out_fraction)
+        observations, _ = observations.split(*settings.training.held_out)
         check_size(observations, settings.training)
     with console(stderr=True).status("determining identifiability"):
         found, alone = (

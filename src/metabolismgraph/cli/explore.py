@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from metabolismgraph.config import Config
+    from metabolismgraph.explore.engines.base import Engine
     from metabolismgraph.explore.folder import ExplorationFolder
     from metabolismgraph.explore.proposers.base import Proposer
     from metabolismgraph.explore.state import State
@@ -171,6 +172,30 @@ def import_(
     console().print(f"iterations imported into {folder}: {number}")
 
 
+@explore.command(epilog="Example: metabolismgraph explore validate explorations/a 7 --seeds 12")
+def validate(
+    folder: Folder,
+    node: Annotated[int | None, typer.Argument(min=1, help="id of the node; default: the best one")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="total number of runs with fresh seeds")] = 12,
+) -> None:
+    """Run a node with seeds that the search has not seen: how often it converges, how much it scatters."""
+    from metabolismgraph.cli.explore_tables import validation_table
+    from metabolismgraph.explore.tree import best
+    from metabolismgraph.explore.validation import validate as run_validation
+
+    opened, state = _read(folder)
+    found = best(state)
+    if node is None and found is None:
+        raise InputError(f"{folder}: no node is proven best yet; name the node to validate")
+    chosen = node or (found.id if found is not None else 0)
+    with interruptible(f"interrupted; the same command continues, with `--seeds {seeds}`"):
+        result = run_validation(
+            opened, _engine(state), chosen, seeds, lambda run: say(f"seed {run.seed}: {run.classification}")
+        )
+    console().print(validation_table(_read(folder)[1], chosen))
+    console().print(f"node {chosen}: {result}")
+
+
 def _read(path: Path) -> tuple[ExplorationFolder, State]:
     from metabolismgraph.explore.folder import ExplorationFolder
     from metabolismgraph.explore.state import State
@@ -232,20 +257,26 @@ def _make_base(
 
 def _continue(folder: ExplorationFolder, iterations: int, proposer: Proposer, *, quiet: bool) -> None:
     from metabolismgraph.cli.explore_tables import board, status_table
-    from metabolismgraph.explore.engines import make_engine
-    from metabolismgraph.explore.engines.base import default_workers
     from metabolismgraph.explore.loop import Explorer
     from metabolismgraph.explore.state import State
 
-    settings = State.of(folder.journal.read()).settings
-    workers = settings.n_workers or default_workers(settings.n_parallel)
-    engine = make_engine(settings.engine, workers, settings.slot_minutes * 60)
+    engine = _engine(State.of(folder.journal.read()))
     advice = f"stopped; `metabolismgraph explore resume {folder.path}` continues"
     with _interrupts() as stopping, board(console(), iterations, quiet=quiet) as watch, interruptible(advice):
         state = Explorer(folder, engine, proposer, stopping=stopping, watch=watch).run(iterations)
     if not quiet:
         console().print(status_table(state))
     console().print(f"results are in {folder.path}; analysis log: {folder.path}/{state.opened.name}_analysis.md")
+
+
+def _engine(state: State) -> Engine:
+    """The engine that the exploration names."""
+    from metabolismgraph.explore.engines import make_engine
+    from metabolismgraph.explore.engines.base import default_workers
+
+    settings = state.settings
+    workers = settings.n_workers or default_workers(settings.n_parallel)
+    return make_engine(settings.engine, workers, settings.slot_minutes * 60)
 
 
 @contextmanager

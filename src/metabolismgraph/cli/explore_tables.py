@@ -293,6 +293,18 @@ def _file_facts(iteration: Iteration, folder: Path) -> Iterator[tuple[str, str]]
         yield "figures", "none"
 
 
+def validation_table(state: State, node: int) -> Table:
+    """The runs of a node with fresh seeds."""
+    runs = [run for run in state.validations if run.node == node]
+    columns = (Column("seed", justify="right"), "verdict", Column("reward", justify="right"), "reason")
+    table = Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for run in runs:
+        colour = _COLOURS[run.classification.partition("-")[0]]
+        reward = "" if run.state == "lost" else f"{run.reward:.4f}"
+        table.add_row(str(run.seed), _text(run.classification, colour), reward, _text(visible(run.reason or "")))
+    return table
+
+
 def _facts(facts: Iterator[tuple[str, str]]) -> Table:
     """Names and values below each other; a repeated name is left out."""
     table = Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 2, 0, 0))

@@ -30,6 +30,17 @@ class Exploration(Section):
         "agreement with the true slopes, which needs the truth; validation = skill of held-out rollouts, for real data",
     )
     replicates: int = Field(3, ge=1, description="runs with other seeds that a node needs to be the best one")
+    replicates_vary: tuple[Literal["training_seed", "data_seed", "held_out"], ...] = Field(
+        ("training_seed",),
+        min_length=1,
+        description="what differs between replicates: training_seed; data_seed, data simulated with another seed; "
+        "held_out, another part of the frames is held out. The last two need a base run for each",
+    )
+    reward: Literal["mean", "lower_bound", "worst"] = Field(
+        "mean",
+        description="reward by which nodes are ranked: the mean over replicates, the lower end of its 95 % interval, "
+        "or the worst one",
+    )
     until_settled: bool = Field(
         True, description="end when the best node is proven and no reward can exceed it by more than its error"
     )

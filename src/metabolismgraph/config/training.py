@@ -27,6 +27,10 @@ class Training(Section):
         description="share of the last frames of each run, held out from training for tests of predictions [0-1]",
     )
 
+    held_out_part: int = Field(
+        0, ge=0, description="which part of each run is held out, counted from its end; 0: the last frames"
+    )
+
     # Phase 1, projection
     phase1_method: Literal["projection", "gradient"] = Field(
         "projection",
@@ -181,6 +185,11 @@ class Training(Section):
         return tuple(
             key for key in (*unread, *_LEARNED_STOICHIOMETRY) if getattr(self, key) != fields[key].get_default()
         )
+
+    @property
+    def held_out(self) -> tuple[float, int]:
+        """Share and part of the frames that are held out, as for `Observations.split`."""
+        return self.held_out_fraction, self.held_out_part
 
     @property
     def trains_jointly(self) -> bool:

@@ -118,7 +118,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
         "alpha": phase1.alpha,
     }
     metrics |= _rank_metrics(observations, data)
-    data["held_out"] = ("frame", observations.held_out(result.training.held_out_fraction))
+    data["held_out"] = ("frame", observations.held_out(*result.training.held_out))
     if truth is not None:
         metrics |= rate_constant_metrics(phase1.log_k, np.log10(truth.k), phase1.identifiability.identifiable)
     metrics |= _rate_law_metrics(observations, phase1, truth, data)
@@ -367,7 +367,7 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: Variabl
     data["derivative"] = (("transition", "species"), transitions.derivative)
     data["predicted_derivative"] = (("transition", "species"), predicted)
     data["transition_time"] = ("transition", observations.time[transitions.frame])
-    unseen = observations.held_out(result.training.held_out_fraction)[transitions.frame]
+    unseen = observations.held_out(*result.training.held_out)[transitions.frame]
     if not unseen.any():
         return {}
     moving = ~observations.network.fixed
@@ -425,7 +425,7 @@ def _held_out_skill(result: FitResult, model: MetabolismModel) -> dict[str, Valu
     the other frames (cross-fitting, Chernozhukov et al. 2018). The truth is not required. Empty if there are too few
     held-out frames.
     """
-    _, unseen = result.observations.split(result.training.held_out_fraction)
+    _, unseen = result.observations.split(*result.training.held_out)
     if unseen is None:
         return {}
     try:

@@ -101,6 +101,7 @@ class Proposed(_Event):
         mutations: differences from the parent, the rollout length included where the slot changes it.
         strategy: what trains, by number and name.
         seed: training.seed.
+        variation: other settings that differ between replicates, see `exploration.replicates_vary`.
         code: digest of the package version and the strategy files in the configuration.
         files: those strategy files, name -> sha256 of the source.
         by: name of the proposer; note: why the rules stood in for it.
@@ -116,6 +117,7 @@ class Proposed(_Event):
     settings: Changes = {}
     control: Changes = {}
     seed: int
+    variation: dict[str, int] = {}
     code: str
     files: dict[str, str] = {}
     proposal: Proposal
@@ -204,6 +206,29 @@ class Remembered(_Event):
     note: str = ""
 
 
+class Validated(_Event):
+    """A run of a node with a seed that the search has not seen; it does not count in the tree.
+
+    Attributes:
+        number: of the run among those of the node, from 0.
+        seed, variation: as in `Proposed`.
+        metrics: empty for a run that failed, with the reason.
+        state, reward, classification: as in `Scored`.
+    """
+
+    event: Literal["validated"] = "validated"
+    node: int
+    number: int
+    seed: int
+    variation: dict[str, int] = {}
+    metrics: Metrics
+    reason: str | None
+    seconds: float
+    state: ScoreState
+    reward: float
+    classification: str
+
+
 class Reviewed(_Event):
     """A block boundary was passed.
 
@@ -263,6 +288,7 @@ Event = Annotated[
     | Failed
     | Scored
     | Remembered
+    | Validated
     | Reviewed
     | Imported,
     Field(discriminator="event"),

@@ -130,14 +130,19 @@ def _effects_of(node: Node, state: State, every: Sequence[Node]) -> Iterator[Eff
 def _compared(change: tuple[Mutation, ...], treated: Node, without: Node | None) -> Iterator[Effect]:
     if without is None or without.id == treated.id:
         return
-    ours, theirs = _by_seed(treated), _by_seed(without)
-    differences = tuple(ours[seed] - theirs[seed] for seed in ours if seed in theirs)
+    ours, theirs = _by_replicate(treated), _by_replicate(without)
+    differences = tuple(ours[each] - theirs[each] for each in ours if each in theirs)
     if differences:
         yield Effect(change, treated, without, differences)
 
 
-def _by_seed(node: Node) -> dict[int, float]:
-    return {run.proposed.seed: run.scored.reward for run in node.runs if run.scored is not None and run.counts}
+def _by_replicate(node: Node) -> dict[tuple[object, ...], float]:
+    """Rewards by seed, and by what else differs between replicates."""
+    return {
+        (run.proposed.seed, *sorted(run.proposed.variation.items())): run.scored.reward
+        for run in node.runs
+        if run.scored is not None and run.counts
+    }
 
 
 def _find(settings: Mapping[str, object], node: Node, state: State, every: Sequence[Node]) -> Node | None:

@@ -17,7 +17,8 @@ from metabolismgraph.files import write_bytes
 
 class ExplorationFolder:
     """Layout: `journal.jsonl`, its views, `base/` (a run with data and Phase 1, which all iterations share),
-    `runs/NNNN/` (one per iteration), `strategies/` (accepted strategy files, under git), `cache/` (compiled programs).
+    `bases/` (the same for replicates with other data, see `exploration.replicates_vary`), `runs/NNNN/` (one per
+    iteration), `strategies/` (accepted strategy files, under git), `cache/` (compiled programs).
     """
 
     def __init__(self, path: Path):
@@ -45,20 +46,25 @@ class ExplorationFolder:
         """Remove the outcome of a run that was lost; the next run of the iteration continues from its checkpoints."""
         (self.job(iteration) / OUTCOME).unlink(missing_ok=True)
 
-    def describe(self, proposed: Proposed, state: State, sources: Mapping[str, str]) -> None:
+    def describe(
+        self, proposed: Proposed, state: State, sources: Mapping[str, str], folder: Path | None = None
+    ) -> None:
         """Write the description of the job of an iteration.
 
         Args:
             sources: strategy files by name.
+            folder: of the job; None: that of the iteration.
 
         Raises:
             OSError: it cannot be written.
         """
-        folder = self.job(proposed.iteration)
-        config = configuration(state, proposed.changes).replace({"training.seed": proposed.seed})
+        folder = folder or self.job(proposed.iteration)
+        given = {"training.seed": proposed.seed, **proposed.variation}
+        config = configuration(state, proposed.changes).replace(given)
         content = {
             "config": config.model_dump(mode="json"),
             "base": os.path.relpath(self.base, folder),
+            "variation": dict(proposed.variation),
             "strategies": {name: sources[name] for name in proposed.files},
             # Strategy files may write to this folder, so that each version of the code has its own.
             "cache": os.path.relpath(self.path / "cache" / proposed.code, folder),

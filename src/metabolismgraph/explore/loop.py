@@ -24,7 +24,6 @@ from metabolismgraph.explore.events import (
     Finished,
     Kind,
     Lost,
-    Proposed,
     Refused,
     Remembered,
     Reviewed,
@@ -41,7 +40,7 @@ from metabolismgraph.explore.review.admission import Verdict
 from metabolismgraph.explore.review.admission import review as review_file
 from metabolismgraph.explore.review.history import StrategyHistory, digest_of
 from metabolismgraph.explore.reward import score
-from metabolismgraph.explore.search_space import RefusedError, changed, configuration, own_strategies, plan
+from metabolismgraph.explore.search_space import RefusedError, changed, configuration, own_strategies, plan, sources_of
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import settled
 from metabolismgraph.homeostasis.strategies import names
@@ -334,7 +333,7 @@ class Explorer:
     def _submit(self, i: int) -> Failed | None:
         proposed = self._state.iterations[i - 1].proposed
         try:
-            self._folder.describe(proposed, self._state, self._sources(proposed))
+            self._folder.describe(proposed, self._state, sources_of(self._state, proposed))
         except OSError as error:
             reason = f"{error.filename or self._folder.job(i)}: {error.strerror}"
             return Failed(iteration=i, reason=reason, seconds=0.0, cause="machine")
@@ -360,13 +359,6 @@ class Explorer:
         self._folder.discard_outcome(i)
         self._record(Lost(iteration=i, reason=outcome.reason, seconds=outcome.seconds))
         return self._submit(i)
-
-    def _sources(self, proposed: Proposed) -> dict[str, str]:
-        """The strategy files in the proposal of an iteration."""
-        found = {
-            r.file.name: r.file.source for r in self._state.reviews if r.file and r.landed in proposed.files.values()
-        }
-        return {name: found[name] for name in proposed.files}
 
     def _outcome(self, iteration: int, seconds: float) -> Finished | Failed | None:
         """The outcome in the folder of a job; None without one.

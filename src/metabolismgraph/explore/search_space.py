@@ -120,7 +120,7 @@ def plan(proposal: Proposal, state: State, iteration: int, *, by: str, note: str
         by=by,
         note=note,
     )
-    return planned if same is None else _again(same, planned)
+    return planned if same is None else _again(same, planned, state)
 
 
 def _replicate(proposal: Proposal, state: State, iteration: int, *, by: str, note: str) -> Proposed:
@@ -144,13 +144,29 @@ def _replicate(proposal: Proposal, state: State, iteration: int, *, by: str, not
         "note": note,
         "time": "",
     }
-    return _again(node, node.first.model_copy(update=update))
+    return _again(node, node.first.model_copy(update=update), state)
 
 
-def _again(node: Node, planned: Proposed) -> Proposed:
+def _again(node: Node, planned: Proposed, state: State) -> Proposed:
     """The iteration as the next replicate of a node with the same settings and code."""
-    seed = node.first.seed + len(node.runs)
-    return planned.model_copy(update={"node": node.id, "parent": node.first.parent, "seed": seed})
+    seed, variation = replicate_of(state, len(node.runs))
+    return planned.model_copy(
+        update={"node": node.id, "parent": node.first.parent, "seed": seed, "variation": variation}
+    )
+
+
+def replicate_of(state: State, number: int) -> tuple[int, dict[str, int]]:
+    """training.seed and the other settings of a replicate, the first one with number 0.
+
+    What `exploration.replicates_vary` leaves out is the same in all of them.
+    """
+    vary, config = state.settings.replicates_vary, state.config
+    variation = {}
+    if number and "data_seed" in vary:
+        variation["simulation.seed"] = config.simulation.seed + number
+    if number and "held_out" in vary:
+        variation["training.held_out_part"] = config.training.held_out_part + number
+    return config.training.seed + (number if "training_seed" in vary else 0), variation
 
 
 def _of_slot(before: Changes, settings: Changes) -> tuple[Mutation, ...]:
@@ -340,6 +356,12 @@ def files_of(config: Config, state: State) -> dict[str, str]:
     if gone:
         raise RefusedError(f"strategy {gone[0]} was rolled back, since its trainings failed; choose another one")
     return {name: str(own[name].landed) for name in names(config.training) if name in own}
+
+
+def sources_of(state: State, proposed: Proposed) -> dict[str, str]:
+    """The sources of the strategy files of an iteration, by name."""
+    found = {r.file.name: r.file.source for r in state.reviews if r.file and r.landed in proposed.files.values()}
+    return {name: found[name] for name in proposed.files}
 
 
 def code_of(files: Mapping[str, str]) -> str:

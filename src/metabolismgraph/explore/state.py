@@ -26,6 +26,7 @@ from metabolismgraph.explore.events import (
     Reviewed,
     Scored,
     Started,
+    Validated,
 )
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, Slot
 from metabolismgraph.explore.reward import score, score_by
@@ -86,6 +87,7 @@ class State:
         iterations: in order; number i is at index i - 1, except in an imported log, which may lack some.
         memories: readings and working memory after every batch.
         reviews: all block boundaries so far.
+        validations: runs of nodes with fresh seeds, outside the tree.
         answered, refused: every exchange with a proposer, and every answer that was not accepted.
     """
 
@@ -93,6 +95,7 @@ class State:
     iterations: tuple[Iteration, ...] = ()
     memories: tuple[Remembered, ...] = ()
     reviews: tuple[Reviewed, ...] = ()
+    validations: tuple[Validated, ...] = ()
     answered: tuple[Answered, ...] = ()
     refused: tuple[Refused, ...] = ()
 
@@ -128,6 +131,8 @@ class State:
                 state = dataclasses.replace(self, memories=(*self.memories, event))
                 for reading in event.readings:
                     state = State._knowing(state, reading.iteration, reading=reading)
+            case Validated():
+                state = dataclasses.replace(self, validations=(*self.validations, event))
             case Reviewed():
                 state = dataclasses.replace(self, reviews=(*self.reviews, event))
             case Answered():

@@ -11,6 +11,8 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 
+from scipy import stats
+
 from metabolismgraph.explore.events import Proposed
 from metabolismgraph.explore.state import Iteration, State
 
@@ -121,6 +123,23 @@ def _expected_error(node: Node, every: Iterable[Node]) -> float | None:
     return None if deviation is None or not node.rewards else deviation / math.sqrt(len(node.rewards))
 
 
+def merit(node: Node, state: State, every: Sequence[Node]) -> float:
+    """The reward by which a node is ranked, as `exploration.reward` says; zero without one.
+
+    The lower bound is that of the 95 % interval of the mean reward with the pooled deviation, at least zero. Where no
+    node has two replicates, it is the mean.
+    """
+    if node.mean is None:
+        return 0.0
+    if state.settings.reward == "worst":
+        return min(node.rewards)
+    error = _expected_error(node, every)
+    if state.settings.reward == "mean" or error is None:
+        return node.mean
+    freedom = sum(max(len(other.rewards) - 1, 0) for other in every)
+    return max(node.mean - float(stats.t.ppf(0.975, freedom)) * error, 0.0)
+
+
 def differ(a: Node, b: Node, every: Sequence[Node]) -> bool:
     """Whether to treat two nodes as different in the search: by more than the expected error, and `NEGLIGIBLE`.
 
@@ -133,17 +152,18 @@ def differ(a: Node, b: Node, every: Sequence[Node]) -> bool:
 
 
 def candidate(state: State, replicates: int = 1) -> Node | None:
-    """The node with the highest mean reward above zero, with any number of replicates; the first among equals.
+    """The node of the highest merit above zero, with any number of replicates; the first among equals.
 
     Args:
         replicates: smallest number of those that ended with metrics; runs that failed count in the mean only.
     """
-    judged = [node for node in nodes(state) if node.mean and node.ended >= replicates]
-    return max(judged, key=lambda node: node.mean or 0.0, default=None)
+    every = nodes(state)
+    judged = [node for node in every if node.mean and node.ended >= replicates]
+    return max(judged, key=lambda node: merit(node, state, every), default=None)
 
 
 def best(state: State) -> Node | None:
-    """The node with the highest mean reward above zero among those with enough replicates; None without one."""
+    """The node of the highest merit among those with enough replicates; None without one."""
     return candidate(state, state.settings.replicates)
 
 
@@ -153,7 +173,7 @@ def settled(state: State) -> Node | None:
     if found is None or found.mean is None:
         return None
     error = standard_error(found, nodes(state)) or 0.0
-    return found if 1.0 - found.mean <= max(error, NEGLIGIBLE) else None
+    return found if 1.0 - merit(found, state, nodes(state)) <= max(error, NEGLIGIBLE) else None
 
 
 def leader(state: State) -> Node | None:
@@ -167,8 +187,8 @@ def leader(state: State) -> Node | None:
 def scores(state: State, block: int) -> tuple[Score, ...]:
     """UCB scores of the nodes with a reward in a block, highest first; ties in order of id.
 
-    UCB_i = r_i + c σ √(ln N / V_i) (UCB1, Auer et al. 2002, for rewards whose spread σ is not one): r_i is the mean
-    reward, σ the standard deviation of the mean rewards of these nodes, but not less than that between replicates;
+    UCB_i = r_i + c σ √(ln N / V_i) (UCB1, Auer et al. 2002, for rewards whose spread σ is not one): r_i is the merit
+    of the node, σ the standard deviation of the merits of these nodes, but not less than that between replicates;
     N all visits of the block, V_i those of the node and its descendants. Runs in flight count as visits
     (virtual loss, Chaslot et al. 2008), so that slots filled one after the other do not all get the same parent.
     """
@@ -176,7 +196,7 @@ def scores(state: State, block: int) -> tuple[Score, ...]:
     here = {node.id: sum(state.block_of(run.number) == block for run in node.runs) for node in every}
     listed = [node for node in every if here[node.id] and node.ended]
     parents = {node.id: node.parent if node.parent is not None and here.get(node.parent) else None for node in every}
-    means = [node.mean or 0.0 for node in listed]
+    means = [merit(node, state, every) for node in listed]
     spread = max(_deviation(means), pooled_deviation(every) or 0.0)
     total = sum(here.values())
     found = []

@@ -49,7 +49,7 @@ def fit(
     graph_model, training = config.graph_model, config.training
     given = None if checkpoint is None else checkpoint.mass_action
     observations = assume_rate_laws(observations, graph_model, training, given)
-    seen, _ = observations.split(training.held_out_fraction)
+    seen, _ = observations.split(*training.held_out)
     network = observations.network
     sizes = (seen.n_frames, observations.n_frames, network.n_species, network.n_reactions)
     _log.info("fitting %d of %d frames, %d species, %d reactions", *sizes)

@@ -89,7 +89,7 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
     k = 10.0**found.log_k
     table = TabulatedReactions.of(found.mlp_sub, k, structure, graph_model.aggr_type, observations.concentration)
     line = (np.where(moving, found.slope, 0.0), np.where(moving, found.offset, 0.0))
-    errors = _Errors(observations, table, line, moving, observations.held_out(training.held_out_fraction))
+    errors = _Errors(observations, table, line, moving, observations.held_out(*training.held_out))
     unexplained, misfit = errors.of_learned(found.keep, found.rule)
     held_out, rollout = errors.of_held_out(found.rule), errors.of_rollouts(found.rule)
     large = bool((unexplained > _MAX_UNEXPLAINED).any())

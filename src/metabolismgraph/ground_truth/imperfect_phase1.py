@@ -60,7 +60,7 @@ def train_imperfect_phase1(
     wanted = config.training.phase1_stop_at_r2 if wanted_r2 is None else wanted_r2
     if wanted is None:
         raise InputError("training.phase1_stop_at_r2 is empty: no R2 to stop at; set it to 0.87, for instance")
-    observations, _ = simulated.observations.split(config.training.held_out_fraction)
+    observations, _ = simulated.observations.split(*config.training.held_out)
     config = config.replace(descent)
     per_loop = observations.n_frames / (5 * config.training.batch_size)
     config = config.replace({"training.data_augmentation_loop": int(np.ceil(steps / per_loop))})

@@ -39,7 +39,7 @@ from metabolismgraph.runs.checkpoint import (
     save_observations,
     save_phase1,
 )
-from metabolismgraph.runs.folder import RunFolder
+from metabolismgraph.runs.folder import MANIFEST, RunFolder
 from metabolismgraph.sandbox.audit_hook import LEAK
 from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
@@ -226,6 +226,41 @@ def run_on_data(
         folder.finish("given", 0.0)
     _train(folder, progress)
     return _judge(folder, folder.config, _own_truth(given) if truth else None, progress)
+
+
+def run_like(base: Path, out: Path, changes: Mapping[str, Any]) -> None:
+    """Repeat the run `base` in the folder `out` with changes of its configuration, such as another simulation.seed.
+
+    A finished repetition stays as it is, and an interrupted one is continued.
+
+    Raises:
+        InputError: `base` started from a checkpoint of its own data, or measured data are to be simulated again.
+        SimulationDivergedError, FirewallError, TrainingFailedError: as `run` and `fit_files`.
+    """
+    given = RunFolder.open(base)
+    config = given.config.replace(changes)
+    if (out / MANIFEST).exists() and RunFolder.open(out).is_finished("figures"):
+        return
+    data_change = any(key.startswith("simulation.") for key in changes)
+    if data_change and "checkpoint" in given.manifest["source"]:
+        raise InputError(f"{base}: its Phase 1 is a checkpoint, which does not belong to data of another seed")
+    if given.manifest["source"]["command"] != "fit":
+        run(config, out, checkpoint=base if config.training.skip_phase1 else None, resume=True)
+    elif data_change:
+        raise InputError(f"{base}: its data are measured; replicates cannot vary the data seed")
+    else:
+        from metabolismgraph.formats.dataset import NETWORK, TIMESERIES  # noqa: PLC0415 (libsbml is slow to import)
+
+        truth = given.data / "truth"
+        fit_files(
+            given.data / NETWORK,
+            given.data / TIMESERIES[0],
+            config,
+            out,
+            truth=truth if truth.exists() else None,
+            checkpoint=base if config.training.skip_phase1 else None,
+            resume=True,
+        )
 
 
 def _checked(config: Config, checkpoint: Path | None) -> tuple[Config, Path | None]:

@@ -41,7 +41,7 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
     """
     graph_model, training = read_settings(folder)
     source = shared or folder
-    observations, _ = load_observations(source / "observations").split(training.held_out_fraction)
+    observations, _ = load_observations(source / "observations").split(*training.held_out)
     first, second, third = source / "phase1", folder / "phase2", folder / "refined"
     joint_is_missing = training.trains_jointly and not is_intact(second)
     if shared is None and (joint_is_missing or not is_intact(first)):

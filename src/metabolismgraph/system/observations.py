@@ -119,18 +119,34 @@ class Observations:
             frame=frame,
         )
 
-    def held_out(self, fraction: float) -> Bool[np.ndarray, " frames"]:
-        """True for the last `fraction` of the frames of every run; all False if these contain no pair of frames."""
-        tail = np.zeros(self.n_frames, dtype=bool)
+    def held_out(self, fraction: float, part: int = 0) -> Bool[np.ndarray, " frames"]:
+        """True for a part of the frames of every run; all False if it contains no pair of frames.
+
+        Args:
+            fraction: share of the frames in a part.
+            part: counted from the end of the run, 0 is the last one; after the first part of the run comes the last.
+        """
+        held = np.zeros(self.n_frames, dtype=bool)
         for r in np.unique(self.run):
             frames = np.flatnonzero(self.run == r)
-            tail[frames[len(frames) - int(len(frames) * fraction) :]] = True
-        return tail if (np.diff(self.run[tail]) == 0).any() else np.zeros_like(tail)
+            length = int(len(frames) * fraction)
+            end = len(frames) - length * (part % (len(frames) // length)) if length else 0
+            held[frames[end - length : end]] = True
+        return held if (np.diff(self.run[held]) == 0).any() else np.zeros_like(held)
 
-    def split(self, fraction: float) -> tuple[Observations, Observations | None]:
-        """The other frames, and those of `held_out` (None if there are none)."""
-        tail = self.held_out(fraction)
-        return (self.select(~tail), self.select(tail)) if tail.any() else (self, None)
+    def split(self, fraction: float, part: int = 0) -> tuple[Observations, Observations | None]:
+        """The other frames, and those of `held_out` (None if there are none).
+
+        What remains on both sides of a part within a run are two runs: there is no step across the gap.
+        """
+        held = self.held_out(fraction, part)
+        if not held.any():
+            return self, None
+        kept = np.flatnonzero(~held)
+        begins = (np.diff(kept) > 1) | (np.diff(self.run[kept]) != 0)
+        seen = self.select(~held)
+        run = np.concatenate([[0], np.cumsum(begins)]) if part else seen.run
+        return dataclasses.replace(seen, run=run), self.select(held)
 
     def select(self, keep: np.ndarray) -> Observations:
         """The observations at the frames with `keep` True."""

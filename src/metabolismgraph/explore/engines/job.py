@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from metabolismgraph.processes import end_with_parent
 from metabolismgraph.text import one_line
 
 JOB = "job.json"
+_OF_DATA = ("simulation.seed",)  # settings that differ between replicates and belong to the data
 RUN = "run"  # the run folder within the folder of the job
 
 
@@ -99,7 +101,16 @@ def run_job(folder: Path) -> dict[str, Any]:
     out = folder / RUN
     if not (out / MANIFEST).exists():
         shutil.rmtree(out, ignore_errors=True)  # from a crash before the manifest
-    if job.get("trains") == "everything":
+    whole = job.get("trains") == "everything"
+    variation = {key: value for key, value in job.get("variation", {}).items() if not whole or key in _OF_DATA}
+    if variation:
+        # Replicates with other data, or trained on other frames, have a base of their own, which the first one makes.
+        name = ",".join(f"{key}={value}" for key, value in sorted(variation.items()))
+        own = base.with_name("bases") / name
+        with _alone(own.with_name(f"{name}.lock")):
+            pipeline.run_like(base, own, variation)
+        base = own
+    if whole:
         evaluation = pipeline.run_on_data(config, base, out, truth=job["truth"])
     else:
         evaluation = pipeline.run_phase2(
@@ -116,6 +127,15 @@ def run_job(folder: Path) -> dict[str, Any]:
         for name, value in evaluation.metrics.items()
         if not isinstance(value, list)
     }
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process holds a lock file, and hold it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 if __name__ == "__main__":

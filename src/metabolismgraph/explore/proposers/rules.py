@@ -26,7 +26,7 @@ from metabolismgraph.explore.search_space import configuration as configured
 from metabolismgraph.explore.settings import strategies_of_settings
 from metabolismgraph.explore.space import Move, Role
 from metabolismgraph.explore.state import Iteration, State
-from metabolismgraph.explore.tree import Node, best, candidate, differ, nodes, scores
+from metabolismgraph.explore.tree import Node, best, candidate, differ, merit, nodes, scores
 from metabolismgraph.homeostasis.strategies import STRATEGIES
 
 # Sets of strategies to switch to, first the one of highest priority in the published design and those that train in
@@ -320,7 +320,8 @@ def _parent(state: State, block: int, slot: Slot, role: Role) -> Node | None:
     if role == "explore":
         found = min(listed, key=lambda score: (score.visits, -(score.node.mean or 0.0)), default=None)
     elif role != "ucb":
-        ranked = sorted((n for n in nodes(state) if n.mean and n.ended), key=lambda n: -(n.mean or 0.0))
+        every = nodes(state)
+        ranked = sorted((n for n in every if n.mean and n.ended), key=lambda n: -merit(n, state, every))
         return ranked[min(len(ranked) - 1, int(role == "second"))] if ranked else None
     else:
         lengths = {score.node.id: settings_of(score.node.first, state).get(TIME_STEP) for score in listed}

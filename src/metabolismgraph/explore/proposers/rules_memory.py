@@ -10,6 +10,7 @@ from metabolismgraph.explore.events import Failed
 from metabolismgraph.explore.evidence import PAIRS, Effect, Evidence, control, effects
 from metabolismgraph.explore.proposal import MEMORY_LINES
 from metabolismgraph.explore.published_format.lines import set_name
+from metabolismgraph.explore.reliability import reliability
 from metabolismgraph.explore.reward import SKILL, slope_ratios
 from metabolismgraph.explore.search_space import settings_of
 from metabolismgraph.explore.settings import strategies_of_settings
@@ -146,6 +147,8 @@ def _principles(state: State, effects_: Sequence[Effect]) -> Iterator[str]:
             f"{found.mean:.3f} ± {error:.3f} over {len(found.rewards)} replicates (iterations "
             f"{', '.join(str(run.number) for run in found.runs)})"
         )
+        if (tested := reliability(state, found.id)) is not None:
+            yield f"- validation of node {found.id}: {tested}"
         if settled(state):
             yield "- nothing is left to find: no reward can exceed it by more than its error"
     yield from _claims(effects_, "established") or [

@@ -6,7 +6,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from metabolismgraph.explore.events import Event, Failed, Finished, Imported, Opened, Proposed, Remembered, Reviewed
+from metabolismgraph.explore.events import (
+    Event,
+    Failed,
+    Finished,
+    Imported,
+    Opened,
+    Proposed,
+    Remembered,
+    Reviewed,
+    Validated,
+)
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.published_format.lines import basis, decimals, mutation, parent_of
@@ -58,6 +68,10 @@ def render(events: Sequence[Event]) -> str:
                 first = state.first_of(state.block_of(event.iteration))
                 if event.iteration - 1 in shown_already and event.iteration > first:
                     parts[-1] += _next(event.proposal.parent)
+            case Validated():
+                judged = f"{event.classification}, reward {event.reward:.4f}"
+                result = judged if event.metrics else visible(event.reason)
+                parts.append(f"> Validation of node {event.node} with seed {event.seed}: {result}\n")
             case Reviewed():
                 parts.append(_boundary(event, state))
     return "\n".join(parts)

@@ -57,7 +57,7 @@ def examine(folder: Path, shared: Path, name: str) -> tuple[dict[str, object], l
         if faults:
             return {}, faults
         graph_model, training = read_settings(folder)
-        observations = _beginning(load_observations(shared / "observations").split(training.held_out_fraction)[0])
+        observations = _beginning(load_observations(shared / "observations").split(*training.held_out)[0])
         # One for the strategy, one for comparison.
         phase1, frozen = (load_phase1(shared / "phase1", graph_model) for _ in range(2))
         data = Phase2Data(observations, phase1, graph_model, training)
