@@ -15,6 +15,7 @@ from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.published_format import analysis
 from metabolismgraph.explore.reliability import reliability
 from metabolismgraph.explore.search_space import plan, replicate_of
+from metabolismgraph.explore.start import prepared
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import best, candidate, merit, nodes
 from metabolismgraph.explore.validation import validate
@@ -64,6 +65,13 @@ def test_what_differs_between_replicates(vary, expected):
     state = state_of(replicates_vary=vary)
     assert replicate_of(state, 0) == (42, {})
     assert replicate_of(state, 3) == expected
+
+
+def test_replicates_that_would_be_the_same_are_refused():
+    changes = {"exploration.replicates_vary": ("held_out",), "exploration.replicates": 6}
+    with pytest.raises(InputError, match="6 replicates would share 5 parts"):
+        prepared(Config().replace(changes))
+    prepared(Config().replace(changes | {"exploration.replicates": 5}))
 
 
 def test_a_replicate_is_described_with_its_own_data(tmp_path):

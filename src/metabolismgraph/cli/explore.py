@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from metabolismgraph.config import Config
     from metabolismgraph.explore.engines.base import Engine
+    from metabolismgraph.explore.events import Validated
     from metabolismgraph.explore.folder import ExplorationFolder
     from metabolismgraph.explore.proposers.base import Proposer
     from metabolismgraph.explore.state import State
@@ -180,6 +181,7 @@ def validate(
 ) -> None:
     """Run a node with seeds that the search has not seen: how often it converges, how much it scatters."""
     from metabolismgraph.cli.explore_tables import validation_table
+    from metabolismgraph.explore.published_format.lines import replicate_name
     from metabolismgraph.explore.tree import best
     from metabolismgraph.explore.validation import validate as run_validation
 
@@ -188,10 +190,12 @@ def validate(
     if node is None and found is None:
         raise InputError(f"{folder}: no node is proven best yet; name the node to validate")
     chosen = node or (found.id if found is not None else 0)
+
+    def told(run: Validated) -> None:
+        say(f"seed {replicate_name(run.seed, run.variation)}: {run.classification}")
+
     with interruptible(f"interrupted; the same command continues, with `--seeds {seeds}`"):
-        result = run_validation(
-            opened, _engine(state), chosen, seeds, lambda run: say(f"seed {run.seed}: {run.classification}")
-        )
+        result = run_validation(opened, _engine(state), chosen, seeds, told)
     console().print(validation_table(_read(folder)[1], chosen))
     console().print(f"node {chosen}: {result}")
 

@@ -27,7 +27,7 @@ from metabolismgraph.explore.keys import TIME_STEP
 from metabolismgraph.explore.loop import Watch, no_watch
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.proposers.rules_memory import strategies_of
-from metabolismgraph.explore.published_format.lines import mean, mutation, set_name
+from metabolismgraph.explore.published_format.lines import mean, mutation, replicate_name, set_name
 from metabolismgraph.explore.reward import SKILL, slope_ratios
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, leader, nodes, settled, standard_error
@@ -301,7 +301,8 @@ def validation_table(state: State, node: int) -> Table:
     for run in runs:
         colour = _COLOURS[run.classification.partition("-")[0]]
         reward = "" if run.state == "lost" else f"{run.reward:.4f}"
-        table.add_row(str(run.seed), _text(run.classification, colour), reward, _text(visible(run.reason or "")))
+        name = replicate_name(run.seed, run.variation)
+        table.add_row(name, _text(run.classification, colour), reward, _text(visible(run.reason, "")))
     return table
 
 

@@ -24,7 +24,22 @@ def prepared(config: Config) -> Config:
     space.primary(config.exploration.primary)
     if space.strategies:
         chosen(config.training)
+    check_parts(config, config.exploration.replicates)
     return space.prepare(config)
+
+
+def check_parts(config: Config, replicates: int) -> None:
+    """Check that so many replicates differ, where only the held-out part varies.
+
+    Raises:
+        InputError: the frames have too few parts.
+    """
+    parts = int(1 / config.training.held_out_fraction) if config.training.held_out_fraction else 1
+    if config.exploration.replicates_vary == ("held_out",) and replicates > parts:
+        raise InputError(
+            f"exploration.replicates_vary is [held_out], but {replicates} replicates would share {parts} parts of the "
+            "frames; ask for fewer, or add training_seed"
+        )
 
 
 def check_free(path: Path) -> None:

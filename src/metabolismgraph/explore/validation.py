@@ -14,6 +14,7 @@ from metabolismgraph.explore.published_format import write_views
 from metabolismgraph.explore.reliability import Reliability, reliability
 from metabolismgraph.explore.reward import score
 from metabolismgraph.explore.search_space import replicate_of, sources_of
+from metabolismgraph.explore.start import check_parts
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import nodes
 
@@ -39,6 +40,7 @@ def validate(
     """
     with folder.journal.held():
         state = State.of(folder.journal.read())
+        check_parts(state.config, runs)
         found = next((each for each in nodes(state) if each.id == node), None)
         if found is None or state.imported or not found.ended:
             known = ", ".join(str(each.id) for each in nodes(state) if each.ended and not state.imported)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from metabolismgraph.explore.events import Opened, Proposed
@@ -30,6 +30,11 @@ def mutation(proposed: Proposed) -> str:
     if proposed.proposal.mode == "test-principle":
         return f"none (tests the principle {visible(proposed.proposal.hypothesis)})"
     return "none (replicate)" if proposed.proposal.mode == "replicate" else "none"
+
+
+def replicate_name(seed: int, variation: Mapping[str, int]) -> str:
+    """What tells a replicate from the others: its seed, and other settings that differ."""
+    return ", ".join([str(seed), *(f"{key} {value}" for key, value in variation.items())])
 
 
 def set_name(names: Sequence[str]) -> str:
