@@ -2,11 +2,13 @@
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import journals
 import pytest
 
 from metabolismgraph.config import Config, load_config
+from metabolismgraph.config.yaml_text import parse_yaml
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Opened
 from metabolismgraph.explore.proposers.rules import RulesProposer
@@ -288,3 +290,11 @@ def test_phase_1_alone_is_judged_by_rate_constants():
     found = {"rate_constants_R2": 0.93, "n_outliers": 1}
     scored = score(journals.finished(1).model_copy(update={"metrics": found}), PHASE1, "rate_constants_R2")
     assert (scored.reward, scored.classification) == (0.93, "converged")
+
+
+def test_the_file_of_the_documentation():
+    page = Path(__file__).parents[1] / "docs" / "search_spaces.md"
+    content = parse_yaml(page.read_text().split("```yaml\n")[1].split("```")[0], "the page")
+    space = space_of(content, "the page")
+    assert space.modes == ("exploit", "explore", "replicate", "test-principle", "slow-down")
+    assert space.by_name["lr_sub"].first == "down"
