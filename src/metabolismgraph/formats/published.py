@@ -6,6 +6,7 @@ alone, never here, so that it cannot reach training.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +56,7 @@ def read_published_data(folder: Path, delta_t: float | None = None) -> Observati
     if delta_t is not None and not 0 < delta_t < np.inf:
         raise InputError(f"--delta-t {delta_t:g}: the time between frames must be greater than zero")
     network = _read_network(folder)
-    concentration, steps = [], []
+    concentration = []
     for run in range(len(list(folder.glob("x_list_*.npy"))) or 1):
         path = folder / f"x_list_{run}.npy"
         x = read_array(path)
@@ -66,16 +67,15 @@ def read_published_data(folder: Path, delta_t: float | None = None) -> Observati
         if np.any(x[..., EXTERNAL_INPUT]):
             raise InputError(f"{path}: column {EXTERNAL_INPUT}, external input, is not zero; it is not modelled")
         concentration.append(np.asarray(x[..., CONCENTRATION], dtype=np.float64))
-        if delta_t is None:
-            steps.append(_found_step(concentration[-1], folder / f"y_list_{run}.npy"))
-    step = float(np.median(steps)) if delta_t is None else delta_t
     lengths = [len(c) for c in concentration]
-    return Observations(
+    observations = Observations(
         network=network,
-        time=np.concatenate([np.round(np.arange(n) * step, 12) for n in lengths]),
+        time=np.concatenate([np.arange(n, dtype=np.float64) for n in lengths]),
         run=np.repeat(np.arange(len(lengths)), lengths),
         concentration=np.concatenate(concentration),
     )
+    step = delta_t or np.median([_found_step(c, folder / f"y_list_{run}.npy") for run, c in enumerate(concentration)])
+    return dataclasses.replace(observations, time=np.round(observations.time * step, 12))
 
 
 def read_array(path: Path) -> np.ndarray:
@@ -103,7 +103,7 @@ def _found_step(c: Float[np.ndarray, "frames species"], path: Path) -> float:
     if y.size != c.size:
         raise InputError(f"{path}: holds {y.size} values of dc/dt for {c.size} concentrations")
     rate, change = np.asarray(y.reshape(c.shape)[:-1], dtype=np.float64), np.diff(c, axis=0)
-    usable = np.isfinite(rate).all() and np.any(rate) and np.isfinite(change).all() and np.any(change)
+    usable = np.isfinite(rate).all() and np.any(rate) and np.any(change)
     step = float(np.sum(rate * change) / np.sum(rate**2)) if usable else -1.0
     if not step > 0 or np.sum((change - step * rate) ** 2) > _STEP_SPREAD**2 * np.sum(change**2):
         raise InputError(f"{path}: does not determine the time between frames; give it with --delta-t")
