@@ -13,7 +13,7 @@ import pickletools
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -125,12 +125,12 @@ class _Pickle:
             elif name in self.opcodes:
                 self.opcodes[name](argument)
             else:
-                raise self._refusal(f"the opcode {name}")
+                self._refuse(f"the opcode {name}")
         (content,) = self.stack
         return content
 
-    def _refusal(self, what: str) -> InputError:
-        return InputError(
+    def _refuse(self, what: str) -> NoReturn:
+        raise InputError(
             f"{self.path}: contains {visible(one_line(what, 100))}, not only tensors; other programs might run it. "
             "Ask for a file of the state_dict alone"
         )
@@ -158,7 +158,7 @@ class _Pickle:
 
     def _named(self, name: str) -> Any:
         if name not in self.names and name not in _DTYPES:
-            raise self._refusal(name.replace(" ", "."))
+            self._refuse(name.replace(" ", "."))
         return self.names.get(name) or _DTYPES[name]
 
     def _storage(
