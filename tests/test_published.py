@@ -76,7 +76,9 @@ def test_the_time_step_can_be_given(folder):
     (folder / "y_list_0.npy").unlink()
     with pytest.raises(InputError, match=r"y_list_0.npy: no such file"):
         read_published_data(folder)
-    assert read_published_data(folder, 0.25).time[1] == 0.25
+    given = read_published_data(folder, 0.25)
+    assert given.time[1] == 0.25
+    assert read_published_truth(folder, given.network) is not None
 
 
 def test_types_do_not_reach_what_training_sees(folder, observations, converted):
@@ -340,6 +342,7 @@ def first(value):
         (edges("sub", 2, lambda a: a[1:]), "sub: expected metabolite"),
         (edges("sub", 2, first(np.nan)), "sub: expected metabolite"),
         (edges("sub", 0, lambda a: a.astype(float)), "sub: expected metabolite"),
+        (edges("sub", 0, lambda a: a[:, None]), "sub: expected metabolite"),
         (edges("sub", 0, first(6)), "sub: names metabolite 6, but there are 6"),
         (edges("all", 1, first(-1)), "all: names reaction"),
         (edges("sub", 0, first(1)), "listed twice"),
@@ -424,6 +427,12 @@ def test_labels_that_are_refused(monkeypatch, observations, name, change, messag
     stub(monkeypatch, name, change)
     with pytest.raises(InputError, match=message):
         read_published_truth(GOLDEN, observations.network)
+
+
+def test_types_need_their_column(folder, observations):
+    np.save(folder / "x_list_0.npy", np.load(folder / "x_list_0.npy")[..., :6])
+    with pytest.raises(InputError, match="has no column 6 with types"):
+        read_published_truth(folder, observations.network)
 
 
 def test_a_time_step_that_is_refused():

@@ -97,12 +97,21 @@ def read_array(path: Path) -> np.ndarray:
     return array
 
 
-def _found_step(c: Float[np.ndarray, "frames species"], path: Path) -> float:
-    """The time between frames: the least-squares factor of dc/dt that gives the changes of concentration."""
-    y = read_array(path).reshape(-1)
+def read_rate(path: Path, c: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "frames species"]:
+    """dc/dt at the concentrations `c` of a run.
+
+    Raises:
+        InputError: as for `read_array`, or the file has another number of values.
+    """
+    y = read_array(path)
     if y.size != c.size:
         raise InputError(f"{path}: holds {y.size} values of dc/dt for {c.size} concentrations")
-    rate, change = np.asarray(y.reshape(c.shape)[:-1], dtype=np.float64), np.diff(c, axis=0)
+    return np.asarray(y, dtype=np.float64).reshape(c.shape)
+
+
+def _found_step(c: Float[np.ndarray, "frames species"], path: Path) -> float:
+    """The time between frames: the least-squares factor of dc/dt that gives the changes of concentration."""
+    rate, change = read_rate(path, c)[:-1], np.diff(c, axis=0)
     usable = np.isfinite(rate).all() and np.any(rate) and np.any(change)
     step = float(np.sum(rate * change) / np.sum(rate**2)) if usable else -1.0
     if not step > 0 or np.sum((change - step * rate) ** 2) > _STEP_SPREAD**2 * np.sum(change**2):
@@ -142,13 +151,14 @@ def _edges(found: Any, where: str) -> Edges:
     """Metabolite, reaction and coefficient of every edge."""
     try:
         metabolite, reaction, coefficient = found
-        if not (len(metabolite) == len(reaction) == len(coefficient) and np.isfinite(coefficient).all()):
+        if not metabolite.shape == reaction.shape == coefficient.shape == (len(coefficient),):
             raise ValueError
-        if metabolite.dtype.kind + reaction.dtype.kind + coefficient.dtype.kind != "iif":
+        kinds = metabolite.dtype.kind + reaction.dtype.kind + coefficient.dtype.kind
+        if kinds != "iif" or not np.isfinite(coefficient).all():
             raise ValueError
     except (TypeError, ValueError, AttributeError):
         raise InputError(f"{where}: expected metabolite, reaction and coefficient of every edge") from None
-    return metabolite, reaction, coefficient
+    return metabolite.astype(np.int64), reaction.astype(np.int64), coefficient
 
 
 def _dense(edges: Edges, shape: tuple[int, ...], where: str) -> Float[np.ndarray, "species reactions"]:

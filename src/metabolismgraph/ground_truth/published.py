@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.published import CONCENTRATION, read_array
+from metabolismgraph.formats.published import CONCENTRATION, read_array, read_rate
 from metabolismgraph.formats.torch_file import read_torch
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.system.kinetics import Structure, mass_action
@@ -40,7 +40,10 @@ def read_published_truth(folder: Path, network: ReactionNetwork) -> Truth | None
     # The generator may have drawn the parameters of the types after it saved itself.
     drawn = folder / _PARAMETERS
     p = read_torch(drawn) if drawn.exists() else state.get("p")
-    label = np.asarray(read_array(folder / "x_list_0.npy")[0, :, _TYPE])
+    x = read_array(folder / "x_list_0.npy")
+    if x.shape[2] <= _TYPE:
+        raise InputError(f"{folder / 'x_list_0.npy'}: has no column {_TYPE} with types, which {_GENERATOR} refers to")
+    label = np.asarray(x[0, :, _TYPE])
     if not isinstance(p, np.ndarray) or p.ndim != 2 or p.shape[1] != 2 or not np.isin(label, range(len(p))).all():
         raise InputError(
             f"{path}: no p with lambda and baseline of every type; remove the file to convert without labels"
@@ -62,8 +65,11 @@ def _explains(truth: Truth, folder: Path, network: ReactionNetwork) -> bool:
     Not all, since the generator may have limited fluxes. Where it added noise, files with raw_ have none.
     """
     without_noise = "raw_" if (folder / "raw_x_list_0.npy").exists() else ""
+    path = folder / f"{without_noise}y_list_0.npy"
+    if not path.exists():  # nothing to compare with
+        return True
     c = np.asarray(read_array(folder / f"{without_noise}x_list_0.npy")[..., CONCENTRATION], dtype=np.float64)
-    rate = np.asarray(read_array(folder / f"{without_noise}y_list_0.npy"), dtype=np.float64).reshape(c.shape)
+    rate = read_rate(path, c)
     reactions = TabulatedReactions.of(mass_action, truth.k, Structure.of(network), "mul", c)
     error = reactions(c) - truth.lam * (c - truth.baseline) - rate
     return bool(np.median(np.abs(error) / np.maximum(np.sqrt(np.mean(rate**2, axis=0)), 1e-30)) < _AGREES)
