@@ -42,6 +42,7 @@ READERS = {
     "Columns and cells": ("formats/headers.py", "formats/tables.py"),
     "The numbers": ("system/observations.py", "reactions/fit.py"),
     "Folders of data sets": ("formats/dataset.py",),
+    "Files of the published program": ("formats/published.py", "formats/torch_file.py", "ground_truth/published.py"),
 }
 _UNIT = re.compile(
     r" \[(c|time|1/time|frames|units|relative|log10 k|0-1|minutes|hours|s|US dollars|dots per inch|embedding units)\]"

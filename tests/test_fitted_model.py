@@ -1,5 +1,6 @@
 """Models written back with estimates: valid SBML, the same network, the right rates."""
 
+import dataclasses
 import re
 
 import libsbml
@@ -67,14 +68,19 @@ def change(model, c):
     return [0.0 if s in model.index.fixed else rates[s] for s in c]
 
 
-def expected(network, k, homeostasis, c, aggregation="mul"):
+def saturating(c):
+    return 2 * c / (1 + c)
+
+
+def expected(network, k, homeostasis, c, aggregation="mul", law=saturating, log_alpha=None):
     total = []
     for r in network.to_reactions():
-        if r.mass_action:
-            f = [c[s] ** order for s, order in r.substrates.items()]
-        else:
-            f = [2 * c[s] / (1 + c[s]) for s in r.substrates]
-        total.append(k[r.id] * (np.prod(f) if aggregation == "mul" or not f else np.sum(f)))
+        f = [c[s] ** order if r.mass_action else law(c[s]) for s, order in r.substrates.items()]
+        v = np.prod(f) if aggregation == "mul" or not f else np.sum(f)
+        if log_alpha is not None:  # the published flux, with alpha^n = 1 inside for a reaction without substrates
+            n = np.exp(log_alpha * max(len(f), 1))
+            v = np.logaddexp(v * n if f else 1.0, 0.0) / n
+        total.append(k[r.id] * v)
     rates = network.stoichiometry @ np.array(total)
     for i, s in enumerate(network.species):
         slope, offset = homeostasis.get(s, (0.0, 0.0))
@@ -99,6 +105,19 @@ def test_the_laws_written_are_those_fitted(source, tmp_path, convert, aggregatio
     text = out.read_text()
     assert re.findall('<reaction id="(homeostasis_[^"]*)', text) == ["homeostasis_A", "homeostasis_B"]
     assert 'id="k_R_fwd_"' in text  # a species is called k_R_fwd
+
+
+def test_the_softplus_of_a_published_flux(source, tmp_path):
+    _, model = source()
+    network = dataclasses.replace(model.network, mass_action=np.zeros(model.network.n_reactions, dtype=bool))
+    k, out = dict.fromkeys(network.reactions, 0.3), tmp_path / "fitted.xml"
+    laws = dict.fromkeys((1.0, 2.0), (LOG_C, 1.5 * LOG_C))  # a power law, which the file represents exactly
+    for log_alpha in (-1.0, 2.0, 9.0):  # e^(e^18) would overflow
+        write_fitted_sbml(None, network, k, {}, laws, out, log_alpha=log_alpha)
+        assert errors(out) == []
+        found = change(read_sbml(out), STATE)
+        rates = expected(network, k, {}, STATE, law=lambda c: c**1.5, log_alpha=log_alpha)
+        assert found == pytest.approx(rates, rel=1e-9)
 
 
 def test_mass_action_reads_back_as_the_same(source, tmp_path):

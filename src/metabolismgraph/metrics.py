@@ -125,6 +125,10 @@ METRICS = (
     ),
     _compared("log_k_max_error_identifiable", "largest |error| of log10 k, determined reactions", better="lower"),
     _compared("trimmed_R2", "log10 k without outliers, |error| > 0.3", better="higher"),
+    _compared(
+        "rate_constants_R2_of_line", "squared correlation of log10 k, the R2 of the published program", better="higher"
+    ),
+    _compared("trimmed_R2_of_line", "the same without outliers, as in the published program", better="higher"),
     _compared("n_outliers", "reactions with |error of log10 k| > 0.3", better="lower"),
     _compared("slope", "slope of learned against true log10 k", better="one"),
     Metric("n_unidentifiable", "reactions determined only in combination, or not at all", summary=True),

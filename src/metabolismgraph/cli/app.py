@@ -195,6 +195,54 @@ def evaluate(
     _show(evaluation, run, quiet=quiet)
 
 
+@app.command(epilog="Example: metabolismgraph convert graphs_data/rank50 models/best_model_with_0_graphs_9.pt")
+def convert(
+    data: Annotated[
+        Path, typer.Argument(help="data folder: stoich_graph.pt, stoichiometry.pt, x_list_0.npy, y_list_0.npy")
+    ],
+    checkpoint: Annotated[
+        Path | None, typer.Argument(help="best_model_with_..._graphs_....pt; without it, the data alone are converted")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="run folder or, without checkpoint, data set folder; default: a new one in runs/ or data/"),
+    ] = None,
+    delta_t: Annotated[
+        float | None, typer.Option(min=0, help="time between frames; default: found from x_list and y_list")
+    ] = None,
+    config: Annotated[
+        str, typer.Option(help="configuration of the checkpoint, for its aggr_type, and of later runs")
+    ] = "oscillatory_rank50",
+    set_: Set = None,
+    *,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Convert data and checkpoints of the published program, PyTorch and NumPy files, without PyTorch."""
+    settings = read_config(config, set_)
+    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.runs import pipeline
+    from metabolismgraph.runs.folder import free_path
+
+    name = data.resolve().name
+    if checkpoint is None:
+        dataset = folder = out or free_path(Path("data") / name)
+        pipeline.convert_data(data, folder, delta_t=delta_t, overwrite=overwrite)
+    else:
+        folder = _run_folder(out, name, resume=False)
+        dataset = folder / "data"
+        with progress_bars(console(), quiet=quiet) as progress:
+            evaluation = pipeline.convert_checkpoint(
+                data, checkpoint, settings, folder, delta_t=delta_t, overwrite=overwrite, progress=progress
+            )
+        _show(evaluation, folder, quiet=quiet)
+    if not quiet:
+        options = [f"--truth {dataset}/truth"] if (dataset / "truth").exists() else []
+        options += [f"--config {folder}/config.yaml --checkpoint {folder}"] if checkpoint else []
+        files = f"{dataset}/network.xml {dataset}/timeseries.csv.gz"
+        say(f"converted into {folder}; next: {' '.join(['metabolismgraph fit', files, *options])}")
+
+
 @app.command(epilog="Example: metabolismgraph identify network.xml timeseries.csv")
 def identify(
     network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3")],

@@ -21,10 +21,11 @@ class GraphModel(Section):
         description="f in the rate k * product of f(c): auto = mass action (c^order) if the network file states it, "
         "and one learned function for all other reactions; mass_action = for all; learned = for all",
     )
-    substrate_input: Literal["log", "raw"] = Field(
+    substrate_input: Literal["log", "raw", "published"] = Field(
         "log",
         description="input of MLP_sub: log = log c, so that a power law is a straight line over all decades; "
-        "raw = c itself, as published (gradient Phase 1 only)",
+        "raw = c itself, as published (gradient Phase 1 only); published = c itself, and a softplus around the "
+        "product or sum over the substrates (converted checkpoints only)",
     )
     embedding_dim: int = Field(2, ge=1, le=64, description="dimension of the embedding a_i of a metabolite")
     hidden_dim_sub: int = Field(64, ge=1, le=4096, description="width of MLP_sub [units]")

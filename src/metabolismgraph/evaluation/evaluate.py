@@ -23,7 +23,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.evaluation.variables import describe
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.fitting.trust import Trust
-from metabolismgraph.ground_truth.agreement import cluster_accuracy, r_squared
+from metabolismgraph.ground_truth.agreement import cluster_accuracy, r_squared, squared_correlation
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.homeostasis.clusters import cluster_moving, count_outliers
 from metabolismgraph.homeostasis.fit import Phase2Result
@@ -179,6 +179,8 @@ def rate_constant_metrics(
         "log_k_median_error_identifiable": float(np.median(known)) if known.size else math.nan,
         "log_k_max_error_identifiable": float(known.max()) if known.size else math.nan,
         "trimmed_R2": r_squared(log_k[trimmed], true_log_k[trimmed]),
+        "rate_constants_R2_of_line": squared_correlation(log_k, true_log_k),
+        "trimmed_R2_of_line": squared_correlation(log_k[trimmed], true_log_k[trimmed]),
         "n_outliers": int(outlier.sum()),
         "slope": float(np.polyfit(true_log_k, log_k, 1)[0]) if len(error) > 1 else math.nan,
     }

@@ -45,6 +45,7 @@ def write_fitted_sbml(
     path: Path,
     *,
     aggregation: Literal["mul", "add"] = "mul",
+    log_alpha: float | None = None,
     initial: Mapping[str, float | None] | None = None,
 ) -> tuple[str, ...]:
     """Write a model with estimated rate constants, rate law and homeostasis as kinetic laws.
@@ -63,6 +64,8 @@ def write_fitted_sbml(
         rate_law: the learned f per order.
         path: the file; an existing one is replaced.
         aggregation: "mul" for the product of f over substrates, "add" for the sum.
+        log_alpha: for a model of the published program, whose flux has a softplus around the product, see
+            `kinetics.aggregate_published`; None for all others.
         initial: initial concentrations, for `source` None.
 
     Returns:
@@ -75,7 +78,7 @@ def write_fitted_sbml(
     """
     content = sbml_text(network, initial or {}, strict=False).encode() if source is None else source
     document = parse(content, path.name if source is None else "the SBML file of the network")
-    writer = _Writer(ModelIndex(document), network, rate_constants, rate_law, aggregation)
+    writer = _Writer(ModelIndex(document), network, rate_constants, rate_law, aggregation, log_alpha)
     writer.write(homeostasis)
     write_bytes(path, libsbml.writeSBMLToString(document).encode())
     return tuple(writer.notes)
@@ -90,6 +93,7 @@ class _Writer:
     rate_constants: Mapping[str, float]
     rate_law: Mapping[float, Table]
     aggregation: str
+    log_alpha: float | None
     functions: dict[float, str] = dataclasses.field(default_factory=dict)
     notes: list[str] = dataclasses.field(default_factory=list)
 
@@ -201,6 +205,9 @@ class _Writer:
         ]
         if self.aggregation == "add" and len(values) > 1:
             values = [mathml.apply("plus", *values)]
+        if self.log_alpha is not None:
+            scale = mathml.number(math.exp(max(len(substrates), 1) * self.log_alpha))
+            values = [mathml.apply("divide", _softplus(mathml.product([scale, *values] if values else [])), scale)]
         volume = [] if term.volume is None else [mathml.name(term.volume)]
         return mathml.product([*volume, mathml.name(k), *values])
 
@@ -251,6 +258,12 @@ class _Writer:
         )
         volume = self._sized(species)
         _set_math(law, line if volume is None else mathml.apply("times", mathml.name(volume), line))
+
+
+def _softplus(x: str) -> str:
+    """log(1 + e^x) of a formula that is not negative, without overflow."""
+    decay = mathml.apply("exp", mathml.apply("minus", x))
+    return mathml.apply("plus", x, mathml.apply("ln", mathml.apply("plus", mathml.number(1.0), decay)))
 
 
 def power_laws(log_c: Float[np.ndarray, " knots"], log_f: Float[np.ndarray, " knots"]) -> str:

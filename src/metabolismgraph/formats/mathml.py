@@ -66,4 +66,4 @@ def mass_action(k: str, concentrations: Mapping[str, str], orders: Mapping[str, 
     return product(factors)
 
 
-_OPERATORS = {"times", "plus", "minus", "divide", "power", "lt", "leq", "exp"}
+_OPERATORS = {"times", "plus", "minus", "divide", "power", "lt", "leq", "exp", "ln"}

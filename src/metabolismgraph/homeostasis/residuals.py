@@ -19,6 +19,7 @@ from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.derivative_rules import StepQuadrature
 from metabolismgraph.system.integrate import evaluate_rate
 from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.model import PublishedSubstrateFunction
 from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
@@ -65,7 +66,7 @@ class Phase2Data:
         graph_model, training: sections of the configuration.
 
     Raises:
-        InputError: on construction, if the checkpoint belongs to another network.
+        InputError: on construction, if the checkpoint belongs to another network, or cannot be refined jointly.
     """
 
     observations: Observations
@@ -80,6 +81,10 @@ class Phase2Data:
             raise InputError(
                 f"checkpoint: made for {found[0]} reactions and {found[1]} species, but the network has "
                 f"{network.n_reactions} and {network.n_species}; use one of the same network"
+            )
+        if self.training.joint_refinement and isinstance(self.phase1.mlp_sub, PublishedSubstrateFunction):
+            raise InputError(
+                "training.joint_refinement is true, which a converted checkpoint does not allow; set it to false"
             )
 
     def in_units(self, units: Units) -> Phase2Data:

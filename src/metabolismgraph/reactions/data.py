@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import (
     Nodes,
@@ -141,7 +142,16 @@ class Phase1Data:
         return LinearModel.of(self.tabulated_reactions(f), self.nodes, y, weights, self.homeostasis_basis[0])
 
     def initial_function(self) -> AnySubstrateFunction:
-        """MLP_sub with random weights, and its input standardised by the data."""
+        """MLP_sub with random weights, and its input standardised by the data.
+
+        Raises:
+            InputError: Phase 1 cannot train the MLP_sub of the configuration.
+        """
+        if self.graph_model.substrate_input == "published":
+            raise InputError(
+                "graph_model.substrate_input is published, which Phase 1 cannot train; give a converted checkpoint "
+                "with --checkpoint, or set it to log"
+            )
         c = self.transitions.start
         key = jax.random.fold_in(jax.random.key(self.training.seed), 1)
         return new_substrate_function(self.graph_model, c[c > 0], key)

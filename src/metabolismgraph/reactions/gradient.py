@@ -191,7 +191,7 @@ def has_settled(losses: Float[np.ndarray, " pieces"]) -> bool:
 
 
 def _descent_notes(snapshot: Snapshot) -> list[str]:
-    if has_settled(snapshot.losses):
+    if snapshot.step == 0 or has_settled(snapshot.losses):  # without steps: it was trained elsewhere
         return []
     return [
         f"the loss of Phase 1 was still decreasing after {snapshot.step} gradient steps; raise training.n_epochs, "

@@ -11,6 +11,7 @@ from metabolismgraph.evaluation.evaluate import Evaluation
 from metabolismgraph.files import write_bytes
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.formats.fitted_model import write_fitted_sbml
+from metabolismgraph.system.model import PublishedSubstrateFunction
 
 RATE_CONSTANTS, HOMEOSTASIS, MODEL = "rate_constants.csv", "homeostasis.csv", "model_fitted.xml"
 
@@ -24,7 +25,9 @@ def write_answer(result: FitResult, evaluation: Evaluation, folder: Path, source
     Returns:
         Notes on the model file.
     """
-    network = result.observations.network
+    network, law = result.observations.network, result.phase1.mlp_sub
+    aggregation = result.graph_model.aggr_type
+    log_alpha = float(law.log_alpha) if isinstance(law, PublishedSubstrateFunction) else None
     constants, table = evaluation.rate_constants, evaluation.homeostasis
     _write_table(constants, folder / RATE_CONSTANTS)
     _write_table(table, folder / HOMEOSTASIS)
@@ -33,9 +36,11 @@ def write_answer(result: FitResult, evaluation: Evaluation, folder: Path, source
         network,
         dict(zip(constants["reaction"], constants["k"], strict=True)),
         _lines(result, table),
-        _rate_law(evaluation),
+        # The terms of a published sum can be negative, and the rate law of the file is written by its logarithm.
+        {} if aggregation == "add" and log_alpha is not None else _rate_law(evaluation),
         folder / MODEL,
-        aggregation=result.graph_model.aggr_type,
+        aggregation=aggregation,
+        log_alpha=log_alpha,
         initial=dict(
             zip(result.observations.network.species, map(float, result.observations.concentration[0]), strict=True)
         ),

@@ -185,7 +185,12 @@ def _filled(empty: Module, arrays: dict[str, np.ndarray], prefix: str, path: Pat
         raise InputError(
             f"{path}.safetensors: does not fit graph_model of the configuration; use the one it was made with"
         )
-    filled: Module = jax.tree_util.tree_unflatten(tree, [jnp.asarray(arrays[name]) for name in names])
+    # Scalars are stored as arrays of length one.
+    read = [
+        arrays[name].reshape(()) if leaf.ndim == 0 else arrays[name]
+        for name, (_, leaf) in zip(names, leaves, strict=True)
+    ]
+    filled: Module = jax.tree_util.tree_unflatten(tree, [jnp.asarray(array) for array in read])
     return filled
 
 

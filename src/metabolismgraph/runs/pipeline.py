@@ -25,7 +25,9 @@ from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
 from metabolismgraph.evaluation.report import analysis_log, metrics_json
 from metabolismgraph.files import read_bytes, write_bytes
 from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.formats.published import read_published_data, read_published_model
 from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
+from metabolismgraph.ground_truth.published import read_published_truth
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.homeostasis.strategies import chosen
@@ -38,8 +40,10 @@ from metabolismgraph.runs.checkpoint import (
     load_phase2,
     save_observations,
     save_phase1,
+    save_phase2,
 )
 from metabolismgraph.runs.folder import MANIFEST, RunFolder
+from metabolismgraph.runs.published import config_of, results_of
 from metabolismgraph.sandbox.audit_hook import LEAK
 from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
@@ -145,6 +149,70 @@ def fit_files(
             if existed:
                 folder.path.mkdir()
         raise
+
+
+def convert_data(data: Path, out: Path, *, delta_t: float | None = None, overwrite: bool = False) -> None:
+    """Convert a data folder of the published program into the data set folder `out`, with truth/ where it has labels.
+
+    Args:
+        data, delta_t: see `read_published_data`.
+
+    Raises:
+        InputError: a file is wrong, or `out` cannot be used.
+    """
+    from metabolismgraph.formats.dataset import new_dataset_folder, write_dataset  # noqa: PLC0415 (libsbml is slow)
+
+    observations = read_published_data(data, delta_t)
+    labels = read_published_truth(data, observations.network)
+    folder = new_dataset_folder(out, overwrite=overwrite)
+    shutil.rmtree(folder / "truth", ignore_errors=True)  # of the data set before
+    write_dataset(folder, observations)
+    if labels is not None:
+        labels.save(folder / "truth")
+
+
+def convert_checkpoint(
+    data: Path,
+    checkpoint: Path,
+    config: Config,
+    out: Path,
+    *,
+    delta_t: float | None = None,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Convert a checkpoint of the published program and its data into the run folder `out`, and evaluate it.
+
+    Args:
+        data: data folder of the published program, on which the checkpoint was trained.
+        checkpoint: the file of its model_state_dict.
+        config: `graph_model.aggr_type` must be that of the checkpoint; other keys of the model are read from the file.
+        delta_t: see `read_published_data`.
+
+    Raises:
+        InputError: a file is wrong, the checkpoint does not belong to the data, or `out` cannot be used.
+    """
+    observations = read_published_data(data, delta_t)
+    labels = read_published_truth(data, observations.network)
+    model = read_published_model(checkpoint, observations.network, config.graph_model.aggr_type)
+    config = config_of(model, config.replace({"dataset": observations.network.id, "description": f"from {checkpoint}"}))
+    phase1, phase2 = results_of(model, observations, config)
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    source = {
+        "command": "convert",
+        "data": str(data.resolve()),
+        "checkpoint": f"{checkpoint.resolve()} sha256:{digest}",
+    }
+    folder = RunFolder.create(out, config, source, overwrite=overwrite)
+    _write_dataset(folder, observations)
+    if labels is not None:
+        labels.save(folder.data / "truth")
+    _hand_over(folder, observations, None)
+    save_phase1(folder.training / _CHECKPOINT, phase1, 0.0)
+    save_phase2(folder.training / "phase2", phase2, 0.0)
+    for stage in ("read", "phase 1", "phase 2"):
+        folder.finish(stage, 0.0)
+    return _judge(folder, config, labels, progress)
 
 
 def reevaluate(
@@ -314,6 +382,8 @@ def _hand_over(folder: RunFolder, observations: Observations, start: Path | None
     """Write the input of training: observations, two sections of the configuration, a checkpoint."""
     graph_model, training = folder.config.graph_model, folder.config.training
     given = None if start is None else load_phase1(start, graph_model).mass_action
+    if start is not None:
+        _check_network(start, observations)
     observations = assume_rate_laws(observations, graph_model, training, given)
     folder.training.mkdir(parents=True, exist_ok=True)
     save_observations(folder.training / _OBSERVATIONS, observations)
@@ -322,6 +392,26 @@ def _hand_over(folder: RunFolder, observations: Observations, start: Path | None
     if start is not None:
         for suffix in (".safetensors", ".json"):
             write_bytes((folder.training / _CHECKPOINT).with_suffix(suffix), start.with_suffix(suffix).read_bytes())
+
+
+def _check_network(start: Path, observations: Observations) -> None:
+    """Check that a checkpoint beside its observations, as in a run folder, was made for the network of a run.
+
+    Raises:
+        InputError: the reactions differ, although their numbers may be equal.
+    """
+    beside = start.with_name(_OBSERVATIONS)
+    if not beside.with_suffix(".json").exists():
+        return
+    made_for, given = (
+        [(dict(r.substrates), dict(r.net)) for r in network.to_reactions()]
+        for network in (load_observations(beside).network, observations.network)
+    )
+    if made_for != given:
+        raise InputError(
+            f"{start}.safetensors: made for other reactions than those of the data; fit the data it belongs to, or "
+            "give another --checkpoint"
+        )
 
 
 def _write_dataset(folder: RunFolder, observations: Observations) -> None:

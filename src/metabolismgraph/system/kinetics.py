@@ -24,6 +24,7 @@ from metabolismgraph.system.pytrees import pytree
 jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
 
 Aggregation = Literal["mul", "add"]
+SMALLEST_OUTPUT = 1e-8  # of MLP_sub in a product, in the published program
 # Functions of NumPy arrays return NumPy arrays, those of JAX arrays return JAX arrays.
 AnyArray = TypeVar("AnyArray", Array, np.ndarray)
 Scalar = float | Float[Array, ""]
@@ -124,15 +125,48 @@ def aggregate(
         aggregation: "mul" for the product over substrates, "add" for the sum.
     """
     xp = array_library(log_f)
-    # A product is a sum of logarithms, so both cases are sums over the substrates of a reaction. The padding index P
-    # refers to an additional column of zeros.
-    nothing = xp.zeros((*log_f.shape[:-1], 1))
+    # A product is a sum of logarithms, so both cases are sums over the substrates of a reaction.
     product = aggregation == "mul"
     factors = xp.where(present, log_f, -xp.inf) if product else xp.where(present, xp.exp(log_f), 0.0)
-    padded = xp.concatenate([factors, nothing], axis=-1)
-    total = xp.sum(padded[..., xp.asarray(structure.substrates)], axis=-1)
+    total = _sum_over_substrates(factors, structure)
     v: AnyArray = xp.exp(total) if product else xp.where(xp.asarray(structure.empty), 1.0, total)
     return v
+
+
+def aggregate_published(
+    outputs: Float[AnyArray, "*batch pairs"], structure: Structure, aggregation: Aggregation, log_alpha: Scalar
+) -> Float[AnyArray, "*batch reactions"]:
+    """The substrate factor of the published program (Allier 2026), from the outputs of its MLP_sub.
+
+    V is the softplus of the product of the absolute outputs, each at least 1e-8, or of the sum of the outputs. It is
+    divided by alpha^n for n substrates, so that rate constants are those that the program compares with the truth.
+
+    Args:
+        outputs: of each pair; of any sign.
+        structure: the network.
+        aggregation: "mul" for the product over substrates, "add" for the sum.
+        log_alpha: log of alpha, the absolute output at c = 1 and order 1.
+    """
+    xp = array_library(outputs)
+    if aggregation == "mul":
+        total = xp.exp(_sum_over_substrates(xp.log(xp.maximum(xp.abs(outputs), SMALLEST_OUTPUT)), structure))
+    else:
+        total = _sum_over_substrates(outputs, structure)
+    # The program counts a reaction without substrates as one with a single substrate.
+    n = xp.maximum(xp.sum(xp.asarray(structure.substrates) < len(structure.pair_species), axis=1), 1)
+    v: AnyArray = xp.logaddexp(total, 0.0) * xp.exp(-n * xp.asarray(log_alpha))
+    return v
+
+
+def _sum_over_substrates(
+    values: Float[AnyArray, "*batch pairs"], structure: Structure
+) -> Float[AnyArray, "*batch reactions"]:
+    """The sum of the values of all pairs of each reaction."""
+    xp = array_library(values)
+    # The padding index P refers to an additional column of zeros.
+    padded = xp.concatenate([values, xp.zeros((*values.shape[:-1], 1))], axis=-1)
+    total: AnyArray = xp.sum(padded[..., xp.asarray(structure.substrates)], axis=-1)
+    return total
 
 
 def pair_concentrations(

@@ -12,9 +12,11 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from metabolismgraph.config import GraphModel
 from metabolismgraph.system.kinetics import (
+    SMALLEST_OUTPUT,
     Aggregation,
     Structure,
     aggregate,
+    aggregate_published,
     log_factors,
     pair_concentrations,
     reaction_rates,
@@ -131,7 +133,37 @@ class RawSubstrateFunction(eqx.Module):
         )
 
 
-AnySubstrateFunction = SubstrateFunction | RawSubstrateFunction
+class PublishedSubstrateFunction(eqx.Module):
+    """MLP_sub of a converted checkpoint of the published program (Allier 2026).
+
+    The program puts a softplus around the product (or sum) of the outputs of MLP_sub over the substrates of a
+    reaction, so that its flux is not a product of functions f; `aggregate_published` computes it from `output`.
+
+    Attributes:
+        perceptron: the network, of c and |s|.
+        log_alpha: log of alpha, the absolute output at c = 1 and |s| = 1.
+    """
+
+    perceptron: Perceptron
+    log_alpha: Float[Array, ""]
+
+    def __init__(self, perceptron: Perceptron):
+        self.perceptron = perceptron
+        at_one = self.output(jnp.zeros(()), jnp.ones(()))
+        # As in the program, which corrects rate constants by log10(|alpha| + 1e-8) per substrate.
+        self.log_alpha = jnp.log(jnp.abs(at_one) + SMALLEST_OUTPUT)
+
+    def output(self, log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
+        """Output of the network, of any sign; -inf as log concentration stands for c = 0."""
+        order = jnp.broadcast_to(order, log_c.shape)
+        return self.perceptron(jnp.stack([jnp.exp(log_c), order], axis=-1))[..., 0]
+
+    def __call__(self, log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
+        """log f, with f = |output| / alpha, the factor inside the softplus; at least 1e-8 / alpha."""
+        return jnp.log(jnp.maximum(jnp.abs(self.output(log_c, order)), SMALLEST_OUTPUT)) - self.log_alpha
+
+
+AnySubstrateFunction = SubstrateFunction | RawSubstrateFunction | PublishedSubstrateFunction
 
 
 def new_substrate_function(
@@ -144,6 +176,9 @@ def new_substrate_function(
         c: concentrations > 0, for the standardisation of the input; may be empty.
         key: for the random weights.
     """
+    if graph_model.substrate_input == "published":
+        hidden = [graph_model.hidden_dim_sub] * (graph_model.n_layers_sub - 1)
+        return PublishedSubstrateFunction(Perceptron([2, *hidden, 1], key))
     raw = graph_model.substrate_input == "raw"
     x = (c if raw else np.log(c)) if c.size else np.zeros(1)
     kind = RawSubstrateFunction if raw else SubstrateFunction
@@ -239,6 +274,9 @@ class MetabolismModel(eqx.Module):
     ) -> Float[Array, "*batch reactions"]:
         """The substrate factor V_j of each reaction, in concentration^order."""
         log_c, present = pair_concentrations(c, structure)
+        if isinstance(self.mlp_sub, PublishedSubstrateFunction):
+            outputs = self.mlp_sub.output(jnp.where(present, log_c, -jnp.inf), structure.pair_order)
+            return aggregate_published(outputs, structure, self.aggregation, self.mlp_sub.log_alpha)
         return aggregate(log_factors(self.mlp_sub, log_c, structure), present, structure, self.aggregation)
 
     def reactions(self, c: Float[Array, "*batch species"], structure: Structure) -> Float[Array, "*batch species"]:

@@ -15,11 +15,13 @@ from metabolismgraph.system.kinetics import (
     LogFunction,
     Structure,
     aggregate,
+    aggregate_published,
     array_library,
     pair_concentrations,
     reaction_rates,
 )
 from metabolismgraph.system.log_table import Knots, LogTable
+from metabolismgraph.system.model import PublishedSubstrateFunction
 from metabolismgraph.system.pytrees import pytree
 
 _KNOTS = 8192  # interpolation errors below 1e-9; the time per look-up does not depend on the number
@@ -39,6 +41,8 @@ class TabulatedReactions:
         k: rate constants, in concentration^(1-order)/time.
         structure: the network.
         aggregation: "mul" for a product over substrates, "add" for a sum.
+        log_alpha: of a published MLP_sub, whose outputs are tabulated in place of log f, see `aggregate_published`;
+            None for all others.
     """
 
     table: LogTable
@@ -46,6 +50,7 @@ class TabulatedReactions:
     k: Float[Array, " reactions"]
     structure: Structure
     aggregation: Aggregation = dataclasses.field(metadata={"static": True})
+    log_alpha: Float[Array, ""] | None = None
 
     @classmethod
     def of(
@@ -58,19 +63,34 @@ class TabulatedReactions:
     ) -> TabulatedReactions:
         """Tabulate the rate laws over the range of the concentrations `c`, with a margin."""
         seen = np.log(c[c > 0]) if (c > 0).any() else np.zeros(1)
-        knots = Knots.over(float(seen.min()) - _BELOW, float(seen.max()) + _ABOVE, _KNOTS)
+        highest = float(seen.max()) + _ABOVE
+        tabulated, log_alpha = f, None
+        if isinstance(f, PublishedSubstrateFunction):
+            # The outputs are smooth in c and not zero at c = 0, where the first knot is.
+            knots = Knots.over(-np.inf, highest, _KNOTS, unit=float(np.exp(np.median(seen))))
+            tabulated, log_alpha = f.output, f.log_alpha
+        else:
+            knots = Knots.over(float(seen.min()) - _BELOW, highest, _KNOTS)
         laws = structure.rate_laws
         # Without any substrate there is no rate law. A table of mass action, which is not used, keeps the shapes.
         order, known = (laws.order, laws.known) if laws.order.size else (np.ones(1), np.ones(1, dtype=bool))
         if known.all():
             table = LogTable.through(jnp.asarray(order)[:, None] * knots.log_c, knots)
         else:
-            table = _tabulate(f, jnp.asarray(order), jnp.asarray(known), knots)
-        return cls(table, jnp.asarray(laws.of_pair), jnp.asarray(k), structure, aggregation)
+            table = _tabulate(tabulated, jnp.asarray(order), jnp.asarray(known), knots)
+        return cls(table, jnp.asarray(laws.of_pair), jnp.asarray(k), structure, aggregation, log_alpha)
 
     def substrate_factors(self, c: Float[AnyArray, "*batch species"]) -> Float[AnyArray, "*batch reactions"]:
-        """The substrate factor V of each reaction, in concentration^order; f(0) = 0 holds exactly."""
+        """The substrate factor V of each reaction, in concentration^order.
+
+        f(0) = 0 holds exactly, except for a published MLP_sub.
+        """
         log_c, present = pair_concentrations(c, self.structure)
+        if self.log_alpha is not None:
+            xp = array_library(c)
+            outputs = self.table(xp.where(present, log_c, -xp.inf), self.law)
+            published: AnyArray = aggregate_published(outputs, self.structure, self.aggregation, self.log_alpha)
+            return published
         return aggregate(self.table(log_c, self.law), present, self.structure, self.aggregation)
 
     def fluxes(self, c: Float[AnyArray, "*batch species"]) -> Float[AnyArray, "*batch reactions"]:

@@ -9,7 +9,13 @@ import jax
 import numpy as np
 
 from metabolismgraph.errors import FirewallError
-from metabolismgraph.system.model import AnySubstrateFunction, MetabolismModel, NodeFunction, RawSubstrateFunction
+from metabolismgraph.system.model import (
+    AnySubstrateFunction,
+    MetabolismModel,
+    NodeFunction,
+    PublishedSubstrateFunction,
+    RawSubstrateFunction,
+)
 
 F = TypeVar("F", bound=AnySubstrateFunction)
 
@@ -18,6 +24,8 @@ def substrate_parameters(mlp_sub: F) -> F:
     """True for the trainable parameters of MLP_sub: all except the standardisation of the input, and the gauge."""
 
     def constants(f: F) -> tuple[object, ...]:
+        if isinstance(f, PublishedSubstrateFunction):
+            return (f.log_alpha,)
         return f.center, f.width, f.gauge if isinstance(f, RawSubstrateFunction) else f.reference
 
     trainable: F = eqx.tree_at(constants, jax.tree.map(lambda _: True, mlp_sub), replace_fn=lambda _: False)
