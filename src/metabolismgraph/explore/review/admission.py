@@ -161,7 +161,7 @@ def review(name: str, source: str, training: Path, scratch: Path, *, time_limit:
 
 
 def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 120.0) -> Verdict:
-    """Execute the file in a sealed process with a time limit, and judge what it learned: the second part of a review."""
+    """The second part of a review: execute the file in a sealed process, and judge what it learned."""
     systems = systems_for(source, training)
     scratch.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f"{name[:40]}-", dir=scratch))

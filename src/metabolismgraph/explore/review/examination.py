@@ -6,8 +6,11 @@ the truth of the systems is (`following.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import dataclasses
 from pathlib import Path
+
+import numpy as np
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.review import contract
@@ -20,10 +23,11 @@ from metabolismgraph.runs.train_folder import read_settings
 
 SYSTEMS, LEARNED = "systems", "learned"  # folders of a trial, with one entry for each system
 _STEPS = 100
+_FRAMES = 400  # for plans that are only made
 # One of each kind: points, windows, rollouts, loss terms, steps. The others change the same parts of a plan.
 _PARTNERS = ("residual", "weak_form", "curriculum", "contrastive", "accumulation")
 # What explorations train with; the first that the strategy can be combined with is used on the exploration's own data.
-_COMPANIES = (("residual", "contrastive"), ("residual",), ("contrastive",), ())
+_COMPANIES = (("residual", "contrastive"), ("residual",), ("contrastive",))
 
 
 def examine(folder: Path, name: str) -> tuple[dict[str, object], list[str]]:
@@ -45,25 +49,37 @@ def examine(folder: Path, name: str) -> tuple[dict[str, object], list[str]]:
             return {}, faults
         paths = sorted((folder / SYSTEMS).iterdir())
         own = load_system(paths[0])
+        few = _beginning(own)
         return _declared(kind), (
             contract.behaviour_faults(kind(), Plan.classical(own), own)
-            or contract.combination_faults(_PARTNERS, lambda *entries: make_plan(_with(own, *entries)), name)
-            or _training_faults(paths, name, folder / LEARNED)
+            or contract.combination_faults(_PARTNERS, lambda *entries: make_plan(_with(few, *entries)), name)
+            or _training_faults(paths, _company(few, name), name, folder / LEARNED)
         )
 
 
 def load_system(path: Path) -> Phase2Data:
     """The data of Phase 2 in a folder of observations, checkpoint and settings."""
     graph_model, training = read_settings(path)
-    return Phase2Data(load_observations(path / "observations"), load_phase1(path / "phase1", graph_model), graph_model, training)
+    return Phase2Data(
+        load_observations(path / "observations"), load_phase1(path / "phase1", graph_model), graph_model, training
+    )
 
 
-def _training_faults(paths: list[Path], name: str, learned: Path) -> list[str]:
-    """Faults of the trainings on all systems, of which the first is repeated at the end."""
-    company = next(_admissible(load_system(paths[0]), name))
+def _beginning(data: Phase2Data) -> Phase2Data:
+    """The first frames of every run, enough for plans."""
+    longest = int(np.bincount(data.observations.run).max())
+    kept = max(_FRAMES / data.observations.n_frames, 2 * data.training.homeostasis_time_step / longest)
+    return dataclasses.replace(data, observations=data.observations.split(1.0 - kept)[0]) if kept < 1 else data
+
+
+def _training_faults(paths: list[Path], company: tuple[str, ...], name: str, learned: Path) -> list[str]:
+    """Faults of the trainings on all systems, of which the first is repeated at the end.
+
+    Args:
+        company: strategies on the exploration's own data; on simulated systems the strategy trains alone.
+    """
     found = []
     for number, path in enumerate((*paths, paths[0])):
-        # On the simulated systems the strategy trains alone.
         data = _with(load_system(path), *((name,) if 1 < number < len(paths) else company))
         # The second copy of the checkpoint is out of reach of the strategy.
         found.append(contract.train(data, load_system(path).phase1, _STEPS))
@@ -75,16 +91,13 @@ def _training_faults(paths: list[Path], name: str, learned: Path) -> list[str]:
     return contract.repetition_faults(found[0].model, found[-1].model)
 
 
-def _admissible(own: Phase2Data, name: str) -> Iterator[tuple[str, ...]]:
+def _company(data: Phase2Data, name: str) -> tuple[str, ...]:
+    """The strategies with which the strategy trains on the exploration's own data."""
     for company in _COMPANIES:
-        entries = (*company, name)
-        try:
-            make_plan(_with(own, *entries))
-        except InputError:
-            if not company:
-                raise
-        else:
-            yield entries
+        with contextlib.suppress(InputError):
+            make_plan(_with(data, *company, name))
+            return *company, name
+    return (name,)
 
 
 def _declared(kind: type[Strategy]) -> dict[str, object]:

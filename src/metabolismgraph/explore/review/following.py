@@ -1,12 +1,12 @@
 """Whether what a strategy learned follows the data of its trial, or was written down in its file.
 
-No amount of learning is required beyond a better fit than MLP_node = 0, since a trial is short. What counts is what stays
-the same in systems whose homeostasis differs (`trial_systems.py`):
+A trial is short, so that no amount of learning is required beyond a better fit than MLP_node = 0. What counts is what
+stays the same in systems with another homeostasis (`trial_systems.py`):
 
-- The slope of MLP_node in the weak and in the strong system gives the part of it that does not depend on the data: a + b
-  lambda goes through both. A strategy that learns little has small a and b; a written slope is all a.
+- A line through the slopes learned from weak and strong homeostasis, over the true ones, has a constant part. A
+  strategy that learns little has a small slope in both; of a slope that is written down, all is constant.
 - Distances between the embeddings of the same species must not be alike in systems with independent types. A random
-  start has another seed in each system.
+  start has another seed in each of them.
 - Embeddings that form clear groups must form them by the types of the system.
 """
 
@@ -16,10 +16,10 @@ from collections.abc import Iterator, Sequence
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from metabolismgraph.explore.review.trial_systems import Homeostasis, TrialSystems, likeness
-from metabolismgraph.homeostasis.clusters import cluster, count_outliers
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.system.model import MetabolismModel
 
@@ -29,6 +29,7 @@ _CONSTANT, _CONSTANT_OF_TRUE = 0.45, 0.6
 _CONSTANT_OF_OWN = 0.6  # the same for the exploration's own data, where nothing is known of the true slope
 _ALIKE = 0.5  # correlation of distances between embeddings in two systems
 _GROUPED = 0.3  # correlation of distances between embeddings with differences of types
+_CLEAR, _SMALLEST = 0.8, 0.2  # silhouette of clear groups, and size of the second largest one as a share
 _FEWEST = 8  # species, for a statement on embeddings
 
 SLOPES = (
@@ -82,7 +83,9 @@ def _converted_faults(systems: TrialSystems, own: MetabolismModel, converted: Me
     if constant_part(weak, strong, max(factor, 1 / factor)) > _CONSTANT_OF_OWN * weak:
         yield SLOPES.format(where="in another unit of time")
     moving = systems.own.moving
-    if moving.sum() >= _FEWEST and likeness(*(np.asarray(m.embeddings)[moving] for m in (own, converted))) > _ALIKE:
+    embeddings = [np.asarray(model.embeddings)[moving] for model in (own, converted)]
+    # Both have the same seed, so that random embeddings are alike, too, but do not form groups.
+    if moving.sum() >= _FEWEST and likeness(*embeddings) > _ALIKE and all(map(_are_grouped, embeddings)):
         yield EMBEDDINGS
 
 
@@ -99,24 +102,29 @@ def _hidden_faults(systems: TrialSystems, learned: Sequence[MetabolismModel]) ->
         embeddings = [np.asarray(model.embeddings)[moving] for model in learned]
         if likeness(*embeddings) > _ALIKE:
             yield EMBEDDINGS
-        grouped = [
-            _groups_without_data(e, truth.type[moving], systems.own.training.cluster_distance_threshold)
-            for e, truth in zip(embeddings, systems.truth, strict=True)
-        ]
-        if all(grouped):
+        types = [truth.type[moving] for truth in systems.truth]
+        unlike = [likeness(e, np.eye(t.max() + 1)[t]) < _GROUPED for e, t in zip(embeddings, types, strict=True)]
+        if all(unlike) and all(map(_are_grouped, embeddings)):
             yield GROUPS
     if all(explained(*one) <= 0 for one in zip(systems.hidden, systems.truth, learned, strict=True)):
         yield NOTHING
 
 
-def _groups_without_data(
-    embeddings: Float[np.ndarray, "species dim"], types: Int[np.ndarray, " species"], threshold: float
-) -> bool:
-    """Whether embeddings form several groups that have little to do with the types."""
-    outliers = count_outliers(embeddings, threshold)
-    groups = cluster(embeddings, threshold).max() + 1 - (outliers > 0)
-    clear = groups > 1 and outliers < len(types) / 2
-    return bool(clear and likeness(embeddings, np.eye(types.max() + 1)[types]) < _GROUPED)
+def _are_grouped(embeddings: Float[np.ndarray, "species dim"]) -> bool:
+    """Whether the embeddings form two to five clear groups, apart from single species."""
+    from sklearn.metrics import silhouette_score  # noqa: PLC0415 (slow to import)
+
+    tree = linkage(embeddings, "average")
+    for k in range(2, min(6, len(embeddings))):
+        labels = fcluster(tree, k, "maxclust")
+        sizes = np.sort(np.bincount(labels))
+        if (
+            np.count_nonzero(sizes) > 1
+            and sizes[-2] > _SMALLEST * len(labels)
+            and silhouette_score(embeddings, labels) > _CLEAR
+        ):
+            return True
+    return False
 
 
 def explained(data: Phase2Data, truth: Homeostasis, model: MetabolismModel) -> float:

@@ -1,16 +1,16 @@
-"""The systems of a trial: those of the exploration, and others like it with another, secret homeostasis.
+"""The systems of a trial: that of the exploration, and others like it with another, secret homeostasis.
 
 A strategy that writes down what it should learn gives the same answer for all of them (`following.py`). They have the
 network, rate constants, times and numbers of frames of the exploration, so that code cannot tell them apart by sizes or
-settings. They are drawn before the sealed process starts, and only data and checkpoints are handed to it.
+settings. They are drawn before the sealed process starts; it gets data and checkpoints only.
 
-- The hidden systems are simulated from the first frame of the exploration with the reactions of its checkpoint, and with
-  homeostasis of random strengths, baselines and types. The types of one are independent of those of the other.
-- The converted system is the exploration's own with time in another unit and species in another order: the concentrations
-  are the same numbers, and slopes are multiplied by a known factor. It needs no accurate checkpoint.
+- The hidden systems are simulated from the first frame of the exploration, with the reactions of its checkpoint and with
+  random strengths, baselines and types of homeostasis. The types of one are independent of those of the other.
+- The converted system is that of the exploration with time in another unit and species in another order: the
+  concentrations are the same numbers, and slopes are multiplied by a known factor. It needs no accurate checkpoint.
 
 The draws depend on a secret of the exploration, which lies beside its truth, and on the file: the same file has the
-same trial.
+same trial again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import dataclasses
 import hashlib
 import secrets
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -27,20 +27,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.fit import response_coordinates
 from metabolismgraph.homeostasis.residuals import Phase2Data
-from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.integrate import STEPS
-from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 
-SECRET = "review.key"  # in the folder of data of the base run
-_SECRET_BYTES = 32
+KEY = "review.key"  # in the folder of data of the base run
+_KEY_BYTES = 32
 _MOST_FRAMES = 3000
 _WEAK, _STRONG = (0.35, 0.45), (2.0, 2.5)  # lambdas of the hidden systems, relative to the typical slope of Phase 1
 _RESOLVED = 0.5  # largest residual that homeostasis may leave, relative to its own rms
@@ -108,7 +105,7 @@ def draw_systems(own: Phase2Data, rng: np.random.Generator) -> TrialSystems:
     converted, factor = _converted(own, rng)
     hidden = [
         (_with_settings(data, homeostasis_time_step=min(steps, longest), seed=own.training.seed + number), truth)
-        for number, ((data, truth), steps) in enumerate(zip(_hidden(own, rng), _LENGTHS, strict=False), start=2)
+        for number, ((data, truth), steps) in enumerate(zip(_hidden(own, rng), _LENGTHS, strict=False), start=1)
     ]
     return TrialSystems(own, converted, factor, tuple(d for d, _ in hidden), tuple(t for _, t in hidden))
 
@@ -123,16 +120,16 @@ def secret_generator(base: Path, source: str) -> np.random.Generator:
     Raises:
         InputError: the secret cannot be written, or is damaged.
     """
-    path = base / "data" / SECRET
+    path = base / "data" / KEY
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, secrets.token_bytes(_SECRET_BYTES))
+            write_bytes(path, secrets.token_bytes(_KEY_BYTES))
             path.chmod(0o600)
         secret = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be written or read ({error.strerror})") from None
-    if len(secret) != _SECRET_BYTES:
+    if len(secret) != _KEY_BYTES:
         raise InputError(f"{path}: damaged; remove it, and the next review makes another")
     return np.random.default_rng(list(hashlib.sha256(secret + source.encode()).digest()))
 
@@ -176,8 +173,7 @@ def _converted(own: Phase2Data, rng: np.random.Generator) -> tuple[Phase2Data, f
     phase1 = dataclasses.replace(
         phase1, keep=phase1.keep[:, order], **{name: getattr(phase1, name)[order] for name in by_species}
     )
-    found = Phase2Data(observations, phase1, own.graph_model, own.training)
-    return _with_settings(found, seed=own.training.seed + 1), factor
+    return Phase2Data(observations, phase1, own.graph_model, own.training), factor
 
 
 def _order(own: Phase2Data, rng: np.random.Generator) -> Int[np.ndarray, " species"]:
@@ -298,7 +294,7 @@ def _integrate(
     return jax.lax.scan(advance, c[0], (c[1:], dt, between, noise))[1]
 
 
-def _lines(data: Phase2Data) -> dict[str, Float[np.ndarray, " species"]]:
+def _lines(data: Phase2Data) -> dict[str, Any]:
     """The least-squares line of the residual of every species and its errors, by their names in `Phase1Result`."""
     keep = data.keep.astype(np.float64)
     count = np.maximum(keep.sum(axis=0), 1)
