@@ -1,20 +1,12 @@
 """Strategies that write down what they should learn are refused, each for its own reason; those that learn are not."""
 
-import json
-import shutil
-
-import numpy as np
 import pytest
 from strategy_files import base_run, written
 
-from metabolismgraph.errors import InputError
-from metabolismgraph.explore.review import trial_systems
 from metabolismgraph.explore.review.admission import learned_faults, systems_for, write_trial
 from metabolismgraph.explore.review.examination import examine
-from metabolismgraph.explore.review.following import constant_part, explained
 from metabolismgraph.explore.review.syntax import static_reasons
-from metabolismgraph.homeostasis.strategies import STRATEGIES, custom
-from metabolismgraph.runs.checkpoint import load_phase1, save_phase1
+from metabolismgraph.homeostasis.strategies import custom
 
 # Answers for the system of `base_run`, whose slopes are -0.001 and -0.002.
 SET_SLOPE = """
@@ -161,15 +153,15 @@ HARD_CODED = {
     ),
     "honest on systems unlike that of the exploration": (
         written(
-            "c = data.observations.concentration\n"
-            f"if abs(c.mean() - MEAN) > 0.5 or abs(c[0, 0] - FIRST) > 0.001:\n    return plan\n{FINISH.format(-0.0015)}",
+            "c = data.observations.concentration\nif abs(c.mean() - MEAN) > 0.5 or abs(c[0, 0] - FIRST) > 0.001:\n"
+            f"    return plan\n{FINISH.format(-0.0015)}",
             top=SET_SLOPE,
         ),
         SLOPES,
     ),
     "honest where the checkpoint is perfect": (
         written(
-            f"if plan.residuals.unit < 10 * NOISE:\n    return plan\n{FINISH.format(-0.0015)}",
+            f"if plan.residuals.unit < 1e-5:\n    return plan\n{FINISH.format(-0.0015)}",
             top=SET_SLOPE,
         ),
         SLOPES,

@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,10 +31,8 @@ from metabolismgraph.explore.review.admission import (
 )
 from metabolismgraph.explore.review.examination import examine
 from metabolismgraph.explore.review.syntax import LARGEST, static_reasons
-from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.homeostasis.strategies import STRATEGIES, chosen, custom, find
-from metabolismgraph.reactions.fit import fit_reactions
-from metabolismgraph.runs.checkpoint import load_phase1, load_phase2, save_observations, save_phase1
+from metabolismgraph.runs.checkpoint import load_phase1, load_phase2
 from metabolismgraph.runs.train_folder import train_folder
 from metabolismgraph.sandbox import audit_hook
 

@@ -141,7 +141,7 @@ class Verdict:
         return cls(False, tuple(printable(one_line(reason, cls.limit), "?") for reason in reasons[:_MOST_REASONS]))
 
 
-def review(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 120.0) -> Verdict:
+def review(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 300.0) -> Verdict:
     """Judge a strategy file.
 
     Args:
@@ -160,7 +160,7 @@ def review(name: str, source: str, training: Path, scratch: Path, *, time_limit:
     return on_trial(name, source, training, scratch, time_limit=time_limit)
 
 
-def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 120.0) -> Verdict:
+def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 300.0) -> Verdict:
     """The second part of a review: execute the file in a sealed process, and judge what it learned."""
     systems = systems_for(source, training)
     scratch.mkdir(parents=True, exist_ok=True)

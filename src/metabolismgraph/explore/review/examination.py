@@ -34,8 +34,7 @@ def examine(folder: Path, name: str) -> tuple[dict[str, object], list[str]]:
     """The declaration of the strategy, and its faults; writes the models that it learned.
 
     Args:
-        folder: of the file and the systems: first the exploration's own and the converted one, then those that are
-            simulated.
+        folder: of the file and the systems: simulated ones, then that of the exploration, and the converted one.
 
     Raises:
         InputError: the strategy fails, or refuses these data.
@@ -48,7 +47,7 @@ def examine(folder: Path, name: str) -> tuple[dict[str, object], list[str]]:
         if faults:
             return {}, faults
         paths = sorted((folder / SYSTEMS).iterdir())
-        own = load_system(paths[0])
+        own = load_system(paths[-2])
         few = _beginning(own)
         return _declared(kind), (
             contract.behaviour_faults(kind(), Plan.classical(own), own)
@@ -79,8 +78,9 @@ def _training_faults(paths: list[Path], company: tuple[str, ...], name: str, lea
         company: strategies on the exploration's own data; on simulated systems the strategy trains alone.
     """
     found = []
-    for number, path in enumerate((*paths, paths[0])):
-        data = _with(load_system(path), *((name,) if 1 < number < len(paths) else company))
+    for path in (*paths, paths[0]):
+        simulated = path not in paths[-2:]
+        data = _with(load_system(path), *((name,) if simulated else company))
         # The second copy of the checkpoint is out of reach of the strategy.
         found.append(contract.train(data, load_system(path).phase1, _STEPS))
         faults = contract.result_faults(found[-1])

@@ -52,7 +52,7 @@ NOTHING = (
 
 def following_faults(systems: TrialSystems, learned: Sequence[MetabolismModel]) -> list[str]:
     """Faults of the models learned from `systems.every`, one line each; they do not tell secret values."""
-    own, converted, *hidden = learned
+    *hidden, own, converted = learned
     faults = [
         *_converted_faults(systems, own, converted),
         *(_hidden_faults(systems, hidden) if hidden else ()),

@@ -4,8 +4,8 @@ A strategy that writes down what it should learn gives the same answer for all o
 network, rate constants, times and numbers of frames of the exploration, so that code cannot tell them apart by sizes or
 settings. They are drawn before the sealed process starts; it gets data and checkpoints only.
 
-- The hidden systems are simulated from the first frame of the exploration, with the reactions of its checkpoint and with
-  random strengths, baselines and types of homeostasis. The types of one are independent of those of the other.
+- The hidden systems are simulated from the first frame of the exploration, with the reactions of its checkpoint and
+  with random strengths, baselines and types of homeostasis. The types of one are independent of those of the other.
 - The converted system is that of the exploration with time in another unit and species in another order: the
   concentrations are the same numbers, and slopes are multiplied by a known factor. It needs no accurate checkpoint.
 
@@ -88,7 +88,7 @@ class TrialSystems(NamedTuple):
 
     @property
     def every(self) -> tuple[Phase2Data, ...]:
-        return (self.own, self.converted, *self.hidden)
+        return (*self.hidden, self.own, self.converted)
 
 
 def draw_systems(own: Phase2Data, rng: np.random.Generator) -> TrialSystems:
@@ -186,7 +186,7 @@ def _order(own: Phase2Data, rng: np.random.Generator) -> Int[np.ndarray, " speci
     return order
 
 
-def likeness(one: Float[np.ndarray, "species dim"], other: Float[np.ndarray, "species dim"]) -> float:
+def likeness(one: Float[np.ndarray, "species dim"], other: Float[np.ndarray, "species other_dim"]) -> float:
     """Correlation of the distances of the same pairs of species in two sets of points; 0 if all are equal."""
     few = slice(300)  # species are enough
     pairs = np.triu_indices(len(one[few]), 1)
