@@ -13,21 +13,26 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from strategy_files import base_run, written
 
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import FirewallError, InputError
-from metabolismgraph.explore.review.admission import Declaration, Verdict, _trial_settings, on_trial, review
+from metabolismgraph.explore.review.admission import (
+    Declaration,
+    Verdict,
+    on_trial,
+    review,
+    systems_for,
+    write_trial,
+)
 from metabolismgraph.explore.review.examination import examine
 from metabolismgraph.explore.review.syntax import LARGEST, static_reasons
-from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.homeostasis.strategies import STRATEGIES, chosen, custom, find
-from metabolismgraph.reactions.fit import fit_reactions
-from metabolismgraph.runs.checkpoint import load_phase1, load_phase2, save_observations, save_phase1
+from metabolismgraph.runs.checkpoint import load_phase1, load_phase2
 from metabolismgraph.runs.train_folder import train_folder
 from metabolismgraph.sandbox import audit_hook
 
@@ -36,25 +41,6 @@ PAGE = (ROOT / "docs/developing.md").read_text(encoding="utf-8")
 EXAMPLE = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)[0]
 LIMIT = 240.0  # seconds; generous, as machines that run tests may be busy
 SHORT = 8.0  # for what never ends
-
-
-def written(apply: str = "return plan", *, top: str = "", body: str = "", head: str = "class Odd(Strategy):") -> str:
-    """A strategy file around what is odd about it."""
-    parts = [
-        '"""Odd."""\n\nfrom __future__ import annotations\n\nimport dataclasses\nimport functools',
-        "from typing import ClassVar\n\nimport equinox as eqx\nimport jax\nimport jax.numpy as jnp\nimport numpy as np",
-        "from pydantic import Field\n\nfrom metabolismgraph.homeostasis.residuals import Phase2Data",
-        "from metabolismgraph.homeostasis.training_plan import Penalty, Plan, Schedule",
-        "from metabolismgraph.homeostasis.strategies.base import Part, Strategy\n",
-        textwrap.dedent(top),
-        f'\n{head}\n    """Odd."""\n',
-        '    number: ClassVar = 11\n    summary: ClassVar = "odd"\n    reference: ClassVar = "none"\n',
-        '    adjusts: ClassVar = frozenset({"penalties", "steps", "schedule", "embeddings_wait", "start", "finish"})\n',
-        textwrap.indent(textwrap.dedent(body), "    "),
-        "\n    def apply(self, plan: Plan, data: Phase2Data) -> Plan:",
-        textwrap.indent(textwrap.dedent(apply).strip(), " " * 8),
-    ]
-    return "\n".join(parts) + "\n"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,6 +192,15 @@ STATIC = {
     "built-in replaced": Hostile(written("isinstance = 1\nreturn plan"), "assigned to, but it is an import or"),
     "syntax error": Hostile("def f(:\n", "line 1: cannot be parsed"),
     "nested too deeply": Hostile("x = " + "-" * 15_000 + "1", "cannot be parsed"),
+    "table of numbers": Hostile(written(top=f"KNOWN = {[0.001] * 25}"), "a table of 25 numbers"),
+    "table in the digits of a number": Hostile(written(top=f"KNOWN = {2**53 + 1}"), "a whole number above"),
+    "seed of its own": Hostile(written("np.random.default_rng(7)\nreturn plan"), "default_rng with a fixed seed"),
+    "key of its own": Hostile(
+        written("random.key(40 + 2)\nreturn plan", top="from jax import random"), "key with a fixed seed"
+    ),
+    "key by its name": Hostile(
+        written("PRNGKey(0)\nreturn plan", top="from jax.random import PRNGKey"), "PRNGKey with a fixed seed"
+    ),
     "nothing": Hostile("", "0 subclasses of Strategy"),
     "two strategies": Hostile(
         written() + "\nclass Odder(Strategy):\n    pass\n", "2 subclasses of Strategy; write one"
@@ -340,19 +335,7 @@ class RegressedContrastive(Strategy):
 @pytest.fixture(scope="module")
 def training(tmp_path_factory):
     """A training folder in a run, the truth beside it."""
-    config = load_config(
-        "small", ("simulation.n_metabolites=12", "simulation.n_reactions=24", "simulation.n_frames=200")
-    )
-    run = tmp_path_factory.mktemp("review") / "base"
-    folder = run / "training"
-    simulated = simulate(config)
-    simulated.truth.save(run / "data" / "truth")
-    save_observations(folder / "observations", simulated.observations)
-    seen, _ = simulated.observations.split(config.training.held_out_fraction)
-    save_phase1(folder / "phase1", fit_reactions(seen, config.graph_model, config.training), 1.0)
-    sections = {name: getattr(config, name).model_dump(mode="json") for name in ("graph_model", "training")}
-    (folder / "settings.json").write_text(json.dumps(sections))
-    return folder
+    return base_run(tmp_path_factory.mktemp("review") / "base")
 
 
 def _told(source: str, training: Path) -> str:
@@ -414,11 +397,9 @@ def trial(training, tmp_path):
     """What a trial finds, in this process; frozen arrays that change are what it fails on."""
 
     def inner(source: str) -> list[str]:
-        (tmp_path / custom.FOLDER).mkdir()
-        (tmp_path / custom.FOLDER / "odd.py").write_text(source, encoding="utf-8")
-        (tmp_path / "settings.json").write_bytes(_trial_settings("odd", training))
+        write_trial(tmp_path / "trial", "odd", source, systems_for(source, training))
         try:
-            return examine(tmp_path, training, "odd")[1]
+            return examine(tmp_path / "trial", "odd")[1]
         except (InputError, FirewallError) as error:
             return [str(error)]
         finally:

@@ -64,6 +64,8 @@ def fit_homeostasis(
     graph_model: GraphModel,
     training: Training,
     progress: Progress = silent,
+    *,
+    most_steps: int | None = None,
 ) -> Phase2Result:
     """Train MLP_node and the embeddings; the arrays of Phase 1 do not change by a single bit.
 
@@ -72,6 +74,7 @@ def fit_homeostasis(
         phase1: a checkpoint of any quality.
         graph_model, training: sections of the configuration.
         progress: see `system.progress`.
+        most_steps: largest number of gradient steps, for a trial; strategies do not see it.
 
     Raises:
         InputError: `training.strategies` are inconsistent, or not applicable to these data.
@@ -81,6 +84,8 @@ def fit_homeostasis(
     given = Phase2Data(observations, phase1, graph_model, training)
     data = given.in_units(units)
     plan = make_plan(data, progress)
+    if most_steps is not None:
+        plan = dataclasses.replace(plan, steps=min(plan.steps, most_steps))
     before = initial_model(data, plan.residuals)
     model, losses, components = _descend(plan.start(before), plan, data, progress)
     model, polished = plan.finish(model, progress)

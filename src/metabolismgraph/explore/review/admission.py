@@ -19,22 +19,30 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
+from metabolismgraph.explore.review.examination import LEARNED, SYSTEMS
+from metabolismgraph.explore.review.following import following_faults
 from metabolismgraph.explore.review.syntax import static_reasons
+from metabolismgraph.explore.review.trial_systems import TrialSystems, draw_systems, secret_generator
 from metabolismgraph.files import write_bytes
+from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import custom
 from metabolismgraph.homeostasis.strategies.base import Part
 from metabolismgraph.processes import Completed, describe_exit, last_line, run
-from metabolismgraph.runs.checkpoint import load_observations, load_phase1
+from metabolismgraph.runs.checkpoint import (
+    load_observations,
+    load_phase1,
+    load_phase2,
+    save_observations,
+    save_phase1,
+)
+from metabolismgraph.runs.train_folder import read_settings
 from metabolismgraph.sandbox.audit_hook import LEAK
 from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.text import one_line, printable
 
 _MOST_REASONS = 20
 _MOST_OUTPUT = 1 << 18  # bytes of the output of a trial that are read
-# Short rollouts and small batches for every trial.
-_TRIAL = {"phase2_steps": 100, "n_epochs": 1, "data_augmentation_loop": 1, "batch_size": 16, "homeostasis_time_step": 4}
 # The graphics card is for runs; compiled programs are read from the cache, and never written to it.
 _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -133,13 +141,13 @@ class Verdict:
         return cls(False, tuple(printable(one_line(reason, cls.limit), "?") for reason in reasons[:_MOST_REASONS]))
 
 
-def review(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 120.0) -> Verdict:
+def review(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 300.0) -> Verdict:
     """Judge a strategy file.
 
     Args:
         name: of the strategy.
         source: the whole file.
-        training: a folder with observations, a Phase 1 checkpoint and settings.json, for a short training.
+        training: a folder with observations, a Phase 1 checkpoint and settings.json, in the base run of an exploration.
         scratch: a folder for temporary files.
         time_limit: of the trial [s].
 
@@ -152,42 +160,63 @@ def review(name: str, source: str, training: Path, scratch: Path, *, time_limit:
     return on_trial(name, source, training, scratch, time_limit=time_limit)
 
 
-def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 120.0) -> Verdict:
-    """Execute the file in a sealed process with a time limit: the second part of a review."""
-    settings = _trial_settings(name, training)
+def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 300.0) -> Verdict:
+    """The second part of a review: execute the file in a sealed process, and judge what it learned."""
+    systems = systems_for(source, training)
     scratch.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f"{name[:40]}-", dir=scratch))
     try:
         # The folder of the trial has an empty parent folder.
         folder = place / "trial"
-        (folder / custom.FOLDER).mkdir(parents=True)
-        write_bytes(folder / "settings.json", settings)
-        write_bytes(folder / custom.FOLDER / f"{name}.py", source.encode())
+        write_trial(folder, name, source, systems)
         command = [sys.executable, "-P", "-m", "metabolismgraph.explore.review.trial"]
-        command += [str(folder.resolve()), str(training.resolve()), name, str(math.ceil(time_limit) + 5)]
+        command += [str(folder.resolve()), name, str(math.ceil(time_limit) + 5)]
         completed = run(command, seconds=time_limit, cwd=folder, env={**os.environ, **_ENVIRONMENT})
+        verdict = _verdict(name, completed, time_limit)
+        reasons = learned_faults(folder, systems) if verdict.accepted else []
+        return Verdict.refused(*reasons) if reasons else verdict
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    return _verdict(name, completed, time_limit)
 
 
-def _trial_settings(name: str, training: Path) -> bytes:
-    """The settings of the exploration with a short training.
+def systems_for(source: str, training: Path) -> TrialSystems:
+    """The systems of the trial of a file.
 
     Raises:
-        InputError: settings, observations or checkpoint are missing or damaged.
+        InputError: settings, observations, checkpoint or secret are missing or damaged.
     """
     try:
-        settings = json.loads((training / "settings.json").read_bytes())
-        graph_model = GraphModel.model_validate(settings["graph_model"])
-        kept = Training.model_validate(settings["training"])
+        graph_model, settings = read_settings(training)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{training / 'settings.json'}: cannot be read ({one_line(error, 100)})") from None
-    load_observations(training / "observations")
-    load_phase1(training / "phase1", graph_model)
-    brief = kept.model_copy(update={**_TRIAL, "strategies": (name,), "joint_refinement": False})
-    content = {"graph_model": graph_model.model_dump(mode="json"), "training": brief.model_dump(mode="json")}
-    return json.dumps(content).encode()
+    observations, _ = load_observations(training / "observations").split(*settings.held_out)
+    own = Phase2Data(observations, load_phase1(training / "phase1", graph_model), graph_model, settings)
+    return draw_systems(own, secret_generator(training.parent, source))
+
+
+def write_trial(folder: Path, name: str, source: str, systems: TrialSystems) -> None:
+    """Write what a trial may read: the file, and data, checkpoint and settings of every system."""
+    (folder / custom.FOLDER).mkdir(parents=True)
+    write_bytes(folder / custom.FOLDER / f"{name}.py", source.encode())
+    for number, data in enumerate(systems.every):
+        path = folder / SYSTEMS / str(number)
+        save_observations(path / "observations", data.observations)
+        save_phase1(path / "phase1", data.phase1, 0.0)
+        sections = {"graph_model": data.graph_model, "training": data.training}
+        content = {key: section.model_dump(mode="json") for key, section in sections.items()}
+        write_bytes(path / "settings.json", json.dumps(content).encode())
+
+
+def learned_faults(folder: Path, systems: TrialSystems) -> list[str]:
+    """Faults of the models that a trial has written; these are not trusted."""
+    try:
+        learned = [
+            load_phase2(folder / LEARNED / str(number), data.graph_model).model
+            for number, data in enumerate(systems.every)
+        ]
+        return following_faults(systems, learned)
+    except (InputError, ValueError, TypeError) as error:
+        return [f"its trial left no model that can be read ({error})"]
 
 
 def _verdict(name: str, completed: Completed, time_limit: float) -> Verdict:

@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.homeostasis.fit import fit_homeostasis
+from metabolismgraph.homeostasis.fit import Phase2Result, fit_homeostasis
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.training_plan import Objective, Penalty, Plan, Rollouts, Schedule, Unset
@@ -258,14 +258,21 @@ def training_faults(data: Phase2Data, frozen: Phase1Result) -> list[str]:
     Raises:
         FirewallError: an array of Phase 1 changed.
     """
+    first, second = (train(data, frozen) for _ in range(2))
+    return result_faults(first) or repetition_faults(first.model, second.model)
+
+
+def train(data: Phase2Data, frozen: Phase1Result, most_steps: int | None = None) -> Phase2Result:
+    """Train with the strategies of `data`; arguments and errors as for `training_faults` and `fit_homeostasis`."""
     inputs = data.observations, data.phase1, data.graph_model, data.training
-    first, second = (fit_homeostasis(*inputs) for _ in range(2))
-    check_frozen(frozen, first.model)
-    return (
-        loss_faults(first.losses, first.components)
-        or learning_faults(first.model, first.node_magnitude)
-        or repetition_faults(first.model, second.model)
-    )
+    result = fit_homeostasis(*inputs, most_steps=most_steps)
+    check_frozen(frozen, result.model)
+    return result
+
+
+def result_faults(result: Phase2Result) -> list[str]:
+    """Faults of a single training."""
+    return loss_faults(result.losses, result.components) or learning_faults(result.model, result.node_magnitude)
 
 
 def loss_faults(losses: np.ndarray, components: Mapping[str, np.ndarray]) -> list[str]:

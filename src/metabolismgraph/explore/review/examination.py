@@ -1,50 +1,40 @@
-"""The examination of a strategy in its trial: the contract, and a short training on the exploration's data.
+"""The examination of a strategy in its trial: the contract, and a short training on every system.
 
-It executes the file, in a sealed process only, see `trial.py`.
+It executes the file, in a sealed process only, see `trial.py`. What it learned is judged outside that process, where
+the truth of the systems is (`following.py`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
+from metabolismgraph.errors import InputError
 from metabolismgraph.explore.review import contract
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import custom, make_plan
 from metabolismgraph.homeostasis.strategies.base import Strategy
 from metabolismgraph.homeostasis.training_plan import Plan
-from metabolismgraph.runs.checkpoint import load_observations, load_phase1
+from metabolismgraph.runs.checkpoint import load_observations, load_phase1, save_phase2
 from metabolismgraph.runs.train_folder import read_settings
-from metabolismgraph.system.observations import Observations
 
+SYSTEMS, LEARNED = "systems", "learned"  # folders of a trial, with one entry for each system
 _STEPS = 100
-_FRAMES, _FRAMES_PER_RUN = 400, 50
-_SHORT_TRAINING = "trial_brief"
+_FRAMES = 400  # for plans that are only made
 # One of each kind: points, windows, rollouts, loss terms, steps. The others change the same parts of a plan.
 _PARTNERS = ("residual", "weak_form", "curriculum", "contrastive", "accumulation")
+# What explorations train with; the first that the strategy can be combined with is used on the exploration's own data.
+_COMPANIES = (("residual", "contrastive"), ("residual",), ("contrastive",))
 
 
-class ShortTraining(Strategy):
-    """Limits the number of gradient steps of the strategy in trial."""
-
-    number: ClassVar = 1
-    summary: ClassVar = "few gradient steps"
-    reference: ClassVar = "none"
-
-    def apply(self, plan: Plan, data: Phase2Data) -> Plan:
-        del data
-        return dataclasses.replace(plan, steps=min(plan.steps, _STEPS))
-
-
-def examine(folder: Path, shared: Path, name: str) -> tuple[dict[str, object], list[str]]:
-    """The declaration of the strategy, and its faults.
+def examine(folder: Path, name: str) -> tuple[dict[str, object], list[str]]:
+    """The declaration of the strategy, and its faults; writes the models that it learned.
 
     Args:
-        folder: of settings.json and the file.
-        shared: folder of observations and the Phase 1 checkpoint.
+        folder: of the file and the systems: simulated ones, then that of the exploration, and the converted one.
 
     Raises:
         InputError: the strategy fails, or refuses these data.
@@ -56,24 +46,58 @@ def examine(folder: Path, shared: Path, name: str) -> tuple[dict[str, object], l
         faults = contract.declaration_faults(kind)
         if faults:
             return {}, faults
-        graph_model, training = read_settings(folder)
-        observations = _beginning(load_observations(shared / "observations").split(*training.held_out)[0])
-        # One for the strategy, one for comparison.
-        phase1, frozen = (load_phase1(shared / "phase1", graph_model) for _ in range(2))
-        data = Phase2Data(observations, phase1, graph_model, training)
-        custom.register(_SHORT_TRAINING, ShortTraining)
+        paths = sorted((folder / SYSTEMS).iterdir())
+        own = load_system(paths[-2])
+        few = _beginning(own)
         return _declared(kind), (
-            contract.behaviour_faults(kind(), Plan.classical(data), data)
-            or contract.combination_faults(_PARTNERS, lambda *entries: make_plan(_with(data, *entries)), name)
-            or contract.training_faults(_with(data, name, _SHORT_TRAINING), frozen)
+            contract.behaviour_faults(kind(), Plan.classical(own), own)
+            or contract.combination_faults(_PARTNERS, lambda *entries: make_plan(_with(few, *entries)), name)
+            or _training_faults(paths, _company(few, name), name, folder / LEARNED)
         )
 
 
-def _beginning(observations: Observations) -> Observations:
-    """The first frames of every run, enough for a trial."""
-    shortest = int(np.unique(observations.run, return_counts=True)[1].min())
-    kept = max(_FRAMES / observations.n_frames, _FRAMES_PER_RUN / shortest)
-    return observations.split(1.0 - kept)[0] if kept < 1 else observations
+def load_system(path: Path) -> Phase2Data:
+    """The data of Phase 2 in a folder of observations, checkpoint and settings."""
+    graph_model, training = read_settings(path)
+    return Phase2Data(
+        load_observations(path / "observations"), load_phase1(path / "phase1", graph_model), graph_model, training
+    )
+
+
+def _beginning(data: Phase2Data) -> Phase2Data:
+    """The first frames of every run, enough for plans."""
+    longest = int(np.bincount(data.observations.run).max())
+    kept = max(_FRAMES / data.observations.n_frames, 2 * data.training.homeostasis_time_step / longest)
+    return dataclasses.replace(data, observations=data.observations.split(1.0 - kept)[0]) if kept < 1 else data
+
+
+def _training_faults(paths: list[Path], company: tuple[str, ...], name: str, learned: Path) -> list[str]:
+    """Faults of the trainings on all systems, of which the first is repeated at the end.
+
+    Args:
+        company: strategies on the exploration's own data; on simulated systems the strategy trains alone.
+    """
+    found = []
+    for path in (*paths, paths[0]):
+        simulated = path not in paths[-2:]
+        data = _with(load_system(path), *((name,) if simulated else company))
+        # The second copy of the checkpoint is out of reach of the strategy.
+        found.append(contract.train(data, load_system(path).phase1, _STEPS))
+        faults = contract.result_faults(found[-1])
+        if faults:
+            return faults
+    for path, result in zip(paths, found, strict=False):
+        save_phase2(learned / path.name, result, 0.0)
+    return contract.repetition_faults(found[0].model, found[-1].model)
+
+
+def _company(data: Phase2Data, name: str) -> tuple[str, ...]:
+    """The strategies with which the strategy trains on the exploration's own data."""
+    for company in _COMPANIES:
+        with contextlib.suppress(InputError):
+            make_plan(_with(data, *company, name))
+            return *company, name
+    return (name,)
 
 
 def _declared(kind: type[Strategy]) -> dict[str, object]:

@@ -22,6 +22,8 @@ from metabolismgraph.text import one_line
 
 LARGEST = 20_000  # characters of a file
 _MOST_REASONS = 20
+_MOST_NUMBERS = 24  # in one literal; a quadrature rule or a stencil has fewer
+_LARGEST_NUMBER = 2**53  # larger whole numbers hold a table in their digits
 
 # Modules and their allowed names; None: all public names but modules. Listed modules may be reached through their
 # parents.
@@ -113,6 +115,7 @@ _ATTRIBUTES = frozenset(
     }
 )
 _DUNDERS = frozenset({"__call__", "__check_init__", "__len__", "__post_init__"})  # allowed special methods
+_GENERATORS = frozenset({"default_rng", "key", "PRNGKey"})
 _DECORATORS = frozenset(
     {
         *("abc.abstractmethod", "abstractmethod", "classmethod", "dataclasses.dataclass", "dataclass"),
@@ -216,8 +219,10 @@ class _File:
         self.checks: dict[type[ast.AST], Callable[[Any], Iterator[str]]] = {
             ast.AnnAssign: lambda node: _annotation(node.annotation),
             ast.Attribute: self._attribute,
+            ast.Call: self._call,
             ast.ClassDef: self._class,
-            ast.Constant: self._text,
+            ast.Constant: self._constant,
+            **dict.fromkeys((ast.Dict, ast.List, ast.Set, ast.Tuple), _table),
             ast.ExceptHandler: _handler,
             ast.FunctionDef: self._function,
             ast.Lambda: self._function,
@@ -377,7 +382,19 @@ class _File:
     def _is_own(self, name: str) -> bool:
         return name == "_replace" or (name in self.own and "__" not in name)
 
-    def _text(self, node: ast.Constant) -> Iterator[str]:
+    def _call(self, node: ast.Call) -> Iterator[str]:
+        """A generator of random numbers with a seed that the file fixes."""
+        f = node.func
+        named = self.imported.get(f.id) if isinstance(f, ast.Name) else None
+        if isinstance(f, ast.Attribute) and self._reached(f.value) is not None:
+            named = f.attr
+        fixed = node.args and not any(isinstance(part, ast.Name) for part in ast.walk(node.args[0]))
+        if named in _GENERATORS and fixed:
+            yield f"{named} with a fixed seed; draw random numbers from data.key"
+
+    def _constant(self, node: ast.Constant) -> Iterator[str]:
+        if type(node.value) is int and node.value > _LARGEST_NUMBER:
+            yield f"a whole number above {_LARGEST_NUMBER}; compute such values from the data"
         if isinstance(node.value, str) and id(node) not in self.descriptive:
             if "__" in node.value:
                 yield "a text with two underscores is not allowed"
@@ -446,6 +463,12 @@ def _constant(node: ast.expr | None, what: str, *, makers: bool = False) -> Iter
         if not isinstance(part, _IN_VALUES) or isinstance(part, ast.Pow | ast.LShift):
             yield f"{what} is computed at import ({type(part).__name__}); write the value, or compute it in a function"
             return
+
+
+def _table(node: ast.Dict | ast.List | ast.Set | ast.Tuple) -> Iterator[str]:
+    numbers = sum(isinstance(part, ast.Constant) and type(part.value) in {int, float} for part in ast.walk(node))
+    if numbers > _MOST_NUMBERS:
+        yield f"a table of {numbers} numbers, of at most {_MOST_NUMBERS}; compute them from the data"
 
 
 def _annotation(node: ast.expr) -> Iterator[str]:

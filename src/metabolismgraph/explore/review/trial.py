@@ -1,9 +1,8 @@
-"""The trial of a strategy file: `python -P -m metabolismgraph.explore.review.trial FOLDER SHARED NAME SECONDS`.
+"""The trial of a strategy file: `python -P -m metabolismgraph.explore.review.trial FOLDER NAME SECONDS`.
 
 The process is sealed like a training process (`sandbox/audit_hook.py`) before it executes the file, which has not been
-accepted yet. It checks the contract of strategies (`contract.py`) and trains a hundred steps with data and checkpoint
-of the exploration in SHARED. Its events go to standard output (`sandbox/protocol.py`), output of the file to standard
-error.
+accepted yet. It checks the contract of strategies (`contract.py`) and trains a hundred steps on every system in FOLDER
+(`examination.py`). Its events go to standard output (`sandbox/protocol.py`), output of the file to standard error.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ MEMORY = 4 << 30  # bytes of a trial in addition to its libraries
 _LARGEST_FILE = 1 << 24  # bytes
 
 
-def main(folder: Path, shared: Path, name: str, seconds: int) -> None:
+def main(folder: Path, name: str, seconds: int) -> None:
     """Check the file and report the result."""
     # A time limit of its own, since the parent process may have ended.
     signal.alarm(seconds)
     resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
     stdout = os.fdopen(os.dup(1), "w")
-    audit_hook.seal(folder, shared, keep_compiled=False)
+    audit_hook.seal(folder, keep_compiled=False)
     os.dup2(2, 1)
     import jax  # noqa: PLC0415
 
@@ -39,7 +38,7 @@ def main(folder: Path, shared: Path, name: str, seconds: int) -> None:
     audit_hook.activate()
 
     try:
-        declared, faults = examine(folder, shared, name)
+        declared, faults = examine(folder, name)
     except (InputError, FirewallError) as error:
         declared, faults = {}, [str(error)]
     for fault in faults:
@@ -54,4 +53,4 @@ def _limit_memory() -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

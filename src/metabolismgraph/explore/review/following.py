@@ -1,0 +1,148 @@
+"""Whether what a strategy learned follows the data of its trial, or was written down in its file.
+
+A trial is short, so that no amount of learning is required beyond a better fit than MLP_node = 0. What counts is what
+stays the same in systems with another homeostasis (`trial_systems.py`):
+
+- A line through the slopes learned from weak and strong homeostasis, over the true ones, has a constant part. A
+  strategy that learns little has a small slope in both; of a slope that is written down, all is constant.
+- Distances between the embeddings of the same species must not be alike in systems with independent types. A random
+  start has another seed in each of them.
+- Embeddings that form clear groups must form them by the types of the system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from scipy.cluster.hierarchy import fcluster, linkage
+
+from metabolismgraph.explore.review.trial_systems import Homeostasis, TrialSystems, likeness
+from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.system.model import MetabolismModel
+
+_GRID = 8  # concentrations per species, at quantiles of its own
+# Constant part of the slope of the weak system, relative to the learned slope and to the true one.
+_CONSTANT, _CONSTANT_OF_TRUE = 0.45, 0.6
+_CONSTANT_OF_OWN = 0.6  # the same for the exploration's own data, where nothing is known of the true slope
+_ALIKE = 0.5  # correlation of distances between embeddings in two systems
+_GROUPED = 0.3  # correlation of distances between embeddings with differences of types
+_CLEAR, _SMALLEST = 0.8, 0.2  # silhouette of clear groups, and size of the second largest one as a share
+_FEWEST = 8  # species, for a statement on embeddings
+
+SLOPES = (
+    "the learned slopes do not follow the data: {where} they stay nearly the same; "
+    "let the loss determine them, without constants as values, starts or targets"
+)
+EMBEDDINGS = (
+    "the embeddings do not follow the data: the same species are alike in systems with independent types; "
+    "leave plan.start's embeddings as they are, or compute them from plan.residuals"
+)
+GROUPS = (
+    "the embeddings form groups that the data do not show; leave them as they are at the start, or compute them "
+    "from plan.residuals"
+)
+NOTHING = (
+    "a short training on two other systems explains nothing of their homeostasis: MLP_node = 0 is no worse; "
+    "check sign and scale of the loss terms, and the learning rates"
+)
+
+
+def following_faults(systems: TrialSystems, learned: Sequence[MetabolismModel]) -> list[str]:
+    """Faults of the models learned from `systems.every`, one line each; they do not tell secret values."""
+    *hidden, own, converted = learned
+    faults = [
+        *_converted_faults(systems, own, converted),
+        *(_hidden_faults(systems, hidden) if hidden else ()),
+    ]
+    return list(dict.fromkeys(faults))
+
+
+def constant_part(weak: float, strong: float, ratio: float) -> float:
+    """The part of a slope that does not change with the data.
+
+    Args:
+        weak, strong: learned slopes in two systems.
+        ratio: of the true slopes, strong to weak, above one.
+
+    Returns:
+        a of the line a + b x through (1, weak) and (ratio, strong), in the unit of `weak`.
+    """
+    return (ratio * weak - strong) / (ratio - 1)
+
+
+def _converted_faults(systems: TrialSystems, own: MetabolismModel, converted: MetabolismModel) -> Iterator[str]:
+    slopes = [
+        float(np.sqrt(np.mean(_slopes(data, model)[data.moving] ** 2)))
+        for data, model in ((systems.own, own), (systems.converted, converted))
+    ]
+    factor = systems.time_factor
+    weak, strong = slopes if factor > 1 else slopes[::-1]
+    if constant_part(weak, strong, max(factor, 1 / factor)) > _CONSTANT_OF_OWN * weak:
+        yield SLOPES.format(where="in another unit of time")
+    moving = systems.own.moving
+    embeddings = [np.asarray(model.embeddings)[moving] for model in (own, converted)]
+    # Both have the same seed, so that random embeddings are alike, too, but do not form groups.
+    if moving.sum() >= _FEWEST and likeness(*embeddings) > _ALIKE and all(map(_are_grouped, embeddings)):
+        yield EMBEDDINGS
+
+
+def _hidden_faults(systems: TrialSystems, learned: Sequence[MetabolismModel]) -> Iterator[str]:
+    moving = systems.own.moving
+    true = [-truth.lam[moving].mean() for truth in systems.truth]
+    weak, strong = (
+        _slopes(data, model)[moving].mean() / true[0] for data, model in zip(systems.hidden, learned, strict=True)
+    )
+    constant = constant_part(weak, strong, true[1] / true[0])
+    if constant > max(_CONSTANT * weak, _CONSTANT_OF_TRUE):
+        yield SLOPES.format(where="in systems with weaker and stronger homeostasis")
+    if moving.sum() >= _FEWEST:
+        embeddings = [np.asarray(model.embeddings)[moving] for model in learned]
+        if likeness(*embeddings) > _ALIKE:
+            yield EMBEDDINGS
+        types = [truth.type[moving] for truth in systems.truth]
+        unlike = [likeness(e, np.eye(t.max() + 1)[t]) < _GROUPED for e, t in zip(embeddings, types, strict=True)]
+        if all(unlike) and all(map(_are_grouped, embeddings)):
+            yield GROUPS
+    if all(explained(*one) <= 0 for one in zip(systems.hidden, systems.truth, learned, strict=True)):
+        yield NOTHING
+
+
+def _are_grouped(embeddings: Float[np.ndarray, "species dim"]) -> bool:
+    """Whether the embeddings form two to five clear groups, apart from single species."""
+    from sklearn.metrics import silhouette_score  # noqa: PLC0415 (slow to import)
+
+    tree = linkage(embeddings, "average")
+    for k in range(2, min(6, len(embeddings))):
+        labels = fcluster(tree, k, "maxclust")
+        sizes = np.sort(np.bincount(labels))
+        if (
+            np.count_nonzero(sizes) > 1
+            and sizes[-2] > _SMALLEST * len(labels)
+            and silhouette_score(embeddings, labels) > _CLEAR
+        ):
+            return True
+    return False
+
+
+def explained(data: Phase2Data, truth: Homeostasis, model: MetabolismModel) -> float:
+    """The share of the squares of homeostasis that a model explains; 0 for MLP_node = 0."""
+    c, response = _response(data, model)
+    h = truth(c)[:, data.moving]
+    return float(1 - np.sum((response[:, data.moving] - h) ** 2) / np.sum(h**2))
+
+
+def _slopes(data: Phase2Data, model: MetabolismModel) -> Float[np.ndarray, " species"]:
+    """Slope of the least-squares line of MLP_node of every species over its own concentrations."""
+    c, response = _response(data, model)
+    c = c - c.mean(axis=0)
+    return np.asarray(np.sum(c * response, axis=0) / np.maximum(np.sum(c**2, axis=0), 1e-30))
+
+
+def _response(
+    data: Phase2Data, model: MetabolismModel
+) -> tuple[Float[np.ndarray, "grid species"], Float[np.ndarray, "grid species"]]:
+    c = np.quantile(data.observations.concentration, (np.arange(_GRID) + 0.5) / _GRID, axis=0)
+    return c, np.asarray(model.homeostasis(jnp.asarray(c)))
