@@ -111,7 +111,7 @@ def status(
     if watch:
         follow(opened, console())
     else:
-        console().print(status_table(state))
+        console().print(status_table(state, opened.running(state)))
 
 
 @explore.command(epilog="Example: metabolismgraph explore show explorations/a 7")

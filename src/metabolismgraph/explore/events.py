@@ -1,6 +1,6 @@
 """The events of an exploration, one per line of its journal.
 
-Two explorations with the same seed may differ only in `time` and in the fields for seconds.
+Two explorations with the same seed and synchronous batches may differ only in fields for times and seconds.
 """
 
 from __future__ import annotations
@@ -124,32 +124,43 @@ class Proposed(_Event):
 
 
 class Started(_Event):
-    """The job of an iteration was submitted."""
+    """The job of an iteration was submitted. Its process starts when a worker is free."""
 
     event: Literal["started"] = "started"
     iteration: int
     folder: str
 
 
-class Finished(_Event):
+class _End(_Event):
+    """The end of a run.
+
+    Attributes:
+        seconds: of the run.
+        started: UTC, when its process began; empty if it did not, or in journals of earlier versions.
+        waited: seconds between the submission of the job and `started`.
+    """
+
+    iteration: int
+    seconds: float
+    started: str = ""
+    waited: float = 0.0
+
+
+class Finished(_End):
     """An iteration ended with metrics."""
 
     event: Literal["finished"] = "finished"
-    iteration: int
     metrics: Metrics
-    seconds: float
 
 
-class Lost(_Event):
+class Lost(_End):
     """The run of an iteration was lost with its machine, disk or time; the iteration is run again."""
 
     event: Literal["lost"] = "lost"
-    iteration: int
     reason: str
-    seconds: float
 
 
-class Failed(_Event):
+class Failed(_End):
     """An iteration ended without metrics, with the reason.
 
     Attributes:
@@ -158,9 +169,7 @@ class Failed(_Event):
     """
 
     event: Literal["failed"] = "failed"
-    iteration: int
     reason: str
-    seconds: float
     cause: Cause = "idea"
 
 
