@@ -135,13 +135,20 @@ def test_the_log_is_appended_to_in_the_order_of_iterations(uneven):
     assert named == ["root" if parent is None else str(parent) for parent in following] + ["root"] * (N % size == 0)
 
 
-@pytest.mark.parametrize(("workers", "block"), [(4, 16), (2, 8)])
-def test_workers_are_idle_for_less_of_the_time(tmp_path, workers, block):
-    idle = {}
-    for batches in ("synchronous", "asynchronous"):
-        _, engine = explored(tmp_path / batches, 16, workers=workers, n_iter_block=block, batches=batches)
-        idle[batches] = engine.idle
-    assert idle["asynchronous"] < idle["synchronous"]
+@pytest.mark.parametrize(
+    ("workers", "batches", "idle", "by_slot"),
+    [
+        (4, "synchronous", 1 - 696 / (4 * 384), (6, 6, 6, 6)),
+        (4, "asynchronous", 1 - 432 / (4 * 192), (12, 6, 3, 3)),
+        (2, "synchronous", 1 - 696 / (2 * 480), (6, 6, 6, 6)),
+        (2, "asynchronous", 1 - 516 / (2 * 264), (9, 6, 6, 3)),
+    ],
+)
+def test_the_idle_share_of_workers_is_that_of_the_documentation(tmp_path, workers, batches, idle, by_slot):
+    events, engine = explored(tmp_path / "x", 24, workers=workers, n_iter_block=8, batches=batches)
+    assert engine.idle == pytest.approx(idle)
+    slots = Counter(event.slot for event in events if event.event == "proposed")
+    assert tuple(slots[slot] for slot in range(4)) == by_slot
 
 
 def test_with_one_slot_the_order_is_that_of_synchronous_batches(tmp_path):
