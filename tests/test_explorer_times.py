@@ -5,6 +5,7 @@ import pytest
 from explorer_lives import explorer, opened
 
 from metabolismgraph.config import Config
+from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Answered, Lost, Started
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.state import State
@@ -59,6 +60,15 @@ def test_a_journal_of_an_earlier_version_has_hours_and_no_share():
     assert state.hours * 3600 == pytest.approx(2 * 75.0 / 2)
     assert state.busy is None
     assert state_of().busy is None
+
+
+def test_a_damaged_time_is_an_error_of_its_line(tmp_path):
+    journal = journals.journal(tmp_path / "x", [journals.opened(TWO), journals.proposed(1), ran(1, at(0), 60.0)])
+    journal.path.write_text(
+        journal.path.read_text().replace(at(0), "soon") + journals.opened().model_dump_json() + "\n"
+    )
+    with pytest.raises(InputError, match=r"line 3.*Invalid isoformat string: 'soon'"):
+        journal.read()
 
 
 def test_the_journal_has_the_start_of_the_process_and_the_time_in_the_queue(tmp_path):

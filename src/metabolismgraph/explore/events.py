@@ -5,9 +5,10 @@ Two explorations with the same seed and synchronous batches may differ only in f
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from metabolismgraph.explore.engines.base import Cause
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, StrategyFile, Submission
@@ -19,10 +20,19 @@ ScoreState = Literal["scored", "negative", "nan", "failed", "lost"]
 Kind = Literal["proposal", "reading", "submission"]
 
 
+def _check_time(text: str) -> str:
+    if text:
+        datetime.fromisoformat(text)
+    return text
+
+
+Time = Annotated[str, AfterValidator(_check_time)]  # ISO 8601, UTC; empty where it is not known
+
+
 class _Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
 
-    time: str = Field("", description="UTC, set when the event is written")
+    time: Time = Field("", description="set when the event is written")
 
 
 class Opened(_Event):
@@ -136,13 +146,13 @@ class _End(_Event):
 
     Attributes:
         seconds: of the run.
-        started: UTC, when its process began; empty if it did not, or in journals of earlier versions.
+        started: when its process began; empty if it did not, or in journals of earlier versions.
         waited: seconds between the submission of the job and `started`.
     """
 
     iteration: int
     seconds: float
-    started: str = ""
+    started: Time = ""
     waited: float = 0.0
 
 

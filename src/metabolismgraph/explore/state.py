@@ -186,7 +186,7 @@ class State:
         Where a journal does not say when runs began, the time of the runs is divided by the number of workers.
         """
         ends, answered = self.ends, self.answered
-        if not all(end.started for end in ends if end.seconds):
+        if not all((*(end.started for end in ends if end.seconds), *(event.time for event in answered))):
             runs = sum((end.seconds for end in ends), 0.0)
             return (runs / self.workers + sum((event.seconds for event in answered), 0.0)) / 3600
         spans = [(_timestamp(end.started) - end.waited, end.waited + end.seconds) for end in ends if end.started]
