@@ -59,18 +59,19 @@ def test_an_exploration_that_was_only_opened():
 
 def test_slots_of_a_batch_that_runs():
     state = state_of(8, in_flight=3)
-    text = text_of(status_table(state, frozenset({7, 8}), 16))
+    text = text_of(status_table(state, {7: "2026-11-26T10:11:12.000+00:00", 8: ""}, 16), 120)
     assert "block 0, 5/16 iterations done; proposer rules" in text
     assert "converged" in row(text, 5) or "partial" in row(text, 5)
-    assert "ended" in row(text, 6)
-    assert "running" in row(text, 7)
+    assert "submitted" in row(text, 6)
+    assert "running since 10:11:12 UTC" in " ".join(row(text, 7))
+    assert "since" not in row(text, 8)
     assert row(text, 7)[:4] == ["2", "32", "7", "7"]
     assert row(text, 7)[-1] == "-"
     assert sum(is_row(line.split()) for line in text.splitlines()) == 4  # none of the batch before
-    assert "started" in row(text_of(status_table(state)), 6)
+    assert "submitted" in row(text_of(status_table(state)), 6)
 
 
-def test_what_was_proposed_is_not_called_started():
+def test_what_was_proposed_is_not_called_submitted():
     events = [journals.opened(), journals.proposed(1)]
     assert "proposed" in row(text_of(status_table(State.of(events))), 1)
 
@@ -158,7 +159,7 @@ def test_page_of_an_iteration(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "expected"),
-    [(2, "ended with code 1"), (5, "1, made from the root of block 0, replicate 2 of 2"), (6, "started")],
+    [(2, "ended with code 1"), (5, "1, made from the root of block 0, replicate 2 of 2"), (6, "submitted")],
 )
 def test_pages_of_failures_replicates_and_runs(number, expected, tmp_path):
     state = state_of(6, in_flight=1, failing={2: "ended with code 1"}, replicates={5: 1})
@@ -234,8 +235,8 @@ def test_text_of_others_is_neither_markup_nor_commands(tmp_path):
 def test_lines_of_others_cannot_be_steered_either():
     console = Console(file=io.StringIO(), width=80)
     with board(console, 8, quiet=False) as watch:
-        watch(State.of(journals.exploration(0)), frozenset())
-        watch(hostile_state(), frozenset())
+        watch(State.of(journals.exploration(0)), {})
+        watch(hostile_state(), {})
     text = console.file.getvalue()
     assert len(text.splitlines()) == 8
     assert "[bold red]x[/]" in text
@@ -245,7 +246,7 @@ def test_lines_of_others_cannot_be_steered_either():
 @pytest.mark.parametrize("n", [0, 8, 136])
 def test_everything_fits_eighty_columns(n, tmp_path):
     state = state_of(n, in_flight=min(n, 2), failing={n - 3: "a long reason " * 20})
-    shown = [status_table(state, frozenset({n}), 136), tree_text(state)]
+    shown = [status_table(state, {n: ""}, 136), tree_text(state)]
     shown += [iteration_page(state, i, tmp_path) for i in (n - 3, n) if n]
     for each in shown:
         assert max(len(line) for line in text_of(each).splitlines()) <= 80
@@ -262,7 +263,7 @@ def test_lines_tell_every_iteration_once():
     events = journals.exploration(8)
     with board(console, 8, quiet=False) as watch:
         for number in range(1, len(events) + 1):
-            watch(State.of(events[:number]), frozenset())
+            watch(State.of(events[:number]), {})
     lines = console.file.getvalue().splitlines()
     assert [line.split("]")[0] for line in lines] == [f"[{i}/8" for i in range(1, 9)]
     assert all("reward 0." in line for line in lines)
@@ -271,7 +272,7 @@ def test_lines_tell_every_iteration_once():
 def test_lines_of_a_resumed_exploration_begin_with_its_batch():
     console = Console(file=io.StringIO(), width=80)
     with board(console, 8, quiet=False) as watch:
-        watch(state_of(8, in_flight=2), frozenset())
+        watch(state_of(8, in_flight=2), {})
     assert [line.split("]")[0] for line in console.file.getvalue().splitlines()] == ["[5/8", "[6/8"]
 
 
@@ -279,7 +280,7 @@ def test_board_on_a_terminal_shows_the_table_and_quiet_shows_nothing():
     for quiet in (False, True):
         console = Console(file=io.StringIO(), width=80, height=50, force_terminal=True)
         with board(console, 16, quiet=quiet) as watch:
-            watch(state_of(4, in_flight=1), frozenset({4}))
+            watch(state_of(4, in_flight=1), {4: ""})
         text = console.file.getvalue()
         assert ("3/16 iterations done" in text and "running" in text) is not quiet
         assert quiet == (text == "")

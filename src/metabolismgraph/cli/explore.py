@@ -111,19 +111,19 @@ def status(
     *,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="keep running, and follow the exploration")] = False,
 ) -> None:
-    """Show slots, block, the best node with its error, and the budget."""
+    """Show slots, block, the best node with its error, the budget, and the busy share of the workers."""
     from metabolismgraph.cli.explore_tables import follow, status_table
 
     opened, state = _read(folder)
     if watch:
         follow(opened, console())
     else:
-        console().print(status_table(state))
+        console().print(status_table(state, opened.running(state)))
 
 
 @explore.command(epilog="Example: metabolismgraph explore show explorations/a 7")
 def show(folder: Folder, iteration: Annotated[int, typer.Argument(min=1, help="number of the iteration")]) -> None:
-    """Show one iteration: proposal and hypothesis, outcome, and files."""
+    """Show one iteration: proposal and hypothesis, outcome with waiting and running time, and files."""
     from metabolismgraph.cli.explore_tables import iteration_page
 
     opened, state = _read(folder)
@@ -293,7 +293,7 @@ def _interrupts() -> Iterator[Callable[[], int]]:
         nonlocal count
         count += 1
         if count == 1:
-            say("finishing the running batch; interrupt again to stop at once")
+            say("finishing what has begun; interrupt again to stop at once")
 
     before = signal.signal(signal.SIGINT, note)
     try:

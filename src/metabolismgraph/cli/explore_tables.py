@@ -7,9 +7,10 @@ cannot control the terminal.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -40,11 +41,13 @@ _REREAD = 1.0  # seconds between two reads of the journal
 _CLOCK = slice(11, 19)  # hours, minutes and seconds of a time in ISO format
 
 
-def status_table(state: State, running: frozenset[int] = frozenset(), iterations: int | None = None) -> RenderableType:
+def status_table(
+    state: State, running: Mapping[int, str] = MappingProxyType({}), iterations: int | None = None
+) -> RenderableType:
     """The status of an exploration: the slots of the last batch, the leading node, the budget.
 
     Args:
-        running: iterations that are running now, as far as known.
+        running: iterations that are running now, with the times at which they began (UTC).
         iterations: their planned number, if known.
     """
     return Group(*_heading(state, iterations), _slots(state, running), *_leaders(state), "", *_spent(state, iterations))
@@ -65,7 +68,7 @@ def _primary(opened: Opened) -> Text:
     return Text(f"{opened.primary} (held-out rollouts, no truth)")
 
 
-def _slots(state: State, running: frozenset[int]) -> RenderableType:
+def _slots(state: State, running: Mapping[int, str]) -> RenderableType:
     batch = _last_batch(state)
     if not batch:
         return _text("nothing has been proposed yet", "dim")
@@ -96,7 +99,7 @@ def _what_changed(proposed: Proposed) -> str:
     return mutation(proposed) if proposed.mutations else f"nothing ({proposed.proposal.mode})"
 
 
-def _outcome(iteration: Iteration, running: frozenset[int]) -> Text:
+def _outcome(iteration: Iteration, running: Mapping[int, str] = MappingProxyType({})) -> Text:
     """Proposed, started, running, ended, or the verdict, in a few words."""
     verdict, outcome = iteration.scored, iteration.outcome
     if isinstance(outcome, Failed):
@@ -107,17 +110,14 @@ def _outcome(iteration: Iteration, running: frozenset[int]) -> Text:
     return _text(text, _COLOURS[verdict.status])
 
 
-def _before_the_verdict(iteration: Iteration, running: frozenset[int]) -> str:
+def _before_the_verdict(iteration: Iteration, running: Mapping[int, str]) -> str:
     if iteration.outcome is not None:
         return "finished, no verdict yet"
     if iteration.started is None:
         return "proposed"
-    since = visible(iteration.started.time[_CLOCK], "")
-    when = f" since {since} UTC" if since else ""
-    if iteration.number in running:
-        return f"running{when}"
-    # A started iteration that is not among the running ones has ended; outcomes are recorded in order.
-    return "ended" if running else f"started{when}"
+    is_running = iteration.number in running
+    word, time = ("running since", running[iteration.number]) if is_running else ("submitted", iteration.started.time)
+    return f"{word} {visible(time[_CLOCK])} UTC" if time else word.removesuffix(" since")
 
 
 def _leaders(state: State) -> Iterator[RenderableType]:
@@ -165,6 +165,8 @@ def _spent(state: State, iterations: int | None) -> Iterator[RenderableType]:
     settings, answered = state.settings, state.answered
     parts = [f"{len(state.iterations)}{f' of {iterations}' if iterations else ''} iterations"]
     parts.append(f"{state.hours:.2f}{_of(settings.max_hours)} h")
+    if state.busy is not None:
+        parts.append(f"{state.workers} worker{'' if state.workers == 1 else 's'}, busy {state.busy:.0%} of the time")
     if answered or settings.max_cost is not None:
         tokens = sum(event.input_tokens + event.output_tokens for event in answered)
         parts.append(f"{state.cost:.2f}{_of(settings.max_cost)} US$")
@@ -201,7 +203,7 @@ def iteration_page(state: State, iteration: int, folder: Path) -> RenderableType
     """
     found = state.iterations[iteration - 1]
     parts: list[RenderableType] = [
-        Text.assemble((f"iteration {iteration}: ", "bold"), _outcome(found, frozenset())),
+        Text.assemble((f"iteration {iteration}: ", "bold"), _outcome(found)),
         _facts(_proposal_facts(state, found)),
     ]
     refused = [event for event in state.refused if (event.kind, event.iteration) == ("proposal", iteration)]
@@ -249,9 +251,11 @@ def _looked_up(config: dict[str, Any], key: str) -> Any:
 def _outcome_facts(iteration: Iteration) -> Iterator[tuple[str, str]]:
     outcome, verdict, reading = iteration.outcome, iteration.scored, iteration.reading
     if outcome is None:
-        yield "state", _before_the_verdict(iteration, frozenset())
+        yield "state", _before_the_verdict(iteration, {})
     else:
-        yield "took", f"{outcome.seconds:.1f} s"
+        begin = f"began {visible(outcome.started[_CLOCK])} UTC" if outcome.started else ""
+        waited = f", after waiting {outcome.waited:.1f} s for a worker" if begin else ""
+        yield "took", ", ".join(filter(None, (f"{outcome.seconds:.1f} s", begin))) + waited
     if isinstance(outcome, Failed):
         yield ("failed" if outcome.cause == "idea" else "lost"), outcome.reason
     for loss in iteration.losses:
@@ -375,7 +379,7 @@ def board(console: Console, iterations: int | None, *, quiet: bool) -> Iterator[
         # Drawn at events, so that no thread draws while an interrupt is handled.
         with Live(console=console, auto_refresh=False, transient=True) as live:
 
-            def watch(state: State, running: frozenset[int]) -> None:
+            def watch(state: State, running: Mapping[int, str]) -> None:
                 live.update(status_table(state, running, iterations), refresh=True)
 
             yield watch
@@ -386,7 +390,7 @@ def _lines(console: Console, iterations: int | None) -> Watch:
     total = f"/{iterations}" if iterations else ""
     printed: set[int] | None = None
 
-    def watch(state: State, running: frozenset[int]) -> None:
+    def watch(state: State, running: Mapping[int, str]) -> None:
         del running
         nonlocal printed
         if printed is None:
@@ -396,7 +400,7 @@ def _lines(console: Console, iterations: int | None) -> Watch:
                 continue
             printed.add(iteration.number)
             text = Text(f"[{iteration.number}{total}] node {iteration.node}: ")
-            text.append_text(_outcome(iteration, frozenset()))
+            text.append_text(_outcome(iteration))
             reward = f", reward {iteration.scored.reward:.3f}" if iteration.has_reward else ""
             text.append(f"{reward}; {_what_changed(iteration.proposed)}")
             console.print(text, soft_wrap=True, highlight=False)
@@ -406,14 +410,15 @@ def _lines(console: Console, iterations: int | None) -> Watch:
 
 def follow(folder: ExplorationFolder, console: Console) -> None:
     """Show an exploration of another process, until an interrupt or until its journal is removed."""
-    path, seen = folder.journal.path, -1
+    path, read, seen = folder.journal.path, -1, None
     try:
         with board(console, None, quiet=False) as watch:
             while path.exists():
-                size = path.stat().st_size
-                if size != seen:
-                    watch(State.of(folder.journal.read()), frozenset())
-                    seen = size
+                if (size := path.stat().st_size) != read:
+                    state, read = State.of(folder.journal.read()), size
+                if (now := (size, folder.running(state))) != seen:
+                    watch(state, now[1])
+                    seen = now
                 time.sleep(_REREAD)
     except KeyboardInterrupt:
         return

@@ -14,6 +14,11 @@ class Exploration(Section):
 
     n_parallel: int = Field(4, ge=1, le=1024, description="iterations in one batch (slots)")
     n_iter_block: int = Field(8, ge=1, description="iterations in one block")
+    batches: Literal["synchronous", "asynchronous"] = Field(
+        "synchronous",
+        description="synchronous: all slots of a batch begin together, reproducible; asynchronous: a slot that is free "
+        "begins the next iteration of the block",
+    )
     time_steps: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (4, 16, 32, 64), min_length=1, description="training.homeostasis_time_step of each slot, in turn [frames]"
     )

@@ -1,13 +1,14 @@
 """The events of an exploration, one per line of its journal.
 
-Two explorations with the same seed may differ only in `time` and in the fields for seconds.
+Two explorations with the same seed and synchronous batches may differ only in fields for times and seconds.
 """
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
 from metabolismgraph.explore.engines.base import Cause
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, StrategyFile, Submission
@@ -18,10 +19,19 @@ ScoreState = Literal["scored", "negative", "nan", "failed", "lost"]
 Kind = Literal["proposal", "reading", "submission"]
 
 
+def _check_time(text: str) -> str:
+    if text:
+        datetime.fromisoformat(text)
+    return text
+
+
+Time = Annotated[str, AfterValidator(_check_time)]  # ISO 8601, UTC; empty where it is not known
+
+
 class _Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
 
-    time: str = Field("", description="UTC, set when the event is written")
+    time: Time = Field("", description="set when the event is written")
 
 
 class Opened(_Event):
@@ -128,32 +138,43 @@ class Proposed(_Event):
 
 
 class Started(_Event):
-    """The job of an iteration was submitted."""
+    """The job of an iteration was submitted. Its process starts when a worker is free."""
 
     event: Literal["started"] = "started"
     iteration: int
     folder: str
 
 
-class Finished(_Event):
+class _End(_Event):
+    """The end of a run.
+
+    Attributes:
+        seconds: of the run.
+        started: when its process began; empty if it did not, or in journals of earlier versions.
+        waited: seconds between the submission of the job and `started`.
+    """
+
+    iteration: int
+    seconds: float
+    started: Time = ""
+    waited: float = 0.0
+
+
+class Finished(_End):
     """An iteration ended with metrics."""
 
     event: Literal["finished"] = "finished"
-    iteration: int
     metrics: Metrics
-    seconds: float
 
 
-class Lost(_Event):
+class Lost(_End):
     """The run of an iteration was lost with its machine, disk or time; the iteration is run again."""
 
     event: Literal["lost"] = "lost"
-    iteration: int
     reason: str
-    seconds: float
 
 
-class Failed(_Event):
+class Failed(_End):
     """An iteration ended without metrics, with the reason.
 
     Attributes:
@@ -162,9 +183,7 @@ class Failed(_Event):
     """
 
     event: Literal["failed"] = "failed"
-    iteration: int
     reason: str
-    seconds: float
     cause: Cause = "idea"
 
 

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from metabolismgraph.explore.engines.outcome import OUTCOME
+from metabolismgraph.explore.engines.job import JOB, LOCK
+from metabolismgraph.explore.engines.outcome import OUTCOME, START, read_start
 from metabolismgraph.explore.events import Proposed
 from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.search_space import configuration
 from metabolismgraph.explore.state import State
 from metabolismgraph.files import write_bytes
+
+
+class Begin(NamedTuple):
+    """The begin of a run.
+
+    Attributes:
+        started: UTC; empty if it has not begun.
+        waited: seconds since its submission.
+    """
+
+    started: str
+    waited: float
 
 
 class ExplorationFolder:
@@ -46,6 +61,20 @@ class ExplorationFolder:
         """Remove the outcome of a run that was lost; the next run of the iteration continues from its checkpoints."""
         (self.job(iteration) / OUTCOME).unlink(missing_ok=True)
 
+    def begin(self, iteration: int) -> Begin:
+        """When the last run of an iteration began, and how long it had waited for a worker."""
+        folder = self.job(iteration)
+        started = read_start(folder)
+        if started is None:
+            return Begin("", 0.0)
+        waited = started.timestamp() - (folder / JOB).stat().st_mtime
+        return Begin(started.isoformat(timespec="milliseconds"), max(0.0, round(waited, 3)))
+
+    def running(self, state: State) -> dict[int, str]:
+        """The iterations whose process runs now, each with the time of its start (UTC)."""
+        submitted = [i.number for i in state.iterations if i.started is not None and i.outcome is None]
+        return {i: self.begin(i).started for i in submitted if _is_held(self.job(i) / LOCK)}
+
     def describe(
         self, proposed: Proposed, state: State, sources: Mapping[str, str], folder: Path | None = None
     ) -> None:
@@ -72,4 +101,17 @@ class ExplorationFolder:
             "trains": state.space.trains,
         }
         folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / "job.json", json.dumps(content, indent=1).encode())
+        (folder / START).unlink(missing_ok=True)  # of a run that was lost, or killed with the explorer
+        write_bytes(folder / JOB, json.dumps(content, indent=1).encode())
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a process holds the lock."""
+    try:
+        with lock.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no job has begun there
+        return False
+    return False

@@ -2,6 +2,11 @@
 
 Every step is one event of the journal, and the journal decides on the next step. An explorer that was killed therefore
 continues where it stopped.
+
+Synchronous batches are proposed as a whole, then run, then read. With asynchronous ones a free slot takes the next
+iteration of the block at once. A batch is the same in both, iterations with consecutive numbers, and is read when all
+of them have ended: log and memory are written in the order of iterations. What ended before the others of its batch is
+in the state already, and known to proposers.
 """
 
 from __future__ import annotations
@@ -10,12 +15,12 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engines.base import Ended, Engine
+from metabolismgraph.explore.engines.base import Cause, Engine
 from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.events import (
     Answered,
@@ -54,10 +59,10 @@ _TICK = 0.5  # seconds between two checks for interrupts
 
 T = TypeVar("T")
 Ask = Callable[[Proposer, Sequence[str]], Answer[T]]
-Watch = Callable[[State, frozenset[int]], None]
+Watch = Callable[[State, Mapping[int, str]], None]
 
 
-def no_watch(state: State, running: frozenset[int]) -> None:
+def no_watch(state: State, running: Mapping[int, str]) -> None:
     """Do nothing."""
     del state, running
 
@@ -77,8 +82,10 @@ class Explorer:
         folder: of an opened exploration, see `start.open_exploration`.
         engine: runs the jobs.
         proposer: answers first; the rules stand in where it fails.
-        stopping: number of interrupts by the user: one ends after the running batch, two at once.
-        watch: called after every event with the state and the running iterations.
+        stopping: number of interrupts by the user: one ends after the running batch, two at once. With asynchronous
+            batches, one ends after the running iterations.
+        watch: called after every event, and twice a second during runs, with the state and the running iterations, see
+            `ExplorationFolder.running`.
         review: judges strategy files.
     """
 
@@ -96,7 +103,8 @@ class Explorer:
         self._stopping, self._watch, self._review = stopping, watch, review
         self._rules = RulesProposer()
         self._events: list[Event] = []
-        self._running: frozenset[int] = frozenset()
+        self._submitted: frozenset[int] = frozenset()
+        self._outcomes: dict[int, Finished | Failed] = {}  # not recorded yet
 
     def run(self, iterations: int) -> State:
         """Continue to the number of iterations, the end of the time, an interrupt, or a best node beyond improvement.
@@ -115,8 +123,9 @@ class Explorer:
                 raise InputError(f"{self._folder.path}: an imported log cannot be continued; start an exploration")
             self._folder.tidy()
             try:
-                while (batch := self._batch(iterations)) and not self._spent(batch):
-                    self._step(batch)
+                while self._step(iterations):
+                    if self._stopping() > 1:
+                        raise KeyboardInterrupt
             except BaseException:
                 # Report the first error, not a further one from writing the views.
                 self._engine.close()
@@ -132,40 +141,62 @@ class Explorer:
         # Only while the journal is held: it removes incomplete files, which only the writer may do.
         return StrategyHistory(self._folder.strategies)
 
+    @property
+    def _asynchronous(self) -> bool:
+        return self._state.settings.batches == "asynchronous"
+
     def _batch(self, iterations: int) -> range:
-        """The iterations of the current batch; empty when all are finished."""
+        """The iterations that are read together next; empty when all have been read."""
         state, settings = self._state, self._state.settings
         first = state.memories[-1].iteration + 1 if state.memories else 1
-        last = first
-        while last % settings.n_iter_block and state.slot(last).number < settings.n_parallel - 1:
-            last += 1
-        last = max(min(last, iterations), len(state.iterations))
-        return range(first, last + 1)
+        within = (first - 1) % settings.n_iter_block
+        slots, rest = settings.n_parallel - within % settings.n_parallel, settings.n_iter_block - within
+        return range(first, min(first + min(slots, rest), max(iterations, len(state.iterations)) + 1))
 
     def _spent(self, batch: range) -> bool:
-        """Whether to start no new batch: the time is over, the user interrupts, or nothing is left to find.
+        """Whether to begin nothing new: the time is over, the user interrupts, or nothing is left to find.
 
-        A started batch is finished, unless the user interrupts twice.
+        A started batch is finished; with asynchronous batches, started iterations are.
         """
-        begun = len(self._state.iterations) >= batch.start
+        begun = len(self._state.iterations) >= batch.start and not self._asynchronous
         hours = self._state.settings.max_hours
         late = hours is not None and self._state.hours >= hours
         done = self._state.settings.until_settled and settled(self._state) is not None
-        return self._stopping() > (1 if begun else 0) or ((late or done) and not begun)
+        return not begun and (self._stopping() > 0 or late or done)
 
-    def _step(self, batch: range) -> None:
-        state = self._state
-        block = state.block_of(batch.start)
-        if block > max((review.block for review in state.reviews), default=0):
-            self._review_block(block, batch.start)
+    def _step(self, iterations: int) -> bool:
+        """Take the next step; False if there is none.
+
+        Proposals and readings come before runs that have ended are recorded: they depend on the journal alone, not on
+        what ends while a proposer answers. After a crash the same questions are asked.
+        """
+        state, batch = self._state, self._batch(iterations)
+        unread = state.iterations[batch.start - 1 :]
+        of_batch = unread[: len(batch)]
+        following = len(state.iterations) + 1
+        block = state.block_of(following)
+        more = following <= iterations and not self._spent(batch)
+        passed = block <= max((review.block for review in state.reviews), default=0)
+        free = more and passed and (bool(state.free_slots) if self._asynchronous else following in batch)
+        known = self._submitted | self._outcomes.keys()
+        waiting = [i.number for i in unread if i.outcome is None and i.number not in known]
+        if waiting and (self._asynchronous or not free):
+            self._begin(waiting[0])
+        elif free:
+            self._propose(following)
+        elif of_batch and all(i.scored for i in of_batch):
+            self._read(range(batch.start, batch.start + len(of_batch)))
             write_views(self._folder.path, self._events)
-        elif len(state.iterations) < batch[-1]:
-            self._propose(len(state.iterations) + 1)
-        elif any(state.iterations[i - 1].scored is None for i in batch):
-            self._run_batch(batch)
+        elif (ended := self._next_end()) is not None:
+            self._conclude(ended)
+        elif self._submitted:
+            self._wait()
+        elif more and not passed:
+            self._review_block(block, following)
+            write_views(self._folder.path, self._events)
         else:
-            self._read(batch)
-            write_views(self._folder.path, self._events)
+            return False
+        return True
 
     def _record(self, event: Event) -> None:
         _log.info("%s: %s", self._folder.path, type(event).__name__)
@@ -301,64 +332,74 @@ class Explorer:
 
     # Running
 
-    def _run_batch(self, batch: range) -> None:
-        """Start unfinished iterations, and record outcomes in the order of iterations, not of their ends."""
-        ended: dict[int, Finished | Failed | None] = {}
-        for i in batch:
-            if self._state.iterations[i - 1].outcome is None:
-                ended[i] = self._begin(i)
-        for i in batch:
-            while i in ended and ended[i] is None:
-                for job in self._engine.wait(_TICK):
-                    self._running -= {job.job}
-                    ended[job.job] = self._end(job)
-                    self._watch(self._state, self._running)
-                if self._stopping() > 1:
-                    self._engine.close()
-                    raise KeyboardInterrupt
-            if (outcome := ended.get(i)) is not None:
-                self._record(outcome)
-            found = self._state.iterations[i - 1]
-            if found.scored is None and found.outcome is not None:
-                self._record(score(found.outcome, self._state.space, self._state.opened.primary))
+    @property
+    def _running(self) -> Mapping[int, str]:
+        return self._folder.running(self._state)
 
-    def _begin(self, i: int) -> Finished | Failed | None:
-        """Submit the job of an iteration; returns the outcome of one that has ended before, or cannot run."""
+    def _begin(self, i: int) -> None:
+        """Submit the job of an iteration, unless it has ended before."""
         if self._state.iterations[i - 1].started is None:
             where = (self._folder.job(i) / "run").relative_to(self._folder.path)
             self._record(Started(iteration=i, folder=str(where)))
         found = self._outcome(i, 0.0)  # of a job that ended while no explorer ran
-        return self._submit(i) if found is None else self._kept(found)
+        if found is None:
+            self._submit(i)
+        else:
+            self._keep(found)
 
-    def _submit(self, i: int) -> Failed | None:
+    def _submit(self, i: int) -> None:
         proposed = self._state.iterations[i - 1].proposed
         try:
             self._folder.describe(proposed, self._state, sources_of(self._state, proposed))
         except OSError as error:
             reason = f"{error.filename or self._folder.job(i)}: {error.strerror}"
-            return Failed(iteration=i, reason=reason, seconds=0.0, cause="machine")
-        self._running |= {i}
+            self._outcomes[i] = Failed(iteration=i, reason=reason, seconds=0.0, cause="machine")
+            return
+        self._submitted |= {i}
         self._engine.submit(i, self._folder.job(i))
-        return None
 
-    def _end(self, job: Ended) -> Finished | Failed | None:
-        """The outcome of a job that has ended; None if it was lost, and is run again."""
-        found = self._outcome(job.job, job.seconds)
-        if found is None:
-            reason, cause = (job.reason, job.cause) if job.reason else ("ended without a result", "machine")
-            found = Failed(iteration=job.job, reason=reason, seconds=job.seconds, cause=cause)
-        return self._kept(found)
+    def _wait(self) -> None:
+        """Wait a moment for jobs to end."""
+        for job in self._engine.wait(_TICK):
+            self._submitted -= {job.job}
+            found = self._outcome(job.job, job.seconds)
+            if found is None:
+                reason, cause = (job.reason, job.cause) if job.reason else ("ended without a result", "machine")
+                found = self._failed(job.job, reason, job.seconds, cause)
+            self._keep(found)
+        self._watch(self._state, self._running)
 
-    def _kept(self, outcome: Finished | Failed) -> Finished | Failed | None:
-        """The outcome, unless the run was lost and may be repeated: then it is."""
+    def _keep(self, outcome: Finished | Failed) -> None:
+        """Keep the outcome, unless the run was lost and may be repeated: then it is."""
         i = outcome.iteration
-        if isinstance(outcome, Finished) or outcome.cause == "idea":
-            return outcome
-        if len(self._state.iterations[i - 1].losses) >= self._state.settings.retries:
-            return outcome
+        lost = isinstance(outcome, Failed) and outcome.cause == "machine"
+        if not lost or len(self._state.iterations[i - 1].losses) >= self._state.settings.retries:
+            self._outcomes[i] = outcome
+            return
         self._folder.discard_outcome(i)
-        self._record(Lost(iteration=i, reason=outcome.reason, seconds=outcome.seconds))
-        return self._submit(i)
+        self._record(Lost(**outcome.model_dump(exclude={"event", "time", "cause"})))
+        self._submit(i)
+
+    def _next_end(self) -> int | None:
+        """The iteration whose end is recorded next; None if it has not ended yet.
+
+        Synchronous batches are recorded in the order of iterations, a replay in the order of its record, others in the
+        order in which they end.
+        """
+        open_ones = [i for i in self._state.iterations if i.scored is None]
+        ended = [i.number for i in open_ones if i.outcome is not None] + [*self._outcomes]
+        order: Sequence[int] = [i.number for i in open_ones]
+        if self._asynchronous:
+            order = [i for i in self._proposer.ends if i in order] or ended
+        return next((i for i in ended if i == order[0]), None)
+
+    def _conclude(self, i: int) -> None:
+        """Record the outcome of an iteration, unless it is recorded, and the verdict."""
+        if i in self._outcomes:
+            self._record(self._outcomes.pop(i))
+        outcome = self._state.iterations[i - 1].outcome
+        assert outcome is not None
+        self._record(score(outcome, self._state.space, self._state.opened.primary))
 
     def _outcome(self, iteration: int, seconds: float) -> Finished | Failed | None:
         """The outcome in the folder of a job; None without one.
@@ -369,9 +410,14 @@ class Explorer:
         try:
             found = read_outcome(self._folder.job(iteration))
         except ValueError as error:
-            return Failed(iteration=iteration, reason=str(error), seconds=seconds, cause="machine")
+            return self._failed(iteration, str(error), seconds, "machine")
         if found is None:
             return None
         if found.metrics is None:
-            return Failed(iteration=iteration, reason=str(found.reason), seconds=found.seconds, cause=found.cause)
-        return Finished(iteration=iteration, metrics=found.metrics, seconds=found.seconds)
+            return self._failed(iteration, str(found.reason), found.seconds, found.cause)
+        begin = self._folder.begin(iteration)
+        return Finished(iteration=iteration, metrics=found.metrics, seconds=found.seconds, **begin._asdict())
+
+    def _failed(self, iteration: int, reason: str, seconds: float, cause: Cause) -> Failed:
+        begin = self._folder.begin(iteration)
+        return Failed(iteration=iteration, reason=reason, seconds=seconds, cause=cause, **begin._asdict())

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from metabolismgraph.config import Config, Exploration
@@ -179,12 +182,35 @@ class State:
         return sum((event.cost for event in self.answered), 0.0)
 
     @property
+    def workers(self) -> int:
+        """Number of runs at the same time."""
+        return self.settings.n_workers or default_workers(self.settings.n_parallel)
+
+    @property
+    def ends(self) -> tuple[Lost | Finished | Failed, ...]:
+        """The ends of all runs, those that were made again included."""
+        return tuple(end for i in self.iterations for end in (*i.losses, i.outcome) if end is not None)
+
+    @property
     def hours(self) -> float:
-        """Time spent so far [h]: runs divided by the number of workers, plus waiting for answers."""
-        ends = (end for i in self.iterations for end in (*i.losses, i.outcome) if end is not None)
-        runs = sum((end.seconds for end in ends), 0.0)
-        workers = self.settings.n_workers or default_workers(self.settings.n_parallel)
-        return (runs / workers + sum((event.seconds for event in self.answered), 0.0)) / 3600
+        """Time from submissions to ends of runs and for answers [h]; breaks after interruptions do not count.
+
+        Where a journal does not say when runs began, the time of the runs is divided by the number of workers.
+        """
+        ends, answered = self.ends, self.answered
+        if not all((*(end.started for end in ends if end.seconds), *(event.time for event in answered))):
+            runs = sum((end.seconds for end in ends), 0.0)
+            return (runs / self.workers + sum((event.seconds for event in answered), 0.0)) / 3600
+        spans = [(_timestamp(end.started) - end.waited, end.waited + end.seconds) for end in ends if end.started]
+        spans += [(_timestamp(event.time) - event.seconds, event.seconds) for event in answered]
+        return _covered(spans) / 3600
+
+    @property
+    def busy(self) -> float | None:
+        """Share of the time of the workers that runs took; None without a run, or without the times of runs."""
+        seconds = sum((end.seconds for end in self.ends), 0.0)
+        known = bool(seconds) and all(end.started for end in self.ends if end.seconds)
+        return seconds / (self.workers * self.hours * 3600) if known else None
 
     def block_of(self, iteration: int) -> int:
         """Number of the block of an iteration, from 0."""
@@ -198,10 +224,24 @@ class State:
         """The iterations of a block."""
         return tuple(i for i in self.iterations if self.block_of(i.number) == block)
 
+    @property
+    def free_slots(self) -> tuple[int, ...]:
+        """Slots without an iteration in flight; those with the fewest iterations in the block come first."""
+        taken = {i.proposed.slot for i in self.iterations if i.scored is None}
+        used = Counter(i.proposed.slot for i in self.in_block(self.block_of(len(self.iterations) + 1)))
+        return tuple(sorted(set(range(self.settings.n_parallel)) - taken, key=lambda slot: (used[slot], slot)))
+
     def slot(self, iteration: int) -> Slot:
-        """The slot of an iteration; slots are filled in order, from the first of every block."""
-        within = (iteration - 1) % self.settings.n_iter_block
-        number = within % self.settings.n_parallel
+        """The slot of an iteration, or the one that the next iteration takes.
+
+        Slots of synchronous batches are filled in order, from the first of every block. An asynchronous iteration
+        takes the first of `free_slots`, if any.
+        """
+        number = (iteration - 1) % self.settings.n_iter_block % self.settings.n_parallel
+        if iteration <= len(self.iterations):
+            number = self.iterations[iteration - 1].proposed.slot
+        elif self.settings.batches == "asynchronous" and self.free_slots:
+            number = self.free_slots[0]
         steps = self.settings.time_steps
         return Slot(number, steps[number % len(steps)])
 
@@ -226,6 +266,19 @@ class State:
     def refusals(self, kind: str, iteration: int) -> tuple[str, ...]:
         """Reasons of the refusals of answers to a question so far."""
         return tuple(r.reason for r in self.refused if r.kind == kind and r.iteration == iteration)
+
+
+def _timestamp(time: str) -> float:
+    return datetime.fromisoformat(time).timestamp()
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Length of the union of time spans, each with its begin and its duration."""
+    covered, until = 0.0, -math.inf
+    for begin, duration in sorted(spans):
+        covered += max(0.0, begin + duration - max(begin, until))
+        until = max(until, begin + duration)
+    return covered
 
 
 def _of_log(event: Imported, metric: str | None) -> Iteration:

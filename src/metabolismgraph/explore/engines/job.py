@@ -27,12 +27,13 @@ from metabolismgraph.errors import (
     TrainingLostError,
 )
 from metabolismgraph.explore.engines.base import NO_ROOM
-from metabolismgraph.explore.engines.outcome import Outcome, read_outcome, write_outcome
+from metabolismgraph.explore.engines.outcome import Outcome, read_outcome, write_outcome, write_start
 from metabolismgraph.processes import end_with_parent
 from metabolismgraph.text import one_line
 
 JOB = "job.json"
 _OF_DATA = ("simulation.seed",)  # settings that differ between replicates and belong to the data
+LOCK = "lock"  # held by the running process
 RUN = "run"  # the run folder within the folder of the job
 
 
@@ -42,7 +43,7 @@ def main(folder: Path) -> int:
     cores = os.environ.get("METABOLISMGRAPH_CORES")
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
-    with (folder / "lock").open("w") as lock:
+    with (folder / LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if read_outcome(folder) is None:
             outcome = _outcome(folder)
@@ -58,6 +59,7 @@ def main(folder: Path) -> int:
 def _outcome(folder: Path) -> Outcome:
     started = time.perf_counter()
     try:
+        write_start(folder)
         metrics = run_job(folder)
     except TrainingLostError as error:
         return Outcome(None, one_line(error), time.perf_counter() - started, "machine")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from metabolismgraph.files import write_bytes
 from metabolismgraph.text import one_line
 
 OUTCOME = "outcome.json"
+START = "started.txt"
 
 
 class Outcome(NamedTuple):
@@ -34,6 +36,19 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
     metrics = outcome.metrics and {name: _plain(value) for name, value in outcome.metrics.items()}
     content = {**outcome._asdict(), "metrics": metrics}
     write_bytes(folder / OUTCOME, json.dumps({**content, "sha256": _digest(content)}, indent=1).encode())
+
+
+def write_start(folder: Path) -> None:
+    """Write the current time: the run of the job begins."""
+    write_bytes(folder / START, datetime.now(UTC).isoformat(timespec="milliseconds").encode())
+
+
+def read_start(folder: Path) -> datetime | None:
+    """When the run of a job began; None if it did not."""
+    try:
+        return datetime.fromisoformat((folder / START).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def read_outcome(folder: Path) -> Outcome | None:

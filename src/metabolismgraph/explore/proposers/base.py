@@ -67,9 +67,12 @@ class Proposer(abc.ABC):
 
     Attributes:
         name: in the journal.
+        ends: iterations in the order in which their ends are to be recorded, with asynchronous batches; empty: as they
+            end.
     """
 
     name: str
+    ends: Sequence[int] = ()
 
     @abc.abstractmethod
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:

@@ -8,7 +8,17 @@ from typing import TypeVar
 
 from metabolismgraph.config import Exploration
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.events import Answered, Event, Kind, Opened, Proposed, Remembered, Reviewed
+from metabolismgraph.explore.events import (
+    Answered,
+    Event,
+    Failed,
+    Finished,
+    Kind,
+    Opened,
+    Proposed,
+    Remembered,
+    Reviewed,
+)
 from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.proposal import Proposal, Reading, Slot, Submission
 from metabolismgraph.explore.proposers.asking import parsed_proposal, parsed_reading, parsed_submission
@@ -19,7 +29,7 @@ T = TypeVar("T")
 
 
 class ReplayProposer(Proposer):
-    """Repeats the recorded answer to every attempt at every question.
+    """Repeats the recorded answer to every attempt at every question, and the order in which iterations ended.
 
     Answers of external programs are parsed again; other answers are taken from the record. Tokens and cost are those of
     the record.
@@ -36,6 +46,7 @@ class ReplayProposer(Proposer):
         self._proposed = {e.iteration: e for e in events if isinstance(e, Proposed)}
         self._remembered = {e.iteration: e for e in events if isinstance(e, Remembered)}
         self._reviewed = {e.block: e for e in events if isinstance(e, Reviewed)}
+        self.ends = tuple(e.iteration for e in events if isinstance(e, (Finished, Failed)))
         opened = next((e for e in events if isinstance(e, Opened)), None)
         self.name = opened.proposer if opened is not None else "replay"
 
