@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from metabolismgraph.config import Config
     from metabolismgraph.explore.folder import ExplorationFolder
+    from metabolismgraph.explore.inbox import Message
     from metabolismgraph.explore.proposers.base import Proposer
     from metabolismgraph.explore.state import State
 
@@ -56,12 +57,17 @@ def start(
     checkpoint: Checkpoint = None,
     set_: Set = None,
     *,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="strategy files that passed the review wait for `explore approve`")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Start an exploration, with data and Phase 1 first where they are missing."""
     overrides = [*(set_ or []), *([f"exploration.primary={primary}"] if primary else [])]
+    overrides += ["exploration.approve=true"] if approve else []
     overrides += [f"exploration.proposer={proposer}"] if proposer and proposer != "replay" else []
     settings = read_config(config or ("oscillatory_rank50" if network else "explore_rank50"), overrides)
+    from metabolismgraph.explore.hooks import check_hooks
     from metabolismgraph.explore.start import check_free, open_exploration, prepared
     from metabolismgraph.runs.folder import free_path
 
@@ -73,6 +79,7 @@ def start(
     path = out or free_path(Path("explorations") / (settings.dataset or "exploration"))
     kind = proposer or settings.exploration.proposer
     chosen = _proposer(settings, path, kind, record)
+    check_hooks(settings.exploration)
     check_free(path)
     data = _make_base(path, settings, network, timeseries, truth, checkpoint, quiet=quiet)
     folder = open_exploration(path, settings, proposer=kind, data=data)
@@ -89,13 +96,97 @@ def resume(
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Continue an interrupted exploration, or run more iterations."""
-    opened, state = _read(folder)
-    if state.imported:
-        raise InputError(f"{folder}: an imported log cannot be continued; start an exploration")
+    """Continue an interrupted or paused exploration, or run more iterations."""
+    from metabolismgraph.explore.events import Paused
+    from metabolismgraph.explore.inbox import new_id, researcher
+
+    opened, state = _read_own(folder)
     block = state.settings.n_iter_block
     wanted = iterations or max(16, -(-len(state.iterations) // block) * block)
-    _continue(opened, wanted, _proposer(state.config, folder, state.opened.proposer, record), quiet=quiet)
+    proposer = _proposer(state.config, folder, state.opened.proposer, record)
+    if state.paused is not None:
+        opened.inbox.put(Paused(id=new_id(), by=researcher(), on=False))
+    _continue(opened, wanted, proposer, quiet=quiet)
+
+
+@explore.command(
+    epilog="Example: metabolismgraph explore suggest explorations/a --text 'try amplification at long rollouts'"
+)
+def suggest(
+    folder: Folder,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="proposal for the next iteration, YAML or JSON: parent, mode, mutations, hypothesis"),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="note for the prompts to a language model, up to the next reading")
+    ] = None,
+) -> None:
+    """Propose the next iteration, or leave a note; works while the explorer runs, and while it does not."""
+    from metabolismgraph.explore.suggestions import suggest_note, suggest_proposal
+
+    opened, state = _read_own(folder)
+    if (file is None) == (text is None):
+        raise InputError("suggest takes either a FILE with a proposal or a note with --text; give one of them")
+    if file is not None:
+        _send(opened, suggest_proposal(file, state, opened.inbox.waiting()), "the next free iteration follows it")
+    elif text is not None:
+        _send(opened, suggest_note(text), "prompts show it up to the next reading")
+        if state.opened.proposer == "rules":
+            say("note: the proposer of this exploration is rules, which reads no notes; the log keeps it")
+
+
+@explore.command(epilog="Example: metabolismgraph explore pause explorations/a")
+def pause(
+    folder: Folder,
+    *,
+    off: Annotated[bool, typer.Option("--off", help="let the exploration continue")] = False,
+    end: Annotated[
+        bool, typer.Option("--end", help="end the explorer, which frees its machine; `explore resume` continues")
+    ] = False,
+) -> None:
+    """Begin no new runs; those that were submitted finish, and the explorer then waits for --off.
+
+    Waiting costs no share of exploration.max_hours, but keeps the machine or the allocation of the explorer: give --end
+    to free it.
+    """
+    from metabolismgraph.explore.events import Paused
+    from metabolismgraph.explore.inbox import new_id, researcher
+
+    opened, _ = _read_own(folder)
+    if off and end:
+        raise InputError("--off and --end contradict each other; give one of them")
+    message = Paused(id=new_id(), by=researcher(), on=not off, end=end)
+    _send(opened, message, "the exploration continues" if off else "no new run begins")
+
+
+@explore.command(epilog="Example: metabolismgraph explore approve explorations/a --yes")
+def approve(
+    folder: Folder,
+    name: Annotated[str | None, typer.Argument(help="the strategy; default: the only one that waits")] = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="accept the file without a question")] = False,
+    no: Annotated[str | None, typer.Option(metavar="REASON", help="refuse the file; the proposer is told why")] = None,
+) -> None:
+    """Show a strategy file that waits for approval, against its former version, and accept or refuse it.
+
+    An accepted file may be used from the next block on. The exploration does not wait for the decision.
+    """
+    from metabolismgraph.cli.explore_tables import held_file_page
+    from metabolismgraph.explore.approval import decide, held_file
+
+    opened, state = _read_own(folder)
+    if yes and no is not None:
+        raise InputError("--yes and --no contradict each other; give one of them")
+    review = held_file(state, name, opened.inbox.waiting(), folder)
+    console().print(held_file_page(state, review))
+    if not yes and no is None:
+        if not sys.stdin.isatty():
+            say("nothing is decided yet: repeat with --yes, or with --no REASON")
+            return
+        yes = typer.confirm("accept this file?")
+        no = None if yes else typer.prompt("reason")
+    _send(opened, decide(review, no), "it takes effect before the next block")
 
 
 @explore.command(epilog="Example: metabolismgraph explore status explorations/a --watch")
@@ -111,7 +202,7 @@ def status(
     if watch:
         follow(opened, console())
     else:
-        console().print(status_table(state))
+        console().print(status_table(state, waiting=opened.inbox.waiting()))
 
 
 @explore.command(epilog="Example: metabolismgraph explore show explorations/a 7")
@@ -164,6 +255,23 @@ def import_(
     folder = out or free_path(Path("explorations") / log.stem.removesuffix("_analysis"))
     number = import_log(log, folder, metric=metric, block=block, ucb=ucb)
     console().print(f"iterations imported into {folder}: {number}")
+
+
+def _read_own(path: Path) -> tuple[ExplorationFolder, State]:
+    """An exploration that this program can continue."""
+    opened, state = _read(path)
+    if state.imported:
+        raise InputError(f"{path}: an imported log cannot be continued; start an exploration")
+    return opened, state
+
+
+def _send(folder: ExplorationFolder, message: Message, effect: str) -> None:
+    """Send a message to an exploration, and say what becomes of it."""
+    from metabolismgraph.explore.inbox import deliver
+
+    recorded = deliver(folder.path, message)
+    where = "recorded in the journal" if recorded else f"in {folder.inbox.path}, for the explorer to take"
+    console().print(f"{where}: {effect}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _read(path: Path) -> tuple[ExplorationFolder, State]:

@@ -7,7 +7,7 @@ cannot control the terminal.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,22 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.syntax import Syntax
 from rich.table import Column, Table
 from rich.text import Text
 from rich.tree import Tree
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.explore.approval import difference, former_version
 from metabolismgraph.explore.engines.base import STDOUT
-from metabolismgraph.explore.events import Failed, Opened, Proposed
+from metabolismgraph.explore.events import Approved, Failed, Opened, Paused, Proposed, Reviewed, Suggested
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.inbox import Message
 from metabolismgraph.explore.keys import TIME_STEP
 from metabolismgraph.explore.loop import Watch, no_watch
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.proposers.rules_memory import strategies_of
-from metabolismgraph.explore.published_format.lines import mean, mutation, set_name
+from metabolismgraph.explore.published_format.lines import mean, mutation, set_name, suggestion
 from metabolismgraph.explore.reward import SKILL, slope_ratios
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, leader, nodes, settled, standard_error
@@ -40,14 +43,22 @@ _REREAD = 1.0  # seconds between two reads of the journal
 _CLOCK = slice(11, 19)  # hours, minutes and seconds of a time in ISO format
 
 
-def status_table(state: State, running: frozenset[int] = frozenset(), iterations: int | None = None) -> RenderableType:
-    """The status of an exploration: the slots of the last batch, the leading node, the budget.
+def status_table(
+    state: State,
+    running: frozenset[int] = frozenset(),
+    iterations: int | None = None,
+    waiting: Sequence[Message] = (),
+) -> RenderableType:
+    """The status of an exploration: the slots of the last batch, the leading node, the budget, what waits.
 
     Args:
         running: iterations that are running now, as far as known.
         iterations: their planned number, if known.
+        waiting: messages of researchers that the explorer has not taken yet.
     """
-    return Group(*_heading(state, iterations), _slots(state, running), *_leaders(state), "", *_spent(state, iterations))
+    slots = _slots(state, running)
+    last = (*_spent(state, iterations), *_waiting(state, waiting))
+    return Group(*_heading(state, iterations), slots, *_leaders(state), "", *last)
 
 
 def _heading(state: State, iterations: int | None) -> Iterator[RenderableType]:
@@ -177,6 +188,49 @@ def _spent(state: State, iterations: int | None) -> Iterator[RenderableType]:
     note = _last_note(state)
     if note:
         yield _text(f"note: {note}", "yellow")
+
+
+def _waiting(state: State, messages: Sequence[Message]) -> Iterator[RenderableType]:
+    """The pause, suggestions and strategy files that wait, and messages that the explorer has not taken yet."""
+    if state.paused is not None:
+        how = "`explore resume` continues" if state.paused.end else "`explore pause --off` continues"
+        yield _text(f"paused by {state.paused.by} at {state.paused.time[_CLOCK]} UTC: {how}", "bold yellow")
+    decided = {message.digest for message in messages if isinstance(message, Approved)}
+    for review in state.held:
+        if review.file and review.held not in decided:
+            yield _text(f"waits for `explore approve`: strategy {review.file.name}", "bold yellow")
+    for each in state.suggested:
+        yield _text(f"suggested by {each.by}: {suggestion(each)}", "cyan")
+    for message in messages:
+        yield _text(f"not taken yet, from {message.by}: {_content(message)}", "cyan")
+
+
+def _content(message: Message) -> str:
+    """A message on one line."""
+    match message:
+        case Suggested():
+            return suggestion(message)
+        case Paused():
+            return "pause" if message.on else "continue"
+        case Approved():
+            return f"strategy {message.name} {'accepted' if message.accepted else 'refused'}, before the next block"
+
+
+def held_file_page(state: State, review: Reviewed) -> RenderableType:
+    """A strategy file that waits for approval: why it was submitted, and its difference from the version in force."""
+    file = review.file
+    assert file is not None
+    former = former_version(state, file.name)
+    what = "a new strategy" if former is None else "against the version in force"
+    facts = {"submitted by": review.by, "before block": str(review.block)}
+    facts |= {"rationale": file.rationale, "reference": file.reference}
+    lines = difference(former, file)
+    return Group(
+        Text.assemble(("strategy ", "bold"), (file.name, "bold"), f": {what}"),
+        _facts(iter(facts.items())),
+        "",
+        Syntax(lines, "diff", theme="ansi_dark", background_color="default", word_wrap=True),
+    )
 
 
 def _of(limit: float | None) -> str:

@@ -75,7 +75,11 @@ class Answered(_Event):
 
 
 class Refused(_Event):
-    """An answer was not accepted, with the reason."""
+    """An answer, or the proposal of a researcher, was not accepted, with the reason.
+
+    Attributes:
+        suggestion: id of the researcher's suggestion; None for an answer of a proposer.
+    """
 
     event: Literal["refused"] = "refused"
     kind: Kind
@@ -83,6 +87,7 @@ class Refused(_Event):
     attempt: int
     by: str
     reason: str
+    suggestion: str | None = None
 
 
 class Proposed(_Event):
@@ -102,6 +107,7 @@ class Proposed(_Event):
         code: digest of the package version and the strategy files in the configuration.
         files: those strategy files, name -> sha256 of the source.
         by: name of the proposer; note: why the rules stood in for it.
+        suggestion: id of the researcher's suggestion that the iteration follows.
     """
 
     event: Literal["proposed"] = "proposed"
@@ -121,6 +127,7 @@ class Proposed(_Event):
     strategy: str = ""
     by: str
     note: str = ""
+    suggestion: str | None = None
 
 
 class Started(_Event):
@@ -206,6 +213,7 @@ class Reviewed(_Event):
         changes: configuration of its root, as differences from the opened one.
         rolled_back: strategies whose trainings failed: name -> digest of the restored version; None without one.
         landed: digest of the accepted strategy file; None without one.
+        held: digest of a file that passed the review, and waits for the approval of a researcher.
         reasons: why the file was refused.
     """
 
@@ -216,6 +224,7 @@ class Reviewed(_Event):
     submission: Submission
     rolled_back: dict[str, str | None] = {}
     landed: str | None
+    held: str | None = None
     declaration: dict[str, Any] | None = None
     reasons: tuple[str, ...]
     by: str
@@ -225,6 +234,11 @@ class Reviewed(_Event):
     def file(self) -> StrategyFile | None:
         """The strategy file that was submitted."""
         return self.submission.file
+
+    @property
+    def verdict(self) -> str:
+        """On the strategy file."""
+        return "accepted" if self.landed else "waits for the approval of a researcher" if self.held else "refused"
 
 
 class Imported(_Event):
@@ -245,6 +259,64 @@ class Imported(_Event):
     fields: dict[str, str]
 
 
+class Suggested(_Event):
+    """A researcher proposes an iteration, or leaves a note for the next prompts.
+
+    Attributes:
+        id: of the message, here and below.
+        by: name of the researcher, here and below.
+        proposal: for the next iteration that is planned; None for a note.
+        text: the note; empty with a proposal.
+    """
+
+    event: Literal["suggested"] = "suggested"
+    id: str
+    by: str
+    proposal: Proposal | None = None
+    text: str = ""
+
+
+class Paused(_Event):
+    """A researcher stops new runs, or lets the exploration continue.
+
+    Attributes:
+        on: whether it is paused from now on.
+        end: whether the explorer ends instead of waiting.
+    """
+
+    event: Literal["paused"] = "paused"
+    id: str
+    by: str
+    on: bool
+    end: bool = False
+
+
+class Approved(_Event):
+    """A researcher decides on a strategy file that passed the review.
+
+    Attributes:
+        name, digest: of the strategy, and of its source.
+        accepted: whether it may be used from the next block on.
+        reason: of a refusal.
+    """
+
+    event: Literal["approved"] = "approved"
+    id: str
+    by: str
+    name: str
+    digest: str
+    accepted: bool
+    reason: str = ""
+
+
+class Warned(_Event):
+    """Something beside the exploration failed: a hook, or a message of a researcher. The exploration continues."""
+
+    event: Literal["warned"] = "warned"
+    about: str
+    reason: str
+
+
 Event = Annotated[
     Opened
     | Answered
@@ -257,7 +329,11 @@ Event = Annotated[
     | Scored
     | Remembered
     | Reviewed
-    | Imported,
+    | Imported
+    | Suggested
+    | Paused
+    | Approved
+    | Warned,
     Field(discriminator="event"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

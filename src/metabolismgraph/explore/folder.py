@@ -9,6 +9,7 @@ from pathlib import Path
 
 from metabolismgraph.explore.engines.outcome import OUTCOME
 from metabolismgraph.explore.events import Proposed
+from metabolismgraph.explore.inbox import INBOX, Inbox
 from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.search_space import configuration
 from metabolismgraph.explore.state import State
@@ -17,12 +18,14 @@ from metabolismgraph.files import write_bytes
 
 class ExplorationFolder:
     """Layout: `journal.jsonl`, its views, `base/` (a run with data and Phase 1, which all iterations share),
-    `runs/NNNN/` (one per iteration), `strategies/` (accepted strategy files, under git), `cache/` (compiled programs).
+    `runs/NNNN/` (one per iteration), `strategies/` (accepted strategy files, under git), `cache/` (compiled programs),
+    `inbox/` (messages of researchers that the explorer has not taken yet).
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.journal = Journal(path / JOURNAL)
+        self.inbox = Inbox(path / INBOX)
 
     @property
     def base(self) -> Path:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from metabolismgraph.explore.engines.base import Ended, Engine
 from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.events import (
     Answered,
+    Approved,
     Event,
     Failed,
     Finished,
@@ -31,6 +33,8 @@ from metabolismgraph.explore.events import (
     Started,
 )
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.hooks import Hooks
+from metabolismgraph.explore.inbox import RESEARCHER
 from metabolismgraph.explore.keys import STRATEGY
 from metabolismgraph.explore.proposal import Reading, Submission
 from metabolismgraph.explore.proposers.base import Answer, ExchangeError, InvalidAnswerError, Proposer, UnavailableError
@@ -115,18 +119,31 @@ class Explorer:
             if self._state.imported:
                 raise InputError(f"{self._folder.path}: an imported log cannot be continued; start an exploration")
             self._folder.tidy()
+            reason = f"all {iterations} iterations are finished"
             try:
-                while (batch := self._batch(iterations)) and not self._spent(batch):
+                while batch := self._batch(iterations):
+                    if spent := self._spent(batch):
+                        reason = spent
+                        break
                     self._step(batch)
-            except BaseException:
+            except BaseException as error:
                 # Report the first error, not a further one from writing the views.
                 self._engine.close()
                 with contextlib.suppress(InputError):
-                    write_views(self._folder.path, self._events)
+                    self._end_with(one_line(error) or "stopped at once")
                 raise
             self._engine.close()
-            write_views(self._folder.path, self._events)
+            self._end_with(reason)
         return self._state
+
+    def _end_with(self, reason: str) -> None:
+        for warning in self._hooks.end(self._state, reason):
+            self._record(warning)
+        write_views(self._folder.path, self._events)
+
+    @functools.cached_property
+    def _hooks(self) -> Hooks:
+        return Hooks(self._state.settings, self._folder.path)
 
     @functools.cached_property
     def _history(self) -> StrategyHistory:
@@ -143,16 +160,65 @@ class Explorer:
         last = max(min(last, iterations), len(state.iterations))
         return range(first, last + 1)
 
-    def _spent(self, batch: range) -> bool:
-        """Whether to start no new batch: the time is over, the user interrupts, or nothing is left to find.
+    def _spent(self, batch: range) -> str:
+        """Why no new batch is started: the time is over, a user interrupts, or nothing is left to find; "" if one is.
 
         A started batch is finished, unless the user interrupts twice.
         """
-        begun = len(self._state.iterations) >= batch.start
+        if (paused := self._wait_while_paused()) or self._stopping() > 1:
+            return paused or "interrupted"
+        if len(self._state.iterations) >= batch.start:
+            return ""
         hours = self._state.settings.max_hours
         late = hours is not None and self._state.hours >= hours
         done = self._state.settings.until_settled and settled(self._state) is not None
-        return self._stopping() > (1 if begun else 0) or ((late or done) and not begun)
+        interrupted = "interrupted" if self._stopping() else ""
+        return interrupted or ("exploration.max_hours are over" if late else "nothing is left to find" if done else "")
+
+    # Messages of researchers
+
+    def _wait_while_paused(self) -> str:
+        """Wait until a pause is over; returns why the explorer ends in a pause, "" if it continues."""
+        self._take_messages()
+        while self._state.paused is not None:
+            if self._state.paused.end or self._stopping():
+                return f"paused by {self._state.paused.by}"
+            time.sleep(_TICK)
+            self._take_messages()
+        return ""
+
+    def _take_messages(self, *, decisions: bool = False) -> None:
+        """Move messages from the inbox to the journal.
+
+        Args:
+            decisions: whether to take decisions on strategy files as well.
+        """
+        before = len(self._events)
+        for event in self._folder.inbox.take(self._events, decisions=decisions):
+            if isinstance(event, Approved) and event.accepted:
+                for file in (review.file for review in self._state.held if review.held == event.digest):
+                    assert file is not None
+                    self._history.land(file.name, file.source, file.rationale, file.reference)
+            self._record(event)
+        if len(self._events) > before:
+            write_views(self._folder.path, self._events)
+
+    def _follow_suggestion(self, iteration: int) -> bool:
+        """Whether an iteration follows the proposal of a researcher; those that are not valid any more are refused."""
+        if any((answer.kind, answer.iteration) == ("proposal", iteration) for answer in self._state.answered):
+            return False  # an answer from before a crash, which is paid for, comes first
+        for each in self._state.suggested:
+            if each.proposal is None:
+                continue
+            try:
+                planned = plan(each.proposal, self._state, iteration, by=RESEARCHER)
+            except RefusedError as error:
+                question: dict[str, Any] = {"kind": "proposal", "iteration": iteration, "attempt": 0, "by": RESEARCHER}
+                self._record(Refused(**question, reason=one_line(error, _REASON), suggestion=each.id))
+            else:
+                self._record(planned.model_copy(update={"suggestion": each.id}))
+                return True
+        return False
 
     def _step(self, batch: range) -> None:
         state = self._state
@@ -171,8 +237,10 @@ class Explorer:
     def _record(self, event: Event) -> None:
         _log.info("%s: %s", self._folder.path, type(event).__name__)
         self._events.append(self._folder.journal.append(event))
-        self._state = self._state.after(self._events[-1])
+        before, self._state = self._state, self._state.after(self._events[-1])
         self._watch(self._state, self._running)
+        for warning in self._hooks.after(event, before, self._state):
+            self._record(warning)
 
     # Answers of proposers
 
@@ -228,6 +296,8 @@ class Explorer:
         return answer.value
 
     def _propose(self, iteration: int) -> None:
+        if self._follow_suggestion(iteration):
+            return
         state, slot = self._state, self._state.slot(iteration)
         self._ask(
             "proposal",
@@ -250,7 +320,9 @@ class Explorer:
         self._ask("reading", batch.start, lambda proposer, refusals: proposer.read(state, batch, refusals), accept)
 
     def _review_block(self, block: int, first: int) -> None:
+        self._take_messages(decisions=True)
         state, rolled_back = self._state, self._roll_back()
+        approve = state.settings.approve
 
         def accept(value: Submission, by: str, note: str) -> Reviewed:
             landed = declaration = None
@@ -275,9 +347,15 @@ class Explorer:
             # The next block may start with the file.
             with_file = state.after(reviewed)
             changes = changed(state.root(block), value.start, with_file)
+            if file is not None and approve:
+                # The block begins without the file, and with the start only if that does not need the file.
+                reviewed = reviewed.model_copy(update={"landed": None, "held": landed})
+                with_file, changes = state.after(reviewed), state.root(block)
+                with contextlib.suppress(RefusedError):
+                    changes = changed(changes, value.start, with_file)
             if rolled_back and any(name in rolled_back for name in names(configuration(with_file, changes).training)):
                 changes.pop(STRATEGY)
-            if file is not None:
+            if file is not None and not approve:
                 self._history.land(file.name, file.source, file.rationale, file.reference)
             return reviewed.model_copy(update={"changes": changes})
 
@@ -308,6 +386,7 @@ class Explorer:
                 ended[i] = self._begin(i)
         for i in batch:
             while i in ended and ended[i] is None:
+                self._take_messages()
                 for job in self._engine.wait(_TICK):
                     self._running -= {job.job}
                     ended[job.job] = self._end(job)

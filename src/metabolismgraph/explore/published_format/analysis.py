@@ -6,10 +6,24 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from metabolismgraph.explore.events import Event, Failed, Finished, Imported, Opened, Proposed, Remembered, Reviewed
+from metabolismgraph.explore.events import (
+    Approved,
+    Event,
+    Failed,
+    Finished,
+    Imported,
+    Opened,
+    Paused,
+    Proposed,
+    Refused,
+    Remembered,
+    Reviewed,
+    Suggested,
+    Warned,
+)
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import shown
-from metabolismgraph.explore.published_format.lines import basis, decimals, mutation, parent_of
+from metabolismgraph.explore.published_format.lines import basis, decimals, mutation, parent_of, suggestion
 from metabolismgraph.explore.reward import SKILL, slope_ratios
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.text import one_line, visible
@@ -35,13 +49,15 @@ def render(events: Sequence[Event]) -> str:
     """The log after these events. Further events only append to it.
 
     An iteration appears after the reading of its batch, with its state at that time. The line Next of the last
-    iteration follows once the next one is planned.
+    iteration follows once the next one is planned. Messages of researchers and warnings follow that line.
     """
     state = State.of(events[:1])
     parts = [_preamble(state.opened)]
     shown_already: set[int] = set()
+    remarks: list[str] = []
     for event in events[1:]:
         state = state.after(event)
+        remarks += [f"> {visible(remark)}\n"] if (remark := _remark(event)) else []
         match event:
             case Imported():
                 parts.append(_imported(event))
@@ -56,6 +72,9 @@ def render(events: Sequence[Event]) -> str:
                     parts[-1] += _next(event.proposal.parent)
             case Reviewed():
                 parts.append(_boundary(event, state))
+        if remarks and (len(state.iterations) not in shown_already or _following(state, state.iterations[-1])):
+            parts += remarks
+            remarks = []
     return "\n".join(parts)
 
 
@@ -66,6 +85,24 @@ def _preamble(opened: Opened) -> str:
         f"{basis(opened)}\n"
         f"Proposer {visible(opened.proposer)}; metabolismgraph {visible(opened.version)}; {visible(opened.data)}.\n"
     )
+
+
+def _remark(event: Event) -> str:
+    """A line about an event beside the iterations; empty for an event of an iteration."""
+    remark = ""
+    match event:
+        case Suggested():
+            remark = f"Suggested by {event.by}: {suggestion(event)}"
+        case Refused(suggestion=str()):
+            remark = f"Suggestion not followed in iteration {event.iteration}: {event.reason}"
+        case Paused():
+            remark = f"{'Paused' if event.on else 'Continued'} by {event.by}"
+        case Approved():
+            decision = "accepted" if event.accepted else "refused"
+            remark = f"Strategy {event.name} {decision} by {event.by}{event.reason and f': {event.reason}'}"
+        case Warned():
+            remark = f"Warning: {event.about}: {event.reason}"
+    return remark
 
 
 def _next(parent: int | None) -> str:
@@ -163,6 +200,8 @@ def _boundary(review: Reviewed, state: State) -> str:
     if file is not None:
         lines["Submitted"] = f"strategy {visible(file.name)}: {visible(file.rationale)} ({visible(file.reference)})"
         lines["Landed"] = f"yes, {visible(review.landed)}" if review.landed else "no"
+        if review.held:
+            lines["Landed"] = f"no, {review.verdict}: `explore approve`"
     if review.reasons:
         lines["Refused"] = "; ".join(visible(reason) for reason in review.reasons)
     if by := _by(state.opened, review):

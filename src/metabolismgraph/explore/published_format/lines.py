@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from metabolismgraph.explore.events import Opened, Proposed
+from metabolismgraph.explore.events import Opened, Proposed, Suggested
 from metabolismgraph.text import visible
 
 
@@ -28,6 +28,16 @@ def mutation(proposed: Proposed) -> str:
     if proposed.mutations:
         return visible(", ".join(str(each) for each in proposed.mutations))
     return "none (replicate)" if proposed.proposal.mode == "replicate" else "none"
+
+
+def suggestion(event: Suggested) -> str:
+    """The proposal or note of a researcher, on one line."""
+    proposal = event.proposal
+    if proposal is None:
+        return f"note: {visible(event.text)}"
+    changes = visible(", ".join(map(str, proposal.mutations)))
+    where = f"{proposal.mode}, parent={parent_of(proposal.parent)}, mutation {changes}"
+    return f"{where}; hypothesis: {visible(proposal.hypothesis)}"
 
 
 def set_name(names: Sequence[str]) -> str:
