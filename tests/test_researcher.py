@@ -232,8 +232,8 @@ def approving(tmp_path):
 
 def submits_once():
     """The strategy file in the first review, and nothing in the others."""
-    changes = iter([with_file])
-    return lambda value: next(changes, lambda same: same)(value)
+    changes = [with_file]
+    return lambda value: changes.pop()(value) if changes else value
 
 
 def propose_mine(state, iteration):
@@ -301,16 +301,15 @@ def test_a_later_version_takes_the_place_of_one_that_waits():
 NOTE = "import json, sys; print(json.dumps(json.load(sys.stdin)), file=open(sys.argv[1], 'a'))"
 
 
-def hooked(tmp_path, **hooks):
-    opened(
-        tmp_path / "x", n_parallel=2, n_iter_block=6, replicates=1, until_settled=False, hooks=hooks, hook_timeout_s=5
-    )
+def hooked(tmp_path, seconds, **hooks):
+    settings = {"replicates": 1, "until_settled": False, "hooks": hooks, "hook_timeout_s": seconds}
+    opened(tmp_path / "x", n_parallel=2, n_iter_block=6, **settings)
     return tmp_path / "x"
 
 
 def test_hooks_are_told_once(tmp_path):
     note = [sys.executable, "-I", "-S", "-c", NOTE, str(tmp_path / "told")]
-    path = hooked(tmp_path, on_iteration=note, on_best=note, on_end=note)
+    path = hooked(tmp_path, 5, on_iteration=note, on_best=note, on_end=note)
     state = explored(path, 2)
     explored(path, 2)  # a journal that is read again calls no hook for its iterations
     told = [json.loads(line) for line in (tmp_path / "told").read_text().splitlines()]
@@ -331,11 +330,11 @@ def test_a_hook_that_fails_is_a_warning(tmp_path):
         "on_best": (*program, "import time; time.sleep(60)"),
         "on_end": ("/no/such/program",),
     }
-    path = hooked(tmp_path, **hooks)
+    path = hooked(tmp_path, 0.3, **hooks)
     explored(path, 2)
     warned = {event.about: event.reason for event in events(path, Warned)}
     assert "ended with code 1" in warned["hook on_iteration"]
-    assert warned["hook on_best"] == "took longer than 0.5 s and was stopped"
+    assert warned["hook on_best"] == "took longer than 0.3 s and was stopped"
     assert "could not be run" in warned["hook on_end"]
     assert "\n> Warning: hook on_best: took longer" in log(path)
 

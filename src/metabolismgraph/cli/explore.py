@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from metabolismgraph.config import Config
+    from metabolismgraph.explore.engines.base import Engine
     from metabolismgraph.explore.folder import ExplorationFolder
     from metabolismgraph.explore.inbox import Message
     from metabolismgraph.explore.proposers.base import Proposer
@@ -211,9 +212,27 @@ def show(folder: Folder, iteration: Annotated[int, typer.Argument(min=1, help="n
     from metabolismgraph.cli.explore_tables import iteration_page
 
     opened, state = _read(folder)
-    if iteration not in {known.number for known in state.iterations}:
-        raise InputError(f"{folder}: there is no iteration {iteration}; the last one is {len(state.iterations)}")
+    _check_iteration(state, iteration, folder)
     console().print(iteration_page(state, iteration, opened.path))
+
+
+@explore.command(epilog="Example: metabolismgraph explore repeat explorations/a 7 --out runs/again")
+def repeat(
+    folder: Folder,
+    iteration: Annotated[int, typer.Argument(min=1, help="number of the iteration")],
+    out: Annotated[Path | None, typer.Option(help="folder of the run; default: a new one under runs/")] = None,
+) -> None:
+    """Run one iteration alone again, from the exploration's data and Phase 1, and compare the metrics."""
+    from metabolismgraph.cli.explore_tables import repeated_page
+    from metabolismgraph.explore.repeat import repeat as run_again
+    from metabolismgraph.runs.folder import free_path
+
+    opened, state = _read_own(folder)
+    _check_iteration(state, iteration, folder)
+    place = out or free_path(Path("runs") / f"{state.opened.name}-{iteration:04d}")
+    with interruptible(f"interrupted; what was written is in {place}"), console(stderr=True).status("training"):
+        metrics = run_again(opened, state, iteration, place, _engine(state))
+    console().print(repeated_page(state.iterations[iteration - 1], metrics, place))
 
 
 @explore.command(epilog="Example: metabolismgraph explore tree explorations/a")
@@ -263,6 +282,20 @@ def _read_own(path: Path) -> tuple[ExplorationFolder, State]:
     if state.imported:
         raise InputError(f"{path}: an imported log cannot be continued; start an exploration")
     return opened, state
+
+
+def _check_iteration(state: State, iteration: int, folder: Path) -> None:
+    if iteration not in {known.number for known in state.iterations}:
+        raise InputError(f"{folder}: there is no iteration {iteration}; the last one is {len(state.iterations)}")
+
+
+def _engine(state: State) -> Engine:
+    from metabolismgraph.explore.engines import make_engine
+    from metabolismgraph.explore.engines.base import default_workers
+
+    settings = state.settings
+    workers = settings.n_workers or default_workers(settings.n_parallel)
+    return make_engine(settings.engine, workers, settings.slot_minutes * 60)
 
 
 def _send(folder: ExplorationFolder, message: Message, effect: str) -> None:
@@ -329,14 +362,10 @@ def _make_base(
 
 def _continue(folder: ExplorationFolder, iterations: int, proposer: Proposer, *, quiet: bool) -> None:
     from metabolismgraph.cli.explore_tables import board, status_table
-    from metabolismgraph.explore.engines import make_engine
-    from metabolismgraph.explore.engines.base import default_workers
     from metabolismgraph.explore.loop import Explorer
     from metabolismgraph.explore.state import State
 
-    settings = State.of(folder.journal.read()).settings
-    workers = settings.n_workers or default_workers(settings.n_parallel)
-    engine = make_engine(settings.engine, workers, settings.slot_minutes * 60)
+    engine = _engine(State.of(folder.journal.read()))
     advice = f"stopped; `metabolismgraph explore resume {folder.path}` continues"
     with _interrupts() as stopping, board(console(), iterations, quiet=quiet) as watch, interruptible(advice):
         state = Explorer(folder, engine, proposer, stopping=stopping, watch=watch).run(iterations)

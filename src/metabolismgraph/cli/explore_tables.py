@@ -6,8 +6,9 @@ cannot control the terminal.
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from rich.tree import Tree
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.approval import difference, former_version
 from metabolismgraph.explore.engines.base import STDOUT
+from metabolismgraph.explore.engines.job import RUN
 from metabolismgraph.explore.events import Approved, Failed, Opened, Paused, Proposed, Reviewed, Suggested
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.inbox import Message
@@ -31,6 +33,7 @@ from metabolismgraph.explore.loop import Watch, no_watch
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.proposers.rules_memory import strategies_of
 from metabolismgraph.explore.published_format.lines import mean, mutation, set_name, suggestion
+from metabolismgraph.explore.repeat import differing
 from metabolismgraph.explore.reward import SKILL, slope_ratios
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, leader, nodes, settled, standard_error
@@ -339,12 +342,34 @@ def _file_facts(iteration: Iteration, folder: Path) -> Iterator[tuple[str, str]]
         return
     run = folder / iteration.started.folder
     yield "run", str(run)
+    yield "repeat", f"metabolismgraph explore repeat {shlex.quote(str(folder))} {iteration.number}"
     if (run.parent / STDOUT).is_file():
         yield "printed", str(run.parent / STDOUT)
     pictures = sorted(path for path in run.rglob("*") if path.suffix in _PICTURES) if run.is_dir() else []
     yield from (("figure", str(picture)) for picture in pictures)
     if not pictures:
         yield "figures", "none"
+
+
+def repeated_page(iteration: Iteration, metrics: Mapping[str, Any], out: Path) -> RenderableType:
+    """The metrics of a repeated run against those in the journal: equal, or those that differ."""
+    where = _text(f"the run is in {out / RUN}")
+    if not iteration.metrics:
+        return Group(_text(f"iteration {iteration.number} has no metrics in the journal; this run has"), where)
+    different = differing(iteration.metrics, metrics)
+    if not different:
+        equal = f"all metrics are those of iteration {iteration.number} in the journal, to the last digit"
+        return Group(_text(equal, "green"), where)
+    table = _plain_table("metric", "in the journal", "now")
+    for name, pair in different.items():
+        table.add_row(_text(name), *(_text("nan" if value is None else repr(value)) for value in pair))
+    return Group(_text(f"{len(different)} metrics differ from iteration {iteration.number}", "yellow"), table, where)
+
+
+def _plain_table(first: str, *others: str) -> Table:
+    """A table with one left column, which may wrap, and right columns of values."""
+    columns = (Column(title, justify="right", overflow="fold") for title in others)
+    return Table(Column(first, overflow="fold"), *columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
 
 def _facts(facts: Iterator[tuple[str, str]]) -> Table:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from metabolismgraph.explore.engines.outcome import OUTCOME
@@ -48,21 +47,22 @@ class ExplorationFolder:
         """Remove the outcome of a run that was lost; the next run of the iteration continues from its checkpoints."""
         (self.job(iteration) / OUTCOME).unlink(missing_ok=True)
 
-    def describe(self, proposed: Proposed, state: State, sources: Mapping[str, str]) -> None:
+    def describe(self, proposed: Proposed, state: State, folder: Path | None = None) -> None:
         """Write the description of the job of an iteration.
 
         Args:
-            sources: strategy files by name.
+            folder: of the job; None: that of the iteration.
 
         Raises:
             OSError: it cannot be written.
         """
-        folder = self.job(proposed.iteration)
+        folder = folder or self.job(proposed.iteration)
+        sources = {r.landed: r.file.source for r in state.reviews if r.file and r.landed}
         config = configuration(state, proposed.changes).replace({"training.seed": proposed.seed})
         content = {
             "config": config.model_dump(mode="json"),
             "base": os.path.relpath(self.base, folder),
-            "strategies": {name: sources[name] for name in proposed.files},
+            "strategies": {name: sources[digest] for name, digest in proposed.files.items()},
             # Strategy files may write to this folder, so that each version of the code has its own.
             "cache": os.path.relpath(self.path / "cache" / proposed.code, folder),
             "truth": state.opened.oracle,

@@ -26,7 +26,6 @@ from metabolismgraph.explore.events import (
     Finished,
     Kind,
     Lost,
-    Proposed,
     Refused,
     Remembered,
     Reviewed,
@@ -411,7 +410,7 @@ class Explorer:
     def _submit(self, i: int) -> Failed | None:
         proposed = self._state.iterations[i - 1].proposed
         try:
-            self._folder.describe(proposed, self._state, self._sources(proposed))
+            self._folder.describe(proposed, self._state)
         except OSError as error:
             reason = f"{error.filename or self._folder.job(i)}: {error.strerror}"
             return Failed(iteration=i, reason=reason, seconds=0.0, cause="machine")
@@ -437,13 +436,6 @@ class Explorer:
         self._folder.discard_outcome(i)
         self._record(Lost(iteration=i, reason=outcome.reason, seconds=outcome.seconds))
         return self._submit(i)
-
-    def _sources(self, proposed: Proposed) -> dict[str, str]:
-        """The strategy files in the proposal of an iteration."""
-        found = {
-            r.file.name: r.file.source for r in self._state.reviews if r.file and r.landed in proposed.files.values()
-        }
-        return {name: found[name] for name in proposed.files}
 
     def _outcome(self, iteration: int, seconds: float) -> Finished | Failed | None:
         """The outcome in the folder of a job; None without one.
