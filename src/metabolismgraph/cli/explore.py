@@ -61,15 +61,21 @@ def start(
     approve: Annotated[
         bool, typer.Option("--approve", help="strategy files that passed the review wait for `explore approve`")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check everything, print the estimate of time and cost, and end")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Start an exploration, with data and Phase 1 first where they are missing."""
+    """Start an exploration, with data and Phase 1 first where they are missing.
+
+    With a language model or a program as proposer, an estimate of the questions, tokens and cost is printed first.
+    """
     overrides = [*(set_ or []), *([f"exploration.primary={primary}"] if primary else [])]
     overrides += ["exploration.approve=true"] if approve else []
     overrides += [f"exploration.proposer={proposer}"] if proposer and proposer != "replay" else []
     settings = read_config(config or ("oscillatory_rank50" if network else "explore_rank50"), overrides)
     from metabolismgraph.explore.hooks import check_hooks
-    from metabolismgraph.explore.start import check_free, open_exploration, prepared
+    from metabolismgraph.explore.start import check_free, open_exploration, opening, prepared
     from metabolismgraph.runs.folder import free_path
 
     settings = prepared(settings)
@@ -82,6 +88,12 @@ def start(
     chosen = _proposer(settings, path, kind, record)
     check_hooks(settings.exploration)
     check_free(path)
+    if dry_run or (kind in {"llm", "command"} and not quiet):
+        from metabolismgraph.cli.explore_tables import estimate_lines
+
+        console().print(estimate_lines(opening(settings, proposer=kind, data=""), iterations))
+    if dry_run:
+        return
     data = _make_base(path, settings, network, timeseries, truth, checkpoint, quiet=quiet)
     folder = open_exploration(path, settings, proposer=kind, data=data)
     _continue(folder, iterations, chosen, quiet=quiet)
@@ -214,6 +226,27 @@ def show(folder: Folder, iteration: Annotated[int, typer.Argument(min=1, help="n
     opened, state = _read(folder)
     _check_iteration(state, iteration, folder)
     console().print(iteration_page(state, iteration, opened.path))
+
+
+@explore.command(epilog="Example: metabolismgraph explore compare explorations/a 3 7")
+def compare(
+    folder: Folder,
+    other: Annotated[str, typer.Argument(help="folder of another exploration, or number of a node")],
+    node: Annotated[int | None, typer.Argument(help="number of a second node")] = None,
+) -> None:
+    """Compare two explorations with their best nodes, or two nodes: settings, rewards, strategy files, time, cost."""
+    from metabolismgraph.cli.explore_compare import comparison_page
+    from metabolismgraph.explore.comparison import compare_explorations, compare_nodes
+
+    if node is None:
+        if other.isdecimal() and not Path(other).exists():
+            raise InputError(f"compare {folder} {other}: one node alone; give a second node, or another folder")
+        found = compare_explorations(folder, Path(other))
+    elif other.isdecimal():
+        found = compare_nodes(_read(folder)[1], int(other), node)
+    else:
+        raise InputError(f"compare: {other} is not the number of a node; give a folder and two numbers")
+    console().print(comparison_page(found))
 
 
 @explore.command(epilog="Example: metabolismgraph explore repeat explorations/a 7 --out runs/again")

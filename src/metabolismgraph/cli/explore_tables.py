@@ -6,6 +6,7 @@ cannot control the terminal.
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,8 @@ from rich.tree import Tree
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.approval import difference, former_version
-from metabolismgraph.explore.engines.base import STDOUT
+from metabolismgraph.explore.cost import Estimate, by_kind, estimate, of_iteration
+from metabolismgraph.explore.engines.base import STDOUT, default_workers
 from metabolismgraph.explore.engines.job import RUN
 from metabolismgraph.explore.events import Approved, Failed, Opened, Paused, Proposed, Reviewed, Suggested
 from metabolismgraph.explore.folder import ExplorationFolder
@@ -184,6 +186,9 @@ def _spent(state: State, iterations: int | None) -> Iterator[RenderableType]:
         parts.append(f"{state.cost:.2f}{_of(settings.max_cost)} US$")
         parts.append(f"{tokens} tokens in {len(answered)} answers")
     yield _text(f"budget: {', '.join(parts)}", "dim")
+    if answered:
+        kinds = (f"{_counted(number, kind)} {cost:.4g} US$" for kind, (number, cost) in by_kind(state).items())
+        yield _text(f"answers: {', '.join(kinds)}", "dim")
     if state.refused:
         last = state.refused[-1]
         what = f"{len(state.refused)} answers refused; the last, {last.kind} for iteration {last.iteration}"
@@ -232,8 +237,40 @@ def held_file_page(state: State, review: Reviewed) -> RenderableType:
         Text.assemble(("strategy ", "bold"), (file.name, "bold"), f": {what}"),
         _facts(iter(facts.items())),
         "",
-        Syntax(lines, "diff", theme="ansi_dark", background_color="default", word_wrap=True),
+        coloured_difference(lines),
     )
+
+
+def coloured_difference(lines: str) -> Syntax:
+    """The difference of two versions of a file."""
+    return Syntax(lines, "diff", theme="ansi_dark", background_color="default", word_wrap=True)
+
+
+def estimate_lines(opened: Opened, iterations: int) -> RenderableType:
+    """What an exploration that begins will take: runs, and questions to a model or program with their cost."""
+    state = State(opened)
+    settings = state.settings
+    workers = settings.n_workers or default_workers(settings.n_parallel)
+    hours = min(iterations * settings.slot_minutes / 60 / workers, settings.max_hours or math.inf)
+    lines = [f"{iterations} runs, {workers} at the same time: {hours:.1f} h if each takes exploration.slot_minutes"]
+    if opened.proposer in {"llm", "command"}:
+        found = estimate(state, iterations)
+        questions = ", ".join(_counted(number, kind) for kind, number in found.questions.items())
+        tokens = f"{found.input_tokens:,} input and {found.output_tokens:,} output tokens"
+        lines.append(f"questions: {questions}; about {tokens}")
+        lines.append(f"cost: {_priced(found)}")
+    return Group(*map(_text, lines))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _priced(found: Estimate) -> str:
+    if found.price is None or found.cost is None:
+        return "the price is not known; exploration.llm_price_per_million sets it for a model"
+    of = f"{found.price[0]:g} and {found.price[1]:g} US$ per million"
+    return f"about {found.cost:.2f} US$ at {of}; more if answers are refused, or if the model thinks before it answers"
 
 
 def _of(limit: float | None) -> str:
@@ -293,6 +330,14 @@ def _proposal_facts(state: State, iteration: Iteration) -> Iterator[tuple[str, s
         yield "differs", "nothing, the configuration is as opened"
     yield "strategies", set_name(strategies_of(state, node))
     yield "seed", str(proposed.seed)
+    if state.answered:
+        costs = [of_iteration(state, run) for run in node.runs]
+        own, share = of_iteration(state, iteration)
+        whole = math.fsum(cost for pair in costs for cost in pair)
+        yield (
+            "cost",
+            f"{own + share:.4g} US$: proposal {own:.4g}, share of the reading {share:.4g}; node {whole:.4g} US$",
+        )
     yield "code", ", ".join([proposed.code, *(f"{name} {digest[:12]}" for name, digest in proposed.files.items())])
 
 

@@ -61,12 +61,11 @@ def difference(former: StrategyFile | None, file: StrategyFile | None, names: tu
     """The difference of two versions of a strategy file, in the unified format; None stands for an empty file.
 
     Args:
-        names: of the two versions; by default, that of the file.
+        names: of the two sides, before the names of the files.
     """
     old, new = (printable(each.source, "?").splitlines() if each else [] for each in (former, file))
-    before, after = (
-        label or (f"{each.name}.py" if each else "/dev/null") for label, each in zip(names, (former, file), strict=True)
-    )
+    sides = zip(names, (former, file), strict=True)
+    before, after = (f"{side} {each.name}.py".lstrip() if each else "/dev/null" for side, each in sides)
     return "\n".join(difflib.unified_diff(old, new, before, after, lineterm=""))
 
 

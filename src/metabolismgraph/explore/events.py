@@ -36,6 +36,7 @@ class Opened(_Event):
         version: of this package.
         data: description of the base run and its data.
         metric: of an imported log, the metric that is its reward; otherwise the reward follows from `primary`.
+        price: of a million input and output tokens of the language model when it began, in US dollars, as far as known.
     """
 
     event: Literal["opened"] = "opened"
@@ -48,6 +49,7 @@ class Opened(_Event):
     version: str
     data: str
     metric: str | None = None
+    price: tuple[float, float] | None = None
 
 
 class Answered(_Event):

@@ -99,6 +99,18 @@ def control(node: Node, state: State) -> Node | None:
     return _find(control_of(node.first, state), node, state, nodes(state))
 
 
+def paired(treated: Node, other: Node) -> Effect | None:
+    """The difference of two nodes, which may be of two explorations; None without a common seed.
+
+    Its interval is that of a single comparison, with a probability of 95 %.
+    """
+    ours, theirs = _by_seed(treated), _by_seed(other)
+    differences = tuple(ours[seed] - theirs[seed] for seed in ours if seed in theirs)
+    if not differences:
+        return None
+    return _with_interval(Effect((), treated, other, differences), 0.0, len(differences) - 1, _LEVEL)
+
+
 def _effects_of(node: Node, state: State, every: Sequence[Node]) -> Iterator[Effect]:
     """The effect of the change that made a node, and that of its rollout length."""
     if state.imported:
