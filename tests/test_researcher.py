@@ -1,9 +1,10 @@
-"""The researcher in the loop: suggestions, pauses, approval of strategy files, hooks."""
+"""The researcher in the loop: suggestions, pauses, approval, hooks, cost, repeated runs, comparisons."""
 
 import json
 import sys
 import threading
 import time
+from pathlib import Path
 
 import explorer_lives
 import journals
@@ -14,9 +15,14 @@ from explorer_lives import opened
 from test_explore_display import text_of
 from test_explorer_loop import DECLARED, Changed, with_file
 
-from metabolismgraph.cli.explore_tables import status_table
+from metabolismgraph.cli.explore_compare import comparison_page
+from metabolismgraph.cli.explore_tables import iteration_page, repeated_page, status_table
+from metabolismgraph.config import Config
+from metabolismgraph.errors import TrainingFailedError
+from metabolismgraph.explore.comparison import compare_explorations, compare_nodes
+from metabolismgraph.explore.cost import by_kind, estimate, of_iteration
 from metabolismgraph.explore.engines.local import ProcessEngine
-from metabolismgraph.explore.events import Approved, Paused, Suggested, Warned
+from metabolismgraph.explore.events import Answered, Approved, Paused, Suggested, Warned
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.inbox import MOST_TEXT, Inbox, deliver, new_id
 from metabolismgraph.explore.loop import Explorer
@@ -24,6 +30,8 @@ from metabolismgraph.explore.proposal import Proposal
 from metabolismgraph.explore.proposers.prompt import for_proposal, for_reading
 from metabolismgraph.explore.proposers.rules import RulesProposer
 from metabolismgraph.explore.published_format import analysis
+from metabolismgraph.explore.published_format.import_log import read_log
+from metabolismgraph.explore.repeat import repeat
 from metabolismgraph.explore.review.admission import Verdict
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.suggestions import suggest_note, suggest_proposal
@@ -181,14 +189,18 @@ def test_text_of_a_researcher_stays_on_its_line():
     assert "\x1b" not in text_of(status_table(State.of(state_events)))
 
 
-def test_remarks_follow_the_line_next():
+def test_a_message_after_an_entry_leaves_its_line_next_readable(tmp_path):
     message = Suggested(id="1", by="ada", text="look at node 2")
     events = journals.exploration(8)
     cut = next(k for k, event in enumerate(events) if event.event == "remembered") + 1
+    log = analysis.render([*events[:cut], message])
+    assert log.endswith("\n> Suggested by ada: note: look at node 2\n")
     whole = analysis.render([*events[:cut], message, *events[cut:]])
-    assert "> Suggested by ada: note: look at node 2" not in analysis.render([*events[:cut], message])
-    entry = whole.split("## Iter 4")[1].split("## Iter 5")[0]
-    assert entry.index("\nNext: ") < entry.index("\n> Suggested by ada")
+    assert whole.startswith(log)
+    for name, text in {"with": whole, "without": analysis.render(events)}.items():
+        (tmp_path / name).write_text(text)
+    ours, theirs = (read_log(tmp_path / name) for name in ("with", "without"))
+    assert [entry.next_parent for entry in ours] == [entry.next_parent for entry in theirs]
 
 
 # Pauses
@@ -349,3 +361,188 @@ def test_a_hook_without_its_program_is_refused_before_the_start(tmp_path, monkey
         arguments = ("explore", "start", "small", "--out", tmp_path / "x", "--set", f"exploration.hooks={given}")
         assert expected in refused(monkeypatch, capsys, *arguments)
     assert not (tmp_path / "x").exists()
+
+
+# Cost
+
+
+def asked(events, *answers):
+    """A journal with answers, each (kind, iteration, cost), before its end."""
+    made = [
+        Answered(
+            kind=kind,
+            iteration=i,
+            attempt=0,
+            by="llm",
+            answer="{}",
+            error=None,
+            input_tokens=100,
+            output_tokens=10,
+            cost=cost,
+            seconds=1.0,
+        )
+        for kind, i, cost in answers
+    ]
+    return State.of([*events, *made])
+
+
+def test_cost_by_kind_iteration_and_node():
+    answers = [("proposal", 1, 0.5), ("proposal", 1, 0.25), ("proposal", 2, 1.0), ("reading", 1, 4.0)]
+    state = asked(journals.exploration(8, replicates={6: 1}), *answers, ("submission", 9, 2.0), ("reading", 5, 8.0))
+    assert by_kind(state) == {"proposal": (3, 1.75), "reading": (2, 12.0), "submission": (1, 2.0)}
+    first, sixth = (state.iterations[k] for k in (0, 5))
+    assert of_iteration(state, first) == (0.75, 1.0)
+    assert of_iteration(state, sixth) == (0.0, 2.0)
+    whole = sum(sum(of_iteration(state, iteration)) for iteration in state.iterations)
+    assert whole + 2.0 == state.cost
+    assert "3 proposals 1.75 US$, 2 readings 12 US$, 1 submission 2 US$" in text_of(status_table(state), 120)
+    page = text_of(iteration_page(state, 1, Path()), 120)
+    assert "1.75 US$: proposal 0.75, share of the reading 1; node 3.75 US$" in page
+
+
+def test_an_estimate_counts_the_questions():
+    state = State(journals.opened(price=(2.0, 10.0), proposer="llm"))
+    found = estimate(state, 20)
+    assert found.questions == {"proposal": 20, "reading": 5, "submission": 2}
+    assert found.cost == pytest.approx((2 * found.input_tokens + 10 * found.output_tokens) / 1e6)
+    assert found.input_tokens < estimate(state, 40).input_tokens
+    assert estimate(State(journals.opened()), 20).cost is None
+
+
+def test_a_dry_run_prints_the_estimate_and_leaves_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "120")
+    start = ("explore", "start", "small", "--dry-run", "--out", tmp_path / "x")
+    assert call(monkeypatch, *start, "--proposer", "command", "--set", "exploration.command=[cat]") == 0
+    printed = capsys.readouterr().out
+    assert "questions: 16 proposals, 4 readings, 1 submission" in printed
+    assert "the price is not known" in printed
+    assert call(monkeypatch, *start) == 0
+    assert "questions" not in capsys.readouterr().out
+    assert not (tmp_path / "x").exists()
+
+
+# Repeated runs
+
+
+def test_a_run_is_repeated_alone_with_its_strategy_files(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "x"
+    opened(path, n_parallel=2, n_iter_block=2)
+    state = explored(path, 4, Changed(review=with_file))
+    folder, before = ExplorationFolder(path), journal_of(path)
+    again = repeat(folder, state, 3, tmp_path / "again", ProcessEngine(1, 60.0, explorer_lives.JOB))
+    assert again == state.iterations[2].metrics
+    theirs, ours = (json.loads((p / "job.json").read_text()) for p in (path / "runs" / "0003", tmp_path / "again"))
+    for name in ("base", "cache"):
+        assert (path / "runs" / "0003" / theirs.pop(name)).resolve() == (tmp_path / "again" / ours.pop(name)).resolve()
+    assert ours == theirs
+    assert ours["strategies"] == {"mine": "# mine\n"}
+    assert journal_of(path) == before
+    page = text_of(repeated_page(state.iterations[2], again, tmp_path / "again"))
+    assert "to the last digit" in page
+    page = text_of(repeated_page(state.iterations[2], again | {"avg_slope_ratio": None}, tmp_path / "again"))
+    assert row(page, "avg_slope_ratio") == [repr(again["avg_slope_ratio"]), "nan"]
+    assert "not empty" in refused(monkeypatch, capsys, "explore", "repeat", path, 3, "--out", tmp_path / "again")
+    assert "no iteration 9" in refused(monkeypatch, capsys, "explore", "repeat", path, 9)
+
+
+def journal_of(path):
+    return (path / "journal.jsonl").read_bytes()
+
+
+def row(text, name):
+    """The values in the line of a table that begins with a name."""
+    return next(line for line in text.splitlines() if line.strip().startswith(f"{name} ")).split()[-2:]
+
+
+def test_a_repeated_run_that_fails_says_why(tmp_path):
+    path = tmp_path / "x"
+    opened(path, n_parallel=2, n_iter_block=2)
+    state = explored(path, 1)
+    (tmp_path / "faults.json").write_text(json.dumps({"1": "broken"}))
+    (tmp_path / "runs").mkdir()
+    engine = ProcessEngine(1, 60.0, explorer_lives.JOB)
+    with pytest.raises(TrainingFailedError, match="ZeroDivisionError"):
+        repeat(ExplorationFolder(path), state, 1, tmp_path / "runs" / "0001", engine)
+
+
+# Comparisons
+
+
+def three_seeds():
+    """Nodes 1 and 2 with three seeds each; node 2 is better by 0.2 on each."""
+    rewards = {1: 0.5, 2: 0.7, 3: 0.52, 4: 0.72, 5: 0.54, 6: 0.74}
+    return journals.exploration(
+        8,
+        replicates={3: 1, 4: 2, 5: 1, 6: 2},
+        parents={2: 1},
+        ratios=lambda i: (rewards.get(i, 0.1),) * 2,
+    )
+
+
+def test_two_nodes_are_compared_seed_by_seed():
+    found = compare_nodes(State.of(three_seeds()), 2, 1)
+    assert found.pairs.differences == pytest.approx([0.2] * 3)
+    assert found.pairs.interval == pytest.approx((0.2, 0.2))
+    page = text_of(comparison_page(found))
+    assert row(page, "parent") == ["1", "root"]
+    assert "node 2 - node 1: +0.2000" in page
+    assert "(3 pairs of runs with equal seeds)" in " ".join(page.split())
+    assert "42: 0.7000" in page
+    other = compare_nodes(State.of(three_seeds()), 7, 1)
+    assert [line.what for line in other.rows][-1] == "learning_rate_node_homeostasis"
+
+
+def test_an_interval_of_a_comparison_is_that_of_student():
+    rewards = {1: 0.5, 2: 0.6, 3: 0.5, 4: 0.8, 5: 0.5, 6: 0.7}
+    events = journals.exploration(
+        8, replicates={3: 1, 4: 2, 5: 1, 6: 2}, parents={2: 1}, ratios=lambda i: (rewards.get(i, 0.1),) * 2
+    )
+    low, high = compare_nodes(State.of(events), 2, 1).pairs.interval
+    # Differences of 0.1, 0.3 and 0.2: standard error 0.1 / sqrt(3), and Student's t of two degrees of freedom.
+    assert (high - low) / 2 == pytest.approx(4.302653 * 0.1 / 3**0.5)
+    assert (high + low) / 2 == pytest.approx(0.2)
+
+
+def test_two_explorations_are_compared_with_their_best_nodes(tmp_path, monkeypatch, capsys):
+    file = journals.strategy_file(source="a = 1\n")
+    journals.journal(tmp_path / "a", three_seeds())
+    reviews = {1: journals.reviewed(1, file=file)}
+    config = Config().replace({"exploration.ucb_c": 1.0})
+    journals.journal(tmp_path / "b", journals.exploration(9, config=config, reviews=reviews))
+    for name in "ab":
+        (tmp_path / name / "base").mkdir()
+        (tmp_path / name / "base" / "manifest.json").write_text(json.dumps({"observations": "0"}))
+    monkeypatch.setenv("COLUMNS", "100")
+    assert call(monkeypatch, "explore", "compare", tmp_path / "a", tmp_path / "b") == 0
+    printed = capsys.readouterr().out
+    assert row(printed, "exploration.ucb_c") == ["1.414", "1"]
+    assert "pair of runs with equal seeds" in " ".join(printed.split())
+    assert "+a = 1" in printed
+    assert "effects of changes on the reward" in printed
+    (tmp_path / "b" / "base" / "manifest.json").write_text(json.dumps({"observations": "1"}))
+    assert compare_explorations(tmp_path / "a", tmp_path / "b").pairs.endswith("the data differ")
+    (tmp_path / "b" / "base" / "manifest.json").unlink()
+    assert compare_explorations(tmp_path / "a", tmp_path / "b").pairs.endswith("are missing")
+
+
+def test_what_cannot_be_compared_is_one_line(tmp_path, monkeypatch, capsys):
+    a = tmp_path / "a"
+    journals.journal(a, three_seeds())
+    for arguments, expected in {
+        (a, 1, 9): "there is no node 9; the nodes are 1, 2, 7, 8",
+        (a, 3, 1): "iteration 3 is a run of node 1",
+        (a, 1): "one node alone",
+        (a, "x", 1): "not the number of a node",
+        (a, tmp_path): "no exploration here",
+        (tmp_path, a): "no exploration here",
+    }.items():
+        assert expected in refused(monkeypatch, capsys, "explore", "compare", *arguments)
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_comparisons_take_text_of_others_as_it_is_and_fit_the_width(tmp_path, width):
+    journals.journal(tmp_path / "a", journals.exploration(4, data=HOSTILE, name="[red]x[/]"))
+    journals.journal(tmp_path / "b", journals.exploration(4, data="x" * 200))
+    page = text_of(comparison_page(compare_explorations(tmp_path / "a", tmp_path / "b")), width)
+    assert "\x1b" not in page
+    assert max(map(len, page.splitlines())) <= width

@@ -49,15 +49,13 @@ def render(events: Sequence[Event]) -> str:
     """The log after these events. Further events only append to it.
 
     An iteration appears after the reading of its batch, with its state at that time. The line Next of the last
-    iteration follows once the next one is planned. Messages of researchers and warnings follow that line.
+    iteration follows once the next one is planned. Messages of researchers and warnings stand where they came.
     """
     state = State.of(events[:1])
     parts = [_preamble(state.opened)]
     shown_already: set[int] = set()
-    remarks: list[str] = []
     for event in events[1:]:
         state = state.after(event)
-        remarks += [f"> {visible(remark)}\n"] if (remark := _remark(event)) else []
         match event:
             case Imported():
                 parts.append(_imported(event))
@@ -72,9 +70,8 @@ def render(events: Sequence[Event]) -> str:
                     parts[-1] += _next(event.proposal.parent)
             case Reviewed():
                 parts.append(_boundary(event, state))
-        if remarks and (len(state.iterations) not in shown_already or _following(state, state.iterations[-1])):
-            parts += remarks
-            remarks = []
+            case _ if remark := _remark(event):
+                parts.append(f"> {visible(remark)}\n")
     return "\n".join(parts)
 
 
