@@ -361,11 +361,11 @@ def test_a_folder_that_a_job_cannot_be_described_in(tmp_path, monkeypatch, error
     opened(path)
     describe = ExplorationFolder.describe
 
-    def refuse(self, proposed, state, sources):
+    def refuse(self, proposed, state, folder=None):
         if proposed.iteration == 3:
             # Writing into an open file that finds no room does not name it.
             raise OSError(error, os.strerror(error))
-        describe(self, proposed, state, sources)
+        describe(self, proposed, state, folder)
 
     monkeypatch.setattr(ExplorationFolder, "describe", refuse)
     explorer(path).run(4)

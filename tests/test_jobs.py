@@ -66,7 +66,7 @@ def exploration(tmp_path_factory):
     base.finish("phase 1", 0.0)
     for iteration, oracle in ((1, True), (2, True), (3, False)):
         state = State.of([journals.opened(config, oracle=oracle)])
-        folder.describe(plan(journals.proposal(), state, iteration, by="rules"), state, {})
+        folder.describe(plan(journals.proposal(), state, iteration, by="rules"), state)
     return folder
 
 

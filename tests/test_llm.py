@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from genai_prices import Usage, calc_price
 from PIL import Image
 from questions import SmallLoop, metrics, opened, proposal, reading, submission
 from test_asking import figures_of
 
+from metabolismgraph.config import Exploration, load_config
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Answered, Proposed, Remembered
 from metabolismgraph.explore.proposers import llm
@@ -23,6 +25,7 @@ from metabolismgraph.explore.proposers.base import UnavailableError
 from metabolismgraph.explore.proposers.llm import LLMTransport
 from metabolismgraph.explore.proposers.prompt import for_proposal
 from metabolismgraph.explore.proposers.replay import ReplayProposer
+from metabolismgraph.explore.start import opening, prepared
 from metabolismgraph.explore.state import State
 
 KEY = "sk-live-0123456789abcdefghij"
@@ -588,3 +591,27 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
 def test_names_with_colons_are_left_alone(server):
     assert LLMTransport(settings(server, llm_model="qwen3:8b")).name == "llm (qwen3:8b)"
     assert LLMTransport(settings(server, llm_model="openai:gpt")).name == "llm (gpt)"
+
+
+def test_the_price_at_the_beginning_is_in_the_journal():
+    settings = {"exploration.llm_model": "openai:any", "exploration.llm_price_per_million": [2.0, 10.0]}
+    config = prepared(load_config("small").replace(settings))
+    assert opening(config, proposer="llm", data="").price == (2.0, 10.0)
+    assert opening(config, proposer="rules", data="").price is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "known"),
+    [
+        ({"llm_model": "openai:gpt-4o"}, True),
+        ({"llm_model": "openai:nothing-of-that-name"}, False),
+        ({"llm_model": "gpt-4o", "llm_base_url": "http://localhost:8000/v1"}, False),
+    ],
+)
+def test_prices_are_those_of_the_list_of_the_provider(settings, known):
+    found = llm.price_per_million(Exploration(**settings))
+    assert (found is not None) == known
+    if found is not None:
+        usage = Usage(input_tokens=3000, output_tokens=200)
+        whole = float(calc_price(usage, "gpt-4o", provider_id="openai").total_price)
+        assert (3000 * found[0] + 200 * found[1]) / 1e6 == pytest.approx(whole)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from metabolismgraph.explore.engines.base import Engine
     from metabolismgraph.explore.events import Validated
     from metabolismgraph.explore.folder import ExplorationFolder
+    from metabolismgraph.explore.inbox import Message
     from metabolismgraph.explore.proposers.base import Proposer
     from metabolismgraph.explore.state import State
 
@@ -58,14 +59,25 @@ def start(
     checkpoint: Checkpoint = None,
     set_: Set = None,
     *,
+    approve: Annotated[
+        bool, typer.Option("--approve", help="strategy files that passed the review wait for `explore approve`")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="check everything, print the estimate of time and cost, and end")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Start an exploration, with data and Phase 1 first where they are missing."""
+    """Start an exploration, with data and Phase 1 first where they are missing.
+
+    With a language model or a program as proposer, an estimate of the questions, tokens and cost is printed first.
+    """
     overrides = [*(set_ or []), *([f"exploration.primary={primary}"] if primary else [])]
+    overrides += ["exploration.approve=true"] if approve else []
     overrides += [f"exploration.proposer={proposer}"] if proposer and proposer != "replay" else []
     settings = read_config(config or ("oscillatory_rank50" if network else "explore_rank50"), overrides)
+    from metabolismgraph.explore.hooks import check_hooks
     from metabolismgraph.explore.space import parse_space
-    from metabolismgraph.explore.start import check_free, open_exploration, prepared
+    from metabolismgraph.explore.start import check_free, open_exploration, opening, prepared
     from metabolismgraph.runs.folder import free_path
 
     settings = prepared(settings)
@@ -80,7 +92,14 @@ def start(
     path = out or free_path(Path("explorations") / (settings.dataset or "exploration"))
     kind = proposer or settings.exploration.proposer
     chosen = _proposer(settings, path, kind, record)
+    check_hooks(settings.exploration)
     check_free(path)
+    if dry_run or (kind in {"llm", "command"} and not quiet):
+        from metabolismgraph.cli.explore_tables import estimate_lines
+
+        console().print(estimate_lines(opening(settings, proposer=kind, data=""), iterations))
+    if dry_run:
+        return
     data = _make_base(path, settings, network, timeseries, truth, checkpoint, quiet=quiet)
     folder = open_exploration(path, settings, proposer=kind, data=data)
     _continue(folder, iterations, chosen, quiet=quiet)
@@ -96,13 +115,97 @@ def resume(
     *,
     quiet: Quiet = False,
 ) -> None:
-    """Continue an interrupted exploration, or run more iterations."""
-    opened, state = _read(folder)
-    if state.imported:
-        raise InputError(f"{folder}: an imported log cannot be continued; start an exploration")
+    """Continue an interrupted or paused exploration, or run more iterations."""
+    from metabolismgraph.explore.events import Paused
+    from metabolismgraph.explore.inbox import new_id, researcher
+
+    opened, state = _read_own(folder)
     block = state.settings.n_iter_block
     wanted = iterations or max(16, -(-len(state.iterations) // block) * block)
-    _continue(opened, wanted, _proposer(state.config, folder, state.opened.proposer, record), quiet=quiet)
+    proposer = _proposer(state.config, folder, state.opened.proposer, record)
+    if state.paused is not None:
+        opened.inbox.put(Paused(id=new_id(), by=researcher(), on=False))
+    _continue(opened, wanted, proposer, quiet=quiet)
+
+
+@explore.command(
+    epilog="Example: metabolismgraph explore suggest explorations/a --text 'try amplification at long rollouts'"
+)
+def suggest(
+    folder: Folder,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="proposal for the next iteration, YAML or JSON: parent, mode, mutations, hypothesis"),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="note for the prompts to a language model, up to the next reading")
+    ] = None,
+) -> None:
+    """Propose the next iteration, or leave a note; works while the explorer runs, and while it does not."""
+    from metabolismgraph.explore.suggestions import suggest_note, suggest_proposal
+
+    opened, state = _read_own(folder)
+    if (file is None) == (text is None):
+        raise InputError("suggest takes either a FILE with a proposal or a note with --text; give one of them")
+    if file is not None:
+        _send(opened, suggest_proposal(file, state, opened.inbox.waiting()), "the next free iteration follows it")
+    elif text is not None:
+        _send(opened, suggest_note(text), "prompts show it up to the next reading")
+        if state.opened.proposer == "rules":
+            say("note: the proposer of this exploration is rules, which reads no notes; the log keeps it")
+
+
+@explore.command(epilog="Example: metabolismgraph explore pause explorations/a")
+def pause(
+    folder: Folder,
+    *,
+    off: Annotated[bool, typer.Option("--off", help="let the exploration continue")] = False,
+    end: Annotated[
+        bool, typer.Option("--end", help="end the explorer, which frees its machine; `explore resume` continues")
+    ] = False,
+) -> None:
+    """Begin no new runs; those that were submitted finish, and the explorer then waits for --off.
+
+    Waiting costs no share of exploration.max_hours, but keeps the machine or the allocation of the explorer: give --end
+    to free it.
+    """
+    from metabolismgraph.explore.events import Paused
+    from metabolismgraph.explore.inbox import new_id, researcher
+
+    opened, _ = _read_own(folder)
+    if off and end:
+        raise InputError("--off and --end contradict each other; give one of them")
+    message = Paused(id=new_id(), by=researcher(), on=not off, end=end)
+    _send(opened, message, "the exploration continues" if off else "no new run begins")
+
+
+@explore.command(epilog="Example: metabolismgraph explore approve explorations/a --yes")
+def approve(
+    folder: Folder,
+    name: Annotated[str | None, typer.Argument(help="the strategy; default: the only one that waits")] = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="accept the file without a question")] = False,
+    no: Annotated[str | None, typer.Option(metavar="REASON", help="refuse the file; the proposer is told why")] = None,
+) -> None:
+    """Show a strategy file that waits for approval, against its former version, and accept or refuse it.
+
+    An accepted file may be used from the next block on. The exploration does not wait for the decision.
+    """
+    from metabolismgraph.cli.explore_tables import held_file_page
+    from metabolismgraph.explore.approval import decide, held_file
+
+    opened, state = _read_own(folder)
+    if yes and no is not None:
+        raise InputError("--yes and --no contradict each other; give one of them")
+    review = held_file(state, name, opened.inbox.waiting(), folder)
+    console().print(held_file_page(state, review))
+    if not yes and no is None:
+        if not sys.stdin.isatty():
+            say("nothing is decided yet: repeat with --yes, or with --no REASON")
+            return
+        yes = typer.confirm("accept this file?")
+        no = None if yes else typer.prompt("reason")
+    _send(opened, decide(review, no), "it takes effect before the next block")
 
 
 @explore.command(epilog="Example: metabolismgraph explore status explorations/a --watch")
@@ -118,7 +221,7 @@ def status(
     if watch:
         follow(opened, console())
     else:
-        console().print(status_table(state, opened.running(state)))
+        console().print(status_table(state, opened.running(state), waiting=opened.inbox.waiting()))
 
 
 @explore.command(epilog="Example: metabolismgraph explore show explorations/a 7")
@@ -127,9 +230,48 @@ def show(folder: Folder, iteration: Annotated[int, typer.Argument(min=1, help="n
     from metabolismgraph.cli.explore_tables import iteration_page
 
     opened, state = _read(folder)
-    if iteration not in {known.number for known in state.iterations}:
-        raise InputError(f"{folder}: there is no iteration {iteration}; the last one is {len(state.iterations)}")
+    _check_iteration(state, iteration, folder)
     console().print(iteration_page(state, iteration, opened.path))
+
+
+@explore.command(epilog="Example: metabolismgraph explore compare explorations/a 3 7")
+def compare(
+    folder: Folder,
+    other: Annotated[str, typer.Argument(help="folder of another exploration, or number of a node")],
+    node: Annotated[int | None, typer.Argument(help="number of a second node")] = None,
+) -> None:
+    """Compare two explorations with their best nodes, or two nodes: settings, rewards, strategy files, time, cost."""
+    from metabolismgraph.cli.explore_compare import comparison_page
+    from metabolismgraph.explore.comparison import compare_explorations, compare_nodes
+
+    if node is None:
+        if other.isdecimal() and not Path(other).exists():
+            raise InputError(f"compare {folder} {other}: one node alone; give a second node, or another folder")
+        found = compare_explorations(folder, Path(other))
+    elif other.isdecimal():
+        found = compare_nodes(_read(folder)[1], int(other), node)
+    else:
+        raise InputError(f"compare: {other} is not the number of a node; give a folder and two numbers")
+    console().print(comparison_page(found))
+
+
+@explore.command(epilog="Example: metabolismgraph explore repeat explorations/a 7 --out runs/again")
+def repeat(
+    folder: Folder,
+    iteration: Annotated[int, typer.Argument(min=1, help="number of the iteration")],
+    out: Annotated[Path | None, typer.Option(help="folder of the run; default: a new one under runs/")] = None,
+) -> None:
+    """Run one iteration alone again, from the exploration's data and Phase 1, and compare the metrics."""
+    from metabolismgraph.cli.explore_tables import repeated_page
+    from metabolismgraph.explore.repeat import repeat as run_again
+    from metabolismgraph.runs.folder import free_path
+
+    opened, state = _read_own(folder)
+    _check_iteration(state, iteration, folder)
+    place = out or free_path(Path("runs") / f"{state.opened.name}-{iteration:04d}")
+    with interruptible(f"interrupted; what was written is in {place}"), console(stderr=True).status("training"):
+        metrics = run_again(opened, state, iteration, place, _engine(state))
+    console().print(repeated_page(state.iterations[iteration - 1], metrics, place))
 
 
 @explore.command(epilog="Example: metabolismgraph explore tree explorations/a")
@@ -198,6 +340,28 @@ def validate(
         result = run_validation(opened, _engine(state), chosen, seeds, told)
     console().print(validation_table(_read(folder)[1], chosen))
     console().print(f"node {chosen}: {result}")
+
+
+def _read_own(path: Path) -> tuple[ExplorationFolder, State]:
+    """An exploration that this program can continue."""
+    opened, state = _read(path)
+    if state.imported:
+        raise InputError(f"{path}: an imported log cannot be continued; start an exploration")
+    return opened, state
+
+
+def _check_iteration(state: State, iteration: int, folder: Path) -> None:
+    if iteration not in {known.number for known in state.iterations}:
+        raise InputError(f"{folder}: there is no iteration {iteration}; the last one is {len(state.iterations)}")
+
+
+def _send(folder: ExplorationFolder, message: Message, effect: str) -> None:
+    """Send a message to an exploration, and say what becomes of it."""
+    from metabolismgraph.explore.inbox import deliver
+
+    recorded = deliver(folder.path, message)
+    where = "recorded in the journal" if recorded else f"in {folder.inbox.path}, for the explorer to take"
+    console().print(f"{where}: {effect}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _read(path: Path) -> tuple[ExplorationFolder, State]:

@@ -6,8 +6,10 @@ cannot control the terminal.
 
 from __future__ import annotations
 
+import math
+import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -16,19 +18,25 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.syntax import Syntax
 from rich.table import Column, Table
 from rich.text import Text
 from rich.tree import Tree
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engines.base import STDOUT
-from metabolismgraph.explore.events import Failed, Opened, Proposed
+from metabolismgraph.explore.approval import difference, former_version
+from metabolismgraph.explore.cost import Estimate, by_kind, estimate, of_iteration
+from metabolismgraph.explore.engines.base import STDOUT, default_workers
+from metabolismgraph.explore.engines.job import RUN
+from metabolismgraph.explore.events import Approved, Failed, Opened, Paused, Proposed, Reviewed, Suggested
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.inbox import Message
 from metabolismgraph.explore.keys import TIME_STEP
 from metabolismgraph.explore.loop import Watch, no_watch
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.proposers.rules_memory import strategies_of
-from metabolismgraph.explore.published_format.lines import mean, mutation, replicate_name, set_name
+from metabolismgraph.explore.published_format.lines import mean, mutation, replicate_name, set_name, suggestion
+from metabolismgraph.explore.repeat import differing
 from metabolismgraph.explore.reward import SKILL, slope_ratios
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, leader, nodes, settled, standard_error
@@ -42,15 +50,21 @@ _CLOCK = slice(11, 19)  # hours, minutes and seconds of a time in ISO format
 
 
 def status_table(
-    state: State, running: Mapping[int, str] = MappingProxyType({}), iterations: int | None = None
+    state: State,
+    running: Mapping[int, str] = MappingProxyType({}),
+    iterations: int | None = None,
+    waiting: Sequence[Message] = (),
 ) -> RenderableType:
-    """The status of an exploration: the slots of the last batch, the leading node, the budget.
+    """The status of an exploration: the slots of the last batch, the leading node, the budget, what waits.
 
     Args:
         running: iterations that are running now, with the times at which they began (UTC).
         iterations: their planned number, if known.
+        waiting: messages of researchers that the explorer has not taken yet.
     """
-    return Group(*_heading(state, iterations), _slots(state, running), *_leaders(state), "", *_spent(state, iterations))
+    slots = _slots(state, running)
+    last = (*_spent(state, iterations), *_waiting(state, waiting))
+    return Group(*_heading(state, iterations), slots, *_leaders(state), "", *last)
 
 
 def _heading(state: State, iterations: int | None) -> Iterator[RenderableType]:
@@ -172,6 +186,9 @@ def _spent(state: State, iterations: int | None) -> Iterator[RenderableType]:
         parts.append(f"{state.cost:.2f}{_of(settings.max_cost)} US$")
         parts.append(f"{tokens} tokens in {len(answered)} answers")
     yield _text(f"budget: {', '.join(parts)}", "dim")
+    if answered:
+        kinds = (f"{_counted(number, kind)} {cost:.4g} US$" for kind, (number, cost) in by_kind(state).items())
+        yield _text(f"answers: {', '.join(kinds)}", "dim")
     if state.refused:
         last = state.refused[-1]
         what = f"{len(state.refused)} answers refused; the last, {last.kind} for iteration {last.iteration}"
@@ -179,6 +196,81 @@ def _spent(state: State, iterations: int | None) -> Iterator[RenderableType]:
     note = _last_note(state)
     if note:
         yield _text(f"note: {note}", "yellow")
+
+
+def _waiting(state: State, messages: Sequence[Message]) -> Iterator[RenderableType]:
+    """The pause, suggestions and strategy files that wait, and messages that the explorer has not taken yet."""
+    if state.paused is not None:
+        how = "`explore resume` continues" if state.paused.end else "`explore pause --off` continues"
+        yield _text(f"paused by {state.paused.by} at {state.paused.time[_CLOCK]} UTC: {how}", "bold yellow")
+    decided = {message.digest for message in messages if isinstance(message, Approved)}
+    for review in state.held:
+        if review.file and review.held not in decided:
+            yield _text(f"waits for `explore approve`: strategy {review.file.name}", "bold yellow")
+    for each in state.suggested:
+        yield _text(f"suggested by {each.by}: {suggestion(each)}", "cyan")
+    for message in messages:
+        yield _text(f"not taken yet, from {message.by}: {_content(message)}", "cyan")
+
+
+def _content(message: Message) -> str:
+    """A message on one line."""
+    match message:
+        case Suggested():
+            return suggestion(message)
+        case Paused():
+            return "pause" if message.on else "continue"
+        case Approved():
+            return f"strategy {message.name} {'accepted' if message.accepted else 'refused'}, before the next block"
+
+
+def held_file_page(state: State, review: Reviewed) -> RenderableType:
+    """A strategy file that waits for approval: why it was submitted, and its difference from the version in force."""
+    file = review.file
+    assert file is not None
+    former = former_version(state, file.name)
+    what = "a new strategy" if former is None else "against the version in force"
+    facts = {"submitted by": review.by, "before block": str(review.block)}
+    facts |= {"rationale": file.rationale, "reference": file.reference}
+    lines = difference(former, file)
+    return Group(
+        Text.assemble(("strategy ", "bold"), (file.name, "bold"), f": {what}"),
+        _facts(iter(facts.items())),
+        "",
+        coloured_difference(lines),
+    )
+
+
+def coloured_difference(lines: str) -> Syntax:
+    """The difference of two versions of a file."""
+    return Syntax(lines, "diff", theme="ansi_dark", background_color="default", word_wrap=True)
+
+
+def estimate_lines(opened: Opened, iterations: int) -> RenderableType:
+    """What an exploration that begins will take: runs, and questions to a model or program with their cost."""
+    state = State(opened)
+    settings = state.settings
+    workers = settings.n_workers or default_workers(settings.n_parallel)
+    hours = min(iterations * settings.slot_minutes / 60 / workers, settings.max_hours or math.inf)
+    lines = [f"{iterations} runs, {workers} at the same time: {hours:.1f} h if each takes exploration.slot_minutes"]
+    if opened.proposer in {"llm", "command"}:
+        found = estimate(state, iterations)
+        questions = ", ".join(_counted(number, kind) for kind, number in found.questions.items())
+        tokens = f"{found.input_tokens:,} input and {found.output_tokens:,} output tokens"
+        lines.append(f"questions: {questions}; about {tokens}")
+        lines.append(f"cost: {_priced(found)}")
+    return Group(*map(_text, lines))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _priced(found: Estimate) -> str:
+    if found.price is None or found.cost is None:
+        return "the price is not known; exploration.llm_price_per_million sets it for a model"
+    of = f"{found.price[0]:g} and {found.price[1]:g} US$ per million"
+    return f"about {found.cost:.2f} US$ at {of}; more if answers are refused, or if the model thinks before it answers"
 
 
 def _of(limit: float | None) -> str:
@@ -238,6 +330,14 @@ def _proposal_facts(state: State, iteration: Iteration) -> Iterator[tuple[str, s
         yield "differs", "nothing, the configuration is as opened"
     yield "strategies", set_name(strategies_of(state, node))
     yield "seed", str(proposed.seed)
+    if state.answered:
+        costs = [of_iteration(state, run) for run in node.runs]
+        own, share = of_iteration(state, iteration)
+        whole = math.fsum(cost for pair in costs for cost in pair)
+        yield (
+            "cost",
+            f"{own + share:.4g} US$: proposal {own:.4g}, share of the reading {share:.4g}; node {whole:.4g} US$",
+        )
     yield "code", ", ".join([proposed.code, *(f"{name} {digest[:12]}" for name, digest in proposed.files.items())])
 
 
@@ -289,6 +389,7 @@ def _file_facts(iteration: Iteration, folder: Path) -> Iterator[tuple[str, str]]
         return
     run = folder / iteration.started.folder
     yield "run", str(run)
+    yield "repeat", f"metabolismgraph explore repeat {shlex.quote(str(folder))} {iteration.number}"
     if (run.parent / STDOUT).is_file():
         yield "printed", str(run.parent / STDOUT)
     pictures = sorted(path for path in run.rglob("*") if path.suffix in _PICTURES) if run.is_dir() else []
@@ -308,6 +409,27 @@ def validation_table(state: State, node: int) -> Table:
         name = replicate_name(run.seed, run.variation)
         table.add_row(name, _text(run.classification, colour), reward, _text(visible(run.reason, "")))
     return table
+
+
+def repeated_page(iteration: Iteration, metrics: Mapping[str, Any], out: Path) -> RenderableType:
+    """The metrics of a repeated run against those in the journal: equal, or those that differ."""
+    where = _text(f"the run is in {out / RUN}")
+    if not iteration.metrics:
+        return Group(_text(f"iteration {iteration.number} has no metrics in the journal; this run has"), where)
+    different = differing(iteration.metrics, metrics)
+    if not different:
+        equal = f"all metrics are those of iteration {iteration.number} in the journal, to the last digit"
+        return Group(_text(equal, "green"), where)
+    table = _plain_table("metric", "in the journal", "now")
+    for name, pair in different.items():
+        table.add_row(_text(name), *(_text("nan" if value is None else repr(value)) for value in pair))
+    return Group(_text(f"{len(different)} metrics differ from iteration {iteration.number}", "yellow"), table, where)
+
+
+def _plain_table(first: str, *others: str) -> Table:
+    """A table with one left column, which may wrap, and right columns of values."""
+    columns = (Column(title, justify="right", overflow="fold") for title in others)
+    return Table(Column(first, overflow="fold"), *columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
 
 
 def _facts(facts: Iterator[tuple[str, str]]) -> Table:

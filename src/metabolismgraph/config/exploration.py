@@ -8,6 +8,9 @@ from pydantic import Field
 
 from metabolismgraph.config.section import NonNegative, Section
 
+Hook = Literal["on_iteration", "on_best", "on_end"]
+_Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
 
 class Exploration(Section):
     """The search over configurations (section `claude` in older files)."""
@@ -90,3 +93,13 @@ class Exploration(Section):
     command: tuple[str, ...] = Field(
         (), description="program and arguments of proposer `command`: prompt on standard input, JSON on standard output"
     )
+
+    approve: bool = Field(
+        False, description="whether strategy files that passed the review wait for the approval of a researcher"
+    )
+    hooks: dict[Hook, _Words] = Field(
+        {},
+        description="programs with arguments, which get JSON on standard input: on_iteration is run after every "
+        "iteration, on_best when another node is the best, on_end when the explorer ends",
+    )
+    hook_timeout_s: float = Field(30.0, gt=0, description="time after which a hook is stopped [s]")

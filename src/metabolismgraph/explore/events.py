@@ -47,6 +47,7 @@ class Opened(_Event):
         data: description of the base run and its data.
         space: content of the file of the search space; None: that of Phase 2.
         metric: of an imported log, the metric that is its reward; otherwise the reward follows from `primary`.
+        price: of a million input and output tokens of the language model when it began, in US dollars, as far as known.
     """
 
     event: Literal["opened"] = "opened"
@@ -60,6 +61,7 @@ class Opened(_Event):
     data: str
     space: dict[str, Any] | None = None
     metric: str | None = None
+    price: tuple[float, float] | None = None
 
 
 class Answered(_Event):
@@ -87,7 +89,11 @@ class Answered(_Event):
 
 
 class Refused(_Event):
-    """An answer was not accepted, with the reason."""
+    """An answer, or the proposal of a researcher, was not accepted, with the reason.
+
+    Attributes:
+        suggestion: id of the researcher's suggestion; None for an answer of a proposer.
+    """
 
     event: Literal["refused"] = "refused"
     kind: Kind
@@ -95,6 +101,7 @@ class Refused(_Event):
     attempt: int
     by: str
     reason: str
+    suggestion: str | None = None
 
 
 class Proposed(_Event):
@@ -115,6 +122,7 @@ class Proposed(_Event):
         code: digest of the package version and the strategy files in the configuration.
         files: those strategy files, name -> sha256 of the source.
         by: name of the proposer; note: why the rules stood in for it.
+        suggestion: id of the researcher's suggestion that the iteration follows.
     """
 
     event: Literal["proposed"] = "proposed"
@@ -135,6 +143,7 @@ class Proposed(_Event):
     strategy: str = ""
     by: str
     note: str = ""
+    suggestion: str | None = None
 
 
 class Started(_Event):
@@ -257,6 +266,7 @@ class Reviewed(_Event):
         changes: configuration of its root, as differences from the opened one.
         rolled_back: strategies whose trainings failed: name -> digest of the restored version; None without one.
         landed: digest of the accepted strategy file; None without one.
+        held: digest of a file that passed the review, and waits for the approval of a researcher.
         reasons: why the file was refused.
     """
 
@@ -267,6 +277,7 @@ class Reviewed(_Event):
     submission: Submission
     rolled_back: dict[str, str | None] = {}
     landed: str | None
+    held: str | None = None
     declaration: dict[str, Any] | None = None
     reasons: tuple[str, ...]
     by: str
@@ -276,6 +287,11 @@ class Reviewed(_Event):
     def file(self) -> StrategyFile | None:
         """The strategy file that was submitted."""
         return self.submission.file
+
+    @property
+    def verdict(self) -> str:
+        """On the strategy file."""
+        return "accepted" if self.landed else "waits for the approval of a researcher" if self.held else "refused"
 
 
 class Imported(_Event):
@@ -296,6 +312,64 @@ class Imported(_Event):
     fields: dict[str, str]
 
 
+class Suggested(_Event):
+    """A researcher proposes an iteration, or leaves a note for the next prompts.
+
+    Attributes:
+        id: of the message, here and below.
+        by: name of the researcher, here and below.
+        proposal: for the next iteration that is planned; None for a note.
+        text: the note; empty with a proposal.
+    """
+
+    event: Literal["suggested"] = "suggested"
+    id: str
+    by: str
+    proposal: Proposal | None = None
+    text: str = ""
+
+
+class Paused(_Event):
+    """A researcher stops new runs, or lets the exploration continue.
+
+    Attributes:
+        on: whether it is paused from now on.
+        end: whether the explorer ends instead of waiting.
+    """
+
+    event: Literal["paused"] = "paused"
+    id: str
+    by: str
+    on: bool
+    end: bool = False
+
+
+class Approved(_Event):
+    """A researcher decides on a strategy file that passed the review.
+
+    Attributes:
+        name, digest: of the strategy, and of its source.
+        accepted: whether it may be used from the next block on.
+        reason: of a refusal.
+    """
+
+    event: Literal["approved"] = "approved"
+    id: str
+    by: str
+    name: str
+    digest: str
+    accepted: bool
+    reason: str = ""
+
+
+class Warned(_Event):
+    """Something beside the exploration failed: a hook, or a message of a researcher. The exploration continues."""
+
+    event: Literal["warned"] = "warned"
+    about: str
+    reason: str
+
+
 Event = Annotated[
     Opened
     | Answered
@@ -309,7 +383,11 @@ Event = Annotated[
     | Remembered
     | Validated
     | Reviewed
-    | Imported,
+    | Imported
+    | Suggested
+    | Paused
+    | Approved
+    | Warned,
     Field(discriminator="event"),
 ]
 EVENT: TypeAdapter[Event] = TypeAdapter(Event)

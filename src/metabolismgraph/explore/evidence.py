@@ -103,6 +103,17 @@ def control(node: Node, state: State) -> Node | None:
     return _find(control_of(node.first, state), node, state, nodes(state))
 
 
+def paired(treated: Node, other: Node) -> Effect | None:
+    """The difference of two nodes, which may be of two explorations; None without a common seed.
+
+    Its interval is that of a single comparison, with a probability of 95 %.
+    """
+    differences = _differences(treated, other)
+    if not differences:
+        return None
+    return _with_interval(Effect((), treated, other, differences), 0.0, len(differences) - 1, _LEVEL)
+
+
 def _effects_of(node: Node, state: State, every: Sequence[Node]) -> Iterator[Effect]:
     """The effect of the change that made a node, and that of its rollout length."""
     if state.imported:
@@ -130,10 +141,15 @@ def _effects_of(node: Node, state: State, every: Sequence[Node]) -> Iterator[Eff
 def _compared(change: tuple[Mutation, ...], treated: Node, without: Node | None) -> Iterator[Effect]:
     if without is None or without.id == treated.id:
         return
-    ours, theirs = _by_replicate(treated), _by_replicate(without)
-    differences = tuple(ours[each] - theirs[each] for each in ours if each in theirs)
+    differences = _differences(treated, without)
     if differences:
         yield Effect(change, treated, without, differences)
+
+
+def _differences(treated: Node, other: Node) -> tuple[float, ...]:
+    """Differences of rewards, one for each replicate that both ran."""
+    ours, theirs = _by_replicate(treated), _by_replicate(other)
+    return tuple(ours[each] - theirs[each] for each in ours if each in theirs)
 
 
 def _by_replicate(node: Node) -> dict[tuple[object, ...], float]:

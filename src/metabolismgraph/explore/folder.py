@@ -5,13 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from metabolismgraph.explore.engines.job import JOB, LOCK
 from metabolismgraph.explore.engines.outcome import OUTCOME, START, read_start
 from metabolismgraph.explore.events import Proposed
+from metabolismgraph.explore.inbox import INBOX, Inbox
 from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.search_space import configuration
 from metabolismgraph.explore.state import State
@@ -33,12 +33,14 @@ class Begin(NamedTuple):
 class ExplorationFolder:
     """Layout: `journal.jsonl`, its views, `base/` (a run with data and Phase 1, which all iterations share),
     `bases/` (the same for replicates with other data, see `exploration.replicates_vary`), `runs/NNNN/` (one per
-    iteration), `strategies/` (accepted strategy files, under git), `cache/` (compiled programs).
+    iteration), `strategies/` (accepted strategy files, under git), `cache/` (compiled programs), `inbox/` (messages of
+    researchers that the explorer has not taken yet).
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.journal = Journal(path / JOURNAL)
+        self.inbox = Inbox(path / INBOX)
 
     @property
     def base(self) -> Path:
@@ -75,26 +77,24 @@ class ExplorationFolder:
         submitted = [i.number for i in state.iterations if i.started is not None and i.outcome is None]
         return {i: self.begin(i).started for i in submitted if _is_held(self.job(i) / LOCK)}
 
-    def describe(
-        self, proposed: Proposed, state: State, sources: Mapping[str, str], folder: Path | None = None
-    ) -> None:
+    def describe(self, proposed: Proposed, state: State, folder: Path | None = None) -> None:
         """Write the description of the job of an iteration.
 
         Args:
-            sources: strategy files by name.
             folder: of the job; None: that of the iteration.
 
         Raises:
             OSError: it cannot be written.
         """
         folder = folder or self.job(proposed.iteration)
+        sources = {r.landed: r.file.source for r in state.reviews if r.file and r.landed}
         given = {"training.seed": proposed.seed, **proposed.variation}
         config = configuration(state, proposed.changes).replace(given)
         content = {
             "config": config.model_dump(mode="json"),
             "base": os.path.relpath(self.base, folder),
             "variation": dict(proposed.variation),
-            "strategies": {name: sources[name] for name in proposed.files},
+            "strategies": {name: sources[digest] for name, digest in proposed.files.items()},
             # Strategy files may write to this folder, so that each version of the code has its own.
             "cache": os.path.relpath(self.path / "cache" / proposed.code, folder),
             "truth": state.opened.oracle,

@@ -19,6 +19,10 @@ JOURNAL = "journal.jsonl"
 _LOCK_PATIENCE = 1.0  # seconds
 
 
+class HeldError(InputError):
+    """Another explorer holds the journal."""
+
+
 class Journal:
     """One file of one event per line; every line is on the disk before `append` returns.
 
@@ -34,7 +38,8 @@ class Journal:
         """Lock the journal against other explorers.
 
         Raises:
-            InputError: another explorer holds the lock, or the lock cannot be made.
+            HeldError: another explorer holds the lock.
+            InputError: the lock cannot be made.
         """
         path = self.path.with_suffix(".lock")
         try:
@@ -48,7 +53,7 @@ class Journal:
             until = time.monotonic() + _LOCK_PATIENCE
             while not _lock(stream.fileno()):
                 if time.monotonic() > until:
-                    raise InputError(
+                    raise HeldError(
                         f"{self.path.parent}: another explorer is running there; wait for it, or stop it first"
                     )
                 time.sleep(0.02)

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,6 +25,7 @@ from metabolismgraph.explore.engines.base import Cause, Engine
 from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.events import (
     Answered,
+    Approved,
     Event,
     Failed,
     Finished,
@@ -35,6 +37,8 @@ from metabolismgraph.explore.events import (
     Started,
 )
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.hooks import Hooks
+from metabolismgraph.explore.inbox import RESEARCHER
 from metabolismgraph.explore.keys import STRATEGY
 from metabolismgraph.explore.proposal import Reading, Submission
 from metabolismgraph.explore.proposers.base import Answer, ExchangeError, InvalidAnswerError, Proposer, UnavailableError
@@ -45,7 +49,7 @@ from metabolismgraph.explore.review.admission import Verdict
 from metabolismgraph.explore.review.admission import review as review_file
 from metabolismgraph.explore.review.history import StrategyHistory, digest_of
 from metabolismgraph.explore.reward import score
-from metabolismgraph.explore.search_space import RefusedError, changed, configuration, own_strategies, plan, sources_of
+from metabolismgraph.explore.search_space import RefusedError, changed, configuration, own_strategies, plan
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import settled
 from metabolismgraph.homeostasis.strategies import names
@@ -123,18 +127,27 @@ class Explorer:
                 raise InputError(f"{self._folder.path}: an imported log cannot be continued; start an exploration")
             self._folder.tidy()
             try:
-                while self._step(iterations):
+                while not (reason := self._step(iterations)):
                     if self._stopping() > 1:
                         raise KeyboardInterrupt
-            except BaseException:
+            except BaseException as error:
                 # Report the first error, not a further one from writing the views.
                 self._engine.close()
                 with contextlib.suppress(InputError):
-                    write_views(self._folder.path, self._events)
+                    self._end_with(one_line(error) or "stopped at once")
                 raise
             self._engine.close()
-            write_views(self._folder.path, self._events)
+            self._end_with(reason)
         return self._state
+
+    def _end_with(self, reason: str) -> None:
+        for warning in self._hooks.end(self._state, reason):
+            self._record(warning)
+        write_views(self._folder.path, self._events)
+
+    @functools.cached_property
+    def _hooks(self) -> Hooks:
+        return Hooks(self._state.settings, self._folder.path)
 
     @functools.cached_property
     def _history(self) -> StrategyHistory:
@@ -153,34 +166,73 @@ class Explorer:
         slots, rest = settings.n_parallel - within % settings.n_parallel, settings.n_iter_block - within
         return range(first, min(first + min(slots, rest), max(iterations, len(state.iterations)) + 1))
 
-    def _spent(self, batch: range) -> bool:
-        """Whether to begin nothing new: the time is over, the user interrupts, or nothing is left to find.
+    def _spent(self, batch: range) -> str:
+        """Why nothing new begins: the time is over, the user interrupts, or nothing is left to find; "" if it does.
 
         A started batch is finished; with asynchronous batches, started iterations are.
         """
-        begun = len(self._state.iterations) >= batch.start and not self._asynchronous
+        if len(self._state.iterations) >= batch.start and not self._asynchronous:
+            return ""
         hours = self._state.settings.max_hours
         late = hours is not None and self._state.hours >= hours
         done = self._state.settings.until_settled and settled(self._state) is not None
-        return not begun and (self._stopping() > 0 or late or done)
+        interrupted = "interrupted" if self._stopping() else ""
+        return interrupted or ("exploration.max_hours are over" if late else "nothing is left to find" if done else "")
 
-    def _step(self, iterations: int) -> bool:
-        """Take the next step; False if there is none.
+    # Messages of researchers
+
+    def _take_messages(self, *, decisions: bool = False) -> None:
+        """Move messages from the inbox to the journal.
+
+        Args:
+            decisions: whether to take decisions on strategy files as well.
+        """
+        before = len(self._events)
+        for event in self._folder.inbox.take(self._events, decisions=decisions):
+            if isinstance(event, Approved) and event.accepted:
+                for file in (review.file for review in self._state.held if review.held == event.digest):
+                    assert file is not None
+                    self._history.land(file.name, file.source, file.rationale, file.reference)
+            self._record(event)
+        if len(self._events) > before:
+            write_views(self._folder.path, self._events)
+
+    def _follow_suggestion(self, iteration: int) -> bool:
+        """Whether an iteration follows the proposal of a researcher; those that are not valid any more are refused."""
+        if any((answer.kind, answer.iteration) == ("proposal", iteration) for answer in self._state.answered):
+            return False  # an answer from before a crash, which is paid for, comes first
+        for each in self._state.suggested:
+            if each.proposal is None:
+                continue
+            try:
+                planned = plan(each.proposal, self._state, iteration, by=RESEARCHER)
+            except RefusedError as error:
+                question: dict[str, Any] = {"kind": "proposal", "iteration": iteration, "attempt": 0, "by": RESEARCHER}
+                self._record(Refused(**question, reason=one_line(error, _REASON), suggestion=each.id))
+            else:
+                self._record(planned.model_copy(update={"suggestion": each.id}))
+                return True
+        return False
+
+    def _step(self, iterations: int) -> str:
+        """Take the next step; returns why there is none, "" if there was one.
 
         Proposals and readings come before runs that have ended are recorded: they depend on the journal alone, not on
-        what ends while a proposer answers. After a crash the same questions are asked.
+        what ends while a proposer answers. After a crash the same questions are asked. In a pause nothing begins.
         """
+        self._take_messages()
         state, batch = self._state, self._batch(iterations)
         unread = state.iterations[batch.start - 1 :]
         of_batch = unread[: len(batch)]
         following = len(state.iterations) + 1
         block = state.block_of(following)
-        more = following <= iterations and not self._spent(batch)
+        spent = self._spent(batch) if following <= iterations else f"all {iterations} iterations are finished"
+        more = not spent and state.paused is None
         passed = block <= max((review.block for review in state.reviews), default=0)
         free = more and passed and (bool(state.free_slots) if self._asynchronous else following in batch)
         known = self._submitted | self._outcomes.keys()
         waiting = [i.number for i in unread if i.outcome is None and i.number not in known]
-        if waiting and (self._asynchronous or not free):
+        if waiting and state.paused is None and (self._asynchronous or not free):
             self._begin(waiting[0])
         elif free:
             self._propose(following)
@@ -191,18 +243,24 @@ class Explorer:
             self._conclude(ended)
         elif self._submitted:
             self._wait()
+        elif state.paused is not None and (waiting or not spent):
+            if state.paused.end or self._stopping():
+                return f"paused by {state.paused.by}"
+            time.sleep(_TICK)
         elif more and not passed:
             self._review_block(block, following)
             write_views(self._folder.path, self._events)
         else:
-            return False
-        return True
+            return spent
+        return ""
 
     def _record(self, event: Event) -> None:
         _log.info("%s: %s", self._folder.path, type(event).__name__)
         self._events.append(self._folder.journal.append(event))
-        self._state = self._state.after(self._events[-1])
+        before, self._state = self._state, self._state.after(self._events[-1])
         self._watch(self._state, self._running)
+        for warning in self._hooks.after(event, before, self._state):
+            self._record(warning)
 
     # Answers of proposers
 
@@ -258,6 +316,8 @@ class Explorer:
         return answer.value
 
     def _propose(self, iteration: int) -> None:
+        if self._follow_suggestion(iteration):
+            return
         state, slot = self._state, self._state.slot(iteration)
         self._ask(
             "proposal",
@@ -280,7 +340,9 @@ class Explorer:
         self._ask("reading", batch.start, lambda proposer, refusals: proposer.read(state, batch, refusals), accept)
 
     def _review_block(self, block: int, first: int) -> None:
+        self._take_messages(decisions=True)
         state, rolled_back = self._state, self._roll_back()
+        approve = state.settings.approve
 
         def accept(value: Submission, by: str, note: str) -> Reviewed:
             landed = declaration = None
@@ -307,9 +369,15 @@ class Explorer:
             # The next block may start with the file.
             with_file = state.after(reviewed)
             changes = changed(state.root(block), value.start, with_file)
+            if file is not None and approve:
+                # The block begins without the file, and with the start only if that does not need the file.
+                reviewed = reviewed.model_copy(update={"landed": None, "held": landed})
+                with_file, changes = state.after(reviewed), state.root(block)
+                with contextlib.suppress(RefusedError):
+                    changes = changed(changes, value.start, with_file)
             if rolled_back and any(name in rolled_back for name in names(configuration(with_file, changes).training)):
                 changes.pop(STRATEGY)
-            if file is not None:
+            if file is not None and not approve:
                 self._history.land(file.name, file.source, file.rationale, file.reference)
             return reviewed.model_copy(update={"changes": changes})
 
@@ -350,7 +418,7 @@ class Explorer:
     def _submit(self, i: int) -> None:
         proposed = self._state.iterations[i - 1].proposed
         try:
-            self._folder.describe(proposed, self._state, sources_of(self._state, proposed))
+            self._folder.describe(proposed, self._state)
         except OSError as error:
             reason = f"{error.filename or self._folder.job(i)}: {error.strerror}"
             self._outcomes[i] = Failed(iteration=i, reason=reason, seconds=0.0, cause="machine")

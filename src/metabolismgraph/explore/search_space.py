@@ -358,12 +358,6 @@ def files_of(config: Config, state: State) -> dict[str, str]:
     return {name: str(own[name].landed) for name in names(config.training) if name in own}
 
 
-def sources_of(state: State, proposed: Proposed) -> dict[str, str]:
-    """The sources of the strategy files of an iteration, by name."""
-    found = {r.file.name: r.file.source for r in state.reviews if r.file and r.landed in proposed.files.values()}
-    return {name: found[name] for name in proposed.files}
-
-
 def code_of(files: Mapping[str, str]) -> str:
     """Digest of the package version and the strategy files of a run."""
     content = json.dumps({"version": metadata.version("metabolismgraph"), "files": dict(sorted(files.items()))})

@@ -57,30 +57,42 @@ def check_free(path: Path) -> None:
         raise InputError(f"{path}: not empty, and holds no exploration; choose another --out")
 
 
-def open_exploration(path: Path, config: Config, *, proposer: str, data: str) -> ExplorationFolder:
-    """Start an exploration whose base run is finished.
+def opening(config: Config, *, proposer: str, data: str) -> Opened:
+    """The first event of an exploration.
 
     Args:
         config: a result of `prepared`.
         data: description of the origin of the data.
+    """
+    space, content = parse_space(config.exploration.space)
+    primary, price = space.primary(config.exploration.primary), None
+    if proposer == "llm":
+        from metabolismgraph.explore.proposers.llm import price_per_million  # noqa: PLC0415 (only with its extra)
+
+        price = price_per_million(config.exploration)
+    return Opened(
+        name=config.dataset or "exploration",
+        config=config.model_dump(mode="json"),
+        primary=primary,
+        oracle=space.uses_truth(primary),
+        proposer=proposer,
+        version=metadata.version("metabolismgraph"),
+        data=data,
+        space=None if config.exploration.space == DEFAULT else content,
+        price=price,
+    )
+
+
+def open_exploration(path: Path, config: Config, *, proposer: str, data: str) -> ExplorationFolder:
+    """Start an exploration whose base run is finished.
+
+    Args:
+        config, proposer, data: as for `opening`.
 
     Raises:
         InputError: the folder cannot be written.
     """
     folder = ExplorationFolder(path)
-    space, content = parse_space(config.exploration.space)
-    primary = space.primary(config.exploration.primary)
     with folder.journal.held():
-        folder.journal.append(
-            Opened(
-                name=config.dataset or "exploration",
-                config=config.model_dump(mode="json"),
-                primary=primary,
-                oracle=space.uses_truth(primary),
-                proposer=proposer,
-                version=metadata.version("metabolismgraph"),
-                data=data,
-                space=None if config.exploration.space == DEFAULT else content,
-            )
-        )
+        folder.journal.append(opening(config, proposer=proposer, data=data))
     return folder

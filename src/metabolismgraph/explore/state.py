@@ -16,6 +16,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.base import default_workers
 from metabolismgraph.explore.events import (
     Answered,
+    Approved,
     Changes,
     Event,
     Failed,
@@ -23,12 +24,14 @@ from metabolismgraph.explore.events import (
     Imported,
     Lost,
     Opened,
+    Paused,
     Proposed,
     Refused,
     Remembered,
     Reviewed,
     Scored,
     Started,
+    Suggested,
     Validated,
 )
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, Slot
@@ -92,6 +95,8 @@ class State:
         reviews: all block boundaries so far.
         validations: runs of nodes with fresh seeds, outside the tree.
         answered, refused: every exchange with a proposer, and every answer that was not accepted.
+        suggested: proposals of researchers that no iteration has followed yet, and notes that no reading has seen yet.
+        paused: the pause that a researcher made; None while the exploration continues.
     """
 
     opened: Opened
@@ -101,6 +106,8 @@ class State:
     validations: tuple[Validated, ...] = ()
     answered: tuple[Answered, ...] = ()
     refused: tuple[Refused, ...] = ()
+    suggested: tuple[Suggested, ...] = ()
+    paused: Paused | None = None
 
     @classmethod
     def of(cls, events: Sequence[Event]) -> State:
@@ -118,7 +125,8 @@ class State:
         state = self
         match event:
             case Proposed():
-                state = dataclasses.replace(self, iterations=(*self.iterations, Iteration(event)))
+                others = self._suggested_without(event.suggestion)
+                state = dataclasses.replace(self, iterations=(*self.iterations, Iteration(event)), suggested=others)
             case Imported():
                 state = dataclasses.replace(self, iterations=(*self.iterations, _of_log(event, self.opened.metric)))
             case Started():
@@ -131,18 +139,50 @@ class State:
             case Scored():
                 state = self._knowing(event.iteration, scored=event)
             case Remembered():
-                state = dataclasses.replace(self, memories=(*self.memories, event))
+                proposals = tuple(each for each in self.suggested if each.proposal)
+                state = dataclasses.replace(self, memories=(*self.memories, event), suggested=proposals)
                 for reading in event.readings:
                     state = State._knowing(state, reading.iteration, reading=reading)
-            case Validated():
-                state = dataclasses.replace(self, validations=(*self.validations, event))
             case Reviewed():
                 state = dataclasses.replace(self, reviews=(*self.reviews, event))
             case Answered():
                 state = dataclasses.replace(self, answered=(*self.answered, event))
             case Refused():
-                state = dataclasses.replace(self, refused=(*self.refused, event))
+                others = self._suggested_without(event.suggestion)
+                state = dataclasses.replace(self, refused=(*self.refused, event), suggested=others)
+            case Suggested() | Paused() | Approved() | Validated():
+                state = self._told(event)
         return state
+
+    def _told(self, message: Suggested | Paused | Approved | Validated) -> State:
+        """The state with a message of a researcher, or a run that one asked for."""
+        match message:
+            case Validated():
+                return dataclasses.replace(self, validations=(*self.validations, message))
+            case Suggested():
+                return dataclasses.replace(self, suggested=(*self.suggested, message))
+            case Paused():
+                return dataclasses.replace(self, paused=message if message.on else None)
+            case Approved():
+                return self._decided(message)
+
+    def _suggested_without(self, id_: str | None) -> tuple[Suggested, ...]:
+        return tuple(each for each in self.suggested if each.id != id_)
+
+    def _decided(self, event: Approved) -> State:
+        """The state in which a strategy file that waited is accepted or refused, by a review of its own."""
+        held = next((review for review in self.held if review.held == event.digest), None)
+        if held is None:
+            return self
+        verdict = {"landed": event.digest} if event.accepted else {"reasons": (f"{event.by}: {event.reason}",)}
+        # At the place of the last review, so that the root of its block remains as it is.
+        place = {"block": self.reviews[-1].block, "changes": self.reviews[-1].changes, "rolled_back": {}}
+        decided = held.model_copy(update={"held": None, **place, **verdict})
+        others = tuple(
+            _without_file(review) if review.held and review.file and review.file.name == event.name else review
+            for review in self.reviews
+        )
+        return dataclasses.replace(self, reviews=(*others, decided))
 
     def _knowing(self, number: int, **known: Any) -> State:
         if not 1 <= number <= len(self.iterations):
@@ -175,6 +215,16 @@ class State:
     def memory(self) -> str:
         """The working memory."""
         return self.memories[-1].memory if self.memories else ""
+
+    @property
+    def notes(self) -> tuple[Suggested, ...]:
+        """Notes of researchers for the next prompts."""
+        return tuple(each for each in self.suggested if each.proposal is None)
+
+    @property
+    def held(self) -> tuple[Reviewed, ...]:
+        """Reviews whose strategy file waits for approval; of several files of a name, the latest."""
+        return tuple({review.file.name: review for review in self.reviews if review.file and review.held}.values())
 
     @property
     def cost(self) -> float:
@@ -265,7 +315,11 @@ class State:
 
     def refusals(self, kind: str, iteration: int) -> tuple[str, ...]:
         """Reasons of the refusals of answers to a question so far."""
-        return tuple(r.reason for r in self.refused if r.kind == kind and r.iteration == iteration)
+        return tuple(r.reason for r in self.refused if (r.kind, r.iteration, r.suggestion) == (kind, iteration, None))
+
+
+def _without_file(review: Reviewed) -> Reviewed:
+    return review.model_copy(update={"held": None, "submission": review.submission.model_copy(update={"file": None})})
 
 
 def _timestamp(time: str) -> float:

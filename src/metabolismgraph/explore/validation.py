@@ -13,7 +13,7 @@ from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.published_format import write_views
 from metabolismgraph.explore.reliability import Reliability, reliability
 from metabolismgraph.explore.reward import score
-from metabolismgraph.explore.search_space import replicate_of, sources_of
+from metabolismgraph.explore.search_space import replicate_of
 from metabolismgraph.explore.start import check_parts
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import nodes
@@ -52,7 +52,7 @@ def validate(
                 planned = _planned(found.first, state, number)
                 place = folder.path / "validation" / f"{node:04d}" / f"{number:04d}"
                 if read_outcome(place) is None:
-                    folder.describe(planned, state, sources_of(state, planned), place)
+                    folder.describe(planned, state, place)
                 waiting[number] = (planned, place)
                 engine.submit(number, place)
         try:

@@ -248,20 +248,33 @@ def _key(settings: Exploration, server: _Server) -> str:
     return key
 
 
-def _check_price(settings: Exploration, server: _Server) -> None:
+def price_per_million(settings: Exploration) -> tuple[float, float] | None:
+    """Price of a million input and output tokens of the model in the settings, in US dollars; None: it is not known.
+
+    Raises:
+        InputError: the settings name no model.
+    """
     if settings.llm_price_per_million is not None:
-        return
+        return settings.llm_price_per_million
     from genai_prices import Usage, calc_price  # noqa: PLC0415
 
+    server = _server(settings)
     try:
         if server.kind == "compatible":
-            raise LookupError(server.model)
-        calc_price(Usage(input_tokens=1, output_tokens=1), server.model, provider_id=server.kind)
+            return None
+        # Of a thousand tokens, since some prices rise for longer prompts.
+        found = calc_price(Usage(input_tokens=1000, output_tokens=1000), server.model, provider_id=server.kind)
     except LookupError:
+        return None
+    return float(found.input_price) * 1000, float(found.output_price) * 1000
+
+
+def _check_price(settings: Exploration, server: _Server) -> None:
+    if price_per_million(settings) is None:
         raise InputError(
             f"exploration.max_cost is set, but the price of {server.model} is not known; set "
             "exploration.llm_price_per_million to [input, output], [0, 0] for a server of your own"
-        ) from None
+        )
 
 
 def _answer_in(response: Any) -> str | None:

@@ -20,6 +20,7 @@ from typing import Any
 from metabolismgraph.config import Training
 from metabolismgraph.explore.events import Changes, Failed, Kind
 from metabolismgraph.explore.evidence import effects
+from metabolismgraph.explore.inbox import MOST_TEXT
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import Proposal, Reading, Submission, shown
 from metabolismgraph.explore.published_format.lines import parent_of
@@ -35,7 +36,7 @@ from metabolismgraph.homeostasis.strategies.amplification import Amplification
 from metabolismgraph.homeostasis.strategies.base import Strategy
 from metabolismgraph.homeostasis.training_plan import Loss, Objective, Penalty, Plan, Schedule
 from metabolismgraph.metrics import find
-from metabolismgraph.text import FencedText, one_line
+from metabolismgraph.text import FencedText, one_line, visible
 
 MOST_FIGURES = 12
 MOST_MEMORY = 40_000  # characters of the working memory
@@ -277,6 +278,10 @@ def _add_standing(text: FencedText, state: State, block: int) -> None:
     text.data("effects of changes on the reward, against their controls", "\n".join(listed) or "none yet")
     own = [f"{name}: {_options(review.declaration)}" for name, review in own_strategies(state).items()]
     text.data("strategies of this exploration's own", "\n".join(own) or "none")
+    if state.notes:
+        text.say("The researcher who runs this exploration left notes. Follow them as far as the instructions allow:")
+        notes = (f"- {_open(state, one_line(visible(note.text), MOST_TEXT))}" for note in state.notes)
+        text.data("notes of the researcher", "\n".join(notes))
 
 
 def _standing(state: State) -> str:
@@ -348,8 +353,7 @@ def _reviews(state: State) -> Iterable[str]:
     for review in state.reviews:
         if review.file is None:
             continue
-        verdict = "accepted" if review.landed else "refused"
-        yield f"before block {review.block}: {review.file.name}, {verdict}: {one_line(review.file.rationale)}"
+        yield f"before block {review.block}: {review.file.name}, {review.verdict}: {one_line(review.file.rationale)}"
         yield from (f"  {_open(state, one_line(reason))}" for reason in review.reasons)
 
 

@@ -7,19 +7,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from metabolismgraph.explore.events import (
+    Approved,
     Event,
     Failed,
     Finished,
     Imported,
     Opened,
+    Paused,
     Proposed,
+    Refused,
     Remembered,
     Reviewed,
+    Suggested,
     Validated,
+    Warned,
 )
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import shown
-from metabolismgraph.explore.published_format.lines import basis, decimals, mutation, parent_of
+from metabolismgraph.explore.published_format.lines import basis, decimals, mutation, parent_of, suggestion
 from metabolismgraph.explore.reward import SKILL, slope_ratios
 from metabolismgraph.explore.space import Role
 from metabolismgraph.explore.state import Iteration, State
@@ -49,7 +54,7 @@ def render(events: Sequence[Event]) -> str:
     """The log after these events. Further events only append to it.
 
     An iteration appears after the reading of its batch, with its state at that time. The line Next of the last
-    iteration follows once the next one is planned.
+    iteration follows once the next one is planned. Messages of researchers and warnings stand where they came.
     """
     state = State.of(events[:1])
     parts = [_preamble(state.opened)]
@@ -74,6 +79,8 @@ def render(events: Sequence[Event]) -> str:
                 parts.append(f"> Validation of node {event.node} with seed {event.seed}: {result}\n")
             case Reviewed():
                 parts.append(_boundary(event, state))
+            case _ if remark := _remark(event):
+                parts.append(f"> {visible(remark)}\n")
     return "\n".join(parts)
 
 
@@ -84,6 +91,24 @@ def _preamble(opened: Opened) -> str:
         f"{basis(opened)}\n"
         f"Proposer {visible(opened.proposer)}; metabolismgraph {visible(opened.version)}; {visible(opened.data)}.\n"
     )
+
+
+def _remark(event: Event) -> str:
+    """A line about an event beside the iterations; empty for an event of an iteration."""
+    remark = ""
+    match event:
+        case Suggested():
+            remark = f"Suggested by {event.by}: {suggestion(event)}"
+        case Refused(suggestion=str()):
+            remark = f"Suggestion not followed in iteration {event.iteration}: {event.reason}"
+        case Paused():
+            remark = f"{'Paused' if event.on else 'Continued'} by {event.by}"
+        case Approved():
+            decision = "accepted" if event.accepted else "refused"
+            remark = f"Strategy {event.name} {decision} by {event.by}{event.reason and f': {event.reason}'}"
+        case Warned():
+            remark = f"Warning: {event.about}: {event.reason}"
+    return remark
 
 
 def _next(parent: int | None) -> str:
@@ -200,6 +225,8 @@ def _boundary(review: Reviewed, state: State) -> str:
     if file is not None:
         lines["Submitted"] = f"strategy {visible(file.name)}: {visible(file.rationale)} ({visible(file.reference)})"
         lines["Landed"] = f"yes, {visible(review.landed)}" if review.landed else "no"
+        if review.held:
+            lines["Landed"] = f"no, {review.verdict}: `explore approve`"
     if review.reasons:
         lines["Refused"] = "; ".join(visible(reason) for reason in review.reasons)
     if by := _by(state.opened, review):

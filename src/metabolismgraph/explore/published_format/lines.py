@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from metabolismgraph.explore.events import Opened, Proposed
+from metabolismgraph.explore.events import Opened, Proposed, Suggested
 from metabolismgraph.text import visible
 
 
@@ -35,6 +35,16 @@ def mutation(proposed: Proposed) -> str:
 def replicate_name(seed: int, variation: Mapping[str, int]) -> str:
     """What tells a replicate from the others: its seed, and other settings that differ."""
     return ", ".join([str(seed), *(f"{key} {value}" for key, value in variation.items())])
+
+
+def suggestion(event: Suggested) -> str:
+    """The proposal or note of a researcher, on one line."""
+    proposal = event.proposal
+    if proposal is None:
+        return f"note: {visible(event.text)}"
+    changes = visible(", ".join(map(str, proposal.mutations)))
+    where = f"{proposal.mode}, parent={parent_of(proposal.parent)}, mutation {changes}"
+    return f"{where}; hypothesis: {visible(proposal.hypothesis)}"
 
 
 def set_name(names: Sequence[str]) -> str:
