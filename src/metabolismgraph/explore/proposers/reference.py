@@ -131,7 +131,7 @@ def _defined(node: ast.stmt) -> Iterable[str]:
 
 
 class _Outline(ast.NodeTransformer):
-    """Leaves signatures, fields and docstrings; of functions, the first line of the docstring.
+    """Leaves signatures, fields and docstrings without errors and examples.
 
     Args:
         listed: options of a strategy, which are left out: they are in the list of strategies.
@@ -146,8 +146,8 @@ class _Outline(ast.NodeTransformer):
         return node
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        about = (ast.get_docstring(node) or "").partition("\n")[0]
-        node.body = [ast.Expr(ast.Constant(about or ...))]
+        about = ast.get_docstring(node, clean=False)
+        node.body = [ast.Expr(ast.Constant(_SECTIONS.sub("", about).strip() if about else ...))]
         return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
@@ -158,7 +158,7 @@ class _Outline(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr:
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            node.value = ast.Constant(_SECTIONS.sub("\n    ", node.value.value))
+            node.value = ast.Constant(_SECTIONS.sub("", node.value.value).strip())
         return node
 
     def _is_public(self, node: ast.stmt) -> bool:
@@ -176,5 +176,6 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "libraries": libraries,
     "interface": interface,
     "examples": examples,
+    "largest": functools.partial(str, syntax.LARGEST),
     **{kind: functools.partial(str, text) for kind, text in syntax.words().items()},
 }
