@@ -50,7 +50,7 @@ from metabolismgraph.text import one_line
 
 _log = logging.getLogger(__name__)
 
-_REASON = 500  # characters at most of the reason of a refusal
+_REASON = 2000  # characters at most of the reason of a refusal
 _LONG_MEMORY, _KEPT_MEMORY = 20, 0.25  # lines that are worth keeping; share of them that a new memory must have
 _TICK = 0.5  # seconds between two checks for interrupts
 
