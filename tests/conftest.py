@@ -49,7 +49,7 @@ SLOW = (
     *("cli", "strategies", "review", "explore_commands", "projection", "firewall_attacks", "phase2", "jobs"),
     *("documentation", "verdict", "explorer_crashes", "docstrings", "answer", "rate_law", "benchmark_strategies"),
     *("benchmark_models", "trust", "gradient", "firewall_shared", "rules", "units", "shared_cases", "explorer_models"),
-    *("asking", "prompts", "bad_input", "llm", "metrics", "registries", "sbml_semantic", "testing"),
+    *("asking", "prompts", "new_strategies", "bad_input", "llm", "metrics", "registries", "sbml_semantic", "testing"),
 )
 
 
