@@ -49,7 +49,8 @@ SLOW = (
     *("cli", "strategies", "review", "explore_commands", "projection", "firewall_attacks", "phase2", "jobs"),
     *("documentation", "verdict", "explorer_crashes", "docstrings", "answer", "rate_law", "benchmark_strategies"),
     *("benchmark_models", "trust", "gradient", "firewall_shared", "rules", "units", "shared_cases", "explorer_models"),
-    *("asking", "bad_input", "hardcoded", "llm", "metrics", "published", "registries", "sbml_semantic", "testing"),
+    *("asking", "bad_input", "hardcoded", "llm", "metrics", "new_strategies", "prompts", "published", "registries"),
+    *("sbml_semantic", "testing"),
 )
 
 

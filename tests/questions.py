@@ -105,7 +105,7 @@ class Scripted(Transport):
     def name(self):
         return "scripted"
 
-    def ask(self, prompt):
+    def ask(self, prompt, attempts=1):
         self.prompts.append(prompt)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -167,16 +167,15 @@ class SmallLoop:
         self.ask(
             "proposal",
             i,
-            lambda who, refusals: who.propose(state, i, state.slot(i), refusals),
+            lambda who, refusals: who.propose(self.state, i, state.slot(i), refusals),
             lambda value, by, note: search_space.plan(value, state, i, by=by, note=note),
         )
 
     def read(self, batch):
-        state = self.state
         self.ask(
             "reading",
             batch[0],
-            lambda who, refusals: who.read(state, batch, refusals),
+            lambda who, refusals: who.read(self.state, batch, refusals),
             lambda value, by, note: Remembered(
                 iteration=batch[-1], readings=value.iterations, memory=value.memory, by=by, note=note
             ),
@@ -198,7 +197,7 @@ class SmallLoop:
                 note=note,
             )
 
-        self.ask("submission", first, lambda who, refusals: who.review(state, block, refusals), accept)
+        self.ask("submission", first, lambda who, refusals: who.review(self.state, block, refusals), accept)
 
     def ask(self, kind, iteration, ask, accept):
         note = ""

@@ -17,7 +17,7 @@ from questions import (
 )
 
 from metabolismgraph.explore.events import Answered, Proposed, Refused, Remembered
-from metabolismgraph.explore.proposers import prompt as prompts
+from metabolismgraph.explore.proposers import pictures
 from metabolismgraph.explore.proposers.asking import (
     MOST_CHARACTERS,
     AskingProposer,
@@ -27,7 +27,9 @@ from metabolismgraph.explore.proposers.asking import (
     recordable,
 )
 from metabolismgraph.explore.proposers.base import Exchange, InvalidAnswerError, UnavailableError
-from metabolismgraph.explore.proposers.prompt import MOST_MEMORY, for_proposal, for_reading, for_submission
+from metabolismgraph.explore.proposers.prompt import Context, for_proposal, for_reading, for_submission
+from metabolismgraph.explore.proposers.standing import MOST_MEMORY
+from metabolismgraph.explore.review import syntax
 from metabolismgraph.explore.space import shipped_space
 from metabolismgraph.explore.state import State
 from metabolismgraph.homeostasis.strategies import STRATEGIES
@@ -220,7 +222,7 @@ def hostile_state():
 def test_what_comes_from_outside_is_fenced(hostile_state):
     for prompt in (
         for_proposal(hostile_state, 3, 0, [f"{HOSTILE} in a refusal"]),
-        for_reading(hostile_state, (1, 2), [f"{HOSTILE} in a refusal"], None),
+        for_reading(hostile_state, (1, 2), [f"{HOSTILE} in a refusal"]),
         for_submission(hostile_state, 1, [f"{HOSTILE} in a refusal"]),
     ):
         inside, outside = fences(prompt)
@@ -256,7 +258,7 @@ def test_control_characters_do_not_reach_a_prompt(hostile_state):
 
 
 def test_instructions_are_generated_from_what_decides():
-    state = SmallLoop(opened(), Steady()).run(2).state
+    state = SmallLoop(opened(), Steady(), lambda i: metrics(0.4 + 0.1 * i)).run(2).state
     prompt = for_proposal(state, 3, 0, [])
     for key, short in shipped_space("phase2").names.items():
         assert f"- {short} ({key}): " in prompt.system
@@ -309,10 +311,11 @@ def test_without_the_truth_no_metric_that_used_it_is_shown():
     loop = SmallLoop(opened("validation"), AskingProposer(Scripted(answers), NOWHERE), run).run(2)
     for prompt in (
         for_proposal(loop.state, 3, 0, ["slope_ratio_0 of 0.7771 is no reason"]),
-        for_reading(loop.state, (1, 2), [], None),
+        for_reading(loop.state, (1, 2), []),
         for_submission(loop.state, 1, []),
     ):
-        assert not ORACLE.search(prompt.system), ORACLE.search(prompt.system)
+        instructions = prompt.system.replace(syntax.words()["truth"], "")  # words that a strategy file must not use
+        assert not ORACLE.search(instructions), ORACLE.search(instructions)
         assert not ORACLE.search(prompt.text), ORACLE.search(prompt.text)
         assert "held_out_skill=0.43" in prompt.text
         assert "MLP_node_slope_cluster_0=-0.00111" in prompt.text
@@ -342,21 +345,21 @@ def test_the_latest_whole_figures_are_shown(tmp_path):
     first, second = figures_of(tmp_path, 1), figures_of(tmp_path, 2)
     second[1].write_bytes(second[1].read_bytes()[:-20])
     second[2].write_bytes(second[2].read_bytes()[:8] + b" " * 3_000_000 + second[2].read_bytes()[-12:])
-    prompt = for_reading(state, (1, 2), [], tmp_path)
+    prompt = for_reading(state, (1, 2), [], Context(tmp_path))
     assert prompt.images == (first[0], second[0], first[1], first[2])
     inside, _ = fences(prompt)
     captions = inside["figures, in the order in which they are attached"].split("\n")
     assert captions[1] == "figure 2: iteration 2, MLP_node, MLP_node_p2_000600.png"
     assert str(tmp_path) not in prompt.text
-    assert for_reading(state, (1, 2), [], None).images == ()
-    assert for_reading(state, (1, 2), [], tmp_path / "elsewhere").images == ()
+    assert for_reading(state, (1, 2), []).images == ()
+    assert for_reading(state, (1, 2), [], Context(tmp_path / "elsewhere")).images == ()
 
 
 def test_there_are_never_too_many_figures(tmp_path):
     state = SmallLoop(opened(n_parallel=8, n_iter_block=8), Steady()).run(8).state
     wanted = [figures_of(tmp_path, i)[0] for i in range(1, 9)]
-    images = for_reading(state, range(1, 9), [], tmp_path).images
-    assert len(images) == prompts.MOST_FIGURES
+    images = for_reading(state, range(1, 9), [], Context(tmp_path)).images
+    assert len(images) == pictures.MOST
     assert list(images[:8]) == wanted
 
 
@@ -365,7 +368,7 @@ def test_figures_of_a_run_that_saw_the_truth_are_not_shown_without_it(tmp_path):
     state = SmallLoop(opened("validation"), Steady(), lambda i: metrics() if i == 1 else free).run(2).state
     figures_of(tmp_path, 1)
     shown = figures_of(tmp_path, 2)
-    assert for_reading(state, (1, 2), [], tmp_path).images == tuple(shown)
+    assert for_reading(state, (1, 2), [], Context(tmp_path)).images == tuple(shown)
 
 
 def test_a_long_exploration_keeps_prompts_short():

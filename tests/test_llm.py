@@ -13,13 +13,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from genai_prices import Usage, calc_price
 from PIL import Image
-from questions import SmallLoop, metrics, opened, proposal, reading, submission
+from questions import SmallLoop, fences, metrics, opened, proposal, reading, submission
 from test_asking import figures_of
 
 from metabolismgraph.config import Exploration, load_config
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Answered, Proposed, Remembered
-from metabolismgraph.explore.proposers import llm
 from metabolismgraph.explore.proposers.asking import MOST_CHARACTERS, AskingProposer
 from metabolismgraph.explore.proposers.base import UnavailableError
 from metabolismgraph.explore.proposers.llm import LLMTransport
@@ -145,7 +144,8 @@ def server():
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(llm, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.01)
+    monkeypatch.setattr("anthropic._base_client.INITIAL_RETRY_DELAY", 0.01)
     for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("MY_KEY", KEY)
@@ -290,23 +290,53 @@ WRONG = [
 
 
 def test_no_bad_answer_becomes_a_proposal(server, tmp_path):
-    """Forty kinds of them, three to a proposal: the rules stand in every time, and the budget is kept."""
-    server.replies = [*WRONG[: len(WRONG) // 3 * 3]]
-    iterations = len(server.replies) // 3
+    """Forty kinds of them: the rules stand in every time, after three answers at most, and all are recorded."""
+    server.replies = list(WRONG)
     loop = loop_with(server, tmp_path, begin=opened(n_parallel=1, n_iter_block=1000))
-    for i in range(1, iterations + 1):
-        loop.propose(i)
+    while server.replies:
+        loop.propose(len(loop.of(Proposed)) + 1)
+    iterations = len(loop.of(Proposed))
     loop.assert_sound(iterations)
-    assert loop.questions == len(server.requests) == 3 * iterations == len(loop.of(Answered))
-    assert all(p.by == "steady" and "3 answers" in p.note for p in loop.of(Proposed))
-    assert loop.state.cost == pytest.approx(3 * iterations * COST)
-    assert all(a.answer is not None and len(a.answer) <= MOST_CHARACTERS + 1 for a in loop.of(Answered))
+    assert all(p.by == "steady" and p.note for p in loop.of(Proposed))
+    given = {i: [a for a in loop.of(Answered) if a.iteration == i] for i in range(1, iterations + 1)}
+    numbers = [sum(len(a.invalid) + (a.answer is not None) for a in answers) for answers in given.values()]
+    assert max(numbers) == 3
+    assert sum(numbers) == len(WRONG)
+    assert loop.state.cost == pytest.approx(len(WRONG) * COST)
+    assert all(len(text) <= MOST_CHARACTERS + 1 for a in loop.of(Answered) for text in (*a.invalid, a.answer or ""))
     assert all("\n" not in r.reason for r in loop.state.refused)
     assert loop.journal.encode()
-    # The model is told what was wrong.
-    for before, request in itertools.pairwise(zip(loop.state.refused, server.requests, strict=True)):
-        if request[0].attempt:
-            assert before[0].reason[:40] in request[1][2]["messages"][1]["content"]
+
+
+def test_an_answer_that_does_not_fit_goes_back_with_the_reason(server, tmp_path):
+    server.replies = [called(proposal(mode="Exploit")), chat({"content": "{}"}), called(proposal())]
+    loop = loop_with(server, tmp_path)
+    loop.propose(1)
+    (answered,) = loop.of(Answered)
+    assert [json.loads(text)["mode"] for text in (answered.invalid[0], answered.answer)] == ["Exploit", "explore"]
+    assert answered.invalid[1] == "{}"
+    assert answered.input_tokens == 3 * TOKENS[0]
+    assert loop.state.cost == pytest.approx(3 * COST)
+    first, second = (request[2]["messages"][2:] for request in server.requests[1:])
+    assert "Exploit" in text(first[0])
+    assert "Input should be 'exploit'" in text(first[1])
+    assert "mode is missing" in text(second)
+    again = SmallLoop(loop.events[0], ReplayProposer(loop.events))
+    again.propose(1)
+    assert again.of(Answered)[0].model_copy(update={"seconds": 0.0}) == answered.model_copy(update={"seconds": 0.0})
+
+
+def test_an_answer_that_is_refused_is_shown_with_the_reason(server, tmp_path):
+    forbidden = {"param": "simulation.seed", "old": 42, "new": 1}
+    server.replies = [called(proposal(mutations=[forbidden])), called(proposal())]
+    loop = loop_with(server, tmp_path)
+    loop.propose(1)
+    inside, _ = fences(for_proposal(loop.state, 1, 0, loop.state.refusals("proposal", 1)))
+    assert loop.of(Proposed)[0].by == "llm (test-model)"
+    asked = server.requests[1][2]["messages"][1]["content"]
+    assert "simulation.seed may not be changed: the simulated system is fixed" in asked
+    assert json.dumps(forbidden) in asked
+    assert '"h"' in inside["your last answer"]
 
 
 def test_an_answer_in_plain_text_counts_when_it_is_one(server, tmp_path):
@@ -347,7 +377,8 @@ def test_raw_answers_are_recorded_word_for_word(server, tmp_path):
         (Reply(body=b"\xff\xfe\x00"), 1, "."),
         (Reply(body=called(proposal()).body, manner="cut"), 3, "onnection"),
         (Reply(manner="endless"), 1, "more than 8000000 bytes"),
-        (chat({"content": None}, "content_filter"), 1, "content filter"),
+        (chat({"content": None}, "content_filter"), 1, "ContentFilterError"),
+        (chat({"refusal": "I can't help with that."}), 1, "ContentFilterError"),
     ],
 )
 def test_a_server_that_fails_gives_no_answer(server, prompt, reply, requests, expected):
@@ -401,7 +432,7 @@ def test_the_loop_ends_its_budget_with_every_failure(server, tmp_path):
         [Reply(body=called(proposal()).body, manner="cut")] * 3,
         [called("{"), error(400)],
         [Reply(body=b"")],
-        [chat({"refusal": "no"})] * 3,
+        [chat({"refusal": "no"})],
     ]
     server.replies = list(itertools.chain(*failures))
     loop = loop_with(server, tmp_path, begin=opened(n_parallel=6, n_iter_block=6))
@@ -410,8 +441,8 @@ def test_the_loop_ends_its_budget_with_every_failure(server, tmp_path):
     loop.assert_sound(6)
     assert server.replies == []
     assert all(p.by == "steady" and p.note for p in loop.of(Proposed))
-    assert loop.questions == len(loop.of(Answered)) == 1 + 1 + 1 + 2 + 1 + 3
-    assert loop.state.cost == pytest.approx(4 * COST)
+    assert loop.questions == len(loop.of(Answered)) == 6
+    assert loop.state.cost == pytest.approx(2 * COST)
     again = SmallLoop(loop.events[0], ReplayProposer(loop.events))
     for i in range(1, 7):
         again.propose(i)

@@ -39,6 +39,9 @@ from metabolismgraph.sandbox import audit_hook
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/developing.md").read_text(encoding="utf-8")
 EXAMPLE = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)[0]
+RESPONSE = json.loads((ROOT / "tests/golden/new_strategy/response.json").read_text(encoding="utf-8"))
+CALL = RESPONSE["choices"][0]["message"]["tool_calls"][0]
+RECORDED = json.loads(CALL["function"]["arguments"])["file"]  # written from the prompt alone
 LIMIT = 240.0  # seconds; generous, as machines that run tests may be busy
 SHORT = 8.0  # for what never ends
 
@@ -300,6 +303,7 @@ DECLARED = [
 
 HONEST = {
     "decay": EXAMPLE,
+    RECORDED["name"]: RECORDED["source"],
     "regressed_contrastive": '''"""Strategies 1 and 3 in one, with a longer wait. No labels are seen, and no truth."""
 
 from __future__ import annotations

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import get_args
 
 from metabolismgraph.explore.events import Answered, Kind
-from metabolismgraph.explore.proposers.prompt import MOST_FIGURES, for_proposal, for_submission
+from metabolismgraph.explore.proposers import pictures
+from metabolismgraph.explore.proposers.prompt import for_proposal, for_submission
 from metabolismgraph.explore.state import Iteration, State
 
 _CHARACTERS = 4  # per token, about, of English text and numbers
@@ -59,7 +60,7 @@ def estimate(state: State, iterations: int) -> Estimate:
     }
     first, review = for_proposal(state, 1, 0, ()).in_words(), for_submission(state, 1, ()).in_words()
     listed = min(size, iterations) / 2  # runs of a block in a prompt, on average
-    figures = MOST_FIGURES * _OF_A_FIGURE if settings.llm_images and state.opened.proposer == "llm" else 0
+    figures = pictures.MOST * _OF_A_FIGURE if settings.llm_images and state.opened.proposer == "llm" else 0
     characters: dict[Kind, float] = {
         "proposal": len(first) + listed * _OF_A_RUN + _OF_MEMORY,
         "reading": len(first) + (listed + settings.n_parallel / 2) * _OF_A_RUN + _OF_MEMORY,

@@ -73,6 +73,7 @@ class Answered(_Event):
         answer: word for word; None without an answer.
         error: why there is no answer.
         cost: in US dollars, as far as known.
+        invalid: earlier answers, word for word, which did not fit the schema and were sent back at once.
     """
 
     event: Literal["answered"] = "answered"
@@ -86,6 +87,7 @@ class Answered(_Event):
     output_tokens: int
     cost: float
     seconds: float
+    invalid: tuple[str, ...] = ()
 
 
 class Refused(_Event):

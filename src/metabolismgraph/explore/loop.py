@@ -36,6 +36,7 @@ from metabolismgraph.explore.events import (
     Reviewed,
     Started,
 )
+from metabolismgraph.explore.failing_files import failing_files
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.hooks import Hooks
 from metabolismgraph.explore.inbox import RESEARCHER
@@ -57,7 +58,7 @@ from metabolismgraph.text import one_line
 
 _log = logging.getLogger(__name__)
 
-_REASON = 500  # characters at most of the reason of a refusal
+_REASON = 2000  # characters at most of the reason of a refusal
 _LONG_MEMORY, _KEPT_MEMORY = 20, 0.25  # lines that are worth keeping; share of them that a new memory must have
 _TICK = 0.5  # seconds between two checks for interrupts
 
@@ -120,6 +121,7 @@ class Explorer:
             InputError: the journal is damaged, held by another explorer or cannot be written.
             KeyboardInterrupt: after a second interrupt; all jobs have ended.
         """
+        self._proposer.iterations = iterations
         with self._folder.journal.held():
             self._events = list(self._folder.journal.read())
             self._state = State.of(self._events)
@@ -322,7 +324,7 @@ class Explorer:
         self._ask(
             "proposal",
             iteration,
-            lambda proposer, refusals: proposer.propose(state, iteration, slot, refusals),
+            lambda proposer, refusals: proposer.propose(self._state, iteration, slot, refusals),
             lambda value, by, note: plan(value, state, iteration, by=by, note=note),
         )
 
@@ -337,7 +339,9 @@ class Explorer:
                 memory, note = state.memory, "; ".join(filter(None, (note, lost)))
             return Remembered(iteration=batch[-1], readings=value.iterations, memory=memory, by=by, note=note)
 
-        self._ask("reading", batch.start, lambda proposer, refusals: proposer.read(state, batch, refusals), accept)
+        self._ask(
+            "reading", batch.start, lambda proposer, refusals: proposer.read(self._state, batch, refusals), accept
+        )
 
     def _review_block(self, block: int, first: int) -> None:
         self._take_messages(decisions=True)
@@ -366,7 +370,7 @@ class Explorer:
                 by=by,
                 note=note,
             )
-            # The next block may start with the file.
+            # The next block may start with the file, which may replace one that was rolled back.
             with_file = state.after(reviewed)
             changes = changed(state.root(block), value.start, with_file)
             if file is not None and approve:
@@ -375,27 +379,25 @@ class Explorer:
                 with_file, changes = state.after(reviewed), state.root(block)
                 with contextlib.suppress(RefusedError):
                     changes = changed(changes, value.start, with_file)
-            if rolled_back and any(name in rolled_back for name in names(configuration(with_file, changes).training)):
+            gone = rolled_back.keys() - {file.name if file is not None else ""}
+            if not gone.isdisjoint(names(configuration(with_file, changes).training)):
                 changes.pop(STRATEGY)
             if file is not None and not approve:
                 self._history.land(file.name, file.source, file.rationale, file.reference)
             return reviewed.model_copy(update={"changes": changes})
 
-        self._ask("submission", first, lambda proposer, refusals: proposer.review(state, block, refusals), accept)
+        self._ask("submission", first, lambda proposer, refusals: proposer.review(self._state, block, refusals), accept)
 
     def _roll_back(self) -> dict[str, str | None]:
         """Roll back strategy files in force whose trainings all failed."""
         found: dict[str, str | None] = {}
-        for name, review in own_strategies(self._state).items():
-            runs = [i for i in self._state.iterations if i.proposed.files.get(name) == review.landed]
-            # One failure may have another cause.
-            if len(runs) > 1 and all(i.scored is not None and i.scored.state in {"failed", "nan"} for i in runs):
-                # After a crash between commit and journal, the file is rolled back already.
-                current = self._history.sources().get(name)
-                if current is not None and digest_of(current) == review.landed:
-                    self._history.rollback(name)
-                earlier = self._history.sources().get(name)
-                found[name] = earlier and digest_of(earlier)
+        for name in failing_files(self._state):
+            # After a crash between commit and journal, the file is rolled back already.
+            current = self._history.sources().get(name)
+            if current is not None and digest_of(current) == own_strategies(self._state)[name].landed:
+                self._history.rollback(name)
+            earlier = self._history.sources().get(name)
+            found[name] = earlier and digest_of(earlier)
         return found
 
     # Running

@@ -25,7 +25,15 @@ from metabolismgraph.explore.proposal import (
     Submission,
 )
 from metabolismgraph.explore.proposers.base import Answer, Exchange, InvalidAnswerError, Proposer, UnavailableError
-from metabolismgraph.explore.proposers.prompt import MOST_MEMORY, Prompt, for_proposal, for_reading, for_submission
+from metabolismgraph.explore.proposers.prompt import (
+    QUESTIONS,
+    Context,
+    Prompt,
+    for_proposal,
+    for_reading,
+    for_submission,
+)
+from metabolismgraph.explore.proposers.standing import MOST_MEMORY
 from metabolismgraph.explore.state import State
 from metabolismgraph.files import write_bytes
 from metabolismgraph.text import one_line
@@ -56,8 +64,12 @@ class Transport(abc.ABC):
     shows_images: bool = True
 
     @abc.abstractmethod
-    def ask(self, prompt: Prompt) -> Exchange:
-        """Send the prompt once, and return the answer.
+    def ask(self, prompt: Prompt, attempts: int = 1) -> Exchange:
+        """Send the prompt, and return the answer.
+
+        Args:
+            attempts: number of answers at most, for a transport that itself sends back answers that do not fit the
+                schema.
 
         Raises:
             UnavailableError: there was no answer.
@@ -73,39 +85,64 @@ class AskingProposer(Proposer):
 
     def __init__(self, transport: Transport, folder: Path):
         self.name, self._transport = transport.name, transport
-        self._questions = folder / "questions"
-        self._folder = folder if transport.shows_images else None
+        self._folder, self._questions = folder, folder / QUESTIONS
 
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:
-        exchange = self._ask(for_proposal(state, iteration, slot.number, refusals), iteration, refusals)
+        prompt = for_proposal(state, iteration, slot.number, refusals, self._context)
+        exchange = self._ask(prompt, state, iteration, refusals)
         return Answer(parsed_proposal(exchange), exchange)
 
     def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
-        exchange = self._ask(for_reading(state, batch, refusals, self._folder), batch[0], refusals)
+        exchange = self._ask(for_reading(state, batch, refusals, self._context), state, batch[0], refusals)
         return Answer(parsed_reading(exchange, batch), exchange)
 
     def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
-        exchange = self._ask(for_submission(state, block, refusals), state.first_of(block), refusals)
+        first = state.first_of(block)
+        exchange = self._ask(for_submission(state, block, refusals, self._context), state, first, refusals)
         return Answer(parsed_submission(exchange), exchange)
 
-    def _ask(self, prompt: Prompt, iteration: int, refusals: Sequence[str]) -> Exchange:
+    @property
+    def _context(self) -> Context:
+        return Context(self._folder, self._transport.shows_images, self.iterations)
+
+    def _ask(self, prompt: Prompt, state: State, iteration: int, refusals: Sequence[str]) -> Exchange:
         started = time.perf_counter()
         try:
+            left = _attempts_left(prompt, state, iteration)
             # The journal holds the answers only, since questions are long.
             self._questions.mkdir(parents=True, exist_ok=True)
             name = f"{iteration:04d}-{prompt.kind}-{len(refusals)}.txt"
             write_bytes(self._questions / name, prompt.in_words().encode(errors="backslashreplace"))
-            exchange = self._transport.ask(prompt)
+            exchange = self._transport.ask(prompt, left)
         except UnavailableError as error:
             reason = recordable(one_line(error))
-            exchange = dataclasses.replace(error.exchange, answer=None, error=reason)
+            exchange = dataclasses.replace(_recordable(error.exchange), answer=None, error=reason)
             raise UnavailableError(reason, exchange) from error
         except Exception as error:
             # After any error of a library the exploration continues without an answer.
             reason = recordable(one_line(f"{type(error).__name__}: {error}"))
             exchange = Exchange(None, reason, seconds=time.perf_counter() - started)
             raise UnavailableError(reason, exchange) from error
-        return dataclasses.replace(exchange, answer=recordable(exchange.answer or ""))
+        return _recordable(exchange)
+
+
+def _attempts_left(prompt: Prompt, state: State, iteration: int) -> int:
+    """How many more answers to a question may be asked for.
+
+    Raises:
+        UnavailableError: none.
+    """
+    earlier = (a for a in state.answered if (a.kind, a.iteration) == (prompt.kind, iteration))
+    used = sum(len(a.invalid) + (a.answer is not None) for a in earlier)
+    if used >= state.settings.attempts:
+        reason = f"{used} answers were refused"
+        raise UnavailableError(reason, Exchange(None, reason))
+    return state.settings.attempts - used
+
+
+def _recordable(exchange: Exchange) -> Exchange:
+    invalid = tuple(map(recordable, exchange.invalid))
+    return dataclasses.replace(exchange, answer=recordable(exchange.answer or ""), invalid=invalid)
 
 
 def recordable(answer: str) -> str:
@@ -119,7 +156,7 @@ def parsed_proposal(exchange: Exchange) -> Proposal:
     Raises:
         InvalidAnswerError: the answer holds no proposal.
     """
-    return _parsed(exchange, Proposal)
+    return parsed(exchange, Proposal)
 
 
 def parsed_submission(exchange: Exchange) -> Submission:
@@ -128,7 +165,7 @@ def parsed_submission(exchange: Exchange) -> Submission:
     Raises:
         InvalidAnswerError: the answer holds no submission.
     """
-    return _parsed(exchange, Submission)
+    return parsed(exchange, Submission)
 
 
 def parsed_reading(exchange: Exchange, batch: Sequence[int]) -> Reading:
@@ -137,7 +174,7 @@ def parsed_reading(exchange: Exchange, batch: Sequence[int]) -> Reading:
     Raises:
         InvalidAnswerError: the answer holds no reading, or one of other iterations.
     """
-    reading = _parsed(exchange, Reading)
+    reading = parsed(exchange, Reading)
     found = tuple(sorted(reading.iterations, key=lambda entry: entry.iteration))
     numbers = [entry.iteration for entry in found]
     if numbers != sorted(batch):
@@ -151,7 +188,12 @@ def parsed_reading(exchange: Exchange, batch: Sequence[int]) -> Reading:
     return reading.model_copy(update={"iterations": found})
 
 
-def _parsed(exchange: Exchange, schema: type[T]) -> T:
+def parsed(exchange: Exchange, schema: type[T]) -> T:
+    """The answer of an exchange, validated strictly.
+
+    Raises:
+        InvalidAnswerError: the answer holds no JSON object that fits the schema.
+    """
     answer = exchange.answer or ""
     try:
         text = _json_in(answer)

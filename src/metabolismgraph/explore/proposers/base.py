@@ -20,7 +20,8 @@ class Exchange:
     Attributes:
         answer: word for word; None without an answer.
         error: why there is no answer.
-        cost: in US dollars, as far as known.
+        invalid: earlier answers, word for word, which did not fit the schema and were sent back at once.
+        input_tokens, output_tokens, cost, seconds: of all answers; cost in US dollars, as far as known.
     """
 
     answer: str | None
@@ -29,6 +30,7 @@ class Exchange:
     output_tokens: int = 0
     cost: float = 0.0
     seconds: float = 0.0
+    invalid: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +71,12 @@ class Proposer(abc.ABC):
         name: in the journal.
         ends: iterations in the order in which their ends are to be recorded, with asynchronous batches; empty: as they
             end.
+        iterations: total number at the end of the exploration, for proposers that plan ahead; None if it is not known.
     """
 
     name: str
     ends: Sequence[int] = ()
+    iterations: int | None = None
 
     @abc.abstractmethod
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:

@@ -43,7 +43,8 @@ class CommandTransport(Transport):
         self.name = f"command ({Path(command[0]).name})"
         self._command, self._timeout_s = command, timeout_s
 
-    def ask(self, prompt: Prompt) -> Exchange:
+    def ask(self, prompt: Prompt, attempts: int = 1) -> Exchange:
+        del attempts
         started = time.perf_counter()
         question = prompt.in_words().encode("utf-8", "backslashreplace")
         answer, message = "", ""

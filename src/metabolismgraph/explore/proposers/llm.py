@@ -1,8 +1,9 @@
 """Answers from a language model, through pydantic-ai (extra `llm`).
 
-A question is one request, repeated after temporary failures: a rate limit, a server error, a lost connection. The model
-answers by calling a tool whose arguments have the schema of the answer; they are passed on word for word, and the
-caller validates them.
+A question is one conversation of an agent of pydantic-ai. The model answers by calling a tool whose arguments have the
+schema of the answer, or in text. The agent sends an answer that does not fit back to the model, with the reason. The
+libraries repeat requests after temporary failures: a rate limit, a server error, a lost connection. All answers are
+passed on word for word, and the caller validates the last one once more, strictly.
 """
 
 from __future__ import annotations
@@ -12,23 +13,24 @@ import json
 import os
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from pydantic import BaseModel
+
 from metabolismgraph.config import Exploration
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.proposers.asking import AskingProposer, Transport
-from metabolismgraph.explore.proposers.base import Exchange, UnavailableError
+from metabolismgraph.explore.proposers.asking import AskingProposer, Transport, parsed
+from metabolismgraph.explore.proposers.base import Exchange, InvalidAnswerError, UnavailableError
 from metabolismgraph.explore.proposers.prompt import Prompt
 from metabolismgraph.text import one_line
 
-RETRIES = 2  # after temporary failures, each after twice the time
-FIRST_WAIT = 0.5  # seconds, if the server does not name a time
 _MOST_BYTES = 8_000_000  # of a response
 _MOST_TOKENS = 16_000  # of an answer, for servers that need a limit; the memory takes some ten thousand
 _SHORTEST_KEY = 12  # characters; a shorter key is a placeholder, which may also be a word of an answer
+_TOOL = "answer"
 
 _USUAL_KEY = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY"}
 
@@ -66,82 +68,55 @@ class LLMTransport(Transport):
         if settings.max_cost is not None:
             _check_price(settings, self._server)
 
-    def ask(self, prompt: Prompt) -> Exchange:
-        started = time.perf_counter()
-        try:
-            response = asyncio.run(self._answer(prompt))
-        except Exception as error:
-            reason = self._without_key(self._explained(error))
-            raise UnavailableError(reason, Exchange(None, reason, seconds=time.perf_counter() - started)) from None
-        answer = _answer_in(response)
-        withheld = "the provider's content filter withheld the answer"
+    def ask(self, prompt: Prompt, attempts: int = 1) -> Exchange:
+        from pydantic_ai import capture_run_messages  # noqa: PLC0415
+
+        started, problem = time.perf_counter(), ""
+        with capture_run_messages() as messages:
+            try:
+                asyncio.run(self._converse(prompt, attempts))
+            except Exception as error:
+                problem = self._without_key(self._explained(error))
+        responses = [message for message in messages if message.kind == "response"]
+        answers = [self._without_key(answer) for answer in map(_answer_in, responses) if answer is not None]
         exchange = Exchange(
-            None if answer is None else self._without_key(answer),
-            withheld if answer is None else None,
-            response.usage.input_tokens,
-            response.usage.output_tokens,
-            self._cost(response),
+            None if problem else answers[-1],
+            problem or None,
+            sum(response.usage.input_tokens for response in responses),
+            sum(response.usage.output_tokens for response in responses),
+            sum(map(self._cost, responses), 0.0),
             time.perf_counter() - started,
+            tuple(answers if problem else answers[:-1]),
         )
-        if answer is None:
-            raise UnavailableError(withheld, exchange)
+        if problem:
+            raise UnavailableError(problem, exchange)
         return exchange
 
-    async def _answer(self, prompt: Prompt) -> Any:
-        """The response of the first successful request; all requests together stay within the time limit."""
-        from pydantic_ai.exceptions import (  # noqa: PLC0415
-            ModelAPIError,
-            ModelConnectionError,
-            ModelRateLimitError,
-            ModelServerError,
-            ModelUnavailableError,
-        )
-
-        passing = (ModelRateLimitError, ModelUnavailableError, ModelServerError, ModelConnectionError)
-        until = time.monotonic() + self._settings.llm_timeout_s
-        for attempt in range(RETRIES + 1):
-            try:
-                return await self._request(prompt, max(until - time.monotonic(), 0.001))
-            except ModelAPIError as error:
-                requested = error.retry_after
-                wait = FIRST_WAIT * 2**attempt if requested is None else max(requested, 0.0)
-                passes = isinstance(error, passing) and not _is_too_long(error)
-                if attempt == RETRIES or not passes or time.monotonic() + wait >= until:
-                    raise
-                await asyncio.sleep(wait)
-        raise AssertionError
-
-    async def _request(self, prompt: Prompt, seconds: float) -> Any:
-        from pydantic_ai import BinaryContent, ModelRequest, SystemPromptPart, UserPromptPart  # noqa: PLC0415
-        from pydantic_ai.direct import model_request  # noqa: PLC0415
-        from pydantic_ai.models import ModelRequestParameters, create_async_httpx2_client  # noqa: PLC0415
+    async def _converse(self, prompt: Prompt, attempts: int) -> None:
+        """Ask until an answer fits the schema; all requests together stay within the time limit."""
+        from pydantic_ai import Agent, BinaryContent, TextOutput, ToolOutput  # noqa: PLC0415
+        from pydantic_ai.models import create_async_httpx2_client  # noqa: PLC0415
         from pydantic_ai.settings import ModelSettings  # noqa: PLC0415
-        from pydantic_ai.tools import ToolDefinition  # noqa: PLC0415
 
-        answer = ToolDefinition(
-            name="answer",
-            description=f"Give the answer. {prompt.schema.__doc__}",
-            parameters_json_schema=prompt.schema.model_json_schema(),
-            strict=False,  # values of mutations may be of any type, which strict schemas cannot express
-            kind="output",
-        )
         images = [BinaryContent(path.read_bytes(), media_type="image/png") for path in prompt.images]
-        message: Any = [prompt.text, *images] if images else prompt.text  # some servers accept text only
-        settings = ModelSettings(request_timeout=seconds, max_retries=0)
+        settings = ModelSettings(tool_choice=[_TOOL])
         if self._server.kind == "anthropic":
             settings["max_tokens"] = _MOST_TOKENS
-        # One client per request: its connections belong to the event loop, which ends with the question.
-        async with create_async_httpx2_client() as client:
+        # Not strict: values of mutations may be of any type, which strict schemas cannot express.
+        about = f"Give the answer. {prompt.schema.__doc__}"
+        tool = ToolOutput(prompt.schema, name=_TOOL, description=about, strict=False)
+        # One client per question: its connections belong to the event loop, which ends with the question.
+        async with asyncio.timeout(self._settings.llm_timeout_s), create_async_httpx2_client() as client:
             client.event_hooks["response"].append(_bound)
-            return await model_request(
+            agent = Agent(
                 self._model(client),
-                [ModelRequest(parts=[SystemPromptPart(prompt.system), UserPromptPart(message)])],
-                model_settings=settings,
-                model_request_parameters=ModelRequestParameters(
-                    output_mode="tool", output_tools=[answer], allow_text_output=False
-                ),
-                instrument=False,
+                # Some servers do not know tools, and answer in text.
+                output_type=[tool, TextOutput(_reader(prompt.schema))],
+                system_prompt=prompt.system,
+                retries={"output": attempts - 1},
             )
+            message: str | Sequence[Any] = [prompt.text, *images] if images else prompt.text
+            await agent.run(message, model_settings=settings)
 
     def _model(self, client: Any) -> Any:
         kind, model, url = self._server
@@ -164,17 +139,23 @@ class LLMTransport(Transport):
         return OpenAIChatModel(model, provider=provider)
 
     def _explained(self, error: Exception) -> str:
-        from pydantic_ai.exceptions import ModelAuthenticationError, ModelHTTPError, ModelRequestTimeout  # noqa: PLC0415
+        from pydantic_ai.exceptions import (  # noqa: PLC0415
+            ModelAuthenticationError,
+            ModelHTTPError,
+            UnexpectedModelBehavior,
+        )
 
         if isinstance(error, ModelAuthenticationError):
             # The message of the server may quote the key, or part of it.
             return "the server did not accept the key; check the environment variable that holds it"
         if _is_too_long(error):
             return f"the response has more than {_MOST_BYTES} bytes"
-        if isinstance(error, ModelRequestTimeout):
+        if isinstance(error, TimeoutError):
             return f"no answer within exploration.llm_timeout_s = {self._settings.llm_timeout_s:g} s"
         if isinstance(error, ModelHTTPError):
             return one_line(f"the server answered with HTTP {error.status_code}: {error.body}")
+        if isinstance(error, UnexpectedModelBehavior) and error.__cause__ is not None:
+            return one_line(f"{error}: {error.__cause__}")
         return one_line(f"{type(error).__name__}: {error}")
 
     def _without_key(self, text: str) -> str:
@@ -275,6 +256,19 @@ def _check_price(settings: Exploration, server: _Server) -> None:
             f"exploration.max_cost is set, but the price of {server.model} is not known; set "
             "exploration.llm_price_per_million to [input, output], [0, 0] for a server of your own"
         )
+
+
+def _reader(schema: type[BaseModel]) -> Any:
+    """The reader of answers in text, which the agent sends back with the reason if they do not fit the schema."""
+    from pydantic_ai import ModelRetry  # noqa: PLC0415
+
+    def read(text: str) -> BaseModel:
+        try:
+            return parsed(Exchange(text), schema)
+        except InvalidAnswerError as error:
+            raise ModelRetry(str(error)) from None
+
+    return read
 
 
 def _answer_in(response: Any) -> str | None:

@@ -83,7 +83,9 @@ class ReplayProposer(Proposer):
             self.name = value[1]
             return Answer(value[0])
         self.name = event.by
-        exchange = Exchange(event.answer, event.error, event.input_tokens, event.output_tokens, event.cost)
+        exchange = Exchange(
+            event.answer, event.error, event.input_tokens, event.output_tokens, event.cost, invalid=event.invalid
+        )
         if event.answer is None:
             raise UnavailableError(event.error or "no answer", exchange)
         return Answer(parse(exchange), exchange)

@@ -14,7 +14,7 @@ import keyword
 import re
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from metabolismgraph.homeostasis.strategies import STRATEGIES, custom
@@ -151,10 +151,15 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _DESCRIPTIVE = frozenset({"summary", "reference"})  # texts for people, as docstrings are
 
 
-def importable() -> str:
-    """The modules that a strategy file may import, on one line; names in brackets where only these may be used."""
-    listed = (f"{module} ({', '.join(sorted(some))})" if some else module for module, some in _MODULES.items())
-    return ", ".join(listed)
+def modules() -> Mapping[str, frozenset[str] | None]:
+    """The modules that a strategy file may import, with the names that it may use; None: all public names."""
+    return types.MappingProxyType(_MODULES)
+
+
+def words() -> Mapping[str, str]:
+    """What else a strategy file may use, by kind, as lists in one line."""
+    found = {"builtins": _BUILTINS, "decorators": _DECORATORS, "special_methods": _DUNDERS, "truth": _LABELS}
+    return {kind: ", ".join(sorted(names)) for kind, names in found.items()}
 
 
 def static_reasons(name: str, source: str) -> tuple[str, ...]:
