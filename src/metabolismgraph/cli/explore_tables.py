@@ -34,12 +34,13 @@ from metabolismgraph.explore.inbox import Message
 from metabolismgraph.explore.keys import TIME_STEP
 from metabolismgraph.explore.loop import Watch, no_watch
 from metabolismgraph.explore.proposal import shown
-from metabolismgraph.explore.proposers.rules_memory import strategies_of
-from metabolismgraph.explore.published_format.lines import mean, mutation, replicate_name, set_name, suggestion
+from metabolismgraph.explore.proposers.rules_memory import what_trains
+from metabolismgraph.explore.published_format.lines import mean, mutation, replicate_name, suggestion
 from metabolismgraph.explore.repeat import differing
-from metabolismgraph.explore.reward import SKILL, slope_ratios
+from metabolismgraph.explore.reward import slope_ratios
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, leader, nodes, settled, standard_error
+from metabolismgraph.metrics import by_index
 from metabolismgraph.text import visible
 
 _COLOURS = {"converged": "green", "partial": "yellow", "failed": "red", "in flight": "cyan"}
@@ -154,7 +155,7 @@ def _described(state: State, node: Node) -> Text:
     if ratios:
         listed = ", ".join("nan" if ratio is None else f"{ratio:.3f}" for ratio in ratios.values())
         text.append(f", slope ratios {listed}")
-    text.append(f"; {visible(set_name(strategies_of(state, node)))}")
+    text.append(f"; {visible(what_trains(state, node))}")
     return text
 
 
@@ -304,7 +305,7 @@ def iteration_page(state: State, iteration: int, folder: Path) -> RenderableType
         parts += [_text(f"  attempt {event.attempt + 1} by {event.by}: {event.reason}") for event in refused]
     parts += ["", _text("outcome", "bold"), _facts(_outcome_facts(found))]
     if found.metrics:
-        parts.append(_metrics(state.opened, found))
+        parts.append(_metrics(state, found))
     parts += ["", _text("files", "bold"), _facts(_file_facts(found, folder))]
     return Group(*parts)
 
@@ -328,7 +329,7 @@ def _proposal_facts(state: State, iteration: Iteration) -> Iterator[tuple[str, s
         yield "differs", f"{key}: {shown(_looked_up(opened, key))} as opened, here {shown(value)}"
     if not proposed.changes:
         yield "differs", "nothing, the configuration is as opened"
-    yield "strategies", set_name(strategies_of(state, node))
+    yield "strategies", what_trains(state, node)
     yield "seed", str(proposed.seed)
     if state.answered:
         costs = [of_iteration(state, run) for run in node.runs]
@@ -368,12 +369,13 @@ def _outcome_facts(iteration: Iteration) -> Iterator[tuple[str, str]]:
         yield "observation", reading.observation
 
 
-def _metrics(opened: Opened, iteration: Iteration) -> Table:
+def _metrics(state: State, iteration: Iteration) -> Table:
     """All metrics, with those of the reward first."""
     metrics = iteration.metrics
-    ratios = {f"MLP_node_slope_ratio_{t}" for t in slope_ratios(metrics)}
-    oracle = opened.primary == "avg_slope_ratio"
-    first = ["avg_slope_ratio", *(name for name in metrics if name in ratios)] if oracle else [SKILL]
+    reward = state.space.rewards[state.opened.primary]
+    first = [reward.metric or state.opened.primary]
+    for term in reward.terms:
+        first += [term.metric.format(t=t) for t in by_index(metrics, term.metric)] or [term.metric]
     first = [name for name in first if name in metrics]
     value = Column("value", justify="right")
     table = Table("metric", value, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
@@ -473,7 +475,7 @@ def tree_text(state: State) -> Tree:
 def _label(state: State, node: Node, *, names_parent: bool) -> Text:
     """A node of the tree, on one line."""
     proposed = node.first
-    what = mutation(proposed) if proposed.mutations else set_name(strategies_of(state, node))
+    what = mutation(proposed) if proposed.mutations else what_trains(state, node)
     origin = f"from node {node.parent}, " if names_parent else ""
     steps = f", T = {proposed.time_step}" if TIME_STEP in proposed.changes else ""
     status = node.status

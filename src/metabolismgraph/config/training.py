@@ -138,6 +138,12 @@ class Training(Section):
         ge=1,
         description="gradient steps of full-batch Phase 2 (residual, orthogonalised); see also steps_per_epoch",
     )
+    phase2_snapshots: int = Field(
+        0,
+        ge=0,
+        le=100,
+        description="models kept on the way through Phase 2, log-spaced in steps, each with its figures; 0: none",
+    )
     learning_rate_node_homeostasis: float = Field(
         0.01, ge=0, description="learning rate of MLP_node in Phase 2; 0: that of Phase 1"
     )

@@ -45,6 +45,7 @@ _SWEEP_POINTS = 50
 _LAW_POINTS = 200
 _OUTLIER = 0.3  # |error of log10 k| above which a reaction is an outlier
 _HORIZON = 16  # Euler steps of a held-out rollout
+_OF_RATE_CONSTANTS = ("log_k", "log_k_error", "identifiable", "group", "true_log_k")
 _ENERGY = 0.99  # share of the squared norm that defines the activity rank
 
 
@@ -58,6 +59,7 @@ class Evaluation:
             law_order, law_point, dim, component.
         notes: plain sentences of the readers and of both phases.
         trust: whether the fit is to be trusted, and the errors of every species.
+        snapshots: metrics and arrays of homeostasis of the models on the way, by their numbers of gradient steps.
         rate_constants: see `FitResult.rate_constants`; without intervals if the fit is not to be trusted.
         homeostasis: see `FitResult.homeostasis`.
 
@@ -78,6 +80,7 @@ class Evaluation:
     trust: Trust
     rate_constants: pd.DataFrame
     homeostasis: pd.DataFrame
+    snapshots: Mapping[int, tuple[Mapping[str, Value], xr.Dataset]] = dataclasses.field(default_factory=dict)
 
 
 def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
@@ -143,7 +146,27 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
         trust=trust,
         rate_constants=result.rate_constants,
         homeostasis=result.homeostasis,
+        snapshots=_snapshots(result, truth, data),
     )
+
+
+def _snapshots(
+    result: FitResult, truth: Truth | None, data: Variables
+) -> dict[int, tuple[Mapping[str, Value], xr.Dataset]]:
+    """Homeostasis of the models on the way, with what the figures show besides."""
+    if result.phase2 is None:
+        return {}
+    network = result.observations.network
+    found: dict[int, tuple[Mapping[str, Value], xr.Dataset]] = {}
+    shared = {name: data[name] for name in _OF_RATE_CONSTANTS if name in data}
+    for step, model in result.phase2.snapshots.items():
+        then = dataclasses.replace(result.phase2, model=model, losses=result.phase2.losses[:step], components={})
+        metrics, drawn = homeostasis_metrics(result.observations, then, result.training, truth)
+        dataset = xr.Dataset(
+            drawn | shared, coords={"species": list(network.species), "reaction": list(network.reactions)}
+        )
+        found[step] = (metrics, describe(dataset))
+    return found
 
 
 def _degeneracy(metrics: Mapping[str, Value]) -> dict[str, Value]:

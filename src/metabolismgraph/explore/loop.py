@@ -295,7 +295,11 @@ class Explorer:
                 self._record(Refused(**question, by=proposer.name, reason=one_line(error, _REASON)))
             except UnavailableError as error:
                 note = f"{proposer.name} gave no answer: {error}"
-        return self._record(accept(ask(self._rules, ()).value, self._rules.name, note))
+        try:
+            accepted = accept(ask(self._rules, ()).value, self._rules.name, note)
+        except RefusedError as error:  # the rules then answer with the start, unchanged, which is always possible
+            accepted = accept(ask(self._rules, (str(error),)).value, self._rules.name, note)
+        return self._record(accepted)
 
     def _answering(self, kind: Kind, iteration: int, attempt: int) -> Proposer:
         """The proposer for a question: an answer recorded before a crash is replayed, not paid for twice."""

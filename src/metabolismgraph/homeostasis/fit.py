@@ -21,6 +21,7 @@ from metabolismgraph.homeostasis.binned_regression import condense
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies import make_plan
 from metabolismgraph.homeostasis.training_plan import Objective, Penalty, Plan, optimiser
+from metabolismgraph.reactions.descent import snapshot_steps
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.model import MetabolismModel, NodeFunction
 from metabolismgraph.system.observations import Observations
@@ -48,6 +49,7 @@ class Phase2Result:
         components: further loss terms and monitored quantities by name, per gradient step.
         node_magnitude: mean absolute output of MLP_node over the data, in concentration/time.
         notes: plain sentences for the user.
+        snapshots: `training.phase2_snapshots` models on the way by their numbers of gradient steps, for figures.
     """
 
     model: MetabolismModel
@@ -56,6 +58,7 @@ class Phase2Result:
     components: Mapping[str, Float[np.ndarray, " steps"]]
     node_magnitude: float
     notes: tuple[str, ...]
+    snapshots: Mapping[int, MetabolismModel] = dataclasses.field(default_factory=dict)
 
 
 def fit_homeostasis(
@@ -87,19 +90,15 @@ def fit_homeostasis(
     if most_steps is not None:
         plan = dataclasses.replace(plan, steps=min(plan.steps, most_steps))
     before = initial_model(data, plan.residuals)
-    model, losses, components = _descend(plan.start(before), plan, data, progress)
+    model, losses, components, snapshots = _descend(plan.start(before), plan, data, progress)
     model, polished = plan.finish(model, progress)
     check_frozen(before, model)
     progress("phase 2", 1.0, "")
     losses = np.concatenate([losses, polished])
     if data is not given:
         losses = losses * (units.rate if "time" in plan.objective.unit else units.concentration) ** 2
-        # A conversion to internal units and back could change the last bit of frozen arrays, so the originals are used.
-        model = eqx.tree_at(
-            lambda m: (m.log_k, m.mlp_sub, m.mlp_node),
-            model,
-            (jnp.asarray(phase1.log_k), phase1.mlp_sub, units.node_function(model.mlp_node)),
-        )
+        model = _in_units_of_data(model, phase1, units)
+        snapshots = {step: _in_units_of_data(each, phase1, units) for step, each in snapshots.items()}
     response = eqx.filter_jit(MetabolismModel.homeostasis)(model, jnp.asarray(observations.concentration))
     return Phase2Result(
         model=model,
@@ -108,7 +107,18 @@ def fit_homeostasis(
         components=components,
         node_magnitude=float(np.mean(np.abs(np.asarray(response)))),
         notes=plan.notes,
+        snapshots=snapshots,
     )
+
+
+def _in_units_of_data(model: MetabolismModel, phase1: Phase1Result, units: Units) -> MetabolismModel:
+    """A model in internal units with the frozen arrays of the checkpoint.
+
+    A conversion of these to internal units and back could change the last bit, so the originals are used.
+    """
+    frozen = (jnp.asarray(phase1.log_k), phase1.mlp_sub, units.node_function(model.mlp_node))
+    converted: MetabolismModel = eqx.tree_at(lambda m: (m.log_k, m.mlp_sub, m.mlp_node), model, frozen)
+    return converted
 
 
 def initial_model(data: Phase2Data, residuals: Residuals) -> MetabolismModel:
@@ -170,8 +180,17 @@ class _Curves(NamedTuple):
 
 def _descend(
     model: MetabolismModel, plan: Plan, data: Phase2Data, progress: Progress
-) -> tuple[MetabolismModel, Float[np.ndarray, " steps"], dict[str, Float[np.ndarray, " steps"]]]:
-    """Carry out the gradient steps of a plan, in chunks; returns the model, and misfit and components per step."""
+) -> tuple[
+    MetabolismModel,
+    Float[np.ndarray, " steps"],
+    dict[str, Float[np.ndarray, " steps"]],
+    dict[int, MetabolismModel],
+]:
+    """Carry out the gradient steps of a plan, in chunks.
+
+    Returns:
+        The model, misfit and components per step, and models on the way by their numbers of steps.
+    """
     training = data.training
     chunks = -(-plan.steps // _CHUNK)
     steps = chunks * _CHUNK
@@ -181,18 +200,22 @@ def _descend(
     parameters, constants = eqx.partition(model, phase2_parameters(model))
     carry = _Carry(parameters, chosen.init(parameters))
     curves = []
+    snapshots = {}
+    wanted = {-(-step // _CHUNK) * _CHUNK for step in snapshot_steps(steps, training.phase2_snapshots)}
     for chunk in range(chunks):
         shares = (chunk * _CHUNK + np.arange(_CHUNK)) / steps
         keys = jax.random.split(jax.random.fold_in(data.key(_BATCHES), chunk), _CHUNK)
         carry, curve = _steps(carry, constants, plan.objective, plan.penalties, keys, jnp.asarray(shares), chosen)
         curves.append(jax.tree.map(np.asarray, curve))
+        if (done := (chunk + 1) * _CHUNK) in wanted:
+            snapshots[done] = eqx.combine(carry.parameters, constants)
         progress(
             "phase 2",
             _REFINED + (_LEARNED - _REFINED) * (chunk + 1) / chunks,
             f"left {np.sqrt(curves[-1].misfit[-1]):.1e}",
         )
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *curves)
-    return eqx.combine(carry.parameters, constants), whole.misfit, whole.components
+    return eqx.combine(carry.parameters, constants), whole.misfit, whole.components, snapshots
 
 
 @eqx.filter_jit

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -23,6 +24,8 @@ from metabolismgraph.system.integrate import integrate
 from metabolismgraph.system.log_table import LogTable
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.trainable import node_parameters, substrate_parameters
+
+_FIRST_SNAPSHOT = 10  # steps
 
 
 class Coefficients(NamedTuple):
@@ -82,6 +85,14 @@ def objective(
         + coefficients.coeff_k_floor * penalties.rate_constant_floor(model.log_k, coefficients.k_floor_threshold)
     )
     return loss, misfit
+
+
+def snapshot_steps(total: int, count: int) -> tuple[int, ...]:
+    """At most `count` different numbers of steps, log-spaced up to `total`."""
+    if count == 0 or total == 0:
+        return ()
+    steps = np.geomspace(min(_FIRST_SNAPSHOT, total), total, count) if count > 1 else np.array([total])
+    return tuple(int(s) for s in np.unique(np.round(steps)))
 
 
 class Carry(NamedTuple):

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.data import Phase1Data
-from metabolismgraph.reactions.descent import Coefficients, advance, begin, learning_rates
+from metabolismgraph.reactions.descent import Coefficients, advance, begin, learning_rates, snapshot_steps
 from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.minibatches import Batches
 from metabolismgraph.reactions.notes import data_notes
@@ -33,7 +33,6 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 
 _CHUNK = 500  # gradient steps between two progress reports
-_FIRST_SNAPSHOT = 10  # steps
 # Converged if the mean misfit of the last tenth of steps is less than this share below that of the tenth before.
 _STILL_FALLING = 0.1
 
@@ -129,14 +128,6 @@ def descend(
         misfit=variance * np.exp(losses),
         snapshots=tuple(snapshots),
     )
-
-
-def snapshot_steps(total: int, count: int) -> tuple[int, ...]:
-    """At most `count` different numbers of steps, log-spaced up to `total`."""
-    if count == 0 or total == 0:
-        return ()
-    steps = np.geomspace(min(_FIRST_SNAPSHOT, total), total, count) if count > 1 else np.array([total])
-    return tuple(int(s) for s in np.unique(np.round(steps)))
 
 
 def conclude(

@@ -45,7 +45,7 @@ _PHASE1_WORDS = ("converged", "rule", "law_fails", "reasons", "notes", "alpha")
 _OBSERVED_ARRAYS = ("time", "run", "concentration")
 _ANY_KEY = 0  # shapes only: the random numbers drawn with it are replaced
 
-Module = TypeVar("Module", bound=eqx.Module)
+Module = TypeVar("Module")
 
 
 def save_phase1(path: Path, result: Phase1Result, seconds: float) -> None:
@@ -92,6 +92,8 @@ def save_phase2(path: Path, result: Phase2Result, seconds: float) -> None:
     """Write `path`.safetensors and `path`.json, with the duration of training in seconds."""
     arrays = {"losses": np.asarray(result.losses)} | _named(result.model, "model")
     arrays |= {f"component.{name}": np.asarray(curve) for name, curve in result.components.items()}
+    for step, model in result.snapshots.items():
+        arrays |= _named(_trained(model), f"snapshot.{step}")
     meta = {"node_magnitude": result.node_magnitude, "loss_unit": result.loss_unit, "notes": list(result.notes)}
     _write(path, arrays, {"seconds": seconds, **meta})
 
@@ -111,8 +113,12 @@ def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
         embeddings=jnp.zeros((0, graph_model.embedding_dim)),
         aggregation=graph_model.aggr_type,
     )
+    model = _filled(empty, arrays, "model", path)
+    steps = sorted({int(name.split(".")[1]) for name in arrays if name.startswith("snapshot.")})
+    kept = {step: _filled(_trained(empty), arrays, f"snapshot.{step}", path) for step in steps}
     return Phase2Result(
-        model=_filled(empty, arrays, "model", path),
+        model=model,
+        snapshots={step: eqx.tree_at(_trained, model, trained) for step, trained in kept.items()},
         losses=arrays["losses"],
         loss_unit=meta["loss_unit"],
         components={
@@ -164,7 +170,12 @@ def seconds_taken(path: Path) -> float:
     return float(_read(path)[1]["seconds"])
 
 
-def _named(module: eqx.Module, prefix: str) -> dict[str, np.ndarray]:
+def _trained(model: MetabolismModel) -> tuple[NodeFunction, Any]:
+    """What Phase 2 trains."""
+    return model.mlp_node, model.embeddings
+
+
+def _named(module: Any, prefix: str) -> dict[str, np.ndarray]:
     """The arrays of a module by their path, such as mlp_sub.perceptron.weights.0."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(module)
     return {f"{prefix}.{_dotted(path)}": np.asarray(leaf) for path, leaf in leaves}

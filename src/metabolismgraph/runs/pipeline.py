@@ -561,7 +561,15 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
 
     # Runs that share the data of a base leave out figures that are the same for all of them.
     below = "" if folder.base is None else "tmp_training"
-    draw_all(evaluation.data, metrics, folder.path, config.plotting, below=below, progress=progress)
+    draw_all(
+        evaluation.data,
+        metrics,
+        folder.path,
+        config.plotting,
+        below=below,
+        snapshots=evaluation.snapshots,
+        progress=progress,
+    )
     folder.finish("figures", time.perf_counter() - started)
     progress("figures", 1.0, "")
     return dataclasses.replace(evaluation, metrics=metrics, notes=notes)

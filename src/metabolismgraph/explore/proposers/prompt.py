@@ -105,10 +105,12 @@ def for_proposal(
         slot: of the iteration, from 0.
     """
     block = state.block_of(iteration)
+    space = state.space
+    by_length = f"where {TIME_STEP} is {state.slot(iteration).time_step}"
     values = {
         "iteration": iteration,
         "slot": slot,
-        "time_step": state.slot(iteration).time_step,
+        "where": by_length if space.time_step_by_slot else f"whose role is {space.slots[slot % len(space.slots)]}",
         "first": state.first_of(block),
         "last": state.first_of(block + 1) - 1,
         "runs": standing.runs(state, state.in_block(block), context.folder),
@@ -166,7 +168,6 @@ def _prompt(
         **reference.of_space(state.space, state.opened.primary),
         "skill": SKILL,
         "replicates": max(2, state.settings.replicates),
-        "time_step_key": TIME_STEP,
     }
     text = FencedText()
     _say(text, _template(f"message_{kind}"), values)

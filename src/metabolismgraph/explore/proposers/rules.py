@@ -27,7 +27,7 @@ from metabolismgraph.explore.settings import strategies_of_settings
 from metabolismgraph.explore.space import Move, Role
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, candidate, differ, merit, nodes, scores
-from metabolismgraph.homeostasis.strategies import STRATEGIES
+from metabolismgraph.homeostasis.strategies import STRATEGIES, names
 
 # Sets of strategies to switch to, first the one of highest priority in the published design and those that train in
 # seconds. All of them pull embeddings with similar responses together, since types are to be found as well.
@@ -223,8 +223,10 @@ def _untried(state: State, iteration: int) -> Iterator[tuple[str, ...]]:
 
 def _new_ones(state: State, block: int, approaches: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
     """Yield the approaches that were not tried, and that the root of a block can be changed to."""
-    tried = {frozenset(rules_memory.strategies_of(state, node)) for node in nodes(state)}
     before = state.root(block)
+    tried = {frozenset(rules_memory.strategies_of(state, node)) for node in nodes(state)}
+    # The root of a block may name a set that no node has run yet: it is no change.
+    tried.add(frozenset(names(configured(state, before).training)))
     for approach in approaches:
         if frozenset(approach) not in tried:
             with contextlib.suppress(RefusedError):

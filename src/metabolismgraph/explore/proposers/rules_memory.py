@@ -29,6 +29,11 @@ def strategies_of(state: State, node: Node) -> tuple[str, ...]:
     return strategies_of_settings(settings_of(node.first, state))
 
 
+def what_trains(state: State, node: Node) -> str:
+    """What a node trains with: its strategies, or gradient descent where the search space has none."""
+    return set_name(strategies_of(state, node)) if state.space.strategies else "gradient descent"
+
+
 def visual(iteration: Iteration, state: State) -> str:
     """The Visual line, from the metrics behind the figures."""
     failed = isinstance(iteration.outcome, Failed)
@@ -143,7 +148,7 @@ def _principles(state: State, effects_: Sequence[Effect]) -> Iterator[str]:
     if found is not None and found.mean is not None:
         error = standard_error(found, nodes(state)) or 0.0
         yield (
-            f"- best: node {found.id}, {set_name(strategies_of(state, found))}, reward "
+            f"- best: node {found.id}, {what_trains(state, found)}, reward "
             f"{found.mean:.3f} ± {error:.3f} over {len(found.rewards)} replicates (iterations "
             f"{', '.join(str(run.number) for run in found.runs)})"
         )

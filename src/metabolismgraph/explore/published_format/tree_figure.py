@@ -23,8 +23,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import Mutation, shown
-from metabolismgraph.explore.proposers.rules_memory import strategies_of
-from metabolismgraph.explore.published_format.lines import set_name
+from metabolismgraph.explore.proposers.rules_memory import what_trains
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import Node, best, candidate, leader, nodes, standard_error
 from metabolismgraph.figures.style import FAINT, OKABE_ITO, TRUTH, applied, save
@@ -142,7 +141,7 @@ class _Sets:
     @classmethod
     def of(cls, state: State) -> _Sets:
         every = nodes(state)
-        found = {node.id: set_name(strategies_of(state, node)) for node in every}
+        found = {node.id: what_trains(state, node) for node in every}
         runs = Counter(found[node.id] for node in every for _ in node.runs)
         own = [name for name, _ in runs.most_common(_MOST_SETS)]
         return cls(found, dict(zip(own, "ABCDEF", strict=False)), len(runs))
