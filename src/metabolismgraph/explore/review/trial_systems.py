@@ -111,7 +111,7 @@ def draw_systems(own: Phase2Data, rng: np.random.Generator) -> TrialSystems:
 
 
 def secret_generator(base: Path, source: str) -> np.random.Generator:
-    """Random numbers that depend on the secret of an exploration and on a strategy file.
+    """Random numbers that depend on the secret of an exploration and on a strategy file; for one writer at a time.
 
     Args:
         base: the base run of the exploration; its secret is created with the first review.
