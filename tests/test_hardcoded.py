@@ -11,6 +11,7 @@ import pytest
 from strategy_files import base_run, written
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.explore.review import trial_systems
 from metabolismgraph.explore.review.admission import learned_faults, systems_for, write_trial
 from metabolismgraph.explore.review.examination import examine
 from metabolismgraph.explore.review.following import constant_part
@@ -332,11 +333,17 @@ def test_a_damaged_secret_is_refused(training, tmp_path):
         systems_for("x", folder)
 
 
-def test_a_system_without_time_for_homeostasis_has_no_hidden_ones(systems):
-    slow = dataclasses.replace(systems.own.phase1, slope=np.full_like(systems.own.phase1.slope, 1e3))
-    drawn = draw_systems(dataclasses.replace(systems.own, phase1=slow), np.random.default_rng(0))
+def test_homeostasis_that_cannot_be_resolved_is_not_judged(systems, monkeypatch):
+    monkeypatch.setattr(trial_systems, "_RESOLVED", 0.0)
+    drawn = draw_systems(systems.own, np.random.default_rng(0))
     assert drawn.hidden == ()
     assert len(drawn.every) == 2
+
+
+def test_steep_slopes_of_a_checkpoint_do_not_bring_hidden_systems_to_rest(systems):
+    steep = dataclasses.replace(systems.own.phase1, slope=1e3 * systems.own.phase1.slope)
+    drawn = draw_systems(dataclasses.replace(systems.own, phase1=steep), np.random.default_rng(0))
+    assert all(truth.lam.mean() * np.ptp(systems.own.observations.time) < 2 for truth in drawn.truth)
 
 
 def test_the_constant_part_of_a_slope():

@@ -42,6 +42,7 @@ _MOST_FRAMES = 3000
 _WEAK, _STRONG = (0.35, 0.45), (2.0, 2.5)  # lambdas of the hidden systems, relative to the typical slope of Phase 1
 _RESOLVED = 0.5  # largest residual that homeostasis may leave, relative to its own rms
 _STRONGER, _ATTEMPTS = 4.0, 5  # factor on all lambdas until they are resolved, and number of attempts
+_RELAXED = 0.4  # largest typical lambda at first, per duration of the longest run
 _FASTEST = 0.3  # largest lambda, per longest step
 _NOISE = 0.2  # largest noise of dc/dt of the hidden systems, relative to homeostasis
 _HIGHEST = 3.0  # largest concentration, relative to the observed maximum; beyond, the observed frame is taken
@@ -111,7 +112,7 @@ def draw_systems(own: Phase2Data, rng: np.random.Generator) -> TrialSystems:
 
 
 def secret_generator(base: Path, source: str) -> np.random.Generator:
-    """Random numbers that depend on the secret of an exploration and on a strategy file.
+    """Random numbers that depend on the secret of an exploration and on a strategy file; for one writer at a time.
 
     Args:
         base: the base run of the exploration; its secret is created with the first review.
@@ -210,6 +211,9 @@ def _hidden(own: Phase2Data, rng: np.random.Generator) -> list[tuple[Phase2Data,
     second[np.lexsort((rng.random(len(first)), first))] = np.arange(len(first)) % 3
     least = 1e-3 * np.sqrt(np.mean(t.derivative**2)) / max(float(c.std()), 1e-30)
     typical = max(float(np.median(np.abs(own.phase1.slope[moving]))), float(least))
+    # Slopes of an imperfect checkpoint are too steep; with such homeostasis the system would come to rest.
+    longest = max(float(np.ptp(own.observations.time[own.observations.run == r])) for r in set(own.observations.run))
+    typical = min(typical, _RELAXED / longest)
     drawn = [_draw(types, scale, c, rng) for types, scale in ((first, _WEAK), (second, _STRONG))]
     noise = rng.standard_normal((2, c.shape[0] - 1, c.shape[1]))
     for _ in range(_ATTEMPTS):
