@@ -103,6 +103,7 @@ def test_shipped_configs_load(name: str) -> None:
 
 def test_shipped_configs_are_what_they_are_called() -> None:
     assert list(shipped_configs()) == [
+        "explore_joint_rank50",
         "explore_rank50",
         "explore_rank50_published",
         "homeostatic",

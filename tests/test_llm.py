@@ -21,7 +21,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Answered, Proposed, Remembered
 from metabolismgraph.explore.proposers.asking import MOST_CHARACTERS, AskingProposer
 from metabolismgraph.explore.proposers.base import UnavailableError
-from metabolismgraph.explore.proposers.llm import LLMTransport
+from metabolismgraph.explore.proposers.llm import LLMTransport, price_per_million
 from metabolismgraph.explore.proposers.prompt import for_proposal
 from metabolismgraph.explore.proposers.replay import ReplayProposer
 from metabolismgraph.explore.start import opening, prepared
@@ -309,17 +309,17 @@ def test_no_bad_answer_becomes_a_proposal(server, tmp_path):
 
 
 def test_an_answer_that_does_not_fit_goes_back_with_the_reason(server, tmp_path):
-    server.replies = [called(proposal(mode="Exploit")), chat({"content": "{}"}), called(proposal())]
+    server.replies = [called(proposal(parent="x")), chat({"content": "{}"}), called(proposal())]
     loop = loop_with(server, tmp_path)
     loop.propose(1)
     (answered,) = loop.of(Answered)
-    assert [json.loads(text)["mode"] for text in (answered.invalid[0], answered.answer)] == ["Exploit", "explore"]
+    assert [json.loads(text)["parent"] for text in (answered.invalid[0], answered.answer)] == ["x", None]
     assert answered.invalid[1] == "{}"
     assert answered.input_tokens == 3 * TOKENS[0]
     assert loop.state.cost == pytest.approx(3 * COST)
     first, second = (request[2]["messages"][2:] for request in server.requests[1:])
-    assert "Exploit" in text(first[0])
-    assert "Input should be 'exploit'" in text(first[1])
+    assert 'parent\\":\\"x' in text(first[0])
+    assert "Input should be a valid integer" in text(first[1])
     assert "mode is missing" in text(second)
     again = SmallLoop(loop.events[0], ReplayProposer(loop.events))
     again.propose(1)
@@ -640,7 +640,7 @@ def test_the_price_at_the_beginning_is_in_the_journal():
     ],
 )
 def test_prices_are_those_of_the_list_of_the_provider(settings, known):
-    found = llm.price_per_million(Exploration(**settings))
+    found = price_per_million(Exploration(**settings))
     assert (found is not None) == known
     if found is not None:
         usage = Usage(input_tokens=3000, output_tokens=200)

@@ -13,6 +13,7 @@ from journals import proposed as proposed_one
 from PIL import Image
 from questions import SmallLoop, Steady, fences, metrics, opened
 
+from metabolismgraph.config import load_config
 from metabolismgraph.explore.events import Finished, Started
 from metabolismgraph.explore.proposers import loss_curves, reference
 from metabolismgraph.explore.proposers import prompt as prompts
@@ -20,6 +21,8 @@ from metabolismgraph.explore.proposers.prompt import Context, for_proposal, for_
 from metabolismgraph.explore.proposers.system_facts import budget, system_facts
 from metabolismgraph.explore.review.syntax import modules, static_reasons
 from metabolismgraph.explore.reward import score
+from metabolismgraph.explore.space import shipped_space
+from metabolismgraph.explore.start import opening, prepared
 from metabolismgraph.explore.state import State
 from metabolismgraph.homeostasis.fit import Phase2Result, initial_model
 from metabolismgraph.homeostasis.residuals import Phase2Data
@@ -27,6 +30,7 @@ from metabolismgraph.homeostasis.strategies import STRATEGIES, make_plan
 from metabolismgraph.homeostasis.strategies.base import Part
 from metabolismgraph.runs.checkpoint import save_observations, save_phase1, save_phase2
 
+PHASE2 = shipped_space("phase2")
 FOLDER = resources.files("metabolismgraph.explore.proposers") / "prompts"
 TEMPLATES = {entry.name.removesuffix(".md"): entry.read_text(encoding="utf-8") for entry in FOLDER.iterdir()}
 PLACEHOLDER = re.compile(r"\$(\w+)")
@@ -49,12 +53,23 @@ def three(state, folder=None):
 # Templates
 
 
-def test_every_placeholder_is_filled_and_every_template_used(state):
-    for prompt in three(state):
+@pytest.mark.parametrize("space", ["phase2", "joint", "phase1"])
+def test_every_placeholder_is_filled_in_every_search_space(state, space):
+    config = prepared(load_config("small").replace({"exploration.space": space}))
+    begun = State.of([opening(config, proposer="x", data="y")])
+    questions = (for_proposal(begun, 1, 0, ()), for_submission(begun, 1, ()))
+    for prompt in (*questions, *(three(state) if space == "phase2" else ())):
         assert not PLACEHOLDER.search(prompt.system + prompt.text)
+        assert ("Strategies of Phase 2" in prompt.system) == (space == "phase2")
+        assert all(f"- {name} (" in prompt.system for name in shipped_space(space).by_name)
+
+
+def test_every_template_is_used():
     used = {name for text in TEMPLATES.values() for name in PLACEHOLDER.findall(text)}
     named = {f"{part}{kind}" for part in ("", "message_") for kind in ("proposal", "reading", "submission")}
-    assert set(TEMPLATES) - used == {*named, "message_refusals", "metrics_oracle", "metrics_validation"}
+    variants = (prompts._OF_A_SPACE, prompts._OF_DESCENT, prompts._WITHOUT_STRATEGIES)
+    of_spaces = {name for each in variants for name in each.values()}
+    assert set(TEMPLATES) - used == {*named, *of_spaces, "message_refusals", "metrics_oracle", "metrics_validation"}
     assert set(reference.GENERATED) <= used
     assert not set(TEMPLATES) & set(reference.GENERATED)
 
@@ -234,10 +249,10 @@ def with_file(*outcomes):
     events = [opened(n_iter_block=4), reviewed(1, n_iter_block=4, file=strategy_file(source="# its source\n"))]
     for i in range(1, 5):
         events += [proposed_one(i), Finished(iteration=i, metrics=metrics_of(0.5, 0.5), seconds=1.0)]
-        events.append(score(events[-1], "avg_slope_ratio"))
+        events.append(score(events[-1], PHASE2, "avg_slope_ratio"))
     for i, outcome in enumerate(outcomes, 5):
         events += [proposed_one(i, files={"mine": digest}), Started(iteration=i, folder=f"runs/{i:04d}/run")]
-        events += [outcome(i), score(outcome(i), "avg_slope_ratio")]
+        events += [outcome(i), score(outcome(i), PHASE2, "avg_slope_ratio")]
     return State.of(events)
 
 

@@ -173,12 +173,12 @@ def test_notes_are_in_prompts_up_to_the_next_reading():
     events = journals.exploration(4)
     state = State.of([*events, note])
     prompt = for_proposal(state, 5, 0, ())
-    assert "The researcher who runs this exploration left notes" in prompt.text
+    assert "The researcher who runs this exploration may leave notes" in prompt.text
     assert (
         f"[data {prompt.text.split('[data ')[1][:20]}: notes of the researcher]\n- try amplification\n" in prompt.text
     )
     state = State.of([*events, note, *journals.exploration(8)[len(events) :]])
-    assert "amplification" not in for_reading(state, [5, 6, 7, 8], (), None).text.partition("notes of the")[2]
+    assert "amplification" not in for_reading(state, [5, 6, 7, 8], ()).text.partition("notes of the")[2]
     assert state.notes == ()
 
 
@@ -518,7 +518,7 @@ def test_two_explorations_are_compared_with_their_best_nodes(tmp_path, monkeypat
     assert row(printed, "exploration.ucb_c") == ["1.414", "1"]
     assert "pair of runs with equal seeds" in " ".join(printed.split())
     assert "+a = 1" in printed
-    assert "effects of changes on the reward" in printed
+    assert "effects of changes on the reward" in " ".join(printed.split())
     (tmp_path / "b" / "base" / "manifest.json").write_text(json.dumps({"observations": "1"}))
     assert compare_explorations(tmp_path / "a", tmp_path / "b").pairs.endswith("the data differ")
     (tmp_path / "b" / "base" / "manifest.json").unlink()

@@ -164,7 +164,7 @@ def test_a_value_outside_its_range_is_refused():
 
 def test_a_change_without_effect_is_refused():
     assert "rollouts are off; set recurrent_training" in refusal(mutations={"time_step": (1, 4)})
-    assert "coeff_k_floor is 0" in refusal(mutations={"k_floor_threshold": (-3, -2)})
+    assert "coeff_k_floor is 0" in refusal(mutations={"coeff_k_floor": (1, 0), "k_floor_threshold": (-2, -3)})
 
 
 def test_there_are_no_strategies_and_no_key_of_phase_2():

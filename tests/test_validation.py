@@ -83,7 +83,7 @@ def test_a_replicate_is_described_with_its_own_data(tmp_path):
         state = state.after(event)
     again = plan(journals.proposal(1, mode="replicate", strategy=""), state, 2, by="x")
     folder = ExplorationFolder(tmp_path)
-    folder.describe(again, state, {})
+    folder.describe(again, state)
     job = json.loads((folder.job(2) / "job.json").read_text())
     assert job["config"]["simulation"]["seed"] == 43
     assert job["config"]["training"]["seed"] == 42

@@ -179,7 +179,8 @@ def _of_slot(before: Changes, settings: Changes) -> tuple[Mutation, ...]:
 
 def _check_effect(proposal: Proposal, before: Changes, after: Changes, config: Config, state: State) -> None:
     keys = [full_key(mutation.param, state.space) for mutation in proposal.mutations]
-    idle = [(key, m) for key, m in zip(keys, proposal.mutations, strict=True) if before.get(key) == after.get(key)]
+    pairs = zip(keys, proposal.mutations, strict=True)
+    idle = [(key, m) for key, m in pairs if key not in after or before.get(key) == after[key]]
     if idle:
         without = reasons_without_effect(config, declared_strategies(config, state), state.space)
         reason = without.get(idle[0][0], "it is the same setting")

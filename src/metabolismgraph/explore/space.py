@@ -42,7 +42,8 @@ class Parameter(_Part):
         key: dotted.
         name: short, as in logs and proposals.
         range: a proposal outside it is refused.
-        typical: where the rules search, and what prompts recommend; without it, `range`.
+        typical: what prompts recommend.
+        search: where the rules search; without it, `typical`, then `range`.
         factor: of the first change by the rules.
         first: direction of the first change.
     """
@@ -51,13 +52,14 @@ class Parameter(_Part):
     name: str
     range: Range | None = None
     typical: Range | None = None
+    search: Range | None = None
     factor: float = Field(10**0.5, gt=1)
     first: Literal["up", "down"] = "up"
 
     @property
     def searched(self) -> Range:
         """The range in which the rules search."""
-        return self.typical or self.range or (None, None)
+        return self.search or self.typical or self.range or (None, None)
 
     @functools.cached_property
     def default(self) -> Any:
