@@ -25,11 +25,11 @@ from metabolismgraph.explore.engines.local import ProcessEngine
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.loop import Explorer
+from metabolismgraph.explore.planning import own_strategies
 from metabolismgraph.explore.proposers.asking import parsed_proposal, parsed_reading, parsed_submission
 from metabolismgraph.explore.proposers.base import Answer, Exchange, Proposer, UnavailableError
 from metabolismgraph.explore.proposers.rules import RulesProposer
 from metabolismgraph.explore.review.admission import Declaration, Verdict
-from metabolismgraph.explore.search_space import own_strategies
 from metabolismgraph.explore.start import open_exploration, prepared
 
 JOB = (sys.executable, "-I", "-S", str(Path(__file__).with_name("quick_job.py")))

@@ -27,7 +27,7 @@ from metabolismgraph.explore.events import (
 from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, StrategyFile, Submission
 from metabolismgraph.explore.reward import score
-from metabolismgraph.explore.space import shipped_space
+from metabolismgraph.explore.search_space import shipped_space
 from metabolismgraph.explore.state import State
 
 PHASE2 = shipped_space("phase2")

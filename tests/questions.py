@@ -28,7 +28,7 @@ from metabolismgraph.explore.proposers.base import (
     UnavailableError,
 )
 from metabolismgraph.explore.reward import score
-from metabolismgraph.explore.space import shipped_space
+from metabolismgraph.explore.search_space import shipped_space
 from metabolismgraph.explore.state import State
 
 PHASE2 = shipped_space("phase2")

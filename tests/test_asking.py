@@ -30,7 +30,7 @@ from metabolismgraph.explore.proposers.base import Exchange, InvalidAnswerError,
 from metabolismgraph.explore.proposers.prompt import Context, for_proposal, for_reading, for_submission
 from metabolismgraph.explore.proposers.standing import MOST_MEMORY
 from metabolismgraph.explore.review import syntax
-from metabolismgraph.explore.space import shipped_space
+from metabolismgraph.explore.search_space import shipped_space
 from metabolismgraph.explore.state import State
 from metabolismgraph.homeostasis.strategies import STRATEGIES
 

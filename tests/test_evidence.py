@@ -13,10 +13,10 @@ from metabolismgraph.config import Config
 from metabolismgraph.explore.events import Scored
 from metabolismgraph.explore.evidence import control, effects
 from metabolismgraph.explore.keys import STRATEGY
+from metabolismgraph.explore.planning import plan
 from metabolismgraph.explore.proposal import Mutation
 from metabolismgraph.explore.proposers import rules_memory
 from metabolismgraph.explore.proposers.rules import RulesProposer
-from metabolismgraph.explore.search_space import plan
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import nodes
 

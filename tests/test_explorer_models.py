@@ -12,9 +12,9 @@ from questions import proposal, submission
 from test_llm import COST, TOKENS, WRONG, Reply, called, chat, error, quick, server  # noqa: F401 (fixtures)
 
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.planning import TIME_STEP, plan
 from metabolismgraph.explore.proposers import make_proposer
-from metabolismgraph.explore.search_space import TIME_STEP, plan
-from metabolismgraph.explore.space import shipped_space
+from metabolismgraph.explore.search_space import shipped_space
 from metabolismgraph.explore.state import State
 
 PHASE2 = shipped_space("phase2")

@@ -20,8 +20,8 @@ from metabolismgraph.explore.engines import job as jobs
 from metabolismgraph.explore.engines.local import JOB, ProcessEngine
 from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.planning import plan
 from metabolismgraph.explore.reward import slope_ratios
-from metabolismgraph.explore.search_space import plan
 from metabolismgraph.explore.start import prepared
 from metabolismgraph.explore.state import State
 from metabolismgraph.formats.dataset import write_dataset

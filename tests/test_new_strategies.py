@@ -15,12 +15,12 @@ from test_llm import Reply, called, error, quick, server  # noqa: F401 (fixtures
 
 from metabolismgraph.config import load_config
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.planning import own_strategies
 from metabolismgraph.explore.proposers import make_proposer
 from metabolismgraph.explore.review import contract
 from metabolismgraph.explore.review.admission import Declaration, Verdict
 from metabolismgraph.explore.review.examination import _declared
 from metabolismgraph.explore.review.syntax import static_reasons
-from metabolismgraph.explore.search_space import own_strategies
 from metabolismgraph.explore.start import open_exploration, prepared
 from metabolismgraph.explore.state import State
 from metabolismgraph.homeostasis.fit import fit_homeostasis

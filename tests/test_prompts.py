@@ -21,7 +21,7 @@ from metabolismgraph.explore.proposers.prompt import Context, for_proposal, for_
 from metabolismgraph.explore.proposers.system_facts import budget, system_facts
 from metabolismgraph.explore.review.syntax import modules, static_reasons
 from metabolismgraph.explore.reward import score
-from metabolismgraph.explore.space import shipped_space
+from metabolismgraph.explore.search_space import shipped_space
 from metabolismgraph.explore.start import opening, prepared
 from metabolismgraph.explore.state import State
 from metabolismgraph.homeostasis.fit import Phase2Result, initial_model

@@ -9,12 +9,12 @@ import pytest
 
 from metabolismgraph.config import Config
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
+from metabolismgraph.explore.planning import changed, configuration, full_key, plan
 from metabolismgraph.explore.proposal import Mutation
 from metabolismgraph.explore.proposers.rules import APPROACHES, RulesProposer
 from metabolismgraph.explore.proposers.rules_steps import next_step
 from metabolismgraph.explore.reward import score
-from metabolismgraph.explore.search_space import changed, configuration, full_key, plan
-from metabolismgraph.explore.space import shipped_space
+from metabolismgraph.explore.search_space import shipped_space
 from metabolismgraph.explore.start import prepared
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import best, nodes, scores

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from metabolismgraph.config import Config
 from metabolismgraph.explore.events import Proposed, Scored
 from metabolismgraph.explore.reward import ratio_reward, score, slope_ratios
-from metabolismgraph.explore.space import shipped_space
+from metabolismgraph.explore.search_space import shipped_space
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import (
     best,

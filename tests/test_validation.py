@@ -12,9 +12,9 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.local import ProcessEngine
 from metabolismgraph.explore.events import Validated
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.planning import plan, replicate_of
 from metabolismgraph.explore.published_format import analysis
 from metabolismgraph.explore.reliability import reliability
-from metabolismgraph.explore.search_space import plan, replicate_of
 from metabolismgraph.explore.start import prepared
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import best, candidate, merit, nodes

@@ -76,7 +76,7 @@ def start(
     overrides += [f"exploration.proposer={proposer}"] if proposer and proposer != "replay" else []
     settings = read_config(config or ("oscillatory_rank50" if network else "explore_rank50"), overrides)
     from metabolismgraph.explore.hooks import check_hooks
-    from metabolismgraph.explore.space import parse_space
+    from metabolismgraph.explore.search_space import parse_space
     from metabolismgraph.explore.start import check_free, open_exploration, opening, prepared
     from metabolismgraph.runs.folder import free_path
 
@@ -390,7 +390,7 @@ def _make_base(
 ) -> str:
     """Make data and Phase 1 in a separate process, since the explorer has no access to the truth."""
     from metabolismgraph.config import Exploration
-    from metabolismgraph.explore.space import parse_space
+    from metabolismgraph.explore.search_space import parse_space
 
     changes: dict[str, object] = {"training.homeostasis_training": False, "training.skip_phase1": False}
     if parse_space(config.exploration.space)[0].trains == "everything":

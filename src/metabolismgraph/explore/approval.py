@@ -8,8 +8,8 @@ from pathlib import Path
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Approved, Reviewed
 from metabolismgraph.explore.inbox import Message, new_id, researcher
+from metabolismgraph.explore.planning import own_strategies
 from metabolismgraph.explore.proposal import StrategyFile
-from metabolismgraph.explore.search_space import own_strategies
 from metabolismgraph.explore.state import State
 from metabolismgraph.text import one_line, printable
 

@@ -14,8 +14,8 @@ from metabolismgraph.explore.approval import difference
 from metabolismgraph.explore.cost import of_iteration
 from metabolismgraph.explore.evidence import Effect, effects, paired
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.planning import own_strategies, settings_of
 from metabolismgraph.explore.proposal import StrategyFile, shown
-from metabolismgraph.explore.search_space import own_strategies, settings_of
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import Node, best, candidate, nodes, standard_error
 from metabolismgraph.runs.folder import MANIFEST

@@ -15,8 +15,8 @@ import numpy as np
 from scipy import stats
 
 from metabolismgraph.explore.keys import TIME_STEP
+from metabolismgraph.explore.planning import control_of, settings_of
 from metabolismgraph.explore.proposal import Mutation
-from metabolismgraph.explore.search_space import control_of, settings_of
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import NEGLIGIBLE, Node, nodes
 

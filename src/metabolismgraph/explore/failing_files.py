@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from metabolismgraph.explore.events import Failed
-from metabolismgraph.explore.search_space import own_strategies
+from metabolismgraph.explore.planning import own_strategies
 from metabolismgraph.explore.state import State
 
 _FEWEST = 2  # runs; a single failure may have another cause

@@ -13,7 +13,7 @@ from metabolismgraph.explore.engines.outcome import OUTCOME, START, read_start
 from metabolismgraph.explore.events import Proposed
 from metabolismgraph.explore.inbox import INBOX, Inbox
 from metabolismgraph.explore.journal import JOURNAL, Journal
-from metabolismgraph.explore.search_space import configuration
+from metabolismgraph.explore.planning import configuration
 from metabolismgraph.explore.state import State
 from metabolismgraph.files import write_bytes
 

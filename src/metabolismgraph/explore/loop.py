@@ -41,6 +41,7 @@ from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.hooks import Hooks
 from metabolismgraph.explore.inbox import RESEARCHER
 from metabolismgraph.explore.keys import STRATEGY
+from metabolismgraph.explore.planning import RefusedError, changed, configuration, own_strategies, plan
 from metabolismgraph.explore.proposal import Reading, Submission
 from metabolismgraph.explore.proposers.base import Answer, ExchangeError, InvalidAnswerError, Proposer, UnavailableError
 from metabolismgraph.explore.proposers.replay import ReplayProposer
@@ -50,7 +51,6 @@ from metabolismgraph.explore.review.admission import Verdict
 from metabolismgraph.explore.review.admission import review as review_file
 from metabolismgraph.explore.review.history import StrategyHistory, digest_of
 from metabolismgraph.explore.reward import score
-from metabolismgraph.explore.search_space import RefusedError, changed, configuration, own_strategies, plan
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import settled
 from metabolismgraph.homeostasis.strategies import names

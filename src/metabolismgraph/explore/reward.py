@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 from metabolismgraph.explore.events import Failed, Finished, Scored, ScoreState
-from metabolismgraph.explore.space import Range, Reward, SearchSpace, Term
+from metabolismgraph.explore.search_space import Range, Reward, SearchSpace, Term
 from metabolismgraph.metrics import by_index, find, types_separated
 
 SKILL = "held_out_skill"
@@ -78,7 +78,7 @@ def holds(when: Mapping[str, Range], values: Mapping[str, Any]) -> bool:
 
 
 def quantities(metrics: Mapping[str, Any], reward: float) -> dict[str, Any]:
-    """The quantities of a run that conditions of moves may use, see `space.DERIVED`."""
+    """The quantities of a run that conditions of moves may use, see `search_space.DERIVED`."""
     ratios = [ratio for ratio in slope_ratios(metrics).values() if is_number(ratio)]
     found = _with_average(metrics) | {"reward": reward}
     if metrics.get("embedding_n_clusters") is not None:

@@ -18,7 +18,7 @@ from metabolismgraph.explore.keys import (
     STRATEGY,
     TIME_STEP,
 )
-from metabolismgraph.explore.space import SearchSpace
+from metabolismgraph.explore.search_space import SearchSpace
 from metabolismgraph.homeostasis.strategies import STRATEGIES, Declared, draw_minibatches, entries
 from metabolismgraph.homeostasis.strategies.base import Strategy
 

@@ -9,7 +9,7 @@ from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Opened
 from metabolismgraph.explore.folder import ExplorationFolder
-from metabolismgraph.explore.space import DEFAULT, parse_space
+from metabolismgraph.explore.search_space import DEFAULT, parse_space
 from metabolismgraph.homeostasis.strategies import chosen
 
 

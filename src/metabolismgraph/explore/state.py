@@ -36,7 +36,7 @@ from metabolismgraph.explore.events import (
 )
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, Slot
 from metabolismgraph.explore.reward import score, score_by
-from metabolismgraph.explore.space import DEFAULT, SearchSpace, shipped_space, space_of
+from metabolismgraph.explore.search_space import DEFAULT, SearchSpace, shipped_space, space_of
 from metabolismgraph.metrics import from_log_name
 
 _BY_LOG = "imported log"

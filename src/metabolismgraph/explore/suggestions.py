@@ -9,10 +9,10 @@ from metabolismgraph.config.yaml_text import parse_yaml
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Suggested
 from metabolismgraph.explore.inbox import MOST_TEXT, RESEARCHER, Message, new_id, researcher
+from metabolismgraph.explore.planning import RefusedError, plan
 from metabolismgraph.explore.proposal import Proposal
 from metabolismgraph.explore.proposers.asking import parsed_proposal
 from metabolismgraph.explore.proposers.base import Exchange, InvalidAnswerError
-from metabolismgraph.explore.search_space import RefusedError, plan
 from metabolismgraph.explore.state import State
 from metabolismgraph.files import read_bytes
 from metabolismgraph.text import visible

@@ -10,10 +10,10 @@ from metabolismgraph.explore.engines.base import Engine
 from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.events import Failed, Finished, Proposed, Validated
 from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.explore.planning import replicate_of
 from metabolismgraph.explore.published_format import write_views
 from metabolismgraph.explore.reliability import Reliability, reliability
 from metabolismgraph.explore.reward import score
-from metabolismgraph.explore.search_space import replicate_of
 from metabolismgraph.explore.start import check_parts
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import nodes

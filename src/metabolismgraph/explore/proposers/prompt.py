@@ -28,7 +28,7 @@ from metabolismgraph.explore.proposers import reference, standing
 from metabolismgraph.explore.proposers.pictures import figures
 from metabolismgraph.explore.proposers.system_facts import budget, system_facts
 from metabolismgraph.explore.reward import SKILL
-from metabolismgraph.explore.space import DEFAULT, shipped_space
+from metabolismgraph.explore.search_space import DEFAULT, shipped_space
 from metabolismgraph.explore.state import State
 from metabolismgraph.text import FencedText
 

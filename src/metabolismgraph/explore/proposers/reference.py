@@ -16,8 +16,8 @@ from metabolismgraph.config.section import Section
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.review import syntax
+from metabolismgraph.explore.search_space import DEFAULT, Move, Range, SearchSpace, shipped_space
 from metabolismgraph.explore.settings import reasons_without_effect
-from metabolismgraph.explore.space import DEFAULT, Move, Range, SearchSpace, shipped_space
 from metabolismgraph.homeostasis.strategies import STRATEGIES, Declared
 from metabolismgraph.homeostasis.strategies.base import Strategy
 from metabolismgraph.homeostasis.strategies.contrastive import Contrastive

@@ -9,12 +9,7 @@ from pathlib import Path
 from metabolismgraph.config import Exploration
 from metabolismgraph.explore.evidence import PAIRS, effects
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
-from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, Reading, Slot, Submission
-from metabolismgraph.explore.proposers import rules_memory
-from metabolismgraph.explore.proposers.base import Answer, Proposer
-from metabolismgraph.explore.proposers.rules_steps import forced_step, next_step, tried_keys
-from metabolismgraph.explore.reward import holds, quantities, slope_ratios
-from metabolismgraph.explore.search_space import (
+from metabolismgraph.explore.planning import (
     RefusedError,
     changed,
     depends_on_time_step,
@@ -22,9 +17,14 @@ from metabolismgraph.explore.search_space import (
     settings_at,
     settings_of,
 )
-from metabolismgraph.explore.search_space import configuration as configured
+from metabolismgraph.explore.planning import configuration as configured
+from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, Reading, Slot, Submission
+from metabolismgraph.explore.proposers import rules_memory
+from metabolismgraph.explore.proposers.base import Answer, Proposer
+from metabolismgraph.explore.proposers.rules_steps import forced_step, next_step, tried_keys
+from metabolismgraph.explore.reward import holds, quantities, slope_ratios
+from metabolismgraph.explore.search_space import Move, Role
 from metabolismgraph.explore.settings import strategies_of_settings
-from metabolismgraph.explore.space import Move, Role
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, candidate, differ, merit, nodes, scores
 from metabolismgraph.homeostasis.strategies import STRATEGIES, names

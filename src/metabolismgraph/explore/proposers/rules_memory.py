@@ -8,11 +8,11 @@ from typing import Any
 
 from metabolismgraph.explore.events import Failed
 from metabolismgraph.explore.evidence import PAIRS, Effect, Evidence, control, effects
+from metabolismgraph.explore.planning import settings_of
 from metabolismgraph.explore.proposal import MEMORY_LINES
 from metabolismgraph.explore.published_format.lines import set_name
 from metabolismgraph.explore.reliability import reliability
 from metabolismgraph.explore.reward import SKILL, slope_ratios
-from metabolismgraph.explore.search_space import settings_of
 from metabolismgraph.explore.settings import strategies_of_settings
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, nodes, settled, standard_error

@@ -10,8 +10,8 @@ from typing import Any
 from metabolismgraph.config import Config
 from metabolismgraph.explore.events import Changes
 from metabolismgraph.explore.evidence import effects
-from metabolismgraph.explore.search_space import RefusedError, configuration, full_key
-from metabolismgraph.explore.space import Parameter, SearchSpace
+from metabolismgraph.explore.planning import RefusedError, configuration, full_key
+from metabolismgraph.explore.search_space import Parameter, SearchSpace
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import Node, nodes, pooled_deviation
 

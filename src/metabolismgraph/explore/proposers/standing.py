@@ -15,10 +15,10 @@ from metabolismgraph.explore.events import Changes, Failed, Kind
 from metabolismgraph.explore.evidence import effects
 from metabolismgraph.explore.failing_files import failing_files
 from metabolismgraph.explore.inbox import MOST_TEXT
+from metabolismgraph.explore.planning import configuration, own_strategies, settings_of
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.proposers.loss_curves import in_numbers, read_curve
 from metabolismgraph.explore.published_format.lines import parent_of
-from metabolismgraph.explore.search_space import configuration, own_strategies, settings_of
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, leader, nodes, scores, standard_error
 from metabolismgraph.metrics import find

@@ -10,7 +10,7 @@ import numpy as np
 
 from metabolismgraph.config import Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.search_space import configuration
+from metabolismgraph.explore.planning import configuration
 from metabolismgraph.explore.state import State
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1

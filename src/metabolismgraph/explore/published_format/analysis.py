@@ -26,7 +26,7 @@ from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.published_format.lines import basis, decimals, mutation, parent_of, suggestion
 from metabolismgraph.explore.reward import SKILL, slope_ratios
-from metabolismgraph.explore.space import Role
+from metabolismgraph.explore.search_space import Role
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.metrics import from_log_name
 from metabolismgraph.text import one_line, visible
