@@ -57,6 +57,10 @@ def start(
     timeseries: Annotated[Path | None, typer.Option(help="concentrations over time, with --network")] = None,
     truth: Annotated[Path | None, typer.Option(help="folder with known labels, with --network")] = None,
     checkpoint: Checkpoint = None,
+    continue_: Annotated[
+        Path | None,
+        typer.Option("--continue", help="start from the best node of this exploration, such as an imported log"),
+    ] = None,
     set_: Set = None,
     *,
     approve: Annotated[
@@ -75,6 +79,7 @@ def start(
     overrides += ["exploration.approve=true"] if approve else []
     overrides += [f"exploration.proposer={proposer}"] if proposer and proposer != "replay" else []
     settings = read_config(config or ("oscillatory_rank50" if network else "explore_rank50"), overrides)
+    from metabolismgraph.explore.continuation import start_from
     from metabolismgraph.explore.hooks import check_hooks
     from metabolismgraph.explore.search_space import parse_space
     from metabolismgraph.explore.start import check_free, open_exploration, opening, prepared
@@ -83,6 +88,9 @@ def start(
     settings = prepared(settings)
     space, _ = parse_space(settings.exploration.space)
     judged = space.primary(settings.exploration.primary)
+    origin = ""
+    if continue_ is not None:
+        settings, origin = start_from(settings, continue_)
     if (network is None) != (timeseries is None):
         raise InputError("--network and --timeseries go together: give both, or neither for a simulated system")
     if network is not None and truth is None and space.uses_truth(judged):
@@ -101,6 +109,7 @@ def start(
     if dry_run:
         return
     data = _make_base(path, settings, network, timeseries, truth, checkpoint, quiet=quiet)
+    data += f"; {origin}" if origin else ""
     folder = open_exploration(path, settings, proposer=kind, data=data)
     _continue(folder, iterations, chosen, quiet=quiet)
 
