@@ -35,14 +35,13 @@ def test_an_imported_log_is_gone_on_with_from_its_best_node(imported):
     training = config.training
     assert (training.learning_rate_k, training.learning_rate_sub, training.batch_size) == (0.003, 0.0005, 16)
     assert training.data_augmentation_loop == 500
-    assert where == "starts from node 3 of old (reward 0.300 there, 1 runs)"
+    assert where == "starts from node 3 of old (reward 0.300 there, 1 run)"
 
 
 def test_a_log_of_another_search_space_is_refused(imported):
     log = imported.parent / "bare_analysis.md"
-    log.write_text(
-        ENTRY.format(i=1, rate=1, r2=0.5).replace("lr_", "rate_").replace("batch_size", "size").replace("data_", "")
-    )
+    entry = ENTRY.format(i=1, rate=1, r2=0.5).replace("lr_", "rate_").replace("batch_", "").replace("data_", "")
+    log.write_text(entry)
     import_log(log, imported.parent / "bare", metric="rate_constants_R2")
     with pytest.raises(InputError, match="Config of iteration 1 names none of the parameters.*lr_k, lr_node"):
         start_from(PHASE1, imported.parent / "bare")
