@@ -1,12 +1,15 @@
 """Search spaces: files, rewards and classes, the moves of the rules, the log."""
 
+import io
 import math
 from collections import Counter
 from pathlib import Path
 
 import journals
 import pytest
+from rich.console import Console
 
+from metabolismgraph.cli.explore_tables import iteration_page
 from metabolismgraph.config import Config, load_config
 from metabolismgraph.config.yaml_text import parse_yaml
 from metabolismgraph.errors import InputError
@@ -298,3 +301,16 @@ def test_the_file_of_the_documentation():
     space = space_of(content, "the page")
     assert space.modes == ("exploit", "explore", "replicate", "test-principle", "slow-down")
     assert space.by_name["lr_sub"].first == "down"
+
+
+def test_an_iteration_is_shown_with_the_metrics_of_its_reward_first(tmp_path):
+    state = explored(*[metrics(r2=0.6)] * 4)
+    shown = Console(width=100, file=io.StringIO(), force_terminal=False)
+    shown.print(iteration_page(state, 2, tmp_path))
+    names = [line.split()[0] for line in shown.file.getvalue().split("metric", 1)[1].splitlines()[2:] if line.strip()]
+    assert names[:4] == [
+        "rate_constants_R2",
+        "MLP_node_slope_ratio_0",
+        "MLP_node_slope_ratio_1",
+        "embedding_cluster_acc",
+    ]

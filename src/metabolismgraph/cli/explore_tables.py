@@ -375,7 +375,8 @@ def _metrics(state: State, iteration: Iteration) -> Table:
     reward = state.space.rewards[state.opened.primary]
     first = [reward.metric or state.opened.primary]
     for term in reward.terms:
-        first += [term.metric.format(t=t) for t in by_index(metrics, term.metric)] or [term.metric]
+        of_types = by_index(metrics, term.metric) if "{t}" in term.metric else {0: None}
+        first += [term.metric.format(t=t) for t in of_types]
     first = [name for name in first if name in metrics]
     value = Column("value", justify="right")
     table = Table("metric", value, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)

@@ -264,9 +264,13 @@ def _mutate(state: State, iteration: int, slot: Slot, move: Move, role: Role) ->
     way = "other" if isinstance(step.new, bool) else "more" if step.new > step.old else "less"
     change = Mutation(param=parameter.name, old=step.old, new=step.new)
     why = f"{way} {parameter.name} helps: {step.worked} of {step.tried} changes of it did so far"
-    return Proposal(
-        parent=parent, mode="explore" if role == "explore" else move.mode, mutations=(change,), hypothesis=why
-    )
+    return Proposal(parent=parent, mode=_mode(move, role), mutations=(change,), hypothesis=why)
+
+
+def _mode(move: Move, role: Role) -> str:
+    """The mode of a step that was not told: where all changes of a move were tried, it is not that move."""
+    told = move.extreme or any("any" not in each.values() for each in move.changes)
+    return "explore" if role == "explore" else "exploit" if told else move.mode
 
 
 def _order(state: State, move: Move, role: Role, settings: Mapping[str, object]) -> tuple[str, ...]:
