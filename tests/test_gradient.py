@@ -13,8 +13,10 @@ from random_networks import network_of
 from metabolismgraph.benchmarks import speed
 from metabolismgraph.config import GraphModel, Training, load_config
 from metabolismgraph.errors import InputError
+from metabolismgraph.fitting.fit import fit
 from metabolismgraph.ground_truth import imperfect_phase1
 from metabolismgraph.ground_truth.simulator import simulate
+from metabolismgraph.homeostasis.joint_descent import fit_jointly
 from metabolismgraph.reactions import penalties
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.descent import Coefficients, objective
@@ -32,6 +34,7 @@ from metabolismgraph.runs.checkpoint import load_phase1, save_phase1
 from metabolismgraph.system.log_table import LogTable
 from metabolismgraph.system.model import RawSubstrateFunction, SubstrateFunction, new_substrate_function
 from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.trainable import check_frozen
 
 # -- a small planted system
 
@@ -516,3 +519,39 @@ def test_speed_is_measured(monkeypatch, tiny_config):
     measured = speed.gradient_phase1()
     assert set(measured) == {"steps_per_second", "plain_steps_per_second", "ratio"}
     assert measured["ratio"] == pytest.approx(measured["steps_per_second"] / measured["plain_steps_per_second"])
+
+
+# -- joint training
+
+
+def test_joint_training_keeps_what_the_descent_learned(tiny, tiny_config, descended):
+    """The same descent: k and f to the bit, and MLP_node and embeddings, which have moved."""
+    config = tiny_config.replace({"training.joint_training": True})
+    phase1, phase2 = fit_jointly(tiny.observations, config.graph_model, config.training)
+    np.testing.assert_array_equal(phase1.log_k, descended.result.log_k)
+    check_frozen(phase1, phase2.model)
+    assert len(phase2.losses) == descended.snapshots[-1].step
+    assert phase2.node_magnitude > 0
+    result = fit(tiny.observations, config.replace({"training.held_out_fraction": 0.0}))
+    np.testing.assert_array_equal(result.phase1.log_k, phase1.log_k)
+    np.testing.assert_array_equal(result.phase2.model.embeddings, phase2.model.embeddings)
+
+
+def test_the_scale_of_the_rate_law_is_kept(tmp_path, raw_config, raw_descended):
+    """f(1, 1) before it was moved into k."""
+    assert raw_descended.result.alpha != 1.0
+    save_phase1(tmp_path / "phase1", raw_descended.result, 1.0)
+    assert load_phase1(tmp_path / "phase1", raw_config.graph_model).alpha == raw_descended.result.alpha
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"phase1_method": "projection"}, "phase1_method is projection"),
+        ({"skip_phase1": True}, "skip_phase1 is true"),
+    ],
+)
+def test_joint_training_needs_gradient_descent(tiny_config, changes, reason):
+    changes = {"joint_training": True, "phase1_method": "gradient"} | changes
+    with pytest.raises(InputError, match=f"joint_training is true, but {reason}"):
+        tiny_config.replace({f"training.{key}": value for key, value in changes.items()})

@@ -17,6 +17,7 @@ from metabolismgraph.homeostasis.fit import fit_homeostasis, initial_model, resp
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies import make_plan, residual
 from metabolismgraph.reactions.fit import fit_reactions
+from metabolismgraph.runs.checkpoint import load_phase2, save_phase2
 from metabolismgraph.system.trainable import check_frozen
 
 
@@ -132,7 +133,7 @@ def test_a_changed_bit_is_noticed(small_phase2, name, where):
 def test_every_run_is_checked(monkeypatch, small, small_phase1, small_config):
     def descend(model, plan, data, progress):
         tampered = eqx.tree_at(lambda m: m.log_k, model, model.log_k * (1 + 1e-15))
-        return tampered, np.zeros(1), {}
+        return tampered, np.zeros(1), {}, {}
 
     monkeypatch.setattr(phase2, "_descend", descend)
     monkeypatch.setattr(residual, "polish", lambda model, progress, points: (model, np.zeros(1)))
@@ -314,3 +315,19 @@ def test_same_seed_same_bits(small, small_phase1, small_phase2, small_config):
     for a, b in zip(jax.tree.leaves(again.model), jax.tree.leaves(small_phase2.model), strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(again.losses, small_phase2.losses)
+
+
+def test_models_on_the_way_are_kept_and_read_back(tmp_path, small, small_phase1, small_config):
+    config = small_config.replace({"training.phase2_steps": 300, "training.phase2_snapshots": 3})
+    found = fit_homeostasis(small.observations, small_phase1, config.graph_model, config.training)
+    assert list(found.snapshots) == [100, 300]  # log-spaced, and at the end of a piece
+    save_phase2(tmp_path / "phase2", found, 1.0)
+    read = load_phase2(tmp_path / "phase2", config.graph_model)
+    for step, model in found.snapshots.items():
+        check_frozen(found.model, model)
+        for one, other in zip(jax.tree.leaves(model), jax.tree.leaves(read.snapshots[step]), strict=True):
+            np.testing.assert_array_equal(one, other)
+    early, late = (np.asarray(found.snapshots[step].embeddings) for step in (100, 300))
+    assert not np.array_equal(early, late)
+    none = fit_homeostasis(small.observations, small_phase1, config.graph_model, small_config.training)
+    assert none.snapshots == {}
