@@ -410,7 +410,7 @@ def validation_table(state: State, node: int) -> Table:
         colour = _COLOURS[run.classification.partition("-")[0]]
         reward = "" if run.state == "lost" else f"{run.reward:.4f}"
         name = replicate_name(run.seed, run.variation)
-        table.add_row(name, _text(run.classification, colour), reward, _text(visible(run.reason, "")))
+        table.add_row(name, _text(run.classification, colour), reward, _text(visible(run.reason or "", "")))
     return table
 
 
