@@ -116,6 +116,18 @@ def _raises(error):
     return leave
 
 
+def _raises_of_the_package(name, message):
+    def leave(folder, metrics):
+        raise getattr(jobs, name)(message)
+
+    return leave
+
+
+def _terminated(folder, metrics):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+
 def _no_room(folder, metrics):
     # From here on no file may grow: a full disk for this process alone. It cannot say so either.
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
@@ -146,6 +158,11 @@ FAULTS = {
     "read-only": _raises(OSError(errno.EROFS, os.strerror(errno.EROFS), "/there/settings.json")),
     "no room": _no_room,
     "no room for the outcome": _no_room_for_the_outcome,
+    "terminated": _terminated,
+    "training lost": _raises_of_the_package("TrainingLostError", "training was killed by SIGKILL"),
+    "training failed": _raises_of_the_package("TrainingFailedError", "training ended with code 1"),
+    "refused": _raises_of_the_package("InputError", "the loss is not finite; lower the learning rates"),
+    "leak": _raises_of_the_package("FirewallError", "training tried to reach outside its folder (open /truth)"),
     "broken": _raises(ZeroDivisionError("a message\nof more\n\nthan one line")),
 }
 

@@ -211,9 +211,14 @@ FAULTS = {
     "no room": "could not write its result; check the space on the disk (no message)",
     "no room for the outcome": "could not write its result; check the space on the disk (File too large)",
     "broken": "ZeroDivisionError: a message of more than one line",
+    "terminated": "was killed by SIGTERM (no message)",
+    "training lost": "training was killed by SIGKILL",
+    "training failed": "training ended with code 1",
+    "refused": "the loss is not finite; lower the learning rates",
+    "leak": "training tried to reach outside its folder (open /truth)",
 }
 # Of the idea; all others are faults of the machine, after which the iteration is run again.
-OF_THE_IDEA = {"chatty", "mute", "broken", "crashed"}
+OF_THE_IDEA = {"chatty", "mute", "broken", "crashed", "training failed", "refused", "leak"}
 
 
 def faulty(path, **faults):
