@@ -6,7 +6,7 @@ import dataclasses
 import json
 
 from metabolismgraph.config import load_config
-from metabolismgraph.explore import search_space
+from metabolismgraph.explore import planning
 from metabolismgraph.explore.events import (
     Answered,
     Failed,
@@ -168,7 +168,7 @@ class SmallLoop:
             "proposal",
             i,
             lambda who, refusals: who.propose(self.state, i, state.slot(i), refusals),
-            lambda value, by, note: search_space.plan(value, state, i, by=by, note=note),
+            lambda value, by, note: planning.plan(value, state, i, by=by, note=note),
         )
 
     def read(self, batch):
@@ -185,7 +185,7 @@ class SmallLoop:
         state = self.state
 
         def accept(value, by, note):
-            changes = search_space.changed(state.root(block), value.start, state)
+            changes = planning.changed(state.root(block), value.start, state)
             return Reviewed(
                 block=block,
                 iteration=first,
@@ -212,7 +212,7 @@ class SmallLoop:
                 answer = ask(self.proposer, refusals)
                 self.note(kind, iteration, attempt, answer.exchange)
                 self.record(accept(answer.value, self.proposer.name, ""))
-            except (InvalidAnswerError, search_space.RefusedError) as error:
+            except (InvalidAnswerError, planning.RefusedError) as error:
                 if isinstance(error, InvalidAnswerError):
                     self.note(kind, iteration, attempt, error.exchange)
                 by = self.proposer.name
@@ -248,7 +248,7 @@ class SmallLoop:
         state = State.of(self.events[:1])
         for event in self.events[1:]:
             if isinstance(event, Proposed):
-                assert search_space.plan(event.proposal, state, event.iteration, by=event.by, note=event.note) == event
+                assert planning.plan(event.proposal, state, event.iteration, by=event.by, note=event.note) == event
             state = state.after(event)
 
 
