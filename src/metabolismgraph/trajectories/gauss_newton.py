@@ -1,0 +1,146 @@
+"""Levenberg-Marquardt for the unknowns and the initial states of one set of windows."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Bool, Float
+
+from metabolismgraph.trajectories.shooting import Linearised, Problem, linearise, positive, relax
+
+_log = logging.getLogger(__name__)
+_MOST_STEPS = 20  # Gauss-Newton steps of one stage
+_TRIES = 6  # dampings that are tried for one step
+_RELAXATIONS, _FIRST_RELAXATIONS = 3, 6
+_LARGEST_STEP = 0.4  # of log10 k
+_RIDGE = 1e-13  # relative
+# A stage ends if a step lowers the misfit by less than this share and, before the last stage, if the misfit is close to
+# what noise explains and a step lowers it by less than the second share. The third is an absolute decrease.
+_SMALL, _SMALL_EARLY, _SMALLEST = 1e-6, 1e-2, 5e-2
+_NEARLY_NOISE = 1.1  # chi squared per value
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """The result of one stage.
+
+    Attributes:
+        theta: the unknowns.
+        x: initial states of the windows.
+        covariance: of the unknowns.
+        path: fitted concentrations at every frame.
+        chi2: sum of squared standardised residuals per value in use.
+        problem: windows, noise and integrator of the stage.
+        converged: whether the last step was small.
+    """
+
+    theta: Float[np.ndarray, " unknowns"]
+    x: Float[np.ndarray, "windows species"]
+    covariance: Float[np.ndarray, "unknowns unknowns"]
+    path: Float[np.ndarray, "frames species"]
+    chi2: float
+    problem: Problem
+    converged: bool
+
+    @property
+    def used(self) -> Bool[np.ndarray, "frames species"]:
+        """Values in use that were not cut at zero."""
+        measured = self.problem.measurements
+        return np.asarray((measured.weight > 0) & ~measured.censored)
+
+    @property
+    def residual(self) -> Float[np.ndarray, "frames species"]:
+        """Measured minus fitted concentrations."""
+        return np.asarray(self.problem.measurements.value - self.path)
+
+    @property
+    def autocorrelation(self) -> float:
+        """Correlation of standardised residuals of neighbouring frames of a window."""
+        windows = self.problem.windows
+        z = np.where(self.used, self.residual / self.problem.measurements.sigma, 0.0)
+        inside = windows.valid[:, 1:] > 0
+        first, second = z[windows.frame[:, :-1]][inside], z[windows.frame[:, 1:]][inside]
+        size = float(np.sqrt(np.sum(first**2) * np.sum(second**2)))
+        return float(np.sum(first * second)) / max(size, 1e-300)
+
+
+class _Step(NamedTuple):
+    theta: Float[np.ndarray, " unknowns"]
+    x: Float[np.ndarray, "windows species"]
+    loss: float
+
+
+def fit_windows(
+    problem: Problem,
+    theta: Float[np.ndarray, " unknowns"],
+    x: Float[np.ndarray, "windows species"],
+    *,
+    last: bool,
+    steps: int = _MOST_STEPS,
+) -> Fitted:
+    """Levenberg-Marquardt for the unknowns and the initial states of one set of windows.
+
+    Args:
+        theta, x: the start.
+        last: whether to converge to the end.
+    """
+    deviation = problem.prior[1]
+    x, loss = relax(problem, theta, x, _FIRST_RELAXATIONS)
+    loss += problem.penalty(theta)
+    values = float(np.sum(problem.measurements.weight))
+    damping, converged = 0.0, False
+    normal = linearise(problem, theta, x)
+    for number in range(steps):
+        found, damping = _step(problem, normal, _Step(theta, x, loss), damping)
+        if found is None:
+            converged = True
+            break
+        decrease = loss - found.loss
+        theta, x, loss = found
+        _log.debug("W %d step %d: chi2/N %.5g, damping %.0e", problem.windows.length, number, 2 * loss / values, damping)
+        normal = linearise(problem, theta, x)
+        small = decrease < max(_SMALLEST, _SMALL * loss)
+        early = not last and 2 * loss / values < _NEARLY_NOISE and decrease < _SMALL_EARLY * loss
+        if small or early:
+            converged = True
+            break
+    states, _ = problem.path(theta, x)
+    path = problem.windows.spread(states, len(problem.measurements.value))
+    matrix = normal.matrix + np.diag(1.0 / deviation**2)
+    scale = 1.0 / np.sqrt(np.diag(matrix))
+    covariance = scale[:, None] * scipy.linalg.pinvh(matrix * scale[:, None] * scale, rtol=1e-14) * scale
+    fitted = Fitted(theta, x, covariance, path, np.nan, problem, converged)
+    z = (fitted.residual / problem.measurements.sigma)[fitted.used]
+    return dataclasses.replace(fitted, chi2=float(np.mean(z**2)))
+
+
+def _step(
+    problem: Problem, normal: Linearised, now: _Step, damping: float
+) -> tuple[_Step | None, float]:
+    """One damped Gauss-Newton step that lowers the misfit, or None; and the damping for the next one."""
+    mean, deviation = problem.prior
+    matrix = normal.matrix + np.diag(1.0 / deviation**2)
+    gradient = normal.gradient - (now.theta - mean) / deviation**2
+    scale = 1.0 / np.sqrt(np.diag(matrix))
+    scaled = matrix * scale[:, None] * scale
+    log_k = problem.equation.unknowns.log_k
+    for _ in range(_TRIES):
+        try:
+            factor = scipy.linalg.cho_factor(scaled + (damping + _RIDGE) * np.eye(len(scale)))
+        except (np.linalg.LinAlgError, ValueError):  # not positive, or not finite
+            damping = max(damping * 10, 1e-4)
+            continue
+        change = scale * scipy.linalg.cho_solve(factor, scale * gradient)
+        change[log_k] = np.clip(change[log_k], -_LARGEST_STEP, _LARGEST_STEP)
+        theta = now.theta + change
+        x = positive(now.x, normal.initial_states(change))
+        x, loss = relax(problem, theta, x, _RELAXATIONS)
+        loss += problem.penalty(theta)
+        if np.isfinite(loss) and loss < now.loss:
+            return _Step(theta, x, loss), damping / 10 if damping > 1e-6 else 0.0
+        damping = max(damping * 10, 1e-4)
+    return None, damping

@@ -1,0 +1,178 @@
+"""From one frame to the next: the state, and its derivatives by the initial state and by the unknowns.
+
+Both integrators are exact in the sense of discrete sensitivities: the derivatives are those of the numbers computed,
+not of the differential equation that they approximate.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
+
+from metabolismgraph.trajectories.rates import RateEquation
+
+_NEWTON, _CONVERGED = 12, 1e-11  # largest number of Newton steps, and relative size of the last one
+
+
+@dataclasses.dataclass(frozen=True)
+class Integrator(abc.ABC):
+    """Integrates the rate equation over the time from one frame to the next, for many windows at once.
+
+    Attributes:
+        substeps: equal steps between two frames.
+    """
+
+    substeps: int = 1
+    stages: ClassVar[int] = 1
+
+    def advance(
+        self,
+        equation: RateEquation,
+        theta: Float[np.ndarray, " unknowns"],
+        c: Float[np.ndarray, "batch species"],
+        dt: Float[np.ndarray, " batch"],
+        sensitivities: Float[np.ndarray, "batch species columns"] | None = None,
+    ) -> tuple[Float[np.ndarray, "batch species"], Float[np.ndarray, "batch species columns"] | None]:
+        """The states after the time `dt`, and the updated sensitivities.
+
+        Args:
+            sensitivities: derivatives of `c` by the initial states of the windows and, if there are more columns than
+                species, by the unknowns; None: not wanted.
+        """
+        for _ in range(self.substeps):
+            c, sensitivities = self._step(equation, theta, c, dt / self.substeps, sensitivities)
+        return c, sensitivities
+
+    @abc.abstractmethod
+    def _step(
+        self,
+        equation: RateEquation,
+        theta: Float[np.ndarray, " unknowns"],
+        c: Float[np.ndarray, "batch species"],
+        h: Float[np.ndarray, " batch"],
+        sensitivities: Float[np.ndarray, "batch species columns"] | None,
+    ) -> tuple[Float[np.ndarray, "batch species"], Float[np.ndarray, "batch species columns"] | None]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class EulerSteps(Integrator):
+    """Explicit Euler steps, clamped at zero: for data that a simulator made so."""
+
+    @property
+    def name(self) -> str:
+        return f"Euler, {self.substeps} steps per frame"
+
+    def _step(self, equation, theta, c, h, sensitivities):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        at = equation.rates(theta, c)
+        if sensitivities is not None:
+            moved = h[:, None, None] * (equation.by_state(theta, at) @ sensitivities)
+            moved += sensitivities
+            if moved.shape[-1] > c.shape[1]:
+                equation.add_by_unknowns(at, moved, h)
+            sensitivities = moved
+        return np.maximum(c + h[:, None] * at.rate, 0.0), sensitivities
+
+
+# Classical Runge-Kutta method of order 4 (Kutta 1901): nodes of the stages, and weights.
+_AHEAD = (0.0, 0.5, 0.5, 1.0)
+_WEIGHTS = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
+
+
+@dataclasses.dataclass(frozen=True)
+class RungeKutta(Integrator):
+    """The classical Runge-Kutta method of order 4, for continuous processes that are not stiff."""
+
+    @property
+    def name(self) -> str:
+        return f"Runge-Kutta, {self.substeps} steps per frame"
+
+    def _step(self, equation, theta, c, h, sensitivities):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        step, total = h[:, None], np.zeros_like(c)
+        slope, by = np.zeros_like(c), 0.0
+        derivative = moved = None
+        for ahead, weight in zip(_AHEAD, _WEIGHTS, strict=True):
+            at = equation.rates(theta, c + ahead * step * slope)
+            if sensitivities is not None:
+                inner = sensitivities if derivative is None else sensitivities + ahead * step[..., None] * derivative
+                derivative = equation.by_state(theta, at) @ inner
+                if derivative.shape[-1] > c.shape[1]:
+                    equation.add_by_unknowns(at, derivative, np.ones(len(c)))
+                by = by + weight * derivative
+            slope = at.rate
+            total += weight * slope
+        if sensitivities is not None:
+            moved = sensitivities + step[..., None] * by
+        return c + step * total, moved
+
+
+# Radau IIA with three stages, of order 5, L-stable (Hairer & Wanner 1996, section IV.5).
+_ROOT = np.sqrt(6.0)
+_STAGES = np.array(
+    [
+        [(88 - 7 * _ROOT) / 360, (296 - 169 * _ROOT) / 1800, (-2 + 3 * _ROOT) / 225],
+        [(296 + 169 * _ROOT) / 1800, (88 + 7 * _ROOT) / 360, (-2 - 3 * _ROOT) / 225],
+        [(16 - _ROOT) / 36, (16 + _ROOT) / 36, 1 / 9],
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collocation(Integrator):
+    """Radau IIA collocation with three stages: order 5, stable for any step, for continuous processes."""
+
+    stages: ClassVar[int] = len(_STAGES)
+
+    @property
+    def name(self) -> str:
+        return f"Radau, {self.substeps} steps per frame"
+
+    def _step(self, equation, theta, c, h, sensitivities):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        size, n = c.shape
+        stages = len(_STAGES)
+        step = h[:, None]
+
+        def at(states):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            return equation.rates(theta, states.reshape(-1, n))
+
+        def matrix(rates):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            # 1 - h (A x Jacobian), with the Jacobian of every stage.
+            jacobian = equation.by_state(theta, rates).reshape(size, stages, n, n)
+            whole = np.einsum("pq,b,bqij->bpiqj", _STAGES, -h, jacobian).reshape(size, stages * n, stages * n)
+            whole[:, np.arange(stages * n), np.arange(stages * n)] += 1.0
+            return whole, jacobian
+
+        # Stage values g = c + h A F(g), by Newton's method from g = c.
+        g = np.repeat(c[:, None], stages, axis=1)
+        scale = np.abs(c).max(axis=1, keepdims=True)[..., None] + equation.floor
+        for _ in range(_NEWTON):
+            rates = at(g)
+            error = g - c[:, None] - np.einsum("pq,b,bqi->bpi", _STAGES, h, rates.rate.reshape(size, stages, n))
+            whole, _ = matrix(rates)
+            change = _solve(whole, error.reshape(size, -1, 1)).reshape(g.shape)
+            g = g - change
+            if not np.isfinite(g).all() or (np.abs(change) <= _CONVERGED * scale).all():
+                break
+        if sensitivities is None:
+            return g[:, -1], None
+        # By the implicit function theorem: (1 - h A Jacobian) dg = dc + h A dF/d(unknowns).
+        rates = at(g)
+        whole, _ = matrix(rates)
+        right = np.repeat(sensitivities[:, None], stages, axis=1)
+        if right.shape[-1] > n:
+            by_unknowns = np.zeros((size * stages, n, right.shape[-1]))
+            equation.add_by_unknowns(rates, by_unknowns, np.repeat(h, stages))
+            right = right + np.einsum("pq,bqij->bpij", _STAGES, by_unknowns.reshape(right.shape))
+        moved = _solve(whole, right.reshape(size, stages * n, -1))
+        return g[:, -1], moved.reshape(right.shape)[:, -1]
+
+
+def _solve(matrix: Float[np.ndarray, "batch n n"], right: Float[np.ndarray, "batch n columns"]) -> np.ndarray:
+    """Solutions of linear systems; NaN for all if one has none, as where states have diverged."""
+    try:
+        return np.linalg.solve(matrix, right)
+    except np.linalg.LinAlgError:
+        return np.full(right.shape, np.nan)

@@ -1,0 +1,69 @@
+"""How badly states agree with measured concentrations: minus the log likelihood, its derivative, and the information.
+
+Noise is Gaussian. A value that was cut at zero is censored: all that is known is that the noisy value was not positive,
+so its likelihood is the probability of that (Tobin 1958). Beyond some standard deviations the loss grows linearly
+(Huber 1964), so that a few wrong values do not decide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+import scipy.special
+from jaxtyping import Bool, Float
+
+ROBUST = 4.0  # standard deviations beyond which a value counts as an outlier
+
+
+class Misfit(NamedTuple):
+    """The misfit of states, per window and in sum over its species, and derivatives by the states.
+
+    Attributes:
+        loss: minus the log likelihood, up to a constant.
+        score: derivative of the log likelihood by the state.
+        information: expected squared score, in 1/concentration^2.
+    """
+
+    loss: Float[np.ndarray, " windows"]
+    score: Float[np.ndarray, "windows species"]
+    information: Float[np.ndarray, "windows species"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurements:
+    """Measured concentrations with their noise.
+
+    Attributes:
+        value: of every frame.
+        sigma: standard deviation of the noise.
+        weight: 1 for a value in use, 0 for one that is not.
+        censored: True for a value that was cut at zero.
+        robust: limit of the quadratic loss, in standard deviations.
+    """
+
+    value: Float[np.ndarray, "frames species"]
+    sigma: Float[np.ndarray, "frames species"]
+    weight: Float[np.ndarray, "frames species"]
+    censored: Bool[np.ndarray, "frames species"]
+    robust: float = np.inf
+
+    def misfit(self, frame: np.ndarray, valid: np.ndarray, c: Float[np.ndarray, "windows species"]) -> Misfit:
+        """Compare states with the measurements of one frame of every window."""
+        sigma, cut = self.sigma[frame], self.censored[frame]
+        weight = self.weight[frame] * valid[:, None]
+        z = (self.value[frame] - c) / sigma
+        size = np.abs(z)
+        loss = np.where(size <= self.robust, 0.5 * z**2, self.robust * (size - 0.5 * self.robust))
+        score = np.clip(z, -self.robust, self.robust) / sigma
+        information = np.where(size <= self.robust, 1.0, self.robust / np.maximum(size, 1e-300)) / sigma**2
+        if cut.any():
+            # log Phi(-c/sigma), its derivative -r/sigma with the inverse Mills ratio r, and r (r - c/sigma)/sigma^2.
+            below = -c / sigma
+            log_p = scipy.special.log_ndtr(below)
+            ratio = np.exp(-0.5 * below**2 - 0.5 * np.log(2 * np.pi) - log_p)
+            loss = np.where(cut, -log_p, loss)
+            score = np.where(cut, -ratio / sigma, score)
+            information = np.where(cut, np.maximum(ratio * (ratio + below), 0.0) / sigma**2, information)
+        return Misfit((weight * loss).sum(axis=1), weight * score, weight * information)

@@ -1,0 +1,148 @@
+"""The noise of measured concentrations, from the data alone, and smoothed concentrations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import scipy.signal
+from jaxtyping import Bool, Float
+
+from metabolismgraph.system.observations import Observations
+
+_ORDERS = (4, 6, 8)  # of the differences that the dynamics hardly reach
+_SPARE = 8  # differences beyond the order that are needed for a median
+# Least noise: relative to the spread of a species, and to its largest value (the digits of a table).
+_LEAST, _ROUNDING = 1e-7, 1e-9
+_WIDTHS = (5, 9, 13, 17, 25, 33, 49, 65)  # windows of the smoothing, in frames
+_STILL_NOISE = 1.03  # the residual of smoothing is noise up to this factor
+
+
+def noise_of_differences(observations: Observations) -> Float[np.ndarray, " species"]:
+    """Standard deviation of white noise of every species, from high differences in time.
+
+    Differences of order p remove polynomials of degree p - 1, and white noise of variance s^2 becomes binomial(2p, p)
+    s^2. Where samples are coarse the dynamics are left too, so the smallest of several orders is taken, and it is an
+    upper bound. The median of the absolute values is insensitive to outliers and to the values cut at zero.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> network = mg.ReactionNetwork.from_reactions("decay", ["A"], [])
+        >>> time, rng = np.arange(2000.0), np.random.default_rng(0)
+        >>> c = 5 + np.sin(time[:, None] / 50) + 0.1 * rng.standard_normal((2000, 1))
+        >>> data = mg.Observations(network, time, np.zeros(2000, dtype=int), c)
+        >>> noise_of_differences(data).round(2).tolist()
+        [0.1]
+    """
+    c = observations.concentration
+    found = []
+    for order in _ORDERS:
+        differences = []
+        for r in np.unique(observations.run):
+            own = c[observations.run == r]
+            if len(own) > order + _SPARE:
+                differences.append(np.diff(own, order, axis=0))
+        if differences:
+            size = np.median(np.abs(np.concatenate(differences)), axis=0)
+            found.append(size / 0.6745 / math.sqrt(math.comb(2 * order, order)))
+    least = np.maximum(_LEAST * c.std(axis=0), _ROUNDING * max(c.max(), 1e-300))
+    if not found:
+        return np.asarray(np.maximum(0.05 * c.std(axis=0), least))
+    return np.asarray(np.maximum(np.min(found, axis=0), least))
+
+
+# Shares of the variance that may be proportional to the squared concentration; 0 is additive noise. Near 1 the noise is
+# proportional, with a small additive part that keeps the weight of a vanishing concentration finite.
+_PROPORTIONAL = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
+_EVIDENCE = 5.0  # gain of the log likelihood that noise other than additive needs
+_ENOUGH = 100  # degrees of freedom that it needs
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseModel:
+    """Noise with the variance scale^2 (1 - share + share c^2 / mean c^2) of every species.
+
+    Attributes:
+        scale: standard deviation of every species at its root mean square concentration.
+        share: of the variance that is proportional to c^2; 0: additive noise, close to 1: proportional noise.
+    """
+
+    scale: Float[np.ndarray, " species"]
+    share: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """"additive", "proportional" or "additive and proportional"."""
+        if self.share == 0:
+            return "additive"
+        return "proportional" if self.share > 0.99 else "additive and proportional"  # noqa: PLR2004
+
+    def sigma(self, c: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "frames species"]:
+        """Standard deviation at given concentrations."""
+        return np.asarray(self.scale * _shape(c, self.share))
+
+    def larger(self, least: Float[np.ndarray, " species"]) -> NoiseModel:
+        """The same with a lower bound of the scale."""
+        return NoiseModel(np.maximum(self.scale, least), self.share)
+
+    @classmethod
+    def of_residuals(
+        cls,
+        residual: Float[np.ndarray, "frames species"],
+        c: Float[np.ndarray, "frames species"],
+        used: Bool[np.ndarray, "frames species"],
+        free: float,
+        least: Float[np.ndarray, " species"],
+    ) -> NoiseModel:
+        """The noise with the highest likelihood of given residuals.
+
+        Args:
+            residual: measured minus fitted concentrations.
+            c: fitted concentrations.
+            used: residuals in use.
+            free: unknowns per species that were fitted to the residuals.
+            least: lower bound of the scale.
+        """
+        count = used.sum(axis=0)
+        left = np.maximum(count - free, 0.2 * count + 1)
+        best, highest = None, -np.inf
+        # With few degrees of freedom, fitted states can leave any pattern of residuals.
+        enough = float(np.sum(count - free)) >= _ENOUGH and bool((free < count / 2).all())
+        for share in _PROPORTIONAL if enough else _PROPORTIONAL[:1]:
+            shape = _shape(c, share)
+            scale = np.sqrt(np.where(used, (residual / shape) ** 2, 0.0).sum(axis=0) / left)
+            scale = np.maximum(scale, least)
+            log_likelihood = -float(np.where(used, np.log(scale * shape), 0.0).sum()) - _EVIDENCE * (share > 0)
+            if log_likelihood > highest:
+                best, highest = cls(scale, share), log_likelihood
+        assert best is not None  # the first share has a finite likelihood
+        return best
+
+
+def _shape(c: Float[np.ndarray, "frames species"], share: float) -> Float[np.ndarray, "frames species"]:
+    """Noise relative to that at the root mean square concentration."""
+    square = np.maximum(np.mean(c**2, axis=0), 1e-300)
+    return np.asarray(np.sqrt(1 - share + share * c**2 / square))
+
+
+def smooth(observations: Observations, sigma: Float[np.ndarray, " species"]) -> Float[np.ndarray, "frames species"]:
+    """Concentrations smoothed by local cubics over as many frames as leave nothing but noise (Savitzky & Golay 1964).
+
+    Args:
+        sigma: standard deviation of the noise.
+    """
+    c = observations.concentration
+    out = c.copy()
+    for r in np.unique(observations.run):
+        own = np.flatnonzero(observations.run == r)
+        for width in _WIDTHS:
+            if width > len(own) // 4:
+                break
+            smoothed = scipy.signal.savgol_filter(c[own], width, 3, axis=0)
+            left = np.sqrt(np.mean((c[own] - smoothed) ** 2, axis=0))
+            # A cubic through white noise leaves a share sqrt(1 - h) of it, h the weight of the middle value.
+            share = np.sqrt(1 - scipy.signal.savgol_coeffs(width, 3)[width // 2])
+            good = np.flatnonzero(left < _STILL_NOISE * sigma * share)
+            out[np.ix_(own, good)] = smoothed[:, good]
+    return np.asarray(np.maximum(out, 0.0))

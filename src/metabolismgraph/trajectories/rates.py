@@ -1,0 +1,218 @@
+"""dc/dt of a network and its derivatives, for many states at once, in NumPy.
+
+The unknowns are, in this order: log10 of every rate constant, slope and offset of the homeostasis of every species,
+and the spline coefficients of every learned rate law. With the flux v_j = k_j exp(sum of log f over the substrates),
+
+    dc/dt = S v + slope c + offset
+    d(dc/dt)/dc = S diag(v) d(log V)/dc + diag(slope)
+    d(dc/dt)/d(unknowns) = [S diag(v) log 10, diag(c), 1, S diag(v) (sum of phi over the substrates)]
+
+S has few entries per reaction, so these matrices are filled entry by entry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+from jaxtyping import Bool, Float, Int
+
+from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.trajectories.substrate_spline import SplineLaw, SubstrateSpline
+
+LOG_10 = float(np.log(10.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Unknowns:
+    """Where each kind of unknown lies in the vector of all.
+
+    Attributes:
+        reactions, species, laws, size: numbers of rate constants, of species, of learned laws, and of spline
+            coefficients per law.
+    """
+
+    reactions: int
+    species: int
+    laws: int
+    size: int
+
+    @property
+    def total(self) -> int:
+        return self.reactions + 2 * self.species + self.laws * self.size
+
+    @property
+    def log_k(self) -> slice:
+        return slice(0, self.reactions)
+
+    @property
+    def slope(self) -> slice:
+        return slice(self.reactions, self.reactions + self.species)
+
+    @property
+    def offset(self) -> slice:
+        return slice(self.reactions + self.species, self.reactions + 2 * self.species)
+
+    @property
+    def law(self) -> slice:
+        return slice(self.reactions + 2 * self.species, self.total)
+
+
+class Rates(NamedTuple):
+    """dc/dt at some states, and what its derivatives are made of.
+
+    Attributes:
+        c, log_c: states, and log concentrations of the pairs of species and law.
+        rate: dc/dt, in concentration/time.
+        flux: of every reaction, in concentration/time.
+        log_slope: d(log f)/dc of every pair, in 1/concentration.
+    """
+
+    c: Float[np.ndarray, "batch species"]
+    log_c: Float[np.ndarray, "batch pairs"]
+    rate: Float[np.ndarray, "batch species"]
+    flux: Float[np.ndarray, "batch reactions"]
+    log_slope: Float[np.ndarray, "batch pairs"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RateEquation:
+    """The rate equation of a network, without values of its unknowns.
+
+    Attributes:
+        pair_species, pair_order: species and order of each pair of species and law, see `system.kinetics.Structure`.
+        pair_law: index of the learned law of each pair; -1 where the law is mass action.
+        substrates: pairs of each reaction, padded with their number.
+        stoichiometry: S; rows of fixed species are zero.
+        moving: False for a fixed species.
+        spline: basis of log f.
+        floor: concentrations below it count as this concentration where a logarithm is taken.
+    """
+
+    pair_species: Int[np.ndarray, " pairs"]
+    pair_order: Float[np.ndarray, " pairs"]
+    pair_law: Int[np.ndarray, " pairs"]
+    substrates: Int[np.ndarray, "reactions width"]
+    stoichiometry: Float[np.ndarray, "species reactions"]
+    moving: Bool[np.ndarray, " species"]
+    spline: SubstrateSpline
+    floor: float
+
+    @classmethod
+    def of(cls, structure: Structure, spline: SubstrateSpline, floor: float) -> RateEquation:
+        """The rate equation of a network; learned laws are numbered by increasing order |s|."""
+        laws = structure.rate_laws
+        number = np.cumsum(~laws.known) - 1
+        law = np.where(laws.known, -1, number)[laws.of_pair] if len(laws.of_pair) else np.zeros(0, dtype=np.int64)
+        return cls(
+            *(np.asarray(a) for a in (structure.pair_species, structure.pair_order)),
+            np.asarray(law),
+            *(np.asarray(a) for a in (structure.substrates, structure.stoichiometry, structure.moving)),
+            spline,
+            floor,
+        )
+
+    @functools.cached_property
+    def unknowns(self) -> Unknowns:
+        n, m = self.stoichiometry.shape
+        laws = int(self.pair_law.max(initial=-1)) + 1
+        return Unknowns(m, n, laws, self.spline.size if laws else 0)
+
+    @functools.cached_property
+    def _net(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Species, reaction and value of every entry of S."""
+        i, j = np.nonzero(self.stoichiometry)
+        return i, j, self.stoichiometry[i, j]
+
+    @functools.cached_property
+    def _sparse(self) -> scipy.sparse.csr_array:
+        return scipy.sparse.csr_array(self.stoichiometry)
+
+    @functools.cached_property
+    def _triplets(self) -> tuple[np.ndarray, ...]:
+        """For d(dc/dt)/dc: reaction, pair, coefficient of every contribution, sorted by its place in the flattened
+        matrix; the first contribution of every place, and the places."""
+        i, j, s = self._net
+        width, n = self.substrates.shape[1], len(self.moving)
+        pair = self.substrates[j].reshape(-1)
+        row, reaction, coefficient = (np.repeat(a, width) for a in (i, j, s))
+        real = pair < len(self.pair_species)
+        row, reaction, coefficient, pair = row[real], reaction[real], coefficient[real], pair[real]
+        place = row * n + self.pair_species[pair]
+        order = np.argsort(place, kind="stable")
+        places, first = np.unique(place[order], return_index=True)
+        return reaction[order], pair[order], coefficient[order], first, places
+
+    @functools.cached_property
+    def _membership(self) -> list[scipy.sparse.csr_array]:
+        """For each learned law, the number of times that each reaction has each pair."""
+        m, p = len(self.substrates), len(self.pair_species)
+        found = []
+        for law in range(self.unknowns.laws):
+            reaction, slot = np.nonzero(self.substrates < p)
+            pair = self.substrates[reaction, slot]
+            of_law = self.pair_law[pair] == law
+            ones = np.ones(int(of_law.sum()))
+            found.append(scipy.sparse.csr_array((ones, (reaction[of_law], pair[of_law])), shape=(m, p)))
+        return found
+
+    def laws(self, theta: Float[np.ndarray, " unknowns"]) -> list[SplineLaw]:
+        """The learned laws."""
+        return [self.spline.law(a) for a in theta[self.unknowns.law].reshape(self.unknowns.laws, self.unknowns.size)]
+
+    def log_factors(
+        self, theta: Float[np.ndarray, " unknowns"], log_c: Float[np.ndarray, "batch pairs"]
+    ) -> tuple[Float[np.ndarray, "batch pairs"], Float[np.ndarray, "batch pairs"]]:
+        """log f of every pair, and its derivative by log c."""
+        value, slope = self.pair_order * log_c, np.broadcast_to(self.pair_order, log_c.shape).copy()
+        for number, law in enumerate(self.laws(theta)):
+            of_law = np.flatnonzero(self.pair_law == number)
+            value[:, of_law], slope[:, of_law] = law(log_c[:, of_law])
+        return value, slope
+
+    def rates(self, theta: Float[np.ndarray, " unknowns"], c: Float[np.ndarray, "batch species"]) -> Rates:
+        """dc/dt at every state of a batch."""
+        at = np.maximum(c[:, self.pair_species], self.floor)
+        log_c = np.log(at)
+        log_f, log_slope = self.log_factors(theta, log_c)
+        padded = np.concatenate([log_f, np.zeros((len(c), 1))], axis=1)
+        u = self.unknowns
+        flux = 10.0 ** theta[u.log_k] * np.exp(padded[:, self.substrates].sum(axis=-1))
+        homeostasis = np.where(self.moving, theta[u.slope] * c + theta[u.offset], 0.0)
+        return Rates(c, log_c, (self._sparse @ flux.T).T + homeostasis, flux, log_slope / at)
+
+    def by_state(
+        self, theta: Float[np.ndarray, " unknowns"], at: Rates
+    ) -> Float[np.ndarray, "batch species species"]:
+        """The derivative of dc/dt by the state, in 1/time."""
+        n = len(self.moving)
+        reaction, pair, coefficient, first, places = self._triplets
+        matrix = np.zeros((len(at.c), n * n))
+        if len(places):
+            parts = coefficient * at.flux[:, reaction] * at.log_slope[:, pair]
+            matrix[:, places] = np.add.reduceat(parts, first, axis=1)
+        matrix[:, :: n + 1] += np.where(self.moving, theta[self.unknowns.slope], 0.0)
+        return matrix.reshape(-1, n, n)
+
+    def add_by_unknowns(
+        self, at: Rates, target: Float[np.ndarray, "batch species columns"], factor: Float[np.ndarray, " batch"]
+    ) -> None:
+        """Add `factor` times the derivative of dc/dt by the unknowns to the last columns of `target`."""
+        u, n = self.unknowns, len(self.moving)
+        first = target.shape[-1] - u.total
+        i, j, s = self._net
+        target[:, i, first + j] += (factor[:, None] * LOG_10) * (s * at.flux[:, j])
+        species = np.flatnonzero(self.moving)
+        target[:, species, first + u.reactions + species] += factor[:, None] * at.c[:, species]
+        target[:, species, first + u.reactions + n + species] += factor[:, None]
+        if u.laws:
+            values = self.spline(at.log_c)
+            for law, member in enumerate(self._membership):
+                phi = np.stack([member @ one.T for one in np.moveaxis(values, -1, 0)], axis=-1)  # reactions, batch, size
+                weighted = phi * (factor[:, None] * at.flux).T[..., None]
+                total = self._sparse @ weighted.reshape(len(phi), -1)
+                place = first + u.law.start + law * u.size
+                target[:, :, place : place + u.size] += np.moveaxis(total.reshape(n, -1, u.size), 1, 0)

@@ -1,0 +1,254 @@
+"""Multiple shooting: Gauss-Newton for the unknowns and for the initial states of all windows (Bock 1983).
+
+The misfit of a window depends on its own initial state and on the unknowns, so the initial states are eliminated
+window by window. With sensitivities J = [d state/d initial, d state/d unknowns] and information I of the
+measurements, the normal matrix of a window is H = sum over frames of J' I J. The Schur complements
+H_uu - H_ux inv(H_xx) H_xu add up to the normal matrix of the unknowns, whose inverse is their covariance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Bool, Float
+
+from metabolismgraph.trajectories.integrators import Integrator
+from metabolismgraph.trajectories.misfit import Measurements
+from metabolismgraph.trajectories.rates import RateEquation
+from metabolismgraph.trajectories.windows import Windows
+
+# The information of a block of frames is collected at its middle frame, where sensitivities are smooth in time and the
+# numbers would be many: a block has at most so many frames, a window at least so many blocks. Above the last number
+# of floating-point operations for the normal matrices of all frames, blocks are used.
+_LONGEST_BLOCK, _BLOCKS, _CHEAP = 8, 6, 4e9
+_MOST_NUMBERS = 16_000_000  # of the sensitivities of the windows that are treated at the same time
+_RELAXED = 1e-4  # relative decrease of the misfit below which initial states count as relaxed
+_RIDGE = 1e-11  # relative, of the normal matrix of an initial state
+_SMALLEST_STATE = 0.1  # share of its size to which a step may reduce a concentration
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """The data and the model of a shooting fit.
+
+    Attributes:
+        equation: the rate equation.
+        integrator: from frame to frame.
+        windows: the windows.
+        measurements: what the states are compared with.
+        held: measured concentrations of fixed species, which the states take at every frame.
+        prior: weak Gaussian prior on the unknowns: mean and standard deviation.
+    """
+
+    equation: RateEquation
+    integrator: Integrator
+    windows: Windows
+    measurements: Measurements
+    prior: tuple[Float[np.ndarray, " unknowns"], Float[np.ndarray, " unknowns"]]
+
+    @functools.cached_property
+    def fixed(self) -> Bool[np.ndarray, " species"]:
+        return np.asarray(~self.equation.moving)
+
+    def hold(self, c: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """The states with the concentrations of fixed species as measured."""
+        return np.where(self.fixed, self.measurements.value[at], c) if self.fixed.any() else c
+
+    def penalty(self, theta: Float[np.ndarray, " unknowns"]) -> float:
+        """Minus the log of the prior."""
+        mean, deviation = self.prior
+        return 0.5 * float(np.sum(((theta - mean) / deviation) ** 2))
+
+    def batches(self, columns: int) -> Iterator[slice]:
+        """Windows that are treated at the same time, so that memory stays bounded."""
+        size = max(1, _MOST_NUMBERS // (columns * len(self.fixed) * (1 + self.integrator.stages)))
+        for first in range(0, len(self.windows.frame), size):
+            yield slice(first, first + size)
+
+    def block(self, columns: int) -> int:
+        """Frames per block, see `_LONGEST_BLOCK`."""
+        operations = self.windows.frame.size * len(self.fixed) * columns**2
+        wanted = int(np.clip(np.ceil(operations / _CHEAP), 1, _LONGEST_BLOCK))
+        return max(1, min(wanted, self.windows.length // _BLOCKS))
+
+    def path(
+        self, theta: Float[np.ndarray, " unknowns"], x: Float[np.ndarray, "windows species"]
+    ) -> tuple[Float[np.ndarray, "windows length species"], Float[np.ndarray, " windows"]]:
+        """The states of every window, and its misfit."""
+        states, losses = [], []
+        with np.errstate(over="ignore", invalid="ignore"):
+            for part in self.batches(1):
+                windows, c = self.windows.select(part), x[part]
+                loss = np.zeros(len(c))
+                for s in range(windows.length):
+                    c = self.hold(c, windows.frame[:, s])
+                    loss = loss + self.measurements.misfit(windows.frame[:, s], windows.valid[:, s], c).loss
+                    states.append(c)
+                    c, _ = self.integrator.advance(self.equation, theta, c, windows.dt[:, s])
+                losses.append(loss)
+        batches = [np.stack(states[i : i + self.windows.length], axis=1) for i in range(0, len(states), self.windows.length)]
+        return np.concatenate(batches), np.concatenate(losses)
+
+
+class Linearised(NamedTuple):
+    """The normal equations of the unknowns after elimination of the initial states.
+
+    Attributes:
+        matrix, gradient: Schur complement of the negative Hessian, and of the gradient of the log likelihood.
+        loss: minus the log likelihood.
+        response: per window, the Gauss-Newton change of its initial state for unchanged unknowns, and minus its
+            derivative by the unknowns.
+    """
+
+    matrix: Float[np.ndarray, "unknowns unknowns"]
+    gradient: Float[np.ndarray, " unknowns"]
+    loss: float
+    response: tuple[Float[np.ndarray, "windows species"], Float[np.ndarray, "windows species unknowns"]]
+
+    def initial_states(self, change: Float[np.ndarray, " unknowns"]) -> Float[np.ndarray, "windows species"]:
+        """The change of the initial states that goes with a change of the unknowns."""
+        alone, by_unknowns = self.response
+        return alone - by_unknowns @ change
+
+
+def linearise(
+    problem: Problem, theta: Float[np.ndarray, " unknowns"], x: Float[np.ndarray, "windows species"]
+) -> Linearised:
+    """Sensitivities of all windows, and the normal equations of the unknowns.
+
+    Args:
+        theta: the unknowns.
+        x: initial states.
+    """
+    n, total = x.shape[1], problem.equation.unknowns.total
+    matrix, gradient, loss = np.zeros((total, total)), np.zeros(total), 0.0
+    alone, by_unknowns = np.zeros(x.shape), np.zeros((*x.shape, total))
+    for part in problem.batches(n + total):
+        windows = problem.windows.select(part)
+        roots, scores, losses = _sensitivities(problem, windows, theta, x[part])
+        loss += float(losses.sum())
+        for w in range(len(scores)):
+            one = roots[w].reshape(-1, n + total)
+            hessian = one.T @ one
+            factor, scale = _factor(hessian[:n, :n])
+            right = np.concatenate([hessian[:n, n:], scores[w, :n, None]], axis=1) * scale[:, None]
+            half = scipy.linalg.solve_triangular(factor, right, lower=True, check_finite=False)
+            matrix += hessian[n:, n:] - half[:, :-1].T @ half[:, :-1]
+            gradient += scores[w, n:] - half[:, :-1].T @ half[:, -1]
+            solved = scipy.linalg.solve_triangular(factor, half, lower=True, trans=1, check_finite=False)
+            solved *= scale[:, None]
+            index = part.start + w
+            alone[index], by_unknowns[index] = solved[:, -1], solved[:, :-1]
+    return Linearised(matrix, gradient, loss, (alone, by_unknowns))
+
+
+def _sensitivities(
+    problem: Problem, windows: Windows, theta: np.ndarray, x: np.ndarray
+) -> tuple[Float[np.ndarray, "windows blocks species columns"], Float[np.ndarray, "windows columns"], np.ndarray]:
+    """Square roots of the information per block of frames, scores, and misfits of some windows."""
+    size, n = x.shape
+    columns = n + problem.equation.unknowns.total
+    block = problem.block(columns)
+    j = np.zeros((size, n, columns))
+    j[:, np.arange(n), np.arange(n)] = 1.0
+    c, scores, losses = x, np.zeros((size, columns)), np.zeros(size)
+    roots, middle, information = [], j, np.zeros(x.shape)
+    for s in range(windows.length):
+        c = problem.hold(c, windows.frame[:, s])
+        found = problem.measurements.misfit(windows.frame[:, s], windows.valid[:, s], c)
+        losses += found.loss
+        scores += (found.score[:, None] @ j)[:, 0]
+        information += found.information
+        if s % block == min(block // 2, windows.length - 1 - (s - s % block)):
+            middle = j
+        if s % block == block - 1 or s == windows.length - 1:
+            roots.append(np.sqrt(information)[..., None] * middle)
+            information = np.zeros(x.shape)
+        if s < windows.length - 1:
+            c, j = problem.integrator.advance(problem.equation, theta, c, windows.dt[:, s], j)
+            if problem.fixed.any():
+                j[:, problem.fixed] = 0.0
+    return np.stack(roots, axis=1), scores, losses
+
+
+def _factor(matrix: Float[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, " n"]]:
+    """Cholesky factor of a positive semidefinite matrix scaled to unit diagonal, and the scale."""
+    diagonal = np.diag(matrix)
+    scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    scaled = matrix * scale[:, None] * scale
+    # Where a species is not measured in a window, its diagonal is zero and the ridge keeps its state unchanged.
+    np.fill_diagonal(scaled, np.where(diagonal > 0, 1.0 + _RIDGE, 1.0))
+    ridge = _RIDGE
+    while True:
+        try:
+            return np.linalg.cholesky(scaled), scale
+        except np.linalg.LinAlgError:
+            ridge *= 100
+            scaled[np.diag_indices_from(scaled)] += ridge
+
+
+def relax(
+    problem: Problem, theta: Float[np.ndarray, " unknowns"], x: Float[np.ndarray, "windows species"], iterations: int
+) -> tuple[Float[np.ndarray, "windows species"], float]:
+    """Levenberg-Marquardt steps of the initial states alone, each window with its own damping.
+
+    Most of the nonlinearity of a window is in its initial state. Without these steps, the worst of all windows would
+    limit a step of the unknowns.
+
+    Returns:
+        Initial states, and the misfit of all windows.
+    """
+    n = x.shape[1]
+    _, losses = problem.path(theta, x)
+    damping = np.full(len(x), 1e-3)
+    for _ in range(iterations):
+        before, trial = losses, x.copy()
+        for part in problem.batches(n):
+            windows = problem.windows.select(part)
+            matrix, score = _by_initial_state(problem, windows, theta, x[part])
+            diagonal = np.einsum("bii->bi", matrix)
+            scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+            scaled = matrix * scale[:, :, None] * scale[:, None]
+            scaled[:, np.arange(n), np.arange(n)] += damping[part, None] + _RIDGE
+            good = np.isfinite(scaled).all(axis=(1, 2)) & np.isfinite(score).all(axis=1)
+            scaled[~good] = np.eye(n)
+            change = scale * np.linalg.solve(scaled, np.where(good[:, None], scale * score, 0.0)[..., None])[..., 0]
+            trial[part] = positive(x[part], change)
+        _, trial_losses = problem.path(theta, trial)
+        better = np.isfinite(trial_losses) & ~(trial_losses >= losses)
+        x = np.where(better[:, None], trial, x)
+        losses = np.where(better, trial_losses, losses)
+        damping = np.where(better, damping * 0.1, np.maximum(damping, 1e-3) * 10)
+        if float((before - losses).sum()) < _RELAXED * float(losses.sum()):
+            break
+    return x, float(losses.sum())
+
+
+def positive(x: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """States after a change that may reduce no concentration to less than a share of its size."""
+    return np.asarray(np.maximum(x + change, _SMALLEST_STATE * np.maximum(x, 0.0)))
+
+
+def _by_initial_state(
+    problem: Problem, windows: Windows, theta: np.ndarray, x: np.ndarray
+) -> tuple[Float[np.ndarray, "windows species species"], Float[np.ndarray, "windows species"]]:
+    """Information and score of the initial state of every window."""
+    size, n = x.shape
+    j = np.broadcast_to(np.eye(n), (size, n, n)).copy()
+    c, matrix, score = x, np.zeros((size, n, n)), np.zeros((size, n))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for s in range(windows.length):
+            c = problem.hold(c, windows.frame[:, s])
+            found = problem.measurements.misfit(windows.frame[:, s], windows.valid[:, s], c)
+            matrix += np.swapaxes(j, 1, 2) @ (found.information[..., None] * j)
+            score += (found.score[:, None] @ j)[:, 0]
+            if s < windows.length - 1:
+                c, j = problem.integrator.advance(problem.equation, theta, c, windows.dt[:, s], j)
+                if problem.fixed.any():
+                    j[:, problem.fixed] = 0.0
+    return matrix, score

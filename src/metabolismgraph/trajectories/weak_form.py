@@ -1,0 +1,168 @@
+"""A start for shooting: rate constants, homeostasis and rate law from the weak form of the rate equation.
+
+The change of a species over a step is the integral of dc/dt. Sums of these equations over windows, weighted by bumps
+(1 - u^2)^p, contain the measured concentrations only times differences of the bump, so that noise is averaged instead
+of amplified (Messenger & Bortz 2021). Given log f the equations are linear in k, slope and offset; Gauss-Newton steps
+add the coefficients of log f. What remains is the bias by noise within the rate law, which shooting removes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
+from metabolismgraph.system.observations import Observations
+from metabolismgraph.trajectories.rates import RateEquation
+
+_POWER = 4  # of the bump
+_WINDOW = 64  # frames; fewer for short runs
+_SHORTEST = 4
+_OVERLAP = 8  # windows that contain a frame, approximately
+_ITERATIONS, _CONVERGED = 12, 1e-6
+_LARGEST_STEP = 0.4  # of a coefficient of log f
+_RIDGE = 1e-9
+_SMALLEST = 1e-3  # of the median rate constant, for estimates that are not positive
+_EXPONENTS = (0.7, 1.0, 1.5)  # of power laws from which log f starts
+
+
+def weak_form(
+    observations: Observations,
+    equation: RateEquation,
+    smoothed: Float[np.ndarray, "frames species"],
+    sigma: Float[np.ndarray, " species"],
+    rule: Rule,
+) -> Float[np.ndarray, " unknowns"]:
+    """The unknowns by the weak form.
+
+    Args:
+        smoothed: concentrations for the rate law; measured ones are used for the changes.
+        sigma: standard deviation of the noise.
+        rule: rule for dc/dt over a step.
+    """
+    tries = [_fit(observations, equation, smoothed, sigma, rule, exponent) for exponent in _EXPONENTS]
+    return min(tries, key=lambda found: found[1])[0] if equation.unknowns.laws else tries[0][0]
+
+
+def _fit(
+    observations: Observations,
+    equation: RateEquation,
+    smoothed: Float[np.ndarray, "frames species"],
+    sigma: Float[np.ndarray, " species"],
+    rule: Rule,
+    exponent: float,
+) -> tuple[Float[np.ndarray, " unknowns"], float]:
+    """The unknowns from one start of log f, and the misfit."""
+    u, n, m = equation.unknowns, len(equation.moving), len(equation.substrates)
+    average = _averages(observations, rule)
+    weight = np.where(equation.moving, 1.0 / sigma, 0.0)
+    transitions = observations.transitions()
+    left = average.rows(transitions.derivative)
+    c = average.steps(observations.concentration)
+    ones = average.rows(np.ones((len(transitions.dt), 1)))
+    theta = np.zeros(u.total)
+    orders = np.unique(equation.pair_order[equation.pair_law >= 0]) if u.laws else np.zeros(0)
+    coefficients = np.zeros((u.laws, u.size))
+    if u.laws:
+        coefficients[:, 0] = exponent * orders
+    k = slope = offset = np.zeros(0)
+    misfit = np.inf
+    for _ in range(_ITERATIONS if u.laws else 1):
+        theta[u.law] = coefficients.ravel()
+        theta[u.log_k] = 0.0
+        at = equation.rates(theta, smoothed)  # with k = 1, fluxes are the substrate factors
+        v = average.steps(at.flux)
+        # Unknowns: k, slope, offset and, after the first solution, changes of the coefficients of log f.
+        shapes = average.shapes(equation, at, k) if len(k) and u.laws else np.zeros((len(v), n, 0))
+        k, slope, offset, step, misfit = _solve(equation, v, c, ones, shapes, left, weight)
+        if shapes.shape[-1]:
+            step = np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+            coefficients = coefficients + step.reshape(coefficients.shape)
+            if np.abs(step).max() < _CONVERGED:
+                break
+    positive = k[k > 0]
+    typical = float(np.median(positive)) if positive.size else 1.0
+    theta[u.law] = coefficients.ravel()
+    theta[u.log_k] = np.log10(np.maximum(k, _SMALLEST * typical))
+    theta[u.slope], theta[u.offset] = slope, offset
+    return theta, misfit
+
+
+class _averages:  # noqa: N801
+    """Weighted sums over windows of steps."""
+
+    def __init__(self, observations: Observations, rule: Rule):
+        self.quadrature = StepQuadrature.of(observations, rule)
+        transitions = observations.transitions()
+        run = observations.run[transitions.frame]
+        self.starts, self.weights = [], []
+        for r in np.unique(run):
+            own = np.flatnonzero(run == r)
+            length = min(_WINDOW, max(_SHORTEST, len(own) // 4), len(own))
+            u = np.linspace(-1, 1, length + 2)[1:-1]
+            bump = (1 - u**2) ** _POWER
+            for first in range(0, len(own) - length + 1, max(1, length // _OVERLAP)):
+                steps = own[first : first + length]
+                w = bump * transitions.dt[steps]
+                self.starts.append(steps[0])
+                self.weights.append(w / np.linalg.norm(w))
+
+    def rows(self, values: np.ndarray) -> np.ndarray:
+        """Averages of values of the steps."""
+        return np.stack([np.tensordot(w, values[s : s + len(w)], 1) for s, w in zip(self.starts, self.weights, strict=True)])
+
+    def steps(self, values: np.ndarray) -> np.ndarray:
+        """Averages of values of the frames, which the rule turns into means over the steps."""
+        return self.rows(self.quadrature.mean(values))
+
+    def shapes(self, equation: RateEquation, at, k: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        """Averages of the derivative of dc/dt by the coefficients of log f."""
+        u, n = equation.unknowns, len(equation.moving)
+        scaled = at._replace(flux=at.flux * k)
+        parts = []
+        for first in range(0, len(at.c), 256):
+            part = type(at)(*(a[first : first + 256] for a in scaled))
+            target = np.zeros((len(part.c), n, u.total))
+            equation.add_by_unknowns(part, target, np.ones(len(part.c)))
+            parts.append(target[..., u.law])
+        return self.steps(np.concatenate(parts))
+
+
+def _solve(equation, v, c, ones, shapes, left, weight):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+    """Least squares for k, slope, offset and changes of log f, by the normal equations."""
+    n, m = equation.stoichiometry.shape
+    extra = shapes.shape[-1]
+    total = m + 2 * n + extra
+    matrix, right = np.zeros((total, total)), np.zeros(total)
+    s = equation.stoichiometry * weight[:, None]
+    i = np.arange(n)
+    square, w2 = s.T @ s, weight**2
+    matrix[:m, :m] = square * (v.T @ v)
+    matrix[:m, m : m + n] = (s.T * (v.T @ c)) * weight
+    matrix[:m, m + n : m + 2 * n] = (s.T * (v.T @ np.repeat(ones, n, axis=1))) * weight
+    matrix[m + i, m + i] = (c**2).sum(axis=0) * w2
+    matrix[m + i, m + n + i] = (c * ones).sum(axis=0) * w2
+    matrix[m + n + i, m + n + i] = (ones**2).sum() * w2
+    right[:m] = (v * ((left * weight) @ s)).sum(axis=0)
+    right[m : m + n] = (c * left).sum(axis=0) * w2
+    right[m + n : m + 2 * n] = (ones * left).sum(axis=0) * w2
+    if extra:
+        scaled = shapes * weight[None, :, None]
+        matrix[:m, m + 2 * n :] = np.einsum("tj,tjl->jl", v, np.einsum("ij,til->tjl", s, scaled, optimize=True))
+        matrix[m : m + n, m + 2 * n :] = np.einsum("ti,til->il", c * weight, scaled)
+        matrix[m + n : m + 2 * n, m + 2 * n :] = np.einsum("ti,til->il", ones * weight, scaled)
+        flat = scaled.reshape(-1, extra)
+        matrix[m + 2 * n :, m + 2 * n :] = flat.T @ flat
+        right[m + 2 * n :] = flat.T @ (left * weight).ravel()
+    matrix = np.triu(matrix) + np.triu(matrix, 1).T
+    diagonal = np.diag(matrix)
+    scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+    regular = matrix * scale[:, None] * scale + _RIDGE * np.eye(total)
+    regular[diagonal <= 0, diagonal <= 0] = 1.0
+    x = scale * np.linalg.solve(regular, scale * right)
+    k, slope, offset, step = np.split(x, [m, m + n, m + 2 * n])
+    explained = (v * k) @ s.T + (slope * c + offset * ones) * weight
+    if extra:
+        explained = explained + scaled @ step
+    misfit = float(np.sum((left * weight - explained) ** 2))
+    return k, slope, offset, step, misfit

@@ -1,0 +1,74 @@
+"""Time series cut into windows, each with an initial state of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from metabolismgraph.system.observations import Observations
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """Windows of consecutive frames of a run, padded to the same length.
+
+    Attributes:
+        frame: index of each frame in the observations; beyond the end of a window, that of its last frame.
+        valid: 1 for a frame of the window, 0 for padding.
+        dt: time to the next frame of the window; 0 at its end.
+        wanted: largest number of frames of a window.
+    """
+
+    frame: Int[np.ndarray, "windows length"]
+    valid: Float[np.ndarray, "windows length"]
+    dt: Float[np.ndarray, "windows length"]
+    wanted: int
+
+    @classmethod
+    def cut(cls, observations: Observations, length: int) -> Windows:
+        """Windows of `length` frames, the last one of a run shorter.
+
+        The frames of a run are divided as evenly as possible, so that no window is much shorter than the others.
+
+        Example:
+            >>> import metabolismgraph as mg
+            >>> network = mg.ReactionNetwork.from_reactions("decay", ["A"], [])
+            >>> data = mg.Observations(network, np.arange(5.0), np.zeros(5, dtype=int), np.ones((5, 1)))
+            >>> Windows.cut(data, 3).frame.tolist()
+            [[0, 1, 2], [3, 4, 4]]
+        """
+        parts = []
+        for r in np.unique(observations.run):
+            frames = np.flatnonzero(observations.run == r)
+            parts += np.array_split(frames, -(-len(frames) // length))
+        longest = max(len(part) for part in parts)
+        frame = np.stack([np.pad(part, (0, longest - len(part)), mode="edge") for part in parts])
+        valid = np.arange(longest) < np.array([len(part) for part in parts])[:, None]
+        following = np.minimum(frame + 1, observations.n_frames - 1)
+        inside = np.pad(valid[:, 1:], ((0, 0), (0, 1)))
+        dt = np.where(inside, observations.time[following] - observations.time[frame], 0.0)
+        return cls(frame, valid.astype(np.float64), dt, length)
+
+    @property
+    def starts(self) -> Int[np.ndarray, " windows"]:
+        """The first frame of every window."""
+        return self.frame[:, 0]
+
+    @property
+    def length(self) -> int:
+        return self.frame.shape[1]
+
+    def spread(
+        self, values: Float[np.ndarray, "windows length species"], n_frames: int
+    ) -> Float[np.ndarray, "frames species"]:
+        """Values of the windows as a series over the frames."""
+        series = np.zeros((n_frames, values.shape[-1]))
+        valid = self.valid > 0
+        series[self.frame[valid]] = values[valid]
+        return series
+
+    def select(self, part: slice) -> Windows:
+        """Some of the windows."""
+        return Windows(self.frame[part], self.valid[part], self.dt[part], self.wanted)
