@@ -32,10 +32,11 @@ class Training(Section):
     )
 
     # Phase 1, projection
-    phase1_method: Literal["projection", "gradient"] = Field(
-        "projection",
-        description="method of Phase 1: projection = exact least squares for k, only f is learned; gradient = "
-        "minibatch Adam on all parameters, as published",
+    phase1_method: Literal["auto", "projection", "gradient", "shooting"] = Field(
+        "auto",
+        description="method of Phase 1: projection = exact least squares for k from dc/dt, for clean and fine samples; "
+        "shooting = fit of trajectories over growing windows, for noise and coarse samples; auto = projection, then "
+        "shooting where that does not explain dc/dt; gradient = minibatch Adam on all parameters, as published",
     )
     phase1_max_iterations: int = Field(300, ge=1, description="largest number of L-BFGS iterations")
     phase1_tolerance: float = Field(
@@ -126,7 +127,7 @@ class Training(Section):
         None,
         description="method of Phase 2: names of strategies (see `metabolismgraph strategies`), each alone or as "
         "{name: {option: value}}; []: plain rollouts; null: [residual, contrastive] after a projection, "
-        "[orthogonalised, contrastive] after gradient Phase 1",
+        "[shooting, contrastive] after shooting, [orthogonalised, contrastive] after gradient Phase 1",
     )
     joint_refinement: bool = Field(
         False,
@@ -166,7 +167,7 @@ class Training(Section):
         if self.log_k_prior is not None and self.log_k_prior[0] > self.log_k_prior[1]:
             raise ValueError("log_k_prior must be [lower, upper]")
         if self.joint_training and (self.phase1_method != "gradient" or self.skip_phase1):
-            wrong = "skip_phase1 is true" if self.skip_phase1 else "phase1_method is projection"
+            wrong = "skip_phase1 is true" if self.skip_phase1 else f"phase1_method is {self.phase1_method}"
             raise ValueError(
                 f"joint_training is true, but {wrong}; set phase1_method to gradient and skip_phase1 to false"
             )

@@ -14,20 +14,24 @@ import itertools
 import warnings
 from collections.abc import Iterator
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.integrate
 import scipy.interpolate
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.config import GraphModel, Training
-from metabolismgraph.reactions.result import Phase1Result
+from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence
 from metabolismgraph.reactions.verdict import TOO_COARSE
 from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
-from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.kinetics import Structure, evaluate_law
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
+from metabolismgraph.trajectories.check import Check, check_trajectories
+from metabolismgraph.trajectories.integrators import Collocation, EulerSteps
+from metabolismgraph.trajectories.noise import NoiseModel
 
 # Largest acceptable errors, relative to the signal of a species: residual, systematic residual, prediction error.
 _MAX_UNEXPLAINED = 0.1
@@ -45,6 +49,10 @@ _MOSTLY_NOISE = 0.7  # if the systematic share of the rms residual is below this
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # tolerances of LSODA, the second relative to the largest value of each species
 # A rollout is stopped after this number of evaluations of dc/dt, or at this multiple of the largest concentration.
 _MAX_EVALUATIONS, _DIVERGED = 20_000, 1e6
+# For fits of trajectories: chi squared per value; residual over the noise of the data; correlation of neighbouring
+# residuals; noise relative to the spread of a species, and the share below which it is rounding; windows, in frames.
+_MAX_CHI2, _MAX_EXCESS, _MAX_CORRELATION, _MAX_NOISE, _ROUNDING = 1.4, 1.5, 0.15, 0.5, 1e-5
+_LEAST_WINDOW, _LONG_WINDOW = 32, 32
 _MAX_ERROR = 1e3  # relative errors are cut off here; an infinite one becomes this
 
 
@@ -90,6 +98,8 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
     table = TabulatedReactions.of(found.mlp_sub, k, structure, graph_model.aggr_type, observations.concentration)
     line = (np.where(moving, found.slope, 0.0), np.where(moving, found.offset, 0.0))
     errors = _Errors(observations, table, line, moving, observations.held_out(*training.held_out))
+    if found.trajectories is not None:
+        return _trust_in_trajectories(observations, found, found.trajectories, structure, moving, training)
     unexplained, misfit = errors.of_learned(found.keep, found.rule)
     held_out, rollout = errors.of_held_out(found.rule), errors.of_rollouts(found.rule)
     large = bool((unexplained > _MAX_UNEXPLAINED).any())
@@ -106,6 +116,69 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
         why_not.append("no frames were held out that could test a prediction")
     if large and np.nanmedian(misfit / unexplained) < _MOSTLY_NOISE:
         why_not.append("most of the residual looks like measurement noise, which the model does not include")
+    return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
+
+
+def _trust_in_trajectories(
+    observations: Observations,
+    found: Phase1Result,
+    evidence: TrajectoryEvidence,
+    structure: Structure,
+    moving: Bool[np.ndarray, " species"],
+    training: Training,
+) -> Trust:
+    """The verdict on a fit of trajectories: they must be followed up to the noise, in frames that were not used too.
+
+    dc/dt is not compared: differences of neighbouring frames amplify the noise.
+    """
+    spread = np.maximum(observations.concentration.std(axis=0), 1e-300)
+    noise = NoiseModel(evidence.noise, evidence.proportional)
+    kind = Collocation if evidence.continuous else EulerSteps
+    line = (np.where(moving, found.slope, 0.0), np.where(moving, found.offset, 0.0))
+
+    def log_f(log_c: Float[np.ndarray, " points"], order: float) -> Float[np.ndarray, " points"]:
+        return np.asarray(evaluate_law(found.mlp_sub, jnp.asarray(log_c), jnp.asarray(order)))
+
+    def check(part: Observations, length: int) -> Check:
+        integrator = kind(evidence.substeps)
+        return check_trajectories(part, structure, log_f, found.log_k, line, integrator, noise, length)
+
+    # Noise far below the signal is rounding and the error of the integration, which need not be white.
+    visible = moving & (evidence.noise > _ROUNDING * spread)
+    names = observations.network.species
+    unexplained = np.where(moving, evidence.noise / spread, np.nan)
+    excess = evidence.noise / evidence.noise_of_differences
+    why_not = []
+    if evidence.chi2 > _MAX_CHI2:
+        why_not.append(f"the model does not follow the trajectories: chi squared per value is {evidence.chi2:.3g}")
+    if evidence.proportional == 0:
+        text = "residual of trajectories up to {share} of the noise of the data ({names})"
+        why_not += _complaint(np.where(visible, excess, np.nan), _MAX_EXCESS, text, names)
+    values = max(int((~observations.held_out(*training.held_out)).sum()), 1)
+    limit = _MAX_CORRELATION + 4 / np.sqrt(values)
+    correlated = np.where(visible, evidence.autocorrelation, np.nan)
+    why_not += _complaint(correlated, limit, "correlated residuals of trajectories, up to {share} ({names})", names)
+    if np.nanmedian(unexplained) > _MAX_NOISE:
+        why_not.append(f"noise is {np.nanmedian(unexplained):.0%} of the signal")
+    if evidence.refused and evidence.window < _LEAST_WINDOW:
+        why_not.append(f"the model cannot follow the trajectories over {evidence.refused} frames")
+    held = observations.held_out(*training.held_out)
+    nothing = np.full(len(names), np.nan)
+    held_out = rollout = nothing
+    if held.any():
+        part = observations.select(held)
+        for length in (_SHORTEST_WINDOW, _LONG_WINDOW):
+            tested = check(part, length)
+            # Sampling errors of a mean of squares, so that few values are not held against the model.
+            limits = _MAX_CHI2 + 5 * np.sqrt(2 / np.maximum(tested.values, 1))
+            text = f"held-out trajectories over {length} frames deviate by up to {{share}} of the noise ({{names}})"
+            ratio = np.where(visible & (tested.chi2 > limits), np.sqrt(tested.chi2), np.nan)
+            why_not += _complaint(np.minimum(ratio, _MAX_ERROR), 1.0, text, names)
+            share = np.where(moving, np.minimum(tested.rms / spread, _MAX_ERROR), np.nan)
+            held_out, rollout = (share, rollout) if length == _SHORTEST_WINDOW else (held_out, share)
+    else:
+        why_not.append("no frames were held out that could test a prediction")
+    misfit = np.where(moving, np.sqrt(max(evidence.chi2 - 1, 0.0)) * evidence.noise / spread, np.nan)
     return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
 
 

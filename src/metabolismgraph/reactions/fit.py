@@ -11,10 +11,11 @@ from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
+from metabolismgraph.reactions.by_shooting import fit_by_shooting, noise_of_derivative, why_not_shooting
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.diagnostics import check_fit
 from metabolismgraph.reactions.gradient import descend
-from metabolismgraph.reactions.identifiability import Identifiability, analyse
+from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.linear_model import LinearModel, Solution
 from metabolismgraph.reactions.notes import data_notes
 from metabolismgraph.reactions.projection import (
@@ -26,8 +27,14 @@ from metabolismgraph.reactions.projection import (
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.reactions.reweighting import ReweightedFit, fit_reweighted
 from metabolismgraph.reactions.uncertainty import noise_variance
-from metabolismgraph.reactions.unidentifiable import fill_undetermined
-from metabolismgraph.reactions.verdict import Estimates, hidden_by_homeostasis, judge, promised_by_identify
+from metabolismgraph.reactions.unidentifiable import fill_all, without_groups
+from metabolismgraph.reactions.verdict import (
+    TOO_COARSE,
+    Estimates,
+    hidden_by_homeostasis,
+    judge,
+    promised_by_identify,
+)
 from metabolismgraph.reactions.verdict import notes as determined_notes
 from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.observations import Observations
@@ -38,14 +45,14 @@ __all__ = ["Phase1Result", "fit_reactions"]
 
 # The system is at a steady state if no species changes by more than this share of its concentration.
 _STEADY = 1e-6
+# With noise below the first share of rms dc/dt, projection is tried first; it stands if it leaves less than the second
+# unexplained. Homeostasis can be hundreds of times weaker than dc/dt.
+_NOISY, _EXPLAINED = 0.05, 1e-3
 # Relative weight of the squares of homeostasis in the sum of squares. It is so small that it has an effect only along
 # directions that the residual does not determine.
 _HOMEOSTASIS_RIDGE = 1e-8
 # Eigenvalues of the scaled normal matrix below this are rounding.
 _ROUNDING = 1e-12
-# A rate constant of zero is stored as this share of the smallest other one, or of its upper bound if that is smaller:
-# the model needs its logarithm, and its flux must be negligible.
-_ZERO_RATE = 1e-3
 
 
 def fit_reactions(
@@ -69,8 +76,37 @@ def fit_reactions(
     if training.phase1_method == "gradient":
         return descend(observations, graph_model, training, progress).result
     units = Units.of(observations, graph_model)
-    own = _fit_by_projection(units.observations(observations), graph_model, training, progress, units)
+    own = _fit_in_units(units.observations(observations), graph_model, training, progress, units)
     return own.in_units(units, observations.network)
+
+
+def _fit_in_units(
+    observations: Observations, graph_model: GraphModel, training: Training, progress: Progress, units: Units
+) -> Phase1Result:
+    """Projection or shooting, on observations in `units`; with "auto", the one that suits the data."""
+    given = (observations, graph_model, training, progress, units)
+    unsuitable = why_not_shooting(graph_model)
+    if training.phase1_method == "shooting":
+        if unsuitable:
+            raise InputError(f"training.phase1_method is shooting, which needs {unsuitable}")
+        return fit_by_shooting(*given)
+    if training.phase1_method == "projection" or unsuitable:
+        return _fit_by_projection(*given)
+    share = noise_of_derivative(observations)
+    why = f"noise is about {share:.2g} of dc/dt"
+    if share < _NOISY:
+        projected = _fit_by_projection(*given)
+        left = float(np.exp(projected.losses[-1] / 2))
+        if left < _EXPLAINED and TOO_COARSE not in projected.reasons:
+            return projected
+        why = f"differences of samples leave {left:.2g} of dc/dt unexplained"
+    try:
+        found = fit_by_shooting(*given)
+    except InputError as error:
+        note = f"{why}, but shooting failed ({error}); estimates are those of projection"
+        projected = _fit_by_projection(*given)
+        return dataclasses.replace(projected, notes=(*projected.notes, note))
+    return dataclasses.replace(found, notes=(f"Phase 1 by shooting, since {why}", *found.notes))
 
 
 def _fit_by_projection(
@@ -103,7 +139,7 @@ def _fit_by_projection(
     faint = (k < 0) & ~hidden.identifiable & seen.identifiable
     if confounded.any() or faint.any():
         k = _with_least_homeostasis(model, fitted)
-    k = _fill(k, _without(seen, confounded), training, units.rate_constants(network), verdict.upper)
+    k = fill_all(k, without_groups(seen, confounded), training, units.rate_constants(network), verdict.upper)
     unfinished = f"Phase 1 did not converge within training.phase1_max_iterations = {training.phase1_max_iterations}"
     return Phase1Result(
         mlp_sub=reweighted.f,
@@ -210,39 +246,6 @@ def _with_least_homeostasis(model: LinearModel, fitted: Solution) -> Float[np.nd
     root, target = _square_root(fitted)
     scaled, _ = scipy.optimize.nnls(np.concatenate([root, ridge * slope]), np.concatenate([target, ridge * at_zero]))
     return np.asarray(scaled / fitted.scale)
-
-
-def _without(found: Identifiability, reactions: Bool[np.ndarray, " reactions"]) -> Identifiability:
-    """The same identifiability without the groups that contain any of the given reactions."""
-    pairs = [pair for pair in zip(found.groups, found.combinations, strict=True) if not reactions[list(pair[0])].any()]
-    return dataclasses.replace(found, groups=tuple(g for g, _ in pairs), combinations=tuple(c for _, c in pairs))
-
-
-def _fill(
-    k: Float[np.ndarray, " reactions"],
-    hidden: Identifiability,
-    training: Training,
-    log_unit: Float[np.ndarray, " reactions"],
-    upper: Float[np.ndarray, " reactions"],
-) -> Float[np.ndarray, " reactions"]:
-    """A positive value for every rate constant; along undetermined directions, the most plausible one.
-
-    Args:
-        k: estimates; may be negative where undetermined, and zero at the bound.
-        hidden: null space and groups.
-        log_unit: log10 of the internal unit of each k, in units of the data.
-        upper: upper end of the interval of each k at the bound, otherwise NaN.
-    """
-    # Without a configured prior, its range is that of the determined rate constants.
-    known = hidden.identifiable
-    positive = k[known & (k > 0)]
-    if positive.size == 0:
-        positive = np.abs(k[k != 0]) if (k != 0).any() else np.ones(1)
-    low, high = (np.full(len(k), np.log10(edge)) for edge in (positive.min(), positive.max()))
-    if training.log_k_prior is not None:
-        low, high = (edge - log_unit for edge in training.log_k_prior)
-    k = np.where(known & (k <= 0), np.fmin(_ZERO_RATE * positive.min(), _ZERO_RATE * upper), k)
-    return fill_undetermined(k, hidden, (low, high), np.random.default_rng(training.seed))
 
 
 def _non_negative(fitted: Solution) -> Float[np.ndarray, " reactions"]:

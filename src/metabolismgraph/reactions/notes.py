@@ -10,20 +10,13 @@ from metabolismgraph.reactions.normal_equations import follows_equation
 
 
 def data_notes(data: Phase1Data, keep: Bool[np.ndarray, "transitions species"]) -> list[str]:
-    """Notes on constant species, on settings without effect, and on entries that were left out and why.
+    """Notes of `setting_notes`, and on entries that were left out and why.
 
     Args:
         data: the data.
         keep: entries in use.
     """
-    notes, training, network = [], data.training, data.observations.network
-    undeclared = [network.species[i] for i in np.flatnonzero(data.constant & ~network.fixed)]
-    if undeclared:
-        names = ", ".join(undeclared[:5]) + ", ..." * (len(undeclared) > 5)
-        notes.append(f"{len(undeclared)} species are constant and were taken as fixed: {names}")
-    if training.without_effect:
-        names = ", ".join(f"training.{key}" for key in training.without_effect)
-        notes.append(f"without effect, since phase1_method is {training.phase1_method}: {names}")
+    notes, training = setting_notes(data), data.training
     zeros = int((~follows_equation(data.transitions)).sum())
     if zeros:
         notes.append(f"{zeros} changes into or out of an exact zero were left out")
@@ -33,4 +26,17 @@ def data_notes(data: Phase1Data, keep: Bool[np.ndarray, "transitions species"]) 
             f"{outliers} of {keep.size} changes did not fit the rate equation and were left out "
             f"(beyond training.outlier_threshold = {training.outlier_threshold:g} robust standard deviations)"
         )
+    return notes
+
+
+def setting_notes(data: Phase1Data) -> list[str]:
+    """Notes on constant species, and on settings without effect."""
+    notes, training, network = [], data.training, data.observations.network
+    undeclared = [network.species[i] for i in np.flatnonzero(data.constant & ~network.fixed)]
+    if undeclared:
+        names = ", ".join(undeclared[:5]) + ", ..." * (len(undeclared) > 5)
+        notes.append(f"{len(undeclared)} species are constant and were taken as fixed: {names}")
+    if training.without_effect:
+        names = ", ".join(f"training.{key}" for key in training.without_effect)
+        notes.append(f"without effect, since phase1_method is {training.phase1_method}: {names}")
     return notes

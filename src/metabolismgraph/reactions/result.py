@@ -15,6 +15,47 @@ from metabolismgraph.system.units import Units
 
 
 @dataclasses.dataclass(frozen=True)
+class TrajectoryEvidence:
+    """What a fit of trajectories knows beyond its estimates.
+
+    Attributes:
+        integrator: between two frames, in words.
+        continuous: whether the data follow a continuous process; False for the Euler steps of a simulator.
+        substeps: steps of the integrator between two frames.
+        window: frames of the longest windows that were fitted.
+        chi2: sum of squares of the residuals per value, in units of the variance of the noise.
+        autocorrelation: of neighbouring residuals of each species; about 0 for noise.
+        noise: standard deviation of the noise of each species at its root mean square concentration, in concentration.
+        proportional: share of its variance that grows with the squared concentration; 0 for additive noise.
+        noise_of_differences: upper bound of the noise, from differences in time without a model, in concentration.
+        line_covariance: of the slopes of all species, then of all offsets.
+        refused: frames of windows that the fitted model could not follow; 0 if it could follow all.
+    """
+
+    integrator: str
+    continuous: bool
+    substeps: int
+    window: int
+    chi2: float
+    autocorrelation: Float[np.ndarray, " species"]
+    noise: Float[np.ndarray, " species"]
+    proportional: float
+    noise_of_differences: Float[np.ndarray, " species"]
+    line_covariance: Float[np.ndarray, "lines lines"]
+    refused: int = 0
+
+    def in_units(self, units: Units) -> TrajectoryEvidence:
+        """The same, converted from internal units to those of the data."""
+        line = np.repeat([1 / units.time, units.rate], len(self.noise))
+        return dataclasses.replace(
+            self,
+            noise=self.noise * units.concentration,
+            noise_of_differences=self.noise_of_differences * units.concentration,
+            line_covariance=self.line_covariance * np.outer(line, line),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Phase1Result:
     """The result of Phase 1.
 
@@ -39,6 +80,7 @@ class Phase1Result:
         notes: plain sentences for the user.
         alpha: f(1, 1) as the method learned it, before it was divided out of f and multiplied into k. Ideally 1; it is
             1 by construction where the method fixes it.
+        trajectories: evidence of a fit of trajectories; None for the other methods.
     """
 
     mlp_sub: AnySubstrateFunction
@@ -61,6 +103,7 @@ class Phase1Result:
     rule: Rule
     notes: tuple[str, ...]
     alpha: float = 1.0
+    trajectories: TrajectoryEvidence | None = None
 
     def in_units(self, units: Units, network: ReactionNetwork) -> Phase1Result:
         """A result in internal units, converted to the units of the data."""
@@ -76,4 +119,5 @@ class Phase1Result:
             offset_error=self.offset_error * units.rate,
             slope_offset_covariance=self.slope_offset_covariance * units.rate / units.time,
             noise=self.noise * units.rate,
+            trajectories=None if self.trajectories is None else self.trajectories.in_units(units),
         )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import scipy.optimize
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from metabolismgraph.config import Training
 from metabolismgraph.reactions.identifiability import Identifiability
 
+# A rate constant of zero is stored as this share of the smallest other one, or of its upper bound if that is smaller:
+# the model needs its logarithm, and its flux must be negligible.
+_ZERO_RATE = 1e-3
 _POINTS = 2001  # of the quadrature along a line
 _SAMPLES, _COARSE_POINTS = 8_000, 129  # of the hit-and-run sampler, and of the quadrature along each of its lines
 
@@ -50,6 +56,39 @@ def fill_undetermined(
                 break
     # log10 k must exist even where there is no positive solution.
     return np.asarray(np.where(filled > 0, filled, low * 1e-3))
+
+
+def without_groups(found: Identifiability, reactions: Bool[np.ndarray, " reactions"]) -> Identifiability:
+    """The same identifiability without the groups that contain any of the given reactions."""
+    pairs = [pair for pair in zip(found.groups, found.combinations, strict=True) if not reactions[list(pair[0])].any()]
+    return dataclasses.replace(found, groups=tuple(g for g, _ in pairs), combinations=tuple(c for _, c in pairs))
+
+
+def fill_all(
+    k: Float[np.ndarray, " reactions"],
+    hidden: Identifiability,
+    training: Training,
+    log_unit: Float[np.ndarray, " reactions"],
+    upper: Float[np.ndarray, " reactions"],
+) -> Float[np.ndarray, " reactions"]:
+    """A positive value for every rate constant; along undetermined directions, the most plausible one.
+
+    Args:
+        k: estimates; may be negative where undetermined, and zero at the bound.
+        hidden: null space and groups.
+        log_unit: log10 of the internal unit of each k, in units of the data.
+        upper: upper end of the interval of each k at the bound, otherwise NaN.
+    """
+    # Without a configured prior, its range is that of the determined rate constants.
+    known = hidden.identifiable
+    positive = k[known & (k > 0)]
+    if positive.size == 0:
+        positive = np.abs(k[k != 0]) if (k != 0).any() else np.ones(1)
+    low, high = (np.full(len(k), np.log10(edge)) for edge in (positive.min(), positive.max()))
+    if training.log_k_prior is not None:
+        low, high = (edge - log_unit for edge in training.log_k_prior)
+    k = np.where(known & (k <= 0), np.fmin(_ZERO_RATE * positive.min(), _ZERO_RATE * upper), k)
+    return fill_undetermined(k, hidden, (low, high), np.random.default_rng(training.seed))
 
 
 def _orthonormal(rows: np.ndarray) -> np.ndarray:

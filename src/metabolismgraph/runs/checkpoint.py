@@ -5,6 +5,7 @@ Not pickle, since checkpoints are exchanged between users.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -20,7 +21,7 @@ from metabolismgraph.config import GraphModel
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.fit import Phase2Result
-from metabolismgraph.reactions.fit import Phase1Result
+from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence
 from metabolismgraph.reactions.identifiability import Combination, Identifiability
 from metabolismgraph.system.model import MetabolismModel, NodeFunction, empty_substrate_function
 from metabolismgraph.system.network import ReactionNetwork
@@ -53,8 +54,11 @@ def save_phase1(path: Path, result: Phase1Result, seconds: float) -> None:
     found = result.identifiability
     arrays = {name: np.asarray(getattr(result, name)) for name in _PHASE1_ARRAYS} | _named(result.mlp_sub, "mlp_sub")
     arrays |= {f"identifiability.{name}": getattr(found, name) for name in _IDENTIFIABILITY_ARRAYS}
+    evidence = {} if result.trajectories is None else dataclasses.asdict(result.trajectories)
+    arrays |= {f"trajectories.{name}": value for name, value in evidence.items() if isinstance(value, np.ndarray)}
     meta = {name: getattr(result, name) for name in _PHASE1_WORDS} | {"groups": found.groups}
     meta["combinations"] = [[(c.reactions, c.coefficients) for c in group] for group in found.combinations]
+    meta["trajectories"] = {name: value for name, value in evidence.items() if not isinstance(value, np.ndarray)}
     _write(path, arrays, {"seconds": seconds, **meta})
 
 
@@ -65,7 +69,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         InputError: a file is missing or damaged, or belongs to a network of another shape.
     """
     arrays, meta = _read(path)
-    meta = {"alpha": 1.0} | meta  # older checkpoints do not tell
+    meta = {"alpha": 1.0, "trajectories": {}} | meta  # older checkpoints do not tell
     wanted = (*_PHASE1_ARRAYS, *_PHASE1_WORDS, "groups", "combinations")
     absent = [name for name in wanted if name not in {**arrays, **meta}]
     if absent:
@@ -75,6 +79,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         groups=tuple(tuple(g) for g in meta["groups"]),
         combinations=tuple(tuple(Combination(tuple(r), tuple(c)) for r, c in g) for g in meta["combinations"]),
     )
+    of_trajectories = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith("trajectories.")}
     return Phase1Result(
         mlp_sub=_filled(empty_substrate_function(graph_model), arrays, "mlp_sub", path),
         identifiability=identifiability,
@@ -85,6 +90,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         reasons=tuple(meta["reasons"]),
         notes=tuple(meta["notes"]),
         alpha=meta["alpha"],
+        trajectories=TrajectoryEvidence(**of_trajectories, **meta["trajectories"]) if of_trajectories else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
 import math
@@ -9,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import threadpoolctl
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.system.derivative_rules import Rule
@@ -34,6 +35,8 @@ _WORSE = 1.1  # longer windows are accepted if chi squared per value grows by le
 _NOISE_KNOWN = 1.4  # chi squared per value below which the residual is noise
 # Chi squared per value below which the assumed noise is so much too large that a stage is repeated with less.
 _TOO_LARGE, _REPEATS = 0.5, 12
+_CORRELATED = 0.2  # correlation of neighbouring residuals above which they are a misfit
+_ENOUGH = 30  # values per unknown that suffice to choose the integrator
 _DOUBTFUL = 0.05  # noise relative to the spread of a species, assumed where the start is far off
 _MOST_DOUBLINGS, _MOST_SUBSTEPS = 5, 64
 _ACCURACY = 0.05  # of the integration, in standard deviations of the noise
@@ -44,7 +47,7 @@ _TIGHT = 0.01  # share of the usual prior of homeostasis, for a start that is fa
 _CLEARLY = 3.0  # difference of the log likelihood by which Euler steps must be better than a continuous process
 # Standard deviations of the weak prior: decades of k, bends of log f; slope and offset of homeostasis relative to the
 # turnover of a species and to its dc/dt.
-_DECADES, _BENDS, _TURNOVERS = 1.0, 0.3, 1.0
+_DECADES, _BENDS, _TURNOVERS, _WEAK = 1.0, 0.3, 1.0, 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +79,12 @@ class TrajectoryFit:
 
 
 def fit_trajectories(
-    observations: Observations, structure: Structure, rule: Rule | None = None, progress: Progress = silent
+    observations: Observations,
+    structure: Structure,
+    rule: Rule | None = None,
+    progress: Progress = silent,
+    *,
+    weak_homeostasis: Bool[np.ndarray, " species"] | None = None,
 ) -> TrajectoryFit:
     """Fit rate constants, rate laws and homeostasis to time series.
 
@@ -85,13 +93,15 @@ def fit_trajectories(
         structure: the network.
         rule: "forward" for data made by Euler steps, another rule for continuous processes; None: found by likelihood.
         progress: see `system.progress`.
+        weak_homeostasis: True for a species whose homeostasis cannot be told from a reaction; it is kept small.
 
     Raises:
         InputError: the trajectories of the model cannot be integrated.
     """
     # Many small matrices: threads of BLAS would wait for one another longer than they work.
     with threadpoolctl.threadpool_limits(1), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        return _Fit(observations, structure, progress).run(rule)
+        weak = np.zeros(observations.network.n_species, dtype=bool) if weak_homeostasis is None else weak_homeostasis
+        return _Fit(observations, structure, progress, weak).run(rule)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,8 +119,11 @@ class _Stage:
 class _Fit:
     """The data of a fit, and the steps of the fit."""
 
-    def __init__(self, observations: Observations, structure: Structure, progress: Progress):
-        self.observations, self.progress = observations, progress
+    def __init__(
+        self, observations: Observations, structure: Structure, progress: Progress, weak: Bool[np.ndarray, " species"]
+    ):
+        self.observations, self.progress, self.weak = observations, progress, weak
+        self.whole = self
         c = observations.concentration
         self.differences = noise_of_differences(observations)
         smoothed = smooth(observations, self.differences)
@@ -132,7 +145,13 @@ class _Fit:
 
     def run(self, rule: Rule | None) -> TrajectoryFit:
         """Choose the integrator over short windows, then let the windows grow."""
-        now = self.choose(rule)
+        part = self.part()
+        now = part.choose(rule)
+        if part is not self:
+            fitted, length = now.fitted, now.fitted.problem.windows.wanted
+            now = self.stage(
+                now.integrator, fitted.theta, self.path, now.noise, length, fitted.problem.prior, last=False
+            )
         stages, refused = [now], None
         longer = [w for w in self.lengths if w > now.fitted.problem.windows.wanted]
         for number, length in enumerate(longer, 1):
@@ -152,6 +171,25 @@ class _Fit:
         return TrajectoryFit(
             self.equation, tuple(stage.fitted for stage in stages), best.noise, self.differences, refused
         )
+
+    def part(self) -> _Fit:
+        """The same with a part of the data, evenly spread, that suffices to choose the integrator."""
+        moving, unknowns = int(self.equation.moving.sum()), self.equation.unknowns.total
+        windows = Windows.cut(self.observations, min(_FINE, self.lengths[-1]))
+        enough = math.ceil(_ENOUGH * unknowns / max(moving * (windows.length - 1), 1))
+        if 2 * enough > len(windows.frame):
+            return self
+        chosen = np.linspace(0, len(windows.frame) - 1, enough).round().astype(np.int64)
+        run = np.full(self.observations.n_frames, -1)
+        for number, window in enumerate(chosen):
+            run[windows.frame[window]] = number
+        used = run >= 0
+        part = copy.copy(self)
+        part.observations = dataclasses.replace(self.observations.select(used), run=run[used])
+        part.path = self.path[used]
+        part.whole = self
+        part.lengths = [w for w in self.lengths if w <= _FINE]
+        return part
 
     def next_stage(self, now: _Stage, length: int, *, last: bool) -> _Stage:
         """Fit windows of another length from a fitted stage."""
@@ -234,7 +272,8 @@ class _Fit:
     def start(self, rule: Rule) -> Float[np.ndarray, " unknowns"]:
         """The unknowns by the weak form."""
         if rule not in self.starts:
-            self.starts[rule] = weak_form(self.observations, self.equation, self.path, self.differences, rule)
+            whole = self.whole
+            self.starts[rule] = weak_form(whole.observations, self.equation, whole.path, self.differences, rule)
         return self.starts[rule].copy()
 
     def stage(
@@ -299,8 +338,9 @@ class _Fit:
         u = self.equation.unknowns
         mean, deviation = np.zeros(u.total), np.ones(u.total)
         mean[u.log_k], deviation[u.log_k] = theta[u.log_k], _DECADES
-        deviation[u.slope] = _TURNOVERS * self.turnover
-        deviation[u.offset] = _TURNOVERS * self.rate
+        likely = np.where(self.weak, _WEAK, _TURNOVERS)
+        deviation[u.slope] = likely * self.turnover
+        deviation[u.offset] = likely * self.rate
         deviation[u.law] = _BENDS
         exponents = u.law.start + np.arange(u.laws) * u.size
         mean[exponents] = theta[exponents]
@@ -333,4 +373,5 @@ class _Fit:
 
 def _is_white(fitted: Fitted) -> bool:
     """Whether neighbouring residuals of a fit are uncorrelated, so that they are noise and not a misfit."""
-    return fitted.autocorrelation < 0.2  # noqa: PLR2004
+    moving = fitted.problem.equation.moving
+    return bool(np.median(fitted.autocorrelation[moving]) < _CORRELATED)

@@ -11,6 +11,7 @@ import scipy.linalg
 from jaxtyping import Bool, Float
 
 from metabolismgraph.trajectories.shooting import Linearised, Problem, linearise, positive, relax
+from metabolismgraph.trajectories.windows import Windows
 
 _log = logging.getLogger(__name__)
 _MOST_STEPS = 20  # Gauss-Newton steps of one stage
@@ -58,14 +59,20 @@ class Fitted:
         return np.asarray(self.problem.measurements.value - self.path)
 
     @property
-    def autocorrelation(self) -> float:
+    def autocorrelation(self) -> Float[np.ndarray, " species"]:
         """Correlation of standardised residuals of neighbouring frames of a window."""
-        windows = self.problem.windows
-        z = np.where(self.used, self.residual / self.problem.measurements.sigma, 0.0)
-        inside = windows.valid[:, 1:] > 0
-        first, second = z[windows.frame[:, :-1]][inside], z[windows.frame[:, 1:]][inside]
-        size = float(np.sqrt(np.sum(first**2) * np.sum(second**2)))
-        return float(np.sum(first * second)) / max(size, 1e-300)
+        return neighbour_correlation(self.residual / self.problem.measurements.sigma, self.used, self.problem.windows)
+
+
+def neighbour_correlation(
+    z: Float[np.ndarray, "frames species"], used: Bool[np.ndarray, "frames species"], windows: Windows
+) -> Float[np.ndarray, " species"]:
+    """Correlation of values at neighbouring frames of a window; about 0 for white noise."""
+    z = np.where(used, z, 0.0)
+    inside = windows.valid[:, 1:] > 0
+    first, second = z[windows.frame[:, :-1][inside]], z[windows.frame[:, 1:][inside]]
+    size = np.sqrt(np.sum(first**2, axis=0) * np.sum(second**2, axis=0))
+    return np.asarray(np.sum(first * second, axis=0) / np.maximum(size, 1e-300))
 
 
 class _Step(NamedTuple):

@@ -29,6 +29,11 @@ class Integrator(abc.ABC):
     substeps: int = 1
     stages: ClassVar[int] = 1
 
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """In words, for notes."""
+
     def advance(
         self,
         equation: RateEquation,
@@ -64,7 +69,7 @@ class EulerSteps(Integrator):
 
     @property
     def name(self) -> str:
-        return f"Euler, {self.substeps} steps per frame"
+        return f"Euler steps, {self.substeps} per frame"
 
     def _step(self, equation, theta, c, h, sensitivities):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         at = equation.rates(theta, c)
@@ -88,7 +93,7 @@ class RungeKutta(Integrator):
 
     @property
     def name(self) -> str:
-        return f"Runge-Kutta, {self.substeps} steps per frame"
+        return f"Runge-Kutta method, {self.substeps} steps per frame"
 
     def _step(self, equation, theta, c, h, sensitivities):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         step, total = h[:, None], np.zeros_like(c)
@@ -128,7 +133,7 @@ class Collocation(Integrator):
 
     @property
     def name(self) -> str:
-        return f"Radau, {self.substeps} steps per frame"
+        return f"Radau method, {self.substeps} steps per frame"
 
     def _step(self, equation, theta, c, h, sensitivities):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         size, n = c.shape

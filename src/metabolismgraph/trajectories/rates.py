@@ -209,10 +209,15 @@ class RateEquation:
         target[:, species, first + u.reactions + species] += factor[:, None] * at.c[:, species]
         target[:, species, first + u.reactions + n + species] += factor[:, None]
         if u.laws:
-            values = self.spline(at.log_c)
-            for law, member in enumerate(self._membership):
-                phi = np.stack([member @ one.T for one in np.moveaxis(values, -1, 0)], axis=-1)  # reactions, batch, size
-                weighted = phi * (factor[:, None] * at.flux).T[..., None]
-                total = self._sparse @ weighted.reshape(len(phi), -1)
-                place = first + u.law.start + law * u.size
-                target[:, :, place : place + u.size] += np.moveaxis(total.reshape(n, -1, u.size), 1, 0)
+            target[:, :, first + u.law.start :] += factor[:, None, None] * self.by_laws(at)
+
+    def by_laws(self, at: Rates) -> Float[np.ndarray, "batch species coefficients"]:
+        """The derivative of dc/dt by the coefficients of the learned laws."""
+        batch, n, size = len(at.c), len(self.moving), self.unknowns.size
+        values = np.moveaxis(self.spline(at.log_c), 1, 0).reshape(len(self.pair_species), -1)
+        parts = []
+        for member in self._membership:
+            phi = (member @ values).reshape(-1, batch, size)
+            total = self._sparse @ (phi * at.flux.T[..., None]).reshape(len(phi), -1)
+            parts.append(np.moveaxis(total.reshape(n, batch, size), 1, 0))
+        return np.concatenate(parts, axis=-1)

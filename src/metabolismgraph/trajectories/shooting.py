@@ -25,7 +25,7 @@ from metabolismgraph.trajectories.windows import Windows
 # The information of a block of frames is collected at its middle frame, where sensitivities are smooth in time and the
 # numbers would be many: a block has at most so many frames, a window at least so many blocks. Above the last number
 # of floating-point operations for the normal matrices of all frames, blocks are used.
-_LONGEST_BLOCK, _BLOCKS, _CHEAP = 8, 6, 4e9
+_LONGEST_BLOCK, _BLOCKS, _CHEAP = 8, 4, 4e9
 _MOST_NUMBERS = 16_000_000  # of the sensitivities of the windows that are treated at the same time
 _RELAXED = 1e-4  # relative decrease of the misfit below which initial states count as relaxed
 _RIDGE = 1e-11  # relative, of the normal matrix of an initial state

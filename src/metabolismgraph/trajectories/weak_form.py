@@ -19,7 +19,7 @@ _POWER = 4  # of the bump
 _WINDOW = 64  # frames; fewer for short runs
 _SHORTEST = 4
 _OVERLAP = 8  # windows that contain a frame, approximately
-_ITERATIONS, _CONVERGED = 12, 1e-6
+_ITERATIONS, _CONVERGED = 12, 1e-4
 _LARGEST_STEP = 0.4  # of a coefficient of log f
 _RIDGE = 1e-9
 _SMALLEST = 1e-3  # of the median rate constant, for estimates that are not positive
@@ -53,7 +53,7 @@ def _fit(
     exponent: float,
 ) -> tuple[Float[np.ndarray, " unknowns"], float]:
     """The unknowns from one start of log f, and the misfit."""
-    u, n, m = equation.unknowns, len(equation.moving), len(equation.substrates)
+    u, n = equation.unknowns, len(equation.moving)
     average = _averages(observations, rule)
     weight = np.where(equation.moving, 1.0 / sigma, 0.0)
     transitions = observations.transitions()
@@ -117,15 +117,7 @@ class _averages:  # noqa: N801
 
     def shapes(self, equation: RateEquation, at, k: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]  # noqa: ANN001
         """Averages of the derivative of dc/dt by the coefficients of log f."""
-        u, n = equation.unknowns, len(equation.moving)
-        scaled = at._replace(flux=at.flux * k)
-        parts = []
-        for first in range(0, len(at.c), 256):
-            part = type(at)(*(a[first : first + 256] for a in scaled))
-            target = np.zeros((len(part.c), n, u.total))
-            equation.add_by_unknowns(part, target, np.ones(len(part.c)))
-            parts.append(target[..., u.law])
-        return self.steps(np.concatenate(parts))
+        return self.steps(equation.by_laws(at._replace(flux=at.flux * k)))
 
 
 def _solve(equation, v, c, ones, shapes, left, weight):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913

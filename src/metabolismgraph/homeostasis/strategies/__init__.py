@@ -25,6 +25,7 @@ from metabolismgraph.homeostasis.strategies.multi_scale import MultiScale
 from metabolismgraph.homeostasis.strategies.orthogonalised import Orthogonalised
 from metabolismgraph.homeostasis.strategies.residual import Residual
 from metabolismgraph.homeostasis.strategies.separate import Separate
+from metabolismgraph.homeostasis.strategies.shooting import Shooting
 from metabolismgraph.homeostasis.strategies.warmup import Warmup
 from metabolismgraph.homeostasis.strategies.weak_form import WeakForm
 from metabolismgraph.homeostasis.training_plan import Plan
@@ -41,7 +42,10 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "separate": Separate,
     "orthogonalised": Orthogonalised,
     "weak_form": WeakForm,
+    "shooting": Shooting,
 }
+# The strategy that suits a method of Phase 1. With auto, it depends on the method that was chosen, see `make_plan`.
+_DEFAULT = {"auto": "residual", "projection": "residual", "shooting": "shooting", "gradient": "orthogonalised"}
 _WHERE = "training.strategies"
 _REPLACED = ("steps", "schedule")  # parts of the plan with a note if a later strategy replaces them
 # Order of application: the strategy that sets the residuals, then the one that sets the objective, then all others in
@@ -123,8 +127,7 @@ def entries(training: Training) -> list[tuple[str, Any]]:
         InputError: an entry has no name or several.
     """
     if training.strategies is None:
-        first = "residual" if training.phase1_method == "projection" else "orthogonalised"
-        return [(first, {}), ("contrastive", {})]
+        return [(_DEFAULT[training.phase1_method], {}), ("contrastive", {})]
     for entry in training.strategies:
         if not isinstance(entry, str) and len(entry) != 1:
             raise InputError(
@@ -165,7 +168,10 @@ def make_plan(data: Phase2Data, progress: Progress = silent) -> Plan:
     Raises:
         InputError: as for `chosen`; or a strategy is not applicable to these data, or two add the same loss term.
     """
-    strategies = chosen(data.training)
+    training = data.training
+    if training.strategies is None and training.phase1_method == "auto" and data.phase1.trajectories is not None:
+        training = training.model_copy(update={"phase1_method": "shooting"})
+    strategies = chosen(training)
     finder = next((s for s in strategies.values() if "residuals" in s.sets), None)
     residuals = data.checkpoint_residuals() if finder is None else finder.find_residuals(data, progress)
     # Rollouts are created only if they are used: on short runs there are none, which would be an error.

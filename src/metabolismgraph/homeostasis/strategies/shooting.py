@@ -1,0 +1,106 @@
+"""Strategy 11: lines of homeostasis from trajectories."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int
+from pydantic import Field
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
+from metabolismgraph.homeostasis.strategies.base import Part, Strategy
+from metabolismgraph.homeostasis.strategies.residual import Residual
+from metabolismgraph.homeostasis.training_plan import Plan
+from metabolismgraph.homeostasis.types_from_lines import Types, find_types
+from metabolismgraph.system.progress import Progress
+
+_CERTAIN = 0.95  # probability of a type
+_POINTS = 256  # concentrations of every species at which its line is learned
+
+
+class Shooting(Strategy):
+    """Learn MLP_node and embeddings from slopes and offsets that a fit of trajectories found, with their covariance.
+
+    Noise of single frames plays no part. Types are found without labels, from the lines and their errors; the line of
+    a species is the mean of those of its possible types, weighted by their probabilities.
+    """
+
+    number: ClassVar = 11
+    summary: ClassVar = "lines of homeostasis from trajectories, and types from their covariance"
+    reference: ClassVar = "Bock 1983 (multiple shooting); Schwarz 1978 (BIC)"
+    sets: ClassVar[frozenset[Part]] = frozenset({"residuals"})
+    adjusts: ClassVar[frozenset[Part]] = Residual.adjusts | Residual.sets
+
+    share: bool = Field(True, description="species of a type have the same line; false: every species its own")
+
+    def apply(self, plan: Plan, data: Phase2Data) -> Plan:
+        changed = Residual().apply(plan, data)
+        notes = _notes(self._types(data)) if self.share else ()
+        return dataclasses.replace(changed, notes=(*changed.notes, *notes))
+
+    def find_residuals(self, data: Phase2Data, progress: Progress) -> Residuals:
+        """The lines as a residual at concentrations over the range of each species."""
+        del progress
+        phase1 = data.phase1
+        line = np.column_stack([phase1.slope, phase1.offset])
+        error = np.column_stack([phase1.slope_error, phase1.offset_error])
+        types = self._types(data) if self.share else None
+        moving = _moving(data)
+        if types is not None and types.plausible:
+            mean = types.probability @ types.line
+            # What is left of the errors: those of the lines of types, and doubt about the type.
+            variance = np.diag(types.line_covariance).reshape(2, -1).T
+            apart = (types.line - mean[:, None]) ** 2
+            line[moving] = mean
+            error[moving] = np.sqrt(np.einsum("ik,ika->ia", types.probability, apart + variance))
+        c = data.observations.concentration
+        at = np.quantile(c, np.linspace(0.0, 1.0, _POINTS), axis=0)
+        keep = np.zeros(at.shape, dtype=bool)
+        keep[:, moving] = True
+        return Residuals(
+            at=at,
+            residual=line[:, 0] * at + line[:, 1],
+            keep=keep,
+            noise=error[:, 0] * c.std(axis=0),  # as if the mean of a bin had the error of the line
+            slope=line[:, 0],
+            offset=line[:, 1],
+            slope_error=error[:, 0],
+            offset_error=error[:, 1],
+        )
+
+    def _types(self, data: Phase2Data) -> Types | None:
+        """The types of the species with a line; None for fewer than two."""
+        evidence, phase1 = data.phase1.trajectories, data.phase1
+        if evidence is None:
+            raise InputError(
+                "training.strategies: shooting needs a Phase 1 by shooting; set training.phase1_method to shooting, or "
+                "use another strategy"
+            )
+        moving = _moving(data)
+        if len(moving) < 2:  # noqa: PLR2004 (a type needs company)
+            return None
+        lines = np.concatenate([moving, len(phase1.slope) + moving])
+        covariance = evidence.line_covariance[np.ix_(lines, lines)]
+        return find_types(phase1.slope[moving], phase1.offset[moving], covariance, data.training.seed)
+
+
+def _moving(data: Phase2Data) -> Int[np.ndarray, " moving"]:
+    """Species with entries in use."""
+    return np.flatnonzero(data.moving & data.keep.any(axis=0))
+
+
+def _notes(types: Types | None) -> tuple[str, ...]:
+    """What is not certain about the types."""
+    if types is None:
+        return ()
+    if not types.plausible:
+        return ("homeostasis: the lines of the species do not form a few types, so every species has its own line",)
+    if len(types.line) == 1:
+        return ("homeostasis: only one type is resolved; differences between species are within their errors",)
+    doubtful = int((types.probability.max(axis=1) < _CERTAIN).sum())
+    if doubtful:
+        return (f"homeostasis: the type of {doubtful} of {len(types.label)} species is uncertain",)
+    return ()

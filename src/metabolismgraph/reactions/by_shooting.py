@@ -1,0 +1,178 @@
+"""Phase 1 by shooting: a fit of trajectories as a result of Phase 1."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.errors import InputError
+from metabolismgraph.reactions.data import Phase1Data
+from metabolismgraph.reactions.notes import setting_notes
+from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence
+from metabolismgraph.reactions.unidentifiable import fill_all, without_groups
+from metabolismgraph.reactions.verdict import Estimates, hidden_by_homeostasis, judge, promised_by_identify
+from metabolismgraph.reactions.verdict import notes as determined_notes
+from metabolismgraph.system.derivative_rules import Rule
+from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.model import SubstrateFunction
+from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.progress import Progress
+from metabolismgraph.system.units import Units
+from metabolismgraph.trajectories.fit import TrajectoryFit, fit_trajectories
+from metabolismgraph.trajectories.integrators import EulerSteps
+from metabolismgraph.trajectories.noise import noise_of_differences
+from metabolismgraph.trajectories.rates import LOG_10
+
+_LAW_POINTS = 400  # concentrations at which MLP_sub is fitted to the learned spline
+_BEYOND = 1.0  # range of these beyond the data, in log c
+_LAW_RIDGE = 1e-10  # relative, of that fit
+
+
+def why_not_shooting(graph_model: GraphModel) -> str:
+    """What shooting needs and the configuration does not have; empty if it can be used."""
+    if graph_model.aggr_type != "mul":
+        return "graph_model.aggr_type: mul"
+    return "" if graph_model.substrate_input == "log" else "graph_model.substrate_input: log"
+
+
+def noise_of_derivative(observations: Observations) -> float:
+    """Noise of forward differences relative to their rms, the median over species; from differences in time alone."""
+    transitions = observations.transitions()
+    noise = noise_of_differences(observations) * np.sqrt(2.0) / np.median(transitions.dt)
+    rms = np.sqrt(np.mean(transitions.derivative**2, axis=0))
+    moving = ~observations.network.fixed & (rms > 0)
+    return float(np.median(noise[moving] / rms[moving])) if moving.any() else 0.0
+
+
+def fit_by_shooting(
+    observations: Observations, graph_model: GraphModel, training: Training, progress: Progress, units: Units
+) -> Phase1Result:
+    """Estimate rate constants, substrate function and lines of homeostasis from trajectories.
+
+    Args:
+        observations: in `units`.
+
+    Raises:
+        InputError: the trajectories of the model cannot be integrated.
+    """
+    network = observations.network
+    rule: Rule | None = None if training.derivative == "auto" else training.derivative
+    data = Phase1Data(observations, graph_model, training, rule=rule or "forward")
+    structure = Structure.of(dataclasses.replace(network, fixed=data.fixed))
+    promised, apart = promised_by_identify(observations, graph_model, training)
+    confounded = hidden_by_homeostasis(promised, apart)
+    # A first-order loss and homeostasis are the same function of concentration. The common part is assigned to the
+    # reaction, since homeostasis is assumed to be weaker.
+    shared = (np.abs(network.stoichiometry[:, confounded]) > 0).any(axis=1)
+    without = np.ones(network.n_species, dtype=bool) if training.nuisance_degree == 0 else shared
+    fit = fit_trajectories(observations, structure, rule, progress, weak_homeostasis=without)
+    best, unknowns = fit.best, fit.equation.unknowns
+    theta, covariance = best.theta, best.covariance
+    k = 10.0 ** theta[unknowns.log_k]
+    k_error = k * LOG_10 * np.sqrt(np.diag(covariance)[unknowns.log_k])
+    m = len(k)
+    nothing = np.zeros(m, dtype=bool)
+    verdict = judge(promised, apart, Estimates(k, k_error, ~nothing, nothing, np.full(m, np.nan)))
+    k = fill_all(k, without_groups(promised, confounded), training, units.rate_constants(network), verdict.upper)
+    euler = isinstance(fit.integrator, EulerSteps)
+    chosen: Rule = "forward" if euler and fit.integrator.substeps == 1 else "cubic"
+    data = Phase1Data(observations, graph_model, training, rule=chosen)
+    error = np.sqrt(np.diag(covariance))
+    n = network.n_species
+    lines = slice(unknowns.slope.start, unknowns.offset.stop)
+    evidence = TrajectoryEvidence(
+        integrator=fit.integrator.name,
+        continuous=not euler,
+        substeps=fit.integrator.substeps,
+        window=best.problem.windows.length,
+        chi2=best.chi2,
+        autocorrelation=best.autocorrelation,
+        noise=fit.noise.scale,
+        proportional=fit.noise.share,
+        noise_of_differences=fit.noise_of_differences,
+        line_covariance=covariance[lines, lines],
+        refused=fit.refused[0] if fit.refused else 0,
+    )
+    spread = np.maximum(observations.concentration.std(axis=0), 1e-300)
+    shares = [float(np.mean((stage.residual / spread)[stage.used] ** 2)) for stage in fit.stages]
+    return Phase1Result(
+        mlp_sub=_substrate_function(data.initial_function(), fit, structure, observations),
+        log_k=np.log10(k),
+        log_k_error=verdict.log_k_error,
+        identifiability=dataclasses.replace(promised, identifiable=verdict.determined),
+        reasons=verdict.reason,
+        upper=verdict.upper,
+        mass_action=network.mass_action,
+        law_fails=False,
+        slope=np.where(data.fixed, 0.0, theta[unknowns.slope]),
+        offset=np.where(data.fixed, 0.0, theta[unknowns.offset]),
+        slope_error=error[unknowns.slope],
+        offset_error=error[unknowns.offset],
+        slope_offset_covariance=covariance[unknowns.slope, unknowns.offset][np.arange(n), np.arange(n)],
+        noise=np.sqrt(2.0) * fit.noise.scale / float(np.median(data.transitions.dt)),
+        keep=data.usable,
+        losses=np.log(np.maximum(shares, 1e-300)),
+        alpha=1.0,
+        converged=best.converged,
+        rule=chosen,
+        notes=(
+            *setting_notes(data),
+            _noise_note(fit, spread, ~data.fixed),
+            *determined_notes(verdict, network.reactions),
+        ),
+        trajectories=evidence,
+    )
+
+
+def _noise_note(fit: TrajectoryFit, spread: Float[np.ndarray, " species"], moving: Bool[np.ndarray, " species"]) -> str:
+    """Noise, integrator and windows of a fit in words."""
+    share = 100 * np.median((fit.noise.scale / spread)[moving])
+    return (
+        f"trajectories: {fit.integrator.name}; windows of up to {fit.best.problem.windows.length} frames; "
+        f"{fit.noise.kind} noise of {share:.2g} % of the standard deviation of a species (median)"
+    )
+
+
+def _substrate_function(
+    untrained: object, fit: TrajectoryFit, structure: Structure, observations: Observations
+) -> SubstrateFunction:
+    """MLP_sub with the values of the learned splines.
+
+    log f is linear in the skip path and in the last layer, so both are solved for, with the random hidden layers as
+    they are.
+    """
+    if not isinstance(untrained, SubstrateFunction):
+        raise InputError("training.phase1_method shooting needs graph_model.substrate_input: log")
+    laws = fit.equation.laws(fit.best.theta)
+    if not laws:
+        changed: SubstrateFunction = eqx.tree_at(lambda f: f.skip, untrained, jnp.array([1.0, 0.0]))
+        return changed
+    known, orders = structure.rate_laws.known, structure.rate_laws.order
+    seen = np.log(observations.concentration[observations.concentration > 0])
+    log_c = np.linspace(float(seen.min()) - _BEYOND, float(seen.max()) + _BEYOND, _LAW_POINTS)
+    features, targets = [], []
+    for order, law in zip(orders[~known], laws, strict=True):
+        hidden, at_one = (
+            np.asarray(untrained.perceptron.hidden(jnp.stack([(x - untrained.center) / untrained.width, s], axis=-1)))
+            for x, s in (
+                (jnp.asarray(log_c), jnp.full(len(log_c), order - 1.0)),
+                (jnp.zeros(1), jnp.full(1, order - 1.0)),
+            )
+        )
+        features.append(np.column_stack([order * log_c, log_c, hidden - at_one]))
+        targets.append(law(log_c)[0])
+    x, y = np.concatenate(features), np.concatenate(targets)
+    size = np.linalg.norm(x, axis=0)
+    scale = np.where(size > 0, size, 1.0)
+    coefficients = np.linalg.lstsq(x / scale, y, rcond=_LAW_RIDGE)[0] / scale
+    fitted: SubstrateFunction = eqx.tree_at(
+        lambda f: (f.skip, f.perceptron.weights[-1]),
+        untrained,
+        (jnp.asarray(coefficients[:2]), jnp.asarray(coefficients[2:, None])),
+    )
+    return fitted

@@ -1,0 +1,93 @@
+"""Whether a model follows measured trajectories over short windows, whatever method found it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import threadpoolctl
+from jaxtyping import Float
+
+from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.observations import Observations
+from metabolismgraph.trajectories.gauss_newton import neighbour_correlation
+from metabolismgraph.trajectories.integrators import Integrator
+from metabolismgraph.trajectories.misfit import Measurements
+from metabolismgraph.trajectories.noise import NoiseModel, smooth
+from metabolismgraph.trajectories.rates import RateEquation
+from metabolismgraph.trajectories.shooting import Problem, relax
+from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
+from metabolismgraph.trajectories.windows import Windows
+
+_RELAXATIONS = 12
+_FLOOR = 1e-9  # least concentration within logarithms, relative to the largest one
+_LAW_POINTS = 400
+
+
+class Check(NamedTuple):
+    """Residuals of trajectories, per species.
+
+    Attributes:
+        chi2: mean square of the residual in units of the noise, corrected for the free initial states; about 1 where
+            the model follows the data.
+        autocorrelation: of neighbouring residuals; about 0 for noise.
+        rms: of the residual, in concentration.
+        values: number of measured values that were compared.
+    """
+
+    chi2: Float[np.ndarray, " species"]
+    autocorrelation: Float[np.ndarray, " species"]
+    rms: Float[np.ndarray, " species"]
+    values: Float[np.ndarray, " species"]
+
+
+def check_trajectories(
+    observations: Observations,
+    structure: Structure,
+    log_f: Callable[[np.ndarray, float], np.ndarray],
+    log_k: Float[np.ndarray, " reactions"],
+    line: tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"]],
+    integrator: Integrator,
+    noise: NoiseModel,
+    length: int,
+) -> Check:
+    """Fit the initial states of windows to the data, with everything else as given.
+
+    Args:
+        observations: in internal units.
+        log_f: learned log f at log concentrations, for a substrate order.
+        line: slope and offset of homeostasis.
+        length: frames of a window.
+    """
+    c = observations.concentration
+    seen = np.log(c[c > 0]) if (c > 0).any() else np.zeros(1)
+    spline = SubstrateSpline.over(seen)
+    equation = RateEquation.of(structure, spline, _FLOOR * float(c.max()))
+    laws = structure.rate_laws
+    grid = np.linspace(spline.low, spline.high, _LAW_POINTS)
+    shapes = [spline.coefficients_of(grid, log_f(grid, order)) for order in laws.order[~laws.known]]
+    theta = np.concatenate([log_k, *line, *shapes])
+    windows = Windows.cut(observations, length)
+    path = np.maximum(smooth(observations, noise.scale), 0.0)
+    first = np.diff(observations.run, prepend=-1) != 0
+    censored = (c <= 0) & ~first[:, None]
+    weight = np.broadcast_to(equation.moving.astype(np.float64), c.shape)
+    measured = Measurements(c, noise.sigma(path), weight, censored)
+    problem = Problem(equation, integrator, windows, measured, (theta, np.ones(len(theta))))
+    with threadpoolctl.threadpool_limits(1), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        x, _ = relax(problem, theta, path[windows.starts], _RELAXATIONS)
+        states, _ = problem.path(theta, x)
+    fitted = np.nan_to_num(windows.spread(states, len(c)), nan=np.inf)
+    used = (weight > 0) & ~censored
+    residual = np.where(used, c - fitted, 0.0)
+    count = used.sum(axis=0)
+    left = np.maximum(count - len(windows.frame), 1)
+    z = residual / measured.sigma
+    return Check(
+        chi2=np.sum(z**2, axis=0) / left,
+        autocorrelation=neighbour_correlation(z, used & np.isfinite(z), windows),
+        rms=np.sqrt(np.sum(residual**2, axis=0) / left),
+        values=count.astype(np.float64),
+    )
