@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import TypedDict
 
 import jax
 import numpy as np
@@ -29,6 +30,16 @@ from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 _CONSTANT = 1e-9
 # Interpolations of f per evaluation of the loss. f has few parameters, so more frames do not improve it noticeably.
 _LEARNING_POINTS = 25_000
+
+
+class Lines(TypedDict):
+    """Lines of homeostasis, by their names in `Phase1Result`."""
+
+    slope: Float[np.ndarray, " species"]
+    offset: Float[np.ndarray, " species"]
+    slope_error: Float[np.ndarray, " species"]
+    offset_error: Float[np.ndarray, " species"]
+    slope_offset_covariance: Float[np.ndarray, " species"]
 
 
 class Phase1Data:
@@ -98,7 +109,7 @@ class Phase1Data:
         theta: Float[np.ndarray, "species terms"],
         covariance: Float[np.ndarray, "species terms terms"],
         sampling_error: Float[np.ndarray, "species 2"] | float = 0.0,
-    ) -> dict[str, Float[np.ndarray, " species"]]:
+    ) -> Lines:
         """Slope and offset of every species with their errors, by their names in `Phase1Result`."""
         line, of_line = self.homeostatic_lines(theta), self.line_covariance(covariance)
         # Sampling errors of slope and offset are added in quadrature, as uncorrelated.

@@ -21,8 +21,8 @@ from metabolismgraph.config import GraphModel
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.fit import Phase2Result
-from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence
 from metabolismgraph.reactions.identifiability import Combination, Identifiability
+from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence
 from metabolismgraph.system.model import MetabolismModel, NodeFunction, empty_substrate_function
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
@@ -69,7 +69,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         InputError: a file is missing or damaged, or belongs to a network of another shape.
     """
     arrays, meta = _read(path)
-    meta = {"alpha": 1.0, "trajectories": {}} | meta  # older checkpoints do not tell
+    meta = {"alpha": 1.0, "trajectories": {}, **meta}  # older checkpoints do not tell
     wanted = (*_PHASE1_ARRAYS, *_PHASE1_WORDS, "groups", "combinations")
     absent = [name for name in wanted if name not in {**arrays, **meta}]
     if absent:
@@ -79,7 +79,9 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         groups=tuple(tuple(g) for g in meta["groups"]),
         combinations=tuple(tuple(Combination(tuple(r), tuple(c)) for r, c in g) for g in meta["combinations"]),
     )
-    of_trajectories = {name.partition(".")[2]: a for name, a in arrays.items() if name.startswith("trajectories.")}
+    of_trajectories: dict[str, Any] = {
+        name.partition(".")[2]: a for name, a in arrays.items() if name.startswith("trajectories.")
+    }
     return Phase1Result(
         mlp_sub=_filled(empty_substrate_function(graph_model), arrays, "mlp_sub", path),
         identifiability=identifiability,
@@ -90,7 +92,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         reasons=tuple(meta["reasons"]),
         notes=tuple(meta["notes"]),
         alpha=meta["alpha"],
-        trajectories=TrajectoryEvidence(**of_trajectories, **meta["trajectories"]) if of_trajectories else None,
+        trajectories=TrajectoryEvidence(**(of_trajectories | meta["trajectories"])) if of_trajectories else None,
     )
 
 

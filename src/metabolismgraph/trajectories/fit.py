@@ -41,6 +41,7 @@ _DOUBTFUL = 0.05  # noise relative to the spread of a species, assumed where the
 _MOST_DOUBLINGS, _MOST_SUBSTEPS = 5, 64
 _ACCURACY = 0.05  # of the integration, in standard deviations of the noise
 _ROUNDING = 1e-9  # the same, and least noise, relative to the largest concentration
+_SMALL = 10  # species
 _STIFF = 2.0  # largest step of an explicit method, in units of 1 / rate of the fastest decay
 _SMOOTH: tuple[Rule, ...] = ("cubic", "trapezoid")  # rules for dc/dt of a continuous process, for the start
 _TIGHT = 0.01  # share of the usual prior of homeostasis, for a start that is far off
@@ -165,7 +166,7 @@ class _Fit:
                 refused = (length, after)
                 break
             stages.append(then)
-        if refused is not None and len(longer):
+        if refused is not None:
             stages[-1] = self.next_stage(stages[-1], stages[-1].fitted.problem.windows.wanted, last=True)
         best = stages[-1]
         return TrajectoryFit(
@@ -264,7 +265,7 @@ class _Fit:
     def checked(self, stage: _Stage) -> _Stage:
         """The stage, if its trajectories are finite."""
         loss = self.loss(stage.fitted)
-        _log.info("%s: chi squared per value %.4g, loss %.6g", stage.integrator.name, stage.fitted.chi2, loss)
+        _log.info("%s: chi squared per value %.4g", stage.integrator.name, stage.fitted.chi2)
         if not np.isfinite(loss):
             raise InputError("the trajectories of the model cannot be integrated from these data")
         return stage
@@ -301,9 +302,7 @@ class _Fit:
             noise = found
         return _Stage(fitted, found if fitted.chi2 < _NOISE_KNOWN or _is_white(fitted) else noise)
 
-    def measurements(
-        self, noise: NoiseModel, path: Float[np.ndarray, "frames species"], robust: float
-    ) -> Measurements:
+    def measurements(self, noise: NoiseModel, path: Float[np.ndarray, "frames species"], robust: float) -> Measurements:
         """The data with the noise at the concentrations of a path."""
         c = self.observations.concentration
         weight = np.broadcast_to(self.equation.moving.astype(np.float64), c.shape)
@@ -315,7 +314,8 @@ class _Fit:
         """The noise from the residual of a fit, where cutting at zero plays no part."""
         c, sigma = self.observations.concentration, fitted.problem.measurements.sigma
         residual = c - fitted.path
-        used = (c > 0) & (fitted.path > 2 * sigma) & (np.abs(residual) < max(ROBUST, 2 * ROBUST * np.sqrt(fitted.chi2)) * sigma)
+        usual = max(ROBUST, 2 * ROBUST * math.sqrt(fitted.chi2)) * sigma
+        used = (c > 0) & (fitted.path > 2 * sigma) & (np.abs(residual) < usual)
         # Unknowns per species: an initial state of every window, and its share of the others.
         free = len(fitted.x) + self.equation.unknowns.total / max(int(self.equation.moving.sum()), 1)
         return NoiseModel.of_residuals(residual, np.maximum(fitted.path, 0.0), used, free, self.least)
@@ -351,7 +351,8 @@ class _Fit:
         frames = np.linspace(0, self.observations.n_frames - 1, 16).astype(int)
         at = self.equation.rates(theta, self.path[frames])
         fastest = np.abs(np.linalg.eigvals(self.equation.by_state(theta, at))).max()
-        return Collocation() if fastest * self.dt > _STIFF or len(self.equation.moving) < 10 else RungeKutta()
+        small = len(self.equation.moving) < _SMALL  # where the implicit method costs little
+        return Collocation() if small or fastest * self.dt > _STIFF else RungeKutta()
 
     def accurate(self, now: _Stage) -> Integrator:
         """The integrator of a stage, with as many steps as an accuracy far below the noise needs."""
@@ -363,7 +364,7 @@ class _Fit:
         while integrator.substeps < _MOST_SUBSTEPS:
             finer = dataclasses.replace(integrator, substeps=2 * integrator.substeps)
             one, two = (
-                i.advance(self.equation, now.fitted.theta, c[steps.frame], steps.dt)[0] for i in (integrator, finer)
+                i.advance(self.equation, now.fitted.theta, c[steps.frame], steps.dt) for i in (integrator, finer)
             )
             if (np.abs(one - two) < allowed).all():
                 return integrator

@@ -108,7 +108,9 @@ def fit_windows(
             break
         decrease = loss - found.loss
         theta, x, loss = found
-        _log.debug("W %d step %d: chi2/N %.5g, damping %.0e", problem.windows.length, number, 2 * loss / values, damping)
+        _log.debug(
+            "W %d step %d: chi2/N %.5g, damping %.0e", problem.windows.length, number, 2 * loss / values, damping
+        )
         normal = linearise(problem, theta, x)
         small = decrease < max(_SMALLEST, _SMALL * loss)
         early = not last and 2 * loss / values < _NEARLY_NOISE and decrease < _SMALL_EARLY * loss
@@ -125,9 +127,7 @@ def fit_windows(
     return dataclasses.replace(fitted, chi2=float(np.mean(z**2)))
 
 
-def _step(
-    problem: Problem, normal: Linearised, now: _Step, damping: float
-) -> tuple[_Step | None, float]:
+def _step(problem: Problem, normal: Linearised, now: _Step, damping: float) -> tuple[_Step | None, float]:
     """One damped Gauss-Newton step that lowers the misfit, or None; and the damping for the next one."""
     mean, deviation = problem.prior
     matrix = normal.matrix + np.diag(1.0 / deviation**2)

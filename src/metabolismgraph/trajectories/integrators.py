@@ -13,7 +13,10 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
-from metabolismgraph.trajectories.rates import RateEquation
+from metabolismgraph.trajectories.rates import RateEquation, Rates
+
+States = Float[np.ndarray, "batch species"]
+Sensitivities = Float[np.ndarray, "batch species columns"]
 
 _NEWTON, _CONVERGED = 12, 1e-11  # largest number of Newton steps, and relative size of the last one
 
@@ -38,18 +41,32 @@ class Integrator(abc.ABC):
         self,
         equation: RateEquation,
         theta: Float[np.ndarray, " unknowns"],
-        c: Float[np.ndarray, "batch species"],
+        c: States,
         dt: Float[np.ndarray, " batch"],
-        sensitivities: Float[np.ndarray, "batch species columns"] | None = None,
-    ) -> tuple[Float[np.ndarray, "batch species"], Float[np.ndarray, "batch species columns"] | None]:
+    ) -> States:
+        """The states after the time `dt`."""
+        for _ in range(self.substeps):
+            c, _unused = self._step(equation, theta, c, dt / self.substeps, None)
+        return c
+
+    def advance_linearised(
+        self,
+        equation: RateEquation,
+        theta: Float[np.ndarray, " unknowns"],
+        c: States,
+        dt: Float[np.ndarray, " batch"],
+        sensitivities: Sensitivities,
+    ) -> tuple[States, Sensitivities]:
         """The states after the time `dt`, and the updated sensitivities.
 
         Args:
             sensitivities: derivatives of `c` by the initial states of the windows and, if there are more columns than
-                species, by the unknowns; None: not wanted.
+                species, by the unknowns.
         """
         for _ in range(self.substeps):
-            c, sensitivities = self._step(equation, theta, c, dt / self.substeps, sensitivities)
+            c, updated = self._step(equation, theta, c, dt / self.substeps, sensitivities)
+            assert updated is not None  # as given
+            sensitivities = updated
         return c, sensitivities
 
     @abc.abstractmethod
@@ -57,10 +74,11 @@ class Integrator(abc.ABC):
         self,
         equation: RateEquation,
         theta: Float[np.ndarray, " unknowns"],
-        c: Float[np.ndarray, "batch species"],
+        c: States,
         h: Float[np.ndarray, " batch"],
-        sensitivities: Float[np.ndarray, "batch species columns"] | None,
-    ) -> tuple[Float[np.ndarray, "batch species"], Float[np.ndarray, "batch species columns"] | None]: ...
+        sensitivities: Sensitivities | None,
+    ) -> tuple[States, Sensitivities | None]:
+        """One step of the method; sensitivities only if they are given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +89,14 @@ class EulerSteps(Integrator):
     def name(self) -> str:
         return f"Euler steps, {self.substeps} per frame"
 
-    def _step(self, equation, theta, c, h, sensitivities):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def _step(
+        self,
+        equation: RateEquation,
+        theta: Float[np.ndarray, " unknowns"],
+        c: States,
+        h: Float[np.ndarray, " batch"],
+        sensitivities: Sensitivities | None,
+    ) -> tuple[States, Sensitivities | None]:
         at = equation.rates(theta, c)
         if sensitivities is not None:
             moved = h[:, None, None] * (equation.by_state(theta, at) @ sensitivities)
@@ -95,22 +120,26 @@ class RungeKutta(Integrator):
     def name(self) -> str:
         return f"Runge-Kutta method, {self.substeps} steps per frame"
 
-    def _step(self, equation, theta, c, h, sensitivities):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        step, total = h[:, None], np.zeros_like(c)
-        slope, by = np.zeros_like(c), 0.0
-        derivative = moved = None
+    def _step(
+        self,
+        equation: RateEquation,
+        theta: Float[np.ndarray, " unknowns"],
+        c: States,
+        h: Float[np.ndarray, " batch"],
+        sensitivities: Sensitivities | None,
+    ) -> tuple[States, Sensitivities | None]:
+        step, slope, total = h[:, None], np.zeros_like(c), np.zeros_like(c)
+        derivative = None if sensitivities is None else np.zeros_like(sensitivities)
+        moved = None if sensitivities is None else sensitivities.copy()
         for ahead, weight in zip(_AHEAD, _WEIGHTS, strict=True):
             at = equation.rates(theta, c + ahead * step * slope)
-            if sensitivities is not None:
-                inner = sensitivities if derivative is None else sensitivities + ahead * step[..., None] * derivative
-                derivative = equation.by_state(theta, at) @ inner
+            if sensitivities is not None and derivative is not None and moved is not None:
+                derivative = equation.by_state(theta, at) @ (sensitivities + ahead * step[..., None] * derivative)
                 if derivative.shape[-1] > c.shape[1]:
                     equation.add_by_unknowns(at, derivative, np.ones(len(c)))
-                by = by + weight * derivative
+                moved += weight * step[..., None] * derivative
             slope = at.rate
             total += weight * slope
-        if sensitivities is not None:
-            moved = sensitivities + step[..., None] * by
         return c + step * total, moved
 
 
@@ -135,44 +164,47 @@ class Collocation(Integrator):
     def name(self) -> str:
         return f"Radau method, {self.substeps} steps per frame"
 
-    def _step(self, equation, theta, c, h, sensitivities):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def _step(
+        self,
+        equation: RateEquation,
+        theta: Float[np.ndarray, " unknowns"],
+        c: States,
+        h: Float[np.ndarray, " batch"],
+        sensitivities: Sensitivities | None,
+    ) -> tuple[States, Sensitivities | None]:
         size, n = c.shape
-        stages = len(_STAGES)
-        step = h[:, None]
-
-        def at(states):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            return equation.rates(theta, states.reshape(-1, n))
-
-        def matrix(rates):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            # 1 - h (A x Jacobian), with the Jacobian of every stage.
-            jacobian = equation.by_state(theta, rates).reshape(size, stages, n, n)
-            whole = np.einsum("pq,b,bqij->bpiqj", _STAGES, -h, jacobian).reshape(size, stages * n, stages * n)
-            whole[:, np.arange(stages * n), np.arange(stages * n)] += 1.0
-            return whole, jacobian
-
         # Stage values g = c + h A F(g), by Newton's method from g = c.
-        g = np.repeat(c[:, None], stages, axis=1)
+        g = np.repeat(c[:, None], self.stages, axis=1)
         scale = np.abs(c).max(axis=1, keepdims=True)[..., None] + equation.floor
         for _ in range(_NEWTON):
-            rates = at(g)
-            error = g - c[:, None] - np.einsum("pq,b,bqi->bpi", _STAGES, h, rates.rate.reshape(size, stages, n))
-            whole, _ = matrix(rates)
-            change = _solve(whole, error.reshape(size, -1, 1)).reshape(g.shape)
+            rates = equation.rates(theta, g.reshape(-1, n))
+            error = g - c[:, None] - np.einsum("pq,b,bqi->bpi", _STAGES, h, rates.rate.reshape(g.shape))
+            change = _solve(_newton_matrix(equation, theta, rates, h), error.reshape(size, -1, 1)).reshape(g.shape)
             g = g - change
             if not np.isfinite(g).all() or (np.abs(change) <= _CONVERGED * scale).all():
                 break
         if sensitivities is None:
             return g[:, -1], None
         # By the implicit function theorem: (1 - h A Jacobian) dg = dc + h A dF/d(unknowns).
-        rates = at(g)
-        whole, _ = matrix(rates)
-        right = np.repeat(sensitivities[:, None], stages, axis=1)
+        rates = equation.rates(theta, g.reshape(-1, n))
+        right = np.repeat(sensitivities[:, None], self.stages, axis=1)
         if right.shape[-1] > n:
-            by_unknowns = np.zeros((size * stages, n, right.shape[-1]))
-            equation.add_by_unknowns(rates, by_unknowns, np.repeat(h, stages))
+            by_unknowns = np.zeros((size * self.stages, n, right.shape[-1]))
+            equation.add_by_unknowns(rates, by_unknowns, np.repeat(h, self.stages))
             right = right + np.einsum("pq,bqij->bpij", _STAGES, by_unknowns.reshape(right.shape))
-        moved = _solve(whole, right.reshape(size, stages * n, -1))
+        moved = _solve(_newton_matrix(equation, theta, rates, h), right.reshape(size, self.stages * n, -1))
         return g[:, -1], moved.reshape(right.shape)[:, -1]
+
+
+def _newton_matrix(
+    equation: RateEquation, theta: Float[np.ndarray, " unknowns"], rates: Rates, h: Float[np.ndarray, " batch"]
+) -> Float[np.ndarray, "batch unknowns unknowns"]:
+    """1 - h (A x Jacobian), with the Jacobian of every stage."""
+    n, stages = rates.c.shape[1], len(_STAGES)
+    jacobian = equation.by_state(theta, rates).reshape(-1, stages, n, n)
+    whole = np.einsum("pq,b,bqij->bpiqj", _STAGES, -h, jacobian).reshape(-1, stages * n, stages * n)
+    whole[:, np.arange(stages * n), np.arange(stages * n)] += 1.0
+    return whole
 
 
 def _solve(matrix: Float[np.ndarray, "batch n n"], right: Float[np.ndarray, "batch n columns"]) -> np.ndarray:

@@ -73,10 +73,10 @@ class NoiseModel:
 
     @property
     def kind(self) -> str:
-        """"additive", "proportional" or "additive and proportional"."""
+        """In words: additive, proportional, or both."""
         if self.share == 0:
             return "additive"
-        return "proportional" if self.share > 0.99 else "additive and proportional"  # noqa: PLR2004
+        return "proportional" if self.share > 0.99 else "additive and proportional"
 
     def sigma(self, c: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "frames species"]:
         """Standard deviation at given concentrations."""

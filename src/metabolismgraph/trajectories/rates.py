@@ -108,11 +108,14 @@ class RateEquation:
         number = np.cumsum(~laws.known) - 1
         law = np.where(laws.known, -1, number)[laws.of_pair] if len(laws.of_pair) else np.zeros(0, dtype=np.int64)
         return cls(
-            *(np.asarray(a) for a in (structure.pair_species, structure.pair_order)),
-            np.asarray(law),
-            *(np.asarray(a) for a in (structure.substrates, structure.stoichiometry, structure.moving)),
-            spline,
-            floor,
+            pair_species=np.asarray(structure.pair_species),
+            pair_order=np.asarray(structure.pair_order),
+            pair_law=np.asarray(law),
+            substrates=np.asarray(structure.substrates),
+            stoichiometry=np.asarray(structure.stoichiometry),
+            moving=np.asarray(structure.moving),
+            spline=spline,
+            floor=floor,
         )
 
     @functools.cached_property
@@ -133,8 +136,11 @@ class RateEquation:
 
     @functools.cached_property
     def _triplets(self) -> tuple[np.ndarray, ...]:
-        """For d(dc/dt)/dc: reaction, pair, coefficient of every contribution, sorted by its place in the flattened
-        matrix; the first contribution of every place, and the places."""
+        """The contributions to d(dc/dt)/dc, sorted by their place in the flattened matrix.
+
+        Returns:
+            Reaction, pair and coefficient of every contribution; the first contribution of every place, and the places.
+        """
         i, j, s = self._net
         width, n = self.substrates.shape[1], len(self.moving)
         pair = self.substrates[j].reshape(-1)
@@ -184,9 +190,7 @@ class RateEquation:
         homeostasis = np.where(self.moving, theta[u.slope] * c + theta[u.offset], 0.0)
         return Rates(c, log_c, (self._sparse @ flux.T).T + homeostasis, flux, log_slope / at)
 
-    def by_state(
-        self, theta: Float[np.ndarray, " unknowns"], at: Rates
-    ) -> Float[np.ndarray, "batch species species"]:
+    def by_state(self, theta: Float[np.ndarray, " unknowns"], at: Rates) -> Float[np.ndarray, "batch species species"]:
         """The derivative of dc/dt by the state, in 1/time."""
         n = len(self.moving)
         reaction, pair, coefficient, first, places = self._triplets

@@ -84,15 +84,15 @@ class Problem:
         with np.errstate(over="ignore", invalid="ignore"):
             for part in self.batches(1):
                 windows, c = self.windows.select(part), x[part]
-                loss = np.zeros(len(c))
+                loss, own = np.zeros(len(c)), []
                 for s in range(windows.length):
                     c = self.hold(c, windows.frame[:, s])
                     loss = loss + self.measurements.misfit(windows.frame[:, s], windows.valid[:, s], c).loss
-                    states.append(c)
-                    c, _ = self.integrator.advance(self.equation, theta, c, windows.dt[:, s])
+                    own.append(c)
+                    c = self.integrator.advance(self.equation, theta, c, windows.dt[:, s])
+                states.append(np.stack(own, axis=1))
                 losses.append(loss)
-        batches = [np.stack(states[i : i + self.windows.length], axis=1) for i in range(0, len(states), self.windows.length)]
-        return np.concatenate(batches), np.concatenate(losses)
+        return np.concatenate(states), np.concatenate(losses)
 
 
 class Linearised(NamedTuple):
@@ -170,7 +170,7 @@ def _sensitivities(
             roots.append(np.sqrt(information)[..., None] * middle)
             information = np.zeros(x.shape)
         if s < windows.length - 1:
-            c, j = problem.integrator.advance(problem.equation, theta, c, windows.dt[:, s], j)
+            c, j = problem.integrator.advance_linearised(problem.equation, theta, c, windows.dt[:, s], j)
             if problem.fixed.any():
                 j[:, problem.fixed] = 0.0
     return np.stack(roots, axis=1), scores, losses
@@ -248,7 +248,7 @@ def _by_initial_state(
             matrix += np.swapaxes(j, 1, 2) @ (found.information[..., None] * j)
             score += (found.score[:, None] @ j)[:, 0]
             if s < windows.length - 1:
-                c, j = problem.integrator.advance(problem.equation, theta, c, windows.dt[:, s], j)
+                c, j = problem.integrator.advance_linearised(problem.equation, theta, c, windows.dt[:, s], j)
                 if problem.fixed.any():
                     j[:, problem.fixed] = 0.0
     return matrix, score

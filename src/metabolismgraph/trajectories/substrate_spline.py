@@ -45,7 +45,7 @@ class SubstrateSpline:
         """
         low, high = (float(q) for q in np.quantile(log_c, [_LOWEST, _HIGHEST]))
         low = min(max(low, least), high)
-        if high - low < 1e-3:  # noqa: PLR2004 (a constant concentration: a power law is all that can be seen)
+        if high - low < 1e-3:
             low, high = low - 0.5, high + 0.5
         knots = np.linspace(low, high, _KNOTS)
         cardinal = cls(scipy.interpolate.CubicSpline(knots, np.eye(_KNOTS), bc_type="natural"), low, high)

@@ -8,12 +8,14 @@ add the coefficients of log f. What remains is the bias by noise within the rate
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from jaxtyping import Float
 
 from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
 from metabolismgraph.system.observations import Observations
-from metabolismgraph.trajectories.rates import RateEquation
+from metabolismgraph.trajectories.rates import RateEquation, Rates
 
 _POWER = 4  # of the bump
 _WINDOW = 64  # frames; fewer for short runs
@@ -54,7 +56,7 @@ def _fit(
 ) -> tuple[Float[np.ndarray, " unknowns"], float]:
     """The unknowns from one start of log f, and the misfit."""
     u, n = equation.unknowns, len(equation.moving)
-    average = _averages(observations, rule)
+    average = _Averages(observations, rule)
     weight = np.where(equation.moving, 1.0 / sigma, 0.0)
     transitions = observations.transitions()
     left = average.rows(transitions.derivative)
@@ -88,7 +90,7 @@ def _fit(
     return theta, misfit
 
 
-class _averages:  # noqa: N801
+class _Averages:
     """Weighted sums over windows of steps."""
 
     def __init__(self, observations: Observations, rule: Rule):
@@ -109,18 +111,37 @@ class _averages:  # noqa: N801
 
     def rows(self, values: np.ndarray) -> np.ndarray:
         """Averages of values of the steps."""
-        return np.stack([np.tensordot(w, values[s : s + len(w)], 1) for s, w in zip(self.starts, self.weights, strict=True)])
+        pairs = zip(self.starts, self.weights, strict=True)
+        return np.stack([np.tensordot(w, values[s : s + len(w)], 1) for s, w in pairs])
 
     def steps(self, values: np.ndarray) -> np.ndarray:
         """Averages of values of the frames, which the rule turns into means over the steps."""
         return self.rows(self.quadrature.mean(values))
 
-    def shapes(self, equation: RateEquation, at, k: np.ndarray) -> np.ndarray:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def shapes(self, equation: RateEquation, at: Rates, k: Float[np.ndarray, " reactions"]) -> np.ndarray:
         """Averages of the derivative of dc/dt by the coefficients of log f."""
         return self.steps(equation.by_laws(at._replace(flux=at.flux * k)))
 
 
-def _solve(equation, v, c, ones, shapes, left, weight):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+class _Solution(NamedTuple):
+    """The least-squares estimates, and the weighted sum of squares that they leave."""
+
+    k: Float[np.ndarray, " reactions"]
+    slope: Float[np.ndarray, " species"]
+    offset: Float[np.ndarray, " species"]
+    shapes: Float[np.ndarray, " coefficients"]
+    misfit: float
+
+
+def _solve(
+    equation: RateEquation,
+    v: Float[np.ndarray, "rows reactions"],
+    c: Float[np.ndarray, "rows species"],
+    ones: Float[np.ndarray, "rows 1"],
+    shapes: Float[np.ndarray, "rows species coefficients"],
+    left: Float[np.ndarray, "rows species"],
+    weight: Float[np.ndarray, " species"],
+) -> _Solution:
     """Least squares for k, slope, offset and changes of log f, by the normal equations."""
     n, m = equation.stoichiometry.shape
     extra = shapes.shape[-1]
@@ -157,4 +178,4 @@ def _solve(equation, v, c, ones, shapes, left, weight):  # type: ignore[no-untyp
     if extra:
         explained = explained + scaled @ step
     misfit = float(np.sum((left * weight - explained) ** 2))
-    return k, slope, offset, step, misfit
+    return _Solution(k, slope, offset, step, misfit)

@@ -80,7 +80,7 @@ class Shooting(Strategy):
                 "use another strategy"
             )
         moving = _moving(data)
-        if len(moving) < 2:  # noqa: PLR2004 (a type needs company)
+        if len(moving) < 2:
             return None
         lines = np.concatenate([moving, len(phase1.slope) + moving])
         covariance = evidence.line_covariance[np.ix_(lines, lines)]
