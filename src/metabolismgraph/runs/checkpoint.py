@@ -79,8 +79,9 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         groups=tuple(tuple(g) for g in meta["groups"]),
         combinations=tuple(tuple(Combination(tuple(r), tuple(c)) for r, c in g) for g in meta["combinations"]),
     )
-    of_trajectories: dict[str, Any] = {
-        name.partition(".")[2]: a for name, a in arrays.items() if name.startswith("trajectories.")
+    prefix = "trajectories."
+    evidence: dict[str, Any] = {
+        name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)
     }
     return Phase1Result(
         mlp_sub=_filled(empty_substrate_function(graph_model), arrays, "mlp_sub", path),
@@ -92,7 +93,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         reasons=tuple(meta["reasons"]),
         notes=tuple(meta["notes"]),
         alpha=meta["alpha"],
-        trajectories=TrajectoryEvidence(**(of_trajectories | meta["trajectories"])) if of_trajectories else None,
+        trajectories=TrajectoryEvidence(**evidence, **meta["trajectories"]) if evidence else None,
     )
 
 

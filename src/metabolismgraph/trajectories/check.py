@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import threadpoolctl
 from jaxtyping import Float
 
 from metabolismgraph.system.kinetics import Structure
@@ -18,6 +17,7 @@ from metabolismgraph.trajectories.noise import NoiseModel, smooth
 from metabolismgraph.trajectories.rates import RateEquation
 from metabolismgraph.trajectories.shooting import Problem, relax
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
+from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.windows import Windows
 
 _RELAXATIONS = 12
@@ -75,7 +75,7 @@ def check_trajectories(
     weight = np.broadcast_to(equation.moving.astype(np.float64), c.shape)
     measured = Measurements(c, noise.sigma(path), weight, censored)
     problem = Problem(equation, integrator, windows, measured, (theta, np.ones(len(theta))))
-    with threadpoolctl.threadpool_limits(1), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with single_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         x, _ = relax(problem, theta, path[windows.starts], _RELAXATIONS)
         states, _ = problem.path(theta, x)
     fitted = np.nan_to_num(windows.spread(states, len(c)), nan=np.inf)

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import threadpoolctl
 from jaxtyping import Bool, Float
 
 from metabolismgraph.errors import InputError
@@ -25,6 +24,7 @@ from metabolismgraph.trajectories.rates import RateEquation
 from metabolismgraph.trajectories.shooting import Problem
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.weak_form import weak_form
+from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.windows import Windows
 
 _log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ def fit_trajectories(
         InputError: the trajectories of the model cannot be integrated.
     """
     # Many small matrices: threads of BLAS would wait for one another longer than they work.
-    with threadpoolctl.threadpool_limits(1), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+    with single_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         weak = np.zeros(observations.network.n_species, dtype=bool) if weak_homeostasis is None else weak_homeostasis
         return _Fit(observations, structure, progress, weak).run(rule)
 

@@ -210,6 +210,6 @@ def _newton_matrix(
 def _solve(matrix: Float[np.ndarray, "batch n n"], right: Float[np.ndarray, "batch n columns"]) -> np.ndarray:
     """Solutions of linear systems; NaN for all if one has none, as where states have diverged."""
     try:
-        return np.linalg.solve(matrix, right)
+        return np.asarray(np.linalg.solve(matrix, right))
     except np.linalg.LinAlgError:
         return np.full(right.shape, np.nan)

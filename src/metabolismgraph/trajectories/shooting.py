@@ -74,7 +74,7 @@ class Problem:
         """Frames per block, see `_LONGEST_BLOCK`."""
         operations = self.windows.frame.size * len(self.fixed) * columns**2
         wanted = int(np.clip(np.ceil(operations / _CHEAP), 1, _LONGEST_BLOCK))
-        return max(1, min(wanted, self.windows.length // _BLOCKS))
+        return int(max(1, min(wanted, self.windows.length // _BLOCKS)))
 
     def path(
         self, theta: Float[np.ndarray, " unknowns"], x: Float[np.ndarray, "windows species"]

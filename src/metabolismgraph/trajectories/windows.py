@@ -58,7 +58,7 @@ class Windows:
 
     @property
     def length(self) -> int:
-        return self.frame.shape[1]
+        return int(self.frame.shape[1])
 
     def spread(
         self, values: Float[np.ndarray, "windows length species"], n_frames: int

@@ -87,6 +87,9 @@ def refine_reactions(
         residual=rows.transitions.derivative - rows.quadrature.mean(rates),
         keep=keep & data.moving,
         noise=np.sqrt(noise_variance(reweighted.residual, keep, rows.signal)),
-        **{name: lines[name] for name in Residuals.LINE},
+        slope=lines["slope"],
+        offset=lines["offset"],
+        slope_error=lines["slope_error"],
+        offset_error=lines["offset_error"],
     )
     return RefinedReactions(copies, residuals)
