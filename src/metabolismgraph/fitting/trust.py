@@ -132,7 +132,7 @@ def _trust_in_trajectories(
     dc/dt is not compared: differences of neighbouring frames amplify the noise.
     """
     spread = np.maximum(observations.concentration.std(axis=0), 1e-300)
-    noise = NoiseModel(evidence.noise, evidence.proportional)
+    noise = NoiseModel(evidence.noise, evidence.proportional, evidence.reference)
     kind = Collocation if evidence.continuous else EulerSteps
     line = (np.where(moving, found.slope, 0.0), np.where(moving, found.offset, 0.0))
 

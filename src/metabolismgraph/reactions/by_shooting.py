@@ -94,6 +94,7 @@ def fit_by_shooting(
         autocorrelation=best.autocorrelation,
         noise=fit.noise.scale,
         proportional=fit.noise.share,
+        reference=np.broadcast_to(fit.noise.reference, (n,)),
         noise_of_differences=fit.noise_of_differences,
         line_covariance=covariance[lines, lines],
         refused=fit.refused[0] if fit.refused else 0,

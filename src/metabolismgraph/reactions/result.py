@@ -25,8 +25,9 @@ class TrajectoryEvidence:
         window: frames of the longest windows that were fitted.
         chi2: sum of squares of the residuals per value, in units of the variance of the noise.
         autocorrelation: of neighbouring residuals of each species; about 0 for noise.
-        noise: standard deviation of the noise of each species at its root mean square concentration, in concentration.
+        noise: standard deviation of the noise of each species at its reference concentration, in concentration.
         proportional: share of its variance that grows with the squared concentration; 0 for additive noise.
+        reference: root mean square concentration of each species.
         noise_of_differences: upper bound of the noise, from differences in time without a model, in concentration.
         line_covariance: of the slopes of all species, then of all offsets.
         refused: frames of windows that the fitted model could not follow; 0 if it could follow all.
@@ -40,6 +41,7 @@ class TrajectoryEvidence:
     autocorrelation: Float[np.ndarray, " species"]
     noise: Float[np.ndarray, " species"]
     proportional: float
+    reference: Float[np.ndarray, " species"]
     noise_of_differences: Float[np.ndarray, " species"]
     line_covariance: Float[np.ndarray, "lines lines"]
     refused: int = 0
@@ -50,6 +52,7 @@ class TrajectoryEvidence:
         return dataclasses.replace(
             self,
             noise=self.noise * units.concentration,
+            reference=self.reference * units.concentration,
             noise_of_differences=self.noise_of_differences * units.concentration,
             line_covariance=self.line_covariance * np.outer(line, line),
         )

@@ -51,6 +51,7 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.trainable import check_frozen
 from metabolismgraph.text import one_line
+from metabolismgraph.trajectories.threads import ONE_THREAD
 
 _log = logging.getLogger(__name__)
 _OBSERVATIONS = "observations"
@@ -442,7 +443,7 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None) -> 
         # -P: a file of the user must not replace a module of the same name.
         command = [sys.executable, "-P", "-m", "metabolismgraph.runs.train_process", str(folder.training)]
         command += [str(folder.given)] if folder.base else []
-        env = {**os.environ, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})}
+        env = {**os.environ, **ONE_THREAD, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})}
         # In the same group, so that it ends with a job that is killed as a group; it cannot start processes itself.
         with Child(command, stdout=PIPE, stderr=stderr, env=env, own_group=False) as child:
             refused, leak = _follow(read_events(child.stdout), folder, progress)

@@ -23,8 +23,8 @@ from metabolismgraph.trajectories.noise import NoiseModel, noise_of_differences,
 from metabolismgraph.trajectories.rates import RateEquation
 from metabolismgraph.trajectories.shooting import Problem
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
-from metabolismgraph.trajectories.weak_form import weak_form
 from metabolismgraph.trajectories.threads import single_thread
+from metabolismgraph.trajectories.weak_form import weak_form
 from metabolismgraph.trajectories.windows import Windows
 
 _log = logging.getLogger(__name__)
@@ -37,6 +37,7 @@ _NOISE_KNOWN = 1.4  # chi squared per value below which the residual is noise
 _TOO_LARGE, _REPEATS = 0.5, 12
 _CORRELATED = 0.2  # correlation of neighbouring residuals above which they are a misfit
 _ENOUGH = 30  # values per unknown that suffice to choose the integrator
+_EXCESS = 2.0  # residual relative to the noise in differences above which a start is far off
 _DOUBTFUL = 0.05  # noise relative to the spread of a species, assumed where the start is far off
 _MOST_DOUBLINGS, _MOST_SUBSTEPS = 5, 64
 _ACCURACY = 0.05  # of the integration, in standard deviations of the noise
@@ -204,7 +205,9 @@ class _Fit:
     def choose(self, rule: Rule | None) -> _Stage:
         """A fit over short windows with the integrator of the highest likelihood."""
         found = self.candidates(rule, self.direct)
-        if found.fitted.chi2 < _NOISE_KNOWN or _is_white(found.fitted):
+        moving = self.equation.moving
+        excess = float(np.median((self.residual_noise(found.fitted).scale / self.differences)[moving]))
+        if excess < _EXCESS and (found.fitted.chi2 < _NOISE_KNOWN or _is_white(found.fitted)):
             return found
         careful = self.candidates(rule, self.careful)
         return min(found, careful, key=lambda stage: self.loss(stage.fitted))

@@ -204,7 +204,7 @@ def _newton_matrix(
     jacobian = equation.by_state(theta, rates).reshape(-1, stages, n, n)
     whole = np.einsum("pq,b,bqij->bpiqj", _STAGES, -h, jacobian).reshape(-1, stages * n, stages * n)
     whole[:, np.arange(stages * n), np.arange(stages * n)] += 1.0
-    return whole
+    return np.asarray(whole)
 
 
 def _solve(matrix: Float[np.ndarray, "batch n n"], right: Float[np.ndarray, "batch n columns"]) -> np.ndarray:

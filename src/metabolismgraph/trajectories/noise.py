@@ -61,15 +61,17 @@ _ENOUGH = 100  # degrees of freedom that it needs
 
 @dataclasses.dataclass(frozen=True)
 class NoiseModel:
-    """Noise with the variance scale^2 (1 - share + share c^2 / mean c^2) of every species.
+    """Noise with the variance scale^2 (1 - share + share (c / reference)^2) of every species.
 
     Attributes:
-        scale: standard deviation of every species at its root mean square concentration.
+        scale: standard deviation of every species at its reference concentration.
         share: of the variance that is proportional to c^2; 0: additive noise, close to 1: proportional noise.
+        reference: root mean square concentration of every species; has no effect on additive noise.
     """
 
     scale: Float[np.ndarray, " species"]
     share: float = 0.0
+    reference: Float[np.ndarray, " species"] | float = 1.0
 
     @property
     def kind(self) -> str:
@@ -80,11 +82,7 @@ class NoiseModel:
 
     def sigma(self, c: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "frames species"]:
         """Standard deviation at given concentrations."""
-        return np.asarray(self.scale * _shape(c, self.share))
-
-    def larger(self, least: Float[np.ndarray, " species"]) -> NoiseModel:
-        """The same with a lower bound of the scale."""
-        return NoiseModel(np.maximum(self.scale, least), self.share)
+        return np.asarray(self.scale * _shape(c, self.share, self.reference))
 
     @classmethod
     def of_residuals(
@@ -107,23 +105,25 @@ class NoiseModel:
         count = used.sum(axis=0)
         left = np.maximum(count - free, 0.2 * count + 1)
         best, highest = None, -np.inf
+        reference = np.sqrt(np.mean(c**2, axis=0)) + 1e-300
         # With few degrees of freedom, fitted states can leave any pattern of residuals.
         enough = float(np.sum(count - free)) >= _ENOUGH and bool((free < count / 2).all())
         for share in _PROPORTIONAL if enough else _PROPORTIONAL[:1]:
-            shape = _shape(c, share)
+            shape = _shape(c, share, reference)
             scale = np.sqrt(np.where(used, (residual / shape) ** 2, 0.0).sum(axis=0) / left)
             scale = np.maximum(scale, least)
             log_likelihood = -float(np.where(used, np.log(scale * shape), 0.0).sum()) - _EVIDENCE * (share > 0)
             if log_likelihood > highest:
-                best, highest = cls(scale, share), log_likelihood
+                best, highest = cls(scale, share, reference), log_likelihood
         assert best is not None  # the first share has a finite likelihood
         return best
 
 
-def _shape(c: Float[np.ndarray, "frames species"], share: float) -> Float[np.ndarray, "frames species"]:
-    """Noise relative to that at the root mean square concentration."""
-    square = np.maximum(np.mean(c**2, axis=0), 1e-300)
-    return np.asarray(np.sqrt(1 - share + share * c**2 / square))
+def _shape(
+    c: Float[np.ndarray, "frames species"], share: float, reference: Float[np.ndarray, " species"] | float
+) -> Float[np.ndarray, "frames species"]:
+    """Noise relative to that at the reference concentration."""
+    return np.asarray(np.sqrt(1 - share + share * (c / reference) ** 2))
 
 
 def smooth(observations: Observations, sigma: Float[np.ndarray, " species"]) -> Float[np.ndarray, "frames species"]:

@@ -113,7 +113,7 @@ class Linearised(NamedTuple):
     def initial_states(self, change: Float[np.ndarray, " unknowns"]) -> Float[np.ndarray, "windows species"]:
         """The change of the initial states that goes with a change of the unknowns."""
         alone, by_unknowns = self.response
-        return alone - by_unknowns @ change
+        return np.asarray(alone - by_unknowns @ change)
 
 
 def linearise(

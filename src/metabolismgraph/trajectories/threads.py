@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import contextlib
+import os
 
-import numpy as np
-import scipy.linalg  # noqa: F401 (it loads a library)
 import threadpoolctl
 
-# The libraries of NumPy and SciPy, which the imports above load. They are looked up now, since a sealed process cannot.
-_CONTROLLER = threadpoolctl.ThreadpoolController()
+# A process that is started with this setting has one thread from the beginning.
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 
 
-def single_thread() -> AbstractContextManager[object]:
+def single_thread() -> contextlib.AbstractContextManager[object]:
     """A context in which NumPy and SciPy use one thread.
 
     Example:
+        >>> import numpy as np
         >>> with single_thread():
         ...     float(np.linalg.det(np.eye(3)))
         1.0
     """
-    limited: AbstractContextManager[object] = _CONTROLLER.limit(limits=1, user_api="blas")
-    return limited
+    # A sealed process must not look up its libraries; it is started with one thread.
+    if ONE_THREAD.items() <= os.environ.items():
+        return contextlib.nullcontext()
+    limits: contextlib.AbstractContextManager[object] = threadpoolctl.threadpool_limits(1, user_api="blas")
+    return limits
