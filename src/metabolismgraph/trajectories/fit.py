@@ -206,7 +206,7 @@ class _Fit:
         """A fit over short windows with the integrator of the highest likelihood."""
         found = self.candidates(rule, self.direct)
         moving = self.equation.moving
-        excess = float(np.median((self.residual_noise(found.fitted).scale / self.differences)[moving]))
+        excess = float(np.max((self.residual_noise(found.fitted).scale / self.differences)[moving]))
         if excess < _EXCESS and (found.fitted.chi2 < _NOISE_KNOWN or _is_white(found.fitted)):
             return found
         careful = self.candidates(rule, self.careful)
