@@ -142,6 +142,11 @@ class _Fit:
         size = np.sqrt(np.mean(c**2, axis=0)) + 1e-300
         self.turnover = float(np.median((self.rate / size)[self.equation.moving]))
         longest = int(np.bincount(observations.run).max())
+        # Rate constants and exponents, but neither homeostasis nor the bends of log f.
+        unknowns = self.equation.unknowns
+        self.recentred = np.zeros(unknowns.total, dtype=bool)
+        self.recentred[unknowns.log_k] = True
+        self.recentred[unknowns.law.start + np.arange(unknowns.laws) * unknowns.size] = True
         self.starts: dict[Rule, Float[np.ndarray, " unknowns"]] = {}
         self.lengths = sorted({min(w, longest) for w in LENGTHS})
 
@@ -261,7 +266,7 @@ class _Fit:
         noise = NoiseModel(np.maximum(self.differences, _DOUBTFUL * self.observations.concentration.std(axis=0)))
         short = [w for w in self.lengths if w <= _FINE]
         for length, own in [*((w, (prior[0], tight)) for w in short), (short[-1], prior)]:
-            stage = self.stage(used, theta, path, noise, length, own, last=False)
+            stage = self.stage(used, theta, path, noise, length, own, last=own is prior)
             theta, path, noise = stage.fitted.theta, np.maximum(stage.fitted.path, 0.0), stage.noise
         return self.checked(stage)
 
@@ -296,7 +301,10 @@ class _Fit:
         windows = Windows.cut(self.observations, length)
         x = np.maximum(path, 0.0)[windows.starts]
         for _ in range(_REPEATS):
-            problem = Problem(self.equation, integrator, windows, self.measurements(noise, path, robust), prior)
+            # Around the latest estimate, so that the prior of a start that was far off does not pull.
+            mean = np.where(self.recentred, theta, prior[0])
+            measured = self.measurements(noise, path, robust)
+            problem = Problem(self.equation, integrator, windows, measured, (mean, prior[1]))
             fitted = fit_windows(problem, theta, x, last=last)
             found = self.residual_noise(fitted)
             theta, x, path = fitted.theta, fitted.x, np.maximum(fitted.path, 0.0)
@@ -318,7 +326,10 @@ class _Fit:
         c, sigma = self.observations.concentration, fitted.problem.measurements.sigma
         residual = c - fitted.path
         usual = max(ROBUST, 2 * ROBUST * math.sqrt(fitted.chi2)) * sigma
-        used = (c > 0) & (fitted.path > 2 * sigma) & (np.abs(residual) < usual)
+        cut = fitted.problem.measurements.censored
+        used = ~cut & (np.abs(residual) < usual)
+        # Of a species that is cut at zero, low concentrations show one half of the noise only.
+        used &= ~cut.any(axis=0) | (fitted.path > 2 * sigma)
         # Unknowns per species: an initial state of every window, and its share of the others.
         free = len(fitted.x) + self.equation.unknowns.total / max(int(self.equation.moving.sum()), 1)
         return NoiseModel.of_residuals(residual, np.maximum(fitted.path, 0.0), used, free, self.least)
@@ -339,14 +350,12 @@ class _Fit:
     ) -> tuple[Float[np.ndarray, " unknowns"], Float[np.ndarray, " unknowns"]]:
         """Mean and standard deviation of the weak prior, around a start."""
         u = self.equation.unknowns
-        mean, deviation = np.zeros(u.total), np.ones(u.total)
-        mean[u.log_k], deviation[u.log_k] = theta[u.log_k], _DECADES
+        mean, deviation = np.where(self.recentred, theta, 0.0), np.ones(u.total)
+        deviation[u.log_k] = _DECADES
         likely = np.where(self.weak, _WEAK, _TURNOVERS)
         deviation[u.slope] = likely * self.turnover
         deviation[u.offset] = likely * self.rate
         deviation[u.law] = _BENDS
-        exponents = u.law.start + np.arange(u.laws) * u.size
-        mean[exponents] = theta[exponents]
         return mean, deviation
 
     def solver(self, theta: Float[np.ndarray, " unknowns"]) -> Integrator:
