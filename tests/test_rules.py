@@ -46,7 +46,7 @@ def state_of(*entries, config=BASE, clusters=2):
 
 def _old(state, parent, param):
     changes = state.node_changes(parent, 0)
-    return configuration(state, changes).model_dump(mode="json")["training"][full_key(param, PHASE2).partition(".")[2]]
+    return configuration(state, changes).value(full_key(param, PHASE2))
 
 
 def asked(state, refusals=()):

@@ -308,13 +308,9 @@ def _told(
 
 def _mutations(state: State, before: Mapping[str, object], values: Mapping[str, object]) -> tuple[Mutation, ...]:
     """Changes of parameters to these values, by short name; equal values are left out."""
-    config = configured(state, dict(before)).model_dump(mode="json")
-    found = []
-    for name, new in values.items():
-        section, _, key = state.space.by_name[name].key.partition(".")
-        if config[section][key] != new:
-            found.append(Mutation(param=name, old=config[section][key], new=new))
-    return tuple(found)
+    config = configured(state, dict(before))
+    pairs = ((name, config.value(state.space.by_name[name].key), new) for name, new in values.items())
+    return tuple(Mutation(param=name, old=old, new=new) for name, old, new in pairs if old != new)
 
 
 def _parent(state: State, block: int, slot: Slot, role: Role) -> Node | None:
@@ -346,16 +342,13 @@ def _composed(state: State, block: int) -> tuple[str, ...] | None:
 
 def _way(state: State, before: dict[str, object], after: dict[str, object]) -> tuple[Mutation, ...]:
     """Mutations that lead from one configuration to another."""
-    target = configured(state, after).model_dump(mode="json")
+    target = configured(state, after)
     keys = [key for key in dict.fromkeys((*before, *after)) if key != TIME_STEP]
-    values = {
-        state.space.names[key]: target[section][name] for key in keys for section, _, name in (key.partition("."),)
-    }
-    return _mutations(state, before, values)
+    return _mutations(state, before, {state.space.names[key]: target.value(key) for key in keys})
 
 
 def _strategy_mutation(state: State, before: dict[str, object], approach: Sequence[object]) -> Mutation:
-    old = configured(state, before).model_dump(mode="json")["training"]["strategies"]
+    old = configured(state, before).value(STRATEGY)
     return Mutation(param=state.space.names[STRATEGY], old=old, new=list(approach))
 
 

@@ -51,7 +51,7 @@ def forced_step(state: State, before: Changes, parameter: Parameter, way: object
     """
     if way not in ("up", "down"):
         return way
-    return _moved(parameter, _value(configuration(state, before), parameter), parameter.factor, up=way == "up")
+    return _moved(parameter, configuration(state, before).value(parameter.key), parameter.factor, up=way == "up")
 
 
 def tried_keys(state: State) -> tuple[str, ...]:
@@ -70,11 +70,6 @@ def _key(param: str, space: SearchSpace) -> str:
         return param
 
 
-def _value(config: Config, parameter: Parameter) -> Any:
-    section, _, name = parameter.key.partition(".")
-    return getattr(getattr(config, section), name)
-
-
 def _step(state: State, config: Config, parameter: Parameter, siblings: int) -> Step:
     factor, up, tried, worked = parameter.factor, parameter.first == "up", 0, 0
     deviation = pooled_deviation(nodes(state)) or 0.0
@@ -89,7 +84,7 @@ def _step(state: State, config: Config, parameter: Parameter, siblings: int) -> 
             up, factor = not up, max(factor**_SHRINK, _SMALLEST)
     # Further children of the same parent take the other direction, then larger steps.
     up, factor = up != bool(siblings % 2), factor ** (1 + siblings // 2)
-    old = _value(config, parameter)
+    old = config.value(parameter.key)
     return Step(parameter.key, old, _moved(parameter, old, factor, up=up), tried, worked)
 
 
