@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from metabolismgraph.config import Exploration
+from metabolismgraph.config import Config, Exploration
 from metabolismgraph.explore.evidence import PAIRS, effects
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.planning import (
@@ -83,15 +83,16 @@ class RulesProposer(Proposer):
 
     def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
         del refusals
+        found = effects(state)
         readings = tuple(
             IterationReading(
                 iteration=iteration.number,
                 visual=rules_memory.visual(iteration, state),
-                observation=rules_memory.observation(state, iteration),
+                observation=rules_memory.observation(state, iteration, found),
             )
             for iteration in (state.iterations[i - 1] for i in batch)
         )
-        return Answer(Reading(iterations=readings, memory=rules_memory.memory(state)))
+        return Answer(Reading(iterations=readings, memory=rules_memory.memory(state, found)))
 
     def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
         leading = candidate(state)
@@ -255,7 +256,7 @@ def _mutate(state: State, iteration: int, slot: Slot, move: Move, role: Role) ->
         change = _strategy_mutation(state, before, (*(config.training.strategies or ()), move.require))
         why = f"{move.why}: {move.require} is added"
         return Proposal(parent=parent, mode=move.mode, mutations=(change,), hypothesis=why)
-    if role != "explore" and (told := _told(state, before, move, settings, slot)):
+    if role != "explore" and (told := _told(state, before, config, move, settings, slot)):
         return Proposal(parent=parent, mode=move.mode, mutations=told, hypothesis=move.why)
     step = next_step(state, parent, before, _order(state, move, role, settings))
     if step is None:
@@ -288,7 +289,7 @@ def _order(state: State, move: Move, role: Role, settings: Mapping[str, object])
 
 
 def _told(
-    state: State, before: Mapping[str, object], move: Move, settings: Mapping[str, object], slot: Slot
+    state: State, before: Mapping[str, object], config: Config, move: Move, settings: Mapping[str, object], slot: Slot
 ) -> tuple[Mutation, ...]:
     """The first change of a move that leads to settings that were not tried; empty without one."""
     space = state.space
@@ -297,7 +298,7 @@ def _told(
         wanted += [{name: end} for name in space.order for end in (space.by_name[name].range or ()) if end is not None]
     tried = [settings_of(node.first, state) for node in nodes(state)]
     for each in wanted:
-        values = {name: forced_step(state, dict(before), space.by_name[name], way) for name, way in each.items()}
+        values = {name: forced_step(config, space.by_name[name], way) for name, way in each.items()}
         mutations = _mutations(state, before, values)
         if mutations:
             found = configured(state, changed(dict(before), mutations, state))
