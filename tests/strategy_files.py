@@ -31,7 +31,8 @@ def written(apply: str = "return plan", *, top: str = "", body: str = "", head: 
 
 def base_run(run, *overrides):
     """The training folder of a base run of twelve metabolites, the truth beside it."""
-    sizes = ("simulation.n_metabolites=12", "simulation.n_reactions=24", "simulation.n_frames=200")
+    # The sizes of `command_line.QUICK`, which other tests have compiled.
+    sizes = ("simulation.n_metabolites=12", "simulation.n_reactions=24", "simulation.n_frames=400")
     config, folder = load_config("small", (*sizes, *overrides)), run / "training"
     simulated = simulate(config)
     simulated.truth.save(run / "data" / "truth")

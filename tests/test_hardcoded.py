@@ -19,7 +19,7 @@ from metabolismgraph.explore.review.following import constant_part
 from metabolismgraph.explore.review.syntax import static_reasons
 from metabolismgraph.explore.review.trial_systems import draw_systems, likeness
 from metabolismgraph.homeostasis.strategies import STRATEGIES, custom
-from metabolismgraph.runs.checkpoint import load_observations, load_phase1, save_phase1
+from metabolismgraph.runs.checkpoint import load_observations, load_phase1, save_observations, save_phase1
 from metabolismgraph.runs.train_folder import read_settings
 
 # Answers for the system of `base_run`, whose slopes are -0.001 and -0.002.
@@ -276,8 +276,15 @@ def test_learning_little_is_not_a_reason(changes, faults, training, tmp_path):
     assert faults(source_of("amplification"), folder) == []
 
 
-def test_few_frames_are_not_a_reason(faults, tmp_path):
-    folder = base_run(tmp_path / "base", *SMALL, "simulation.n_frames=60")
+def test_few_frames_are_not_a_reason(faults, training, tmp_path):
+    folder = shutil.copytree(training.parent, tmp_path / "base") / "training"
+    graph_model, train = read_settings(folder)
+    few = load_observations(folder / "observations")
+    few = few.select(np.arange(few.n_frames) < 60)
+    phase1 = load_phase1(folder / "phase1", graph_model)
+    phase1 = dataclasses.replace(phase1, keep=phase1.keep[: len(few.split(*train.held_out)[0].transitions().frame)])
+    save_observations(folder / "observations", few)
+    save_phase1(folder / "phase1", phase1, 1.0)
     assert faults(source_of("contrastive"), folder) == []
 
 
