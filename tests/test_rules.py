@@ -15,7 +15,8 @@ from metabolismgraph.config import Config
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.planning import changed, configuration, full_key, plan
 from metabolismgraph.explore.proposal import Mutation
-from metabolismgraph.explore.proposers.rules import APPROACHES, RulesProposer
+from metabolismgraph.explore.proposers.rules import RulesProposer
+from metabolismgraph.explore.proposers.rules_sets import APPROACHES
 from metabolismgraph.explore.proposers.rules_steps import next_step
 from metabolismgraph.explore.reward import score
 from metabolismgraph.explore.search_space import shipped_space
