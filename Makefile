@@ -21,7 +21,7 @@ test: .venv/.ok  ## all tests: make test ARGS="-k config"
 test-fast: .venv/.ok  ## the tests that take seconds: what to run after every change
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
-test-long: .venv/.ok  ## all tests; property tests look at ten times as many cases, others each time
+test-long: .venv/.ok  ## all tests; reviews of every strategy; property tests look at ten times as many cases, others each time
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile=long $(ARGS)
 
 coverage: .venv/.ok  ## all tests, with branch coverage; slower

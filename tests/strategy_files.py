@@ -4,6 +4,7 @@ import json
 import textwrap
 
 from metabolismgraph.config import load_config
+from metabolismgraph.explore.review.trial_systems import KEY
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.reactions.fit import fit_reactions
 from metabolismgraph.runs.checkpoint import save_observations, save_phase1
@@ -30,10 +31,13 @@ def written(apply: str = "return plan", *, top: str = "", body: str = "", head: 
 
 def base_run(run, *overrides):
     """The training folder of a base run of twelve metabolites, the truth beside it."""
-    sizes = ("simulation.n_metabolites=12", "simulation.n_reactions=24", "simulation.n_frames=200")
+    # The sizes of `command_line.QUICK`, which other tests have compiled.
+    sizes = ("simulation.n_metabolites=12", "simulation.n_reactions=24", "simulation.n_frames=400")
     config, folder = load_config("small", (*sizes, *overrides)), run / "training"
     simulated = simulate(config)
     simulated.truth.save(run / "data" / "truth")
+    # The same draws every time: in one of three, groups drawn at random are by chance like the types.
+    (run / "data" / KEY).write_bytes(b"\1" * 32)
     save_observations(folder / "observations", simulated.observations)
     seen, _ = simulated.observations.split(config.training.held_out_fraction)
     save_phase1(folder / "phase1", fit_reactions(seen, config.graph_model, config.training), 1.0)

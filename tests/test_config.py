@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from metabolismgraph.config import Config, OldKeyWarning, load_config, shipped_configs
+from metabolismgraph.config.tree import KEYS
 from metabolismgraph.errors import InputError
 
 Write = Callable[[str], Path]
@@ -412,6 +413,17 @@ def test_replace() -> None:
     assert Config().training.seed == 42
     with pytest.raises(InputError, match="^replace: training.seed is -1"):
         config.replace({"training.seed": -1})
+
+
+def test_values_by_dotted_key() -> None:
+    config = Config(training={"strategies": ["residual"]})
+    tree = config.model_dump(mode="json")
+    for key in KEYS:
+        section, _, name = key.rpartition(".")
+        assert config.value(key) == (tree[section] if section else tree)[name]
+    assert config.value("training.strategies") == ["residual"]
+    with pytest.raises(InputError, match="^value: unknown key training.sede; did you mean training.seed?"):
+        config.value("training.sede")
 
 
 _NUMBERS = st.floats(0, 1e6)

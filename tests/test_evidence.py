@@ -73,11 +73,11 @@ def test_a_child_at_another_rollout_length_is_compared_with_its_control():
     assert found.control.id == 2
     assert found.mean == pytest.approx(0.006)
     assert found.evidence == "tentative"
-    said = rules_memory.observation(state, state.iterations[5])
+    said = rules_memory.observation(state, state.iterations[5], effects(state))
     assert (
         "tentative: lr_node_homeo: 0.01 -> 0.0316: +0.006 (1 pair of runs: node 6 against its control, node 2)" in said
     )
-    memory = rules_memory.memory(state)
+    memory = rules_memory.memory(state, effects(state))
     assert "## Falsified hypotheses\n- none yet" in memory
     assert "no effect of a change is established" in memory
 
@@ -87,7 +87,7 @@ def test_without_a_control_it_says_so():
     change_at |= {10: change(5, lr_emb_homeo=(0.001, 0.01))}
     state = explored(by_length, propose=lambda _, i: change_at.get(i), iterations=12)
     assert control(next(n for n in nodes(state) if n.id == 10), state) is None
-    said = rules_memory.observation(state, state.iterations[9])
+    said = rules_memory.observation(state, state.iterations[9], effects(state))
     assert said.endswith("no control: the parent's settings at T = 16 was not run")
     assert not [e for e in effects(state) if e.treated.id == 10 and e.change[0].param == "lr_emb_homeo"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from strategy_files import base_run, written
 
 from metabolismgraph.errors import InputError
@@ -18,7 +19,7 @@ from metabolismgraph.explore.review.following import constant_part
 from metabolismgraph.explore.review.syntax import static_reasons
 from metabolismgraph.explore.review.trial_systems import draw_systems, likeness
 from metabolismgraph.homeostasis.strategies import STRATEGIES, custom
-from metabolismgraph.runs.checkpoint import load_observations, load_phase1, save_phase1
+from metabolismgraph.runs.checkpoint import load_observations, load_phase1, save_observations, save_phase1
 from metabolismgraph.runs.train_folder import read_settings
 
 # Answers for the system of `base_run`, whose slopes are -0.001 and -0.002.
@@ -202,7 +203,7 @@ def training(tmp_path_factory):
 @pytest.fixture(scope="module")
 def imperfect(training, tmp_path_factory):
     """The same with rate constants that are wrong by a tenth."""
-    folder = shutil.copytree(training, tmp_path_factory.mktemp("imperfect") / "base" / "training")
+    folder = shutil.copytree(training.parent, tmp_path_factory.mktemp("imperfect") / "base") / "training"
     phase1 = load_phase1(folder / "phase1", read_settings(folder)[0])
     shift = 0.04 * np.random.default_rng(0).standard_normal(len(phase1.log_k))
     # Its error is a hundred times homeostasis.
@@ -252,27 +253,38 @@ def source_of(name: str) -> str:
     return Path(sys.modules[STRATEGIES[name].__module__].__file__).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+# Each compiles programs of its own: `make test-long` tries all of them.
+OF_PACKAGE = STRATEGIES if settings.get_current_profile_name() == "long" else ("residual", "amplification")
+
+
+@pytest.mark.parametrize("name", OF_PACKAGE)
 def test_the_strategies_of_the_package_are_not_refused(name, faults):
     assert faults(source_of(name)) == []
 
 
-@pytest.mark.parametrize("name", ["residual", "accumulation"])
+@pytest.mark.parametrize("name", OF_PACKAGE)
 def test_an_imperfect_checkpoint_is_not_a_reason(name, faults, imperfect):
     assert faults(source_of(name), imperfect) == []
 
 
 @pytest.mark.parametrize("changes", [{"embedding_start": "random"}, {"learning_rate_node_homeostasis": 1e-4}], ids=str)
 def test_learning_little_is_not_a_reason(changes, faults, training, tmp_path):
-    folder = shutil.copytree(training, tmp_path / "base" / "training")
+    folder = shutil.copytree(training.parent, tmp_path / "base") / "training"
     settings = json.loads((folder / "settings.json").read_text())
     settings["training"] |= changes
     (folder / "settings.json").write_text(json.dumps(settings))
     assert faults(source_of("amplification"), folder) == []
 
 
-def test_few_frames_are_not_a_reason(faults, tmp_path):
-    folder = base_run(tmp_path / "base", *SMALL, "simulation.n_frames=60")
+def test_few_frames_are_not_a_reason(faults, training, tmp_path):
+    folder = shutil.copytree(training.parent, tmp_path / "base") / "training"
+    graph_model, train = read_settings(folder)
+    few = load_observations(folder / "observations")
+    few = few.select(np.arange(few.n_frames) < 60)
+    phase1 = load_phase1(folder / "phase1", graph_model)
+    phase1 = dataclasses.replace(phase1, keep=phase1.keep[: len(few.split(*train.held_out)[0].transitions().frame)])
+    save_observations(folder / "observations", few)
+    save_phase1(folder / "phase1", phase1, 1.0)
     assert faults(source_of("contrastive"), folder) == []
 
 

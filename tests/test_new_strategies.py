@@ -118,7 +118,9 @@ def test_a_recorded_answer_lands_and_is_used(server, tmp_path, by_contract):  # 
 def test_the_recorded_strategy_learns(small, small_phase1, small_config, loaded):
     name = SUBMISSION["file"]["name"]
     loaded(name, SUBMISSION["file"]["source"])
-    training = small_config.training.model_copy(update={"strategies": tuple(SUBMISSION["start"][0]["new"])})
+    # A tenth of the steps is more than enough.
+    changes = {"strategies": tuple(SUBMISSION["start"][0]["new"]), "data_augmentation_loop": 100}
+    training = small_config.training.model_copy(update=changes)
     result = fit_homeostasis(small.observations, small_phase1, small_config.graph_model, training)
     low, high = np.quantile(small.observations.concentration, (0.05, 0.95))
     ends = jnp.asarray([[low], [high]]) * jnp.ones(len(small.truth.lam))

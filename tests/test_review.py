@@ -31,7 +31,6 @@ from metabolismgraph.explore.review.admission import (
 )
 from metabolismgraph.explore.review.examination import examine
 from metabolismgraph.explore.review.syntax import LARGEST, static_reasons
-from metabolismgraph.explore.review.trial_systems import secret_generator
 from metabolismgraph.homeostasis.strategies import STRATEGIES, chosen, custom, find
 from metabolismgraph.runs.checkpoint import load_phase1, load_phase2
 from metabolismgraph.runs.train_folder import train_folder
@@ -351,7 +350,6 @@ def _told(source: str, training: Path) -> str:
 def verdicts(training, tmp_path_factory):
     """What came of all files that are run, two at a time."""
     scratch = tmp_path_factory.mktemp("scratch")
-    secret_generator(training.parent, "")  # an exploration has one review at a time; here, two share the secret
 
     def judge(key: tuple[str, str]) -> Verdict:
         kind, name = key

@@ -3,6 +3,10 @@
 import hashlib
 import json
 import math
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import journals
 import pytest
@@ -11,7 +15,8 @@ from metabolismgraph.config import Config
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.planning import changed, configuration, full_key, plan
 from metabolismgraph.explore.proposal import Mutation
-from metabolismgraph.explore.proposers.rules import APPROACHES, RulesProposer
+from metabolismgraph.explore.proposers.rules import RulesProposer
+from metabolismgraph.explore.proposers.rules_sets import APPROACHES
 from metabolismgraph.explore.proposers.rules_steps import next_step
 from metabolismgraph.explore.reward import score
 from metabolismgraph.explore.search_space import shipped_space
@@ -46,7 +51,7 @@ def state_of(*entries, config=BASE, clusters=2):
 
 def _old(state, parent, param):
     changes = state.node_changes(parent, 0)
-    return configuration(state, changes).model_dump(mode="json")["training"][full_key(param, PHASE2).partition(".")[2]]
+    return configuration(state, changes).value(full_key(param, PHASE2))
 
 
 def asked(state, refusals=()):
@@ -352,10 +357,19 @@ def explored(landscape, n=40, config=BASE, rules=RULES):
 LONG = ("smooth", "noisy", "pure noise", "all fail", "every other one fails", "replicates fail")
 
 
+def all_explored():
+    return {name: explored(landscape, 40 if name in LONG else 24) for name, landscape in LANDSCAPES.items()}
+
+
 @pytest.fixture(scope="module")
 def ended():
     """The state at the end of every landscape."""
-    return {name: explored(landscape, 40 if name in LONG else 24) for name, landscape in LANDSCAPES.items()}
+    # In a process of its own: checks of shapes and types take five times as long as the explorations.
+    code = "import pickle, sys, test_rules; pickle.dump(test_rules.all_explored(), sys.stdout.buffer)"
+    here = Path(__file__).parent
+    return pickle.loads(
+        subprocess.run([sys.executable, "-c", code], cwd=here, check=True, stdout=subprocess.PIPE).stdout
+    )
 
 
 @pytest.mark.parametrize("name", LANDSCAPES)

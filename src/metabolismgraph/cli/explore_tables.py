@@ -324,9 +324,8 @@ def _proposal_facts(state: State, iteration: Iteration) -> Iterator[tuple[str, s
         yield "mutation", str(each)
     yield "node", f"{node.id}, made from the {origin}, replicate {number} of {len(node.runs)}"
     yield "where", f"block {block}, slot {proposed.slot}, T = {proposed.time_step} frames"
-    opened = state.opened.config
     for key, value in proposed.changes.items():
-        yield "differs", f"{key}: {shown(_looked_up(opened, key))} as opened, here {shown(value)}"
+        yield "differs", f"{key}: {shown(state.config.value(key))} as opened, here {shown(value)}"
     if not proposed.changes:
         yield "differs", "nothing, the configuration is as opened"
     yield "strategies", what_trains(state, node)
@@ -340,13 +339,6 @@ def _proposal_facts(state: State, iteration: Iteration) -> Iterator[tuple[str, s
             f"{own + share:.4g} US$: proposal {own:.4g}, share of the reading {share:.4g}; node {whole:.4g} US$",
         )
     yield "code", ", ".join([proposed.code, *(f"{name} {digest[:12]}" for name, digest in proposed.files.items())])
-
-
-def _looked_up(config: dict[str, Any], key: str) -> Any:
-    value: Any = config
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 def _outcome_facts(iteration: Iteration) -> Iterator[tuple[str, str]]:

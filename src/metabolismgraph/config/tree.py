@@ -46,6 +46,22 @@ class Config(Section):
     exploration: Exploration = Field(default_factory=Exploration, description="the search over configurations")
     plotting: Plotting = Field(default_factory=Plotting, description="appearance of the figures")
 
+    def value(self, key: str) -> Any:
+        """The value of a dotted key, in the types of YAML.
+
+        Raises:
+            InputError: there is no such key.
+
+        Example:
+            >>> import metabolismgraph as mg
+            >>> mg.load_config("small").value("training.homeostasis_time_step")
+            1
+        """
+        check_known(key, key, "value")
+        section, _, name = key.rpartition(".")
+        part = getattr(self, section) if section else self
+        return part.model_dump(mode="json", include={name})[name]
+
     def to_yaml(self) -> str:
         """The complete tree as YAML, including defaults; `load_config` restores an equal configuration from it."""
         tree = self.model_dump(mode="json")

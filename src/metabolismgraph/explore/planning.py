@@ -10,6 +10,7 @@ from importlib import metadata
 from typing import Any
 
 from metabolismgraph.config import Config, nearest_name
+from metabolismgraph.config.tree import KEYS
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Changes, Proposed, Reviewed
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
@@ -64,16 +65,10 @@ def full_key(param: str, space: SearchSpace) -> str:
     others = _WHY_NOT_IN_PHASE2 if space.trains == "phase2" else _WHY_NOT_OTHERWISE
     for wanted in (param, f"training.{param}"):
         for place, reason in {**_WHY_NOT, **others}.items():
-            if wanted == place or (wanted.startswith(f"{place}.") and _exists(wanted)):
+            if wanted == place or (wanted.startswith(f"{place}.") and wanted in KEYS):
                 raise RefusedError(f"{param} may not be changed: {reason} (may: {every})")
     near = nearest_name(param, [*space.by_name, *space.names])
     raise RefusedError(f"{param} is not a parameter; did you mean {near}? (all: {every})")
-
-
-def _exists(key: str) -> bool:
-    section, _, name = key.partition(".")
-    field = Config.model_fields.get(section)
-    return field is not None and name in getattr(field.annotation, "model_fields", {})
 
 
 def plan(proposal: Proposal, state: State, iteration: int, *, by: str, note: str = "") -> Proposed:
@@ -240,18 +235,18 @@ def changed(before: Changes, mutations: Sequence[Mutation], state: State) -> Cha
         key = full_key(mutation.param, state.space)
         if key in new:
             raise RefusedError(f"{mutation}: {mutation.param} is changed twice; keep one change of it")
-        old = _value(config, key)
+        old = config.value(key)
         if _plain(mutation.old) != _plain(old):
             raise RefusedError(f"{mutation}: the old value of {mutation.param} is {json.dumps(old)}")
         _check_range(mutation, state.space.parameter(key))
         new[key] = mutation.new
     changes = {**before, **new}
     config = configuration(state, changes)
-    found = {key: _value(config, key) for key in changes}
+    found = {key: config.value(key) for key in changes}
     for key, value in found.items():
         if isinstance(value, int) and value > _MOST:
             raise RefusedError(f"{key} has {len(str(value))} digits, expected at most {_MOST}")
-    return {key: value for key, value in found.items() if value != _value(state.config, key)}
+    return {key: value for key, value in found.items() if value != state.config.value(key)}
 
 
 def _check_range(mutation: Mutation, parameter: Parameter) -> None:
@@ -363,11 +358,6 @@ def code_of(files: Mapping[str, str]) -> str:
     """Digest of the package version and the strategy files of a run."""
     content = json.dumps({"version": metadata.version("metabolismgraph"), "files": dict(sorted(files.items()))})
     return hashlib.sha256(content.encode()).hexdigest()[:12]
-
-
-def _value(config: Config, key: str) -> Any:
-    section, _, name = key.partition(".")
-    return config.model_dump(mode="json")[section][name]
 
 
 def _plain(value: Any) -> Any:

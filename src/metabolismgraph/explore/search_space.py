@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from metabolismgraph.config import Config
 from metabolismgraph.config.messages import explain, nearest_name
+from metabolismgraph.config.tree import KEYS
 from metabolismgraph.config.yaml_text import parse_yaml
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
@@ -64,8 +65,7 @@ class Parameter(_Part):
     @functools.cached_property
     def default(self) -> Any:
         """Its value in the default configuration."""
-        section, _, name = self.key.partition(".")
-        return Config().model_dump(mode="json")[section][name]
+        return Config().value(self.key)
 
     @property
     def is_number(self) -> bool:
@@ -246,11 +246,8 @@ class SearchSpace(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchSpace:
-        sections = Config.model_fields
         for key in (*(p.key for p in self.parameters), *self.fixed):
-            section, _, name = key.partition(".")
-            fields = getattr(sections[section].annotation, "model_fields", {}) if section in sections else {}
-            if name not in fields or section in _FORBIDDEN:
+            if key not in KEYS or key.partition(".")[0] in _FORBIDDEN:
                 raise ValueError(f"{key} is not a key of the sections training and graph_model")
         known = {*self.by_name}
         named = [*self.order, *(name for each in self.first_batch for name in each)]

@@ -42,12 +42,10 @@ def effective_settings(config: Config, found: Mapping[str, Declared], space: Sea
         found: the strategies of the configuration, or their declarations, by name.
     """
     training = config.training
-    dumped = config.model_dump(mode="json")
-    values = {key: dumped[section][name] for key in space.keys for section, _, name in (key.partition("."),)}
     resolved = {key: getattr(training, name) for key, name in _RATES.items()}
     resolved[STRATEGY] = [_entry(name, options, found[name]) for name, options in entries(training)]
     without = reasons_without_effect(config, found, space)
-    return {key: resolved.get(key, value) for key, value in values.items() if key not in without}
+    return {key: resolved.get(key, config.value(key)) for key in space.keys if key not in without}
 
 
 def reasons_without_effect(config: Config, found: Mapping[str, Declared], space: SearchSpace) -> dict[str, str]:

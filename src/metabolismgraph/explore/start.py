@@ -34,6 +34,7 @@ def check_parts(config: Config, replicates: int) -> None:
     Raises:
         InputError: the frames have too few parts.
     """
+    # No data are known yet: of few frames `Observations.held_out`, whose parts have whole frames, may make more parts.
     parts = int(1 / config.training.held_out_fraction) if config.training.held_out_fraction else 1
     if config.exploration.replicates_vary == ("held_out",) and replicates > parts:
         raise InputError(

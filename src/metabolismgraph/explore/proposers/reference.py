@@ -77,10 +77,11 @@ def of_space(space: SearchSpace, primary: str) -> dict[str, str]:
 def _parameters(space: SearchSpace) -> str:
     """Parameters that may be changed, with their values and meanings."""
     sections: Mapping[str, type[Section]] = {"training": Training, "graph_model": GraphModel}
+    schemas = {name: section.model_json_schema()["properties"] for name, section in sections.items()}
     lines = []
     for parameter in space.parameters:
         section, _, name = parameter.key.partition(".")
-        found = sections[section].model_json_schema()["properties"][name]
+        found = schemas[section][name]
         values = "list of strategies, or null" if parameter.key == STRATEGY else allowed(found)
         within = f", from {_range(parameter.range)}" if parameter.range else ""
         typical = f"; typically {_range(parameter.typical)}" if parameter.typical else ""

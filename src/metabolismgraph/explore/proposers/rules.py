@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from metabolismgraph.config import Exploration
+from metabolismgraph.config import Config, Exploration
 from metabolismgraph.explore.evidence import PAIRS, effects
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
-from metabolismgraph.explore.planning import (
-    RefusedError,
-    changed,
-    depends_on_time_step,
-    own_strategies,
-    settings_at,
-    settings_of,
-)
-from metabolismgraph.explore.planning import configuration as configured
+from metabolismgraph.explore.planning import changed, configuration, depends_on_time_step, settings_at, settings_of
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, Reading, Slot, Submission
 from metabolismgraph.explore.proposers import rules_memory
 from metabolismgraph.explore.proposers.base import Answer, Proposer
+from metabolismgraph.explore.proposers.rules_sets import change_to, composed_set, references, untried_sets
 from metabolismgraph.explore.proposers.rules_steps import forced_step, next_step, tried_keys
 from metabolismgraph.explore.reward import holds, quantities, slope_ratios
 from metabolismgraph.explore.search_space import Move, Role
 from metabolismgraph.explore.settings import strategies_of_settings
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, candidate, differ, merit, nodes, scores
-from metabolismgraph.homeostasis.strategies import STRATEGIES, names
 
-# Sets of strategies to switch to, first the one of highest priority in the published design and those that train in
-# seconds. All of them pull embeddings with similar responses together, since types are to be found as well.
-APPROACHES: tuple[tuple[str, ...], ...] = (
-    ("residual", "contrastive"),
-    ("orthogonalised", "contrastive"),
-    ("weak_form", "orthogonalised", "contrastive"),
-    ("separate", "warmup", "contrastive"),
-    ("amplification", "contrastive"),
-    ("multi_scale", "contrastive"),
-    ("curriculum", "contrastive"),
-    ("accumulation", "warmup", "contrastive"),
-    ("weak_form", "contrastive"),
-)
 _GOOD = 0.8  # reward from which a node is worth replicating at once
 _UNBEATEN = 8  # iterations after which the leading node is replicated even if it is not good
 _NEAR = (0.5, 1.5)  # slope ratios that only need tuning
@@ -75,7 +53,7 @@ class RulesProposer(Proposer):
             return Answer(_replicate(leading))
         move = _move(state, done)
         if move.strategies == "always" or _turn_to_switch(state, move):
-            untried = next(_untried(state, iteration), None)
+            untried = next(untried_sets(state, iteration), None)
             if untried is not None:
                 return Answer(_switch(state, iteration, untried, move))
             move = _EXPLOIT if move.strategies == "always" else move
@@ -83,28 +61,29 @@ class RulesProposer(Proposer):
 
     def read(self, state: State, batch: Sequence[int], refusals: Sequence[str]) -> Answer[Reading]:
         del refusals
+        found = effects(state)
         readings = tuple(
             IterationReading(
                 iteration=iteration.number,
                 visual=rules_memory.visual(iteration, state),
-                observation=rules_memory.observation(state, iteration),
+                observation=rules_memory.observation(state, iteration, found),
             )
             for iteration in (state.iterations[i - 1] for i in batch)
         )
-        return Answer(Reading(iterations=readings, memory=rules_memory.memory(state)))
+        return Answer(Reading(iterations=readings, memory=rules_memory.memory(state, found)))
 
     def review(self, state: State, block: int, refusals: Sequence[str]) -> Answer[Submission]:
         leading = candidate(state)
         if leading is None or refusals:
             return Answer(Submission(rationale="nothing has worked so far: the next block starts as this one did"))
-        composed = None if (leading.mean or 0.0) >= _GOOD else _composed(state, block)
+        composed = None if (leading.mean or 0.0) >= _GOOD else composed_set(state, block)
         if composed is not None:
-            both = (_strategy_mutation(state, state.root(block), composed),)
+            both = (change_to(state, state.root(block), composed),)
             why = "the best sets so far do not suffice alone and decide on different parts, so both together"
-            return Answer(Submission(start=both, rationale=why, reference=_references(composed)))
+            return Answer(Submission(start=both, rationale=why, reference=references(composed)))
         start = _way(state, state.root(block), leading.first.changes)
         why = f"node {leading.id} leads with a mean reward of {leading.mean:.3f}: the next block starts from it"
-        literature = _references(rules_memory.strategies_of(state, leading))
+        literature = references(rules_memory.strategies_of(state, leading))
         return Answer(Submission(start=start, rationale=why, reference=literature))
 
 
@@ -121,7 +100,7 @@ def _first(state: State, slot: Slot) -> Proposal:
 
 
 def _baseline(state: State) -> Proposal:
-    if depends_on_time_step(configured(state, {}), state):
+    if depends_on_time_step(configuration(state, {}), state):
         why = "baseline: the same configuration in every slot shows what the rollout length does"
     elif state.space.first_batch:
         why = "baseline: the start, unchanged"
@@ -213,29 +192,8 @@ def _turn_to_switch(state: State, move: Move) -> bool:
     return move.strategies is not None and 2 * switched < len(moved) + (move.strategies == "first")
 
 
-def _untried(state: State, iteration: int) -> Iterator[tuple[str, ...]]:
-    """Yield untried approaches, strategy files of the exploration first; iterations in flight count as tried."""
-    if not state.space.strategies:
-        return
-    own = tuple((name, "contrastive") for name in own_strategies(state))
-    yield from _new_ones(state, state.block_of(iteration), (*own, *APPROACHES))
-
-
-def _new_ones(state: State, block: int, approaches: Iterable[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
-    """Yield the approaches that were not tried, and that the root of a block can be changed to."""
-    before = state.root(block)
-    tried = {frozenset(rules_memory.strategies_of(state, node)) for node in nodes(state)}
-    # The root of a block may name a set that no node has run yet: it is no change.
-    tried.add(frozenset(names(configured(state, before).training)))
-    for approach in approaches:
-        if frozenset(approach) not in tried:
-            with contextlib.suppress(RefusedError):
-                changed(before, (_strategy_mutation(state, before, approach),), state)
-                yield approach
-
-
 def _switch(state: State, iteration: int, approach: tuple[str, ...], move: Move) -> Proposal:
-    changes = (_strategy_mutation(state, state.root(state.block_of(iteration)), approach),)
+    changes = (change_to(state, state.root(state.block_of(iteration)), approach),)
     why = f"{move.why}: {' + '.join(approach)} trains in another way"
     return Proposal(parent=None, mode=move.mode, mutations=changes, hypothesis=why)
 
@@ -246,16 +204,16 @@ def _mutate(state: State, iteration: int, slot: Slot, move: Move, role: Role) ->
     node = _parent(state, block, slot, role)
     parent = None if node is None else node.id
     before = state.node_changes(parent, block)
-    config = configured(state, before)
+    config = configuration(state, before)
     settings = settings_at(config, slot.time_step, state)
     if not any(settings_of(other.first, state) == settings for other in nodes(state)):
         why = f"control: the settings of the parent at T = {slot.time_step}, to compare changes with"
         return Proposal(parent=parent, mode=move.mode, hypothesis=why)
     if move.require and move.require not in strategies_of_settings(settings):
-        change = _strategy_mutation(state, before, (*(config.training.strategies or ()), move.require))
+        change = change_to(state, before, (*(config.training.strategies or ()), move.require))
         why = f"{move.why}: {move.require} is added"
         return Proposal(parent=parent, mode=move.mode, mutations=(change,), hypothesis=why)
-    if role != "explore" and (told := _told(state, before, move, settings, slot)):
+    if role != "explore" and (told := _told(state, before, config, move, settings, slot)):
         return Proposal(parent=parent, mode=move.mode, mutations=told, hypothesis=move.why)
     step = next_step(state, parent, before, _order(state, move, role, settings))
     if step is None:
@@ -288,7 +246,7 @@ def _order(state: State, move: Move, role: Role, settings: Mapping[str, object])
 
 
 def _told(
-    state: State, before: Mapping[str, object], move: Move, settings: Mapping[str, object], slot: Slot
+    state: State, before: Mapping[str, object], config: Config, move: Move, settings: Mapping[str, object], slot: Slot
 ) -> tuple[Mutation, ...]:
     """The first change of a move that leads to settings that were not tried; empty without one."""
     space = state.space
@@ -297,10 +255,10 @@ def _told(
         wanted += [{name: end} for name in space.order for end in (space.by_name[name].range or ()) if end is not None]
     tried = [settings_of(node.first, state) for node in nodes(state)]
     for each in wanted:
-        values = {name: forced_step(state, dict(before), space.by_name[name], way) for name, way in each.items()}
+        values = {name: forced_step(config, space.by_name[name], way) for name, way in each.items()}
         mutations = _mutations(state, before, values)
         if mutations:
-            found = configured(state, changed(dict(before), mutations, state))
+            found = configuration(state, changed(dict(before), mutations, state))
             if (after := settings_at(found, slot.time_step, state)) != settings and after not in tried:
                 return mutations
     return ()
@@ -308,13 +266,9 @@ def _told(
 
 def _mutations(state: State, before: Mapping[str, object], values: Mapping[str, object]) -> tuple[Mutation, ...]:
     """Changes of parameters to these values, by short name; equal values are left out."""
-    config = configured(state, dict(before)).model_dump(mode="json")
-    found = []
-    for name, new in values.items():
-        section, _, key = state.space.by_name[name].key.partition(".")
-        if config[section][key] != new:
-            found.append(Mutation(param=name, old=config[section][key], new=new))
-    return tuple(found)
+    config = configuration(state, dict(before))
+    pairs = ((name, config.value(state.space.by_name[name].key), new) for name, new in values.items())
+    return tuple(Mutation(param=name, old=old, new=new) for name, old, new in pairs if old != new)
 
 
 def _parent(state: State, block: int, slot: Slot, role: Role) -> Node | None:
@@ -337,30 +291,11 @@ def _parent(state: State, block: int, slot: Slot, role: Role) -> Node | None:
     return None if found is None else found.node
 
 
-def _composed(state: State, block: int) -> tuple[str, ...] | None:
-    """The best set of strategies together with the next best compatible one; None if all were tried."""
-    ranked = [n for n in sorted(nodes(state), key=lambda n: -(n.mean or 0.0)) if n.mean]
-    sets = list(dict.fromkeys(rules_memory.strategies_of(state, node) for node in ranked))
-    return next(_new_ones(state, block, (tuple(dict.fromkeys((*sets[0], *other))) for other in sets[1:])), None)
-
-
 def _way(state: State, before: dict[str, object], after: dict[str, object]) -> tuple[Mutation, ...]:
     """Mutations that lead from one configuration to another."""
-    target = configured(state, after).model_dump(mode="json")
+    target = configuration(state, after)
     keys = [key for key in dict.fromkeys((*before, *after)) if key != TIME_STEP]
-    values = {
-        state.space.names[key]: target[section][name] for key in keys for section, _, name in (key.partition("."),)
-    }
-    return _mutations(state, before, values)
-
-
-def _strategy_mutation(state: State, before: dict[str, object], approach: Sequence[object]) -> Mutation:
-    old = configured(state, before).model_dump(mode="json")["training"]["strategies"]
-    return Mutation(param=state.space.names[STRATEGY], old=old, new=list(approach))
-
-
-def _references(approach: Sequence[str]) -> str:
-    return "; ".join(STRATEGIES[name].reference for name in approach if name in STRATEGIES)
+    return _mutations(state, before, {state.space.names[key]: target.value(key) for key in keys})
 
 
 def make(settings: Exploration, folder: Path, record: Path | None) -> RulesProposer:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from metabolismgraph.explore.events import Failed
-from metabolismgraph.explore.evidence import PAIRS, Effect, Evidence, control, effects
+from metabolismgraph.explore.evidence import PAIRS, Effect, Evidence, control
 from metabolismgraph.explore.planning import settings_of
 from metabolismgraph.explore.proposal import MEMORY_LINES
 from metabolismgraph.explore.published_format.lines import set_name
@@ -99,8 +99,12 @@ def _listed(values: Sequence[float | None]) -> str:
     return "/".join("nan" if value is None else f"{value:.6f}" for value in values) or "none"
 
 
-def observation(state: State, iteration: Iteration) -> str:
-    """One line: the reward, the node's replicates, and the comparison with its control."""
+def observation(state: State, iteration: Iteration, found: Sequence[Effect]) -> str:
+    """One line: the reward, the node's replicates, and the comparison with its control.
+
+    Args:
+        found: all effects.
+    """
     if isinstance(iteration.outcome, Failed):
         return f"failed: {iteration.outcome.reason}"
     if iteration.scored is None:
@@ -114,16 +118,19 @@ def observation(state: State, iteration: Iteration) -> str:
     if not iteration.proposed.proposal.mutations:
         return text
     without = control(node, state)
-    mine = [e for e in effects(state) if e.treated.id == node.id and e.change == iteration.proposed.proposal.mutations]
+    mine = [e for e in found if e.treated.id == node.id and e.change == iteration.proposed.proposal.mutations]
     if not mine:
         missing = "was not run" if without is None else f"is node {without.id}, and has no result with this seed"
         return f"{text}; no control: the parent's settings at T = {iteration.proposed.time_step} {missing}"
     return f"{text}; {mine[0].evidence}: {mine[0]}"
 
 
-def memory(state: State) -> str:
-    """The working memory: principles, outcomes by strategy, hypotheses with their evidence, the current block."""
-    found = effects(state)
+def memory(state: State, found: Sequence[Effect]) -> str:
+    """The working memory: principles, outcomes by strategy, hypotheses with their evidence, the current block.
+
+    Args:
+        found: all effects.
+    """
     lines = [
         "# Working memory",
         "",

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from metabolismgraph.config import Config
 from metabolismgraph.explore.events import Changes
 from metabolismgraph.explore.evidence import effects
 from metabolismgraph.explore.planning import RefusedError, configuration, full_key
+from metabolismgraph.explore.proposal import Mutation
 from metabolismgraph.explore.search_space import Parameter, SearchSpace
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import Node, nodes, pooled_deviation
@@ -36,14 +38,19 @@ def next_step(state: State, parent: int | None, before: Changes, order: Sequence
 
     None: no parameter has a step, for instance at the ends of their ranges.
     """
-    children = [n for n in nodes(state) if n.parent == parent]
-    taken = [key for node in children for key in _changed_keys(node, state.space)]
-    config = configuration(state, before)
-    steps = [_step(state, config, state.space.parameter(key), taken.count(key)) for key in order]
+    every, space, config = nodes(state), state.space, configuration(state, before)
+    taken = [key for node in every if node.parent == parent for key in _made_by(node, space)]
+    deviation = pooled_deviation(every) or 0.0
+    worked: dict[tuple[str, ...], list[bool]] = defaultdict(list)
+    for effect in effects(state):
+        # One pair is enough to choose a direction, not to claim anything.
+        by_chance = deviation * math.sqrt(2 / len(effect.differences))
+        worked[_keys(effect.change, space)].append(effect.mean > by_chance)
+    steps = [_step(space.parameter(key), config.value(key), taken.count(key), worked[(key,)]) for key in order]
     return min((step for step in steps if step.new != step.old), key=lambda step: taken.count(step.key), default=None)
 
 
-def forced_step(state: State, before: Changes, parameter: Parameter, way: object) -> Any:
+def forced_step(config: Config, parameter: Parameter, way: object) -> Any:
     """The new value of a parameter in a given direction, or the given value.
 
     Args:
@@ -51,16 +58,20 @@ def forced_step(state: State, before: Changes, parameter: Parameter, way: object
     """
     if way not in ("up", "down"):
         return way
-    return _moved(parameter, _value(configuration(state, before), parameter), parameter.factor, up=way == "up")
+    return _moved(parameter, config.value(parameter.key), parameter.factor, up=way == "up")
 
 
 def tried_keys(state: State) -> tuple[str, ...]:
     """Keys of all parameters that were changed so far."""
-    return tuple(key for node in nodes(state) for key in _changed_keys(node, state.space))
+    return tuple(key for node in nodes(state) for key in _made_by(node, state.space))
 
 
-def _changed_keys(node: Node, space: SearchSpace) -> tuple[str, ...]:
-    return tuple(_key(mutation.param, space) for mutation in node.first.proposal.mutations)
+def _made_by(node: Node, space: SearchSpace) -> tuple[str, ...]:
+    return _keys(node.first.proposal.mutations, space)
+
+
+def _keys(mutations: Iterable[Mutation], space: SearchSpace) -> tuple[str, ...]:
+    return tuple(_key(mutation.param, space) for mutation in mutations)
 
 
 def _key(param: str, space: SearchSpace) -> str:
@@ -70,27 +81,22 @@ def _key(param: str, space: SearchSpace) -> str:
         return param
 
 
-def _value(config: Config, parameter: Parameter) -> Any:
-    section, _, name = parameter.key.partition(".")
-    return getattr(getattr(config, section), name)
+def _step(parameter: Parameter, old: Any, siblings: int, worked: Sequence[bool]) -> Step:
+    """The next step of a parameter.
 
-
-def _step(state: State, config: Config, parameter: Parameter, siblings: int) -> Step:
-    factor, up, tried, worked = parameter.factor, parameter.first == "up", 0, 0
-    deviation = pooled_deviation(nodes(state)) or 0.0
-    for effect in effects(state):
-        if tuple(_key(mutation.param, state.space) for mutation in effect.change) != (parameter.key,):
-            continue
-        tried += 1
-        # One pair is enough to choose a direction, not to claim anything.
-        if effect.mean > deviation * math.sqrt(2 / len(effect.differences)):
-            worked, factor = worked + 1, min(factor**_GROW, _LARGEST)
+    Args:
+        siblings: changes of it in other children of the same parent.
+        worked: whether each of its earlier changes did.
+    """
+    factor, up = parameter.factor, parameter.first == "up"
+    for success in worked:
+        if success:
+            factor = min(factor**_GROW, _LARGEST)
         else:
             up, factor = not up, max(factor**_SHRINK, _SMALLEST)
     # Further children of the same parent take the other direction, then larger steps.
     up, factor = up != bool(siblings % 2), factor ** (1 + siblings // 2)
-    old = _value(config, parameter)
-    return Step(parameter.key, old, _moved(parameter, old, factor, up=up), tried, worked)
+    return Step(parameter.key, old, _moved(parameter, old, factor, up=up), len(worked), sum(worked))
 
 
 def _moved(parameter: Parameter, old: Any, factor: float, *, up: bool) -> Any:

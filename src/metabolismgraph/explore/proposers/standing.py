@@ -80,11 +80,8 @@ def _reward(state: State, node: Node) -> str:
 
 def _values(state: State, changes: Changes) -> str:
     """Every parameter that may be changed, as JSON: the values for `old` of a mutation."""
-    config = configuration(state, changes).model_dump(mode="json")
-    found = {
-        p.name: config[section][name] for p in state.space.parameters for section, _, name in (p.key.partition("."),)
-    }
-    return "; ".join(f"{short}={json.dumps(value)}" for short, value in found.items())
+    config = configuration(state, changes)
+    return "; ".join(f"{p.name}={json.dumps(config.value(p.key))}" for p in state.space.parameters)
 
 
 def refused(state: State, kind: Kind, iteration: int, refusals: Sequence[str]) -> dict[str, str]:

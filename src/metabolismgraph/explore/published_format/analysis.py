@@ -176,13 +176,9 @@ def _by(opened: Opened, event: Proposed | Reviewed) -> str:
 
 def _config(state: State, proposed: Proposed) -> str:
     """The parameters that the search space shows, what trains, and other differences from the opened configuration."""
-    config, space, given = state.config.model_dump(mode="json"), state.space, {**proposed.changes, _SEED: proposed.seed}
-    keys = {name: _SEED if name == "seed" else space.by_name[name].key for name in space.log.config}
-    values = {
-        name: given.get(key, config[section][field])
-        for name, key in keys.items()
-        for section, _, field in (key.partition("."),)
-    }
+    given = {**proposed.changes, _SEED: proposed.seed}
+    keys = {name: _SEED if name == "seed" else state.space.by_name[name].key for name in state.space.log.config}
+    values = {name: given.get(key, state.config.value(key)) for name, key in keys.items()}
     named = {TIME_STEP, _SEED, *keys.values()}
     if STRATEGY in proposed.settings:
         values["strategies"] = proposed.settings[STRATEGY]
