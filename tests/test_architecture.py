@@ -11,8 +11,19 @@ import metabolismgraph
 PACKAGE = Path(metabolismgraph.__file__).parent
 # From the ground up. A module may import from its own folder and from those before it.
 FLOORS = (
-    *("errors", "text", "files", "json_lines", "processes", "metrics", "config", "system", "formats", "trajectories", "reactions"),
-    *("homeostasis", "fitting", "ground_truth", "sandbox", "evaluation", "figures", "runs", "explore"),
+    *("errors", "text", "files", "json_lines", "processes", "metrics", "config", "system", "formats"),
+    *(
+        "trajectories",
+        "reactions",
+        "homeostasis",
+        "fitting",
+        "ground_truth",
+        "sandbox",
+        "evaluation",
+        "figures",
+        "runs",
+        "explore",
+    ),
     *("benchmarks", "cli", "testing"),
 )
 
