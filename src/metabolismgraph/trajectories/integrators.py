@@ -198,7 +198,7 @@ class Collocation(Integrator):
 
 def _newton_matrix(
     equation: RateEquation, theta: Float[np.ndarray, " unknowns"], rates: Rates, h: Float[np.ndarray, " batch"]
-) -> Float[np.ndarray, "batch unknowns unknowns"]:
+) -> Float[np.ndarray, "batch stage_species stage_species"]:
     """1 - h (A x Jacobian), with the Jacobian of every stage."""
     n, stages = rates.c.shape[1], len(_STAGES)
     jacobian = equation.by_state(theta, rates).reshape(-1, stages, n, n)

@@ -116,7 +116,8 @@ class _Averages:
 
     def steps(self, values: np.ndarray) -> np.ndarray:
         """Averages of values of the frames, which the rule turns into means over the steps."""
-        return self.rows(self.quadrature.mean(values))
+        flat = values.reshape(len(values), -1)
+        return self.rows(self.quadrature.mean(flat)).reshape(-1, *values.shape[1:])
 
     def shapes(self, equation: RateEquation, at: Rates, k: Float[np.ndarray, " reactions"]) -> np.ndarray:
         """Averages of the derivative of dc/dt by the coefficients of log f."""

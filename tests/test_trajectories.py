@@ -1,0 +1,384 @@
+"""Fits of trajectories: integrators, derivatives, windows, noise, and what is recovered from bad data."""
+
+import dataclasses
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.integrate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_architecture import FLOORS
+
+import metabolismgraph as mg
+from metabolismgraph.homeostasis.types_from_lines import find_types
+from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.network import Reaction
+from metabolismgraph.trajectories.fit import fit_trajectories
+from metabolismgraph.trajectories.gauss_newton import fit_windows
+from metabolismgraph.trajectories.integrators import Collocation, EulerSteps, RungeKutta
+from metabolismgraph.trajectories.misfit import Measurements
+from metabolismgraph.trajectories.noise import NoiseModel, noise_of_differences
+from metabolismgraph.trajectories.rates import RateEquation
+from metabolismgraph.trajectories.shooting import Problem, linearise
+from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
+from metabolismgraph.trajectories.windows import Windows
+
+INTEGRATORS = (EulerSteps(), EulerSteps(3), RungeKutta(2), Collocation(), Collocation(2))
+KNOWN = True  # rate laws are mass action
+
+
+def network_of(*reactions, species="ABC", fixed=()):
+    written = [Reaction(f"r{j}", sub, net, known) for j, (sub, net, known) in enumerate(reactions)]
+    return mg.ReactionNetwork.from_reactions("test", list(species), written, fixed)
+
+
+# A + B -> 2 B with a learned law, B -> C, C + C -> A by mass action.
+MIXED = network_of(
+    ({"A": 1.0, "B": 1.0}, {"A": -1.0, "B": 1.0}, False),
+    ({"B": 1.0}, {"B": -1.0, "C": 1.0}, KNOWN),
+    ({"C": 2.0}, {"C": -2.0, "A": 2.0}, KNOWN),
+)
+
+
+def equation_of(network, low=0.1, high=9.0):
+    spline = SubstrateSpline.over(np.log(np.linspace(low, high, 400)))
+    return RateEquation.of(Structure.of(network), spline, 1e-9)
+
+
+def unknowns_of(equation, rng):
+    theta = rng.normal(size=equation.unknowns.total) * 0.05
+    theta[equation.unknowns.log_k] -= 1.0
+    theta[equation.unknowns.law.start] = 1.0
+    return theta
+
+
+def observed(network, time, c):
+    return mg.Observations(network, time, np.zeros(len(time), dtype=int), c)
+
+
+def simulated(network, k, start, time, slope=0.0, offset=0.0):
+    """Concentrations of mass action with homeostasis, by SciPy."""
+    order, edges = network.edge_order, (network.edge_reaction, network.edge_species)
+
+    def rate(_, c):
+        flux = k * np.array([np.prod(c[edges[1][edges[0] == j]] ** order[edges[0] == j]) for j in range(len(k))])
+        return network.stoichiometry @ flux + slope * c + offset
+
+    found = scipy.integrate.solve_ivp(rate, (time[0], time[-1]), start, "LSODA", time, rtol=1e-10, atol=1e-12)
+    return found.y.T
+
+
+# --- rates and integrators
+
+
+@pytest.mark.parametrize("integrator", INTEGRATORS, ids=lambda i: i.name)
+def test_sensitivities_are_the_derivatives_of_the_numbers_computed(integrator):
+    rng, equation = np.random.default_rng(0), equation_of(MIXED)
+    theta, c, dt = unknowns_of(equation, rng), rng.uniform(0.5, 4, (4, 3)), np.array([0.1, 0.3, 0.05, 0.0])
+    j = np.zeros((4, 3, 3 + equation.unknowns.total))
+    j[:, range(3), range(3)] = 1.0
+    _, found = integrator.advance_linearised(equation, theta, c, dt, j)
+
+    def numbers(p):
+        return integrator.advance(equation, p[3:], c + p[:3], dt)
+
+    for column, unit in enumerate(np.eye(j.shape[-1]) * 1e-6):
+        at = np.concatenate([np.zeros(3), theta])
+        np.testing.assert_allclose(found[:, :, column], (numbers(at + unit) - numbers(at - unit)) / 2e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("kind", "order"), [(EulerSteps, 1), (RungeKutta, 4), (Collocation, 5)])
+def test_integrators_have_their_orders(kind, order):
+    rng, equation = np.random.default_rng(1), equation_of(MIXED)
+    theta, c, dt = unknowns_of(equation, rng), rng.uniform(0.5, 4, (2, 3)), np.full(2, 1.0)
+    exact = Collocation(128).advance(equation, theta, c, dt)
+    errors = [np.abs(kind(steps).advance(equation, theta, c, dt) - exact).max() for steps in (4, 8)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.35)
+
+
+def test_a_stiff_system_is_integrated():
+    network = network_of(({"A": 1.0}, {"A": -1.0, "B": 1.0}, KNOWN), ({"B": 1.0}, {"B": -1.0, "C": 1.0}, KNOWN))
+    equation = equation_of(network)
+    theta = np.zeros(equation.unknowns.total)
+    theta[:2] = np.log10([1e3, 1.0])
+    c = Collocation(256).advance(equation, theta, np.array([[5.0, 0.0, 0.0]]), np.ones(1))
+    np.testing.assert_allclose(c[0], simulated(network, [1e3, 1.0], [5.0, 0, 0], np.array([0.0, 1.0]))[-1], atol=1e-3)
+
+
+def test_a_law_that_is_learned_and_one_that_is_known_agree_on_mass_action():
+    learned = dataclasses.replace(MIXED, mass_action=np.zeros(3, dtype=bool))
+    one, other = equation_of(MIXED), equation_of(learned)
+    c = np.random.default_rng(2).uniform(0.2, 8, (5, 3))
+    rates = []
+    for equation in (one, other):
+        theta = np.zeros(equation.unknowns.total)
+        # One learned law per order |s|, sorted: its exponent is the order.
+        orders = [1.0] if equation is one else [1.0, 2.0]
+        theta[equation.unknowns.law.start + np.arange(len(orders)) * equation.unknowns.size] = orders
+        rates.append(equation.rates(theta, c).rate)
+    np.testing.assert_allclose(*rates, rtol=1e-10)
+
+
+@given(low=st.floats(-6, 1), width=st.floats(0.5, 6), at=st.floats(-9, 9))
+@settings(max_examples=30)
+def test_a_spline_is_zero_at_one_and_straight_beyond_its_knots(low, width, at):
+    spline = SubstrateSpline.over(np.linspace(low, low + width, 300))
+    rng = np.random.default_rng(3)
+    law = spline.law(rng.normal(size=spline.size))
+    assert law(np.zeros(1))[0] == pytest.approx(0, abs=1e-8)
+    beyond = np.array([spline.high + 1, spline.high + 2, spline.high + 3])
+    assert np.ptp(np.diff(law(beyond)[0])) == pytest.approx(0, abs=1e-7)
+    np.testing.assert_allclose(law(np.array([at]))[0], spline(np.array([at])) @ _coefficients(law, spline), atol=1e-6)
+
+
+def _coefficients(law, spline):
+    grid = np.linspace(spline.low, spline.high, 200)
+    return spline.coefficients_of(grid, law(grid)[0])
+
+
+# --- windows and noise
+
+
+def test_windows_cover_every_frame_once_and_no_step_between_runs():
+    run = np.repeat([0, 1], [7, 5])
+    time = np.concatenate([np.arange(7.0), np.arange(5.0)])
+    data = mg.Observations(MIXED, time, run, np.ones((12, 3)))
+    windows = Windows.cut(data, 3)
+    assert sorted(windows.frame[windows.valid > 0]) == list(range(12))
+    for frames, valid in zip(windows.frame, windows.valid, strict=True):
+        assert len(set(run[frames[valid > 0]])) == 1
+    assert windows.dt.sum() == sum(valid.sum() - 1 for valid in windows.valid)
+    series = np.random.default_rng(0).normal(size=(12, 2))
+    np.testing.assert_array_equal(windows.spread(series[windows.frame], 12), series)
+
+
+@pytest.mark.parametrize("kind", ["additive", "proportional"])
+def test_the_kind_of_noise_is_found(kind):
+    rng = np.random.default_rng(4)
+    c = np.exp(rng.normal(size=(600, 3)))
+    sigma = np.full(c.shape, 0.1) if kind == "additive" else 0.1 * c
+    found = NoiseModel.of_residuals(sigma * rng.normal(size=c.shape), c, np.ones(c.shape, bool), 3.0, np.full(3, 1e-9))
+    assert found.kind == kind
+    np.testing.assert_allclose(found.sigma(c), sigma + 0.01 * found.scale, rtol=0.35)
+
+
+def test_outliers_and_censored_values_have_bounded_scores():
+    value = np.array([[100.0], [0.0], [1.0]])
+    one = np.ones((3, 1))
+    measured = Measurements(value, 0.1 * one, one, value == 0, robust=4.0)
+    frames, valid = np.array([0, 1, 2]), np.ones(3)
+    at = np.array([[1.0], [0.3], [1.05]])
+    found = measured.misfit(frames, valid, at)
+    assert found.score[0] == pytest.approx(4.0 / 0.1)  # linear beyond four standard deviations
+    assert found.score[1] < 0  # a value cut at zero pulls downwards
+    assert found.score[2] == pytest.approx(-0.05 / 0.01)
+    step = 1e-6
+    ahead, behind = (measured.misfit(frames, valid, at + s * step).loss for s in (1, -1))
+    np.testing.assert_allclose(-(ahead - behind) / (2 * step), found.score[:, 0], rtol=1e-5)
+
+
+# --- Gauss-Newton
+
+
+def test_standard_errors_are_the_cramer_rao_bound():
+    """The Schur complement against the inverse of the whole information matrix, written out by finite differences."""
+    time = np.arange(12) * 0.2
+    c = simulated(MIXED, [0.3, 0.5, 0.1], [4.0, 1.0, 2.0], time)
+    equation, data = equation_of(MIXED), observed(MIXED, time, c)
+    rng = np.random.default_rng(5)
+    theta = unknowns_of(equation, rng)
+    windows = Windows.cut(data, 6)
+    sigma = np.full(c.shape, 0.1)
+    deviation = np.ones(len(theta))
+    measured = Measurements(c, sigma, np.ones(c.shape), np.zeros(c.shape, bool))
+    problem = Problem(equation, Collocation(), windows, measured, (theta, deviation))
+    x = c[windows.starts]
+    found = linearise(problem, theta, x)
+
+    def residual(p):
+        states, _ = problem.path(p[: len(theta)], p[len(theta) :].reshape(x.shape))
+        return (windows.spread(states, len(c)) / 0.1).ravel()
+
+    p = np.concatenate([theta, x.ravel()])
+    jacobian = np.stack([(residual(p + d) - residual(p - d)) / 2e-6 for d in np.eye(len(p)) * 1e-6], axis=1)
+    m = len(theta)
+    h = jacobian.T @ jacobian
+    schur = h[:m, :m] - h[:m, m:] @ np.linalg.solve(h[m:, m:], h[m:, :m])
+    np.testing.assert_allclose(found.matrix, schur, rtol=1e-4, atol=1e-4 * np.abs(schur).max())
+
+
+def test_intervals_cover_the_truth():
+    """Forty data sets of a small system: errors in units of their standard errors have a spread of one."""
+    network = network_of(({"A": 1.0}, {"A": -1.0, "B": 1.0}, KNOWN), ({"B": 2.0}, {"B": -2.0, "C": 1.0}, KNOWN))
+    k, time = np.array([0.5, 0.2]), np.linspace(0, 8, 41)
+    clean = simulated(network, k, [6.0, 1.0, 0.5], time)
+    equation = equation_of(network)
+    sigma, standardised = 0.05, []
+    for seed in range(40):
+        c = np.maximum(clean + sigma * np.random.default_rng(seed).normal(size=clean.shape), 1e-6)
+        theta = np.zeros(equation.unknowns.total)
+        theta[:2] = np.log10(k) + 0.05
+        deviation = np.concatenate([np.ones(2), np.full(len(theta) - 2, 1e-6)])
+        measured = Measurements(c, np.full(c.shape, sigma), np.ones(c.shape), np.zeros(c.shape, bool))
+        windows = Windows.cut(observed(network, time, c), len(time))
+        problem = Problem(equation, Collocation(), windows, measured, (theta * 0, deviation))
+        found = fit_windows(problem, theta, clean[windows.starts], last=True)
+        assert found.converged
+        standardised.append((found.theta[:2] - np.log10(k)) / np.sqrt(np.diag(found.covariance)[:2]))
+    z = np.array(standardised)
+    assert np.mean(np.abs(z) < 1.96) > 0.87  # 80 intervals of 95 %: fewer than 70 covers have a chance of 1e-3
+    assert np.sqrt(np.mean(z**2)) == pytest.approx(1, abs=0.25)
+
+
+# --- what is recovered
+
+
+CHAIN = network_of(({"A": 1.0}, {"A": -1.0, "B": 1.0}, KNOWN), ({"B": 1.0}, {"B": -1.0, "C": 1.0}, KNOWN))
+DIMERS = network_of(
+    ({"A": 1.0, "B": 1.0}, {"A": -1.0, "B": -1.0, "C": 1.0}, KNOWN),
+    ({"C": 1.0}, {"A": 1.0, "B": 1.0, "C": -1.0}, KNOWN),
+)
+FAST = {"training.homeostasis_training": False}
+
+
+def fitted(network, k, start, time, noise=0.0, proportional=0.0, scale=(1.0, 1.0), **changes):
+    """The fit of a simulated system in other units of concentration and time."""
+    clean = simulated(network, np.array(k), start, time)
+    rng = np.random.default_rng(6)
+    c = clean + (noise + proportional * clean) * rng.normal(size=clean.shape)
+    data = observed(network, time * scale[1], np.maximum(c, 0) * scale[0])
+    return mg.fit(data, mg.Config().replace(FAST | changes))
+
+
+def check_covered(result, k):
+    """Every k inside its interval, or a fit that says that it is not to be trusted."""
+    table = result.rate_constants
+    for row, true in zip(table.itertuples(), k, strict=True):
+        assert not row.identifiable or row.lower * 0.999 <= true <= row.upper * 1.001, table
+    return table
+
+
+@pytest.mark.parametrize("frames", [16, 24, 40])
+def test_samples_far_apart_give_the_truth_or_a_refusal(frames):
+    time = np.linspace(0, 1.2, frames)
+    result = fitted(CHAIN, [30.0, 6.0], [5.0, 0.0, 0.0], time)
+    table = check_covered(result, [30.0, 6.0])
+    if frames == 40:
+        assert result.trust.trustworthy
+        assert table["identifiable"].all()
+
+
+def test_noise_is_found_and_covered():
+    result = fitted(CHAIN, [0.7, 0.25], [10.0, 0.0, 0.0], np.linspace(0, 8, 101), proportional=0.02)
+    assert result.phase1.trajectories.noise.shape == (3,)
+    assert check_covered(result, [0.7, 0.25])["identifiable"].all()
+    np.testing.assert_allclose(result.rate_constants["k"], [0.7, 0.25], rtol=0.05)
+
+
+@pytest.mark.parametrize("concentration", [1e-9, 1.0, 1e6])
+def test_units_change_nothing(concentration):
+    time = np.linspace(0, 5, 61)
+    factor = 1e3 if concentration != 1 else 1.0
+    result = fitted(DIMERS, [0.3, 0.2], [3.0, 2.0, 0.0], time, noise=0.01, scale=(concentration, factor))
+    k = np.array([0.3 / concentration, 0.2]) / factor
+    check_covered(result, k)
+    other = fitted(DIMERS, [0.3, 0.2], [3.0, 2.0, 0.0], time, noise=0.01)
+    np.testing.assert_allclose(result.rate_constants["k"] / k, other.rate_constants["k"] / [0.3, 0.2], rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def noisy():
+    """The small benchmark with 1 % of noise: a data set and its truth."""
+    data = mg.simulate(mg.load_config("small"))
+    c = data.observations.concentration
+    noise = 0.01 * c.std(axis=0) * np.random.default_rng(7).standard_normal(c.shape)
+    return dataclasses.replace(data.observations, concentration=np.maximum(c + noise, 0)), data.truth
+
+
+@pytest.mark.slow
+def test_homeostasis_is_recovered_under_noise(noisy):
+    observations, truth = noisy
+    result = mg.fit(observations, mg.load_config("small"))
+    metrics = mg.evaluate(result, truth).metrics
+    assert result.trust.trustworthy
+    assert result.phase1.trajectories.integrator == EulerSteps().name
+    assert metrics["rate_constants_R2_identifiable"] > 0.999
+    for kind in (0, 1):
+        assert metrics[f"MLP_node_slope_ratio_{kind}"] == pytest.approx(1, abs=0.02)
+        assert metrics[f"MLP_node_offset_ratio_{kind}"] == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.slow
+def test_coarse_samples_of_euler_steps_are_recognised(noisy):
+    data = mg.simulate(mg.load_config("small"))
+    coarse = data.observations.select(np.arange(data.observations.n_frames) % 4 == 0)
+    found = fit_trajectories(coarse, Structure.of(coarse.network))
+    assert found.integrator == EulerSteps(4)
+    slope = found.best.theta[found.equation.unknowns.slope]
+    np.testing.assert_allclose(slope, -data.truth.lam, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_missing_reaction_is_noticed():
+    rng = np.random.default_rng(8)
+    time = np.linspace(0, 12, 161)
+    clean = simulated(MIXED, np.array([0.3, 0.5, 0.1]), [4.0, 1.0, 2.0], time)
+    data = observed(MIXED, time, clean + 0.01 * clean.std(axis=0) * rng.normal(size=clean.shape))
+    # C + C -> A is left out of the network, so that A only falls.
+    less = network_of(*[(r.substrates, r.net, KNOWN) for r in MIXED.to_reactions()[:2]])
+    config = mg.Config().replace(FAST)
+    known = dataclasses.replace(MIXED, mass_action=np.ones(3, dtype=bool))
+    assert mg.fit(dataclasses.replace(data, network=known), config).trust.trustworthy
+    assert not mg.fit(dataclasses.replace(data, network=less), config).trust.trustworthy
+
+
+def test_noise_of_differences_is_an_upper_bound():
+    rng = np.random.default_rng(9)
+    time = np.arange(400) * 0.5  # coarse: the dynamics reach the differences
+    clean = np.stack([3 + np.sin(time), 5 + np.cos(time), 4 + np.sin(2 * time)], axis=1)
+    data = observed(MIXED, time, clean + 0.02 * rng.normal(size=clean.shape))
+    assert (noise_of_differences(data) > 0.018).all()
+
+
+def test_types_that_cannot_be_told_apart_are_one():
+    rng = np.random.default_rng(10)
+    slope = np.repeat([-0.001, -0.002], 10) + 0.01 * rng.normal(size=20)
+    offset = np.repeat([0.004, 0.012], 10) + 0.05 * rng.normal(size=20)
+    found = find_types(slope, offset, np.diag(np.repeat([1e-4, 2.5e-3], 20)))
+    assert len(found.line) == 1
+    assert found.plausible
+
+
+CHECKED = """
+import jaxtyping
+with jaxtyping.install_import_hook("metabolismgraph", "beartype.beartype"):
+    import numpy as np, metabolismgraph as mg
+    from metabolismgraph.system.kinetics import Structure
+    from metabolismgraph.trajectories.fit import fit_trajectories
+    from metabolismgraph.trajectories.integrators import Collocation, RungeKutta
+config = mg.load_config("small", ["simulation.n_metabolites=4", "simulation.n_reactions=3", "simulation.n_frames=12"])
+data = mg.simulate(config).observations
+found = fit_trajectories(data, Structure.of(data.network))
+u, c = found.equation.unknowns, data.concentration[:2]
+for integrator in (Collocation(), RungeKutta()):
+    j = np.zeros((2, 4, 4 + u.total))
+    integrator.advance_linearised(found.equation, found.best.theta, c, np.full(2, 0.1), j)
+print(found.integrator.name)
+"""
+
+
+def test_shapes_are_as_annotated():
+    """A whole fit under the checks that the rest of the package is under in every test."""
+    done = subprocess.run([sys.executable, "-c", CHECKED], capture_output=True, text=True, check=False)
+    assert "per frame" in done.stdout, done.stderr[-2000:]
+
+
+def test_everything_else_is_checked_in_every_test():
+    options = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    listed = next(o for o in options["addopts"] if o.startswith("--jaxtyping-packages=")).partition("=")[2].split(",")
+    without = {"trajectories", "cli", "errors", "json_lines", "processes"}  # the others hold no arrays
+    assert {name.partition(".")[2] for name in listed} - {"beartype"} == set(FLOORS) - without
