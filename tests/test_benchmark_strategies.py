@@ -83,16 +83,17 @@ def everything():
 def test_every_case_is_there_once(everything):
     cases = [c for group in everything for c in group.cases]
     assert len(everything) == 2 * (2 * 3 * 5)
-    # 13 sets at four lengths, 4 without; twelve more of the sweeps for each seed of rank50
-    assert len(STRATEGY_SETS) == 17
-    assert len(cases) == 30 * (13 * 4 + 4) + 5 * 12
+    # 13 sets at four lengths, 5 without; twelve more of the sweeps for each seed of rank50
+    assert len(STRATEGY_SETS) == 18
+    assert len(cases) == 30 * (13 * 4 + 5) + 5 * 12
     assert len({identity(c.row()) for c in cases}) == len(cases)
     assert {c.seed for c in cases if c.config == "oscillatory_rank50"} == {0, 1, 2, 3, 5}
 
 
 def test_sets_without_rollouts_run_once(everything):
     without = {c.strategies for group in everything for c in group.cases if c.T is None}
-    assert without == {"residual", "orthogonalised", "residual+contrastive", "orthogonalised+contrastive"}
+    alone = {"residual", "orthogonalised", "shooting"}
+    assert without == alone | {"residual+contrastive", "orthogonalised+contrastive"}
     quick, slow = everything[0], everything[30]
     assert quick[:3] == slow[:3] == ("oscillatory_rank50", "projection", 0)
     assert Counter(c.strategies for c in quick.cases) == dict.fromkeys(without, 1)

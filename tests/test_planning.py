@@ -404,7 +404,7 @@ def test_slots_share_a_node_where_the_rollout_length_has_no_say():
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_knows_whether_the_rollout_length_matters(name):
     config = Config().replace({STRATEGY: [name]})
-    full_batch = name in {"residual", "orthogonalised"}
+    full_batch = name in {"residual", "orthogonalised", "shooting"}
     assert depends_on_time_step(config, START) == (not full_batch)
 
 

@@ -295,7 +295,7 @@ def test_nothing_to_fit(network, small_config):
 
 
 def test_not_converged_is_said(saturating, fit):
-    found = fit(saturating.observations, phase1_max_iterations=3)
+    found = fit(saturating.observations, phase1_max_iterations=3, phase1_method="projection")
     assert not found.converged
     assert found.notes[-1] == "Phase 1 did not converge within training.phase1_max_iterations = 3"
 

@@ -133,7 +133,7 @@ def test_instructions_name_every_part_of_a_plan(state):
 
 def test_settings_without_effect_are_listed_by_strategy():
     lines = reference.without_effect().splitlines()
-    (full,) = (line for line in lines if line.startswith("- residual, orthogonalised: "))
+    (full,) = (line for line in lines if line.startswith("- residual, orthogonalised, shooting: "))
     assert "homeostasis_time_step, batch_size, data_augmentation_loop, n_epochs (training uses all frames" in full
     (steps,) = (line for line in lines if "phase2_steps" in line)
     assert "weak_form" in steps

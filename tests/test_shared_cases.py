@@ -42,18 +42,16 @@ def test_a_table_with_line_ends_of_old_macintoshes_is_read():
     assert observations.n_frames > 10
 
 
-def test_noise_is_said_and_the_constants_are_near():
-    _, table, trust = fitted("chain_1pct_noise")
-    assert not trust.trustworthy
-    for reaction, k in {"first": 0.7, "second": 0.25}.items():
-        assert table.loc[reaction, "k"] == pytest.approx(k, rel=0.05)
-
-
-def test_coarse_samples_are_said():
-    _, table, trust = fitted("coarse_20pts")
-    assert any("too far apart for first" in reason for reason in trust.why_not)
-    assert not table.loc["first", "identifiable"]
-    assert table["lower"].isna().all()
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [("chain_1pct_noise", {"first": 0.7, "second": 0.25}), ("coarse_20pts", {"first": 100.0, "second": 20.0})],
+)
+def test_the_right_value_is_inside_its_interval(name, right):
+    _, table, trust = fitted(name)
+    assert trust.trustworthy, trust.why_not
+    for reaction, k in right.items():
+        assert table.loc[reaction, "lower"] * 0.9999 <= k <= table.loc[reaction, "upper"] * 1.0001
+        assert table.loc[reaction, "k"] == pytest.approx(k, rel=0.02)
 
 
 def test_a_steady_state_is_refused():

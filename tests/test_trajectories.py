@@ -94,10 +94,10 @@ def test_sensitivities_are_the_derivatives_of_the_numbers_computed(integrator):
 @pytest.mark.parametrize(("kind", "order"), [(EulerSteps, 1), (RungeKutta, 4), (Collocation, 5)])
 def test_integrators_have_their_orders(kind, order):
     rng, equation = np.random.default_rng(1), equation_of(MIXED)
-    theta, c, dt = unknowns_of(equation, rng), rng.uniform(0.5, 4, (2, 3)), np.full(2, 1.0)
+    theta, c, dt = unknowns_of(equation, rng), rng.uniform(0.5, 4, (2, 3)), np.full(2, 0.5)
     exact = Collocation(128).advance(equation, theta, c, dt)
-    errors = [np.abs(kind(steps).advance(equation, theta, c, dt) - exact).max() for steps in (4, 8)]
-    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.35)
+    errors = [np.abs(kind(steps).advance(equation, theta, c, dt) - exact).max() for steps in (2, 4)]
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.6)
 
 
 def test_a_stiff_system_is_integrated():

@@ -149,9 +149,11 @@ def _trust_in_trajectories(
     unexplained = np.where(moving, evidence.noise / spread, np.nan)
     excess = evidence.noise / evidence.noise_of_differences
     why_not = []
+    if found.law_fails:
+        why_not.append("the stated rate law, mass action, does not hold")
     if evidence.chi2 > _MAX_CHI2:
         why_not.append(f"the model does not follow the trajectories: chi squared per value is {evidence.chi2:.3g}")
-    if evidence.proportional == 0:
+    if evidence.proportional == 0 or evidence.chi2 > _MAX_CHI2:
         text = "residual of trajectories up to {share} of the noise of the data ({names})"
         why_not += _complaint(np.where(visible, excess, np.nan), _MAX_EXCESS, text, names)
     values = max(int((~observations.held_out(*training.held_out)).sum()), 1)

@@ -18,6 +18,8 @@ from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 F = TypeVar("F", bound=LogFunction)
 
+# Beginning of the note on a stated rate law that does not hold.
+LAW_REJECTED = "mass action, as stated in the network file, is rejected"
 # If the forward rule has a relative residual below this, the data come from Euler steps.
 _DISCRETE = 1e-3
 _UNKNOWN_GROWTH = 3.0  # divisor of the change where too few frames are left to estimate its growth: 2^2 - 1
@@ -139,7 +141,7 @@ def _law_notes(
     if p_value > _P_VALUE or free > _REMAINING_SHARE * fitted.misfit:
         return []
     return [
-        "mass action, as stated in the network file, is rejected by these data: another rate law reduces the residual "
+        f"{LAW_REJECTED} by these data: another rate law reduces the residual "
         f"to {100 * np.sqrt(free / fitted.misfit):.2g} % (likelihood ratio test, p "
         f"{'< 1e-12' if p_value < 1e-12 else f'= {p_value:.0e}'}); correct the network, or learn the law with "
         "--set graph_model.rate_law=learned"

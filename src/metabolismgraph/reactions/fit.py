@@ -13,7 +13,7 @@ from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.by_shooting import fit_by_shooting, noise_of_derivative, why_not_shooting
 from metabolismgraph.reactions.data import Phase1Data
-from metabolismgraph.reactions.diagnostics import check_fit
+from metabolismgraph.reactions.diagnostics import LAW_REJECTED, check_fit
 from metabolismgraph.reactions.gradient import descend
 from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.linear_model import LinearModel, Solution
@@ -48,6 +48,7 @@ _STEADY = 1e-6
 # With noise below the first share of rms dc/dt, projection is tried first; it stands if it leaves less than the second
 # unexplained. Homeostasis can be hundreds of times weaker than dc/dt.
 _NOISY, _EXPLAINED = 0.05, 1e-3
+_FOLLOWED = 1.4  # most chi squared per value, and residual relative to the noise, of trajectories that are followed
 # Relative weight of the squares of homeostasis in the sum of squares. It is so small that it has an effect only along
 # directions that the residual does not determine.
 _HOMEOSTASIS_RIDGE = 1e-8
@@ -93,20 +94,34 @@ def _fit_in_units(
     if training.phase1_method == "projection" or unsuitable:
         return _fit_by_projection(*given)
     share = noise_of_derivative(observations)
-    why = f"noise is about {share:.2g} of dc/dt"
+    why, projected = f"noise is about {share:.2g} of dc/dt", None
     if share < _NOISY:
         projected = _fit_by_projection(*given)
         left = float(np.exp(projected.losses[-1] / 2))
-        if left < _EXPLAINED and TOO_COARSE not in projected.reasons:
+        coarse = TOO_COARSE in projected.reasons
+        if left < _EXPLAINED and not coarse:
             return projected
-        why = f"differences of samples leave {left:.2g} of dc/dt unexplained"
+        why = TOO_COARSE if coarse else f"differences of samples leave {left:.2g} of dc/dt unexplained"
     try:
         found = fit_by_shooting(*given)
     except InputError as error:
         note = f"{why}, but shooting failed ({error}); estimates are those of projection"
-        projected = _fit_by_projection(*given)
+        projected = projected or _fit_by_projection(*given)
         return dataclasses.replace(projected, notes=(*projected.notes, note))
-    return dataclasses.replace(found, notes=(f"Phase 1 by shooting, since {why}", *found.notes))
+    # A stated rate law is tested by the projection; it matters where the trajectories are not followed either.
+    fails = projected is not None and projected.law_fails and not _follows(found)
+    law = [note for note in projected.notes if note.startswith(LAW_REJECTED)] if projected and fails else []
+    notes = (f"Phase 1 by shooting, since {why}", *found.notes, *law)
+    return dataclasses.replace(found, notes=notes, law_fails=fails)
+
+
+def _follows(found: Phase1Result) -> bool:
+    """Whether a fit of trajectories leaves no more than the noise of the data."""
+    evidence = found.trajectories
+    if evidence is None:
+        return False
+    excess = (evidence.noise / evidence.noise_of_differences)[found.keep.any(axis=0)]
+    return evidence.chi2 < _FOLLOWED and bool((excess < _FOLLOWED).all())
 
 
 def _fit_by_projection(

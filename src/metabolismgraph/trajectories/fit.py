@@ -221,9 +221,10 @@ class _Fit:
         """The best of the integrators that may have made the data."""
         if rule == "forward":
             return first(EulerSteps(), "forward")
+        # Euler steps and a continuous process of a linear system give the same data, with other rate constants.
         continuous = min((first(None, r) for r in _SMOOTH), key=lambda stage: self.loss(stage.fitted))
         dt = self.observations.transitions().dt
-        if rule is not None or np.ptp(dt) > 1e-6 * self.dt:
+        if rule is not None or np.ptp(dt) > 1e-6 * self.dt or self.equation.linear:
             return continuous
         euler = [first(EulerSteps(), "forward")]
         # If the data were made by q steps per frame, the error of one step is proportional to 1 - 1/q, and that of the
@@ -248,7 +249,18 @@ class _Fit:
         self.progress("phase 1", 0.0, f"{used.name}, windows of {_FINE} frames")
         length = min(_FINE, self.lengths[-1])
         stage = self.stage(used, theta, self.path, NoiseModel(self.differences), length, self.prior(theta), last=False)
-        return self.checked(stage)
+        return self.checked(self.refined(stage))
+
+    def refined(self, stage: _Stage) -> _Stage:
+        """The stage with as many steps of the integrator as it needs."""
+        for _ in range(_REPEATS):
+            finer = self.accurate(stage)
+            if finer == stage.integrator:
+                break
+            fitted = stage.fitted
+            path, length, prior = np.maximum(fitted.path, 0.0), fitted.problem.windows.wanted, fitted.problem.prior
+            stage = self.stage(finer, fitted.theta, path, stage.noise, length, prior, last=True)
+        return stage
 
     def careful(self, integrator: Integrator | None, rule: Rule) -> _Stage:
         """The same for a start that is far off: from windows of two frames on, under noise that hides small errors.
@@ -268,7 +280,8 @@ class _Fit:
         for length, own in [*((w, (prior[0], tight)) for w in short), (short[-1], prior)]:
             stage = self.stage(used, theta, path, noise, length, own, last=own is prior)
             theta, path, noise = stage.fitted.theta, np.maximum(stage.fitted.path, 0.0), stage.noise
-        return self.checked(stage)
+            used = self.accurate(stage)
+        return self.checked(self.refined(stage))
 
     def checked(self, stage: _Stage) -> _Stage:
         """The stage, if its trajectories are finite."""

@@ -121,7 +121,9 @@ def fit_windows(
     path = problem.windows.spread(states, len(problem.measurements.value))
     matrix = normal.matrix + np.diag(1.0 / deviation**2)
     scale = 1.0 / np.sqrt(np.diag(matrix))
-    covariance = scale[:, None] * scipy.linalg.pinvh(matrix * scale[:, None] * scale, rtol=1e-14) * scale
+    scaled = matrix * scale[:, None] * scale
+    inverse = scipy.linalg.pinvh(scaled, rtol=1e-14) if np.isfinite(scaled).all() else np.diag(deviation / scale) ** 2
+    covariance = scale[:, None] * inverse * scale
     fitted = Fitted(theta, x, covariance, path, np.nan, problem, converged)
     z = (fitted.residual / problem.measurements.sigma)[fitted.used]
     return dataclasses.replace(fitted, chi2=float(np.mean(z**2)))

@@ -124,6 +124,12 @@ class RateEquation:
         laws = int(self.pair_law.max(initial=-1)) + 1
         return Unknowns(m, n, laws, self.spline.size if laws else 0)
 
+    @property
+    def linear(self) -> bool:
+        """Whether dc/dt is known to be linear in the concentrations."""
+        per_reaction = np.sum(self.substrates < len(self.pair_species), axis=1)
+        return not self.unknowns.laws and bool((per_reaction <= 1).all() and (self.pair_order == 1).all())
+
     @functools.cached_property
     def _net(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Species, reaction and value of every entry of S."""

@@ -40,8 +40,8 @@ class SubstrateSpline:
 
         Example:
             >>> spline = SubstrateSpline.over(np.log(np.linspace(0.1, 9.0, 500)))
-            >>> spline(np.zeros(1)).round(12).tolist()[0][:3]
-            [0.0, 0.0, 0.0]
+            >>> bool(np.abs(spline(np.zeros(1))).max() < 1e-9)
+            True
         """
         low, high = (float(q) for q in np.quantile(log_c, [_LOWEST, _HIGHEST]))
         low = min(max(low, least), high)

@@ -59,7 +59,8 @@ def _size(observations: Observations, training: Training) -> Iterator[str]:
 
 def _checkpoint(observations: Observations, phase1: Phase1Result, training: Training) -> Iterator[str]:
     derivative = np.sqrt(np.mean(observations.transitions().derivative ** 2))
-    yield f"checkpoint: Phase 1 by {training.phase1_method}; rule for dc/dt: {phase1.rule}"
+    method = "shooting" if phase1.trajectories is not None else training.phase1_method.replace("auto", "projection")
+    yield f"checkpoint: Phase 1 by {method}; rule for dc/dt: {phase1.rule}"
     yield (
         f"noise of dc/dt as estimated by Phase 1: {np.median(phase1.noise):.3g}, the median over species; rms of "
         f"dc/dt: {derivative:.3g}"

@@ -64,6 +64,7 @@ _MODULES: dict[str, frozenset[str] | None] = {
     "metabolismgraph.system.network": frozenset({"ReactionNetwork"}),
     "metabolismgraph.system.observations": frozenset({"Observations", "Transitions"}),
     "metabolismgraph.homeostasis.residuals": frozenset({"Phase2Data", "Residuals"}),
+    "metabolismgraph.homeostasis.types_from_lines": frozenset({"Types", "find_types"}),
     "metabolismgraph.reactions.gauss_newton": frozenset({"Spline", "learn_spline"}),
     "metabolismgraph.homeostasis.training_plan": frozenset(
         {
