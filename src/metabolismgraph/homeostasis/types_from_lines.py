@@ -24,14 +24,14 @@ class Types:
     """The types of some species.
 
     Attributes:
-        label: type of each species.
+        member_of: type of each species.
         line: slope and offset of each type.
         line_covariance: of the slopes of all types, then of all offsets.
         probability: of each type, for each species.
         chi2: squared distance of the lines of the species from those of their types per degree of freedom.
     """
 
-    label: Int[np.ndarray, " species"]
+    member_of: Int[np.ndarray, " species"]
     line: Float[np.ndarray, "types 2"]
     line_covariance: Float[np.ndarray, "two_types two_types"]
     probability: Float[np.ndarray, "species types"]
@@ -59,7 +59,7 @@ def find_types(
         >>> slope, offset = np.repeat([-0.001, -0.002], 20), np.repeat([0.004, 0.012], 20)
         >>> noise = np.random.default_rng(0).normal(size=(2, 40)) * [[1e-4], [4e-4]]
         >>> found = find_types(slope + noise[0], offset + noise[1], np.diag(np.repeat([1e-8, 1.6e-7], 40)))
-        >>> len(found.line), len(set(found.label[:20])), len(set(found.label[20:]))
+        >>> len(found.line), len(set(found.member_of[:20])), len(set(found.member_of[20:]))
         (2, 1, 1)
     """
     n = len(slope)

@@ -28,6 +28,7 @@ from metabolismgraph.trajectories.integrators import EulerSteps
 from metabolismgraph.trajectories.noise import noise_of_differences
 from metabolismgraph.trajectories.rates import LOG_10
 
+NOT_FOLLOWED = 1.4  # chi squared per value
 _LAW_POINTS = 400  # concentrations at which MLP_sub is fitted to the learned spline
 _BEYOND = 1.0  # range of these beyond the data, in log c
 _LAW_RIDGE = 1e-10  # relative, of that fit
@@ -83,6 +84,7 @@ def fit_by_shooting(
     chosen: Rule = "forward" if euler and fit.integrator.substeps == 1 else "cubic"
     data = Phase1Data(observations, graph_model, training, rule=chosen)
     error = np.sqrt(np.diag(covariance))
+    left = np.sqrt(np.mean(np.where(best.used, best.residual, 0.0) ** 2, axis=0))
     n = network.n_species
     lines = slice(unknowns.slope.start, unknowns.offset.stop)
     evidence = TrajectoryEvidence(
@@ -92,7 +94,8 @@ def fit_by_shooting(
         window=best.problem.windows.length,
         chi2=best.chi2,
         autocorrelation=best.autocorrelation,
-        noise=fit.noise.scale,
+        # Where the trajectories are not followed, the residual is more than the noise, and tells which species.
+        noise=np.maximum(fit.noise.scale, left) if best.chi2 > NOT_FOLLOWED else fit.noise.scale,
         proportional=fit.noise.share,
         reference=np.broadcast_to(fit.noise.reference, (n,)),
         noise_of_differences=fit.noise_of_differences,

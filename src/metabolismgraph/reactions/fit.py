@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.reactions.by_shooting import fit_by_shooting, noise_of_derivative, why_not_shooting
+from metabolismgraph.reactions.by_shooting import NOT_FOLLOWED, fit_by_shooting, noise_of_derivative, why_not_shooting
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.diagnostics import LAW_REJECTED, check_fit
 from metabolismgraph.reactions.gradient import descend
@@ -48,7 +48,7 @@ _STEADY = 1e-6
 # With noise below the first share of rms dc/dt, projection is tried first; it stands if it leaves less than the second
 # unexplained. Homeostasis can be hundreds of times weaker than dc/dt.
 _NOISY, _EXPLAINED = 0.05, 1e-3
-_FOLLOWED = 1.4  # most chi squared per value, and residual relative to the noise, of trajectories that are followed
+_EXCESS = 1.4  # residual relative to the noise above which trajectories are not followed
 # Relative weight of the squares of homeostasis in the sum of squares. It is so small that it has an effect only along
 # directions that the residual does not determine.
 _HOMEOSTASIS_RIDGE = 1e-8
@@ -121,7 +121,7 @@ def _follows(found: Phase1Result) -> bool:
     if evidence is None:
         return False
     excess = (evidence.noise / evidence.noise_of_differences)[found.keep.any(axis=0)]
-    return evidence.chi2 < _FOLLOWED and bool((excess < _FOLLOWED).all())
+    return evidence.chi2 < NOT_FOLLOWED and bool((excess < _EXCESS).all())
 
 
 def _fit_by_projection(

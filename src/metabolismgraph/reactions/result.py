@@ -13,6 +13,9 @@ from metabolismgraph.system.model import AnySubstrateFunction
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.units import Units
 
+# Least errors of slope and offset, relative to the largest one, and their largest correlation.
+_LEAST_ERROR, _MOST_CORRELATED = 1e-3, 0.999
+
 
 @dataclasses.dataclass(frozen=True)
 class TrajectoryEvidence:
@@ -107,6 +110,23 @@ class Phase1Result:
     notes: tuple[str, ...]
     alpha: float = 1.0
     trajectories: TrajectoryEvidence | None = None
+
+    @property
+    def line_covariance(self) -> Float[np.ndarray, "lines lines"]:
+        """Covariance of the slopes of all species, then of all offsets.
+
+        Only a fit of trajectories knows that of different species.
+        """
+        if self.trajectories is not None:
+            return self.trajectories.line_covariance
+        # Errors of a clean fit can be zero to rounding, but must not be a reason to tell species apart.
+        slope = np.maximum(self.slope_error, _LEAST_ERROR * np.abs(self.slope).max() + 1e-300)
+        offset = np.maximum(self.offset_error, _LEAST_ERROR * np.abs(self.offset).max() + 1e-300)
+        most = _MOST_CORRELATED * slope * offset
+        covariance = np.diag(np.concatenate([slope, offset]) ** 2)
+        own = np.arange(len(slope))
+        covariance[own, len(slope) + own] = np.clip(self.slope_offset_covariance, -most, most)
+        return np.asarray(covariance + np.triu(covariance, 1).T)
 
     def in_units(self, units: Units, network: ReactionNetwork) -> Phase1Result:
         """A result in internal units, converted to the units of the data."""

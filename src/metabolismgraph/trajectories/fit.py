@@ -41,7 +41,8 @@ _EXCESS = 2.0  # residual relative to the noise in differences above which a sta
 _DOUBTFUL = 0.05  # noise relative to the spread of a species, assumed where the start is far off
 _MOST_DOUBLINGS, _MOST_SUBSTEPS = 5, 64
 _ACCURACY = 0.05  # of the integration, in standard deviations of the noise
-_ROUNDING = 1e-9  # the same, and least noise, relative to the largest concentration
+_ROUNDING = 1e-8  # the same, and least noise, relative to the largest concentration
+_LEAST_NOISE = 1e-7  # relative to the spread of a species
 _SMALL = 10  # species
 _STIFF = 2.0  # largest step of an explicit method, in units of 1 / rate of the fastest decay
 _SMOOTH: tuple[Rule, ...] = ("cubic", "trapezoid")  # rules for dc/dt of a continuous process, for the start
@@ -134,7 +135,7 @@ class _Fit:
         log_c = np.log(self.path[:, learned]).ravel() if learned.size else np.zeros(1)
         spline = SubstrateSpline.over(log_c, math.log(2 * float(np.median(self.differences))))
         self.equation = RateEquation.of(structure, spline, _FLOOR * float(c.max()))
-        self.least = np.maximum(1e-8 * c.std(axis=0), 1e-10 * c.max())
+        self.least = np.maximum(_LEAST_NOISE * c.std(axis=0), _ROUNDING * c.max())
         transitions = observations.transitions()
         self.dt = float(np.median(transitions.dt))
         change = (smoothed[transitions.frame + 1] - smoothed[transitions.frame]) / transitions.dt[:, None]

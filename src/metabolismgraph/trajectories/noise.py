@@ -104,7 +104,7 @@ class NoiseModel:
         """
         count = used.sum(axis=0)
         left = np.maximum(count - free, 0.2 * count + 1)
-        best, highest = None, -np.inf
+        best, highest = cls(least), -np.inf  # where the residual is not finite
         reference = np.sqrt(np.mean(c**2, axis=0)) + 1e-300
         # With few degrees of freedom, fitted states can leave any pattern of residuals.
         enough = float(np.sum(count - free)) >= _ENOUGH and bool((free < count / 2).all())
@@ -115,7 +115,6 @@ class NoiseModel:
             log_likelihood = -float(np.where(used, np.log(scale * shape), 0.0).sum()) - _EVIDENCE * (share > 0)
             if log_likelihood > highest:
                 best, highest = cls(scale, share, reference), log_likelihood
-        assert best is not None  # the first share has a finite likelihood
         return best
 
 

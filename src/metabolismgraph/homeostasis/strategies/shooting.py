@@ -6,7 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import Field
 
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
@@ -14,11 +14,8 @@ from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.strategies.residual import Residual
 from metabolismgraph.homeostasis.training_plan import Plan
 from metabolismgraph.homeostasis.types_from_lines import Types, find_types
-from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.progress import Progress
 
-_LEAST_ERROR = 1e-3  # relative to the largest slope or offset
-_MOST_CORRELATED = 0.999
 _CERTAIN = 0.95  # probability of a type
 _POINTS = 256  # concentrations of every species at which its line is learned
 
@@ -79,27 +76,9 @@ class Shooting(Strategy):
         moving, phase1 = _moving(data), data.phase1
         if len(moving) < 2:  # a type needs company
             return None
-        covariance = _line_covariance(phase1)
         lines = np.concatenate([moving, len(phase1.slope) + moving])
-        covariance = covariance[np.ix_(lines, lines)]
+        covariance = phase1.line_covariance[np.ix_(lines, lines)]
         return find_types(phase1.slope[moving], phase1.offset[moving], covariance, data.training.seed)
-
-
-def _line_covariance(phase1: Phase1Result) -> Float[np.ndarray, "lines lines"]:
-    """Covariance of all slopes, then of all offsets; without that of different species where it is not known."""
-    if phase1.trajectories is not None:
-        return phase1.trajectories.line_covariance
-    n = len(phase1.slope)
-    # Errors of a clean fit can be zero to rounding, but must not be a reason to tell species apart.
-    slope = np.maximum(phase1.slope_error, _LEAST_ERROR * np.abs(phase1.slope).max() + 1e-300)
-    offset = np.maximum(phase1.offset_error, _LEAST_ERROR * np.abs(phase1.offset).max() + 1e-300)
-    both = np.clip(
-        phase1.slope_offset_covariance, -_MOST_CORRELATED * slope * offset, _MOST_CORRELATED * slope * offset
-    )
-    covariance = np.diag(np.concatenate([slope, offset]) ** 2)
-    own = np.arange(n)
-    covariance[own, n + own] = covariance[n + own, own] = both
-    return covariance
 
 
 def _moving(data: Phase2Data) -> Int[np.ndarray, " moving"]:
@@ -117,5 +96,5 @@ def _notes(types: Types | None) -> tuple[str, ...]:
         return ("homeostasis: only one type is resolved; differences between species are within their errors",)
     doubtful = int((types.probability.max(axis=1) < _CERTAIN).sum())
     if doubtful:
-        return (f"homeostasis: the type of {doubtful} of {len(types.label)} species is uncertain",)
+        return (f"homeostasis: the type of {doubtful} of {len(types.member_of)} species is uncertain",)
     return ()
