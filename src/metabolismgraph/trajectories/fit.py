@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import logging
@@ -34,12 +35,12 @@ _FLOOR = 1e-9  # least concentration within logarithms, relative to the largest 
 _WORSE = 1.1  # longer windows are accepted if chi squared per value grows by less than this factor
 _NOISE_KNOWN = 1.4  # chi squared per value below which the residual is noise
 # Chi squared per value below which the assumed noise is so much too large that a stage is repeated with less.
-_TOO_LARGE, _REPEATS = 0.5, 12
+_TOO_LARGE, _REPEATS = 0.5, 8
 _CORRELATED = 0.2  # correlation of neighbouring residuals above which they are a misfit
 _ENOUGH = 30  # values per unknown that suffice to choose the integrator
 _EXCESS = 2.0  # residual relative to the noise in differences above which a start is far off
 _DOUBTFUL = 0.05  # noise relative to the spread of a species, assumed where the start is far off
-_MOST_DOUBLINGS, _MOST_SUBSTEPS = 5, 64
+_MOST_DOUBLINGS, _MOST_SUBSTEPS = 5, 32
 _ACCURACY = 0.05  # of the integration, in standard deviations of the noise
 _ROUNDING = 1e-8  # the same, and least noise, relative to the largest concentration
 _LEAST_NOISE = 1e-7  # relative to the spread of a species
@@ -215,8 +216,11 @@ class _Fit:
         excess = float(np.max((self.residual_noise(found.fitted).scale / self.differences)[moving]))
         if excess < _EXCESS and (found.fitted.chi2 < _NOISE_KNOWN or _is_white(found.fitted)):
             return found
-        careful = self.candidates(rule, self.careful)
-        return min(found, careful, key=lambda stage: self.loss(stage.fitted))
+        # Only for a continuous process: Euler steps are those of a simulator, whose frames are rarely far apart.
+        for smooth_rule in () if rule == "forward" else _SMOOTH:
+            with contextlib.suppress(InputError):
+                found = min(found, self.careful(None, smooth_rule), key=lambda stage: self.loss(stage.fitted))
+        return found
 
     def candidates(self, rule: Rule | None, first: Callable[[Integrator | None, Rule], _Stage]) -> _Stage:
         """The best of the integrators that may have made the data."""
@@ -383,7 +387,8 @@ class _Fit:
     def accurate(self, now: _Stage) -> Integrator:
         """The integrator of a stage, with as many steps as an accuracy far below the noise needs."""
         integrator, steps = now.integrator, self.observations.transitions()
-        if isinstance(integrator, EulerSteps):
+        # A fit that is far off says nothing about the accuracy that the right one needs.
+        if isinstance(integrator, EulerSteps) or not now.fitted.chi2 < _NOISE_KNOWN:
             return integrator
         c = np.maximum(now.fitted.path, 0.0)
         allowed = np.maximum(_ACCURACY * now.noise.sigma(c), _ROUNDING * c.max())[steps.frame]
