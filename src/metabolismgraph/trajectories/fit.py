@@ -39,11 +39,12 @@ _TOO_LARGE, _REPEATS = 0.5, 8
 _CORRELATED = 0.2  # correlation of neighbouring residuals above which they are a misfit
 _ENOUGH = 30  # values per unknown that suffice to choose the integrator
 _EXCESS = 2.0  # residual relative to the noise in differences above which a start is far off
+_HOPELESS = 100.0  # chi squared per value, under the noise below, above which a start is given up
 _DOUBTFUL = 0.05  # noise relative to the spread of a species, assumed where the start is far off
 _MOST_DOUBLINGS, _MOST_SUBSTEPS = 5, 32
 _ACCURACY = 0.05  # of the integration, in standard deviations of the noise
 _ROUNDING = 1e-8  # the same, and least noise, relative to the largest concentration
-_LEAST_NOISE = 1e-7  # relative to the spread of a species
+_LEAST_NOISE, _EXACT = 1e-7, 1e-5  # least noise, and rounding, relative to the spread of a species
 _SMALL = 10  # species
 _STIFF = 2.0  # largest step of an explicit method, in units of 1 / rate of the fastest decay
 _SMOOTH: tuple[Rule, ...] = ("cubic", "trapezoid")  # rules for dc/dt of a continuous process, for the start
@@ -164,6 +165,8 @@ class _Fit:
         stages, refused = [now], None
         longer = [w for w in self.lengths if w > now.fitted.problem.windows.wanted]
         for number, length in enumerate(longer, 1):
+            if self.is_exact(stages[-1]):
+                break
             self.progress("phase 1", number / (len(longer) + 1), f"windows of {length} frames")
             then = self.next_stage(stages[-1], length, last=length == longer[-1])
             before, after = (self.chi2(stage.fitted, stages[-1].noise) for stage in (stages[-1], then))
@@ -180,6 +183,12 @@ class _Fit:
         return TrajectoryFit(
             self.equation, tuple(stage.fitted for stage in stages), best.noise, self.differences, refused
         )
+
+    def is_exact(self, stage: _Stage) -> bool:
+        """Whether no more than rounding is left, so that longer windows would add nothing."""
+        spread = np.maximum(self.whole.observations.concentration.std(axis=0), 1e-300)
+        left = (stage.noise.scale / spread)[self.equation.moving]
+        return stage.fitted.chi2 < _NOISE_KNOWN and bool((left < _EXACT).all())
 
     def part(self) -> _Fit:
         """The same with a part of the data, evenly spread, that suffices to choose the integrator."""
@@ -220,6 +229,8 @@ class _Fit:
         for smooth_rule in () if rule == "forward" else _SMOOTH:
             with contextlib.suppress(InputError):
                 found = min(found, self.careful(None, smooth_rule), key=lambda stage: self.loss(stage.fitted))
+            if self.is_exact(found):
+                break
         return found
 
     def candidates(self, rule: Rule | None, first: Callable[[Integrator | None, Rule], _Stage]) -> _Stage:
@@ -285,6 +296,8 @@ class _Fit:
         for length, own in [*((w, (prior[0], tight)) for w in short), (short[-1], prior)]:
             stage = self.stage(used, theta, path, noise, length, own, last=own is prior)
             theta, path, noise = stage.fitted.theta, np.maximum(stage.fitted.path, 0.0), stage.noise
+            if not stage.fitted.chi2 < _HOPELESS:
+                break
             used = self.accurate(stage)
         return self.checked(self.refined(stage))
 
