@@ -17,7 +17,6 @@ from metabolismgraph.homeostasis.types_from_lines import Types, find_types
 from metabolismgraph.system.progress import Progress
 
 _CERTAIN = 0.95  # probability of a type
-_POINTS = 256  # concentrations of every species at which its line is learned
 
 
 class Shooting(Strategy):
@@ -42,7 +41,7 @@ class Shooting(Strategy):
         return dataclasses.replace(changed, notes=(*changed.notes, *notes))
 
     def find_residuals(self, data: Phase2Data, progress: Progress) -> Residuals:
-        """The lines as a residual at concentrations over the range of each species."""
+        """The lines as a residual, without the noise of single frames."""
         del progress
         phase1 = data.phase1
         line = np.column_stack([phase1.slope, phase1.offset])
@@ -56,15 +55,12 @@ class Shooting(Strategy):
             apart = (types.line - mean[:, None]) ** 2
             line[moving] = mean
             error[moving] = np.sqrt(np.einsum("ik,ika->ia", types.probability, apart + variance))
-        c = data.observations.concentration
-        at = np.quantile(c, np.linspace(0.0, 1.0, _POINTS), axis=0)
-        keep = np.zeros(at.shape, dtype=bool)
-        keep[:, moving] = True
         return Residuals(
-            at=at,
-            residual=line[:, 0] * at + line[:, 1],
-            keep=keep,
-            noise=error[:, 0] * c.std(axis=0),  # as if the mean of a bin had the error of the line
+            at=data.at,
+            residual=line[:, 0] * data.at + line[:, 1],
+            keep=data.keep,
+            # Of single entries, so that the mean of all has the error of the line.
+            noise=error[:, 0] * data.at.std(axis=0) * np.sqrt(len(data.at)),
             slope=line[:, 0],
             offset=line[:, 1],
             slope_error=error[:, 0],
