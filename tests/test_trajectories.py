@@ -93,8 +93,12 @@ def test_sensitivities_are_the_derivatives_of_the_numbers_computed(integrator):
 
 @pytest.mark.parametrize(("kind", "order"), [(EulerSteps, 1), (RungeKutta, 4), (Collocation, 5)])
 def test_integrators_have_their_orders(kind, order):
-    rng, equation = np.random.default_rng(1), equation_of(MIXED)
-    theta, c, dt = unknowns_of(equation, rng), rng.uniform(0.5, 4, (2, 3)), np.full(2, 0.5)
+    # Mass action: a spline has a third derivative that jumps, which limits the order.
+    known = dataclasses.replace(MIXED, mass_action=np.ones(3, dtype=bool))
+    rng, equation = np.random.default_rng(1), equation_of(known)
+    theta = np.zeros(equation.unknowns.total)
+    theta[:3] = -1.0
+    c, dt = rng.uniform(0.5, 4, (2, 3)), np.full(2, 1.0)
     exact = Collocation(128).advance(equation, theta, c, dt)
     errors = [np.abs(kind(steps).advance(equation, theta, c, dt) - exact).max() for steps in (2, 4)]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.6)
