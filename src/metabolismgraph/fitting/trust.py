@@ -30,6 +30,7 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 from metabolismgraph.trajectories.check import Check, check_trajectories
+from metabolismgraph.trajectories.fit import FOLLOWED
 from metabolismgraph.trajectories.integrators import Collocation, EulerSteps
 from metabolismgraph.trajectories.noise import NoiseModel
 
@@ -49,9 +50,9 @@ _MOSTLY_NOISE = 0.7  # if the systematic share of the rms residual is below this
 _RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # tolerances of LSODA, the second relative to the largest value of each species
 # A rollout is stopped after this number of evaluations of dc/dt, or at this multiple of the largest concentration.
 _MAX_EVALUATIONS, _DIVERGED = 20_000, 1e6
-# For fits of trajectories: chi squared per value; residual over the noise of the data; correlation of neighbouring
+# For fits of trajectories: residual over the noise of the data; correlation of neighbouring
 # residuals; noise relative to the spread of a species, and the share below which it is rounding; windows, in frames.
-_MAX_CHI2, _MAX_EXCESS, _MAX_CORRELATION, _MAX_NOISE, _ROUNDING = 1.4, 1.5, 0.15, 0.5, 1e-5
+_MAX_EXCESS, _MAX_CORRELATION, _MAX_NOISE, _ROUNDING = 1.5, 0.15, 0.5, 1e-5
 _LEAST_WINDOW, _LONG_WINDOW = 32, 32
 _MAX_ERROR = 1e3  # relative errors are cut off here; an infinite one becomes this
 
@@ -93,13 +94,14 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
     observations = units.observations(observations)
     found = found.in_units(units.inverse(), observations.network)
     structure = Structure.of(observations.network)
-    moving = ~observations.network.fixed & (np.ptp(observations.concentration, axis=0) > 0)
+    moving = _moving(observations)
+    line = (np.where(moving, found.slope, 0.0), np.where(moving, found.offset, 0.0))
+    held = observations.held_out(*training.held_out)
+    if found.trajectories is not None:
+        return _trust_in_trajectories(observations, found, found.trajectories, structure, line, held)
     k = 10.0**found.log_k
     table = TabulatedReactions.of(found.mlp_sub, k, structure, graph_model.aggr_type, observations.concentration)
-    line = (np.where(moving, found.slope, 0.0), np.where(moving, found.offset, 0.0))
-    errors = _Errors(observations, table, line, moving, observations.held_out(*training.held_out))
-    if found.trajectories is not None:
-        return _trust_in_trajectories(observations, found, found.trajectories, structure, moving, training)
+    errors = _Errors(observations, table, line, moving, held)
     unexplained, misfit = errors.of_learned(found.keep, found.rule)
     held_out, rollout = errors.of_held_out(found.rule), errors.of_rollouts(found.rule)
     large = bool((unexplained > _MAX_UNEXPLAINED).any())
@@ -124,17 +126,17 @@ def _trust_in_trajectories(
     found: Phase1Result,
     evidence: TrajectoryEvidence,
     structure: Structure,
-    moving: Bool[np.ndarray, " species"],
-    training: Training,
+    line: tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"]],
+    held: Bool[np.ndarray, " frames"],
 ) -> Trust:
     """The verdict on a fit of trajectories: they must be followed up to the noise, in frames that were not used too.
 
     dc/dt is not compared: differences of neighbouring frames amplify the noise.
     """
+    moving = _moving(observations)
     spread = np.maximum(observations.concentration.std(axis=0), 1e-300)
     noise = NoiseModel(evidence.noise, evidence.proportional, evidence.reference)
     kind = Collocation if evidence.continuous else EulerSteps
-    line = (np.where(moving, found.slope, 0.0), np.where(moving, found.offset, 0.0))
 
     def log_f(log_c: Float[np.ndarray, " points"], order: float) -> Float[np.ndarray, " points"]:
         return np.asarray(evaluate_law(found.mlp_sub, jnp.asarray(log_c), jnp.asarray(order)))
@@ -151,12 +153,12 @@ def _trust_in_trajectories(
     why_not = []
     if found.law_fails:
         why_not.append("the stated rate law, mass action, does not hold")
-    if evidence.chi2 > _MAX_CHI2:
+    if evidence.chi2 > FOLLOWED:
         why_not.append(f"the model does not follow the trajectories: chi squared per value is {evidence.chi2:.3g}")
-    if evidence.proportional == 0 or evidence.chi2 > _MAX_CHI2:
+    if evidence.proportional == 0 or evidence.chi2 > FOLLOWED:
         text = "residual of trajectories up to {share} of the noise of the data ({names})"
         why_not += _complaint(np.where(visible, excess, np.nan), _MAX_EXCESS, text, names)
-    values = max(int((~observations.held_out(*training.held_out)).sum()), 1)
+    values = max(int((~held).sum()), 1)
     limit = _MAX_CORRELATION + 4 / np.sqrt(values)
     correlated = np.where(visible, evidence.autocorrelation, np.nan)
     why_not += _complaint(correlated, limit, "correlated residuals of trajectories, up to {share} ({names})", names)
@@ -164,7 +166,6 @@ def _trust_in_trajectories(
         why_not.append(f"noise is {np.nanmedian(unexplained):.0%} of the signal")
     if evidence.refused and evidence.window < _LEAST_WINDOW:
         why_not.append(f"the model cannot follow the trajectories over {evidence.refused} frames")
-    held = observations.held_out(*training.held_out)
     nothing = np.full(len(names), np.nan)
     held_out = rollout = nothing
     if held.any():
@@ -172,7 +173,7 @@ def _trust_in_trajectories(
         for length in (_SHORTEST_WINDOW, _LONG_WINDOW):
             tested = check(part, length)
             # Sampling errors of a mean of squares, so that few values are not held against the model.
-            limits = _MAX_CHI2 + 5 * np.sqrt(2 / np.maximum(tested.values, 1))
+            limits = FOLLOWED + 5 * np.sqrt(2 / np.maximum(tested.values, 1))
             text = f"held-out trajectories over {length} frames deviate by up to {{share}} of the noise ({{names}})"
             ratio = np.where(visible & (tested.chi2 > limits), np.sqrt(tested.chi2), np.nan)
             why_not += _complaint(np.minimum(ratio, _MAX_ERROR), 1.0, text, names)
@@ -182,6 +183,11 @@ def _trust_in_trajectories(
         why_not.append("no frames were held out that could test a prediction")
     misfit = np.where(moving, np.sqrt(max(evidence.chi2 - 1, 0.0)) * evidence.noise / spread, np.nan)
     return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
+
+
+def _moving(observations: Observations) -> Bool[np.ndarray, " species"]:
+    """True for a species that may change, and does."""
+    return np.asarray(~observations.network.fixed & (np.ptp(observations.concentration, axis=0) > 0))
 
 
 def _complaint(errors: Float[np.ndarray, " species"], most: float, text: str, names: tuple[str, ...]) -> list[str]:

@@ -13,6 +13,7 @@ from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.notes import setting_notes
+from metabolismgraph.reactions.projection import with_exponent
 from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence
 from metabolismgraph.reactions.unidentifiable import fill_all, without_groups
 from metabolismgraph.reactions.verdict import Estimates, hidden_by_homeostasis, judge, promised_by_identify
@@ -23,12 +24,11 @@ from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.units import Units
-from metabolismgraph.trajectories.fit import TrajectoryFit, fit_trajectories
+from metabolismgraph.trajectories.fit import FOLLOWED, TrajectoryFit, fit_trajectories
 from metabolismgraph.trajectories.integrators import EulerSteps
 from metabolismgraph.trajectories.noise import noise_of_differences
 from metabolismgraph.trajectories.rates import LOG_10
 
-NOT_FOLLOWED = 1.4  # chi squared per value
 _LAW_POINTS = 400  # concentrations at which MLP_sub is fitted to the learned spline
 _BEYOND = 1.0  # range of these beyond the data, in log c
 _LAW_RIDGE = 1e-10  # relative, of that fit
@@ -63,6 +63,7 @@ def fit_by_shooting(
     """
     network = observations.network
     rule: Rule | None = None if training.derivative == "auto" else training.derivative
+    # Nothing that is used of it depends on the rule for dc/dt.
     data = Phase1Data(observations, graph_model, training, rule=rule or "forward")
     structure = Structure.of(dataclasses.replace(network, fixed=data.fixed))
     promised, apart = promised_by_identify(observations, graph_model, training)
@@ -82,7 +83,6 @@ def fit_by_shooting(
     k = fill_all(k, without_groups(promised, confounded), training, units.rate_constants(network), verdict.upper)
     euler = isinstance(fit.integrator, EulerSteps)
     chosen: Rule = "forward" if euler and fit.integrator.substeps == 1 else "cubic"
-    data = Phase1Data(observations, graph_model, training, rule=chosen)
     error = np.sqrt(np.diag(covariance))
     left = np.sqrt(np.mean(np.where(best.used, best.residual, 0.0) ** 2, axis=0))
     n = network.n_species
@@ -95,7 +95,7 @@ def fit_by_shooting(
         chi2=best.chi2,
         autocorrelation=best.autocorrelation,
         # Where the trajectories are not followed, the residual is more than the noise, and tells which species.
-        noise=np.maximum(fit.noise.scale, left) if best.chi2 > NOT_FOLLOWED else fit.noise.scale,
+        noise=np.maximum(fit.noise.scale, left) if best.chi2 > FOLLOWED else fit.noise.scale,
         proportional=fit.noise.share,
         reference=np.broadcast_to(fit.noise.reference, (n,)),
         noise_of_differences=fit.noise_of_differences,
@@ -154,8 +154,7 @@ def _substrate_function(
         raise InputError("training.phase1_method shooting needs graph_model.substrate_input: log")
     laws = fit.equation.laws(fit.best.theta)
     if not laws:
-        changed: SubstrateFunction = eqx.tree_at(lambda f: f.skip, untrained, jnp.array([1.0, 0.0]))
-        return changed
+        return with_exponent(untrained, 1.0)
     known, orders = structure.rate_laws.known, structure.rate_laws.order
     seen = np.log(observations.concentration[observations.concentration > 0])
     log_c = np.linspace(float(seen.min()) - _BEYOND, float(seen.max()) + _BEYOND, _LAW_POINTS)

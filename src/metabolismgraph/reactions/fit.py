@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.reactions.by_shooting import NOT_FOLLOWED, fit_by_shooting, noise_of_derivative, why_not_shooting
+from metabolismgraph.reactions.by_shooting import fit_by_shooting, noise_of_derivative, why_not_shooting
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.diagnostics import LAW_REJECTED, check_fit
 from metabolismgraph.reactions.gradient import descend
@@ -40,6 +40,7 @@ from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.units import Units
+from metabolismgraph.trajectories.fit import FOLLOWED
 
 __all__ = ["Phase1Result", "fit_reactions"]
 
@@ -121,7 +122,7 @@ def _follows(found: Phase1Result) -> bool:
     if evidence is None:
         return False
     excess = (evidence.noise / evidence.noise_of_differences)[found.keep.any(axis=0)]
-    return evidence.chi2 < NOT_FOLLOWED and bool((excess < _EXCESS).all())
+    return evidence.chi2 < FOLLOWED and bool((excess < _EXCESS).all())
 
 
 def _fit_by_projection(

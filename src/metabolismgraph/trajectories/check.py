@@ -10,18 +10,16 @@ from jaxtyping import Float
 
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations
-from metabolismgraph.trajectories.gauss_newton import neighbour_correlation
 from metabolismgraph.trajectories.integrators import Integrator
 from metabolismgraph.trajectories.misfit import Measurements
 from metabolismgraph.trajectories.noise import NoiseModel, smooth
-from metabolismgraph.trajectories.rates import RateEquation
+from metabolismgraph.trajectories.rates import FLOOR, RateEquation
 from metabolismgraph.trajectories.shooting import Problem, relax
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.windows import Windows
 
 _RELAXATIONS = 12
-_FLOOR = 1e-9  # least concentration within logarithms, relative to the largest one
 _LAW_POINTS = 400
 
 
@@ -31,13 +29,11 @@ class Check(NamedTuple):
     Attributes:
         chi2: mean square of the residual in units of the noise, corrected for the free initial states; about 1 where
             the model follows the data.
-        autocorrelation: of neighbouring residuals; about 0 for noise.
         rms: of the residual, in concentration.
         values: number of measured values that were compared.
     """
 
     chi2: Float[np.ndarray, " species"]
-    autocorrelation: Float[np.ndarray, " species"]
     rms: Float[np.ndarray, " species"]
     values: Float[np.ndarray, " species"]
 
@@ -63,30 +59,26 @@ def check_trajectories(
     c = observations.concentration
     seen = np.log(c[c > 0]) if (c > 0).any() else np.zeros(1)
     spline = SubstrateSpline.over(seen)
-    equation = RateEquation.of(structure, spline, _FLOOR * float(c.max()))
+    equation = RateEquation.of(structure, spline, FLOOR * float(c.max()))
     laws = structure.rate_laws
     grid = np.linspace(spline.low, spline.high, _LAW_POINTS)
     shapes = [spline.coefficients_of(grid, log_f(grid, order)) for order in laws.order[~laws.known]]
     theta = np.concatenate([log_k, *line, *shapes])
     windows = Windows.cut(observations, length)
     path = np.maximum(smooth(observations, noise.scale), 0.0)
-    first = np.diff(observations.run, prepend=-1) != 0
-    censored = (c <= 0) & ~first[:, None]
-    weight = np.broadcast_to(equation.moving.astype(np.float64), c.shape)
-    measured = Measurements(c, noise.sigma(path), weight, censored)
+    measured = Measurements.of(observations, noise.sigma(path), equation.moving)
     problem = Problem(equation, integrator, windows, measured, (theta, np.ones(len(theta))))
     with single_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         x, _ = relax(problem, theta, path[windows.starts], _RELAXATIONS)
         states, _ = problem.path(theta, x)
     fitted = np.nan_to_num(windows.spread(states, len(c)), nan=np.inf)
-    used = (weight > 0) & ~censored
+    used = (measured.weight > 0) & ~measured.censored
     residual = np.where(used, c - fitted, 0.0)
     count = used.sum(axis=0)
     left = np.maximum(count - len(windows.frame), 1)
     z = residual / measured.sigma
     return Check(
         chi2=np.sum(z**2, axis=0) / left,
-        autocorrelation=neighbour_correlation(z, used & np.isfinite(z), windows),
         rms=np.sqrt(np.sum(residual**2, axis=0) / left),
         values=count.astype(np.float64),
     )

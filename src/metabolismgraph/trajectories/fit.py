@@ -21,7 +21,7 @@ from metabolismgraph.trajectories.gauss_newton import Fitted, fit_windows
 from metabolismgraph.trajectories.integrators import Collocation, EulerSteps, Integrator, RungeKutta
 from metabolismgraph.trajectories.misfit import ROBUST, Measurements
 from metabolismgraph.trajectories.noise import NoiseModel, noise_of_differences, smooth
-from metabolismgraph.trajectories.rates import RateEquation
+from metabolismgraph.trajectories.rates import FLOOR, RateEquation
 from metabolismgraph.trajectories.shooting import Problem
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.threads import single_thread
@@ -30,10 +30,9 @@ from metabolismgraph.trajectories.windows import Windows
 
 _log = logging.getLogger(__name__)
 # Frames of the windows of successive stages. The first ones are for coarse samples, where eight frames are long.
-LENGTHS, _FINE = (2, 4, 8, 32, 128, 480), 8
-_FLOOR = 1e-9  # least concentration within logarithms, relative to the largest one
+_LENGTHS, _FINE = (2, 4, 8, 32, 128, 480), 8
 _WORSE = 1.1  # longer windows are accepted if chi squared per value grows by less than this factor
-_NOISE_KNOWN = 1.4  # chi squared per value below which the residual is noise
+FOLLOWED = 1.4  # chi squared per value below which the residual is noise: the model follows the trajectories
 # Chi squared per value below which the assumed noise is so much too large that a stage is repeated with less.
 _TOO_LARGE, _REPEATS = 0.5, 8
 _CORRELATED = 0.2  # correlation of neighbouring residuals above which they are a misfit
@@ -132,11 +131,11 @@ class _Fit:
         c = observations.concentration
         self.differences = noise_of_differences(observations)
         smoothed = smooth(observations, self.differences)
-        self.path = np.maximum(smoothed, np.maximum(0.3 * self.differences, _FLOOR * c.max()))
+        self.path = np.maximum(smoothed, np.maximum(0.3 * self.differences, FLOOR * c.max()))
         learned = np.asarray(structure.pair_species)[~np.asarray(structure.pair_known)]
         log_c = np.log(self.path[:, learned]).ravel() if learned.size else np.zeros(1)
         spline = SubstrateSpline.over(log_c, math.log(2 * float(np.median(self.differences))))
-        self.equation = RateEquation.of(structure, spline, _FLOOR * float(c.max()))
+        self.equation = RateEquation.of(structure, spline, FLOOR * float(c.max()))
         self.least = np.maximum(_LEAST_NOISE * c.std(axis=0), _ROUNDING * c.max())
         transitions = observations.transitions()
         self.dt = float(np.median(transitions.dt))
@@ -151,7 +150,7 @@ class _Fit:
         self.recentred[unknowns.log_k] = True
         self.recentred[unknowns.law.start + np.arange(unknowns.laws) * unknowns.size] = True
         self.starts: dict[Rule, Float[np.ndarray, " unknowns"]] = {}
-        self.lengths = sorted({min(w, longest) for w in LENGTHS})
+        self.lengths = sorted({min(w, longest) for w in _LENGTHS})
 
     def run(self, rule: Rule | None) -> TrajectoryFit:
         """Choose the integrator over short windows, then let the windows grow."""
@@ -188,7 +187,7 @@ class _Fit:
         """Whether no more than rounding is left, so that longer windows would add nothing."""
         spread = np.maximum(self.whole.observations.concentration.std(axis=0), 1e-300)
         left = (stage.noise.scale / spread)[self.equation.moving]
-        return stage.fitted.chi2 < _NOISE_KNOWN and bool((left < _EXACT).all())
+        return stage.fitted.chi2 < FOLLOWED and bool((left < _EXACT).all())
 
     def part(self) -> _Fit:
         """The same with a part of the data, evenly spread, that suffices to choose the integrator."""
@@ -211,7 +210,7 @@ class _Fit:
 
     def next_stage(self, now: _Stage, length: int, *, last: bool) -> _Stage:
         """Fit windows of another length from a fitted stage."""
-        known = now.fitted.chi2 < _NOISE_KNOWN
+        known = now.fitted.chi2 < FOLLOWED
         integrator = self.accurate(now)
         return self.stage(
             integrator, now.fitted.theta, now.fitted.path, now.noise, length, now.fitted.problem.prior, last=last,
@@ -223,7 +222,7 @@ class _Fit:
         found = self.candidates(rule, self.direct)
         moving = self.equation.moving
         excess = float(np.max((self.residual_noise(found.fitted).scale / self.differences)[moving]))
-        if excess < _EXCESS and (found.fitted.chi2 < _NOISE_KNOWN or _is_white(found.fitted)):
+        if excess < _EXCESS and (found.fitted.chi2 < FOLLOWED or _is_white(found.fitted)):
             return found
         # Only for a continuous process: Euler steps are those of a simulator, whose frames are rarely far apart.
         for smooth_rule in () if rule == "forward" else _SMOOTH:
@@ -334,7 +333,7 @@ class _Fit:
         for _ in range(_REPEATS):
             # Around the latest estimate, so that the prior of a start that was far off does not pull.
             mean = np.where(self.recentred, theta, prior[0])
-            measured = self.measurements(noise, path, robust)
+            measured = Measurements.of(self.observations, noise.sigma(path), self.equation.moving, robust)
             problem = Problem(self.equation, integrator, windows, measured, (mean, prior[1]))
             fitted = fit_windows(problem, theta, x, last=last)
             found = self.residual_noise(fitted)
@@ -342,28 +341,15 @@ class _Fit:
             if not fitted.chi2 < _TOO_LARGE or (found.scale > 0.9 * noise.scale).all():
                 break
             noise = found
-        return _Stage(fitted, found if fitted.chi2 < _NOISE_KNOWN or _is_white(fitted) else noise)
-
-    def measurements(self, noise: NoiseModel, path: Float[np.ndarray, "frames species"], robust: float) -> Measurements:
-        """The data with the noise at the concentrations of a path."""
-        c = self.observations.concentration
-        weight = np.broadcast_to(self.equation.moving.astype(np.float64), c.shape)
-        first = np.diff(self.observations.run, prepend=-1) != 0
-        # A zero in the first frame is an initial condition; later, noise below zero was cut.
-        return Measurements(c, noise.sigma(path), weight, (c <= 0) & ~first[:, None], robust)
+        return _Stage(fitted, found if fitted.chi2 < FOLLOWED or _is_white(fitted) else noise)
 
     def residual_noise(self, fitted: Fitted) -> NoiseModel:
         """The noise from the residual of a fit, where cutting at zero plays no part."""
-        c, sigma = self.observations.concentration, fitted.problem.measurements.sigma
-        residual = c - fitted.path
-        usual = max(ROBUST, 2 * ROBUST * math.sqrt(fitted.chi2)) * sigma
-        cut = fitted.problem.measurements.censored
-        used = ~cut & (np.abs(residual) < usual)
-        # Of a species that is cut at zero, low concentrations show one half of the noise only.
-        used &= ~cut.any(axis=0) | (fitted.path > 2 * sigma)
+        usual = max(ROBUST, 2 * ROBUST * math.sqrt(fitted.chi2)) * fitted.problem.measurements.sigma
+        used = fitted.shows_noise & (np.abs(fitted.residual) < usual)
         # Unknowns per species: an initial state of every window, and its share of the others.
         free = len(fitted.x) + self.equation.unknowns.total / max(int(self.equation.moving.sum()), 1)
-        return NoiseModel.of_residuals(residual, np.maximum(fitted.path, 0.0), used, free, self.least)
+        return NoiseModel.of_residuals(fitted.residual, np.maximum(fitted.path, 0.0), used, free, self.least)
 
     def chi2(self, fitted: Fitted, noise: NoiseModel) -> float:
         """Chi squared per value of a fit, for the given noise."""
@@ -401,7 +387,7 @@ class _Fit:
         """The integrator of a stage, with as many steps as an accuracy far below the noise needs."""
         integrator, steps = now.integrator, self.observations.transitions()
         # A fit that is far off says nothing about the accuracy that the right one needs.
-        if isinstance(integrator, EulerSteps) or not now.fitted.chi2 < _NOISE_KNOWN:
+        if isinstance(integrator, EulerSteps) or not now.fitted.chi2 < FOLLOWED:
             return integrator
         c = np.maximum(now.fitted.path, 0.0)
         allowed = np.maximum(_ACCURACY * now.noise.sigma(c), _ROUNDING * c.max())[steps.frame]

@@ -11,7 +11,6 @@ import scipy.linalg
 from jaxtyping import Bool, Float
 
 from metabolismgraph.trajectories.shooting import Linearised, Problem, linearise, positive, relax
-from metabolismgraph.trajectories.windows import Windows
 
 _log = logging.getLogger(__name__)
 _MOST_STEPS = 20  # Gauss-Newton steps of one stage
@@ -61,21 +60,18 @@ class Fitted:
     @property
     def autocorrelation(self) -> Float[np.ndarray, " species"]:
         """Correlation of standardised residuals of neighbouring frames of a window."""
+        windows = self.problem.windows
+        z = np.where(self.shows_noise, self.residual / self.problem.measurements.sigma, 0.0)
+        inside = windows.valid[:, 1:] > 0
+        first, second = z[windows.frame[:, :-1][inside]], z[windows.frame[:, 1:][inside]]
+        size = np.sqrt(np.sum(first**2, axis=0) * np.sum(second**2, axis=0))
+        return np.asarray(np.sum(first * second, axis=0) / np.maximum(size, 1e-300))
+
+    @property
+    def shows_noise(self) -> Bool[np.ndarray, "frames species"]:
+        """Values in use with noise to either side: of a species that is cut at zero, low ones have one half only."""
         measured = self.problem.measurements
-        # Of a species that is cut at zero, low concentrations show one half of the noise only.
-        whole = ~measured.censored.any(axis=0) | (self.path > 2 * measured.sigma)
-        return neighbour_correlation(self.residual / measured.sigma, self.used & whole, self.problem.windows)
-
-
-def neighbour_correlation(
-    z: Float[np.ndarray, "frames species"], used: Bool[np.ndarray, "frames species"], windows: Windows
-) -> Float[np.ndarray, " species"]:
-    """Correlation of values at neighbouring frames of a window; about 0 for white noise."""
-    z = np.where(used, z, 0.0)
-    inside = windows.valid[:, 1:] > 0
-    first, second = z[windows.frame[:, :-1][inside]], z[windows.frame[:, 1:][inside]]
-    size = np.sqrt(np.sum(first**2, axis=0) * np.sum(second**2, axis=0))
-    return np.asarray(np.sum(first * second, axis=0) / np.maximum(size, 1e-300))
+        return np.asarray(self.used & (~measured.censored.any(axis=0) | (self.path > 2 * measured.sigma)))
 
 
 class _Step(NamedTuple):
@@ -122,9 +118,7 @@ def fit_windows(
             break
     states, _ = problem.path(theta, x)
     path = problem.windows.spread(states, len(problem.measurements.value))
-    matrix = normal.matrix + np.diag(1.0 / deviation**2)
-    scale = 1.0 / np.sqrt(np.diag(matrix))
-    scaled = matrix * scale[:, None] * scale
+    scaled, scale = _with_prior(problem, normal)
     inverse = scipy.linalg.pinvh(scaled, rtol=1e-14) if np.isfinite(scaled).all() else np.diag(deviation / scale) ** 2
     covariance = scale[:, None] * inverse * scale
     fitted = Fitted(theta, x, covariance, path, np.nan, problem, converged)
@@ -132,13 +126,20 @@ def fit_windows(
     return dataclasses.replace(fitted, chi2=float(np.mean(z**2)))
 
 
+def _with_prior(
+    problem: Problem, normal: Linearised
+) -> tuple[Float[np.ndarray, "unknowns unknowns"], Float[np.ndarray, " unknowns"]]:
+    """The normal matrix with the prior, scaled to unit diagonal, and the scale."""
+    matrix = normal.matrix + np.diag(1.0 / problem.prior[1] ** 2)
+    scale = 1.0 / np.sqrt(np.diag(matrix))
+    return matrix * scale[:, None] * scale, scale
+
+
 def _step(problem: Problem, normal: Linearised, now: _Step, damping: float) -> tuple[_Step | None, float]:
     """One damped Gauss-Newton step that lowers the misfit, or None; and the damping for the next one."""
     mean, deviation = problem.prior
-    matrix = normal.matrix + np.diag(1.0 / deviation**2)
+    scaled, scale = _with_prior(problem, normal)
     gradient = normal.gradient - (now.theta - mean) / deviation**2
-    scale = 1.0 / np.sqrt(np.diag(matrix))
-    scaled = matrix * scale[:, None] * scale
     log_k = problem.equation.unknowns.log_k
     for _ in range(_TRIES):
         try:

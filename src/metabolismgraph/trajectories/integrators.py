@@ -1,6 +1,6 @@
 """From one frame to the next: the state, and its derivatives by the initial state and by the unknowns.
 
-Both integrators are exact in the sense of discrete sensitivities: the derivatives are those of the numbers computed,
+All integrators are exact in the sense of discrete sensitivities: the derivatives are those of the numbers computed,
 not of the differential equation that they approximate.
 """
 

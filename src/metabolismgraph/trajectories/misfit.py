@@ -14,6 +14,8 @@ import numpy as np
 import scipy.special
 from jaxtyping import Bool, Float
 
+from metabolismgraph.system.observations import Observations
+
 ROBUST = 4.0  # standard deviations beyond which a value counts as an outlier
 
 
@@ -48,6 +50,23 @@ class Measurements:
     weight: Float[np.ndarray, "frames species"]
     censored: Bool[np.ndarray, "frames species"]
     robust: float = np.inf
+
+    @classmethod
+    def of(
+        cls,
+        observations: Observations,
+        sigma: Float[np.ndarray, "frames species"],
+        moving: Bool[np.ndarray, " species"],
+        robust: float = np.inf,
+    ) -> Measurements:
+        """The concentrations of all species that are not fixed.
+
+        A zero in the first frame of a run is an initial condition; later, noise below zero was cut.
+        """
+        c = observations.concentration
+        weight = np.broadcast_to(moving.astype(np.float64), c.shape)
+        first = np.diff(observations.run, prepend=-1) != 0
+        return cls(c, sigma, weight, (c <= 0) & ~first[:, None], robust)
 
     def misfit(self, frame: np.ndarray, valid: np.ndarray, c: Float[np.ndarray, "windows species"]) -> Misfit:
         """Compare states with the measurements of one frame of every window."""

@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.trajectories.substrate_spline import SplineLaw, SubstrateSpline
 
+FLOOR = 1e-9  # least concentration within logarithms, relative to the largest one
 LOG_10 = float(np.log(10.0))
 
 

@@ -18,7 +18,7 @@ import scipy.linalg
 from jaxtyping import Bool, Float
 
 from metabolismgraph.trajectories.integrators import Integrator
-from metabolismgraph.trajectories.misfit import Measurements
+from metabolismgraph.trajectories.misfit import Measurements, Misfit
 from metabolismgraph.trajectories.rates import RateEquation
 from metabolismgraph.trajectories.windows import Windows
 
@@ -41,7 +41,6 @@ class Problem:
         integrator: from frame to frame.
         windows: the windows.
         measurements: what the states are compared with.
-        held: measured concentrations of fixed species, which the states take at every frame.
         prior: weak Gaussian prior on the unknowns: mean and standard deviation.
     """
 
@@ -85,14 +84,42 @@ class Problem:
             for part in self.batches(1):
                 windows, c = self.windows.select(part), x[part]
                 loss, own = np.zeros(len(c)), []
-                for s in range(windows.length):
-                    c = self.hold(c, windows.frame[:, s])
-                    loss = loss + self.measurements.misfit(windows.frame[:, s], windows.valid[:, s], c).loss
-                    own.append(c)
-                    c = self.integrator.advance(self.equation, theta, c, windows.dt[:, s])
+                for state, _, found in self.frames(windows, theta, c):
+                    loss += found.loss
+                    own.append(state)
                 states.append(np.stack(own, axis=1))
                 losses.append(loss)
         return np.concatenate(states), np.concatenate(losses)
+
+    def frames(
+        self,
+        windows: Windows,
+        theta: Float[np.ndarray, " unknowns"],
+        c: Float[np.ndarray, "windows species"],
+        columns: int = 0,
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, Misfit]]:
+        """Yield states, sensitivities and misfit of some windows, frame by frame.
+
+        Args:
+            c: initial states.
+            columns: of the sensitivities: 0 for none, the number of species for those by the initial state, or that of
+                species and unknowns.
+        """
+        j = np.zeros((*c.shape, columns))
+        if columns:
+            own = np.arange(c.shape[1])
+            j[:, own, own] = 1.0
+        for s in range(windows.length):
+            c = self.hold(c, windows.frame[:, s])
+            yield c, j, self.measurements.misfit(windows.frame[:, s], windows.valid[:, s], c)
+            if s == windows.length - 1:
+                return
+            if columns:
+                c, j = self.integrator.advance_linearised(self.equation, theta, c, windows.dt[:, s], j)
+                if self.fixed.any():
+                    j[:, self.fixed] = 0.0
+            else:
+                c = self.integrator.advance(self.equation, theta, c, windows.dt[:, s])
 
 
 class Linearised(NamedTuple):
@@ -100,14 +127,12 @@ class Linearised(NamedTuple):
 
     Attributes:
         matrix, gradient: Schur complement of the negative Hessian, and of the gradient of the log likelihood.
-        loss: minus the log likelihood.
         response: per window, the Gauss-Newton change of its initial state for unchanged unknowns, and minus its
             derivative by the unknowns.
     """
 
     matrix: Float[np.ndarray, "unknowns unknowns"]
     gradient: Float[np.ndarray, " unknowns"]
-    loss: float
     response: tuple[Float[np.ndarray, "windows species"], Float[np.ndarray, "windows species unknowns"]]
 
     def initial_states(self, change: Float[np.ndarray, " unknowns"]) -> Float[np.ndarray, "windows species"]:
@@ -126,12 +151,11 @@ def linearise(
         x: initial states.
     """
     n, total = x.shape[1], problem.equation.unknowns.total
-    matrix, gradient, loss = np.zeros((total, total)), np.zeros(total), 0.0
+    matrix, gradient = np.zeros((total, total)), np.zeros(total)
     alone, by_unknowns = np.zeros(x.shape), np.zeros((*x.shape, total))
     for part in problem.batches(n + total):
         windows = problem.windows.select(part)
-        roots, scores, losses = _sensitivities(problem, windows, theta, x[part])
-        loss += float(losses.sum())
+        roots, scores = _sensitivities(problem, windows, theta, x[part])
         for w in range(len(scores)):
             one = roots[w].reshape(-1, n + total)
             hessian = one.T @ one
@@ -144,24 +168,18 @@ def linearise(
             solved *= scale[:, None]
             index = part.start + w
             alone[index], by_unknowns[index] = solved[:, -1], solved[:, :-1]
-    return Linearised(matrix, gradient, loss, (alone, by_unknowns))
+    return Linearised(matrix, gradient, (alone, by_unknowns))
 
 
 def _sensitivities(
     problem: Problem, windows: Windows, theta: np.ndarray, x: np.ndarray
-) -> tuple[Float[np.ndarray, "windows blocks species columns"], Float[np.ndarray, "windows columns"], np.ndarray]:
-    """Square roots of the information per block of frames, scores, and misfits of some windows."""
-    size, n = x.shape
-    columns = n + problem.equation.unknowns.total
+) -> tuple[Float[np.ndarray, "windows blocks species columns"], Float[np.ndarray, "windows columns"]]:
+    """Square roots of the information per block of frames, and scores of some windows."""
+    columns = x.shape[1] + problem.equation.unknowns.total
     block = problem.block(columns)
-    j = np.zeros((size, n, columns))
-    j[:, np.arange(n), np.arange(n)] = 1.0
-    c, scores, losses = x, np.zeros((size, columns)), np.zeros(size)
-    roots, middle, information = [], j, np.zeros(x.shape)
-    for s in range(windows.length):
-        c = problem.hold(c, windows.frame[:, s])
-        found = problem.measurements.misfit(windows.frame[:, s], windows.valid[:, s], c)
-        losses += found.loss
+    scores = np.zeros((len(x), columns))
+    roots, middle, information = [], np.zeros(0), np.zeros(x.shape)
+    for s, (_, j, found) in enumerate(problem.frames(windows, theta, x, columns)):
         scores += (found.score[:, None] @ j)[:, 0]
         information += found.information
         if s % block == min(block // 2, windows.length - 1 - (s - s % block)):
@@ -169,11 +187,7 @@ def _sensitivities(
         if s % block == block - 1 or s == windows.length - 1:
             roots.append(np.sqrt(information)[..., None] * middle)
             information = np.zeros(x.shape)
-        if s < windows.length - 1:
-            c, j = problem.integrator.advance_linearised(problem.equation, theta, c, windows.dt[:, s], j)
-            if problem.fixed.any():
-                j[:, problem.fixed] = 0.0
-    return np.stack(roots, axis=1), scores, losses
+    return np.stack(roots, axis=1), scores
 
 
 def _factor(matrix: Float[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, " n"]]:
@@ -239,16 +253,9 @@ def _by_initial_state(
 ) -> tuple[Float[np.ndarray, "windows species species"], Float[np.ndarray, "windows species"]]:
     """Information and score of the initial state of every window."""
     size, n = x.shape
-    j = np.broadcast_to(np.eye(n), (size, n, n)).copy()
-    c, matrix, score = x, np.zeros((size, n, n)), np.zeros((size, n))
+    matrix, score = np.zeros((size, n, n)), np.zeros((size, n))
     with np.errstate(over="ignore", invalid="ignore"):
-        for s in range(windows.length):
-            c = problem.hold(c, windows.frame[:, s])
-            found = problem.measurements.misfit(windows.frame[:, s], windows.valid[:, s], c)
+        for _, j, found in problem.frames(windows, theta, x, n):
             matrix += np.swapaxes(j, 1, 2) @ (found.information[..., None] * j)
             score += (found.score[:, None] @ j)[:, 0]
-            if s < windows.length - 1:
-                c, j = problem.integrator.advance_linearised(problem.equation, theta, c, windows.dt[:, s], j)
-                if problem.fixed.any():
-                    j[:, problem.fixed] = 0.0
     return matrix, score
