@@ -199,7 +199,7 @@ def test_standard_errors_are_the_cramer_rao_bound():
     sigma = np.full(c.shape, 0.1)
     deviation = np.ones(len(theta))
     measured = Measurements(c, sigma, np.ones(c.shape), np.zeros(c.shape, bool))
-    problem = Problem(equation, Collocation(), windows, measured, (theta, deviation))
+    problem = Problem(equation, Collocation(), windows, measured, (theta, deviation), np.ones(len(c), int))
     x = c[windows.starts]
     found = linearise(problem, theta, x)
 
@@ -229,7 +229,7 @@ def test_intervals_cover_the_truth():
         deviation = np.concatenate([np.ones(2), np.full(len(theta) - 2, 1e-6)])
         measured = Measurements(c, np.full(c.shape, sigma), np.ones(c.shape), np.zeros(c.shape, bool))
         windows = Windows.cut(observed(network, time, c), len(time))
-        problem = Problem(equation, Collocation(), windows, measured, (theta * 0, deviation))
+        problem = Problem(equation, Collocation(), windows, measured, (theta * 0, deviation), np.ones(len(c), int))
         found = fit_windows(problem, theta, clean[windows.starts], last=True)
         assert found.converged
         standardised.append((found.theta[:2] - np.log10(k)) / np.sqrt(np.diag(found.covariance)[:2]))

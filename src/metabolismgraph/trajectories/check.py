@@ -67,7 +67,8 @@ def check_trajectories(
     windows = Windows.cut(observations, length)
     path = np.maximum(smooth(observations, noise.scale), 0.0)
     measured = Measurements.of(observations, noise.sigma(path), equation.moving)
-    problem = Problem(equation, integrator, windows, measured, (theta, np.ones(len(theta))))
+    undivided = np.ones(len(c), dtype=np.int64)
+    problem = Problem(equation, integrator, windows, measured, (theta, np.ones(len(theta))), undivided)
     with single_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         x, _ = relax(problem, theta, path[windows.starts], _RELAXATIONS)
         states, _ = problem.path(theta, x)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.trajectories.integrators import Integrator
 from metabolismgraph.trajectories.misfit import Measurements, Misfit
@@ -42,6 +42,7 @@ class Problem:
         windows: the windows.
         measurements: what the states are compared with.
         prior: weak Gaussian prior on the unknowns: mean and standard deviation.
+        parts: equal parts into which the time from every frame to the next is divided, for accuracy.
     """
 
     equation: RateEquation
@@ -49,6 +50,7 @@ class Problem:
     windows: Windows
     measurements: Measurements
     prior: tuple[Float[np.ndarray, " unknowns"], Float[np.ndarray, " unknowns"]]
+    parts: Int[np.ndarray, " frames"]
 
     @functools.cached_property
     def fixed(self) -> Bool[np.ndarray, " species"]:
@@ -114,12 +116,13 @@ class Problem:
             yield c, j, self.measurements.misfit(windows.frame[:, s], windows.valid[:, s], c)
             if s == windows.length - 1:
                 return
+            integrator = self.integrator.divided(int(self.parts[windows.frame[:, s]].max()))
             if columns:
-                c, j = self.integrator.advance_linearised(self.equation, theta, c, windows.dt[:, s], j)
+                c, j = integrator.advance_linearised(self.equation, theta, c, windows.dt[:, s], j)
                 if self.fixed.any():
                     j[:, self.fixed] = 0.0
             else:
-                c = self.integrator.advance(self.equation, theta, c, windows.dt[:, s])
+                c = integrator.advance(self.equation, theta, c, windows.dt[:, s])
 
 
 class Linearised(NamedTuple):

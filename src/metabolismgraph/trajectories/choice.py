@@ -1,0 +1,192 @@
+"""The first stage of a fit of trajectories: short windows from the weak form, with the most likely integrator."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import logging
+import math
+
+import numpy as np
+from jaxtyping import Float
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.system.derivative_rules import Rule
+from metabolismgraph.system.progress import Progress
+from metabolismgraph.trajectories.integrators import Collocation, EulerSteps, Integrator, RungeKutta
+from metabolismgraph.trajectories.noise import NoiseModel
+from metabolismgraph.trajectories.stages import FOLLOWED, REPEATS, Stage, Stages, Start
+from metabolismgraph.trajectories.weak_form import weak_form
+from metabolismgraph.trajectories.windows import Windows
+
+_log = logging.getLogger(__name__)
+_ENOUGH = 30  # values per unknown that suffice to choose the integrator
+_EXCESS = 2.0  # residual relative to the noise in differences above which a start is far off
+_HOPELESS = 100.0  # chi squared per value, under the noise below, above which a start is given up
+_DOUBTFUL = 0.05  # noise relative to the spread of a species, assumed where the start is far off
+_MOST_DOUBLINGS = 5  # of Euler steps per frame
+_SMALL = 10  # species
+_STIFF = 2.0  # largest step of an explicit method, in units of 1 / rate of the fastest decay
+_SMOOTH: tuple[Rule, ...] = ("cubic", "trapezoid")  # rules for dc/dt of a continuous process, for the start
+_TIGHT = 0.01  # share of the usual prior of homeostasis, for a start that is far off
+_CLEARLY = 3.0  # difference of the log likelihood by which Euler steps must be better than a continuous process
+
+
+def choose_integrator(stages: Stages, lengths: list[int], rule: Rule | None, progress: Progress) -> Stage:
+    """A fit over short windows with the integrator of the highest likelihood.
+
+    Where there are many data, a part of them decides.
+
+    Args:
+        lengths: frames of windows, in ascending order, no longer than the windows of a usual start.
+        rule: "forward" for data made by Euler steps, another rule for continuous processes; None: found by likelihood.
+
+    Raises:
+        InputError: the trajectories of the model cannot be integrated.
+    """
+    part = _part(stages, lengths[-1])
+    found = _Choice(part, stages, lengths, progress).choose(rule)
+    if part is stages:
+        return found
+    start = dataclasses.replace(found.start, path=stages.path)
+    # A fit that is far off says nothing about the accuracy that the right one needs.
+    same = np.full(stages.observations.n_frames, found.start.parts.max())
+    parts = stages.parts(start) if found.follows else same
+    return stages.fit(dataclasses.replace(start, parts=parts), found.length, last=False)
+
+
+def _part(stages: Stages, length: int) -> Stages:
+    """The same with a part of the data, evenly spread, that suffices to choose the integrator."""
+    moving, unknowns = int(stages.equation.moving.sum()), stages.equation.unknowns.total
+    windows = Windows.cut(stages.observations, length)
+    enough = math.ceil(_ENOUGH * unknowns / max(moving * (windows.length - 1), 1))
+    if 2 * enough > len(windows.frame):
+        return stages
+    chosen = np.linspace(0, len(windows.frame) - 1, enough).round().astype(np.int64)
+    run = np.full(stages.observations.n_frames, -1)
+    for number, window in enumerate(chosen):
+        run[windows.frame[window]] = number
+    used = run >= 0
+    part = copy.copy(stages)
+    part.observations = dataclasses.replace(stages.observations.select(used), run=run[used])
+    part.path = stages.path[used]
+    return part
+
+
+class _Choice:
+    """Fits over short windows of a part of the data."""
+
+    def __init__(self, stages: Stages, whole: Stages, lengths: list[int], progress: Progress):
+        self.stages, self.whole, self.lengths, self.progress = stages, whole, lengths, progress
+        self.starts: dict[Rule, Float[np.ndarray, " unknowns"]] = {}
+
+    def choose(self, rule: Rule | None) -> Stage:
+        """The best of direct starts or, where these are far off, of careful ones."""
+        found = self.best_of_direct(rule)
+        moving = self.stages.equation.moving
+        noise = self.stages.residual_noise(found.fitted).scale
+        if float(np.max((noise / self.stages.differences)[moving])) < _EXCESS and found.follows:
+            return found
+        # Only for a continuous process: Euler steps are those of a simulator, whose frames are rarely far apart.
+        for smooth_rule in () if rule == "forward" else _SMOOTH:
+            with contextlib.suppress(InputError):
+                found = min(found, self.careful(smooth_rule), key=self.loss)
+            if self.stages.is_exact(found):
+                break
+        return found
+
+    def loss(self, stage: Stage) -> float:
+        return self.stages.loss(stage.fitted)
+
+    def best_of_direct(self, rule: Rule | None) -> Stage:
+        """The best of the integrators that may have made the data."""
+        if rule == "forward":
+            return self.direct(EulerSteps(), "forward")
+        # Euler steps and a continuous process of a linear system give the same data, with other rate constants.
+        continuous = min((self.direct(None, r) for r in _SMOOTH), key=self.loss)
+        dt = self.stages.observations.transitions().dt
+        if rule is not None or np.ptp(dt) > 1e-6 * self.stages.dt or self.stages.equation.linear:
+            return continuous
+        euler = [self.direct(EulerSteps(), "forward")]
+        # If the data were made by q steps per frame, the error of one step is proportional to 1 - 1/q, and that of the
+        # continuous process to 1/q, so that their ratio is q - 1.
+        one, other = self.loss(euler[0]), self.loss(continuous)
+        power = math.log2(1 + math.exp(min((one - other) / int(continuous.fitted.used.sum()), 50.0)))
+        if power < _MOST_DOUBLINGS:
+            numbers = {2 ** max(math.floor(power), 1), 2 ** max(math.ceil(power), 1)}
+            euler += [self.direct(EulerSteps(number), "trapezoid") for number in sorted(numbers)]
+        best = min(euler, key=self.loss)
+        return best if self.loss(best) < other - _CLEARLY else continuous
+
+    def direct(self, integrator: Integrator | None, rule: Rule) -> Stage:
+        """A fit over short windows from the weak form.
+
+        Args:
+            integrator: None: one for a continuous process.
+            rule: for dc/dt in the weak form.
+        """
+        start = self.start(integrator, rule, NoiseModel(self.stages.differences))
+        self.progress("phase 1", 0.0, f"{start.integrator.name}, windows of {self.lengths[-1]} frames")
+        return self.refined(self.stages.fit(start, self.lengths[-1], last=False))
+
+    def careful(self, rule: Rule) -> Stage:
+        """The same for a start that is far off: from windows of two frames on, under noise that hides small errors.
+
+        Homeostasis is kept small at first, since it can take the place of a reaction.
+        """
+        spread = self.stages.observations.concentration.std(axis=0)
+        start = self.start(None, rule, NoiseModel(np.maximum(self.stages.differences, _DOUBTFUL * spread)))
+        u, prior = self.stages.equation.unknowns, start.prior
+        start.theta[u.slope] = start.theta[u.offset] = 0.0
+        tight = prior[1].copy()
+        tight[u.slope] *= _TIGHT
+        tight[u.offset] *= _TIGHT
+        start = dataclasses.replace(start, prior=(prior[0], tight))
+        for length in self.lengths:
+            stage = self.stages.fit(start, length, last=False, known=length < self.lengths[-1])
+            if not stage.fitted.chi2 < _HOPELESS:
+                return self.refined(stage)
+            start = stage.start
+            start = dataclasses.replace(start, parts=self.stages.parts(start))
+        stage = self.stages.fit(dataclasses.replace(start, prior=prior), self.lengths[-1], last=True)
+        return self.refined(stage)
+
+    def refined(self, stage: Stage) -> Stage:
+        """The stage with as many steps of the integrator as it needs.
+
+        Raises:
+            InputError: its trajectories are not finite.
+        """
+        for _ in range(REPEATS):
+            # A fit that is far off says nothing about the accuracy that the right one needs.
+            if not stage.fitted.chi2 < FOLLOWED:
+                break
+            start = stage.start
+            parts = self.stages.parts(start)
+            if (parts <= start.parts).all():
+                break
+            stage = self.stages.fit(dataclasses.replace(start, parts=parts), stage.length, last=True)
+        _log.info("%s: chi squared per value %.4g", stage.start.integrator.name, stage.fitted.chi2)
+        if not np.isfinite(self.loss(stage)):
+            raise InputError("the trajectories of the model cannot be integrated from these data")
+        return stage
+
+    def start(self, integrator: Integrator | None, rule: Rule, noise: NoiseModel) -> Start:
+        """The unknowns by the weak form, from all data."""
+        whole = self.whole
+        if rule not in self.starts:
+            self.starts[rule] = weak_form(whole.observations, whole.equation, whole.path, whole.differences, rule)
+        theta = self.starts[rule].copy()
+        used = integrator or self.solver(theta)
+        parts = np.ones(self.stages.observations.n_frames, dtype=np.int64)
+        return Start(used, theta, self.stages.path, noise, self.stages.prior(theta), parts)
+
+    def solver(self, theta: Float[np.ndarray, " unknowns"]) -> Integrator:
+        """An integrator for a continuous process: implicit if the rate equation is stiff between two frames."""
+        equation, path = self.stages.equation, self.stages.path
+        frames = np.linspace(0, len(path) - 1, 16).astype(int)
+        at = equation.rates(theta, path[frames])
+        fastest = np.abs(np.linalg.eigvals(equation.by_state(theta, at))).max()
+        small = len(equation.moving) < _SMALL  # where the implicit method costs little
+        return Collocation() if small or fastest * self.stages.dt > _STIFF else RungeKutta()
