@@ -17,6 +17,7 @@ FLOORS = (
         "reactions",
         "homeostasis",
         "fitting",
+        "uncertainty",
         "ground_truth",
         "sandbox",
         "evaluation",

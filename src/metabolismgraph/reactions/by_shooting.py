@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.data import Phase1Data
+from metabolismgraph.reactions.identifiability import Identifiability
 from metabolismgraph.reactions.notes import setting_notes
 from metabolismgraph.reactions.projection import with_exponent
 from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence
@@ -50,6 +51,39 @@ def noise_of_derivative(observations: Observations) -> float:
     return float(np.median(noise[moving] / rms[moving])) if moving.any() else 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class ShootingSetting:
+    """What is known before a fit of trajectories.
+
+    Attributes:
+        data: of Phase 1. Nothing that is used of it depends on its rule for dc/dt.
+        structure: the network, with species that never change as fixed ones.
+        promised, apart: results of `identify` with homeostasis and without.
+        confounded: True for a reaction that is undetermined only because homeostasis is unknown.
+        weak: True for a species whose homeostasis is kept small.
+    """
+
+    data: Phase1Data
+    structure: Structure
+    promised: Identifiability
+    apart: Identifiability
+    confounded: Bool[np.ndarray, " reactions"]
+    weak: Bool[np.ndarray, " species"]
+
+    @classmethod
+    def of(cls, observations: Observations, graph_model: GraphModel, training: Training) -> ShootingSetting:
+        """From observations in internal units."""
+        network = observations.network
+        data = Phase1Data(observations, graph_model, training, rule="forward")
+        promised, apart = promised_by_identify(observations, graph_model, training)
+        confounded = hidden_by_homeostasis(promised, apart)
+        # A first-order loss and homeostasis are the same function of concentration. The common part is assigned to the
+        # reaction, since homeostasis is assumed to be weaker.
+        weak = (np.abs(network.stoichiometry[:, confounded]) > 0).any(axis=1) | (training.nuisance_degree == 0)
+        structure = Structure.of(dataclasses.replace(network, fixed=data.fixed))
+        return cls(data, structure, promised, apart, confounded, np.asarray(weak))
+
+
 def fit_by_shooting(
     observations: Observations, graph_model: GraphModel, training: Training, progress: Progress, units: Units
 ) -> Phase1Result:
@@ -62,17 +96,10 @@ def fit_by_shooting(
         InputError: the trajectories of the model cannot be integrated.
     """
     network = observations.network
+    setting = ShootingSetting.of(observations, graph_model, training)
+    data, promised, apart = setting.data, setting.promised, setting.apart
     rule: Rule | None = None if training.derivative == "auto" else training.derivative
-    # Nothing that is used of it depends on the rule for dc/dt.
-    data = Phase1Data(observations, graph_model, training, rule=rule or "forward")
-    structure = Structure.of(dataclasses.replace(network, fixed=data.fixed))
-    promised, apart = promised_by_identify(observations, graph_model, training)
-    confounded = hidden_by_homeostasis(promised, apart)
-    # A first-order loss and homeostasis are the same function of concentration. The common part is assigned to the
-    # reaction, since homeostasis is assumed to be weaker.
-    shared = (np.abs(network.stoichiometry[:, confounded]) > 0).any(axis=1)
-    without = np.ones(network.n_species, dtype=bool) if training.nuisance_degree == 0 else shared
-    fit = fit_trajectories(observations, structure, rule, progress, weak_homeostasis=without)
+    fit = fit_trajectories(observations, setting.structure, rule, progress, weak_homeostasis=setting.weak)
     best, unknowns = fit.best, fit.equation.unknowns
     theta, covariance = best.theta, best.covariance
     k = 10.0 ** theta[unknowns.log_k]
@@ -80,32 +107,17 @@ def fit_by_shooting(
     m = len(k)
     nothing = np.zeros(m, dtype=bool)
     verdict = judge(promised, apart, Estimates(k, k_error, ~nothing, nothing, np.full(m, np.nan)))
-    k = fill_all(k, without_groups(promised, confounded), training, units.rate_constants(network), verdict.upper)
-    euler = isinstance(fit.integrator, EulerSteps)
-    chosen: Rule = "forward" if euler and fit.integrator.substeps == 1 else "cubic"
-    error = np.sqrt(np.diag(covariance))
-    left = np.sqrt(np.mean(np.where(best.used, best.residual, 0.0) ** 2, axis=0))
-    n = network.n_species
-    lines = slice(unknowns.slope.start, unknowns.offset.stop)
-    evidence = TrajectoryEvidence(
-        integrator=fit.integrator.name,
-        continuous=not euler,
-        substeps=fit.integrator.substeps,
-        window=best.problem.windows.length,
-        chi2=best.chi2,
-        autocorrelation=best.autocorrelation,
-        # Where the trajectories are not followed, the residual is more than the noise, and tells which species.
-        noise=np.maximum(fit.noise.scale, left) if best.chi2 > FOLLOWED else fit.noise.scale,
-        proportional=fit.noise.share,
-        reference=np.broadcast_to(fit.noise.reference, (n,)),
-        noise_of_differences=fit.noise_of_differences,
-        line_covariance=covariance[lines, lines],
-        refused=fit.refused[0] if fit.refused else 0,
+    k = fill_all(
+        k, without_groups(promised, setting.confounded), training, units.rate_constants(network), verdict.upper
     )
+    evidence = _evidence(fit, network.n_species)
+    chosen: Rule = "cubic" if evidence.continuous or evidence.substeps > 1 else "forward"
+    error = np.sqrt(np.diag(covariance))
+    own = np.arange(network.n_species)
     spread = np.maximum(observations.concentration.std(axis=0), 1e-300)
     shares = [float(np.mean((stage.residual / spread)[stage.used] ** 2)) for stage in fit.stages]
     return Phase1Result(
-        mlp_sub=_substrate_function(data.initial_function(), fit, structure, observations),
+        mlp_sub=_substrate_function(data.initial_function(), fit, setting.structure, observations),
         log_k=np.log10(k),
         log_k_error=verdict.log_k_error,
         identifiability=dataclasses.replace(promised, identifiable=verdict.determined),
@@ -117,7 +129,7 @@ def fit_by_shooting(
         offset=np.where(data.fixed, 0.0, theta[unknowns.offset]),
         slope_error=error[unknowns.slope],
         offset_error=error[unknowns.offset],
-        slope_offset_covariance=covariance[unknowns.slope, unknowns.offset][np.arange(n), np.arange(n)],
+        slope_offset_covariance=covariance[unknowns.slope, unknowns.offset][own, own],
         noise=np.sqrt(2.0) * fit.noise.scale / float(np.median(data.transitions.dt)),
         keep=data.usable,
         losses=np.log(np.maximum(shares, 1e-300)),
@@ -130,6 +142,31 @@ def fit_by_shooting(
             *determined_notes(verdict, network.reactions),
         ),
         trajectories=evidence,
+    )
+
+
+def _evidence(fit: TrajectoryFit, n_species: int) -> TrajectoryEvidence:
+    """What the fit knows beyond its estimates, in internal units."""
+    best, unknowns, spline = fit.best, fit.equation.unknowns, fit.equation.spline
+    left = np.sqrt(np.mean(np.where(best.used, best.residual, 0.0) ** 2, axis=0))
+    log_c = np.linspace(spline.low, spline.high, _LAW_POINTS)
+    return TrajectoryEvidence(
+        integrator=fit.integrator.name,
+        continuous=not isinstance(fit.integrator, EulerSteps),
+        substeps=fit.integrator.substeps,
+        window=best.problem.windows.length,
+        chi2=best.chi2,
+        autocorrelation=best.autocorrelation,
+        # Where the trajectories are not followed, the residual is more than the noise, and tells which species.
+        noise=np.maximum(fit.noise.scale, left) if best.chi2 > FOLLOWED else fit.noise.scale,
+        proportional=fit.noise.share,
+        reference=np.broadcast_to(fit.noise.reference, (n_species,)),
+        noise_of_differences=fit.noise_of_differences,
+        covariance=best.covariance,
+        law=best.theta[unknowns.law],
+        law_concentration=np.exp(log_c),
+        law_basis=spline(log_c) if unknowns.laws else np.zeros((len(log_c), 0)),
+        refused=fit.refused[0] if fit.refused else 0,
     )
 
 

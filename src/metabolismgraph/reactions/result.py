@@ -32,7 +32,10 @@ class TrajectoryEvidence:
         proportional: share of its variance that grows with the squared concentration; 0 for additive noise.
         reference: root mean square concentration of each species.
         noise_of_differences: upper bound of the noise, from differences in time without a model, in concentration.
-        line_covariance: of the slopes of all species, then of all offsets.
+        covariance: of log10 k, the slopes of all species, their offsets, and the coefficients of the learned rate laws.
+        law: these coefficients, with log f = basis @ coefficients for every law in turn.
+        law_concentration: concentrations at which the rate laws are given.
+        law_basis: basis functions of log f there.
         refused: frames of windows that the fitted model could not follow; 0 if it could follow all.
     """
 
@@ -46,18 +49,34 @@ class TrajectoryEvidence:
     proportional: float
     reference: Float[np.ndarray, " species"]
     noise_of_differences: Float[np.ndarray, " species"]
-    line_covariance: Float[np.ndarray, "lines lines"]
+    covariance: Float[np.ndarray, "unknowns unknowns"]
+    law: Float[np.ndarray, " coefficients"]
+    law_concentration: Float[np.ndarray, " points"]
+    law_basis: Float[np.ndarray, "points functions"]
     refused: int = 0
+
+    @property
+    def log_law_error(self) -> Float[np.ndarray, "laws points"]:
+        """Standard error of log f of every learned law, by increasing order |s|."""
+        size = self.law_basis.shape[1]
+        first = len(self.covariance) - len(self.law)
+        own = [self.covariance[i : i + size, i : i + size] for i in range(first, len(self.covariance), max(size, 1))]
+        variance = [np.einsum("pi,ij,pj->p", self.law_basis, one, self.law_basis) for one in own]
+        return np.asarray(np.sqrt(np.maximum(np.array(variance).reshape(len(own), -1), 0.0)))
 
     def in_units(self, units: Units) -> TrajectoryEvidence:
         """The same, converted from internal units to those of the data."""
-        line = np.repeat([1 / units.time, units.rate], len(self.noise))
+        n = len(self.noise)
+        unit = np.ones(len(self.covariance))
+        lines = len(unit) - len(self.law) - 2 * n
+        unit[lines : lines + 2 * n] = np.repeat([1 / units.time, units.rate], n)
         return dataclasses.replace(
             self,
             noise=self.noise * units.concentration,
             reference=self.reference * units.concentration,
             noise_of_differences=self.noise_of_differences * units.concentration,
-            line_covariance=self.line_covariance * np.outer(line, line),
+            covariance=self.covariance * np.outer(unit, unit),
+            law_concentration=self.law_concentration * units.concentration,
         )
 
 
@@ -118,7 +137,8 @@ class Phase1Result:
         Only a fit of trajectories knows that of different species.
         """
         if self.trajectories is not None:
-            return self.trajectories.line_covariance
+            m, n = len(self.log_k), len(self.slope)
+            return self.trajectories.covariance[m : m + 2 * n, m : m + 2 * n]
         # Errors of a clean fit can be zero to rounding, but must not be a reason to tell species apart.
         slope = np.maximum(self.slope_error, _LEAST_ERROR * np.abs(self.slope).max() + 1e-300)
         offset = np.maximum(self.offset_error, _LEAST_ERROR * np.abs(self.offset).max() + 1e-300)

@@ -126,23 +126,26 @@ class Stages:
             known: whether the noise stays as it is. Otherwise the fit is repeated with less where it is too large.
             robust: see `Measurements.robust`.
         """
-        windows = Windows.cut(self.observations, length)
-        theta, noise, path = start.theta, start.noise, start.path
-        x = np.maximum(path, 0.0)[windows.starts]
+        x = np.maximum(start.path, 0.0)[Windows.cut(self.observations, length).starts]
         for _ in range(REPEATS):
-            # Around the latest estimate, so that the prior of a start that was far off does not pull.
-            mean = np.where(self._recentred, theta, start.prior[0])
-            measured = Measurements.of(self.observations, noise.sigma(path), self.equation.moving, robust)
-            problem = Problem(self.equation, start.integrator, windows, measured, (mean, start.prior[1]), start.parts)
-            fitted = fit_windows(problem, theta, x, last=last)
+            problem = self.problem(start, length, robust)
+            fitted = fit_windows(problem, start.theta, x, last=last)
             if known:
-                return Stage(fitted, noise)
+                return Stage(fitted, start.noise)
             found = self.residual_noise(fitted)
-            theta, x, path = fitted.theta, fitted.x, np.maximum(fitted.path, 0.0)
-            if not fitted.chi2 < _TOO_LARGE or (found.scale > 0.9 * noise.scale).all():
+            if not fitted.chi2 < _TOO_LARGE or (found.scale > 0.9 * start.noise.scale).all():
                 break
-            noise = found
-        return Stage(fitted, found if Stage(fitted, found).follows else noise)
+            x = fitted.x
+            start = dataclasses.replace(start, theta=fitted.theta, path=np.maximum(fitted.path, 0.0), noise=found)
+        return Stage(fitted, found if Stage(fitted, found).follows else start.noise)
+
+    def problem(self, start: Start, length: int, robust: float = np.inf) -> Problem:
+        """The misfit of windows of one length, with everything else from a start."""
+        # Around the latest estimate, so that the prior of a start that was far off does not pull.
+        mean = np.where(self._recentred, start.theta, start.prior[0])
+        windows = Windows.cut(self.observations, length)
+        measured = Measurements.of(self.observations, start.noise.sigma(start.path), self.equation.moving, robust)
+        return Problem(self.equation, start.integrator, windows, measured, (mean, start.prior[1]), start.parts)
 
     def residual_noise(self, fitted: Fitted) -> NoiseModel:
         """The noise from the residual of a fit, where cutting at zero plays no part."""
