@@ -36,7 +36,7 @@ _VERDICTS: Mapping[Classification | None, str] = {
 }
 _MOST_ROWS = 40
 _FILES = {
-    "rate_constants.csv, homeostasis.csv": "all rows, with errors and reasons",
+    "rate_constants.csv, homeostasis.csv, parameters.csv": "all rows, with errors and reasons",
     "model_fitted.xml": "the network file with these values",
     "figures/summary.png": "overview figure",
     "metrics.json": "the verdict, all metrics, all notes",

@@ -22,6 +22,7 @@ from metabolismgraph.config import Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.evaluation.variables import describe
 from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.fitting.tables import TWO_SIDED
 from metabolismgraph.fitting.trust import Trust
 from metabolismgraph.ground_truth.agreement import cluster_accuracy, r_squared, squared_correlation
 from metabolismgraph.ground_truth.truth import Truth
@@ -62,6 +63,7 @@ class Evaluation:
         snapshots: metrics and arrays of homeostasis of the models on the way, by their numbers of gradient steps.
         rate_constants: see `FitResult.rate_constants`; without intervals if the fit is not to be trusted.
         homeostasis: see `FitResult.homeostasis`.
+        parameters: see `FitResult.parameters`.
 
     Example:
         >>> import metabolismgraph as mg
@@ -80,6 +82,7 @@ class Evaluation:
     trust: Trust
     rate_constants: pd.DataFrame
     homeostasis: pd.DataFrame
+    parameters: pd.DataFrame
     snapshots: Mapping[int, tuple[Mapping[str, Value], xr.Dataset]] = dataclasses.field(default_factory=dict)
 
 
@@ -125,6 +128,8 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
     if truth is not None:
         metrics |= rate_constant_metrics(phase1.log_k, np.log10(truth.k), phase1.identifiability.identifiable)
     metrics |= _rate_law_metrics(observations, phase1, truth, data)
+    if trust.trustworthy and "law_f" in data:
+        data |= _rate_law_band(phase1, data)
     if phase2 is not None:
         found, drawn = homeostasis_metrics(observations, phase2, result.training, truth)
         metrics |= found
@@ -146,6 +151,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
         trust=trust,
         rate_constants=result.rate_constants,
         homeostasis=result.homeostasis,
+        parameters=result.parameters,
         snapshots=_snapshots(result, truth, data),
     )
 
@@ -260,6 +266,16 @@ def _rate_law_metrics(
         "MLP_sub_R2": r_squared(log_f.ravel(), np.log(true).ravel()),
         "MLP_sub_corr": float(np.corrcoef(log_f.ravel(), np.log(true).ravel())[0, 1]),
     }
+
+
+def _rate_law_band(phase1: Phase1Result, data: Variables) -> Variables:
+    """95 % band of the learned substrate function, where the fit knows its error."""
+    evidence, f = phase1.trajectories, data["law_f"][1]
+    if evidence is None or not len(evidence.law):
+        return {}
+    factor = np.exp(TWO_SIDED * evidence.log_law_error(data["law_concentration"][1]))
+    dims = ("law_order", "law_point")
+    return {"law_f_lower": (dims, f / factor), "law_f_upper": (dims, f * factor)}
 
 
 def _true_law(truth: Truth, c: Float[np.ndarray, " points"], order: float) -> Float[np.ndarray, " points"]:

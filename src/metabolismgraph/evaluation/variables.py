@@ -24,6 +24,8 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "law_concentration": ("concentrations at which the rate law is shown", "concentration"),
     "law_order": ("substrate order of each rate law", "1"),
     "law_f": ("learned substrate function f", "1"),
+    "law_f_lower": ("lower end of the 95 % interval of f", "1"),
+    "law_f_upper": ("upper end of the 95 % interval of f", "1"),
     "true_law_f": ("true substrate function f", "1"),
     "sweep": (
         "concentrations at which MLP_node is shown: 0 to 40 with a truth, otherwise 0 to the highest observed",

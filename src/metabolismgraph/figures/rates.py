@@ -172,6 +172,9 @@ def law(ax: Axes, scene: Scene) -> None:
         reference, name, dashes, title = c ** orders[:, None], "mass action", ":", None
     for i, order in enumerate(orders):
         label = f"learned, |s| = {order:g}"
+        if scene.has("law_f_lower"):
+            lower, upper = (positive(scene.values(f"law_f_{end}")[i]) for end in ("lower", "upper"))
+            ax.fill_between(c, lower, upper, color=_order_colour(i), alpha=0.25, linewidth=0, label="_band")
         ax.plot(c, positive(learned[i]), color=_order_colour(i), linewidth=4, alpha=0.6, label=label)
     for i in range(len(orders)):
         label = "_" * (i > 0) + name  # one entry for all

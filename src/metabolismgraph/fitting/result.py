@@ -11,6 +11,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.fitting.parameters import parameters_table
 from metabolismgraph.fitting.tables import homeostasis_table, rate_constants_table
 from metabolismgraph.fitting.trust import Trust, judge_trust
 from metabolismgraph.homeostasis.clusters import cluster_moving
@@ -76,6 +77,20 @@ class FitResult:
         See `homeostasis_table` for the columns.
         """
         return homeostasis_table(self.observations.network, self.phase1, self.types, trustworthy=self.trust.trustworthy)
+
+    @property
+    def parameters(self) -> pd.DataFrame:
+        """A row per rate constant, line of homeostasis and type, with standard error, 95 % interval and class.
+
+        See `parameters_table` for the columns.
+        """
+        return parameters_table(
+            self.observations.network,
+            self.phase1,
+            self.types,
+            aggregation=self.graph_model.aggr_type,
+            trustworthy=self.trust.trustworthy,
+        )
 
     @property
     def types(self) -> Int[np.ndarray, " species"] | None:

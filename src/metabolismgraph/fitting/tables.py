@@ -12,8 +12,8 @@ from metabolismgraph.reactions.verdict import AT_ZERO, NOT_TRUSTED
 from metabolismgraph.system.kinetics import Aggregation
 from metabolismgraph.system.network import ReactionNetwork
 
-_TWO_SIDED = 1.96  # standard errors on either side of a 95 % interval
-_RESOLVED = 2.0  # least distance of a resolved slope of homeostasis from zero, in standard errors
+TWO_SIDED = 1.96  # standard errors on either side of a 95 % interval
+RESOLVED = 2.0  # least distance of a resolved slope of homeostasis from zero, in standard errors
 
 
 def rate_constants_table(
@@ -55,7 +55,7 @@ def rate_constants_table(
     known = found.identifiability.identifiable & trustworthy
     error = np.where(known, found.log_k_error, np.nan)
     at_zero = np.isfinite(found.upper) & trustworthy
-    interval = np.where(known, _TWO_SIDED * error, np.nan)
+    interval = np.where(known, TWO_SIDED * error, np.nan)
     log_k = np.where(at_zero, np.nan, found.log_k)
     reasons = [NOT_TRUSTED if not trustworthy and reason in ("", AT_ZERO) else reason for reason in found.reasons]
     return pd.DataFrame(
@@ -98,7 +98,7 @@ def homeostasis_table(
     """
     moving = ~network.fixed
     with np.errstate(divide="ignore", invalid="ignore"):
-        resolved = (np.abs(found.slope) > _RESOLVED * found.slope_error) & trustworthy
+        resolved = (np.abs(found.slope) > RESOLVED * found.slope_error) & trustworthy
         baseline = np.where(resolved, -found.offset / found.slope, np.nan)
         # The variance of b = -o/s to first order: (var(o) + b^2 var(s) + 2 b cov(o, s)) / s^2. (The exact interval is
         # that of Fieller 1954.)

@@ -81,7 +81,7 @@ def find_types(
     label = np.unique(best[1].argmax(axis=1), return_inverse=True)[1]
     used = np.unique(best[1].argmax(axis=1))
     probability = best[1][:, used] / best[1][:, used].sum(axis=1, keepdims=True)
-    line, line_covariance = _means(x, label, covariance)
+    line, line_covariance = mean_lines(x, label, covariance)
     left = x - line[label]
     chi2 = float(np.einsum("ia,iab,ib->", left, inverse, left)) / max(2 * (n - len(line)), 1)
     return Types(label, line, line_covariance, probability, chi2)
@@ -113,10 +113,16 @@ def _mixture(
     return likelihood, probability
 
 
-def _means(
+def mean_lines(
     x: Float[np.ndarray, "species 2"], label: Int[np.ndarray, " species"], covariance: Float[np.ndarray, "lines lines"]
 ) -> tuple[Float[np.ndarray, "types 2"], Float[np.ndarray, "two_types two_types"]]:
-    """Generalised least-squares means of the types, and their covariance."""
+    """Generalised least-squares means of the types, and their covariance.
+
+    Args:
+        x: slope and offset of every species.
+        label: type of every species, from 0, none empty.
+        covariance: of the slopes of all species, then of all offsets.
+    """
     members = np.eye(label.max() + 1)[label]
     design = np.kron(np.eye(2), members)
     scale = 1 / np.sqrt(np.diag(covariance))

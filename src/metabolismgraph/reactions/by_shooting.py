@@ -110,7 +110,7 @@ def fit_by_shooting(
     k = fill_all(
         k, without_groups(promised, setting.confounded), training, units.rate_constants(network), verdict.upper
     )
-    evidence = _evidence(fit, network.n_species)
+    evidence = _evidence(fit, observations)
     chosen: Rule = "cubic" if evidence.continuous or evidence.substeps > 1 else "forward"
     error = np.sqrt(np.diag(covariance))
     own = np.arange(network.n_species)
@@ -145,11 +145,12 @@ def fit_by_shooting(
     )
 
 
-def _evidence(fit: TrajectoryFit, n_species: int) -> TrajectoryEvidence:
+def _evidence(fit: TrajectoryFit, observations: Observations) -> TrajectoryEvidence:
     """What the fit knows beyond its estimates, in internal units."""
     best, unknowns, spline = fit.best, fit.equation.unknowns, fit.equation.spline
     left = np.sqrt(np.mean(np.where(best.used, best.residual, 0.0) ** 2, axis=0))
-    log_c = np.linspace(spline.low, spline.high, _LAW_POINTS)
+    seen = np.log(observations.concentration[observations.concentration > 0])
+    log_c = np.linspace(seen.min(), seen.max(), _LAW_POINTS)
     return TrajectoryEvidence(
         integrator=fit.integrator.name,
         continuous=not isinstance(fit.integrator, EulerSteps),
@@ -160,7 +161,7 @@ def _evidence(fit: TrajectoryFit, n_species: int) -> TrajectoryEvidence:
         # Where the trajectories are not followed, the residual is more than the noise, and tells which species.
         noise=np.maximum(fit.noise.scale, left) if best.chi2 > FOLLOWED else fit.noise.scale,
         proportional=fit.noise.share,
-        reference=np.broadcast_to(fit.noise.reference, (n_species,)),
+        reference=np.broadcast_to(fit.noise.reference, (observations.network.n_species,)),
         noise_of_differences=fit.noise_of_differences,
         covariance=best.covariance,
         law=best.theta[unknowns.law],

@@ -55,14 +55,15 @@ class TrajectoryEvidence:
     law_basis: Float[np.ndarray, "points functions"]
     refused: int = 0
 
-    @property
-    def log_law_error(self) -> Float[np.ndarray, "laws points"]:
-        """Standard error of log f of every learned law, by increasing order |s|."""
+    def log_law_error(self, c: Float[np.ndarray, " points"]) -> Float[np.ndarray, "laws points"]:
+        """Standard error of log f of every learned law, by increasing order |s|, at some concentrations."""
         size = self.law_basis.shape[1]
         first = len(self.covariance) - len(self.law)
         own = [self.covariance[i : i + size, i : i + size] for i in range(first, len(self.covariance), max(size, 1))]
         variance = [np.einsum("pi,ij,pj->p", self.law_basis, one, self.law_basis) for one in own]
-        return np.asarray(np.sqrt(np.maximum(np.array(variance).reshape(len(own), -1), 0.0)))
+        at, given = np.log(c), np.log(self.law_concentration)
+        errors = [np.interp(at, given, np.sqrt(np.maximum(one, 0.0))) for one in variance]
+        return np.array(errors).reshape(len(own), -1)
 
     def in_units(self, units: Units) -> TrajectoryEvidence:
         """The same, converted from internal units to those of the data."""

@@ -24,6 +24,7 @@ _ERRORS = 4.0  # an estimate of the sampling error up to so many standard errors
 TOO_COARSE = "samples are too far apart"
 NOT_APART = "not distinguishable from homeostasis"
 AT_ZERO = "zero within its error"
+SPANS_A_DECADE = "its 95 % interval spans more than a decade"
 NOT_TRUSTED = "the fit is not to be trusted"
 
 
@@ -107,7 +108,7 @@ def judge(promised: Identifiability, apart: Identifiability, found: Estimates) -
         (found.at_bound, AT_ZERO),
         (~found.seen, "only in excluded steps"),
         (coarse, TOO_COARSE),
-        (~(error <= MOST_LOG_ERROR), "its 95 % interval spans more than a decade"),
+        (~(error <= MOST_LOG_ERROR), SPANS_A_DECADE),
     ]
     reason = np.full(len(found.k), "", dtype=object)
     for holds, text in reversed(causes):

@@ -1,4 +1,4 @@
-"""The answer as files: rate_constants.csv, homeostasis.csv, and model_fitted.xml for any SBML simulator."""
+"""The answer as files: tables of the estimates, and model_fitted.xml for any SBML simulator."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from metabolismgraph.evaluation.evaluate import Evaluation
 from metabolismgraph.files import write_bytes
@@ -13,7 +14,8 @@ from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.formats.fitted_model import write_fitted_sbml
 from metabolismgraph.system.model import PublishedSubstrateFunction
 
-RATE_CONSTANTS, HOMEOSTASIS, MODEL = "rate_constants.csv", "homeostasis.csv", "model_fitted.xml"
+RATE_CONSTANTS, HOMEOSTASIS, PARAMETERS = "rate_constants.csv", "homeostasis.csv", "parameters.csv"
+RATE_LAW, MODEL = "rate_law.csv", "model_fitted.xml"
 
 
 def write_answer(result: FitResult, evaluation: Evaluation, folder: Path, source: bytes | None) -> tuple[str, ...]:
@@ -31,6 +33,9 @@ def write_answer(result: FitResult, evaluation: Evaluation, folder: Path, source
     constants, table = evaluation.rate_constants, evaluation.homeostasis
     _write_table(constants, folder / RATE_CONSTANTS)
     _write_table(table, folder / HOMEOSTASIS)
+    _write_table(evaluation.parameters, folder / PARAMETERS)
+    if "law_f" in evaluation.data:
+        _write_table(_rate_law_table(evaluation.data), folder / RATE_LAW)
     return write_fitted_sbml(
         source,
         network,
@@ -49,6 +54,16 @@ def write_answer(result: FitResult, evaluation: Evaluation, folder: Path, source
 
 def _write_table(table: pd.DataFrame, path: Path) -> None:
     write_bytes(path, table.to_csv(index=False, float_format="%.9g").encode())
+
+
+def _rate_law_table(data: xr.Dataset) -> pd.DataFrame:
+    """Learned rate laws: order, concentration, f, and the ends of its 95 % interval where they are known."""
+    names = {"law_f": "f", "law_f_lower": "lower", "law_f_upper": "upper"}
+    known = [name for name in names if name in data]
+    table = data[known].to_dataframe().reset_index()
+    at = data["law_concentration"].to_numpy()[table["law_point"]]
+    values = {new: table.get(old) for old, new in names.items()}
+    return pd.DataFrame({"order": table["law_order"], "concentration": at} | values)
 
 
 def _lines(result: FitResult, table: pd.DataFrame) -> dict[str, tuple[float, float]]:

@@ -24,6 +24,8 @@ _RESULTS = (
     "evaluation.nc",
     "rate_constants.csv",
     "homeostasis.csv",
+    "parameters.csv",
+    "rate_law.csv",
     "model_fitted.xml",
 )
 _PICTURES = ("figures", "tmp_training")
@@ -35,9 +37,9 @@ class RunFolder:
 
     Layout: `manifest.json`, `config.yaml` (complete, can be run again), `data/` (network.xml, timeseries.csv.gz,
     truth/), `training/` (observations, settings and checkpoints: all files of the training process),
-    `rate_constants.csv`, `homeostasis.csv`, `model_fitted.xml`, `metrics.json`, `analysis.log`, `evaluation.nc`,
-    `tmp_training/` and `figures/`. A run of Phase 2 alone may use data, observations and Phase 1 of another run, its
-    base, instead of copies.
+    `rate_constants.csv`, `homeostasis.csv`, `parameters.csv`, `rate_law.csv`, `model_fitted.xml`, `metrics.json`,
+    `analysis.log`, `evaluation.nc`, `tmp_training/` and `figures/`. A run of Phase 2 alone may use data, observations
+    and Phase 1 of another run, its base, instead of copies.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]):

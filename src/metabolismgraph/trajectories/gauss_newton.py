@@ -22,6 +22,7 @@ _RIDGE = 1e-13  # relative
 # what noise explains and a step lowers it by less than the second share. The third is an absolute decrease.
 _SMALL, _SMALL_EARLY, _SMALLEST = 1e-6, 1e-2, 5e-2
 _NEARLY_NOISE = 1.1  # chi squared per value
+_NEGLIGIBLE = 1e-3  # decrease of the misfit that is not worth a step: about 0.05 standard errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,12 +136,25 @@ def _with_prior(
     return matrix * scale[:, None] * scale, scale
 
 
+def _possible_decrease(
+    matrix: Float[np.ndarray, "unknowns unknowns"], gradient: Float[np.ndarray, " unknowns"]
+) -> float:
+    """The decrease of the misfit by an undamped step, as far as the misfit is quadratic."""
+    try:
+        factor = scipy.linalg.cho_factor(matrix + _RIDGE * np.eye(len(gradient)))
+    except (np.linalg.LinAlgError, ValueError):  # not positive, or not finite
+        return np.inf
+    return 0.5 * float(gradient @ scipy.linalg.cho_solve(factor, gradient))
+
+
 def _step(problem: Problem, normal: Linearised, now: _Step, damping: float) -> tuple[_Step | None, float]:
     """One damped Gauss-Newton step that lowers the misfit, or None; and the damping for the next one."""
     mean, deviation = problem.prior
     scaled, scale = _with_prior(problem, normal)
     gradient = normal.gradient - (now.theta - mean) / deviation**2
     log_k = problem.equation.unknowns.log_k
+    if _possible_decrease(scaled, scale * gradient) < _NEGLIGIBLE:
+        return None, damping
     for _ in range(_TRIES):
         try:
             factor = scipy.linalg.cho_factor(scaled + (damping + _RIDGE) * np.eye(len(scale)))

@@ -122,7 +122,7 @@ class RungeKutta(Integrator):
 
     @property
     def name(self) -> str:
-        return f"Runge-Kutta method, {self.substeps} steps per frame"
+        return f"Runge-Kutta method, at most {self.substeps} steps per frame"
 
     def _step(
         self,
@@ -166,7 +166,7 @@ class Collocation(Integrator):
 
     @property
     def name(self) -> str:
-        return f"Radau method, {self.substeps} steps per frame"
+        return f"Radau method, at most {self.substeps} steps per frame"
 
     def _step(
         self,

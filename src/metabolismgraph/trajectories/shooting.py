@@ -30,6 +30,7 @@ _MOST_NUMBERS = 16_000_000  # of the sensitivities of the windows that are treat
 _RELAXED = 1e-4  # relative decrease of the misfit below which initial states count as relaxed
 _RIDGE = 1e-11  # relative, of the normal matrix of an initial state
 _SMALLEST_STATE = 0.1  # share of its size to which a step may reduce a concentration
+_AT_BOUND = 1e-2  # standard deviations of the noise below which an initial concentration can count as zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,18 @@ class Problem:
         """Minus the log of the prior."""
         mean, deviation = self.prior
         return 0.5 * float(np.sum(((theta - mean) / deviation) ** 2))
+
+    def at_bound(
+        self, windows: Windows, x: Float[np.ndarray, "windows species"], score: Float[np.ndarray, "windows species"]
+    ) -> Bool[np.ndarray, "windows species"]:
+        """Initial concentrations that are zero, and would be negative if they could.
+
+        They are no unknowns: at such a bound the derivative of the misfit does not vanish.
+
+        Args:
+            score: derivative of the log likelihood by the initial states.
+        """
+        return np.asarray((x < _AT_BOUND * self.measurements.sigma[windows.starts]) & (score < 0))
 
     def batches(self, columns: int) -> Iterator[slice]:
         """Windows that are treated at the same time, so that memory stays bounded."""
@@ -159,6 +172,9 @@ def linearise(
     for part in problem.batches(n + total):
         windows = problem.windows.select(part)
         roots, scores = _sensitivities(problem, windows, theta, x[part])
+        bound = problem.at_bound(windows, x[part], scores[:, :n])
+        scores[:, :n][bound] = 0.0
+        roots[..., :n] *= ~bound[:, None, None]
         for w in range(len(scores)):
             one = roots[w].reshape(-1, n + total)
             hessian = one.T @ one
@@ -224,10 +240,12 @@ def relax(
     _, losses = problem.path(theta, x)
     damping = np.full(len(x), 1e-3)
     for _ in range(iterations):
-        before, trial = losses, x.copy()
+        before, trial, possible = losses, x.copy(), 0.0
         for part in problem.batches(n):
             windows = problem.windows.select(part)
             matrix, score = _by_initial_state(problem, windows, theta, x[part])
+            free = ~problem.at_bound(windows, x[part], score)
+            matrix, score = matrix * free[:, None] * free[..., None], score * free
             diagonal = np.einsum("bii->bi", matrix)
             scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
             scaled = matrix * scale[:, :, None] * scale[:, None]
@@ -236,6 +254,9 @@ def relax(
             scaled[~good] = np.eye(n)
             change = scale * np.linalg.solve(scaled, np.where(good[:, None], scale * score, 0.0)[..., None])[..., 0]
             trial[part] = positive(x[part], change)
+            possible += 0.5 * float(np.sum(np.where(good[:, None], score * change, 0.0)))
+        if possible < 0.5 * _RELAXED * float(losses.sum()):  # not worth a look
+            break
         _, trial_losses = problem.path(theta, trial)
         better = np.isfinite(trial_losses) & ~(trial_losses >= losses)
         x = np.where(better[:, None], trial, x)
