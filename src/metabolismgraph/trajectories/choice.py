@@ -52,7 +52,7 @@ def choose_integrator(stages: Stages, lengths: list[int], rule: Rule | None, pro
     start = dataclasses.replace(found.start, path=stages.path)
     # A fit that is far off says nothing about the accuracy that the right one needs.
     same = np.full(stages.observations.n_frames, found.start.parts.max())
-    parts = stages.parts(start) if found.follows else same
+    parts = stages.parts(start, found.length) if found.follows else same
     return stages.fit(dataclasses.replace(start, parts=parts), found.length, last=False)
 
 
@@ -148,7 +148,7 @@ class _Choice:
             if not stage.fitted.chi2 < _HOPELESS:
                 return self.refined(stage)
             start = stage.start
-            start = dataclasses.replace(start, parts=self.stages.parts(start))
+            start = dataclasses.replace(start, parts=self.stages.parts(start, length))
         stage = self.stages.fit(dataclasses.replace(start, prior=prior), self.lengths[-1], last=True)
         return self.refined(stage)
 
@@ -163,7 +163,7 @@ class _Choice:
             if not stage.fitted.chi2 < FOLLOWED:
                 break
             start = stage.start
-            parts = self.stages.parts(start)
+            parts = self.stages.parts(start, stage.length)
             if (parts <= start.parts).all():
                 break
             stage = self.stages.fit(dataclasses.replace(start, parts=parts), stage.length, last=True)

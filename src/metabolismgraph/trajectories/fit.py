@@ -119,7 +119,7 @@ def _next(stages: Stages, now: Stage, length: int, *, last: bool) -> Stage:
     """Fit windows of another length from a fitted stage."""
     start, noisy = now.start, now.fitted.chi2 < FOLLOWED
     if noisy:
-        start = dataclasses.replace(start, parts=stages.parts(start))
+        start = dataclasses.replace(start, parts=stages.parts(start, length))
     return stages.fit(start, length, last=last, robust=ROBUST if noisy else np.inf)
 
 

@@ -26,9 +26,11 @@ FOLLOWED = 1.4  # chi squared per value below which the residual is noise: the m
 _TOO_LARGE, REPEATS = 0.5, 8
 _CORRELATED = 0.2  # correlation of neighbouring residuals above which they are a misfit
 _MOST_PARTS = 32  # equal parts of the time between two frames
-_ACCURACY = 0.05  # of the integration, in standard deviations of the noise
-_ROUNDING = 1e-8  # the same, and least noise, relative to the largest concentration
-_LEAST_NOISE, _EXACT = 1e-7, 1e-5  # least noise, and rounding, relative to the spread of a species
+# Accuracy of the integration over a window, in standard deviations of the noise; best accuracy of an interval, relative
+# to the largest concentration.
+_ACCURACY, _FINEST = 0.05, 1e-9
+# Least noise, relative to the largest concentration and to the spread of a species; below the third, it is rounding.
+_ROUNDING, _LEAST_NOISE, _EXACT = 3e-8, 1e-7, 1e-5
 # Standard deviations of the weak prior: decades of k, bends of log f; slope and offset of homeostasis relative to the
 # turnover of a species and to its dc/dt.
 _DECADES, _BENDS, _TURNOVERS, _WEAK = 1.0, 0.3, 1.0, 1e-4
@@ -178,14 +180,19 @@ class Stages:
         deviation[u.law] = _BENDS
         return mean, deviation
 
-    def parts(self, start: Start) -> Int[np.ndarray, " frames"]:
-        """The parts of the time after every frame that an accuracy far below the noise needs; see `Problem.parts`."""
+    def parts(self, start: Start, length: int) -> Int[np.ndarray, " frames"]:
+        """The parts of the time after every frame that an accuracy far below the noise needs; see `Problem.parts`.
+
+        Args:
+            start: the integrator, the unknowns and the noise.
+            length: frames of a window, over which the errors add up.
+        """
         steps = self.observations.transitions()
         parts = np.ones(self.observations.n_frames, dtype=np.int64)
         if isinstance(start.integrator, EulerSteps):
             return parts
         c, left, number = start.path, np.arange(len(steps.frame)), 1
-        allowed = np.maximum(_ACCURACY * start.noise.sigma(c), _ROUNDING * c.max())
+        allowed = np.maximum(_ACCURACY / length * start.noise.sigma(c), _FINEST * c.max())
         while number < _MOST_PARTS and len(left):
             frame = steps.frame[left]
             one, two = (

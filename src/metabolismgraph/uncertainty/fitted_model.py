@@ -78,7 +78,7 @@ class FittedModel:
             noise = NoiseModel(evidence.noise, evidence.proportional, evidence.reference)
             parts = np.ones(own.n_frames, dtype=np.int64)
             start = Start(integrator, theta, stages.path, noise, stages.prior(theta), parts)
-            start = dataclasses.replace(start, parts=stages.parts(start))
+            start = dataclasses.replace(start, parts=stages.parts(start, evidence.window))
             problem = stages.problem(start, evidence.window)
             x, _ = relax(problem, theta, stages.path[problem.windows.starts], _RELAXATIONS)
             path = problem.windows.spread(problem.path(theta, x)[0], own.n_frames)
