@@ -149,6 +149,11 @@ METRICS = (
         fair=0.7,
         summary=True,
     ),
+    *(
+        Metric(f"{name}{what}_cluster_{{t}}", f"{text}{meaning} of cluster {{t}}, from the lines of Phase 1", unit)
+        for name, meaning, unit in (("lambda", "lambda", "1/time"), ("baseline", "baseline", "concentration"))
+        for what, text in (("", ""), ("_error", "standard error of the "))
+    ),
     Metric("embedding_n_clusters", "metabolite types found", summary=True),
     Metric("embedding_n_unassigned", "metabolites in no type; they form one more cluster", better="lower"),
     Metric("embedding_silhouette", "separation of the types", better="higher", summary=True),

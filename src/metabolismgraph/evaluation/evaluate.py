@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from metabolismgraph.config import Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.evaluation.variables import describe
+from metabolismgraph.fitting.parameters import lines_of_types
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.fitting.tables import TWO_SIDED
 from metabolismgraph.fitting.trust import Trust
@@ -135,7 +136,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
         metrics |= found
         data |= drawn
         metrics |= _prediction_metrics(result, phase2.model, data)
-        metrics |= _degeneracy(metrics)
+        metrics |= _degeneracy(metrics) | _lines_of_types(result)
         if truth is None:
             metrics |= _held_out_skill(result, phase2.model)
     if result.refined is not None:
@@ -180,6 +181,20 @@ def _degeneracy(metrics: Mapping[str, Value]) -> dict[str, Value]:
     values = metrics.get("test_pearson"), metrics.get("rate_constants_R2")
     pearson, r2 = (value if isinstance(value, float) else math.nan for value in values)
     return {} if math.isnan(pearson - r2) else {"degeneracy_gap": pearson - r2}
+
+
+def _lines_of_types(result: FitResult) -> dict[str, Value]:
+    """lambda and baseline of every type with their standard errors, in a fit that is to be trusted."""
+    if result.types is None or not result.trust.trustworthy:
+        return {}
+    found, metrics = result.phase1, dict[str, Value]()
+    lines = lines_of_types(found.slope, found.offset, found.line_covariance, result.types)
+    for g, (values, covariance) in lines.items():
+        for i, name in enumerate(("lambda", "baseline")):
+            known = bool(np.isfinite(values[i]))
+            metrics[f"{name}_cluster_{g}"] = float(values[i]) if known else None
+            metrics[f"{name}_error_cluster_{g}"] = float(np.sqrt(covariance[i, i])) if known else None
+    return metrics
 
 
 def _refined_metrics(result: FitResult, refined: Phase2Result, truth: Truth | None) -> dict[str, Value]:
