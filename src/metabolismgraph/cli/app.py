@@ -383,11 +383,11 @@ def compare_strategies(
     import os
 
     from metabolismgraph.benchmarks.strategies import check_strategies, run_strategies, settings_of, write_report
-    from metabolismgraph.benchmarks.strategy_report import read_results
+    from metabolismgraph.benchmarks.strategy_report import StrategyResults
     from metabolismgraph.cli.tables import strategy_board
 
     if report_only:
-        sys.stdout.write(write_report(read_results(out), out))
+        sys.stdout.write(write_report(StrategyResults.read(out), out))
         return
     settings = settings_of(
         quick=quick,
