@@ -70,7 +70,7 @@ def test_many_fits_scatter_as_the_bound_says():
     network = network_of(
         ({"A": 1.0}, {"A": -1.0, "B": 1.0}, True), ({"B": 2.0}, {"B": -2.0, "C": 1.0}, True), species="ABC"
     )
-    k, time, sigma, repeats = np.array([0.5, 0.2]), np.arange(31) * 0.25, 0.02, 60
+    k, time, sigma, repeats = np.array([0.5, 0.2]), np.arange(31) * 0.25, 0.02, 40
     equation = RateEquation.of(Structure.of(network), SubstrateSpline.over(np.zeros(1)), 1e-9)
     theta, deviation = np.zeros(equation.unknowns.total), np.full(equation.unknowns.total, TIGHT)
     theta[:2], deviation[:2] = np.log10(k), 1e3
@@ -87,6 +87,6 @@ def test_many_fits_scatter_as_the_bound_says():
         windows = Windows.cut(noisy, 31)
         problem = Problem(equation, Collocation(), windows, measured, (theta, deviation))
         found.append(fit_windows(problem, theta, clean[windows.starts], last=True).theta[:2])
-    # The standard deviation of sixty values has a sampling error of 9 %.
-    np.testing.assert_allclose(np.std(found, axis=0), bound.log_k, rtol=0.3)
+    # The standard deviation of forty values has a sampling error of 11 %.
+    np.testing.assert_allclose(np.std(found, axis=0), bound.log_k, rtol=0.35)
     assert (np.abs(np.mean(found, axis=0) - np.log10(k)) < 4 * bound.log_k / np.sqrt(repeats)).all()

@@ -91,7 +91,7 @@ def cramer_rao_bound(
         >>> zero, structure = np.zeros(1), Structure.of(network)
         >>> given = (data, structure, lambda x, s: s * x, zero, (zero, zero), Collocation(), np.full(1, 0.01), 21)
         >>> cramer_rao_bound(*given, deviation=np.array([1, 1e-6, 1e-6])).log_k.round(4).tolist()
-        [0.0035]
+        [0.0044]
     """
     c = observations.concentration
     spline = SubstrateSpline.over(np.log(c[c > 0]) if (c > 0).any() else np.zeros(1))
