@@ -21,13 +21,13 @@ def table(heads: str, rows: Iterable[Sequence[object]]) -> list[str]:
     return [f"| {heads} |", "|---" * len(heads.split(" | ")) + "|", *(f"| {line} |" for line in lines)]
 
 
-def spread(values: Sequence[float | None]) -> list[float | None]:
+def spread(values: Sequence[float | int | None]) -> list[float | None]:
     """Median, least and largest; None without finite values."""
     known = [v for v in values if v is not None and math.isfinite(v)]
     return [float(f(known)) for f in (np.median, min, max)] if known else [None, None, None]
 
 
-def median(values: Sequence[float | None]) -> float | None:
+def median(values: Sequence[float | int | None]) -> float | None:
     """Median of the finite values; None without any."""
     return spread(values)[0]
 

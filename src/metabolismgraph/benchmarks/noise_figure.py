@@ -37,7 +37,7 @@ def errors_against_noise(config: str, cases: Sequence[Row], methods: Sequence[st
     noise = sorted({c["noise"] for c in cases})
     used = [name for name in methods if any(c["method"] == name for c in cases)]
     colours = dict(zip(used, palette(len(used), "okabe_ito"), strict=True))
-    figure, axes = panels(2, len(every), 1.2 + 3.2 * len(every), 7.0, sharex=True, sharey="row")
+    figure, axes = panels(2, len(every), max(6.5, 1.2 + 3.2 * len(every)), 7.0, sharex=True, sharey="row")
     for column, n in enumerate(every):
         mine = [c for c in cases if c["every"] == n]
         for ax, errors in zip(axes[:, column], (_of_k, _of_slopes), strict=True):
@@ -112,4 +112,4 @@ def _bound(ax: Axes, cases: Sequence[Row], noise: Sequence[float], name: str) ->
         if by_seed:
             points.append((at, float(np.median(list(by_seed.values())))))
     if points:
-        ax.plot(*zip(*points, strict=True), color=TRUTH, linestyle="--", linewidth=1.2, zorder=4)
+        ax.plot(*zip(*points, strict=True), color=TRUTH, linestyle="--", marker="_", linewidth=1.2, zorder=4)

@@ -28,8 +28,8 @@ from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.windows import Windows
 
 PYSINDY = "pysindy"
-_WIDTHS = (8, 16, 32)  # half widths of the domains of PySINDy, in frames
-_DOMAINS = 8  # domains of PySINDy per unknown of the species with most unknowns
+_WIDTHS = (8, 16, 32, 64)  # half widths of the domains of PySINDy, in frames
+_DOMAINS = 32  # domains of PySINDy per unknown of the species with most unknowns
 _SMALLEST = 1e-3  # of the median rate constant, for estimates that are not positive
 _WINDOW = 10  # frames of the windows of SciPy's fit
 _STARTS, _SPREAD = 3, 0.3  # of SciPy's fit; standard deviation of log10 k
@@ -73,7 +73,7 @@ def _weak_sindy(sample: Sample, width: int) -> Estimate:
     orders[network.edge_reaction, network.edge_species] = network.edge_order
     monomials, of_reaction = np.unique(orders, axis=0, return_inverse=True)
     terms = np.prod(seen.concentration[:, None] ** monomials, axis=-1)
-    features, targets = _weak_features(seen, terms, width, (s != 0).sum(axis=1).max() + 2)
+    features, targets = _weak_features(seen, terms, width, int((s != 0).sum(axis=1).max()) + 2, sample.every)
     matrix, right = np.zeros((m + 2 * n, m + 2 * n)), np.zeros(m + 2 * n)
     for i in np.flatnonzero(~network.fixed):
         reactions = np.flatnonzero(s[i])
@@ -96,15 +96,19 @@ def _weak_sindy(sample: Sample, width: int) -> Estimate:
 
 
 def _weak_features(
-    seen: Observations, terms: Float[np.ndarray, "frames terms"], width: int, unknowns: int
+    seen: Observations, terms: Float[np.ndarray, "frames terms"], width: int, unknowns: int, every: int
 ) -> tuple[Float[np.ndarray, "domains features"], Float[np.ndarray, "domains species"]]:
-    """PySINDy's integrals of 1, all concentrations and all terms against its test functions, and those of dc/dt."""
+    """PySINDy's integrals of 1, all concentrations and all terms against its test functions, and those of dc/dt.
+
+    PySINDy assumes a continuous process, and the data are Euler steps: a step from t has the dc/dt of the state at t,
+    but it is the change around the middle of the step. The states for dc/dt are therefore half a step later.
+    """
     import pysindy  # noqa: PLC0415 - an optional dependency
 
     features, targets = [], []
     for r in np.unique(seen.run):
         own = seen.run == r
-        t = seen.time[own] - seen.time[own][0]
+        t = (seen.time[own] - seen.time[own][0])[:-1]
         most = 0.24 * t[-1]  # two domains must fit into a run
         with _drawn_from(0), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -116,9 +120,8 @@ def _weak_features(
                 H_xt=min(width * float(np.median(np.diff(t))), most),
             )
             c = seen.concentration[own]
-            both = np.concatenate([c, terms[own]], axis=1)
-            features.append(np.asarray(library.fit_transform(both)))
-            targets.append(np.asarray(library.convert_u_dot_integral(c)))
+            features.append(np.asarray(library.fit_transform(np.concatenate([c, terms[own]], axis=1)[:-1])))
+            targets.append(np.asarray(library.convert_u_dot_integral(c[:-1] + np.diff(c, axis=0) / (2 * every))))
     return np.concatenate(features), np.concatenate(targets)
 
 
