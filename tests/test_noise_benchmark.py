@@ -136,7 +136,7 @@ def test_a_wrong_answer_without_a_warning_is_silent(changes, silently, strictly)
 def test_methods_recover_what_they_can_and_a_failing_one_is_a_row(simulated, monkeypatch):
     settings = dataclasses.replace(TINY, noise=(0.1,), every=(1,), methods=("shooting", "weak form", "scipy"))
     (group,) = plan(settings, {"small": [0]})
-    monkeypatch.setitem(noise.METHOD_CALLS, "scipy", lambda sample, budget: 1 / 0)
+    monkeypatch.setitem(noise.METHODS, "scipy", lambda sample, budget: 1 / 0)
     shooting, weak, failed = results_of(group, settings)
     assert shooting["log_k_R2"] > 0.99
     assert 0.3 < shooting["log_k_over_bound"] < 3

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,21 @@ from metabolismgraph.text import one_line
 from metabolismgraph.trajectories.bound import Bound
 
 SCIPY = "scipy"
-METHODS = ("projection", "weak form", "shooting", "auto", PYSINDY, SCIPY)
+
+
+def _fit_by(phase1_method: str) -> Callable[[Sample, float], Estimate]:
+    return lambda sample, _: by_fit(sample, phase1_method)
+
+
+# A method is a function of a data set and of the CPU seconds that it may take; only that of SciPy needs a limit.
+METHODS: Mapping[str, Callable[[Sample, float], Estimate]] = {
+    "projection": _fit_by("projection"),
+    "weak form": lambda sample, _: by_weak_form(sample),
+    "shooting": _fit_by("shooting"),
+    "auto": _fit_by("auto"),
+    PYSINDY: lambda sample, _: by_pysindy(sample),
+    SCIPY: by_scipy,
+}
 LAW_KNOWN = (PYSINDY, SCIPY)  # methods that are handed the rate law
 _DPI = 150
 
@@ -239,28 +253,24 @@ class _Data:
     """One data set, with its bounds once a method needs them."""
 
     def __init__(self, simulated: Simulated, config: Config, noise: float, every: int):
-        self._make = partial(Sample.of, simulated, config, noise, every)
-        self._sample: Sample | None = None
+        self._given = simulated, config, noise, every
         self._bounds: dict[bool, Bound | None] = {}
+
+    @functools.cached_property
+    def sample(self) -> Sample:
+        return Sample.of(*self._given)
 
     def measure(self, method: str, budget: float) -> Row:
         """The results of a method; an error is a result too."""
         try:
-            self._sample = sample = self._sample or self._make()
-            started = time.process_time()
-            found = METHOD_CALLS[method](sample, budget)
+            sample, started = self.sample, time.process_time()
+            found = METHODS[method](sample, budget)
             seconds = time.process_time() - started
-            law_known = method in LAW_KNOWN
-            if law_known not in self._bounds:
-                self._bounds[law_known] = sample.bound(law_known=law_known)
-            return scores(sample, found, self._bounds[law_known]) | {"cpu_s": seconds}
+            return scores(sample, found, self._bound(law_known=method in LAW_KNOWN)) | {"cpu_s": seconds}
         except Exception as error:
             return _failure(error)
 
-
-METHOD_CALLS: Mapping[str, Callable[[Sample, float], Estimate]] = {
-    **{name: (lambda sample, _, name=name: by_fit(sample, name)) for name in ("projection", "shooting", "auto")},  # type: ignore[misc]
-    "weak form": lambda sample, _: by_weak_form(sample),
-    PYSINDY: lambda sample, _: by_pysindy(sample),
-    SCIPY: by_scipy,
-}
+    def _bound(self, *, law_known: bool) -> Bound | None:
+        if law_known not in self._bounds:
+            self._bounds[law_known] = self.sample.bound(law_known=law_known)
+        return self._bounds[law_known]
