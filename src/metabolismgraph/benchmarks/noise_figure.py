@@ -18,7 +18,7 @@ from metabolismgraph.figures.style import FAINT, TRUTH, legend_below, palette, p
 Row = Mapping[str, Any]
 
 _BELOW = 5.0  # factor between the least noise and the place of no noise on the axis
-_LEAST, _MOST = 1e-7, 1e2  # errors beyond are drawn at the edge
+_LEAST, _MOST = 1e-9, 1e2  # errors beyond are drawn at the edge
 _MARKERS = "os^Dv*"
 
 
@@ -55,6 +55,7 @@ def errors_against_noise(config: str, cases: Sequence[Row], methods: Sequence[st
     figure.suptitle(f"{config}: median over seeds, bars from least to largest")
     handles = [Line2D([], [], color=colours[m], marker=_MARKERS[i % 6], label=m) for i, m in enumerate(used)]
     handles.append(Line2D([], [], color=TRUTH, linestyle="--", label="Cramér-Rao bound, law learned"))
+    handles.append(Line2D([], [], color="0.3", marker="o", mfc="white", linestyle="none", label="not trusted"))
     legend_below(figure, handles)
     return figure
 

@@ -46,8 +46,9 @@ class Bound:
 
     @property
     def log_k(self) -> Float[np.ndarray, " reactions"]:
-        """Standard deviations of log10 k."""
-        return np.asarray(np.sqrt(np.diag(self.covariance)[self.unknowns.log_k]))
+        """Standard deviations of log10 k; infinite for one that is so undetermined that its variance is rounding."""
+        variance = np.diag(self.covariance)[self.unknowns.log_k]
+        return np.asarray(np.sqrt(np.where(variance > 0, variance, np.inf)))
 
     @property
     def lines(self) -> Float[np.ndarray, "lines lines"]:
