@@ -6,7 +6,7 @@ ARGS ?=
 EXTERNAL ?= $(wildcard ../shared/benchmarks/oscillatory_rank50)
 BIN := .venv/bin
 
-.PHONY: help run test test-fast test-long coverage lint docs bench bench-models bench-strategies
+.PHONY: help run test test-fast test-long coverage lint docs bench bench-models bench-noise bench-strategies
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -40,6 +40,9 @@ bench: .venv/.ok  ## the recovery benchmark: benchmarks/recovery.json and a tabl
 
 bench-models: .venv/.ok  ## textbook networks and their corrupted twins: benchmarks/models.json and a table
 	$(BIN)/metabolismgraph benchmark models --quick --units $(ARGS)
+
+bench-noise: .venv/.ok  ## noise and coarse samples, every method: make bench-noise ARGS=--quick
+	$(BIN)/metabolismgraph benchmark noise $(ARGS)
 
 bench-strategies: .venv/.ok  ## every strategy of Phase 2 on good and bad checkpoints: make bench-strategies ARGS=--quick
 	$(BIN)/metabolismgraph benchmark strategies $(ARGS)

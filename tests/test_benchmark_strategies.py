@@ -13,7 +13,8 @@ import pytest
 from command_line import QUICK, call, refused
 from rich.console import Console
 
-from metabolismgraph.benchmarks import speed, strategies
+from metabolismgraph.benchmarks import simulations, speed, strategies, workers
+from metabolismgraph.benchmarks.results_file import Results
 from metabolismgraph.benchmarks.strategies import (
     CHECKPOINTS,
     STRATEGY_SETS,
@@ -24,12 +25,9 @@ from metabolismgraph.benchmarks.strategies import (
     write_report,
 )
 from metabolismgraph.benchmarks.strategy_report import (
-    Results,
-    ResultsFile,
+    StrategyResults,
     best_set,
-    identity,
     markdown,
-    read_results,
     summarise,
     worst_deviation,
 )
@@ -86,7 +84,7 @@ def test_every_case_is_there_once(everything):
     # 13 sets at four lengths, 5 without; twelve more of the sweeps for each seed of rank50
     assert len(STRATEGY_SETS) == 18
     assert len(cases) == 30 * (13 * 4 + 5) + 5 * 12
-    assert len({identity(c.row()) for c in cases}) == len(cases)
+    assert len({StrategyResults.identity(c.row()) for c in cases}) == len(cases)
     assert {c.seed for c in cases if c.config == "oscillatory_rank50"} == {0, 1, 2, 3, 5}
 
 
@@ -208,30 +206,30 @@ def test_deviation_of_failed_cases_is_infinite():
 
 
 def test_torn_last_line_is_forgotten_and_done_again(tmp_path):
-    journal = ResultsFile.open(tmp_path, HEADER)
+    journal = StrategyResults.open(tmp_path, HEADER)
     journal.append(case())
     with (tmp_path / "strategies.jsonl").open("ab") as stream:
         stream.write(json.dumps(case(T=16)).encode()[:40])
-    again = ResultsFile.open(tmp_path, HEADER)
+    again = StrategyResults.open(tmp_path, HEADER)
     assert again.has(case())
     assert not again.has(case(T=16))
     again.append(case(T=16))
-    assert [row["T"] for row in read_results(tmp_path).cases] == [4, 16]
+    assert [row["T"] for row in StrategyResults.read(tmp_path).cases] == [4, 16]
 
 
 def test_other_settings_are_refused_and_overwritten_on_demand(tmp_path):
-    ResultsFile.open(tmp_path, HEADER).append(case())
+    StrategyResults.open(tmp_path, HEADER).append(case())
     with pytest.raises(InputError, match="other settings \\(seeds\\).*--overwrite"):
-        ResultsFile.open(tmp_path, HEADER | {"seeds": 9})
-    assert ResultsFile.open(tmp_path, HEADER | {"seeds": 9}, overwrite=True).cases == []
+        StrategyResults.open(tmp_path, HEADER | {"seeds": 9})
+    assert StrategyResults.open(tmp_path, HEADER | {"seeds": 9}, overwrite=True).cases == []
 
 
 def test_damaged_or_missing_results_are_named(tmp_path):
     with pytest.raises(InputError, match="holds no strategies.jsonl"):
-        read_results(tmp_path)
+        StrategyResults.read(tmp_path)
     (tmp_path / "strategies.jsonl").write_text('{"seeds": 1}\nnonsense\n{}\n')
     with pytest.raises(InputError, match="strategies.jsonl, line 2: damaged"):
-        read_results(tmp_path)
+        StrategyResults.read(tmp_path)
 
 
 # -- running
@@ -256,9 +254,10 @@ def untrained(monkeypatch):
                 journal.append(row)
                 done(row)
 
-    monkeypatch.setattr(strategies, "_survey", survey)
+    monkeypatch.setattr(simulations, "survey", survey)
     monkeypatch.setattr(strategies, "_results", done_by_hand)
-    monkeypatch.setattr(strategies, "_run", run)
+    for module in (simulations, strategies):
+        monkeypatch.setattr(module, "run_jobs", run)
 
 
 def test_interrupted_benchmark_goes_on_where_it_was(untrained, tmp_path):
@@ -269,7 +268,9 @@ def test_interrupted_benchmark_goes_on_where_it_was(untrained, tmp_path):
     run_strategies(TINY, tmp_path, 1, second)
     assert [row["strategies"] for row in second.before] == ["residual", "residual"]
     assert len(second.planned) == 2 * len(CHECKPOINTS)
-    assert Counter(map(identity, first.rows + second.rows)) == Counter(map(identity, second.planned))
+    assert Counter(map(StrategyResults.identity, first.rows + second.rows)) == Counter(
+        map(StrategyResults.identity, second.planned)
+    )
     third = Watched()
     run_strategies(TINY, tmp_path, 1, third)
     assert third.rows == []
@@ -279,7 +280,7 @@ def test_configuration_without_data_is_named(untrained, monkeypatch, tmp_path):
     def survey(name, settings):
         yield {"kind": "seeds", "config": name, "seeds": [], "diverged": [{"config": name, "seed": 0, "error": "why"}]}
 
-    monkeypatch.setattr(strategies, "_survey", survey)
+    monkeypatch.setattr(simulations, "survey", survey)
     for _ in range(2):  # the second time from what is written down
         with pytest.raises(InputError, match="small: no seed gives data \\(why\\)"):
             run_strategies(TINY, tmp_path, 1, Watched())
@@ -290,8 +291,8 @@ def test_survey_takes_the_next_seed_for_one_that_blew_up(monkeypatch):
         if config.simulation.seed == 1:
             raise SimulationDivergedError("blew up")
 
-    monkeypatch.setattr(strategies, "simulate", simulate)
-    (found,) = strategies._survey("small", dataclasses.replace(TINY, seeds=3))
+    monkeypatch.setattr(simulations, "simulate", simulate)
+    (found,) = simulations.survey("small", dataclasses.replace(TINY, seeds=3))
     assert found["seeds"] == [0, 2, 3]
     assert found["diverged"] == [{"config": "small", "seed": 1, "error": "blew up"}]
 
@@ -343,13 +344,13 @@ def killed_at_the_second(group, settings, folder):
 def test_killed_worker_is_tried_once_more_and_costs_its_group_only(tmp_path):
     groups = plan(TINY, {"small": [0]})
     group = groups[3]._replace(cases=(*groups[3].cases, *groups[0].cases))
-    journal = ResultsFile.open(tmp_path, HEADER)
-    jobs = deque([strategies._Job(killed_at_the_second, (group, TINY, tmp_path))])
+    journal = StrategyResults.open(tmp_path, HEADER)
+    jobs = deque([workers.Job(killed_at_the_second, (group, TINY, tmp_path))])
     before = dict(os.environ)
-    with strategies._environment(1, tmp_path / "compiled"):
-        strategies._run(jobs, 1, journal)
+    with workers.environment(1, tmp_path / "compiled"):
+        workers.run_jobs(jobs, 1, journal)
     assert dict(os.environ) == before
-    assert [(row["strategies"], row["error"]) for row in read_results(tmp_path).cases] == [
+    assert [(row["strategies"], row["error"]) for row in StrategyResults.read(tmp_path).cases] == [
         ("classical", "not trained"),
         ("residual", "the worker process ended twice, with exit code -9"),
     ]
@@ -357,10 +358,10 @@ def test_killed_worker_is_tried_once_more_and_costs_its_group_only(tmp_path):
 
 def test_environment_gives_a_worker_its_share_of_the_cores(tmp_path, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--mine")
-    with strategies._environment(1, tmp_path):
+    with workers.environment(1, tmp_path):
         assert {os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC")} == {"1"}
         assert os.environ["XLA_FLAGS"] == "--mine --xla_cpu_multi_thread_eigen=false"
-    with strategies._environment(4, tmp_path):
+    with workers.environment(4, tmp_path):
         assert os.environ["NPROC"] == "4"
         assert "eigen" not in os.environ["XLA_FLAGS"]
 
@@ -387,7 +388,7 @@ def test_cases_are_trained_and_a_failed_one_is_a_row(tmp_path, monkeypatch):
 
 
 def test_report_of_what_is_there(monkeypatch, capsys, tmp_path):
-    ResultsFile.open(tmp_path, HEADER).append(case())
+    StrategyResults.open(tmp_path, HEADER).append(case())
     assert call(monkeypatch, "benchmark", "strategies", "--report-only", "--out", tmp_path) == 0
     assert "1 cases, 0 failed" in capsys.readouterr().out
     again = ("benchmark", "strategies", "--out", tmp_path, "--configs", "small", "--seeds", 2)

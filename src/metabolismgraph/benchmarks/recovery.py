@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 
 from metabolismgraph.benchmarks.markdown import table
+from metabolismgraph.benchmarks.simulations import LARGEST_SEED
 from metabolismgraph.config import Config, load_config
 from metabolismgraph.errors import SimulationDivergedError
 from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
@@ -35,7 +36,6 @@ from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.runs.pipeline import fit_files
 from metabolismgraph.system.progress import Progress
 
-_LARGEST_SEED = 100  # diverging simulations are listed and replaced by the next seed, up to this one
 _MAIN = "oscillatory_rank50"
 Case = dict[str, Any]
 T = TypeVar("T")
@@ -91,7 +91,7 @@ def run_recovery(
 
 def _simulations(base: Config, seeds: int, name: str, diverged: list[dict[str, object]]) -> list[tuple[int, Simulated]]:
     found: list[tuple[int, Simulated]] = []
-    for seed in range(_LARGEST_SEED):
+    for seed in range(LARGEST_SEED):
         if len(found) == seeds:
             break
         try:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from metabolismgraph.benchmarks.recovery import ratios
+from metabolismgraph.benchmarks.results_file import Results, Row
+from metabolismgraph.benchmarks.simulations import find_seeds
 from metabolismgraph.benchmarks.strategy_figure import slope_ratios
-from metabolismgraph.benchmarks.strategy_report import Results, ResultsFile, Row, markdown, on_grid, summarise
+from metabolismgraph.benchmarks.strategy_report import StrategyResults, markdown, on_grid, summarise
+from metabolismgraph.benchmarks.workers import Job, environment, left, run_jobs
 from metabolismgraph.config import Config, Training, load_config
-from metabolismgraph.errors import InputError, SimulationDivergedError, TrainingFailedError
+from metabolismgraph.errors import InputError
 from metabolismgraph.evaluation.evaluate import homeostasis_metrics, rate_constant_metrics
 from metabolismgraph.evaluation.report import metrics_json
 from metabolismgraph.figures.style import applied, save
@@ -54,9 +52,7 @@ COMBINATIONS = (
 )
 STRATEGY_SETS = (CLASSICAL, *STRATEGIES, *COMBINATIONS)
 QUICK_SETS = (CLASSICAL, *STRATEGIES, "residual+contrastive", "orthogonalised+contrastive")
-_LARGEST_SEED = 100  # diverging simulations are listed and replaced by the next seed, up to this one
 _DPI = 150
-_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class _Varied(NamedTuple):
@@ -252,21 +248,13 @@ def run_strategies(settings: Settings, out: Path, workers: int, watch: Watch, *,
     if overwrite:
         for part in ("checkpoints", "compiled"):
             shutil.rmtree(out / part, ignore_errors=True)
-    stored = ResultsFile.open(out, header, overwrite=overwrite)
-    with _environment(max(1, (os.cpu_count() or 1) // workers), out / "compiled"):
-        missing = [name for name in settings.configs if name not in stored.seeds]
-        _run(deque(_Job(_survey, (name, settings)) for name in missing), workers, stored)
-        for name in missing:
-            if name not in stored.seeds:
-                raise TrainingFailedError(f"{name}: the process that simulates it was killed; start again")
-        for name in settings.configs:
-            if not stored.seeds[name]:
-                why = next(d["error"] for d in stored.diverged if d["config"] == name)
-                raise InputError(f"{name}: no seed gives data ({why}); change its simulation section")
+    stored = StrategyResults.open(out, header, overwrite=overwrite)
+    with environment(max(1, (os.cpu_count() or 1) // workers), out / "compiled"):
+        find_seeds(settings, workers, stored)
         groups = plan(settings, stored.seeds)
         watch.begin([case.row() for group in groups for case in group.cases], stored.cases)
-        jobs = (_Job(_results, (_left(group, stored), settings, out / "checkpoints")) for group in groups)
-        _run(deque(job for job in jobs if job.arguments[0].cases), workers, stored, watch.add)
+        jobs = (Job(_results, (left(group, stored), settings, out / "checkpoints")) for group in groups)
+        run_jobs(deque(job for job in jobs if job.arguments[0].cases), workers, stored, watch.add)
     shutil.rmtree(out / "compiled", ignore_errors=True)
     return write_report(stored.results(), out)
 
@@ -285,127 +273,7 @@ def write_report(results: Results, out: Path) -> str:
     return text
 
 
-def _left(group: Group, stored: ResultsFile) -> Group:
-    return group._replace(cases=tuple(case for case in group.cases if not stored.has(case.row())))
-
-
-# -- processes
-
-
-class _Job(NamedTuple):
-    """A generator of rows for a separate process."""
-
-    call: Callable[..., Iterator[Row]]
-    arguments: tuple[Any, ...]
-    attempt: int = 1
-
-
-def _run(jobs: deque[_Job], workers: int, stored: ResultsFile, done: Callable[[Row], None] = lambda _: None) -> None:
-    """Run jobs in parallel; the parent process records every row."""
-    running: dict[Connection, tuple[BaseProcess, _Job]] = {}
-
-    def take(row: Row) -> None:
-        stored.append(row)
-        done(row)
-
-    try:
-        while jobs or running:
-            while jobs and len(running) < workers:
-                job = jobs.popleft()
-                process, pipe = _started(job)
-                running[pipe] = process, job
-            ready = wait(list(running))
-            for pipe in [known for known in running if known in ready]:
-                try:
-                    row = pipe.recv()
-                except (EOFError, OSError):
-                    process, job = running.pop(pipe)
-                    process.join()
-                    _after(job, process.exitcode, jobs, stored, take)
-                    continue
-                take(row)
-    finally:
-        for process, _ in running.values():
-            process.kill()
-            process.join()
-
-
-def _after(
-    job: _Job, exit_code: int | None, jobs: deque[_Job], stored: ResultsFile, take: Callable[[Row], None]
-) -> None:
-    """Retry unfinished cases of a killed process once, then record them as failed."""
-    if exit_code == 0 or not isinstance(job.arguments[0], Group):
-        return
-    group = _left(job.arguments[0], stored)
-    if job.attempt == 1:
-        jobs.append(_Job(job.call, (group, *job.arguments[1:]), attempt=2))
-        return
-    for case in group.cases:
-        take(case.row() | {"error": f"the worker process ended twice, with exit code {exit_code}"})
-
-
-def _started(job: _Job) -> tuple[BaseProcess, Connection]:
-    context = multiprocessing.get_context("spawn")
-    receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(job, send), daemon=True)
-    # Ctrl-C is for the parent, which ends its children; children inherit the ignored signal.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        process.start()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    send.close()
-    return process, receive
-
-
-def _work(job: _Job, pipe: Connection) -> None:
-    with contextlib.suppress(BrokenPipeError):  # the parent is gone
-        for row in job.call(*job.arguments):
-            pipe.send(row)
-
-
-@contextlib.contextmanager
-def _environment(threads: int, compiled: Path) -> Iterator[None]:
-    """Set variables for JAX and BLAS in the workers: share of the cores, common cache of compiled programs."""
-    before = dict(os.environ)
-    flags = " --xla_cpu_multi_thread_eigen=false" if threads == 1 else ""
-    os.environ.update(
-        {
-            **dict.fromkeys(_BLAS, str(threads)),
-            "NPROC": str(threads),  # size of XLA's own pool of threads
-            "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + flags,
-            # Several processes on one GPU would each claim most of its memory.
-            "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
-            "JAX_COMPILATION_CACHE_DIR": str(compiled.absolute()),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        }
-    )
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 # -- in a worker
-
-
-def _survey(name: str, settings: Settings) -> Iterator[Row]:
-    """Find the seeds of a configuration whose simulations do not diverge."""
-    seeds: list[int] = []
-    diverged: list[Row] = []
-    for seed in range(_LARGEST_SEED):
-        if len(seeds) == settings.seeds:
-            break
-        try:
-            simulate(settings.config(name, seed))
-            seeds.append(seed)
-        except SimulationDivergedError as error:
-            diverged.append({"config": name, "seed": seed, "error": one_line(error)})
-        except InputError as error:  # holds for every seed
-            diverged.append({"config": name, "seed": seed, "error": one_line(error)})
-            break
-    yield {"kind": "seeds", "config": name, "seeds": seeds, "diverged": diverged}
 
 
 def _results(group: Group, settings: Settings, folder: Path) -> Iterator[Row]:

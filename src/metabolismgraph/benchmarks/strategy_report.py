@@ -2,136 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-
-from metabolismgraph.benchmarks.markdown import table
-from metabolismgraph.errors import InputError
-from metabolismgraph.files import write_bytes
+from metabolismgraph.benchmarks.markdown import median, shown, shown_spread, spread, table
+from metabolismgraph.benchmarks.results_file import Results, ResultsFile, Row
 from metabolismgraph.homeostasis.strategies import STRATEGIES
-from metabolismgraph.json_lines import append_line, read_lines
 from metabolismgraph.metrics import Value
 
-Row = dict[str, Any]
-LINES = "strategies.jsonl"
-KEYS = ("config", "checkpoint", "seed", "strategies", "T", "sweep")
 _LAST_LISTED = 8  # strategies 1-8 are those of the published design, which do not correct the frozen reactions
 _GOOD = 0.2  # a slope ratio within 0.8-1.2 is converged
 # Checkpoint -> largest |slope ratio - 1| and lowest accuracy of the best set.
 _TARGETS = {"projection": (0.01, 1.0), "imperfect 0.87": (0.02, 0.98), "imperfect 0.70": (0.05, 0.95)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Results:
-    """The results of a benchmark.
+class StrategyResults(ResultsFile):
+    """The file of results of this benchmark."""
 
-    Attributes:
-        header: its settings.
-        diverged: simulations without data.
-        cases: a row per case; failed ones have an error and no metrics.
-    """
-
-    header: Row
-    diverged: list[Row]
-    cases: list[Row]
-
-
-class ResultsFile:
-    """The file of results, one JSON object per line: settings first, then seeds and cases as they finish."""
-
-    def __init__(self, path: Path, lines: Sequence[Row]):
-        self._path = path
-        self.header = lines[0]
-        self.seeds: dict[str, list[int]] = {}
-        self.diverged: list[Row] = []
-        self.cases: list[Row] = []
-        self._known: set[str] = set()
-        for line in lines[1:]:
-            self._take(line)
-
-    @classmethod
-    def open(cls, out: Path, header: Row, *, overwrite: bool = False) -> ResultsFile:
-        """Open the results in a folder, or start a new file.
-
-        Raises:
-            InputError: results are of other settings or damaged, or the folder cannot be written.
-        """
-        path = out / LINES
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            lines = [] if overwrite else _lines(path)
-            if not lines:
-                write_bytes(path, json.dumps(header).encode() + b"\n")
-                lines = [header]
-            elif lines[0] != header:
-                raise InputError(
-                    f"{out}: holds results of other settings ({_difference(lines[0], header)}); "
-                    "take another --out, or --overwrite them"
-                )
-        except OSError as error:
-            raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
-        return cls(path, lines)
-
-    def append(self, row: Row) -> None:
-        """Write a line to the disk at once."""
-        append_line(self._path, json.dumps(row))
-        self._take(row)
-
-    def has(self, case: Row) -> bool:
-        """Whether the file has a line of a case, given by its keys."""
-        return identity(case) in self._known
-
-    def results(self) -> Results:
-        return Results(self.header, self.diverged, self.cases)
-
-    def _take(self, row: Row) -> None:
-        if row.get("kind") == "seeds":
-            self.seeds[row["config"]] = row["seeds"]
-            self.diverged += row["diverged"]
-            return
-        self.cases.append(row)
-        self._known.add(identity(row))
-
-
-def identity(row: Row) -> str:
-    """The keys of a case as text, unique among all cases."""
-    return json.dumps([row[key] for key in KEYS])
-
-
-def read_results(out: Path) -> Results:
-    """The results in a folder, finished or not.
-
-    Raises:
-        InputError: results are missing or damaged.
-    """
-    lines = _lines(out / LINES)
-    if not lines:
-        raise InputError(f"{out}: holds no {LINES}; run the benchmark first")
-    return ResultsFile(out / LINES, lines).results()
-
-
-def _lines(path: Path) -> list[Row]:
-    """All complete lines of a file of results; empty without a file."""
-    try:
-        return read_lines(path, _row, "restore it, or start again with --overwrite")
-    except FileNotFoundError:
-        return []
-
-
-def _row(value: object) -> Row:
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 (the line is wrong, not a type)
-    return value
-
-
-def _difference(there: Row, wanted: Row) -> str:
-    return next(key for key in {**there, **wanted} if there.get(key) != wanted.get(key))
+    lines: ClassVar = "strategies.jsonl"
+    keys: ClassVar = ("config", "checkpoint", "seed", "strategies", "T", "sweep")
 
 
 def summarise(results: Results) -> Row:
@@ -236,7 +126,7 @@ def _checkpoint_row(cases: list[Row], config: str, checkpoint: str) -> list[Row]
         return []
     row: Row = {"config": config, "checkpoint": checkpoint, "simulations": len(by_seed)}
     for name in ("checkpoint_R2_identifiable", "checkpoint_residual_rms"):
-        row[name] = _spread([c[name] for c in by_seed.values()])
+        row[name] = spread([c[name] for c in by_seed.values()])
     return [row]
 
 
@@ -253,10 +143,10 @@ def _figures(cases: list[Row]) -> Row:
     return {
         "cases": len(cases),
         "failed": len(cases) - len(done),
-        "slope_ratio": _spread([ratio for c in done for ratio in c["slope_ratio"]]),
+        "slope_ratio": spread([ratio for c in done for ratio in c["slope_ratio"]]),
         "converged_share": sum(worst_deviation(c) <= _GOOD for c in cases) / len(cases),
-        "embedding_cluster_acc": _median([c["embedding_cluster_acc"] for c in done]),
-        "seconds": _median([c["seconds"] for c in done]),
+        "embedding_cluster_acc": median([c["embedding_cluster_acc"] for c in done]),
+        "seconds": median([c["seconds"] for c in done]),
     }
 
 
@@ -277,16 +167,6 @@ def _sweeps(cases: list[Row], defaults: Row) -> list[Row]:
                 if many:
                     rows.append({"key": key, "strategies": name, "T": length, "value": value, **_figures(many)})
     return rows
-
-
-def _spread(values: Sequence[float | None]) -> list[float | None]:
-    """Median, least and largest; None without finite values."""
-    known = [v for v in values if v is not None and math.isfinite(v)]
-    return [float(f(known)) for f in (np.median, min, max)] if known else [None, None, None]
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    return _spread(values)[0]
 
 
 def _number(value: float) -> float | None:
@@ -337,15 +217,15 @@ def described(case: Row) -> str:
     """A case in a few words."""
     text = f"{case['config']}, {case['checkpoint']}, seed {case['seed']}, {case['strategies']}, T {case['T'] or 'any'}"
     sweep = case["sweep"]
-    return f"{text}, {sweep['key']} {_shown(sweep['value'])}" if sweep else text
+    return f"{text}, {sweep['key']} {shown(sweep['value'])}" if sweep else text
 
 
 def _of_target(row: Row) -> tuple[str, ...]:
-    return row["what"], row["set"], row["target"], _shown(row["measured"]), "yes" if row["met"] else "NO"
+    return row["what"], row["set"], row["target"], shown(row["measured"]), "yes" if row["met"] else "NO"
 
 
 def _of_checkpoint(row: Row) -> tuple[object, ...]:
-    spreads = (_shown_spread(row[key]) for key in ("checkpoint_R2_identifiable", "checkpoint_residual_rms"))
+    spreads = (shown_spread(row[key]) for key in ("checkpoint_R2_identifiable", "checkpoint_residual_rms"))
     return row["config"], row["checkpoint"], row["simulations"], *spreads
 
 
@@ -357,18 +237,7 @@ def _table(rows: list[Row], keys: Sequence[str]) -> list[str]:
 
 
 def _of_cases(row: Row, keys: Sequence[str]) -> tuple[object, ...]:
-    place = ("any" if row[key] is None else _shown(row[key]) for key in keys)
-    medians = (_shown(row[key]) for key in ("embedding_cluster_acc", "seconds"))
+    place = ("any" if row[key] is None else shown(row[key]) for key in keys)
+    medians = (shown(row[key]) for key in ("embedding_cluster_acc", "seconds"))
     converged = f"{100 * row['converged_share']:.0f} %"
-    return *place, _shown_spread(row["slope_ratio"]), converged, *medians, row["cases"], row["failed"]
-
-
-def _shown_spread(spread: Sequence[float | None]) -> str:
-    middle, low, high = (_shown(value) for value in spread)
-    return f"{middle} ({low}, {high})"
-
-
-def _shown(value: Value) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return *place, shown_spread(row["slope_ratio"]), converged, *medians, row["cases"], row["failed"]

@@ -383,11 +383,11 @@ def compare_strategies(
     import os
 
     from metabolismgraph.benchmarks.strategies import check_strategies, run_strategies, settings_of, write_report
-    from metabolismgraph.benchmarks.strategy_report import read_results
+    from metabolismgraph.benchmarks.strategy_report import StrategyResults
     from metabolismgraph.cli.tables import strategy_board
 
     if report_only:
-        sys.stdout.write(write_report(read_results(out), out))
+        sys.stdout.write(write_report(StrategyResults.read(out), out))
         return
     settings = settings_of(
         quick=quick,
@@ -401,6 +401,63 @@ def compare_strategies(
     advice = f"interrupted; results so far are in {out}, and the same command continues"
     with interruptible(advice), strategy_board(console()) as board:
         markdown = run_strategies(settings, out, workers or os.cpu_count() or 1, board, overwrite=overwrite)
+    sys.stdout.write(markdown)
+
+
+@benchmark.command("noise", epilog="Example: metabolismgraph benchmark noise --configs small --noise 0,1,5 --every 1,4")
+def compare_under_noise(
+    out: Annotated[Path, typer.Option(help="folder of results; the same command continues them")] = Path(
+        "benchmarks/noise"
+    ),
+    configs: Annotated[
+        str | None, typer.Option(help="comma-separated configurations or YAML files (small,oscillatory_rank50)")
+    ] = None,
+    noise: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="in % of the standard deviation of each species (0,0.1,1,5,10; quick: 0,1)"),
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option(metavar="A,B", help="every n-th frame is a sample (1,2,4,8; quick: 1,4)")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="seeds of system and noise per configuration (5; quick: 1)")
+    ] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="of projection, weak form, shooting, auto, pysindy, scipy (projection,weak form,shooting)",
+        ),
+    ] = None,
+    budget: Annotated[float | None, typer.Option(min=0, help="CPU seconds of a case of scipy (60)")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="parallel processes")] = 1,
+    set_: Set = None,
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="a few cases of small")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="remove the results in the folder first")] = False,
+    report_only: Annotated[bool, typer.Option("--report-only", help="tables and figures of existing results")] = False,
+) -> None:
+    """Recover systems from noisy and coarse samples by several methods: every case, failures included."""
+    from metabolismgraph.benchmarks.noise import numbers_of, run_noise, settings_of, write_report
+    from metabolismgraph.benchmarks.noise_report import NoiseResults
+    from metabolismgraph.cli.tables import progress_bars
+
+    if report_only:
+        sys.stdout.write(write_report(NoiseResults.read(out), out))
+        return
+    settings = settings_of(
+        quick=quick,
+        configs=configs and tuple(configs.split(",")),
+        noise=numbers_of("--noise", noise, float),
+        every=numbers_of("--every", every, int),
+        seeds=seeds,
+        methods=methods and tuple(methods.split(",")),
+        budget=budget,
+        overrides=tuple(set_ or ()),
+    )
+    advice = f"interrupted; results so far are in {out}, and the same command continues"
+    with interruptible(advice), progress_bars(console(), quiet=False) as progress:
+        markdown = run_noise(settings, out, workers, progress, overwrite=overwrite)
     sys.stdout.write(markdown)
 
 

@@ -18,7 +18,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column, Table
 from rich.text import Text
 
-from metabolismgraph.benchmarks.strategy_report import Row, described, worst_deviation
+from metabolismgraph.benchmarks.results_file import Row
+from metabolismgraph.benchmarks.strategy_report import described, worst_deviation
 from metabolismgraph.evaluation.evaluate import Evaluation
 from metabolismgraph.homeostasis.strategies.base import Strategy
 from metabolismgraph.metrics import METRICS, Classification, Value, find

@@ -1,0 +1,135 @@
+"""Separate processes that run the cases of a benchmark, each with its share of the cores."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+from metabolismgraph.benchmarks.results_file import ResultsFile, Row
+
+_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@runtime_checkable
+class CaseOfGroup(Protocol):
+    """One case; `row` gives the keys of its line in the results."""
+
+    def row(self) -> Row: ...
+
+
+@runtime_checkable
+class Group(Protocol):
+    """Cases that one process runs, since they share a simulation: a NamedTuple with the field `cases`."""
+
+    @property
+    def cases(self) -> tuple[CaseOfGroup, ...]: ...
+
+
+AnyGroup = TypeVar("AnyGroup", bound=Group)
+
+
+class Job(NamedTuple):
+    """A generator of rows for a separate process; if its first argument is a group, these are the rows of its cases."""
+
+    call: Callable[..., Iterator[Row]]
+    arguments: tuple[Any, ...]
+    attempt: int = 1
+
+
+def left(group: AnyGroup, stored: ResultsFile) -> AnyGroup:
+    """The group without the cases that have a row."""
+    missing: AnyGroup = group._replace(cases=tuple(c for c in group.cases if not stored.has(c.row())))  # type: ignore[attr-defined]
+    return missing
+
+
+def run_jobs(jobs: deque[Job], workers: int, stored: ResultsFile, done: Callable[[Row], None] = lambda _: None) -> None:
+    """Run jobs in parallel; the parent process records every row."""
+    running: dict[Connection, tuple[BaseProcess, Job]] = {}
+
+    def take(row: Row) -> None:
+        stored.append(row)
+        done(row)
+
+    try:
+        while jobs or running:
+            while jobs and len(running) < workers:
+                job = jobs.popleft()
+                process, pipe = _started(job)
+                running[pipe] = process, job
+            ready = wait(list(running))
+            for pipe in [known for known in running if known in ready]:
+                try:
+                    row = pipe.recv()
+                except (EOFError, OSError):
+                    process, job = running.pop(pipe)
+                    process.join()
+                    _after(job, process.exitcode, jobs, stored, take)
+                    continue
+                take(row)
+    finally:
+        for process, _ in running.values():
+            process.kill()
+            process.join()
+
+
+def _after(job: Job, exit_code: int | None, jobs: deque[Job], stored: ResultsFile, take: Callable[[Row], None]) -> None:
+    """Retry unfinished cases of a killed process once, then record them as failed."""
+    if exit_code == 0 or not isinstance(job.arguments[0], Group):
+        return
+    group: Any = left(job.arguments[0], stored)
+    if job.attempt == 1:
+        jobs.append(Job(job.call, (group, *job.arguments[1:]), attempt=2))
+        return
+    for case in group.cases:
+        take(case.row() | {"error": f"the worker process ended twice, with exit code {exit_code}"})
+
+
+def _started(job: Job) -> tuple[BaseProcess, Connection]:
+    context = multiprocessing.get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(job, send), daemon=True)
+    # Ctrl-C is for the parent, which ends its children; children inherit the ignored signal.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process.start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    send.close()
+    return process, receive
+
+
+def _work(job: Job, pipe: Connection) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the parent is gone
+        for row in job.call(*job.arguments):
+            pipe.send(row)
+
+
+@contextlib.contextmanager
+def environment(threads: int, compiled: Path) -> Iterator[None]:
+    """Set variables for JAX and BLAS in the workers: share of the cores, common cache of compiled programs."""
+    before = dict(os.environ)
+    flags = " --xla_cpu_multi_thread_eigen=false" if threads == 1 else ""
+    os.environ.update(
+        {
+            **dict.fromkeys(_BLAS, str(threads)),
+            "NPROC": str(threads),  # size of XLA's own pool of threads
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + flags,
+            # Several processes on one GPU would each claim most of its memory.
+            "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
+            "JAX_COMPILATION_CACHE_DIR": str(compiled.absolute()),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        }
+    )
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
