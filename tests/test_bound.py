@@ -85,7 +85,7 @@ def test_many_fits_scatter_as_the_bound_says():
         noisy = mg.Observations(network, time, run, np.maximum(clean + sigma * rng.standard_normal(clean.shape), 0))
         measured = Measurements.of(noisy, np.full(clean.shape, sigma), equation.moving)
         windows = Windows.cut(noisy, 31)
-        problem = Problem(equation, Collocation(), windows, measured, (theta, deviation))
+        problem = Problem(equation, Collocation(), windows, measured, (theta, deviation), np.ones(31, dtype=int))
         found.append(fit_windows(problem, theta, clean[windows.starts], last=True).theta[:2])
     # The standard deviation of forty values has a sampling error of 11 %.
     np.testing.assert_allclose(np.std(found, axis=0), bound.log_k, rtol=0.35)

@@ -12,7 +12,7 @@ from metabolismgraph.benchmarks import noise, noise_peers, simulations
 from metabolismgraph.benchmarks.noise import Settings, numbers_of, plan, results_of, run_noise, settings_of
 from metabolismgraph.benchmarks.noise_methods import Estimate, Sample
 from metabolismgraph.benchmarks.noise_report import NoiseResults, markdown, summarise
-from metabolismgraph.benchmarks.noise_scores import lines_of_types, scores, silence
+from metabolismgraph.benchmarks.noise_scores import scores, silence, true_type_lines
 from metabolismgraph.benchmarks.results_file import Results
 from metabolismgraph.errors import InputError
 from metabolismgraph.ground_truth.simulator import simulate
@@ -108,7 +108,7 @@ def test_the_truth_has_perfect_scores(simulated):
 
 
 def test_types_share_what_their_members_know():
-    line, error = lines_of_types(np.array([1.0, 2.0, 7.0]), np.zeros(3), np.array([0, 0, 1]), np.eye(6))
+    line, error = true_type_lines(np.array([1.0, 2.0, 7.0]), np.zeros(3), np.array([0, 0, 1]), np.eye(6))
     np.testing.assert_allclose(line[:, 0], [1.5, 7.0])
     np.testing.assert_allclose(error[:, 0], [np.sqrt(0.5), 1.0])
 

@@ -25,9 +25,7 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.units import Units
 from metabolismgraph.trajectories.bound import Bound, cramer_rao_bound
 from metabolismgraph.trajectories.integrators import EulerSteps
-from metabolismgraph.trajectories.noise import noise_of_differences, smooth
-from metabolismgraph.trajectories.rates import FLOOR, RateEquation
-from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
+from metabolismgraph.trajectories.stages import Stages
 from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.weak_form import weak_form
 
@@ -180,14 +178,11 @@ def by_weak_form(sample: Sample) -> Estimate:
     seen = sample.seen
     units = Units.of(seen, sample.config.graph_model)
     own, structure = units.observations(seen), Structure.of(seen.network)
-    sigma, floor = noise_of_differences(own), FLOOR * float(own.concentration.max())
-    path = np.maximum(smooth(own, sigma), np.maximum(0.3 * sigma, floor))
-    spline = SubstrateSpline.over(np.log(path).ravel(), float(np.log(2 * np.median(sigma))))
-    equation = RateEquation.of(structure, spline, floor)
     rule: Rule = "forward" if sample.every == 1 else "cubic"
     with single_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        theta = weak_form(own, equation, path, sigma, rule)
-    u = equation.unknowns
+        stages = Stages(own, structure, np.zeros(seen.network.n_species, dtype=bool))
+        theta = weak_form(own, stages.equation, stages.path, stages.differences, rule)
+    u = stages.equation.unknowns
     return Estimate(
         log_k=theta[u.log_k] + units.rate_constants(seen.network),
         slope=theta[u.slope] / units.time,

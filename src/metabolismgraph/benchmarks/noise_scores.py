@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from metabolismgraph.benchmarks.noise_methods import Estimate, Sample
 from metabolismgraph.benchmarks.results_file import Row
 from metabolismgraph.ground_truth.agreement import cluster_accuracy, r_squared
-from metabolismgraph.homeostasis.types_from_lines import find_types
+from metabolismgraph.homeostasis.types_from_lines import find_types, mean_lines
 from metabolismgraph.trajectories.bound import Bound
 
 _CERTAIN = 0.95  # probability below which a type is doubtful
@@ -36,7 +36,7 @@ class TypeLines(NamedTuple):
     error: Float[np.ndarray, "types 2"]
 
 
-def lines_of_types(
+def true_type_lines(
     slope: Float[np.ndarray, " species"],
     offset: Float[np.ndarray, " species"],
     types: Int[np.ndarray, " species"],
@@ -50,19 +50,16 @@ def lines_of_types(
         covariance: of all slopes, then of all offsets; None: plain means without errors.
 
     Example:
-        >>> found = lines_of_types(np.array([1.0, 3.0]), np.zeros(2), np.zeros(2, dtype=int), np.diag([1.0, 3, 1, 1]))
+        >>> found = true_type_lines(np.array([1.0, 3.0]), np.zeros(2), np.zeros(2, dtype=int), np.diag([1.0, 3, 1, 1]))
         >>> found.line.round(3).tolist(), found.error.round(3).tolist()
         ([[1.5, 0.0]], [[0.866, 0.707]])
     """
-    members = np.eye(types.max() + 1)[types]
     if covariance is None:
+        members = np.eye(types.max() + 1)[types]
         mean = members.T @ np.column_stack([slope, offset]) / members.sum(axis=0)[:, None]
         return TypeLines(mean, np.full(mean.shape, np.nan))
-    design, scale = np.kron(np.eye(2), members), 1 / np.sqrt(np.diag(covariance))
-    inverse = scale[:, None] * np.linalg.pinv(covariance * scale[:, None] * scale, rcond=1e-12, hermitian=True) * scale
-    of_means = np.linalg.inv(design.T @ inverse @ design)
-    line = of_means @ (design.T @ inverse @ np.concatenate([slope, offset]))
-    return TypeLines(line.reshape(2, -1).T, np.sqrt(np.diag(of_means)).reshape(2, -1).T)
+    line, of_means = mean_lines(np.column_stack([slope, offset]), types, covariance)
+    return TypeLines(line, np.sqrt(np.diag(of_means)).reshape(2, -1).T)
 
 
 def scores(sample: Sample, found: Estimate, bound: Bound | None) -> Row:
@@ -141,7 +138,7 @@ def _of_types(
     """The lines of the types, from those of the species that are not fixed."""
     both = np.concatenate([moving, sample.observations.network.n_species + moving])
     own = None if covariance is None else covariance[np.ix_(both, both)]
-    return lines_of_types(slope[moving], offset[moving], types, own)
+    return true_type_lines(slope[moving], offset[moving], types, own)
 
 
 def _type_scores(sample: Sample, found: Estimate) -> Row:

@@ -1,8 +1,7 @@
 """The Cramér-Rao bound: the least covariance of the unknowns that noise allows (Rao 1945, Cramér 1946).
 
 It is the inverse information at the true values, with a free initial state for every window and the weak prior of a
-fit.
-An unbiased estimate cannot have less; a fit of trajectories reaches it where the misfit is nearly quadratic.
+fit. An unbiased estimate cannot have less; a fit of trajectories reaches it where the misfit is nearly quadratic.
 """
 
 from __future__ import annotations
@@ -18,16 +17,14 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.trajectories.gauss_newton import fit_windows
 from metabolismgraph.trajectories.integrators import Integrator
 from metabolismgraph.trajectories.misfit import Measurements
-from metabolismgraph.trajectories.rates import FLOOR, RateEquation, Unknowns
+from metabolismgraph.trajectories.rates import Unknowns
 from metabolismgraph.trajectories.shooting import Problem
+from metabolismgraph.trajectories.stages import Stages
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.windows import Windows
 
 _LAW_POINTS = 400
-# The weak prior of `trajectories.fit`: decades of k, bends of log f; slope and offset of homeostasis relative to the
-# turnover of a species and to its dc/dt.
-_DECADES, _BENDS, _TURNOVERS = 1.0, 0.3, 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,16 +92,16 @@ def cramer_rao_bound(
         [0.0044]
     """
     c = observations.concentration
-    spline = SubstrateSpline.over(np.log(c[c > 0]) if (c > 0).any() else np.zeros(1))
-    equation = RateEquation.of(structure, spline, FLOOR * float(c.max()))
-    theta = np.concatenate([log_k, *line, *_shapes(spline, structure, log_f)])
-    prior = (theta, _weak_prior(observations, equation) if deviation is None else deviation)
-    windows = Windows.cut(observations, length)
-    measured = Measurements.of(observations, np.broadcast_to(sigma, c.shape), equation.moving)
-    # True states, zero ones too, are known values: nothing is cut here.
-    measured = dataclasses.replace(measured, censored=np.zeros(c.shape, dtype=bool))
-    problem = Problem(equation, integrator, windows, measured, prior)
     with single_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        stages = Stages(observations, structure, np.zeros(c.shape[1], dtype=bool))
+        equation = stages.equation
+        theta = np.concatenate([log_k, *line, *_shapes(equation.spline, structure, log_f)])
+        prior = (theta, stages.prior(theta)[1] if deviation is None else deviation)
+        windows = Windows.cut(observations, length)
+        measured = Measurements.of(observations, np.broadcast_to(sigma, c.shape), equation.moving)
+        # True states, zero ones too, are known values: nothing is cut here.
+        measured = dataclasses.replace(measured, censored=np.zeros(c.shape, dtype=bool))
+        problem = Problem(equation, integrator, windows, measured, prior, np.ones(len(c), dtype=np.int64))
         at_truth = fit_windows(problem, theta, c[windows.starts], last=True, steps=0)
     return Bound(equation.unknowns, theta, at_truth.covariance)
 
@@ -115,16 +112,3 @@ def _shapes(
     """Coefficients of every law that is not known."""
     laws, grid = structure.rate_laws, np.linspace(spline.low, spline.high, _LAW_POINTS)
     return [spline.coefficients_of(grid, log_f(grid, order)) for order in laws.order[~laws.known]]
-
-
-def _weak_prior(observations: Observations, equation: RateEquation) -> Float[np.ndarray, " unknowns"]:
-    """Standard deviations of the weak prior."""
-    u, c = equation.unknowns, observations.concentration
-    rate = np.sqrt(np.mean(observations.transitions().derivative ** 2, axis=0)) + 1e-300
-    size = np.sqrt(np.mean(c**2, axis=0)) + 1e-300
-    turnover = float(np.median((rate / size)[equation.moving]))
-    deviation = np.full(u.total, _BENDS)
-    deviation[u.log_k] = _DECADES
-    deviation[u.slope] = _TURNOVERS * turnover
-    deviation[u.offset] = _TURNOVERS * rate
-    return deviation

@@ -18,6 +18,7 @@ _TRIES = 6  # dampings that are tried for one step
 _RELAXATIONS, _FIRST_RELAXATIONS = 3, 6
 _LARGEST_STEP = 0.4  # of log10 k
 _RIDGE = 1e-13  # relative
+_SMALLEST_EIGENVALUE = 1e-14  # relative, of the scaled normal matrix
 # A stage ends if a step lowers the misfit by less than this share and, before the last stage, if the misfit is close to
 # what noise explains and a step lowers it by less than the second share. The third is an absolute decrease.
 _SMALL, _SMALL_EARLY, _SMALLEST = 1e-6, 1e-2, 5e-2
@@ -120,7 +121,7 @@ def fit_windows(
     states, _ = problem.path(theta, x)
     path = problem.windows.spread(states, len(problem.measurements.value))
     scaled, scale = _with_prior(problem, normal)
-    inverse = scipy.linalg.pinvh(scaled, rtol=1e-14) if np.isfinite(scaled).all() else np.diag(deviation / scale) ** 2
+    inverse = _inverse(scaled) if np.isfinite(scaled).all() else np.diag(deviation / scale) ** 2
     covariance = scale[:, None] * inverse * scale
     fitted = Fitted(theta, x, covariance, path, np.nan, problem, converged)
     z = (fitted.residual / problem.measurements.sigma)[fitted.used]
@@ -134,6 +135,12 @@ def _with_prior(
     matrix = normal.matrix + np.diag(1.0 / problem.prior[1] ** 2)
     scale = 1.0 / np.sqrt(np.diag(matrix))
     return matrix * scale[:, None] * scale, scale
+
+
+def _inverse(matrix: Float[np.ndarray, "unknowns unknowns"]) -> Float[np.ndarray, "unknowns unknowns"]:
+    """The inverse of a positive definite matrix; eigenvalues that are rounding count as very small."""
+    values, vectors = np.linalg.eigh(matrix)
+    return np.asarray((vectors / np.maximum(values, _SMALLEST_EIGENVALUE * values[-1])) @ vectors.T)
 
 
 def _possible_decrease(
