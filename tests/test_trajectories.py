@@ -165,7 +165,9 @@ def test_the_kind_of_noise_is_found(kind):
     rng = np.random.default_rng(4)
     c = np.exp(rng.normal(size=(600, 3)))
     sigma = np.full(c.shape, 0.1) if kind == "additive" else 0.1 * c
-    found = NoiseModel.of_residuals(sigma * rng.normal(size=c.shape), c, np.ones(c.shape, bool), 3.0, np.full(3, 1e-9))
+    found = NoiseModel.of_residuals(
+        sigma * rng.normal(size=c.shape), c, np.ones(c.shape, bool), np.zeros(c.shape, bool), 3.0, np.full(3, 1e-9)
+    )
     assert found.kind == kind
     np.testing.assert_allclose(found.sigma(c), sigma + 0.01 * found.scale, rtol=0.35)
 

@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 # Frames of the windows of successive stages. The first ones are for coarse samples, where eight frames are long.
 _LENGTHS, _FINE = (2, 4, 8, 32, 128, 480), 8
 _WORSE = 1.1  # longer windows are accepted if chi squared per value grows by less than this factor
+_REFUSALS, _LEAST_GROWTH = 3, 1.3  # lengths that may be refused, and growth of a window that is worth a stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,23 +92,33 @@ def fit_trajectories(
 
 def _grow(stages: Stages, first: Stage, lengths: list[int], progress: Progress) -> TrajectoryFit:
     """Fit longer and longer windows, as long as the trajectories are followed."""
-    accepted, refused = [first], None
+    accepted, refused, refusals = [first], None, 0
     longer = [w for w in lengths if w > first.length]
-    for number, length in enumerate(longer, 1):
-        now = accepted[-1]
+    while longer:
+        now, length = accepted[-1], longer[0]
         # Shorter windows are easier to follow; where they are not followed, longer ones are not either.
         if stages.is_exact(now) or not now.follows:
             break
-        progress("phase 1", number / (len(longer) + 1), f"windows of {length} frames")
+        progress(
+            "phase 1",
+            np.log(length / first.length) / np.log(2 * lengths[-1] / first.length),
+            f"windows of {length} frames",
+        )
         then = _next(stages, now, length, last=length == longer[-1])
         before, after = (_chi2(stage.fitted, now.noise) for stage in (now, then))
         _log.info("windows of %d frames: chi squared per value %.4g, %.4g before", length, after, before)
         # Shorter windows have more free initial states, and so a smaller residual.
         free = 1 - 1 / now.fitted.problem.windows.length
-        if not after < _WORSE * max(before / free, 1.0):
+        if after < _WORSE * max(before / free, 1.0):
+            accepted.append(then)
+            longer = longer[1:]
+            continue
+        # The step was too large for the start to be near the same minimum: try a smaller one.
+        between, refusals = int(np.sqrt(now.length * length)), refusals + 1
+        if refusals > _REFUSALS or between < _LEAST_GROWTH * now.length:
             refused = (length, after)
             break
-        accepted.append(then)
+        longer = [between, *longer]
     if refused is not None:
         accepted[-1] = _next(stages, accepted[-1], accepted[-1].length, last=True)
     best = accepted[-1]

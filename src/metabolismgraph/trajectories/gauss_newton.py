@@ -14,7 +14,7 @@ from metabolismgraph.trajectories.shooting import Linearised, Problem, linearise
 
 _log = logging.getLogger(__name__)
 _MOST_STEPS = 20  # Gauss-Newton steps of one stage
-_TRIES = 6  # dampings that are tried for one step
+_TRIES = 7  # dampings that are tried for one step
 _RELAXATIONS, _FIRST_RELAXATIONS = 3, 6
 _LARGEST_STEP = 0.4  # of log10 k
 _RIDGE = 1e-13  # relative
@@ -22,6 +22,7 @@ _SMALLEST_EIGENVALUE = 1e-14  # relative, of the scaled normal matrix
 # A stage ends if a step lowers the misfit by less than this share and, before the last stage, if the misfit is close to
 # what noise explains and a step lowers it by less than the second share. The third is an absolute decrease.
 _SMALL, _SMALL_EARLY, _SMALLEST = 1e-6, 1e-2, 5e-2
+_FAR, _SMALL_FAR = 2.0, 1e-3  # chi squared per value of a local minimum, and such a share there
 _NEARLY_NOISE = 1.1  # chi squared per value
 _NEGLIGIBLE = 1e-3  # decrease of the misfit that is not worth a step: about 0.05 standard errors
 
@@ -113,7 +114,8 @@ def fit_windows(
             "W %d step %d: chi2/N %.5g, damping %.0e", problem.windows.length, number, 2 * loss / values, damping
         )
         normal = linearise(problem, theta, x)
-        small = decrease < max(_SMALLEST, _SMALL * loss)
+        far = 2 * loss / values > _FAR
+        small = decrease < max(_SMALLEST, (_SMALL_FAR if far else _SMALL) * loss)
         early = not last and 2 * loss / values < _NEARLY_NOISE and decrease < _SMALL_EARLY * loss
         if small or early:
             converged = True
@@ -172,9 +174,9 @@ def _step(problem: Problem, normal: Linearised, now: _Step, damping: float) -> t
         change[log_k] = np.clip(change[log_k], -_LARGEST_STEP, _LARGEST_STEP)
         theta = now.theta + change
         x = positive(now.x, normal.initial_states(change))
-        x, loss = relax(problem, theta, x, _RELAXATIONS)
+        x, loss = relax(problem, theta, now.x, _RELAXATIONS, other=x)
         loss += problem.penalty(theta)
         if np.isfinite(loss) and loss < now.loss:
             return _Step(theta, x, loss), damping / 10 if damping > 1e-6 else 0.0
-        damping = max(damping * 10, 1e-4)
+        damping = max(damping * 10, 1e-3)
     return None, damping

@@ -87,7 +87,11 @@ class Integrator(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class EulerSteps(Integrator):
-    """Explicit Euler steps, clamped at zero: for data that a simulator made so."""
+    """Explicit Euler steps, for data that a simulator made so.
+
+    Unlike those of a simulator, the steps may go below zero: where states are clamped, the misfit does not tell how an
+    unknown would bring them back.
+    """
 
     @property
     def name(self) -> str:
@@ -108,7 +112,7 @@ class EulerSteps(Integrator):
             if moved.shape[-1] > c.shape[1]:
                 equation.add_by_unknowns(at, moved, h)
             sensitivities = moved
-        return np.maximum(c + h[:, None] * at.rate, 0.0), sensitivities
+        return c + h[:, None] * at.rate, sensitivities
 
 
 # Classical Runge-Kutta method of order 4 (Kutta 1901): nodes of the stages, and weights.

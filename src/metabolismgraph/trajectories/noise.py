@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import scipy.signal
+import scipy.special
 from jaxtyping import Bool, Float
 
 from metabolismgraph.system.observations import Observations
@@ -57,6 +58,7 @@ def noise_of_differences(observations: Observations) -> Float[np.ndarray, " spec
 _PROPORTIONAL = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 _EVIDENCE = 5.0  # gain of the log likelihood that noise other than additive needs
 _ENOUGH = 100  # degrees of freedom that it needs
+_ITERATIONS = 30  # of expectation maximisation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,7 @@ class NoiseModel:
         residual: Float[np.ndarray, "frames species"],
         c: Float[np.ndarray, "frames species"],
         used: Bool[np.ndarray, "frames species"],
+        censored: Bool[np.ndarray, "frames species"],
         free: float,
         least: Float[np.ndarray, " species"],
     ) -> NoiseModel:
@@ -99,10 +102,11 @@ class NoiseModel:
             residual: measured minus fitted concentrations.
             c: fitted concentrations.
             used: residuals in use.
+            censored: those of values that were cut at zero.
             free: unknowns per species that were fitted to the residuals.
             least: lower bound of the scale.
         """
-        count = used.sum(axis=0)
+        count = (used | censored).sum(axis=0)
         left = np.maximum(count - free, 0.2 * count + 1)
         best, highest = cls(least), -np.inf  # where the residual is not finite
         reference = np.sqrt(np.mean(c**2, axis=0)) + 1e-300
@@ -110,12 +114,36 @@ class NoiseModel:
         enough = float(np.sum(count - free)) >= _ENOUGH and bool((free < count / 2).all())
         for share in _PROPORTIONAL if enough else _PROPORTIONAL[:1]:
             shape = _shape(c, share, reference)
-            scale = np.sqrt(np.where(used, (residual / shape) ** 2, 0.0).sum(axis=0) / left)
-            scale = np.maximum(scale, least)
-            log_likelihood = -float(np.where(used, np.log(scale * shape), 0.0).sum()) - _EVIDENCE * (share > 0)
+            z = residual / shape
+            scale = _scale(z, used, censored, left, least)
+            log_p = np.where(used, -0.5 * (z / scale) ** 2 - np.log(scale * shape), 0.0)
+            log_p += np.where(censored, scipy.special.log_ndtr(z / scale), 0.0)
+            log_likelihood = float(log_p.sum()) - _EVIDENCE * (share > 0)
             if log_likelihood > highest:
                 best, highest = cls(scale, share, reference), log_likelihood
         return best
+
+
+def _scale(
+    z: Float[np.ndarray, "frames species"],
+    used: Bool[np.ndarray, "frames species"],
+    censored: Bool[np.ndarray, "frames species"],
+    left: Float[np.ndarray, " species"],
+    least: Float[np.ndarray, " species"],
+) -> Float[np.ndarray, " species"]:
+    """Standard deviation of residuals of which some are censored, by expectation maximisation.
+
+    A residual below z, the one of a value that was cut, has the expected square s^2 (1 - a phi(a) / Phi(a)) with
+    a = z/s.
+    """
+    square = np.where(used, z**2, 0.0).sum(axis=0)
+    scale = np.maximum(np.sqrt(square / left), least)
+    for _ in range(_ITERATIONS if censored.any() else 0):
+        a = z / scale
+        ratio = np.exp(-0.5 * a**2 - 0.5 * np.log(2 * np.pi) - scipy.special.log_ndtr(a))
+        cut = np.where(censored, np.maximum(1 - a * ratio, 0.0), 0.0).sum(axis=0)
+        scale = np.maximum(np.sqrt((square + scale**2 * cut) / left), least)
+    return np.asarray(scale)
 
 
 def _shape(

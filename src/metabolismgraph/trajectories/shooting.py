@@ -226,18 +226,32 @@ def _factor(matrix: Float[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n n"],
 
 
 def relax(
-    problem: Problem, theta: Float[np.ndarray, " unknowns"], x: Float[np.ndarray, "windows species"], iterations: int
+    problem: Problem,
+    theta: Float[np.ndarray, " unknowns"],
+    x: Float[np.ndarray, "windows species"],
+    iterations: int,
+    other: Float[np.ndarray, "windows species"] | None = None,
 ) -> tuple[Float[np.ndarray, "windows species"], float]:
     """Levenberg-Marquardt steps of the initial states alone, each window with its own damping.
 
     Most of the nonlinearity of a window is in its initial state. Without these steps, the worst of all windows would
     limit a step of the unknowns.
 
+    Args:
+        theta: the unknowns.
+        x: initial states.
+        iterations: at most so many.
+        other: other initial states; each window starts from the better of both.
+
     Returns:
         Initial states, and the misfit of all windows.
     """
     n = x.shape[1]
     _, losses = problem.path(theta, x)
+    if other is not None:
+        _, instead = problem.path(theta, other)
+        better = np.isfinite(instead) & ~(instead >= losses)
+        x, losses = np.where(better[:, None], other, x), np.where(better, instead, losses)
     damping = np.full(len(x), 1e-3)
     for _ in range(iterations):
         before, trial, possible = losses, x.copy(), 0.0

@@ -150,12 +150,15 @@ class Stages:
         return Problem(self.equation, start.integrator, windows, measured, (mean, start.prior[1]), start.parts)
 
     def residual_noise(self, fitted: Fitted) -> NoiseModel:
-        """The noise from the residual of a fit, where cutting at zero plays no part."""
+        """The noise from the residual of a fit."""
         usual = max(ROBUST, 2 * ROBUST * math.sqrt(fitted.chi2)) * fitted.problem.measurements.sigma
-        used = fitted.shows_noise & (np.abs(fitted.residual) < usual)
+        used = fitted.used & (np.abs(fitted.residual) < usual)
+        measured = fitted.problem.measurements
+        censored = measured.censored & (measured.weight > 0)
         # Unknowns per species: an initial state of every window, and its share of the others.
         free = len(fitted.x) + self.equation.unknowns.total / max(int(self.equation.moving.sum()), 1)
-        return NoiseModel.of_residuals(fitted.residual, np.maximum(fitted.path, 0.0), used, free, self._least)
+        path = np.maximum(fitted.path, 0.0)
+        return NoiseModel.of_residuals(fitted.residual, path, used, censored, free, self._least)
 
     def loss(self, fitted: Fitted) -> float:
         """Minus the log likelihood of a fit, with the noise of each species at its best value."""
