@@ -83,13 +83,13 @@ class Bootstrap:
         if table.empty or count < _LEAST_SAMPLES:
             return f"{count} simulated experiments: nothing to compare{lost}"
         ratio, bias = table["ratio"], (table["bias"] / table["standard_error"]).abs()
-        worst = int((ratio.apply(math.log).abs()).argmax())
-        chance = 1 / math.sqrt(2 * (count - 1))
+        worst, biased = int(ratio.apply(math.log).abs().argmax()), int(bias.argmax())
+        names, chance = table["parameter"], 1 / math.sqrt(2 * (count - 1))
         return (
-            f"{count} simulated experiments: spread / standard error {ratio.median():.2f} (median), farthest from 1 for "
-            f"{table['parameter'].iloc[worst]} ({ratio.iloc[worst]:.2f}; chance alone gives 1 ± {chance:.2f}); 95 % "
-            f"intervals hold in {100 * table['coverage'].mean():.0f} %; largest bias {bias.max():.2f} standard errors "
-            f"({table['parameter'].iloc[int(bias.argmax())]}){lost}"
+            f"{count} simulated experiments: spread / standard error {ratio.median():.2f} (median; one parameter alone "
+            f"has 1 ± {chance:.2f} by chance), farthest from 1 for {names.iloc[worst]} ({ratio.iloc[worst]:.2f}); 95 % "
+            f"intervals hold in {100 * table['coverage'].mean():.0f} %; largest bias {bias.iloc[biased]:.2f} standard "
+            f"errors ({names.iloc[biased]}){lost}"
         )
 
 

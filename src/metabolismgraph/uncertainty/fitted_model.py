@@ -63,7 +63,7 @@ class FittedModel:
         """Rebuild the fit of Phase 1; only the initial states of the windows are fitted again.
 
         Raises:
-            InputError: Phase 1 was not fitted to trajectories.
+            InputError: Phase 1 was not fitted to trajectories, or not to these ones.
 
         Example:
             >>> import metabolismgraph as mg
@@ -89,6 +89,8 @@ class FittedModel:
         setting = ShootingSetting.of(own, result.graph_model, result.training)
         with single_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             stages = Stages(own, setting.structure, setting.weak)
+            if not np.allclose(stages.differences, evidence.noise_of_differences):
+                raise InputError("Phase 1 is a checkpoint that was fitted to other data; fit these data")
             theta = np.concatenate([found.log_k, found.slope, found.offset, evidence.law])
             noise = NoiseModel(evidence.noise, evidence.proportional, evidence.reference)
             parts = np.ones(own.n_frames, dtype=np.int64)

@@ -76,6 +76,9 @@ def _samples(model: FittedModel, samples: int, seed: int | None) -> xr.Dataset:
     rng = np.random.default_rng(model.seed if seed is None else seed)
     draws = -(-samples // _CHAINS)
     theta = model.theta + rng.standard_normal((_CHAINS, draws, len(model.theta))) @ _root(model.covariance).T
+    u = model.stages.equation.unknowns
+    for part in (u.slope, u.offset):
+        theta[..., part] = np.where(model.stages.equation.moving, theta[..., part], 0.0)
     log_k, slope, offset = _by_kind(model, model.all_in_units(theta))
     data = {
         "log10_k": _named(log_k, "reaction", "log10 of the rate constant", "log10 concentration^(1-order)/time"),
@@ -83,8 +86,7 @@ def _samples(model: FittedModel, samples: int, seed: int | None) -> xr.Dataset:
         "offset": _named(offset, "species", "offset of the line of homeostasis", "concentration/time"),
     }
     coords = {"chain": np.arange(_CHAINS), "draw": np.arange(draws), **_names(model)}
-    laws = model.stages.equation.unknowns.laws
-    if laws:
+    if u.laws:
         concentration, orders, f = _rate_laws(model, theta)
         what = {"long_name": "substrate function f", "units": "concentration^law_order"}
         data["rate_law"] = xr.Variable(("chain", "draw", "law_order", "law_point"), f, what)
@@ -92,10 +94,10 @@ def _samples(model: FittedModel, samples: int, seed: int | None) -> xr.Dataset:
         place = {"long_name": "concentrations of rate_law", "units": "concentration"}
         data["law_concentration"] = xr.Variable("law_point", concentration, place)
     dataset = xr.Dataset(data, coords)
-    dataset = dataset.set_coords("law_concentration") if laws else dataset
+    dataset = dataset.set_coords("law_concentration") if u.laws else dataset
     return dataset.assign_attrs(
         inference_library="metabolismgraph",
-        sampling="independent samples of the Gaussian approximation around the estimate, with the covariance of the fit",
+        sampling="independent, from the Gaussian approximation around the estimate with the covariance of the fit",
     )
 
 

@@ -26,7 +26,7 @@ from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.reactions.equations import written_combination, written_unit
 from metabolismgraph.reactions.verdict import NOT_APART
 from metabolismgraph.system.progress import Progress, silent
-from metabolismgraph.trajectories.gauss_newton import fit_windows
+from metabolismgraph.trajectories.gauss_newton import Fitted, fit_windows
 from metabolismgraph.trajectories.rates import LOG_10
 from metabolismgraph.trajectories.shooting import Problem
 from metabolismgraph.trajectories.threads import single_thread
@@ -46,6 +46,7 @@ _DECADES, _SPREADS = 3.0, 10.0  # farthest distance: of log10 k, and of a line i
 _WIDE = 100.0  # decades of the prior of the other rate constants
 _FREE = 1e4  # standard deviations of the prior that a confounded line may move
 _NO_PRIOR, _FIXED = 1e6, 1e-6  # standard deviations of the prior, of a free and of a fixed parameter
+_SAME, _MOST_REPEATS = 0.05, 5  # decrease of the misfit that counts as none, and fits from one start
 _JUMP = 10.0  # multiple of the threshold beyond which a fit may have failed
 _SHRINKS = 0.1  # share to which a step reduces a rate constant at most
 _AGREES = 0.2  # half-widths by which the ends of profile and of standard error may differ
@@ -212,8 +213,7 @@ class _Point:
 
 def _profile(model: FittedModel, index: int) -> Profile:
     free = _without_priors(model, index)
-    fitted = fit_windows(free, model.theta, model.x, last=True)
-    least = _misfit(free, fitted.theta, fitted.x)
+    fitted, least = _fitted(free, model.theta, model.x)
     best = _Point(0.0, 0.0, fitted.theta, fitted.x)
     u = model.stages.equation.unknowns
     reach = _DECADES if index < u.reactions else _SPREADS * float(model.usual[index])
@@ -262,6 +262,24 @@ def _without_priors(model: FittedModel, index: int) -> Problem:
     # Where nothing depends on a rate constant, its prior alone decides, and it is to stay.
     mean = np.where(np.arange(u.total) < u.reactions, model.theta, mean)
     return dataclasses.replace(model.problem, prior=(mean, deviation))
+
+
+def _fitted(
+    problem: Problem, theta: Float[np.ndarray, " unknowns"], x: Float[np.ndarray, "windows species"]
+) -> tuple[Fitted, float]:
+    """A fit from a start, and its misfit.
+
+    A fit ends at the first small decrease, which may be one of many along a narrow valley. So it is repeated until it
+    changes nothing.
+    """
+    before = _misfit(problem, theta, x)
+    for _ in range(_MOST_REPEATS):
+        fitted = fit_windows(problem, theta, x, last=True)
+        theta, x, after = fitted.theta, fitted.x, _misfit(problem, fitted.theta, fitted.x)
+        if not before - after > _SAME:
+            break
+        before = after
+    return fitted, after
 
 
 def _misfit(problem: Problem, theta: Float[np.ndarray, " unknowns"], x: Float[np.ndarray, "windows species"]) -> float:
@@ -345,8 +363,8 @@ class _Side:
         guesses = list(self.guesses(found, away))
         misfits = [_misfit(fixed, theta, x) for theta, x in guesses]
         theta, x = guesses[int(np.argmin(np.nan_to_num(misfits, nan=np.inf)))]
-        fitted = fit_windows(fixed, theta, x, last=True)
-        increase = 2 * (_misfit(fixed, fitted.theta, fitted.x) - self.least)
+        fitted, misfit = _fitted(fixed, theta, x)
+        increase = 2 * (misfit - self.least)
         return _Point(away, increase if np.isfinite(increase) else np.inf, fitted.theta, fitted.x)
 
     def fixed(self, away: float) -> Problem:
