@@ -36,7 +36,7 @@ class Bootstrap:
         names: of the parameters.
         determined: False where the data do not determine the parameter; the fits then repeat its prior.
         estimate, standard_error: of the fit.
-        values, errors: estimates and standard errors of the fits of simulated experiments.
+        estimates, errors: estimates and standard errors of the fits of simulated experiments.
         lost: simulated experiments whose fit failed.
     """
 
@@ -44,7 +44,7 @@ class Bootstrap:
     determined: Bool[np.ndarray, " parameters"]
     estimate: Float[np.ndarray, " parameters"]
     standard_error: Float[np.ndarray, " parameters"]
-    values: Float[np.ndarray, "samples parameters"]
+    estimates: Float[np.ndarray, "samples parameters"]
     errors: Float[np.ndarray, "samples parameters"]
     lost: int
 
@@ -57,7 +57,7 @@ class Bootstrap:
         minus the estimate), samples.
         """
         use = self.determined
-        values, errors = self.values[:, use], self.errors[:, use]
+        values, errors = self.estimates[:, use], self.errors[:, use]
         estimate, error = self.estimate[use], self.standard_error[use]
         count = len(values)
         spread = values.std(axis=0, ddof=1) if count >= _LEAST_SAMPLES else np.full(len(estimate), np.nan)
@@ -78,7 +78,7 @@ class Bootstrap:
     @property
     def sentence(self) -> str:
         """Whether the standard errors hold, in one sentence."""
-        table, count = self.table, len(self.values)
+        table, count = self.table, len(self.estimates)
         lost = f"; {self.lost} of {count + self.lost} fits failed" if self.lost else ""
         if table.empty or count < _LEAST_SAMPLES:
             return f"{count} simulated experiments: nothing to compare{lost}"
@@ -121,7 +121,7 @@ def bootstrap(
         >>> settings = ["simulation.n_frames=120", "training.phase1_method=shooting"]
         >>> config = mg.load_config("small", [*settings, "training.homeostasis_training=false"])
         >>> result = mg.fit(mg.simulate(config).observations, config)
-        >>> mg.bootstrap(result, samples=2).values.shape
+        >>> mg.bootstrap(result, samples=2).estimates.shape
         (2, 132)
     """
     return bootstrap_of(FittedModel.trusted(result, anyway=anyway), samples, seed, progress)
@@ -144,7 +144,7 @@ def bootstrap_of(model: FittedModel, samples: int, seed: int | None = None, prog
         determined=model.determined[:parameters],
         estimate=model.all_in_units(model.theta),
         standard_error=model.error[:parameters] * model.scale,
-        values=found[good, 0],
+        estimates=found[good, 0],
         errors=found[good, 1],
         lost=int((~good).sum()),
     )
