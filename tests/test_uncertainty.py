@@ -132,6 +132,10 @@ def example(**changes):
             {"lower": np.nan, "combination": "k(R1) + k(R2) = 0.1"},
             "only in combination: k(R1) + k(R2) = 0.1; alone at most 0.105",
         ),
+        (
+            {"lower": np.nan, "upper": np.nan, "combination": "k(R1) + k(R2) = 0.1"},
+            "only in combination: k(R1) + k(R2) = 0.1; alone any value from 0.0933 to 0.107 fits",
+        ),
         ({"better": -0.97}, "better value found: the fit had not converged; 0.107 has a lower misfit"),
         (
             {"name": "slope:A", "standard_error": np.nan},
@@ -269,6 +273,16 @@ def test_suggestions_are_those_of_a_fit_with_the_further_measurement(model):
     assert (best.diff().dropna() >= 0).all()
     assert found.sentences
     assert all("lowers the error of" in line or "noticeably" in line for line in found.sentences)
+
+
+def test_nothing_to_suggest(model):
+    none = dataclasses.replace(model.allowed, identifiable=np.zeros(3, dtype=bool))
+    tight = (model.problem.prior[0], 1e-4 * model.problem.prior[1])
+    problem = dataclasses.replace(model.problem, prior=tight)
+    found = next_of(dataclasses.replace(model, allowed=none, problem=problem))
+    assert found.table.empty
+    assert found.best().empty
+    assert found.sentences == ("neither the network nor the data determine a rate constant or a slope",)
 
 
 def initial_variance(model, frame, species):

@@ -40,8 +40,8 @@ class FittedModel:
         network: species and reactions.
         found: the result of Phase 1, in the units of the data.
         allowed: rate constants that the network and these frames can determine.
-        confounded: True for a species whose homeostasis cannot be told from a reaction.
-        usual: standard deviations of the prior, of species that are not confounded.
+        usual: standard deviations of the prior where homeostasis can be told from the reactions.
+        homeostasis: whether the fit looked for homeostasis at all.
         seed: of the fit.
     """
 
@@ -54,8 +54,8 @@ class FittedModel:
     network: ReactionNetwork
     found: Phase1Result
     allowed: Identifiability
-    confounded: Bool[np.ndarray, " species"]
     usual: Float[np.ndarray, " unknowns"]
+    homeostasis: bool
     seed: int
 
     @classmethod
@@ -104,7 +104,6 @@ class FittedModel:
             start = dataclasses.replace(start, path=np.maximum(path, 0.0))
             problem = stages.problem(start, evidence.window, robust)
             free = Stages(own, setting.structure, np.zeros_like(setting.weak))
-        touched = (np.abs(network.stoichiometry[:, setting.confounded]) > 0).any(axis=1)
         return cls(
             stages=stages,
             start=start,
@@ -115,9 +114,8 @@ class FittedModel:
             network=network,
             found=result.phase1,
             allowed=setting.promised,
-            # Without homeostasis there is nothing that a reaction could be confounded with.
-            confounded=np.asarray(touched & (result.training.nuisance_degree > 0)),
             usual=free.prior(theta)[1],
+            homeostasis=result.training.nuisance_degree > 0,
             seed=result.training.seed,
         )
 
@@ -156,15 +154,21 @@ class FittedModel:
         """Standard errors, in internal units."""
         return np.asarray(np.sqrt(np.maximum(np.diag(self.covariance), 0.0)))
 
+    @property
+    def lines(self) -> Bool[np.ndarray, " species"]:
+        """True for a species whose homeostasis the fit looks for and can tell from the reactions."""
+        u = self.stages.equation.unknowns
+        kept_small = self.problem.prior[1][u.slope] < self.usual[u.slope]
+        return np.asarray(self.stages.equation.moving & ~kept_small)
+
     @functools.cached_property
     def determined(self) -> Bool[np.ndarray, " unknowns"]:
         """True for an unknown that the data determine, rather than its prior."""
         u = self.stages.equation.unknowns
         by_data = self.error < _BY_DATA * self.usual
         by_data[u.log_k] = self.found.identifiability.identifiable
-        own = self.stages.equation.moving & ~self.confounded
-        by_data[u.slope] &= own
-        by_data[u.offset] &= own
+        by_data[u.slope] &= self.lines
+        by_data[u.offset] &= self.lines
         return np.asarray(by_data)
 
     def index_of(self, name: str) -> int:

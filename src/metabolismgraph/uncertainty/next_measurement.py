@@ -89,6 +89,8 @@ class Suggestions:
     @property
     def sentences(self) -> tuple[str, ...]:
         """The best candidates in words."""
+        if self.table.empty:
+            return ("neither the network nor the data determine a rate constant or a slope",)
         lines = []
         for _, own in self.table.groupby("target", sort=False):
             gain = 1 - own["error_after"] / own["error_before"]
@@ -151,10 +153,9 @@ def next_of(model: FittedModel, progress: Progress = silent) -> Suggestions:
 def targets(model: FittedModel) -> tuple[Target, Target]:
     """The rate constants that network and frames can determine, and the slopes that are no matter of a reaction."""
     u = model.stages.equation.unknowns
-    own = model.stages.equation.moving & ~model.confounded & (model.problem.prior[1][u.slope] >= model.usual[u.slope])
     return (
         Target("k", np.flatnonzero(model.allowed.identifiable)),
-        Target("slope", u.slope.start + np.flatnonzero(own)),
+        Target("slope", u.slope.start + np.flatnonzero(model.lines)),
     )
 
 

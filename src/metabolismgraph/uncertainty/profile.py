@@ -103,18 +103,16 @@ class Profile:
         if np.isfinite(self.better):
             return f"better value found: the fit had not converged; {self._written(self.better)} has a lower misfit"
         low, high = np.isfinite(self.lower), np.isfinite(self.upper)
+        span = f"any value from {self._written(self.value[0])} to {self._written(self.value[-1])} fits"
         if self.combination and not (low and high):
             limits = [f"alone at most {self._written(self.upper)}"] if high else []
             limits += [f"alone at least {self._written(self.lower)}"] if low else []
-            return "; ".join([f"only in combination: {self.combination}", *limits])
+            return "; ".join([f"only in combination: {self.combination}", *(limits or [f"alone {span}"])])
         if not (low or high):
-            lowest, highest = self._written(self.value[0]), self._written(self.value[-1])
-            why = f"; {self.reason}" if self.reason else ""
-            return f"flat: any value from {lowest} to {highest} fits{why}"
+            return "; ".join([f"flat: {span}", *([self.reason] if self.reason else [])])
         if not (low and high):
-            return f"bounded on one side: {f'at most {self._written(self.upper)}' if high else ''}" + (
-                f"at least {self._written(self.lower)}" if low else ""
-            )
+            limit = f"at most {self._written(self.upper)}" if high else f"at least {self._written(self.lower)}"
+            return f"bounded on one side: {limit}"
         return self._of_interval()
 
     def _of_interval(self) -> str:
@@ -255,7 +253,7 @@ def _without_priors(model: FittedModel, index: int) -> Problem:
     mean, deviation = model.problem.prior
     deviation = deviation.copy()
     deviation[u.log_k] = _WIDE
-    if index < u.reactions and model.found.reasons[index] == NOT_APART:
+    if model.homeostasis and index < u.reactions and model.found.reasons[index] == NOT_APART:
         own = np.flatnonzero(model.network.stoichiometry[:, index])
         deviation[u.slope.start + own] = _FREE * model.usual[u.slope.start + own]
     deviation[index] = _NO_PRIOR * model.usual[index]
