@@ -33,7 +33,7 @@ from metabolismgraph.uncertainty.fitted_model import FittedModel
 _SERIES = 10  # measurements of a series
 _BETTER = 10.0  # times by which an initial state is known better
 _RIDGE = 1e-11  # relative, of the normal matrix of an initial state
-_SHOWN = 3  # candidates per parameter, in sentences
+_SHOWN = 2  # candidates of a kind in a short table
 _LEAST_GAIN = 0.02  # relative fall of a standard error that is worth a sentence
 
 
@@ -83,22 +83,24 @@ class Suggestions:
     runs: int
 
     def best(self, most: int = _SHOWN) -> pd.DataFrame:
-        """The first rows of every target."""
-        return self.table.groupby("target", sort=False).head(most)
+        """The first rows of every target and kind of measurement."""
+        return self.table.groupby(["target", "measurement"], sort=False).head(most)
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The best candidates in words."""
+        """The best candidate of every target and kind of measurement in words."""
         if self.table.empty:
             return ("neither the network nor the data determine a rate constant or a slope",)
         lines = []
-        for _, own in self.table.groupby("target", sort=False):
+        for _, own in self.best(1).groupby("target", sort=False):
             gain = 1 - own["error_after"] / own["error_before"]
-            useful = own[gain > _LEAST_GAIN].head(_SHOWN)
+            useful = own[gain > _LEAST_GAIN]
             lines += [_sentence(row, several=self.runs > 1) for row in useful.to_dict("records")]
             if useful.empty:
                 first = own.iloc[0]
-                lines.append(f"no single measurement lowers the error of {_quantity(first['parameter'])} noticeably")
+                lines.append(
+                    f"none of these measurements lowers the error of {_quantity(first['parameter'])} noticeably"
+                )
         return tuple(lines)
 
 

@@ -28,7 +28,7 @@ from metabolismgraph.reactions.verdict import NOT_APART
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.trajectories.gauss_newton import Fitted, fit_windows
 from metabolismgraph.trajectories.rates import LOG_10
-from metabolismgraph.trajectories.shooting import Problem
+from metabolismgraph.trajectories.shooting import Problem, linearise
 from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.uncertainty.fitted_model import FittedModel
 
@@ -48,6 +48,7 @@ _FREE = 1e4  # standard deviations of the prior that a confounded line may move
 _NO_PRIOR, _FIXED = 1e6, 1e-6  # standard deviations of the prior, of a free and of a fixed parameter
 _SAME, _MOST_REPEATS = 0.05, 5  # decrease of the misfit that counts as none, and fits from one start
 _JUMP = 10.0  # multiple of the threshold beyond which a fit may have failed
+_RANK = 1e-13  # relative size below which a curvature is rounding
 _SHRINKS = 0.1  # share to which a step reduces a rate constant at most
 _AGREES = 0.2  # half-widths by which the ends of profile and of standard error may differ
 _BETTER = 0.5  # twice the decrease of the misfit that is no rounding
@@ -215,9 +216,8 @@ def _profile(model: FittedModel, index: int) -> Profile:
     best = _Point(0.0, 0.0, fitted.theta, fitted.x)
     u = model.stages.equation.unknowns
     reach = _DECADES if index < u.reactions else _SPREADS * float(model.usual[index])
-    variance = max(float(fitted.covariance[index, index]), 1e-300)
-    direction = fitted.covariance[:, index] / variance
-    error, center = min(float(np.sqrt(variance)), reach), float(fitted.theta[index])
+    direction, error = _tangent(free, fitted, index)
+    error, center = min(error, reach), float(fitted.theta[index])
     sides = [_Side(free, index, s, center, least, error, reach, direction).points(best) for s in (-1.0, 1.0)]
     below, above = sides
     away = np.array([*(-p.away for p in reversed(below[1:])), *(p.away for p in above)])
@@ -245,6 +245,22 @@ def _profile(model: FittedModel, index: int) -> Profile:
         reason=model.found.reasons[index] if is_k else "",
         better=float(better),
     )
+
+
+def _tangent(problem: Problem, fitted: Fitted, index: int) -> tuple[Float[np.ndarray, " unknowns"], float]:
+    """The change of all unknowns with one of them to first order, and the standard error of that one.
+
+    The covariance of a fit does not contain directions along which nothing changes.
+    """
+    matrix = linearise(problem, fitted.theta, fitted.x).matrix + np.diag(1.0 / problem.prior[1] ** 2)
+    scale = 1.0 / np.sqrt(np.diag(matrix))
+    others = np.arange(len(scale)) != index
+    scaled = matrix * scale[:, None] * scale
+    change = -np.linalg.lstsq(scaled[np.ix_(others, others)], scaled[others, index], rcond=_RANK)[0]
+    direction = np.ones(len(scale))
+    direction[others] = change * scale[others] / scale[index]
+    left = 1.0 + float(scaled[index, others] @ change)
+    return direction, float(scale[index] / np.sqrt(max(left, _RANK)))
 
 
 def _without_priors(model: FittedModel, index: int) -> Problem:
