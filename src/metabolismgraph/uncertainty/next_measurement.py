@@ -319,10 +319,8 @@ def _sentence(row: Mapping[Hashable, Any], *, several: bool) -> str:
         "series": f"measuring {species} {_SERIES} times more, evenly spread,",
         "start": f"knowing the initial state of {species}{where} {_BETTER:.0f} times better",
     }[row["measurement"]]
-    return (
-        f"{what} lowers the error of {_quantity(row['parameter'])} "
-        f"from {row['error_before']:.2g} to {row['error_after']:.2g}"
-    )
+    before, after = (f"{row[name]:#.2g}".rstrip(".") for name in ("error_before", "error_after"))
+    return f"{what} lowers the error of {_quantity(row['parameter'])} from {before} to {after}"
 
 
 def _quantity(parameter: str) -> str:
