@@ -33,6 +33,9 @@ RESULTS = (
     "metabolismgraph.fitting.trust.Trust",
     "metabolismgraph.evaluation.evaluate.Evaluation",
     "metabolismgraph.reactions.identifiability.Identifiability",
+    "metabolismgraph.uncertainty.profile.Profile",
+    "metabolismgraph.uncertainty.bootstrap.Bootstrap",
+    "metabolismgraph.uncertainty.next_measurement.Suggestions",
 )
 # Modules of the readers, by heading of their refusals.
 READERS = {

@@ -26,7 +26,18 @@ def test_help_loads_no_jax_and_gives_an_example_for_every_command():
         "except SystemExit: pass\nassert not {'jax','pandas','scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    for command in ("run", "simulate", "fit", "evaluate", "identify", "configs", "convert", "benchmark recovery"):
+    for command in (
+        "run",
+        "simulate",
+        "fit",
+        "evaluate",
+        "identify",
+        "configs",
+        "convert",
+        "profile",
+        "uncertainty",
+        "benchmark recovery",
+    ):
         answer = subprocess.run(
             [sys.executable, "-m", "metabolismgraph", *command.split(), "--help"],
             check=True,

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from metabolismgraph.reactions.identifiability import identify as identify
     from metabolismgraph.system.network import ReactionNetwork as ReactionNetwork
     from metabolismgraph.system.observations import Observations as Observations
+    from metabolismgraph.uncertainty.bootstrap import bootstrap as bootstrap
+    from metabolismgraph.uncertainty.next_measurement import next_measurement as next_measurement
+    from metabolismgraph.uncertainty.posterior import posterior as posterior
+    from metabolismgraph.uncertainty.profile import profile as profile
 
 # Imported when first used: the command line must answer --help without loading JAX.
 _HOME = {
@@ -41,10 +45,14 @@ _HOME = {
     "Observations": "system.observations",
     "ReactionNetwork": "system.network",
     "Truth": "ground_truth.truth",
+    "bootstrap": "uncertainty.bootstrap",
     "evaluate": "evaluation.evaluate",
     "fit": "fitting.fit",
     "identify": "reactions.identifiability",
     "load_config": "config",
+    "next_measurement": "uncertainty.next_measurement",
+    "posterior": "uncertainty.posterior",
+    "profile": "uncertainty.profile",
     "read": "formats",
     "simulate": "ground_truth.simulator",
     "write_dataset": "formats.dataset",

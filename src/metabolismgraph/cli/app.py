@@ -17,6 +17,7 @@ import typer
 from metabolismgraph.cli.compiled import keep_compiled_programs
 from metabolismgraph.cli.explore import explore
 from metabolismgraph.cli.options import (
+    Anyway,
     Checkpoint,
     ConfigName,
     Out,
@@ -298,6 +299,60 @@ def identify(
     for note in notes:
         console().print(f"note: {note}", markup=False)
     console().print(identifiability_table(model.network, found, alone))
+
+
+@app.command(epilog="Example: metabolismgraph profile runs/mine k:R012 slope:M003")
+def profile(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run, with a fit of trajectories (shooting)")],
+    param: Annotated[
+        list[str],
+        typer.Argument(help="k:REACTION, slope:SPECIES or offset:SPECIES; the id of a reaction alone stands for its k"),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="folder for profiles.csv and profiles.png; default: sentences only")
+    ] = None,
+    *,
+    anyway: Anyway = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show how far a parameter can move if all others are fitted again (profile likelihood)."""
+    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.runs.uncertainty import profile_run
+
+    with interruptible("interrupted; nothing was written"), progress_bars(console(), quiet=quiet) as progress:
+        found = profile_run(run, param, out=out, anyway=anyway, progress=progress)
+    for one in found:
+        console().print(f"{one.name}: {one.sentence}", markup=False, highlight=False, soft_wrap=True)
+    if out is not None and not quiet:
+        console().print(f"table and figure are in {out}", markup=False, highlight=False)
+
+
+@app.command(epilog="Example: metabolismgraph uncertainty runs/mine --bootstrap 50")
+def uncertainty(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run, with a fit of trajectories (shooting)")],
+    profiles: Annotated[
+        int, typer.Option(min=0, help="number of parameters that are profiled, the least certain ones first")
+    ] = 6,
+    bootstrap: Annotated[int, typer.Option(min=0, help="number of simulated experiments; 0: none")] = 20,
+    samples: Annotated[int, typer.Option(min=0, help="samples of the posterior; 0: none")] = 1000,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="seed of experiments and samples; default: training.seed of the run")
+    ] = None,
+    *,
+    anyway: Anyway = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what is known of the parameters beyond their standard errors, and what to measure next."""
+    from metabolismgraph.cli.tables import progress_bars, uncertainty_page
+    from metabolismgraph.runs.uncertainty import analyse_run
+
+    with interruptible("interrupted; nothing was written"), progress_bars(console(), quiet=quiet) as progress:
+        found = analyse_run(
+            run, profiles=profiles, bootstrap=bootstrap, samples=samples, seed=seed, anyway=anyway, progress=progress
+        )
+    if not quiet:
+        for part in uncertainty_page(found):
+            console().print(part)
 
 
 @app.command(epilog="Example: metabolismgraph configs --show small")

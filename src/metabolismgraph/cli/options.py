@@ -26,6 +26,7 @@ Checkpoint = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="continue the run in the folder after its last finished stage")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="remove the run in the folder first")]
+Anyway = Annotated[bool, typer.Option("--anyway", help="also for a fit that is not to be trusted")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress bars, no table")]
 
 

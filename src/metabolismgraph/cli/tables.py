@@ -26,6 +26,7 @@ from metabolismgraph.metrics import METRICS, Classification, Value, find
 from metabolismgraph.reactions.equations import written_combination, written_equation
 from metabolismgraph.reactions.identifiability import Identifiability
 from metabolismgraph.reactions.verdict import NOT_APART, seen_in_part
+from metabolismgraph.runs.uncertainty import Uncertainty
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.progress import Progress as Report
 from metabolismgraph.system.progress import silent
@@ -42,6 +43,7 @@ _FILES = {
     "figures/summary.png": "overview figure",
     "metrics.json": "the verdict, all metrics, all notes",
 }
+_MEASUREMENTS = {"once": "once more", "series": "ten times more", "start": "initial state"}
 _FIRST_CONSTANTS, _FIRST_SPECIES, _MOST_NOTES = 10, 5, 5
 
 
@@ -142,6 +144,24 @@ def _homeostasis_table(homeostasis: pd.DataFrame) -> Table:
     if len(rows) > _FIRST_SPECIES:
         table.add_row("...", f"and {len(rows) - _FIRST_SPECIES} more")
     return table
+
+
+def uncertainty_page(found: Uncertainty) -> list[Table | Text]:
+    """Suggested measurements as a table and in words, profiles, and the sentence of the bootstrap."""
+    columns = (Column(name, no_wrap=True) for name in ("measurement", "species", "run", "time"))
+    table = Table(*columns, "error of", "before", "after", box=None, pad_edge=False, header_style="dim")
+    for row in found.suggestions.best().to_dict("records"):
+        place = ("", "") if pd.isna(row["run"]) else (str(row["run"]), f"{row['time']:.4g}")
+        errors = (f"{row['error_before']:.3g}", f"{row['error_after']:.3g}")
+        table.add_row(_MEASUREMENTS[row["measurement"]], row["species"], *place, row["parameter"], *errors)
+    page: list[Table | Text] = [Text("What to measure next", style="bold"), table]
+    page += [Text(f"- {line}") for line in found.suggestions.sentences]
+    if found.profiles:
+        page.append(Text("\nProfiles of the least certain parameters", style="bold"))
+        page += [Text(f"{one.name}: {one.sentence}") for one in found.profiles]
+    if found.bootstrap is not None:
+        page += [Text("\nBootstrap", style="bold"), Text(found.bootstrap.sentence)]
+    return [*page, Text(f"\nfiles are in {found.folder}")]
 
 
 def summary_table(metrics: Mapping[str, Value], notes: Sequence[str]) -> Table:

@@ -28,7 +28,7 @@ _RESULTS = (
     "rate_law.csv",
     "model_fitted.xml",
 )
-_PICTURES = ("figures", "tmp_training")
+_FOLDERS = ("figures", "tmp_training", "uncertainty")
 _PACKAGES = ("metabolismgraph", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "scikit-learn")
 
 
@@ -177,7 +177,7 @@ class RunFolder:
         self.record(leak={"attempt": attempt, "found": _now()})
         for name in _RESULTS:
             (self.path / name).unlink(missing_ok=True)
-        for name in _PICTURES:
+        for name in _FOLDERS:
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def record(self, **entries: Any) -> None:
