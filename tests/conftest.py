@@ -46,7 +46,19 @@ def pytest_configure():
 # Files whose tests train, or start processes, for longer than one wants to wait: `make test-fast` leaves them out. The
 # longest come first, so that both workers end at about the same time.
 SLOW = (
-    *("cli", "strategies", "review", "explore_commands", "projection", "firewall_attacks", "phase2", "jobs"),
+    *(
+        "cli",
+        "strategies",
+        "review",
+        "trajectories",
+        "explore_commands",
+        "projection",
+        "uncertainty",
+        "parameters",
+        "firewall_attacks",
+        "phase2",
+        "jobs",
+    ),
     *("documentation", "verdict", "explorer_crashes", "docstrings", "answer", "rate_law", "benchmark_strategies"),
     *("benchmark_models", "trust", "gradient", "firewall_shared", "rules", "units", "shared_cases", "explorer_models"),
     *("asking", "bad_input", "hardcoded", "llm", "metrics", "new_strategies", "prompts", "published", "registries"),

@@ -149,11 +149,10 @@ METRICS = (
         fair=0.7,
         summary=True,
     ),
-    *(
-        Metric(f"{name}{what}_cluster_{{t}}", f"{text}{meaning} of cluster {{t}}, from the lines of Phase 1", unit)
-        for name, meaning, unit in (("lambda", "lambda", "1/time"), ("baseline", "baseline", "concentration"))
-        for what, text in (("", ""), ("_error", "standard error of the "))
-    ),
+    Metric("lambda_cluster_{t}", "lambda of cluster {t}, from the lines of Phase 1", "1/time"),
+    Metric("lambda_error_cluster_{t}", "standard error of the lambda of cluster {t}", "1/time"),
+    Metric("baseline_cluster_{t}", "baseline of cluster {t}, from the lines of Phase 1", "concentration"),
+    Metric("baseline_error_cluster_{t}", "standard error of the baseline of cluster {t}", "concentration"),
     Metric("embedding_n_clusters", "metabolite types found", summary=True),
     Metric("embedding_n_unassigned", "metabolites in no type; they form one more cluster", better="lower"),
     Metric("embedding_silhouette", "separation of the types", better="higher", summary=True),

@@ -46,10 +46,15 @@ def choose_integrator(stages: Stages, lengths: list[int], rule: Rule | None, pro
         InputError: the trajectories of the model cannot be integrated.
     """
     part = _part(stages, lengths[-1])
-    found = _Choice(part, stages, lengths, progress).choose(rule)
+    choice = _Choice(part, stages, lengths, progress)
+    found = choice.choose(rule)
     if part is stages:
         return found
     start = dataclasses.replace(found.start, path=stages.path)
+    for stage, theta in choice.begun:
+        if stage is found:
+            # A part of the data leaves more freedom, in which a fit can go astray: begin again from all data.
+            start = dataclasses.replace(start, theta=theta, prior=stages.prior(theta))
     # A fit that is far off says nothing about the accuracy that the right one needs.
     same = np.full(stages.observations.n_frames, found.start.parts.max())
     parts = stages.parts(start, found.length) if found.follows else same
@@ -80,6 +85,7 @@ class _Choice:
     def __init__(self, stages: Stages, whole: Stages, lengths: list[int], progress: Progress):
         self.stages, self.whole, self.lengths, self.progress = stages, whole, lengths, progress
         self.starts: dict[Rule, Float[np.ndarray, " unknowns"]] = {}
+        self.begun: list[tuple[Stage, Float[np.ndarray, " unknowns"]]] = []  # direct fits with their starts
 
     def choose(self, rule: Rule | None) -> Stage:
         """The best of direct starts or, where these are far off, of careful ones."""
@@ -88,8 +94,10 @@ class _Choice:
         noise = self.stages.residual_noise(found.fitted).scale
         if float(np.max((noise / self.stages.differences)[moving])) < _EXCESS and found.follows:
             return found
-        # Only for a continuous process: Euler steps are those of a simulator, whose frames are rarely far apart.
-        for smooth_rule in () if rule == "forward" else _SMOOTH:
+        # Only for a continuous process: Euler steps are those of a simulator, whose frames are rarely far apart. And
+        # only for a small system: for a large one that the model does not describe, it would take many minutes.
+        possible = rule != "forward" and len(moving) < _SMALL
+        for smooth_rule in _SMOOTH if possible else ():
             with contextlib.suppress(InputError):
                 found = min(found, self.careful(smooth_rule), key=self.loss)
             if self.stages.is_exact(found):
@@ -128,7 +136,9 @@ class _Choice:
         """
         start = self.start(integrator, rule, NoiseModel(self.stages.differences))
         self.progress("phase 1", 0.0, f"{start.integrator.name}, windows of {self.lengths[-1]} frames")
-        return self.refined(self.stages.fit(start, self.lengths[-1], last=False))
+        stage = self.refined(self.stages.fit(start, self.lengths[-1], last=False))
+        self.begun.append((stage, start.theta))
+        return stage
 
     def careful(self, rule: Rule) -> Stage:
         """The same for a start that is far off: from windows of two frames on, under noise that hides small errors.

@@ -119,19 +119,20 @@ def _grow(stages: Stages, first: Stage, lengths: list[int], progress: Progress) 
             refused = (length, after)
             break
         longer = [between, *longer]
-    if refused is not None:
-        accepted[-1] = _next(stages, accepted[-1], accepted[-1].length, last=True)
+    if accepted[-1].follows and not stages.is_exact(accepted[-1]):
+        # Once more to the end, so that covariance and noise belong together.
+        accepted[-1] = _next(stages, accepted[-1], accepted[-1].length, last=True, known=True)
     best = accepted[-1]
     fitted = tuple(stage.fitted for stage in accepted)
     return TrajectoryFit(stages.equation, fitted, best.noise, stages.differences, refused)
 
 
-def _next(stages: Stages, now: Stage, length: int, *, last: bool) -> Stage:
-    """Fit windows of another length from a fitted stage."""
+def _next(stages: Stages, now: Stage, length: int, *, last: bool, known: bool = False) -> Stage:
+    """Fit windows of a length from a fitted stage; see `Stages.fit`."""
     start, noisy = now.start, now.fitted.chi2 < FOLLOWED
     if noisy:
         start = dataclasses.replace(start, parts=stages.parts(start, length))
-    return stages.fit(start, length, last=last, robust=ROBUST if noisy else np.inf)
+    return stages.fit(start, length, last=last, known=known, robust=ROBUST if noisy else np.inf)
 
 
 def _chi2(fitted: Fitted, noise: NoiseModel) -> float:

@@ -21,9 +21,10 @@ _RIDGE = 1e-13  # relative
 _SMALLEST_EIGENVALUE = 1e-14  # relative, of the scaled normal matrix
 # A stage ends if a step lowers the misfit by less than this share and, before the last stage, if the misfit is close to
 # what noise explains and a step lowers it by less than the second share. The third is an absolute decrease.
-_SMALL, _SMALL_EARLY, _SMALLEST = 1e-6, 1e-2, 5e-2
+_SMALL, _SMALL_EARLY, _SMALLEST = 1e-7, 1e-2, 5e-3
 _FAR, _SMALL_FAR = 2.0, 1e-3  # chi squared per value of a local minimum, and such a share there
 _NEARLY_NOISE = 1.1  # chi squared per value
+_LOST_AFTER, _LOST = 5, 1e6  # steps, and chi squared per value above which they have led nowhere
 _NEGLIGIBLE = 1e-3  # decrease of the misfit that is not worth a step: about 0.05 standard errors
 
 
@@ -117,7 +118,8 @@ def fit_windows(
         far = 2 * loss / values > _FAR
         small = decrease < max(_SMALLEST, (_SMALL_FAR if far else _SMALL) * loss)
         early = not last and 2 * loss / values < _NEARLY_NOISE and decrease < _SMALL_EARLY * loss
-        if small or early:
+        lost = number >= _LOST_AFTER and 2 * loss / values > _LOST
+        if small or early or lost:
             converged = True
             break
     states, _ = problem.path(theta, x)

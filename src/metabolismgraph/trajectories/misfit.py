@@ -85,4 +85,10 @@ class Measurements:
             loss = np.where(cut, -log_p, loss)
             score = np.where(cut, -ratio / sigma, score)
             information = np.where(cut, np.maximum(ratio * (ratio + below), 0.0) / sigma**2, information)
+        below = np.minimum(c, 0.0) / sigma
+        if below.any():
+            # A state may pass below zero on the way to a fit, but not stay there; a value that was cut would allow it.
+            loss = loss + 0.5 * below**2
+            score = score - below / sigma
+            information = information + (below < 0) / sigma**2
         return Misfit((weight * loss).sum(axis=1), weight * score, weight * information)
