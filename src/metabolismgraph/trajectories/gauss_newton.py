@@ -120,7 +120,7 @@ def fit_windows(
         early = not last and 2 * loss / values < _NEARLY_NOISE and decrease < _SMALL_EARLY * loss
         lost = number >= _LOST_AFTER and 2 * loss / values > _LOST
         if small or early or lost:
-            converged = True
+            converged = not lost
             break
     states, _ = problem.path(theta, x)
     path = problem.windows.spread(states, len(problem.measurements.value))
