@@ -43,6 +43,7 @@ _ENOUGH = 1.6  # a point beyond the threshold, but below this multiple of it, is
 _NARROW = 0.03  # the same for the distance of the points around it, relative to the distance from the estimate
 _LARGEST_GROWTH = 3.0  # of a step, relative to the one before
 _DECADES, _SPREADS = 3.0, 10.0  # farthest distance: of log10 k, and of a line in standard deviations of its prior
+_BEYOND, _RISING = 2.0, 0.1  # multiple of that distance if twice the increase of the misfit exceeds the second
 _WIDE = 100.0  # decades of the prior of the other rate constants
 _FREE = 1e4  # standard deviations of the prior that a confounded line may move
 _NO_PRIOR, _FIXED = 1e6, 1e-6  # standard deviations of the prior, of a free and of a fixed parameter
@@ -347,14 +348,16 @@ class _Side:
     def following(self, found: list[_Point], inside: _Point, outside: _Point | None) -> float | None:
         """The next distance; None if the end is found, or if there is none within reach."""
         if outside is None:
-            if inside.away >= self.reach * (1 - 1e-9):
+            # Where the misfit has begun to rise, an end is not far.
+            reach = self.reach * (_BEYOND if inside.increase > _RISING else 1.0)
+            if inside.away >= reach * (1 - 1e-9):
                 return None
             slope = self.slope(found, inside)
             wanted = np.sqrt(max(inside.increase, 0.0) + THRESHOLD / _STEPS)
             step = (wanted - inside.root) / slope if slope > 0 else np.inf
             before = inside.away - max((p.away for p in found if p.away < inside.away), default=0.0)
             step = min(step, _LARGEST_GROWTH * before if before > 0 else self.reach / 4)
-            return float(min(inside.away + step, self.reach))
+            return float(min(inside.away + step, reach))
         width = outside.away - inside.away
         if outside.increase < _ENOUGH * THRESHOLD or width < _NARROW * outside.away:
             return None
