@@ -14,10 +14,9 @@ from metabolismgraph.benchmarks.noise_methods import Estimate, Sample
 from metabolismgraph.benchmarks.results_file import Row
 from metabolismgraph.ground_truth.agreement import cluster_accuracy, r_squared
 from metabolismgraph.homeostasis.types_from_lines import find_types, mean_lines
+from metabolismgraph.reactions.verdict import TWO_SIDED
 from metabolismgraph.trajectories.bound import Bound
 
-_CERTAIN = 0.95  # probability below which a type is doubtful
-_INTERVAL = 1.96  # standard errors on either side of a 95 % interval
 _FAR = 3.0  # standard errors by which a slope is off
 _NOTICEABLE = 0.01  # the same, relative to the true slope
 _ACCURATE = 0.9
@@ -93,7 +92,7 @@ def _rate_constant_scores(sample: Sample, found: Estimate, bound: Bound | None) 
     if found.log_k_error is not None:
         stated = known & np.isfinite(found.log_k_error) & (found.log_k_error > 0)
         intervals = int(stated.sum())
-        covered = int((error[stated] <= _INTERVAL * found.log_k_error[stated]).sum())
+        covered = int((error[stated] <= TWO_SIDED * found.log_k_error[stated]).sum())
     some = bool(known.any())
     return {
         "log_k_R2": r_squared(found.log_k[known], true[known]),
@@ -150,8 +149,7 @@ def _type_scores(sample: Sample, found: Estimate) -> Row:
     both = np.concatenate([moving, len(found.slope) + moving])
     types = find_types(found.slope[moving], found.offset[moving], found.line_covariance[np.ix_(both, both)])
     accuracy = cluster_accuracy(types.member_of, sample.truth.type[moving])
-    doubtful = int((types.probability.max(axis=1) < _CERTAIN).sum())
-    return dict(zip(names, (accuracy, len(types.line), doubtful, types.plausible), strict=True))
+    return dict(zip(names, (accuracy, len(types.line), types.doubtful, types.plausible), strict=True))
 
 
 def silence(row: Mapping[str, Any]) -> Row:

@@ -23,7 +23,6 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.evaluation.variables import describe
 from metabolismgraph.fitting.parameters import lines_of_types
 from metabolismgraph.fitting.result import FitResult
-from metabolismgraph.fitting.tables import TWO_SIDED
 from metabolismgraph.fitting.trust import Trust
 from metabolismgraph.ground_truth.agreement import cluster_accuracy, r_squared, squared_correlation
 from metabolismgraph.ground_truth.truth import Truth
@@ -33,6 +32,7 @@ from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies.orthogonalised import refine_reactions
 from metabolismgraph.metrics import REFINED, Value, classify
 from metabolismgraph.reactions.fit import Phase1Result
+from metabolismgraph.reactions.verdict import TWO_SIDED
 from metabolismgraph.system.assumed_rate_laws import rate_law_notes
 from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
 from metabolismgraph.system.integrate import RateEquation, evaluate_rate, rollout

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from metabolismgraph.fitting.tables import RESOLVED, TWO_SIDED, homeostasis_table, rate_constants_table
+from metabolismgraph.fitting.tables import RESOLVED, homeostasis_table, rate_constants_table
 from metabolismgraph.homeostasis.types_from_lines import mean_lines
 from metabolismgraph.reactions.result import Phase1Result
-from metabolismgraph.reactions.verdict import AT_ZERO, NOT_APART, SPANS_A_DECADE
+from metabolismgraph.reactions.verdict import AT_ZERO, NOT_APART, SPANS_A_DECADE, TWO_SIDED
 from metabolismgraph.system.kinetics import Aggregation
 from metabolismgraph.system.network import ReactionNetwork
 

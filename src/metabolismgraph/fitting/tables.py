@@ -8,11 +8,10 @@ from jaxtyping import Int
 
 from metabolismgraph.reactions.equations import written_combination, written_equation, written_unit
 from metabolismgraph.reactions.result import Phase1Result
-from metabolismgraph.reactions.verdict import AT_ZERO, NOT_TRUSTED
+from metabolismgraph.reactions.verdict import AT_ZERO, NOT_TRUSTED, TWO_SIDED
 from metabolismgraph.system.kinetics import Aggregation
 from metabolismgraph.system.network import ReactionNetwork
 
-TWO_SIDED = 1.96  # standard errors on either side of a 95 % interval
 RESOLVED = 2.0  # least distance of a resolved slope of homeostasis from zero, in standard errors
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 _MOST_TYPES = 8
 _STARTS, _ITERATIONS = 12, 100
 _SETTLED = 1e-9  # change of the log likelihood that ends the iteration
+_CERTAIN = 0.95  # probability of a type
 _REJECTED = 2.5  # chi squared per degree of freedom above which no mixture of types describes the lines
 
 
@@ -41,6 +42,11 @@ class Types:
     def plausible(self) -> bool:
         """Whether the lines of the species agree with those of a few types."""
         return self.chi2 < _REJECTED
+
+    @property
+    def doubtful(self) -> int:
+        """The number of species whose type is not certain."""
+        return int((self.probability.max(axis=1) < _CERTAIN).sum())
 
 
 def find_types(

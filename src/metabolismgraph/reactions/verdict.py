@@ -20,6 +20,7 @@ from metabolismgraph.system.observations import Observations
 MOST_LOG_ERROR = 0.25
 # Largest sampling error relative to k, unless it is explained by noise.
 MOST_BY_SAMPLING = 0.1
+TWO_SIDED = 1.96  # standard errors on either side of a 95 % interval
 _ERRORS = 4.0  # an estimate of the sampling error up to so many standard errors can be due to noise
 TOO_COARSE = "samples are too far apart"
 NOT_APART = "not distinguishable from homeostasis"
@@ -118,7 +119,7 @@ def judge(promised: Identifiability, apart: Identifiability, found: Estimates) -
         determined=np.asarray(determined, dtype=bool),
         reason=tuple(reason),
         log_k_error=np.where(determined, error, np.inf),
-        upper=np.where(found.at_bound, np.maximum(found.k, 0.0) + 1.96 * found.error, np.nan),
+        upper=np.where(found.at_bound, np.maximum(found.k, 0.0) + TWO_SIDED * found.error, np.nan),
         lost=np.asarray(promised.identifiable & ~determined, dtype=bool),
     )
 

@@ -20,11 +20,8 @@ from metabolismgraph.trajectories.misfit import Measurements
 from metabolismgraph.trajectories.rates import Unknowns
 from metabolismgraph.trajectories.shooting import Problem
 from metabolismgraph.trajectories.stages import Stages
-from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.windows import Windows
-
-_LAW_POINTS = 400
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +92,9 @@ def cramer_rao_bound(
     with single_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         stages = Stages(observations, structure, np.zeros(c.shape[1], dtype=bool))
         equation = stages.equation
-        theta = np.concatenate([log_k, *line, *_shapes(equation.spline, structure, log_f)])
+        laws = structure.rate_laws
+        shapes = equation.spline.coefficients_of_laws(log_f, laws.order[~laws.known])
+        theta = np.concatenate([log_k, *line, shapes])
         prior = (theta, stages.prior(theta)[1] if deviation is None else deviation)
         windows = Windows.cut(observations, length)
         measured = Measurements.of(observations, np.broadcast_to(sigma, c.shape), equation.moving)
@@ -104,11 +103,3 @@ def cramer_rao_bound(
         problem = Problem(equation, integrator, windows, measured, prior, np.ones(len(c), dtype=np.int64))
         at_truth = fit_windows(problem, theta, c[windows.starts], last=True, steps=0)
     return Bound(equation.unknowns, theta, at_truth.covariance)
-
-
-def _shapes(
-    spline: SubstrateSpline, structure: Structure, log_f: Callable[[np.ndarray, float], np.ndarray]
-) -> list[Float[np.ndarray, " size"]]:
-    """Coefficients of every law that is not known."""
-    laws, grid = structure.rate_laws, np.linspace(spline.low, spline.high, _LAW_POINTS)
-    return [spline.coefficients_of(grid, log_f(grid, order)) for order in laws.order[~laws.known]]

@@ -20,7 +20,6 @@ from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.windows import Windows
 
 _RELAXATIONS = 12
-_LAW_POINTS = 400
 
 
 class Check(NamedTuple):
@@ -61,9 +60,7 @@ def check_trajectories(
     spline = SubstrateSpline.over(seen)
     equation = RateEquation.of(structure, spline, FLOOR * float(c.max()))
     laws = structure.rate_laws
-    grid = np.linspace(spline.low, spline.high, _LAW_POINTS)
-    shapes = [spline.coefficients_of(grid, log_f(grid, order)) for order in laws.order[~laws.known]]
-    theta = np.concatenate([log_k, *line, *shapes])
+    theta = np.concatenate([log_k, *line, spline.coefficients_of_laws(log_f, laws.order[~laws.known])])
     windows = Windows.cut(observations, length)
     path = np.maximum(smooth(observations, noise.scale), 0.0)
     measured = Measurements.of(observations, noise.sigma(path), equation.moving)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import scipy.interpolate
@@ -11,6 +12,7 @@ from jaxtyping import Float
 _KNOTS = 10
 # Quantiles of log c between which the knots lie. Beyond them f is a power law, which noise cannot bend.
 _LOWEST, _HIGHEST = 0.02, 0.995
+_LAW_POINTS = 400  # between the outermost knots, to which a given law is fitted
 _RANK = 1e-7  # relative size below which a bend is the same as others
 
 
@@ -84,6 +86,19 @@ class SubstrateSpline:
     ) -> Float[np.ndarray, " size"]:
         """The coefficients that are closest to given values of log f."""
         return np.asarray(np.linalg.lstsq(self(log_c), log_f, rcond=None)[0])
+
+    def coefficients_of_laws(
+        self, log_f: Callable[[np.ndarray, float], np.ndarray], orders: Float[np.ndarray, " laws"]
+    ) -> Float[np.ndarray, " coefficients"]:
+        """The coefficients of several laws, one law after the other.
+
+        Args:
+            log_f: log f at log concentrations, for a substrate order.
+            orders: |s| of each law.
+        """
+        grid = np.linspace(self.low, self.high, _LAW_POINTS)
+        own = [self.coefficients_of(grid, log_f(grid, order)) for order in orders]
+        return np.concatenate([np.zeros(0), *own])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,12 +15,12 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.reactions.verdict import TWO_SIDED
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.trajectories.gauss_newton import fit_windows
 from metabolismgraph.trajectories.misfit import Measurements
 from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.uncertainty.fitted_model import FittedModel
-from metabolismgraph.uncertainty.profile import TWO_SIDED
 
 SAMPLES = 20
 _LEAST_SAMPLES = 2

@@ -24,7 +24,7 @@ from jaxtyping import Float
 
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.reactions.equations import written_combination, written_unit
-from metabolismgraph.reactions.verdict import NOT_APART
+from metabolismgraph.reactions.verdict import NOT_APART, TWO_SIDED
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.trajectories.gauss_newton import Fitted, fit_windows
 from metabolismgraph.trajectories.rates import LOG_10
@@ -33,7 +33,6 @@ from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.uncertainty.fitted_model import FittedModel
 
 THRESHOLD = 3.84  # 95 % quantile of chi squared with one degree of freedom
-TWO_SIDED = 1.96  # its root
 
 Kind = Literal["k", "slope", "offset"]
 

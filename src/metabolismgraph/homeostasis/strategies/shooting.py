@@ -16,8 +16,6 @@ from metabolismgraph.homeostasis.training_plan import Plan
 from metabolismgraph.homeostasis.types_from_lines import Types, find_types
 from metabolismgraph.system.progress import Progress
 
-_CERTAIN = 0.95  # probability of a type
-
 
 class Shooting(Strategy):
     """Learn MLP_node and embeddings from the slopes and offsets of Phase 1, with their covariance.
@@ -90,7 +88,6 @@ def _notes(types: Types | None) -> tuple[str, ...]:
         return ("homeostasis: the lines of the species do not form a few types, so every species has its own line",)
     if len(types.line) == 1:
         return ("homeostasis: only one type is resolved; differences between species are within their errors",)
-    doubtful = int((types.probability.max(axis=1) < _CERTAIN).sum())
-    if doubtful:
-        return (f"homeostasis: the type of {doubtful} of {len(types.member_of)} species is uncertain",)
+    if types.doubtful:
+        return (f"homeostasis: the type of {types.doubtful} of {len(types.member_of)} species is uncertain",)
     return ()
