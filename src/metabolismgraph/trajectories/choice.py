@@ -1,4 +1,4 @@
-"""The first stage of a fit of trajectories: short windows from the weak form, with the most likely integrator."""
+"""The first stage of a fit of trajectories: short windows from the weak form, with the most likely integrators."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import logging
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -31,12 +32,15 @@ _STIFF = 2.0  # largest step of an explicit method, in units of 1 / rate of the 
 _SMOOTH: tuple[Rule, ...] = ("cubic", "trapezoid")  # rules for dc/dt of a continuous process, for the start
 _TIGHT = 0.01  # share of the usual prior of homeostasis, for a start that is far off
 _CLEARLY = 3.0  # difference of the log likelihood by which Euler steps must be better than a continuous process
+_UNDECIDED = 10.0  # such a difference up to which an integrator remains possible
 
 
-def choose_integrator(stages: Stages, lengths: list[int], rule: Rule | None, progress: Progress) -> Stage:
-    """A fit over short windows with the integrator of the highest likelihood.
+def possible_integrators(
+    stages: Stages, lengths: list[int], rule: Rule | None, progress: Progress
+) -> tuple[Stage, ...]:
+    """Fits over short windows with the integrators that may have made the data.
 
-    Where there are many data, a part of them decides.
+    Where there are many data, a part of them may suffice to decide.
 
     Args:
         lengths: frames of windows, in ascending order, no longer than the windows of a usual start.
@@ -48,17 +52,21 @@ def choose_integrator(stages: Stages, lengths: list[int], rule: Rule | None, pro
     part = _part(stages, lengths[-1])
     choice = _Choice(part, stages, lengths, progress)
     found = choice.choose(rule)
-    if part is stages:
-        return found
-    start = dataclasses.replace(found.start, path=stages.path)
-    for stage, theta in choice.begun:
-        if stage is found:
-            # A part of the data leaves more freedom, in which a fit can go astray: begin again from all data.
-            start = dataclasses.replace(start, theta=theta, prior=stages.prior(theta))
-    # A fit that is far off says nothing about the accuracy that the right one needs.
-    same = np.full(stages.observations.n_frames, found.start.parts.max())
-    parts = stages.parts(start, found.length) if found.follows else same
-    return stages.fit(dataclasses.replace(start, parts=parts), found.length, last=False)
+    return found if part is stages else most_likely(stages, [choice.with_all_data(stage) for stage in found])
+
+
+def most_likely(stages: Stages, fits: Sequence[Stage]) -> tuple[Stage, ...]:
+    """Those of several fits over the same windows whose likelihood is close to the highest one, that one first.
+
+    Euler steps must be clearly better than a continuous process.
+    """
+
+    def loss(stage: Stage) -> float:
+        simple = not isinstance(stage.start.integrator, EulerSteps)
+        return stages.loss(stage.fitted) - simple * _CLEARLY
+
+    ordered = sorted(fits, key=loss)
+    return tuple(stage for stage in ordered if not loss(stage) > loss(ordered[0]) + _UNDECIDED)
 
 
 def _part(stages: Stages, length: int) -> Stages:
@@ -87,13 +95,14 @@ class _Choice:
         self.starts: dict[Rule, Float[np.ndarray, " unknowns"]] = {}
         self.begun: list[tuple[Stage, Float[np.ndarray, " unknowns"]]] = []  # direct fits with their starts
 
-    def choose(self, rule: Rule | None) -> Stage:
+    def choose(self, rule: Rule | None) -> tuple[Stage, ...]:
         """The best of direct starts or, where these are far off, of careful ones."""
-        found = self.best_of_direct(rule)
+        candidates = most_likely(self.stages, self.direct_starts(rule))
+        found = candidates[0]
         moving = self.stages.equation.moving
         noise = self.stages.residual_noise(found.fitted).scale
         if float(np.max((noise / self.stages.differences)[moving])) < _EXCESS and found.follows:
-            return found
+            return candidates
         # Only for a continuous process: Euler steps are those of a simulator, whose frames are rarely far apart. And
         # only for a small system: for a large one that the model does not describe, it would take many minutes.
         possible = rule != "forward" and len(moving) < _SMALL
@@ -102,20 +111,20 @@ class _Choice:
                 found = min(found, self.careful(smooth_rule), key=self.loss)
             if self.stages.is_exact(found):
                 break
-        return found
+        return candidates if found is candidates[0] else (found,)
 
     def loss(self, stage: Stage) -> float:
         return self.stages.loss(stage.fitted)
 
-    def best_of_direct(self, rule: Rule | None) -> Stage:
-        """The best of the integrators that may have made the data."""
+    def direct_starts(self, rule: Rule | None) -> list[Stage]:
+        """Fits with the integrators that may have made the data."""
         if rule == "forward":
-            return self.direct(EulerSteps(), "forward")
+            return [self.direct(EulerSteps(), "forward")]
         # Euler steps and a continuous process of a linear system give the same data, with other rate constants.
         continuous = min((self.direct(None, r) for r in _SMOOTH), key=self.loss)
         dt = self.stages.observations.transitions().dt
         if rule is not None or np.ptp(dt) > 1e-6 * self.stages.dt or self.stages.equation.linear:
-            return continuous
+            return [continuous]
         euler = [self.direct(EulerSteps(), "forward")]
         # If the data were made by q steps per frame, the error of one step is proportional to 1 - 1/q, and that of the
         # continuous process to 1/q, so that their ratio is q - 1.
@@ -124,8 +133,20 @@ class _Choice:
         if power < _MOST_DOUBLINGS:
             numbers = {2 ** max(math.floor(power), 1), 2 ** max(math.ceil(power), 1)}
             euler += [self.direct(EulerSteps(number), "trapezoid") for number in sorted(numbers)]
-        best = min(euler, key=self.loss)
-        return best if self.loss(best) < other - _CLEARLY else continuous
+        return [*euler, continuous]
+
+    def with_all_data(self, stage: Stage) -> Stage:
+        """The same fit of all data."""
+        stages = self.whole
+        start = dataclasses.replace(stage.start, path=stages.path)
+        for begun, theta in self.begun:
+            if begun is stage:
+                # A part of the data leaves more freedom, in which a fit can go astray: begin again from all data.
+                start = dataclasses.replace(start, theta=theta, prior=stages.prior(theta))
+        # A fit that is far off says nothing about the accuracy that the right one needs.
+        same = np.full(stages.observations.n_frames, stage.start.parts.max())
+        parts = stages.parts(start, stage.length) if stage.follows else same
+        return stages.fit(dataclasses.replace(start, parts=parts), stage.length, last=False)
 
     def direct(self, integrator: Integrator | None, rule: Rule) -> Stage:
         """A fit over short windows from the weak form.

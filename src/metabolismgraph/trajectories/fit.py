@@ -12,7 +12,7 @@ from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
-from metabolismgraph.trajectories.choice import choose_integrator
+from metabolismgraph.trajectories.choice import most_likely, possible_integrators
 from metabolismgraph.trajectories.gauss_newton import Fitted
 from metabolismgraph.trajectories.integrators import Integrator
 from metabolismgraph.trajectories.misfit import ROBUST
@@ -86,14 +86,44 @@ def fit_trajectories(
         stages = Stages(observations, structure, weak)
         longest = int(np.bincount(observations.run).max())
         lengths = sorted({min(w, longest) for w in _LENGTHS})
-        first = choose_integrator(stages, [w for w in lengths if w <= _FINE], rule, progress)
-        return _grow(stages, first, lengths, progress)
+        possible = possible_integrators(stages, [w for w in lengths if w <= _FINE], rule, progress)
+        accepted = _decide(stages, possible, lengths, progress)
+        return _grow(stages, accepted, lengths, progress)
 
 
-def _grow(stages: Stages, first: Stage, lengths: list[int], progress: Progress) -> TrajectoryFit:
+def _decide(stages: Stages, possible: tuple[Stage, ...], lengths: list[int], progress: Progress) -> list[Stage]:
+    """Longer windows decide between integrators that short ones do not tell apart.
+
+    Returns:
+        The accepted stages with the most likely integrator.
+    """
+    candidates = [[stage] for stage in possible]
+    for length in [w for w in lengths if w > possible[0].length]:
+        if len(candidates) == 1:
+            break
+        progress("phase 1", 0.0, f"windows of {length} frames, {len(candidates)} integrators")
+        longer = [[*accepted, _next(stages, accepted[-1], length, last=False)] for accepted in candidates]
+        followed = [accepted for accepted in longer if _accepted(*accepted[-2:])]
+        if not followed:
+            break
+        best = most_likely(stages, [accepted[-1] for accepted in followed])
+        candidates = [accepted for stage in best for accepted in followed if accepted[-1] is stage]
+    return candidates[0]
+
+
+def _accepted(now: Stage, then: Stage) -> bool:
+    """Whether longer windows leave no larger residual than shorter ones."""
+    before, after = (_chi2(stage.fitted, now.noise) for stage in (now, then))
+    _log.info("windows of %d frames: chi squared per value %.4g, %.4g before", then.length, after, before)
+    # Shorter windows have more free initial states, and so a smaller residual.
+    free = 1 - 1 / now.fitted.problem.windows.length
+    return after < _WORSE * max(before / free, 1.0)
+
+
+def _grow(stages: Stages, accepted: list[Stage], lengths: list[int], progress: Progress) -> TrajectoryFit:
     """Fit longer and longer windows, as long as the trajectories are followed."""
-    accepted, refused, refusals = [first], None, 0
-    longer = [w for w in lengths if w > first.length]
+    first, refused, refusals = accepted[0], None, 0
+    longer = [w for w in lengths if w > accepted[-1].length]
     while longer:
         now, length = accepted[-1], longer[0]
         # Shorter windows are easier to follow; where they are not followed, longer ones are not either.
@@ -105,18 +135,14 @@ def _grow(stages: Stages, first: Stage, lengths: list[int], progress: Progress) 
             f"windows of {length} frames",
         )
         then = _next(stages, now, length, last=length == longer[-1])
-        before, after = (_chi2(stage.fitted, now.noise) for stage in (now, then))
-        _log.info("windows of %d frames: chi squared per value %.4g, %.4g before", length, after, before)
-        # Shorter windows have more free initial states, and so a smaller residual.
-        free = 1 - 1 / now.fitted.problem.windows.length
-        if after < _WORSE * max(before / free, 1.0):
+        if _accepted(now, then):
             accepted.append(then)
             longer = longer[1:]
             continue
         # The step was too large for the start to be near the same minimum: try a smaller one.
         between, refusals = int(np.sqrt(now.length * length)), refusals + 1
         if refusals > _REFUSALS or between < _LEAST_GROWTH * now.length:
-            refused = (length, after)
+            refused = (length, _chi2(then.fitted, now.noise))
             break
         longer = [between, *longer]
     if accepted[-1].follows and not stages.is_exact(accepted[-1]):

@@ -17,6 +17,10 @@ _SPARE = 8  # differences beyond the order that are needed for a median
 # Least noise: relative to the spread of a species, and to its largest value (the digits of a table).
 _LEAST, _ROUNDING = 1e-7, 1e-9
 _WIDTHS = (5, 9, 13, 17, 25, 33, 49, 65)  # windows of the smoothing, in frames
+_MEDIAN = 0.6745  # of the absolute value of a standard normal number
+_HALF = math.sqrt(0.5 - 0.5 / math.pi)  # standard deviation of max(z, 0) of a standard normal number z
+# Standard deviations above zero of a mean that is not cut; rounds to find these; quantile to begin with.
+_CLEAR, _ROUNDS, _HIGHEST = 2.0, 4, 0.8
 _STILL_NOISE = 1.03  # the residual of smoothing is noise up to this factor
 
 
@@ -25,7 +29,8 @@ def noise_of_differences(observations: Observations) -> Float[np.ndarray, " spec
 
     Differences of order p remove polynomials of degree p - 1, and white noise of variance s^2 becomes binomial(2p, p)
     s^2. Where samples are coarse the dynamics are left too, so the smallest of several orders is taken, and it is an
-    upper bound. The median of the absolute values is insensitive to outliers and to the values cut at zero.
+    upper bound. The median of the absolute values is insensitive to outliers. Where values were cut at zero, only
+    differences of frames with a high mean are used, with which they are not correlated.
 
     Example:
         >>> import metabolismgraph as mg
@@ -43,14 +48,27 @@ def noise_of_differences(observations: Observations) -> Float[np.ndarray, " spec
         for r in np.unique(observations.run):
             own = c[observations.run == r]
             if len(own) > order + _SPARE:
-                differences.append(np.diff(own, order, axis=0))
+                means = np.lib.stride_tricks.sliding_window_view(own, order + 1, axis=0).mean(axis=-1)
+                differences.append((np.diff(own, order, axis=0), means))
         if differences:
-            size = np.median(np.abs(np.concatenate(differences)), axis=0)
-            found.append(size / 0.6745 / math.sqrt(math.comb(2 * order, order)))
+            size, mean = (np.concatenate(arrays) for arrays in zip(*differences, strict=True))
+            size = np.abs(size) / math.sqrt(math.comb(2 * order, order))
+            found.append([_scale_of_cut(*pair) for pair in zip(size.T, mean.T, strict=True)])
     least = np.maximum(_LEAST * c.std(axis=0), _ROUNDING * max(c.max(), 1e-300))
     if not found:
         return np.asarray(np.maximum(0.05 * c.std(axis=0), least))
     return np.asarray(np.maximum(np.min(found, axis=0), least))
+
+
+def _scale_of_cut(size: Float[np.ndarray, " differences"], mean: Float[np.ndarray, " differences"]) -> float:
+    """Standard deviation of differences with given absolute values, from those with a mean that noise cannot cut."""
+    high = mean >= np.quantile(mean, _HIGHEST)
+    for _ in range(_ROUNDS):
+        scale = float(np.median(size[high])) / _MEDIAN
+        high = mean > _CLEAR * scale
+        if high.sum() < _SPARE:  # all values are close to zero, where half of the noise is cut
+            return float(np.sqrt(np.mean(size**2))) / _HALF
+    return scale
 
 
 # Shares of the variance that may be proportional to the squared concentration; 0 is additive noise. Near 1 the noise is

@@ -24,7 +24,7 @@ _OVERLAP = 8  # windows that contain a frame, approximately
 _ITERATIONS, _CONVERGED = 12, 1e-4
 _LARGEST_STEP = 0.4  # of a coefficient of log f
 _RIDGE = 1e-9
-_SMALLEST = 1e-3  # of the median rate constant, for estimates that are not positive
+_SMALLEST = 1e-3  # least start of a rate constant, relative to the median
 _EXPONENTS = (0.7, 1.0, 1.5)  # of power laws from which log f starts
 
 
@@ -67,8 +67,7 @@ def _fit(
     coefficients = np.zeros((u.laws, u.size))
     if u.laws:
         coefficients[:, 0] = exponent * orders
-    k = slope = offset = np.zeros(0)
-    misfit = np.inf
+    k = np.zeros(0)
     for _ in range(_ITERATIONS if u.laws else 1):
         theta[u.law] = coefficients.ravel()
         theta[u.log_k] = 0.0
@@ -76,18 +75,22 @@ def _fit(
         v = average.steps(at.flux)
         # Unknowns: k, slope, offset and, after the first solution, changes of the coefficients of log f.
         shapes = average.shapes(equation, at, k) if len(k) and u.laws else np.zeros((len(v), n, 0))
-        k, slope, offset, step, misfit = _solve(equation, v, c, ones, shapes, left, weight)
+        found = _solve(equation, v, c, ones, shapes, left, weight)
+        k = found.k
         if shapes.shape[-1]:
-            step = np.clip(step, -_LARGEST_STEP, _LARGEST_STEP)
+            step = np.clip(found.shapes, -_LARGEST_STEP, _LARGEST_STEP)
             coefficients = coefficients + step.reshape(coefficients.shape)
             if np.abs(step).max() < _CONVERGED:
                 break
     positive = k[k > 0]
     typical = float(np.median(positive)) if positive.size else 1.0
     theta[u.law] = coefficients.ravel()
-    theta[u.log_k] = np.log10(np.maximum(k, _SMALLEST * typical))
-    theta[u.slope], theta[u.offset] = slope, offset
-    return theta, misfit
+    # Near zero, nothing depends on log k any more, so that shooting could not lead back: no estimate is below what the
+    # data can tell from zero.
+    smallest = np.clip(found.k_error, _SMALLEST * typical, typical)
+    theta[u.log_k] = np.log10(np.maximum(found.k, smallest))
+    theta[u.slope], theta[u.offset] = found.slope, found.offset
+    return theta, found.misfit
 
 
 class _Averages:
@@ -128,6 +131,7 @@ class _Solution(NamedTuple):
     """The least-squares estimates, and the weighted sum of squares that they leave."""
 
     k: Float[np.ndarray, " reactions"]
+    k_error: Float[np.ndarray, " reactions"]
     slope: Float[np.ndarray, " species"]
     offset: Float[np.ndarray, " species"]
     shapes: Float[np.ndarray, " coefficients"]
@@ -173,10 +177,12 @@ def _solve(
     scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
     regular = matrix * scale[:, None] * scale + _RIDGE * np.eye(total)
     regular[diagonal <= 0, diagonal <= 0] = 1.0
-    x = scale * np.linalg.solve(regular, scale * right)
+    inverse = np.linalg.inv(regular)
+    x = scale * (inverse @ (scale * right))
     k, slope, offset, step = np.split(x, [m, m + n, m + 2 * n])
     explained = (v * k) @ s.T + (slope * c + offset * ones) * weight
     if extra:
         explained = explained + scaled @ step
     misfit = float(np.sum((left * weight - explained) ** 2))
-    return _Solution(k, slope, offset, step, misfit)
+    error = scale[:m] * np.sqrt(np.abs(np.diag(inverse)[:m]) * misfit / max(left.size - total, 1))
+    return _Solution(k, error, slope, offset, step, misfit)
