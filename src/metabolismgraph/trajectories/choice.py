@@ -28,7 +28,8 @@ _HOPELESS = 100.0  # chi squared per value, under the noise below, above which a
 _DOUBTFUL = 0.05  # noise relative to the spread of a species, assumed where the start is far off
 _MOST_DOUBLINGS = 5  # of Euler steps per frame
 _SMALL = 10  # species
-_STIFF = 2.0  # largest step of an explicit method, in units of 1 / rate of the fastest decay
+_STABLE = 2.0  # largest step of an explicit method, in units of 1 / rate of the fastest decay
+_STIFF = 8  # number of such steps between two frames above which an implicit method is faster
 _SMOOTH: tuple[Rule, ...] = ("cubic", "trapezoid")  # rules for dc/dt of a continuous process, for the start
 _TIGHT = 0.01  # share of the usual prior of homeostasis, for a start that is far off
 _CLEARLY = 3.0  # difference of the log likelihood by which Euler steps must be better than a continuous process
@@ -121,7 +122,9 @@ class _Choice:
         if rule == "forward":
             return [self.direct(EulerSteps(), "forward")]
         # Euler steps and a continuous process of a linear system give the same data, with other rate constants.
-        continuous = min((self.direct(None, r) for r in _SMOOTH), key=self.loss)
+        continuous = self.direct(None, _SMOOTH[0])
+        if not continuous.fitted.chi2 < FOLLOWED:
+            continuous = min(continuous, self.direct(None, _SMOOTH[1]), key=self.loss)
         dt = self.stages.observations.transitions().dt
         if rule is not None or np.ptp(dt) > 1e-6 * self.stages.dt or self.stages.equation.linear:
             return [continuous]
@@ -209,15 +212,22 @@ class _Choice:
         if rule not in self.starts:
             self.starts[rule] = weak_form(whole.observations, whole.equation, whole.path, whole.differences, rule)
         theta = self.starts[rule].copy()
-        used = integrator or self.solver(theta)
-        parts = np.ones(self.stages.observations.n_frames, dtype=np.int64)
+        used, number = (integrator, 1) if integrator else self.solver(theta)
+        parts = np.full(self.stages.observations.n_frames, number)
         return Start(used, theta, self.stages.path, noise, self.stages.prior(theta), parts)
 
-    def solver(self, theta: Float[np.ndarray, " unknowns"]) -> Integrator:
-        """An integrator for a continuous process: implicit if the rate equation is stiff between two frames."""
+    def solver(self, theta: Float[np.ndarray, " unknowns"]) -> tuple[Integrator, int]:
+        """An integrator for a continuous process, implicit if the rate equation is stiff between two frames.
+
+        Returns:
+            The integrator, and the parts of the time between two frames in which it is stable.
+        """
         equation, path = self.stages.equation, self.stages.path
         frames = np.linspace(0, len(path) - 1, 16).astype(int)
         at = equation.rates(theta, path[frames])
         fastest = np.abs(np.linalg.eigvals(equation.by_state(theta, at))).max()
         small = len(equation.moving) < _SMALL  # where the implicit method costs little
-        return Collocation() if small or fastest * self.stages.dt > _STIFF else RungeKutta()
+        parts = fastest * self.stages.dt / _STABLE
+        if small or not parts < _STIFF:
+            return Collocation(), 1
+        return RungeKutta(), 2 ** max(math.ceil(math.log2(parts)), 0)
