@@ -53,7 +53,9 @@ def possible_integrators(
     part = _part(stages, lengths[-1])
     choice = _Choice(part, stages, lengths, progress)
     found = choice.choose(rule)
-    return found if part is stages else most_likely(stages, [choice.with_all_data(stage) for stage in found])
+    if part is stages:
+        return found
+    return most_likely(stages, [choice.with_all_data(stage, last=len(found) > 1) for stage in found])
 
 
 def most_likely(stages: Stages, fits: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -138,8 +140,13 @@ class _Choice:
             euler += [self.direct(EulerSteps(number), "trapezoid") for number in sorted(numbers)]
         return [*euler, continuous]
 
-    def with_all_data(self, stage: Stage) -> Stage:
-        """The same fit of all data."""
+    def with_all_data(self, stage: Stage, *, last: bool) -> Stage:
+        """The same fit of all data.
+
+        Args:
+            stage: of a part of the data.
+            last: whether to converge to the end.
+        """
         stages = self.whole
         start = dataclasses.replace(stage.start, path=stages.path)
         for begun, theta in self.begun:
@@ -149,7 +156,7 @@ class _Choice:
         # A fit that is far off says nothing about the accuracy that the right one needs.
         same = np.full(stages.observations.n_frames, stage.start.parts.max())
         parts = stages.parts(start, stage.length) if stage.follows else same
-        return stages.fit(dataclasses.replace(start, parts=parts), stage.length, last=False)
+        return stages.fit(dataclasses.replace(start, parts=parts), stage.length, last=last)
 
     def direct(self, integrator: Integrator | None, rule: Rule) -> Stage:
         """A fit over short windows from the weak form.
@@ -160,7 +167,8 @@ class _Choice:
         """
         start = self.start(integrator, rule, NoiseModel(self.stages.differences))
         self.progress("phase 1", 0.0, f"{start.integrator.name}, windows of {self.lengths[-1]} frames")
-        stage = self.refined(self.stages.fit(start, self.lengths[-1], last=False))
+        # To the end: likelihoods are compared.
+        stage = self.refined(self.stages.fit(start, self.lengths[-1], last=True))
         self.begun.append((stage, start.theta))
         return stage
 

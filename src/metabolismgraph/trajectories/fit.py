@@ -102,7 +102,7 @@ def _decide(stages: Stages, possible: tuple[Stage, ...], lengths: list[int], pro
         if len(candidates) == 1:
             break
         progress("phase 1", 0.0, f"windows of {length} frames, {len(candidates)} integrators")
-        longer = [[*accepted, _next(stages, accepted[-1], length, last=False)] for accepted in candidates]
+        longer = [[*accepted, _next(stages, accepted[-1], length, last=True)] for accepted in candidates]
         followed = [accepted for accepted in longer if _accepted(*accepted[-2:])]
         if not followed:
             break

@@ -132,6 +132,12 @@ class RateEquation:
         return not self.unknowns.laws and bool((per_reaction <= 1).all() and (self.pair_order == 1).all())
 
     @functools.cached_property
+    def learned_orders(self) -> Float[np.ndarray, " laws"]:
+        """The order |s| of every learned law."""
+        of_law = [self.pair_order[self.pair_law == law][0] for law in range(self.unknowns.laws)]
+        return np.array(of_law, dtype=np.float64)
+
+    @functools.cached_property
     def _net(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Species, reaction and value of every entry of S."""
         i, j = np.nonzero(self.stoichiometry)
@@ -174,7 +180,9 @@ class RateEquation:
 
     def laws(self, theta: Float[np.ndarray, " unknowns"]) -> list[SplineLaw]:
         """The learned laws."""
-        return [self.spline.law(a) for a in theta[self.unknowns.law].reshape(self.unknowns.laws, self.unknowns.size)]
+        u = self.unknowns
+        coefficients = theta[u.law].reshape(u.laws, u.size)
+        return [self.spline.law(a, order) for a, order in zip(coefficients, self.learned_orders, strict=True)]
 
     def log_factors(
         self, theta: Float[np.ndarray, " unknowns"], log_c: Float[np.ndarray, "batch pairs"]

@@ -13,6 +13,7 @@ _KNOTS = 10
 # Quantiles of log c between which the knots lie. Beyond them f is a power law, which noise cannot bend.
 _LOWEST, _HIGHEST = 0.02, 0.995
 _LAW_POINTS = 400  # between the outermost knots, to which a given law is fitted
+_STRAIGHT = float(np.log(10.0))  # of log c below the lowest knot, where log f is the straight line that ends there
 _RANK = 1e-7  # relative size below which a bend is the same as others
 
 
@@ -25,7 +26,9 @@ class SubstrateSpline:
 
     Attributes:
         basis: the basis functions as one vector-valued spline between the outermost knots.
-        low, high: outermost knots; beyond them the functions are straight lines.
+        low, high: outermost knots; beyond them the functions are straight lines, down to a tenth of the lowest knot.
+            Below that, f is proportional to c^order: with a smaller exponent, its derivative at zero would be infinite,
+            and a state near zero would follow no measurement.
     """
 
     basis: scipy.interpolate.CubicSpline
@@ -73,13 +76,13 @@ class SubstrateSpline:
     def __call__(self, log_c: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch size"]:
         """The basis functions."""
         inside = np.clip(log_c, self.low, self.high)
-        beyond = (log_c - inside)[..., None]
+        beyond = np.maximum(log_c - inside, -_STRAIGHT)[..., None]
         values = self.basis(inside)
         return np.asarray(values + beyond * self.basis(inside, 1) if beyond.any() else values)
 
-    def law(self, coefficients: Float[np.ndarray, " size"]) -> SplineLaw:
-        """log f of one law."""
-        return SplineLaw(np.asarray(self.basis.c @ coefficients), self.basis.x)
+    def law(self, coefficients: Float[np.ndarray, " size"], order: float) -> SplineLaw:
+        """log f of one law, for a substrate order."""
+        return SplineLaw(np.asarray(self.basis.c @ coefficients), self.basis.x, order)
 
     def coefficients_of(
         self, log_c: Float[np.ndarray, " values"], log_f: Float[np.ndarray, " values"]
@@ -108,10 +111,12 @@ class SplineLaw:
     Attributes:
         pieces: coefficients of (log c - knot)^3 to ^0 in each interval.
         knots: equally spaced.
+        order: exponent of f at the lowest concentrations.
     """
 
     pieces: Float[np.ndarray, "4 intervals"]
     knots: Float[np.ndarray, " knots"]
+    order: float
 
     def __call__(
         self, log_c: Float[np.ndarray, "*batch"]
@@ -123,4 +128,7 @@ class SplineLaw:
         t = inside - self.knots[interval]
         a, b, c, d = self.pieces[:, interval]
         slope = (3 * a * t + 2 * b) * t + c
-        return ((a * t + b) * t + c) * t + d + slope * (log_c - inside), slope
+        beyond = log_c - inside
+        lowest = np.minimum(beyond + _STRAIGHT, 0.0)
+        value = ((a * t + b) * t + c) * t + d + slope * (beyond - lowest) + self.order * lowest
+        return value, np.where(lowest < 0, self.order, slope)

@@ -118,7 +118,7 @@ def _rate_laws(
     log_c = np.linspace(spline.low, spline.high, _LAW_POINTS)
     coefficients = theta[..., u.law].reshape(*theta.shape[:-1], u.laws, u.size)
     log_f = coefficients @ spline(log_c).T
-    order = np.array([equation.pair_order[equation.pair_law == law][0] for law in range(u.laws)])
+    order = equation.learned_orders
     # f(1) = 1 in internal units; k f is the same in any units.
     return np.exp(log_c) * unit, order, np.exp(log_f) * unit ** order[:, None]
 
