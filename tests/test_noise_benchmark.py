@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from command_line import call, refused
 
-from metabolismgraph.benchmarks import noise, noise_peers, simulations
+from metabolismgraph.benchmarks import noise, noise_peers, simulations, weak_terms
 from metabolismgraph.benchmarks.noise import Settings, numbers_of, plan, results_of, run_noise, settings_of
 from metabolismgraph.benchmarks.noise_methods import Estimate, Sample
 from metabolismgraph.benchmarks.noise_report import NoiseResults, markdown, summarise
@@ -280,3 +280,39 @@ def test_report_of_what_is_there(monkeypatch, capsys, tmp_path):
     stored.append(row())
     assert call(monkeypatch, "benchmark", "noise", "--report-only", "--out", tmp_path) == 0
     assert "1 cases, 0 without a result" in capsys.readouterr().out
+
+
+def test_only_methods_that_treat_both_terms_together_find_a_weak_one(simulated):
+    """Without noise, a residual of the reactions alone is already biased: they take a part of homeostasis."""
+    data, config = simulated
+    sample = Sample.of(data, config, noise=0.0, every=1)
+    error = {}
+    for way in weak_terms.WAYS:
+        found = weak_terms.by_weak_term(sample, way)
+        error[way] = np.abs(found.slope / -sample.truth.lam - 1).max()
+        assert np.median(np.abs(found.log_k - np.log10(sample.truth.k))[sample.identifiable]) < 0.01
+    assert max(error["together"], error["augmentation"]) < 0.01
+    assert min(error["residual"], error["residual SINDy"]) > 0.05
+
+
+@pytest.mark.parametrize("penalty", [0.0, 3.0, np.inf])
+def test_penalised_least_squares_are_those_of_the_whole_matrix(penalty):
+    rng = np.random.default_rng(1)
+    s, rows = np.array([[-1.0, 1.0], [1.0, -1.0]]), 30
+    parts = [rng.normal(size=(rows, width)) for width in (2, 2, 2, 1, 2)]
+    at = weak_terms.Equations(*parts, stoichiometry=s, weight=np.array([1.0, 2.0]))
+    k, slope, offset = at.solve(penalty)
+    zero = np.zeros((rows, 1))
+    c, one = at.c, at.ones
+    reactions = np.concatenate([at.flux * s[i] * at.weight[i] for i in range(2)])
+    lines = [np.hstack([c[:, [0]], zero, one, zero]), np.hstack([zero, c[:, [1]], zero, one]) * 2]
+    design = np.hstack([reactions, np.concatenate(lines)])
+    target = np.concatenate([at.left[:, 0], 2 * at.left[:, 1]])
+    if np.isinf(penalty):
+        assert not slope.any()
+        assert not offset.any()
+        np.testing.assert_allclose(k, np.linalg.lstsq(reactions, target, rcond=None)[0], rtol=1e-6)
+        return
+    shrunk = np.hstack([np.zeros_like(reactions), np.sqrt(penalty) * np.concatenate(lines)])
+    x = np.linalg.lstsq(np.vstack([design, shrunk]), np.concatenate([target, np.zeros(2 * rows)]), rcond=None)[0]
+    np.testing.assert_allclose(np.concatenate([k, slope, offset]), x, rtol=1e-6, atol=1e-9)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from metabolismgraph.benchmarks import weak_terms
 from metabolismgraph.benchmarks.noise_figure import errors_against_noise
 from metabolismgraph.benchmarks.noise_methods import Estimate, Sample, by_fit, by_weak_form
 from metabolismgraph.benchmarks.noise_peers import PYSINDY, by_pysindy, by_scipy
@@ -45,8 +46,9 @@ METHODS: Mapping[str, Callable[[Sample, float], Estimate]] = {
     "auto": _fit_by("auto"),
     PYSINDY: lambda sample, _: by_pysindy(sample),
     SCIPY: by_scipy,
+    **weak_terms.METHODS,
 }
-LAW_KNOWN = (PYSINDY, SCIPY)  # methods that are handed the rate law
+LAW_KNOWN = (PYSINDY, SCIPY, *weak_terms.METHODS)  # methods that are handed the rate law
 _DPI = 150
 
 

@@ -30,6 +30,7 @@ from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.weak_form import weak_form
 
 WINDOW = 480  # frames of the longest windows of shooting, for which the bound is computed
+_SMALLEST = 1e-3  # of the median rate constant, for estimates that are not positive
 _ABOUT_HOMEOSTASIS = "homeostasis"  # how the notes begin that warn of slopes, offsets and types
 
 
@@ -147,6 +148,12 @@ class Estimate:
     warnings: tuple[str, ...] = ()
     integrator: str | None = None
     window: int | None = None
+
+
+def positive_log(k: Float[np.ndarray, " reactions"]) -> Float[np.ndarray, " reactions"]:
+    """log10 of rate constants, with a small number for those that are not positive."""
+    typical = float(np.median(k[k > 0])) if (k > 0).any() else 1.0
+    return np.asarray(np.log10(np.maximum(k, _SMALLEST * typical)))
 
 
 def by_fit(sample: Sample, phase1_method: str) -> Estimate:

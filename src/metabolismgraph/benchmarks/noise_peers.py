@@ -17,7 +17,7 @@ import scipy.optimize
 import scipy.sparse
 from jaxtyping import Float
 
-from metabolismgraph.benchmarks.noise_methods import Estimate, Sample
+from metabolismgraph.benchmarks.noise_methods import Estimate, Sample, positive_log
 from metabolismgraph.errors import InputError
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations
@@ -30,17 +30,10 @@ from metabolismgraph.trajectories.windows import Windows
 PYSINDY = "pysindy"
 _WIDTHS = (8, 16, 32, 64)  # half widths of the domains of PySINDy, in frames
 _DOMAINS = 32  # domains of PySINDy per unknown of the species with most unknowns
-_SMALLEST = 1e-3  # of the median rate constant, for estimates that are not positive
 _WINDOW = 10  # frames of the windows of SciPy's fit
 _STARTS, _SPREAD = 3, 0.3  # of SciPy's fit; standard deviation of log10 k
 _MOST_EVALUATIONS = 100  # of one start
 _WORST = 1e3  # residual, in standard deviations of a species, of states that have diverged
-
-
-def _positive(k: Float[np.ndarray, " reactions"]) -> Float[np.ndarray, " reactions"]:
-    """log10 of rate constants, with a small number for those that are not positive."""
-    typical = float(np.median(k[k > 0])) if (k > 0).any() else 1.0
-    return np.asarray(np.log10(np.maximum(k, _SMALLEST * typical)))
 
 
 # -- PySINDy
@@ -92,7 +85,7 @@ def _weak_sindy(sample: Sample, width: int) -> Estimate:
     scale = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
     x = scale * np.linalg.lstsq(matrix * scale[:, None] * scale, scale * right, rcond=1e-13)[0]
     k, slope, offset = np.split(x, [m, m + n])
-    return Estimate(_positive(k), slope, offset, integrator="weak form of PySINDy", window=2 * width + 1)
+    return Estimate(positive_log(k), slope, offset, integrator="weak form of PySINDy", window=2 * width + 1)
 
 
 def _weak_features(

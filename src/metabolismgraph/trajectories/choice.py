@@ -26,7 +26,7 @@ _ENOUGH = 30  # values per unknown that suffice to choose the integrator
 _EXCESS = 2.0  # residual relative to the noise in differences above which a start is far off
 _HOPELESS = 100.0  # chi squared per value, under the noise below, above which a start is given up
 _DOUBTFUL = 0.05  # noise relative to the spread of a species, assumed where the start is far off
-_MOST_DOUBLINGS = 5  # of Euler steps per frame
+_MOST_STEPS = 32  # Euler steps per frame
 _SMALL = 10  # species
 _STABLE = 2.0  # largest step of an explicit method, in units of 1 / rate of the fastest decay
 _STIFF = 8  # number of such steps between two frames above which an implicit method is faster
@@ -96,7 +96,8 @@ class _Choice:
     def __init__(self, stages: Stages, whole: Stages, lengths: list[int], progress: Progress):
         self.stages, self.whole, self.lengths, self.progress = stages, whole, lengths, progress
         self.starts: dict[Rule, Float[np.ndarray, " unknowns"]] = {}
-        self.begun: list[tuple[Stage, Float[np.ndarray, " unknowns"]]] = []  # direct fits with their starts
+        # Direct fits with what they began from: the weak form, or another fit.
+        self.begun: list[tuple[Stage, Float[np.ndarray, " unknowns"] | Stage]] = []
 
     def choose(self, rule: Rule | None) -> tuple[Stage, ...]:
         """The best of direct starts or, where these are far off, of careful ones."""
@@ -130,15 +131,28 @@ class _Choice:
         dt = self.stages.observations.transitions().dt
         if rule is not None or np.ptp(dt) > 1e-6 * self.stages.dt or self.stages.equation.linear:
             return [continuous]
-        euler = [self.direct(EulerSteps(), "forward")]
+        euler = {1: self.direct(EulerSteps(), "forward")}
         # If the data were made by q steps per frame, the error of one step is proportional to 1 - 1/q, and that of the
         # continuous process to 1/q, so that their ratio is q - 1.
-        one, other = self.loss(euler[0]), self.loss(continuous)
+        one, other = self.loss(euler[1]), self.loss(continuous)
         power = math.log2(1 + math.exp(min((one - other) / int(continuous.fitted.used.sum()), 50.0)))
-        if power < _MOST_DOUBLINGS:
-            numbers = {2 ** max(math.floor(power), 1), 2 ** max(math.ceil(power), 1)}
-            euler += [self.direct(EulerSteps(number), "trapezoid") for number in sorted(numbers)]
-        return [*euler, continuous]
+        wanted = {2 ** max(round_(power), 1) for round_ in (math.floor, math.ceil)} if 2**power < _MOST_STEPS else set()
+        while wanted:
+            euler |= {number: self.small_steps(number, continuous) for number in sorted(wanted)}
+            # That ratio says little where one of the fits is far off.
+            best = min(euler, key=lambda number: self.loss(euler[number]))
+            wanted = {number for number in (best // 2, 2 * best) if 1 < number <= _MOST_STEPS} - set(euler)
+        return [*euler.values(), continuous]
+
+    def small_steps(self, number: int, continuous: Stage) -> Stage:
+        """A fit with several Euler steps per frame, from a continuous process if that follows the data."""
+        if not continuous.fitted.chi2 < FOLLOWED:
+            return self.direct(EulerSteps(number), "trapezoid")
+        parts = np.ones_like(continuous.start.parts)
+        start = dataclasses.replace(continuous.start, integrator=EulerSteps(number), parts=parts)
+        stage = self.stages.fit(start, self.lengths[-1], last=True)
+        self.begun.append((stage, continuous))
+        return stage
 
     def with_all_data(self, stage: Stage, *, last: bool) -> Stage:
         """The same fit of all data.
@@ -149,14 +163,25 @@ class _Choice:
         """
         stages = self.whole
         start = dataclasses.replace(stage.start, path=stages.path)
-        for begun, theta in self.begun:
+        for begun, origin in self.begun:
             if begun is stage:
                 # A part of the data leaves more freedom, in which a fit can go astray: begin again from all data.
+                theta = self.with_all_data(origin, last=False).fitted.theta if isinstance(origin, Stage) else origin
                 start = dataclasses.replace(start, theta=theta, prior=stages.prior(theta))
         # A fit that is far off says nothing about the accuracy that the right one needs.
         same = np.full(stages.observations.n_frames, stage.start.parts.max())
         parts = stages.parts(start, stage.length) if stage.follows else same
-        return stages.fit(dataclasses.replace(start, parts=parts), stage.length, last=last)
+        return self.short_windows(stages, dataclasses.replace(start, parts=parts), last=last)
+
+    def short_windows(self, stages: Stages, start: Start, *, last: bool) -> Stage:
+        """A fit over windows of the usual length and, where that is too far from the start, over shorter ones first."""
+        found = stages.fit(start, self.lengths[-1], last=last)
+        if found.fitted.chi2 < FOLLOWED:
+            return found
+        begin = start
+        for length in self.lengths[:-1]:
+            begin = dataclasses.replace(stages.fit(begin, length, last=False, known=True).start, path=start.path)
+        return min(found, stages.fit(begin, self.lengths[-1], last=last), key=lambda stage: stages.loss(stage.fitted))
 
     def direct(self, integrator: Integrator | None, rule: Rule) -> Stage:
         """A fit over short windows from the weak form.
@@ -168,7 +193,7 @@ class _Choice:
         start = self.start(integrator, rule, NoiseModel(self.stages.differences))
         self.progress("phase 1", 0.0, f"{start.integrator.name}, windows of {self.lengths[-1]} frames")
         # To the end: likelihoods are compared.
-        stage = self.refined(self.stages.fit(start, self.lengths[-1], last=True))
+        stage = self.refined(self.short_windows(self.stages, start, last=True))
         self.begun.append((stage, start.theta))
         return stage
 

@@ -10,13 +10,14 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float
 
+from metabolismgraph.trajectories.rates import LOG_10
 from metabolismgraph.trajectories.shooting import Linearised, Problem, linearise, positive, relax
 
 _log = logging.getLogger(__name__)
 _MOST_STEPS = 20  # Gauss-Newton steps of one stage
 _TRIES = 7  # dampings that are tried for one step
 _RELAXATIONS, _FIRST_RELAXATIONS = 3, 6
-_LARGEST_STEP = 0.4  # of log10 k
+_LARGEST_GROWTH = 2.5  # factor of a rate constant in one step
 _RIDGE = 1e-13  # relative
 _SMALLEST_EIGENVALUE = 1e-14  # relative, of the scaled normal matrix
 # A stage ends if a step lowers the misfit by less than this share and, before the last stage, if the misfit is close to
@@ -173,9 +174,13 @@ def _step(problem: Problem, normal: Linearised, now: _Step, damping: float) -> t
             damping = max(damping * 10, 1e-4)
             continue
         change = scale * scipy.linalg.cho_solve(factor, scale * gradient)
-        change[log_k] = np.clip(change[log_k], -_LARGEST_STEP, _LARGEST_STEP)
-        theta = now.theta + change
+        # The change of k itself, not of its logarithm: where only a sum of rate constants is determined, the misfit has
+        # a valley that is straight in k, and curved in log k.
+        growth = np.clip(1.0 + LOG_10 * change[log_k], 1.0 / _LARGEST_GROWTH, _LARGEST_GROWTH)
+        change[log_k] = (growth - 1.0) / LOG_10
         x = positive(now.x, normal.initial_states(change))
+        change[log_k] = np.log10(growth)
+        theta = now.theta + change
         x, loss = relax(problem, theta, now.x, _RELAXATIONS, other=x)
         loss += problem.penalty(theta)
         if np.isfinite(loss) and loss < now.loss:

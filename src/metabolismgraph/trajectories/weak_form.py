@@ -56,7 +56,7 @@ def _fit(
 ) -> tuple[Float[np.ndarray, " unknowns"], float]:
     """The unknowns from one start of log f, and the misfit."""
     u, n = equation.unknowns, len(equation.moving)
-    average = _Averages(observations, rule)
+    average = Averages(observations, rule)
     weight = np.where(equation.moving, 1.0 / sigma, 0.0)
     transitions = observations.transitions()
     left = average.rows(transitions.derivative)
@@ -93,7 +93,7 @@ def _fit(
     return theta, found.misfit
 
 
-class _Averages:
+class Averages:
     """Weighted sums over windows of steps."""
 
     def __init__(self, observations: Observations, rule: Rule):
