@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from test_architecture import FLOORS
 
 import metabolismgraph as mg
+from metabolismgraph.fitting.trust import judge_trust
 from metabolismgraph.homeostasis.types_from_lines import find_types
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.network import Reaction
@@ -23,7 +24,7 @@ from metabolismgraph.trajectories.integrators import Collocation, EulerSteps, Ru
 from metabolismgraph.trajectories.misfit import Measurements
 from metabolismgraph.trajectories.noise import NoiseModel, noise_of_differences, smooth
 from metabolismgraph.trajectories.rates import RateEquation
-from metabolismgraph.trajectories.shooting import Problem, linearise
+from metabolismgraph.trajectories.shooting import Problem, growth, linearise
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.weak_form import weak_form
 from metabolismgraph.trajectories.windows import Windows
@@ -221,6 +222,19 @@ def test_standard_errors_are_the_cramer_rao_bound():
     np.testing.assert_allclose(found.matrix, schur, rtol=1e-4, atol=1e-4 * np.abs(schur).max())
 
 
+def test_growth_of_an_error_over_a_window():
+    """Homeostasis with the wrong sign, and nothing else: errors grow exponentially."""
+    time = np.arange(20) * 0.5
+    equation, data = equation_of(CHAIN), observed(CHAIN, time, np.ones((20, 3)))
+    theta = np.zeros(equation.unknowns.total)
+    theta[equation.unknowns.log_k] = -12
+    theta[equation.unknowns.slope] = 0.3
+    measured = Measurements(np.ones((20, 3)), np.full((20, 3), 0.1), np.ones((20, 3)), np.zeros((20, 3), bool))
+    windows = Windows.cut(data, 10)
+    problem = Problem(equation, Collocation(), windows, measured, (theta, np.ones(len(theta))), np.ones(20, int))
+    assert growth(problem, theta, np.ones((2, 3))) == pytest.approx(np.exp(0.3 * 4.5), rel=1e-4)
+
+
 def test_intervals_cover_the_truth():
     """Forty data sets of a small system: errors in units of their standard errors have a spread of one."""
     network = network_of(({"A": 1.0}, {"A": -1.0, "B": 1.0}, KNOWN), ({"B": 2.0}, {"B": -2.0, "C": 1.0}, KNOWN))
@@ -320,6 +334,13 @@ def test_homeostasis_is_recovered_under_noise(noisy):
     for kind in (0, 1):
         assert metrics[f"MLP_node_slope_ratio_{kind}"] == pytest.approx(1, abs=0.02)
         assert metrics[f"MLP_node_offset_ratio_{kind}"] == pytest.approx(1, abs=0.02)
+    # Windows that are refused say something against the model, unless the system is chaotic.
+    config = mg.load_config("small")
+    for growth_over_window, said in ((50.0, True), (1e6, False)):
+        evidence = dataclasses.replace(result.phase1.trajectories, refused=480, growth=growth_over_window)
+        found = dataclasses.replace(result.phase1, trajectories=evidence)
+        trust = judge_trust(observations, found, config.graph_model, config.training)
+        assert ("the model cannot follow the trajectories over 480 frames" in trust.why_not) is said
 
 
 @pytest.mark.slow

@@ -54,6 +54,7 @@ _MAX_EVALUATIONS, _DIVERGED = 20_000, 1e6
 # residuals; noise relative to the spread of a species, and the share below which it is rounding; windows, in frames.
 _MAX_EXCESS, _MAX_CORRELATION, _MAX_NOISE, _ROUNDING = 1.5, 0.15, 0.5, 1e-5
 _LEAST_WINDOW, _LONG_WINDOW = 32, 32
+_CHAOTIC = 1e3  # growth of an error of an initial state above which a window is hard to follow
 _MAX_ERROR = 1e3  # relative errors are cut off here; an infinite one becomes this
 
 
@@ -164,7 +165,8 @@ def _trust_in_trajectories(
     why_not += _complaint(correlated, limit, "correlated residuals of trajectories, up to {share} ({names})", names)
     if np.nanmedian(unexplained) > _MAX_NOISE:
         why_not.append(f"noise is {np.nanmedian(unexplained):.0%} of the signal")
-    if evidence.refused and evidence.window < _LEAST_WINDOW:
+    # Long windows of a chaotic system cannot be followed even with the right model.
+    if evidence.refused and (evidence.window < _LEAST_WINDOW or evidence.growth < _CHAOTIC):
         why_not.append(f"the model cannot follow the trajectories over {evidence.refused} frames")
     nothing = np.full(len(names), np.nan)
     held_out = rollout = nothing

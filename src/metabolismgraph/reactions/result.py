@@ -37,6 +37,7 @@ class TrajectoryEvidence:
         law_concentration: concentrations at which the rate laws are given.
         law_basis: basis functions of log f there.
         refused: frames of windows that the fitted model could not follow; 0 if it could follow all.
+        growth: by how much an error of an initial state grows over so many frames.
     """
 
     integrator: str
@@ -54,6 +55,7 @@ class TrajectoryEvidence:
     law_concentration: Float[np.ndarray, " points"]
     law_basis: Float[np.ndarray, "points functions"]
     refused: int = 0
+    growth: float = np.inf
 
     def log_law_error(self, c: Float[np.ndarray, " points"]) -> Float[np.ndarray, "laws points"]:
         """Standard error of log f of every learned law, by increasing order |s|, at some concentrations."""

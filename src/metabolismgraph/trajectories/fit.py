@@ -18,6 +18,7 @@ from metabolismgraph.trajectories.integrators import Integrator
 from metabolismgraph.trajectories.misfit import ROBUST
 from metabolismgraph.trajectories.noise import NoiseModel
 from metabolismgraph.trajectories.rates import RateEquation
+from metabolismgraph.trajectories.shooting import growth
 from metabolismgraph.trajectories.stages import FOLLOWED, Stage, Stages
 from metabolismgraph.trajectories.threads import single_thread
 
@@ -39,7 +40,8 @@ class TrajectoryFit:
         stages: the accepted stage of every horizon, shortest windows first.
         noise: of the measured concentrations, from the residual.
         noise_of_differences: of every species, from differences in time alone.
-        refused: window length and chi squared per value of the horizon that was not accepted; None if all were.
+        refused: window length of the horizon that was not accepted, and by how much an error of an initial state grows
+            over it; None if all were accepted.
     """
 
     equation: RateEquation
@@ -142,7 +144,9 @@ def _grow(stages: Stages, accepted: list[Stage], lengths: list[int], progress: P
         # The step was too large for the start to be near the same minimum: try a smaller one.
         between, refusals = int(np.sqrt(now.length * length)), refusals + 1
         if refusals > _REFUSALS or between < _LEAST_GROWTH * now.length:
-            refused = (length, _chi2(then.fitted, now.noise))
+            fit = now.fitted
+            grown = growth(fit.problem, fit.theta, fit.x) ** (length / fit.problem.windows.length)
+            refused = (length, grown)
             break
         longer = [between, *longer]
     if accepted[-1].follows and not stages.is_exact(accepted[-1]):

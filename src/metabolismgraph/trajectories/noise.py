@@ -21,6 +21,7 @@ _MEDIAN = 0.6745  # of the absolute value of a standard normal number
 _HALF = math.sqrt(0.5 - 0.5 / math.pi)  # standard deviation of max(z, 0) of a standard normal number z
 # Standard deviations above zero of a mean that is not cut; rounds to find these; quantile to begin with.
 _CLEAR, _ROUNDS, _HIGHEST = 2.0, 4, 0.8
+_MANY = 30  # differences that an estimate from a part of them needs
 _STILL_NOISE = 1.03  # the residual of smoothing is noise up to this factor
 
 
@@ -42,6 +43,8 @@ def noise_of_differences(observations: Observations) -> Float[np.ndarray, " spec
         [0.1]
     """
     c = observations.concentration
+    later = np.diff(observations.run, prepend=-1) == 0
+    cut = (c[later] <= 0).any(axis=0)
     found = []
     for order in _ORDERS:
         differences = []
@@ -53,7 +56,10 @@ def noise_of_differences(observations: Observations) -> Float[np.ndarray, " spec
         if differences:
             size, mean = (np.concatenate(arrays) for arrays in zip(*differences, strict=True))
             size = np.abs(size) / math.sqrt(math.comb(2 * order, order))
-            found.append([_scale_of_cut(*pair) for pair in zip(size.T, mean.T, strict=True)])
+            scales = np.median(size, axis=0) / _MEDIAN
+            for i in np.flatnonzero(cut):
+                scales[i] = _scale_of_cut(size[:, i], mean[:, i])
+            found.append(scales)
     least = np.maximum(_LEAST * c.std(axis=0), _ROUNDING * max(c.max(), 1e-300))
     if not found:
         return np.asarray(np.maximum(0.05 * c.std(axis=0), least))
@@ -66,7 +72,7 @@ def _scale_of_cut(size: Float[np.ndarray, " differences"], mean: Float[np.ndarra
     for _ in range(_ROUNDS):
         scale = float(np.median(size[high])) / _MEDIAN
         high = mean > _CLEAR * scale
-        if high.sum() < _SPARE:  # all values are close to zero, where half of the noise is cut
+        if high.sum() < _MANY:  # all values are close to zero, where half of the noise is cut
             return float(np.sqrt(np.mean(size**2))) / _HALF
     return scale
 

@@ -30,6 +30,7 @@ _MOST_NUMBERS = 16_000_000  # of the sensitivities of the windows that are treat
 _RELAXED = 1e-4  # relative decrease of the misfit below which initial states count as relaxed
 _RIDGE = 1e-11  # relative, of the normal matrix of an initial state
 _SMALLEST_STATE = 0.1  # share of its size to which a step may reduce a concentration
+_EXPLODED = 1e30  # a sensitivity that is not finite
 _AT_BOUND = 1e-2  # standard deviations of the noise below which an initial concentration can count as zero
 
 
@@ -279,6 +280,22 @@ def relax(
         if float((before - losses).sum()) < _RELAXED * float(losses.sum()):
             break
     return x, float(losses.sum())
+
+
+def growth(problem: Problem, theta: Float[np.ndarray, " unknowns"], x: Float[np.ndarray, "windows species"]) -> float:
+    """By how much a window makes an error of its initial state larger: the median over the windows.
+
+    The spectral norm of the derivative of the last state by the first one, both in units of the noise.
+    """
+    n, grown = x.shape[1], []
+    for part in problem.batches(n):
+        windows = problem.windows.select(part)
+        for _, j, _ in problem.frames(windows, theta, x[part], n):
+            last = j
+        sigma = problem.measurements.sigma[windows.starts]
+        finite = np.nan_to_num(last * sigma[:, None] / sigma[..., None], nan=_EXPLODED, posinf=_EXPLODED)
+        grown.append(np.linalg.norm(finite, 2, axis=(1, 2)))
+    return float(np.median(np.concatenate(grown)))
 
 
 def positive(x: np.ndarray, change: np.ndarray) -> np.ndarray:
