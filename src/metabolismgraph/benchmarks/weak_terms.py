@@ -32,13 +32,13 @@ _RIDGE = 1e-12  # relative
 
 
 class Equations(NamedTuple):
-    """The averages of dc/dt = S (k flux) + slope c + offset over windows, in units of the noise of every species.
+    """The averages of dc/dt = S (k flux) + slope c + offset over windows of frames.
 
     Attributes:
         left: of dc/dt.
         flux: of the flux of every reaction for k = 1.
         c: of the concentrations.
-        ones: of one.
+        ones: of 1.
         square: of the squared concentrations.
         stoichiometry: S.
         weight: 1 / noise; zero for fixed species.
