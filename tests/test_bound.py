@@ -74,9 +74,9 @@ def test_many_fits_scatter_as_the_bound_says():
     equation = RateEquation.of(Structure.of(network), SubstrateSpline.over(np.zeros(1)), 1e-9)
     theta, deviation = np.zeros(equation.unknowns.total), np.full(equation.unknowns.total, TIGHT)
     theta[:2], deviation[:2] = np.log10(k), 1e3
-    clean = [np.array([6.0, 1.0, 0.5])]
+    rate, clean = equation.bind(theta), [np.array([6.0, 1.0, 0.5])]
     for _ in time[1:]:
-        clean.append(Collocation().advance(equation, theta, clean[-1][None], np.full(1, 0.25))[0])
+        clean.append(Collocation().advance(rate, clean[-1][None], np.full(1, 0.25))[0])
     run, clean = np.zeros(31, dtype=int), np.array(clean)
     data = mg.Observations(network, time, run, clean)
     bound = bound_of(data, np.log10(k), Collocation(), sigma, 31, deviation=deviation)

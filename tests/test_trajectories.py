@@ -81,14 +81,17 @@ def simulated(network, k, start, time, slope=0.0, offset=0.0):
 def test_sensitivities_are_the_derivatives_of_the_numbers_computed(integrator):
     rng, equation = np.random.default_rng(0), equation_of(MIXED)
     theta, c, dt = unknowns_of(equation, rng), rng.uniform(0.5, 4, (4, 3)), np.array([0.1, 0.3, 0.05, 0.0])
-    j = np.zeros((4, 3, 3 + equation.unknowns.total))
-    j[:, range(3), range(3)] = 1.0
-    _, found = integrator.advance_linearised(equation, theta, c, dt, j)
+    found = np.zeros((4, 3, 3 + equation.unknowns.total))
+    rows = np.tile(np.eye(3), (4, 1, 1))
+    for pull_back in reversed(integrator.linearise(equation.bind(theta), c, dt, by_unknowns=True)):
+        rows, by_unknowns = pull_back(rows)
+        found[..., 3:] += by_unknowns
+    found[..., :3] = rows
 
     def numbers(p):
-        return integrator.advance(equation, p[3:], c + p[:3], dt)
+        return integrator.advance(equation.bind(p[3:]), c + p[:3], dt)
 
-    for column, unit in enumerate(np.eye(j.shape[-1]) * 1e-6):
+    for column, unit in enumerate(np.eye(found.shape[-1]) * 1e-6):
         at = np.concatenate([np.zeros(3), theta])
         np.testing.assert_allclose(found[:, :, column], (numbers(at + unit) - numbers(at - unit)) / 2e-6, atol=1e-8)
 
@@ -101,8 +104,9 @@ def test_integrators_have_their_orders(kind, order):
     theta = np.zeros(equation.unknowns.total)
     theta[:3] = -1.0
     c, dt = rng.uniform(0.5, 4, (2, 3)), np.full(2, 1.0)
-    exact = Collocation(128).advance(equation, theta, c, dt)
-    errors = [np.abs(kind(steps).advance(equation, theta, c, dt) - exact).max() for steps in (2, 4)]
+    rate = equation.bind(theta)
+    exact = Collocation(128).advance(rate, c, dt)
+    errors = [np.abs(kind(steps).advance(rate, c, dt) - exact).max() for steps in (2, 4)]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.6)
 
 
@@ -111,7 +115,7 @@ def test_a_stiff_system_is_integrated():
     equation = equation_of(network)
     theta = np.zeros(equation.unknowns.total)
     theta[:2] = np.log10([1e3, 1.0])
-    c = Collocation(256).advance(equation, theta, np.array([[5.0, 0.0, 0.0]]), np.ones(1))
+    c = Collocation(256).advance(equation.bind(theta), np.array([[5.0, 0.0, 0.0]]), np.ones(1))
     np.testing.assert_allclose(c[0], simulated(network, [1e3, 1.0], [5.0, 0, 0], np.array([0.0, 1.0]))[-1], atol=1e-3)
 
 
@@ -423,6 +427,25 @@ def test_types_that_cannot_be_told_apart_are_one():
     assert found.plausible
 
 
+def test_errors_that_species_share_do_not_decide_their_types():
+    """Errors of a group are equal but for a small part, so differences within it tell the types apart."""
+    rng = np.random.default_rng(3)
+    truth, group = rng.integers(2, size=40), np.arange(40) % 4
+    shared, own = 4e-4, 1e-4
+    of_slope = shared**2 * (group[:, None] == group) + own**2 * np.eye(40)
+    covariance = np.kron(np.diag([1.0, 100.0]), of_slope)
+    wrong = np.zeros((10, 2))
+    for attempt in wrong:
+        error = rng.multivariate_normal(np.zeros(80), covariance).reshape(2, 40)
+        slope, offset = np.array([-0.001, -0.002])[truth] + error[0], np.array([0.004, 0.012])[truth] + error[1]
+        for i, known in enumerate((covariance, np.diag(np.diag(covariance)))):
+            found = find_types(slope, offset, known)
+            assert len(found.line) == 2
+            attempt[i] = min(np.sum(found.member_of == truth), np.sum(found.member_of != truth))
+    together, alone = wrong.mean(axis=0)
+    assert together < 0.2 * alone
+
+
 CHECKED = """
 import jaxtyping
 with jaxtyping.install_import_hook("metabolismgraph", "beartype.beartype"):
@@ -433,10 +456,11 @@ with jaxtyping.install_import_hook("metabolismgraph", "beartype.beartype"):
 config = mg.load_config("small", ["simulation.n_metabolites=4", "simulation.n_reactions=3", "simulation.n_frames=12"])
 data = mg.simulate(config).observations
 found = fit_trajectories(data, Structure.of(data.network))
-u, c = found.equation.unknowns, data.concentration[:2]
+c = data.concentration[:2]
 for integrator in (Collocation(), RungeKutta()):
-    j = np.zeros((2, 4, 4 + u.total))
-    integrator.advance_linearised(found.equation, found.best.theta, c, np.full(2, 0.1), j)
+    rate = found.equation.bind(found.best.theta)
+    for pull_back in integrator.linearise(rate, c, np.full(2, 0.1), by_unknowns=True):
+        pull_back(np.zeros((2, 3, 4)))
 print(found.integrator.name)
 """
 

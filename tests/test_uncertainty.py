@@ -16,7 +16,7 @@ from metabolismgraph.reactions.identifiability import Combination
 from metabolismgraph.runs.checkpoint import save_observations, save_phase1
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.system.network import Reaction
-from metabolismgraph.trajectories.shooting import linearise
+from metabolismgraph.trajectories.shooting import linearise, sensitivities
 from metabolismgraph.uncertainty.bootstrap import simulated
 from metabolismgraph.uncertainty.fitted_model import FittedModel
 from metabolismgraph.uncertainty.next_measurement import next_of
@@ -291,8 +291,12 @@ def initial_variance(model, frame, species):
     window = int(np.flatnonzero(problem.windows.starts == frame)[0])
     n, total = model.x.shape[1], problem.equation.unknowns.total
     hessian = np.zeros((len(model.x), n + total, n + total))
-    for _, j, found in problem.frames(problem.windows, model.theta, model.x, n + total):
-        hessian += np.swapaxes(j, 1, 2) @ (found.information[..., None] * j)
+    rate = problem.equation.bind(model.theta)
+    states = problem.states(problem.windows, rate, model.x)
+    information = problem.misfit(problem.windows, states).information
+    for at in sensitivities(problem, problem.windows, rate, states):
+        j = at.sensitivities
+        hessian += np.swapaxes(j, 1, 2) @ (information[:, at.number, :, None] * j)
     others = np.linalg.inv(model.covariance)
     one = hessian[window]
     own = one[n:, n:] - one[n:, :n] @ np.linalg.solve(one[:n, :n], one[:n, n:])

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from metabolismgraph.benchmarks import weak_terms
 from metabolismgraph.benchmarks.noise_figure import errors_against_noise
-from metabolismgraph.benchmarks.noise_methods import Estimate, Sample, by_fit, by_weak_form
+from metabolismgraph.benchmarks.noise_methods import WINDOW, Estimate, Sample, by_fit, by_weak_form
 from metabolismgraph.benchmarks.noise_peers import PYSINDY, by_pysindy, by_scipy
 from metabolismgraph.benchmarks.noise_report import NoiseResults, described, markdown, summarise
 from metabolismgraph.benchmarks.noise_scores import scores
@@ -256,7 +256,7 @@ class _Data:
 
     def __init__(self, simulated: Simulated, config: Config, noise: float, every: int):
         self._given = simulated, config, noise, every
-        self._bounds: dict[bool, Bound | None] = {}
+        self._bounds: dict[tuple[bool, int], Bound | None] = {}
 
     @functools.cached_property
     def sample(self) -> Sample:
@@ -268,11 +268,12 @@ class _Data:
             sample, started = self.sample, time.process_time()
             found = METHODS[method](sample, budget)
             seconds = time.process_time() - started
-            return scores(sample, found, self._bound(law_known=method in LAW_KNOWN)) | {"cpu_s": seconds}
+            bound = self._bound(law_known=method in LAW_KNOWN, length=max(found.window or 0, WINDOW))
+            return scores(sample, found, bound) | {"cpu_s": seconds}
         except Exception as error:
             return _failure(error)
 
-    def _bound(self, *, law_known: bool) -> Bound | None:
-        if law_known not in self._bounds:
-            self._bounds[law_known] = self.sample.bound(law_known=law_known)
-        return self._bounds[law_known]
+    def _bound(self, *, law_known: bool, length: int) -> Bound | None:
+        if (law_known, length) not in self._bounds:
+            self._bounds[law_known, length] = self.sample.bound(law_known=law_known, length=length)
+        return self._bounds[law_known, length]

@@ -29,8 +29,7 @@ from metabolismgraph.trajectories.stages import Stages
 from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.weak_form import weak_form
 
-WINDOW = 480  # frames of the longest windows of shooting, for which the bound is computed
-_SMALLEST = 1e-3  # of the median rate constant, for estimates that are not positive
+WINDOW = 480  # frames of the windows for which the bound is computed, if a fit has no longer ones
 _ABOUT_HOMEOSTASIS = "homeostasis"  # how the notes begin that warn of slopes, offsets and types
 
 
@@ -106,8 +105,12 @@ class Sample:
             raise InputError("the method needs a known rate law, and that of this configuration is not mass action")
         return dataclasses.replace(network, mass_action=np.ones(network.n_reactions, dtype=bool))
 
-    def bound(self, *, law_known: bool) -> Bound | None:
-        """The Cramér-Rao bound of these data; None without noise."""
+    def bound(self, *, law_known: bool, length: int = WINDOW) -> Bound | None:
+        """The Cramér-Rao bound of these data; None without noise.
+
+        Args:
+            length: largest number of frames of a window.
+        """
         if not self.sigma.any():
             return None
         clean, _ = self.clean.split(*self.config.training.held_out)
@@ -118,7 +121,7 @@ class Sample:
 
         structure = Structure.of(self.network(law_known=law_known))
         log_k = np.log10(self.truth.k)
-        return cramer_rao_bound(clean, structure, log_f, log_k, self.line, EulerSteps(self.every), self.sigma, WINDOW)
+        return cramer_rao_bound(clean, structure, log_f, log_k, self.line, EulerSteps(self.every), self.sigma, length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,12 +151,6 @@ class Estimate:
     warnings: tuple[str, ...] = ()
     integrator: str | None = None
     window: int | None = None
-
-
-def positive_log(k: Float[np.ndarray, " reactions"]) -> Float[np.ndarray, " reactions"]:
-    """log10 of rate constants, with a small number for those that are not positive."""
-    typical = float(np.median(k[k > 0])) if (k > 0).any() else 1.0
-    return np.asarray(np.log10(np.maximum(k, _SMALLEST * typical)))
 
 
 def by_fit(sample: Sample, phase1_method: str) -> Estimate:

@@ -17,14 +17,17 @@ import scipy.optimize
 import scipy.sparse
 from jaxtyping import Float
 
-from metabolismgraph.benchmarks.noise_methods import Estimate, Sample, positive_log
+from metabolismgraph.benchmarks.noise_methods import Estimate, Sample
 from metabolismgraph.errors import InputError
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.trajectories.integrators import EulerSteps
-from metabolismgraph.trajectories.rates import FLOOR, RateEquation
+from metabolismgraph.trajectories.misfit import Measurements
+from metabolismgraph.trajectories.rates import FLOOR, RateEquation, RateFunction
+from metabolismgraph.trajectories.shooting import Problem, sensitivities
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.threads import single_thread
+from metabolismgraph.trajectories.weak_form import not_too_small
 from metabolismgraph.trajectories.windows import Windows
 
 PYSINDY = "pysindy"
@@ -85,7 +88,7 @@ def _weak_sindy(sample: Sample, width: int) -> Estimate:
     scale = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
     x = scale * np.linalg.lstsq(matrix * scale[:, None] * scale, scale * right, rcond=1e-13)[0]
     k, slope, offset = np.split(x, [m, m + n])
-    return Estimate(positive_log(k), slope, offset, integrator="weak form of PySINDy", window=2 * width + 1)
+    return Estimate(np.log10(not_too_small(k)), slope, offset, integrator="weak form of PySINDy", window=2 * width + 1)
 
 
 def _weak_features(
@@ -149,21 +152,21 @@ def by_scipy(sample: Sample, budget: float) -> Estimate:
     Raises:
         InputError: no start has ended within the budget, or the rate law is not mass action.
     """
-    problem = _WindowFit(sample, time.process_time() + budget)
+    fit = _WindowFit(sample, time.process_time() + budget)
     rng, found = np.random.default_rng(sample.config.simulation.seed), list[tuple[float, np.ndarray]]()
     with single_thread(), np.errstate(all="ignore"), contextlib.suppress(_OutOfTimeError):
         # What has ended stays in the list when the time is up.
-        found.extend(problem.fit(problem.start(rng)) for _ in range(_STARTS))
+        found.extend(fit.fit(fit.start(rng)) for _ in range(_STARTS))
     if not found:
         raise InputError(f"did not finish within {budget:g} s of CPU time")
     _, best = min(found, key=lambda one: one[0])
-    u = problem.equation.unknowns
+    u = fit.problem.equation.unknowns
     return Estimate(
         log_k=best[u.log_k],
         slope=best[u.slope],
         offset=best[u.offset],
-        integrator=problem.integrator.name,
-        window=problem.windows.length,
+        integrator=fit.problem.integrator.name,
+        window=fit.problem.windows.length,
     )
 
 
@@ -176,20 +179,22 @@ class _WindowFit:
         positive = self.c[self.c > 0]
         spline = SubstrateSpline.over(np.log(positive) if positive.size else np.zeros(1))
         structure = Structure.of(sample.network(law_known=True))
-        self.equation = RateEquation.of(structure, spline, FLOOR * float(self.c.max()))
-        self.integrator = EulerSteps(sample.every)
-        self.windows = Windows.cut(seen, _WINDOW)
+        equation = RateEquation.of(structure, spline, FLOOR * float(self.c.max()))
         self.spread = np.maximum(self.c.std(axis=0), 1e-300)
+        self.total = equation.unknowns.total
+        measured = Measurements.of(seen, np.broadcast_to(self.spread, self.c.shape), equation.moving)
+        windows, prior = Windows.cut(seen, _WINDOW), (np.zeros(self.total), np.ones(self.total))
+        undivided = np.ones(len(self.c), dtype=np.int64)
+        self.problem = Problem(equation, EulerSteps(sample.every), windows, measured, prior, undivided)
         simulation = sample.config.simulation
         self.middle = (simulation.log_k_min + simulation.log_k_max) / 2
-        self.total = self.equation.unknowns.total
 
     def start(self, rng: np.random.Generator) -> Float[np.ndarray, " all"]:
         """Rate constants around the middle of their range, no homeostasis, measured initial states."""
         theta = np.zeros(self.total)
-        log_k = self.equation.unknowns.log_k
+        log_k = self.problem.equation.unknowns.log_k
         theta[log_k] = self.middle + _SPREAD * rng.standard_normal(log_k.stop)
-        return np.concatenate([theta, self.c[self.windows.starts].ravel()])
+        return np.concatenate([theta, self.c[self.problem.windows.starts].ravel()])
 
     def fit(self, start: Float[np.ndarray, " all"]) -> tuple[float, Float[np.ndarray, " all"]]:
         """The misfit and all unknowns from one start."""
@@ -200,32 +205,24 @@ class _WindowFit:
 
     def residual(self, p: Float[np.ndarray, " all"]) -> Float[np.ndarray, " values"]:
         """Fitted minus measured concentrations, in standard deviations of a species."""
-        states = np.stack([c for c, _ in self._frames(p, 0)], axis=1)
-        z = (states - self.c[self.windows.frame]) / self.spread * self.windows.valid[..., None]
+        windows = self.problem.windows
+        z = (self._at(p)[1] - self.c[windows.frame]) / self.spread * windows.valid[..., None]
         return np.asarray(np.clip(np.nan_to_num(z, nan=_WORST), -_WORST, _WORST).ravel())
 
     def jacobian(self, p: Float[np.ndarray, " all"]) -> scipy.sparse.csr_array:
         """Derivatives of the residual; those by the initial states are a block per window."""
         n = self.c.shape[1]
-        j = np.stack([j for _, j in self._frames(p, n + self.total)], axis=1)
-        j = j / self.spread[:, None] * self.windows.valid[..., None, None]
+        windows = self.problem.windows
+        frames = sensitivities(self.problem, windows, *self._at(p))
+        j = np.stack([frame.sensitivities for frame in frames], axis=1)
+        j = j / self.spread[:, None] * windows.valid[..., None, None]
         j = np.nan_to_num(j, nan=0.0, posinf=0.0, neginf=0.0).reshape(len(j), -1, n + self.total)
         shared = scipy.sparse.csr_array(j[..., n:].reshape(-1, self.total))
         return scipy.sparse.csr_array(scipy.sparse.hstack([shared, scipy.sparse.block_diag(list(j[..., :n]))]))
 
-    def _frames(self, p: Float[np.ndarray, " all"], columns: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """States of all windows, and their derivatives by initial states and unknowns, frame by frame."""
+    def _at(self, p: Float[np.ndarray, " all"]) -> tuple[RateFunction, Float[np.ndarray, "windows length species"]]:
+        """dc/dt, and the states of all windows."""
         if time.process_time() > self.until:
             raise _OutOfTimeError
-        theta, dt = p[: self.total], self.windows.dt
-        c = p[self.total :].reshape(-1, self.c.shape[1])
-        j = np.zeros((*c.shape, columns))
-        if columns:
-            own = np.arange(c.shape[1])
-            j[:, own, own] = 1.0
-        for s in range(self.windows.length):
-            yield c, j
-            if s < self.windows.length - 1 and columns:
-                c, j = self.integrator.advance_linearised(self.equation, theta, c, dt[:, s], j)
-            elif s < self.windows.length - 1:
-                c = self.integrator.advance(self.equation, theta, c, dt[:, s])
+        rate = self.problem.equation.bind(p[: self.total])
+        return rate, self.problem.states(self.problem.windows, rate, p[self.total :].reshape(-1, self.c.shape[1]))

@@ -94,8 +94,9 @@ def markdown(report: Row) -> str:
         "each species; every n-th frame is a sample. Medians over the seeds, with the least and the largest value; "
         "slopes and offsets are learned / true, over the seeds and types. R² and error of log10 k are over the rate "
         "constants that `identify` calls determined on the noise-free samples. Errors in units of the Cramér-Rao bound "
-        "are rms values; the bound is that of windows of up to 480 frames, with the law known for a method that is "
-        f"handed it. scipy had {settings['budget']:g} s of CPU time per case.",
+        "are rms values; the bound is that of windows of up to 480 frames, or of those of the fit where they are "
+        "longer, with the law known for a method that is handed it. "
+        f"scipy had {settings['budget']:g} s of CPU time per case.",
         "",
         "Silent: trusted, without a warning on homeostasis, and the slope of a type is off by more than three standard "
         "errors and more than 1 %, or the accuracy of the types is below 0.9. Strict: without the condition of 1 %. A "

@@ -167,8 +167,8 @@ def _evidence(fit: TrajectoryFit, observations: Observations) -> TrajectoryEvide
         law=best.theta[unknowns.law],
         law_concentration=np.exp(log_c),
         law_basis=spline(log_c) if unknowns.laws else np.zeros((len(log_c), 0)),
-        refused=fit.refused[0] if fit.refused else 0,
-        growth=fit.refused[1] if fit.refused else np.inf,
+        refused=fit.refused.length if fit.refused else 0,
+        growth=fit.refused.growth if fit.refused else np.inf,
     )
 
 

@@ -97,7 +97,8 @@ class _Choice:
         self.stages, self.whole, self.lengths, self.progress = stages, whole, lengths, progress
         self.starts: dict[Rule, Float[np.ndarray, " unknowns"]] = {}
         # Direct fits with what they began from: the weak form, or another fit.
-        self.begun: list[tuple[Stage, Float[np.ndarray, " unknowns"] | Stage]] = []
+        self.begun: dict[Stage, Float[np.ndarray, " unknowns"] | Stage] = {}
+        self.wholes: dict[Stage, Stage] = {}  # fits of all data from which others begin
 
     def choose(self, rule: Rule | None) -> tuple[Stage, ...]:
         """The best of direct starts or, where these are far off, of careful ones."""
@@ -151,7 +152,7 @@ class _Choice:
         parts = np.ones_like(continuous.start.parts)
         start = dataclasses.replace(continuous.start, integrator=EulerSteps(number), parts=parts)
         stage = self.stages.fit(start, self.lengths[-1], last=True)
-        self.begun.append((stage, continuous))
+        self.begun[stage] = continuous
         return stage
 
     def with_all_data(self, stage: Stage, *, last: bool) -> Stage:
@@ -163,11 +164,14 @@ class _Choice:
         """
         stages = self.whole
         start = dataclasses.replace(stage.start, path=stages.path)
-        for begun, origin in self.begun:
-            if begun is stage:
-                # A part of the data leaves more freedom, in which a fit can go astray: begin again from all data.
-                theta = self.with_all_data(origin, last=False).fitted.theta if isinstance(origin, Stage) else origin
-                start = dataclasses.replace(start, theta=theta, prior=stages.prior(theta))
+        origin = self.begun.get(stage)
+        if isinstance(origin, Stage):
+            if origin not in self.wholes:
+                self.wholes[origin] = self.with_all_data(origin, last=False)
+            origin = self.wholes[origin].fitted.theta
+        if origin is not None:
+            # A part of the data leaves more freedom, in which a fit can go astray: begin again from all data.
+            start = dataclasses.replace(start, theta=origin, prior=stages.prior(origin))
         # A fit that is far off says nothing about the accuracy that the right one needs.
         same = np.full(stages.observations.n_frames, stage.start.parts.max())
         parts = stages.parts(start, stage.length) if stage.follows else same
@@ -194,7 +198,7 @@ class _Choice:
         self.progress("phase 1", 0.0, f"{start.integrator.name}, windows of {self.lengths[-1]} frames")
         # To the end: likelihoods are compared.
         stage = self.refined(self.short_windows(self.stages, start, last=True))
-        self.begun.append((stage, start.theta))
+        self.begun[stage] = start.theta
         return stage
 
     def careful(self, rule: Rule) -> Stage:
@@ -257,8 +261,8 @@ class _Choice:
         """
         equation, path = self.stages.equation, self.stages.path
         frames = np.linspace(0, len(path) - 1, 16).astype(int)
-        at = equation.rates(theta, path[frames])
-        fastest = np.abs(np.linalg.eigvals(equation.by_state(theta, at))).max()
+        rate = equation.bind(theta)
+        fastest = np.abs(np.linalg.eigvals(rate.by_state(rate(path[frames])))).max()
         small = len(equation.moving) < _SMALL  # where the implicit method costs little
         parts = fastest * self.stages.dt / _STABLE
         if small or not parts < _STIFF:

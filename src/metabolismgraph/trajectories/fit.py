@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -26,9 +27,24 @@ __all__ = ["FOLLOWED", "TrajectoryFit", "fit_trajectories"]
 
 _log = logging.getLogger(__name__)
 # Frames of the windows of successive stages. The first ones are for coarse samples, where eight frames are long.
-_LENGTHS, _FINE = (2, 4, 8, 32, 128, 480), 8
+_LENGTHS, _FINE = (2, 4, 8, 32, 128, 480, 1440), 8
+# Windows longer than the first number of frames are worth their time where an error of an initial state grows by less
+# than the second one over them: slow processes as homeostasis show in the long run, and chaos hides them.
+_USUAL, _MOST_GROWTH = 480, 1e4
 _WORSE = 1.1  # longer windows are accepted if chi squared per value grows by less than this factor
 _REFUSALS, _LEAST_GROWTH = 3, 1.3  # lengths that may be refused, and growth of a window that is worth a stage
+
+
+class Refused(NamedTuple):
+    """Windows that a model does not follow.
+
+    Attributes:
+        length: frames.
+        growth: by how much an error of an initial state grows over them.
+    """
+
+    length: int
+    growth: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +56,14 @@ class TrajectoryFit:
         stages: the accepted stage of every horizon, shortest windows first.
         noise: of the measured concentrations, from the residual.
         noise_of_differences: of every species, from differences in time alone.
-        refused: window length of the horizon that was not accepted, and by how much an error of an initial state grows
-            over it; None if all were accepted.
+        refused: the windows that were not accepted; None if all were.
     """
 
     equation: RateEquation
     stages: tuple[Fitted, ...]
     noise: NoiseModel
     noise_of_differences: Float[np.ndarray, " species"]
-    refused: tuple[int, float] | None
+    refused: Refused | None
 
     @property
     def best(self) -> Fitted:
@@ -89,28 +104,7 @@ def fit_trajectories(
         longest = int(np.bincount(observations.run).max())
         lengths = sorted({min(w, longest) for w in _LENGTHS})
         possible = possible_integrators(stages, [w for w in lengths if w <= _FINE], rule, progress)
-        accepted = _decide(stages, possible, lengths, progress)
-        return _grow(stages, accepted, lengths, progress)
-
-
-def _decide(stages: Stages, possible: tuple[Stage, ...], lengths: list[int], progress: Progress) -> list[Stage]:
-    """Longer windows decide between integrators that short ones do not tell apart.
-
-    Returns:
-        The accepted stages with the most likely integrator.
-    """
-    candidates = [[stage] for stage in possible]
-    for length in [w for w in lengths if w > possible[0].length]:
-        if len(candidates) == 1:
-            break
-        progress("phase 1", 0.0, f"windows of {length} frames, {len(candidates)} integrators")
-        longer = [[*accepted, _next(stages, accepted[-1], length, last=True)] for accepted in candidates]
-        followed = [accepted for accepted in longer if _accepted(*accepted[-2:])]
-        if not followed:
-            break
-        best = most_likely(stages, [accepted[-1] for accepted in followed])
-        candidates = [accepted for stage in best for accepted in followed if accepted[-1] is stage]
-    return candidates[0]
+        return _grow(stages, possible, lengths, progress)
 
 
 def _accepted(now: Stage, then: Stage) -> bool:
@@ -122,39 +116,54 @@ def _accepted(now: Stage, then: Stage) -> bool:
     return after < _WORSE * max(before / free, 1.0)
 
 
-def _grow(stages: Stages, accepted: list[Stage], lengths: list[int], progress: Progress) -> TrajectoryFit:
-    """Fit longer and longer windows, as long as the trajectories are followed."""
-    first, refused, refusals = accepted[0], None, 0
-    longer = [w for w in lengths if w > accepted[-1].length]
+def _grow(stages: Stages, possible: tuple[Stage, ...], lengths: list[int], progress: Progress) -> TrajectoryFit:
+    """Fit longer and longer windows, as long as the trajectories are followed.
+
+    Longer windows decide between integrators that short ones do not tell apart.
+    """
+    candidates, refused, refusals = [[stage] for stage in possible], None, 0
+    shortest = possible[0].length
+    longer = [w for w in lengths if w > shortest]
     while longer:
-        now, length = accepted[-1], longer[0]
+        now, length, undecided = candidates[0][-1], longer[0], len(candidates) > 1
         # Shorter windows are easier to follow; where they are not followed, longer ones are not either.
-        if stages.is_exact(now) or not now.follows:
+        if not undecided and (stages.is_exact(now) or not now.follows):
+            break
+        if length > _USUAL and _growth(stages, now, length) > _MOST_GROWTH:
             break
         progress(
             "phase 1",
-            np.log(length / first.length) / np.log(2 * lengths[-1] / first.length),
-            f"windows of {length} frames",
+            np.log(length / shortest) / np.log(2 * lengths[-1] / shortest),
+            f"windows of {length} frames" + (f", {len(candidates)} integrators" if undecided else ""),
         )
-        then = _next(stages, now, length, last=length == longer[-1])
-        if _accepted(now, then):
-            accepted.append(then)
+        last = undecided or length == longer[-1]
+        found = [[*accepted, _next(stages, accepted[-1], length, last=last)] for accepted in candidates]
+        followed = [accepted for accepted in found if _accepted(*accepted[-2:])]
+        if followed:
+            best = most_likely(stages, [accepted[-1] for accepted in followed]) if undecided else [followed[0][-1]]
+            candidates = [accepted for stage in best for accepted in followed if accepted[-1] is stage]
             longer = longer[1:]
             continue
         # The step was too large for the start to be near the same minimum: try a smaller one.
         between, refusals = int(np.sqrt(now.length * length)), refusals + 1
         if refusals > _REFUSALS or between < _LEAST_GROWTH * now.length:
-            fit = now.fitted
-            grown = growth(fit.problem, fit.theta, fit.x) ** (length / fit.problem.windows.length)
-            refused = (length, grown)
+            grown = _growth(stages, now, now.length) ** (length / now.fitted.problem.windows.length)
+            refused = Refused(length, grown)
             break
-        longer = [between, *longer]
+        candidates, longer = candidates[:1], [between, *longer]
+    accepted = candidates[0]
     if accepted[-1].follows and not stages.is_exact(accepted[-1]):
         # Once more to the end, so that covariance and noise belong together.
         accepted[-1] = _next(stages, accepted[-1], accepted[-1].length, last=True, known=True)
-    best = accepted[-1]
     fitted = tuple(stage.fitted for stage in accepted)
-    return TrajectoryFit(stages.equation, fitted, best.noise, stages.differences, refused)
+    return TrajectoryFit(stages.equation, fitted, accepted[-1].noise, stages.differences, refused)
+
+
+def _growth(stages: Stages, now: Stage, length: int) -> float:
+    """By how much an error of an initial state grows over windows of a length."""
+    start = now.start
+    problem = stages.problem(start, length)
+    return growth(problem, start.theta, start.path[problem.windows.starts])
 
 
 def _next(stages: Stages, now: Stage, length: int, *, last: bool, known: bool = False) -> Stage:

@@ -1,4 +1,4 @@
-"""From one frame to the next: the state, and its derivatives by the initial state and by the unknowns.
+"""From one frame to the next: the state, and its derivatives by the state before and by the unknowns.
 
 All integrators are exact in the sense of discrete sensitivities: the derivatives are those of the numbers computed,
 not of the differential equation that they approximate.
@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
-from metabolismgraph.trajectories.rates import RateEquation, Rates
+from metabolismgraph.trajectories.rates import RateFunction, Rates
 
 States = Float[np.ndarray, "batch species"]
-Sensitivities = Float[np.ndarray, "batch species columns"]
+Rows = Float[np.ndarray, "batch rows species"]
+# Rows times the derivatives of the states after a step, by the states before it and, if wanted, by the unknowns. These
+# products, from the last stage of a method back to its first, cost much less than the derivatives by all unknowns.
+PullBack = Callable[[Rows], tuple[Rows, Float[np.ndarray, "batch rows unknowns"]]]
 
 _NEWTON, _CONVERGED = 12, 1e-11  # largest number of Newton steps, and relative size of the last one
 
@@ -41,48 +45,35 @@ class Integrator(abc.ABC):
         """The same with so many times as many steps."""
         return dataclasses.replace(self, substeps=parts * self.substeps)
 
-    def advance(
-        self,
-        equation: RateEquation,
-        theta: Float[np.ndarray, " unknowns"],
-        c: States,
-        dt: Float[np.ndarray, " batch"],
-    ) -> States:
+    def advance(self, rate: RateFunction, c: States, dt: Float[np.ndarray, " batch"]) -> States:
         """The states after the time `dt`."""
         for _ in range(self.substeps):
-            c, _unused = self._step(equation, theta, c, dt / self.substeps, None)
+            c = self._step(rate, c, dt / self.substeps)
         return c
 
-    def advance_linearised(
-        self,
-        equation: RateEquation,
-        theta: Float[np.ndarray, " unknowns"],
-        c: States,
-        dt: Float[np.ndarray, " batch"],
-        sensitivities: Sensitivities,
-    ) -> tuple[States, Sensitivities]:
-        """The states after the time `dt`, and the updated sensitivities.
+    def linearise(
+        self, rate: RateFunction, c: States, dt: Float[np.ndarray, " batch"], *, by_unknowns: bool
+    ) -> list[PullBack]:
+        """The derivatives of every step of the time `dt`, in the order of the steps.
 
         Args:
-            sensitivities: derivatives of `c` by the initial states of the windows and, if there are more columns than
-                species, by the unknowns.
+            by_unknowns: whether those by the unknowns are wanted.
         """
+        found = []
         for _ in range(self.substeps):
-            c, updated = self._step(equation, theta, c, dt / self.substeps, sensitivities)
-            assert updated is not None  # as given
-            sensitivities = updated
-        return c, sensitivities
+            c, pull_back = self._linearise(rate, c, dt / self.substeps, by_unknowns=by_unknowns)
+            found.append(pull_back)
+        return found
 
     @abc.abstractmethod
-    def _step(
-        self,
-        equation: RateEquation,
-        theta: Float[np.ndarray, " unknowns"],
-        c: States,
-        h: Float[np.ndarray, " batch"],
-        sensitivities: Sensitivities | None,
-    ) -> tuple[States, Sensitivities | None]:
-        """One step of the method; sensitivities only if they are given."""
+    def _step(self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"]) -> States:
+        """One step of the method."""
+
+    @abc.abstractmethod
+    def _linearise(
+        self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"], *, by_unknowns: bool
+    ) -> tuple[States, PullBack]:
+        """One step of the method, and its derivatives."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,22 +88,22 @@ class EulerSteps(Integrator):
     def name(self) -> str:
         return f"Euler steps, {self.substeps} per frame"
 
-    def _step(
-        self,
-        equation: RateEquation,
-        theta: Float[np.ndarray, " unknowns"],
-        c: States,
-        h: Float[np.ndarray, " batch"],
-        sensitivities: Sensitivities | None,
-    ) -> tuple[States, Sensitivities | None]:
-        at = equation.rates(theta, c)
-        if sensitivities is not None:
-            moved = h[:, None, None] * (equation.by_state(theta, at) @ sensitivities)
-            moved += sensitivities
-            if moved.shape[-1] > c.shape[1]:
-                equation.add_by_unknowns(at, moved, h)
-            sensitivities = moved
-        return c + h[:, None] * at.rate, sensitivities
+    def _step(self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"]) -> States:
+        return np.asarray(c + h[:, None] * rate(c).rate)
+
+    def _linearise(
+        self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"], *, by_unknowns: bool
+    ) -> tuple[States, PullBack]:
+        at = rate(c)
+        by_state = h[:, None, None] * rate.by_state(at)
+        own = np.arange(c.shape[1])
+        by_state[:, own, own] += 1.0
+
+        def pull_back(rows: Rows) -> tuple[Rows, np.ndarray]:
+            unknowns = rate.by_unknowns(at, rows * h[:, None, None]) if by_unknowns else rows[..., :0]
+            return rows @ by_state, unknowns
+
+        return c + h[:, None] * at.rate, pull_back
 
 
 # Classical Runge-Kutta method of order 4 (Kutta 1901): nodes of the stages, and weights.
@@ -128,27 +119,37 @@ class RungeKutta(Integrator):
     def name(self) -> str:
         return f"Runge-Kutta method, at most {self.substeps} steps per frame"
 
-    def _step(
-        self,
-        equation: RateEquation,
-        theta: Float[np.ndarray, " unknowns"],
-        c: States,
-        h: Float[np.ndarray, " batch"],
-        sensitivities: Sensitivities | None,
-    ) -> tuple[States, Sensitivities | None]:
+    def _step(self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"]) -> States:
         step, slope, total = h[:, None], np.zeros_like(c), np.zeros_like(c)
-        derivative = None if sensitivities is None else np.zeros_like(sensitivities)
-        moved = None if sensitivities is None else sensitivities.copy()
         for ahead, weight in zip(_AHEAD, _WEIGHTS, strict=True):
-            at = equation.rates(theta, c + ahead * step * slope)
-            if sensitivities is not None and derivative is not None and moved is not None:
-                derivative = equation.by_state(theta, at) @ (sensitivities + ahead * step[..., None] * derivative)
-                if derivative.shape[-1] > c.shape[1]:
-                    equation.add_by_unknowns(at, derivative, np.ones(len(c)))
-                moved += weight * step[..., None] * derivative
+            slope = rate(c + ahead * step * slope).rate
+            total += weight * slope
+        return np.asarray(c + step * total)
+
+    def _linearise(
+        self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"], *, by_unknowns: bool
+    ) -> tuple[States, PullBack]:
+        step, slope, total = h[:, None], np.zeros_like(c), np.zeros_like(c)
+        stages = []
+        for ahead, weight in zip(_AHEAD, _WEIGHTS, strict=True):
+            at = rate(c + ahead * step * slope)
+            stages.append((at, rate.by_state(at), ahead * step[..., None], weight * step[..., None]))
             slope = at.rate
             total += weight * slope
-        return c + step * total, moved
+
+        def pull_back(rows: Rows) -> tuple[Rows, np.ndarray]:
+            unknowns = np.zeros((*rows.shape[:2], rate.equation.unknowns.total if by_unknowns else 0))
+            moved, later = rows.copy(), np.zeros_like(rows)
+            for at, by_state, ahead, weight in reversed(stages):
+                of_slope = weight * rows + later
+                if by_unknowns:
+                    unknowns += rate.by_unknowns(at, of_slope)
+                of_state = of_slope @ by_state
+                moved += of_state
+                later = ahead * of_state
+            return moved, unknowns
+
+        return c + step * total, pull_back
 
 
 # Radau IIA with three stages, of order 5, L-stable (Hairer & Wanner 1996, section IV.5).
@@ -172,44 +173,54 @@ class Collocation(Integrator):
     def name(self) -> str:
         return f"Radau method, at most {self.substeps} steps per frame"
 
-    def _step(
-        self,
-        equation: RateEquation,
-        theta: Float[np.ndarray, " unknowns"],
-        c: States,
-        h: Float[np.ndarray, " batch"],
-        sensitivities: Sensitivities | None,
-    ) -> tuple[States, Sensitivities | None]:
+    def _step(self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"]) -> States:
+        return self._stage_values(rate, c, h)[:, -1]
+
+    def _stage_values(
+        self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"]
+    ) -> Float[np.ndarray, "batch stages species"]:
+        """g = c + h A F(g), by Newton's method from g = c."""
         size, n = c.shape
-        # Stage values g = c + h A F(g), by Newton's method from g = c.
         g = np.repeat(c[:, None], self.stages, axis=1)
-        scale = np.abs(c).max(axis=1, keepdims=True)[..., None] + equation.floor
+        scale = np.abs(c).max(axis=1, keepdims=True)[..., None] + rate.equation.floor
         for _ in range(_NEWTON):
-            rates = equation.rates(theta, g.reshape(-1, n))
-            error = g - c[:, None] - np.einsum("pq,b,bqi->bpi", _STAGES, h, rates.rate.reshape(g.shape))
-            change = _solve(_newton_matrix(equation, theta, rates, h), error.reshape(size, -1, 1)).reshape(g.shape)
+            at = rate(g.reshape(-1, n))
+            error = g - c[:, None] - np.einsum("pq,b,bqi->bpi", _STAGES, h, at.rate.reshape(g.shape))
+            change = _solve(_newton_matrix(rate, at, h), error.reshape(size, -1, 1)).reshape(g.shape)
             g = g - change
             if not np.isfinite(g).all() or (np.abs(change) <= _CONVERGED * scale).all():
                 break
-        if sensitivities is None:
-            return g[:, -1], None
-        # By the implicit function theorem: (1 - h A Jacobian) dg = dc + h A dF/d(unknowns).
-        rates = equation.rates(theta, g.reshape(-1, n))
-        right = np.repeat(sensitivities[:, None], self.stages, axis=1)
-        if right.shape[-1] > n:
-            by_unknowns = np.zeros((size * self.stages, n, right.shape[-1]))
-            equation.add_by_unknowns(rates, by_unknowns, np.repeat(h, self.stages))
-            right = right + np.einsum("pq,bqij->bpij", _STAGES, by_unknowns.reshape(right.shape))
-        moved = _solve(_newton_matrix(equation, theta, rates, h), right.reshape(size, self.stages * n, -1))
-        return g[:, -1], moved.reshape(right.shape)[:, -1]
+        return g
+
+    def _linearise(
+        self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"], *, by_unknowns: bool
+    ) -> tuple[States, PullBack]:
+        size, n = c.shape
+        g = self._stage_values(rate, c, h)
+        at = rate(g.reshape(-1, n))
+        matrix = _newton_matrix(rate, at, h)
+
+        def pull_back(rows: Rows) -> tuple[Rows, np.ndarray]:
+            # By the implicit function theorem: (1 - h A Jacobian) dg = dc + h A dF/d(unknowns).
+            right = np.zeros((size, self.stages * n, rows.shape[1]))
+            right[:, -n:] = np.swapaxes(rows, 1, 2)
+            solved = np.swapaxes(_solve(np.swapaxes(matrix, 1, 2), right), 1, 2)
+            of_stages = solved.reshape(size, rows.shape[1], self.stages, n)
+            unknowns = np.zeros((*rows.shape[:2], rate.equation.unknowns.total if by_unknowns else 0))
+            for q in range(self.stages if by_unknowns else 0):
+                stage = Rates(*(part.reshape(size, self.stages, -1)[:, q] for part in at))
+                unknowns += rate.by_unknowns(stage, np.einsum("p,b,brpi->bri", _STAGES[:, q], h, of_stages))
+            return of_stages.sum(axis=2), unknowns
+
+        return g[:, -1], pull_back
 
 
 def _newton_matrix(
-    equation: RateEquation, theta: Float[np.ndarray, " unknowns"], rates: Rates, h: Float[np.ndarray, " batch"]
+    rate: RateFunction, rates: Rates, h: Float[np.ndarray, " batch"]
 ) -> Float[np.ndarray, "batch stage_species stage_species"]:
     """1 - h (A x Jacobian), with the Jacobian of every stage."""
     n, stages = rates.c.shape[1], len(_STAGES)
-    jacobian = equation.by_state(theta, rates).reshape(-1, stages, n, n)
+    jacobian = rate.by_state(rates).reshape(-1, stages, n, n)
     whole = np.einsum("pq,b,bqij->bpiqj", _STAGES, -h, jacobian).reshape(-1, stages * n, stages * n)
     whole[:, np.arange(stages * n), np.arange(stages * n)] += 1.0
     return np.asarray(whole)

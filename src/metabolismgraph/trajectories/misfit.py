@@ -20,7 +20,7 @@ ROBUST = 4.0  # standard deviations beyond which a value counts as an outlier
 
 
 class Misfit(NamedTuple):
-    """The misfit of states, per window and in sum over its species, and derivatives by the states.
+    """The misfit of states, per window, and derivatives by the states.
 
     Attributes:
         loss: minus the log likelihood, up to a constant.
@@ -29,8 +29,8 @@ class Misfit(NamedTuple):
     """
 
     loss: Float[np.ndarray, " windows"]
-    score: Float[np.ndarray, "windows species"]
-    information: Float[np.ndarray, "windows species"]
+    score: Float[np.ndarray, "windows *frames species"]
+    information: Float[np.ndarray, "windows *frames species"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +68,10 @@ class Measurements:
         first = np.diff(observations.run, prepend=-1) != 0
         return cls(c, sigma, weight, (c <= 0) & ~first[:, None], robust)
 
-    def misfit(self, frame: np.ndarray, valid: np.ndarray, c: Float[np.ndarray, "windows species"]) -> Misfit:
-        """Compare states with the measurements of one frame of every window."""
+    def misfit(self, frame: np.ndarray, valid: np.ndarray, c: Float[np.ndarray, "windows *frames species"]) -> Misfit:
+        """Compare states with the measurements of one frame, or of several frames, of every window."""
         sigma, cut = self.sigma[frame], self.censored[frame]
-        weight = self.weight[frame] * valid[:, None]
+        weight = self.weight[frame] * valid[..., None]
         z = (self.value[frame] - c) / sigma
         size = np.abs(z)
         loss = np.where(size <= self.robust, 0.5 * z**2, self.robust * (size - 0.5 * self.robust))
@@ -91,4 +91,4 @@ class Measurements:
             loss = loss + 0.5 * below**2
             score = score - below / sigma
             information = information + (below < 0) / sigma**2
-        return Misfit((weight * loss).sum(axis=1), weight * score, weight * information)
+        return Misfit((weight * loss).reshape(len(c), -1).sum(axis=1), weight * score, weight * information)

@@ -82,7 +82,7 @@ def _scale_of_cut(size: Float[np.ndarray, " differences"], mean: Float[np.ndarra
 _PROPORTIONAL = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 _EVIDENCE = 5.0  # gain of the log likelihood that noise other than additive needs
 _ENOUGH = 100  # degrees of freedom that it needs
-_ITERATIONS = 30  # of expectation maximisation
+_ITERATIONS, _SETTLED = 30, 1e-6  # of expectation maximisation, and relative change that ends it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,11 +162,17 @@ def _scale(
     """
     square = np.where(used, z**2, 0.0).sum(axis=0)
     scale = np.maximum(np.sqrt(square / left), least)
-    for _ in range(_ITERATIONS if censored.any() else 0):
-        a = z / scale
+    cut = np.flatnonzero(censored.any(axis=0))
+    frame, column = np.nonzero(censored[:, cut])
+    below, started = z[:, cut][frame, column], square / left
+    for _ in range(_ITERATIONS if len(cut) else 0):
+        a = below / scale[cut][column]
         ratio = np.exp(-0.5 * a**2 - 0.5 * np.log(2 * np.pi) - scipy.special.log_ndtr(a))
-        cut = np.where(censored, np.maximum(1 - a * ratio, 0.0), 0.0).sum(axis=0)
-        scale = np.maximum(np.sqrt((square + scale**2 * cut) / left), least)
+        share = np.bincount(column, np.maximum(1 - a * ratio, 0.0), len(cut))
+        before = scale[cut]
+        scale[cut] = np.maximum(np.sqrt(started[cut] + before**2 * share / left[cut]), least[cut])
+        if np.allclose(scale[cut], before, rtol=_SETTLED, atol=0.0):
+            break
     return np.asarray(scale)
 
 

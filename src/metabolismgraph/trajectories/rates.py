@@ -21,10 +21,11 @@ import scipy.sparse
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.system.kinetics import Structure
-from metabolismgraph.trajectories.substrate_spline import SplineLaw, SubstrateSpline
+from metabolismgraph.trajectories.substrate_spline import SplineLaw, SubstrateSpline, evaluate
 
 FLOOR = 1e-9  # least concentration within logarithms, relative to the largest one
 LOG_10 = float(np.log(10.0))
+_DENSE = 10_000  # entries of S below which a product with zeros costs less than the search for other entries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,11 +145,22 @@ class RateEquation:
         return i, j, self.stoichiometry[i, j]
 
     @functools.cached_property
+    def learned(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs with a learned law, and their laws."""
+        learned = np.flatnonzero(self.pair_law >= 0)
+        return learned, self.pair_law[learned]
+
+    @functools.cached_property
+    def net(self) -> np.ndarray | scipy.sparse.csr_array:
+        """S in the form in which products with it take the least time."""
+        return self.stoichiometry if self.stoichiometry.size < _DENSE else self._sparse
+
+    @functools.cached_property
     def _sparse(self) -> scipy.sparse.csr_array:
         return scipy.sparse.csr_array(self.stoichiometry)
 
     @functools.cached_property
-    def _triplets(self) -> tuple[np.ndarray, ...]:
+    def triplets(self) -> tuple[np.ndarray, ...]:
         """The contributions to d(dc/dt)/dc, sorted by their place in the flattened matrix.
 
         Returns:
@@ -184,51 +196,17 @@ class RateEquation:
         coefficients = theta[u.law].reshape(u.laws, u.size)
         return [self.spline.law(a, order) for a, order in zip(coefficients, self.learned_orders, strict=True)]
 
-    def log_factors(
-        self, theta: Float[np.ndarray, " unknowns"], log_c: Float[np.ndarray, "batch pairs"]
-    ) -> tuple[Float[np.ndarray, "batch pairs"], Float[np.ndarray, "batch pairs"]]:
-        """log f of every pair, and its derivative by log c."""
-        value, slope = self.pair_order * log_c, np.broadcast_to(self.pair_order, log_c.shape).copy()
-        for number, law in enumerate(self.laws(theta)):
-            of_law = np.flatnonzero(self.pair_law == number)
-            value[:, of_law], slope[:, of_law] = law(log_c[:, of_law])
-        return value, slope
+    def bind(self, theta: Float[np.ndarray, " unknowns"]) -> RateFunction:
+        """dc/dt for given unknowns."""
+        u = self.unknowns
+        laws = self.laws(theta)
+        pieces = np.stack([law.pieces for law in laws], axis=1) if laws else np.zeros((4, 0, 0))
+        slope, offset = (np.where(self.moving, theta[part], 0.0) for part in (u.slope, u.offset))
+        return RateFunction(self, 10.0 ** theta[u.log_k], slope, offset, pieces)
 
     def rates(self, theta: Float[np.ndarray, " unknowns"], c: Float[np.ndarray, "batch species"]) -> Rates:
         """dc/dt at every state of a batch."""
-        at = np.maximum(c[:, self.pair_species], self.floor)
-        log_c = np.log(at)
-        log_f, log_slope = self.log_factors(theta, log_c)
-        padded = np.concatenate([log_f, np.zeros((len(c), 1))], axis=1)
-        u = self.unknowns
-        flux = 10.0 ** theta[u.log_k] * np.exp(padded[:, self.substrates].sum(axis=-1))
-        homeostasis = np.where(self.moving, theta[u.slope] * c + theta[u.offset], 0.0)
-        return Rates(c, log_c, (self._sparse @ flux.T).T + homeostasis, flux, log_slope / at)
-
-    def by_state(self, theta: Float[np.ndarray, " unknowns"], at: Rates) -> Float[np.ndarray, "batch species species"]:
-        """The derivative of dc/dt by the state, in 1/time."""
-        n = len(self.moving)
-        reaction, pair, coefficient, first, places = self._triplets
-        matrix = np.zeros((len(at.c), n * n))
-        if len(places):
-            parts = coefficient * at.flux[:, reaction] * at.log_slope[:, pair]
-            matrix[:, places] = np.add.reduceat(parts, first, axis=1)
-        matrix[:, :: n + 1] += np.where(self.moving, theta[self.unknowns.slope], 0.0)
-        return matrix.reshape(-1, n, n)
-
-    def add_by_unknowns(
-        self, at: Rates, target: Float[np.ndarray, "batch species columns"], factor: Float[np.ndarray, " batch"]
-    ) -> None:
-        """Add `factor` times the derivative of dc/dt by the unknowns to the last columns of `target`."""
-        u, n = self.unknowns, len(self.moving)
-        first = target.shape[-1] - u.total
-        i, j, s = self._net
-        target[:, i, first + j] += (factor[:, None] * LOG_10) * (s * at.flux[:, j])
-        species = np.flatnonzero(self.moving)
-        target[:, species, first + u.reactions + species] += factor[:, None] * at.c[:, species]
-        target[:, species, first + u.reactions + n + species] += factor[:, None]
-        if u.laws:
-            target[:, :, first + u.law.start :] += factor[:, None, None] * self.by_laws(at)
+        return self.bind(theta)(c)
 
     def by_laws(self, at: Rates) -> Float[np.ndarray, "batch species coefficients"]:
         """The derivative of dc/dt by the coefficients of the learned laws."""
@@ -240,3 +218,77 @@ class RateEquation:
             total = self._sparse @ (phi * at.flux.T[..., None]).reshape(len(phi), -1)
             parts.append(np.moveaxis(total.reshape(n, batch, size), 1, 0))
         return np.concatenate(parts, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class RateFunction:
+    """dc/dt for given unknowns.
+
+    Attributes:
+        equation: the rate equation.
+        k: rate constants.
+        slope, offset: of homeostasis; zero for fixed species.
+        pieces: see `SplineLaw`, of every learned law.
+    """
+
+    equation: RateEquation
+    k: Float[np.ndarray, " reactions"]
+    slope: Float[np.ndarray, " species"]
+    offset: Float[np.ndarray, " species"]
+    pieces: Float[np.ndarray, "4 laws intervals"]
+
+    def __call__(self, c: Float[np.ndarray, "batch species"]) -> Rates:
+        """dc/dt at every state of a batch."""
+        equation = self.equation
+        at = np.maximum(c[:, equation.pair_species], equation.floor)
+        log_c = np.log(at)
+        log_f, log_slope = self._log_factors(log_c)
+        padded = np.concatenate([log_f, np.zeros((len(c), 1))], axis=1)
+        flux = self.k * np.exp(padded[:, equation.substrates].sum(axis=-1))
+        rate = (equation.net @ flux.T).T
+        rate += self.slope * c
+        rate += self.offset
+        return Rates(c, log_c, rate, flux, log_slope / at)
+
+    def _log_factors(
+        self, log_c: Float[np.ndarray, "batch pairs"]
+    ) -> tuple[Float[np.ndarray, "batch pairs"], Float[np.ndarray, "batch pairs"]]:
+        """log f of every pair, and its derivative by log c."""
+        equation = self.equation
+        learned, law = equation.learned
+        knots = equation.spline.basis.x
+        if len(learned) == log_c.shape[1]:
+            return evaluate(self.pieces, law, knots, equation.pair_order, log_c)
+        value, slope = equation.pair_order * log_c, np.broadcast_to(equation.pair_order, log_c.shape).copy()
+        if len(learned):
+            found = evaluate(self.pieces, law, knots, equation.pair_order[learned], log_c[:, learned])
+            value[:, learned], slope[:, learned] = found
+        return value, slope
+
+    def by_state(self, at: Rates) -> Float[np.ndarray, "batch species species"]:
+        """The derivative of dc/dt by the state, in 1/time."""
+        n = len(self.slope)
+        reaction, pair, coefficient, first, places = self.equation.triplets
+        matrix = np.zeros((len(at.c), n * n))
+        if len(places):
+            parts = coefficient * at.flux[:, reaction]
+            parts *= at.log_slope[:, pair]
+            matrix[:, places] = np.add.reduceat(parts, first, axis=1)
+        matrix[:, :: n + 1] += self.slope
+        return matrix.reshape(-1, n, n)
+
+    def by_unknowns(
+        self, at: Rates, left: Float[np.ndarray, "batch rows species"]
+    ) -> Float[np.ndarray, "batch rows unknowns"]:
+        """Rows times the derivative of dc/dt by the unknowns, which is never formed: S has few entries."""
+        equation, u = self.equation, self.equation.unknowns
+        found = np.empty((*left.shape[:2], u.total))
+        flat = left.reshape(-1, left.shape[-1])
+        by_flux = (equation.net.T @ flat.T).T.reshape(*left.shape[:2], -1)
+        np.multiply(by_flux, LOG_10 * at.flux[:, None], out=found[..., u.log_k])
+        moved = left * equation.moving
+        np.multiply(moved, at.c[:, None], out=found[..., u.slope])
+        found[..., u.offset] = moved
+        if u.laws:
+            np.matmul(left, equation.by_laws(at), out=found[..., u.law])
+        return found

@@ -57,9 +57,9 @@ class Start:
     parts: Int[np.ndarray, " frames"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Stage:
-    """A fitted stage with the noise that belongs to it."""
+    """A fitted stage with the noise that belongs to it; equal to itself alone."""
 
     fitted: Fitted
     noise: NoiseModel
@@ -196,11 +196,11 @@ class Stages:
             return parts
         c, left, number = start.path, np.arange(len(steps.frame)), 1
         allowed = np.maximum(_ACCURACY / length * start.noise.sigma(c), _FINEST * c.max())
+        rate = self.equation.bind(start.theta)
         while number < _MOST_PARTS and len(left):
             frame = steps.frame[left]
             one, two = (
-                start.integrator.divided(n).advance(self.equation, start.theta, c[frame], steps.dt[left])
-                for n in (number, 2 * number)
+                start.integrator.divided(n).advance(rate, c[frame], steps.dt[left]) for n in (number, 2 * number)
             )
             left = left[~(np.abs(one - two) < allowed[frame]).all(axis=1)]
             number *= 2

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.interpolate
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 _KNOTS = 10
 # Quantiles of log c between which the knots lie. Beyond them f is a power law, which noise cannot bend.
@@ -122,13 +122,33 @@ class SplineLaw:
         self, log_c: Float[np.ndarray, "*batch"]
     ) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
         """log f, and its derivative by log c."""
-        low, step = self.knots[0], self.knots[1] - self.knots[0]
-        inside = np.clip(np.nan_to_num(log_c), low, self.knots[-1])  # diverged states must not end the program
-        interval = np.minimum(((inside - low) / step).astype(np.int64), len(self.knots) - 2)
-        t = inside - self.knots[interval]
-        a, b, c, d = self.pieces[:, interval]
-        slope = (3 * a * t + 2 * b) * t + c
-        beyond = log_c - inside
+        return evaluate(self.pieces[:, None], np.intp(0), self.knots, self.order, log_c)
+
+
+def evaluate(
+    pieces: Float[np.ndarray, "4 laws intervals"],
+    law: Int[np.ndarray, " values"] | np.intp,
+    knots: Float[np.ndarray, " knots"],
+    order: Float[np.ndarray, " values"] | float,
+    log_c: Float[np.ndarray, "*batch"],
+) -> tuple[Float[np.ndarray, "*batch"], Float[np.ndarray, "*batch"]]:
+    """log f of several laws, and its derivative by log c.
+
+    Args:
+        pieces, knots: see `SplineLaw`.
+        law, order: of every value of the last axis of `log_c`.
+    """
+    step, intervals = knots[1] - knots[0], len(knots) - 1
+    inside = np.minimum(np.maximum(log_c, knots[0]), knots[-1])
+    interval = ((inside - knots[0]) / step).astype(np.intp)
+    np.minimum(np.maximum(interval, 0, out=interval), intervals - 1, out=interval)  # NaN of a diverged state, too
+    t = inside - knots[interval]
+    a, b, c, d = pieces.reshape(4, -1).take(law * intervals + interval, axis=1)
+    slope = (3 * a * t + 2 * b) * t + c
+    value = ((a * t + b) * t + c) * t + d
+    beyond = log_c - inside
+    if beyond.any():
         lowest = np.minimum(beyond + _STRAIGHT, 0.0)
-        value = ((a * t + b) * t + c) * t + d + slope * (beyond - lowest) + self.order * lowest
-        return value, np.where(lowest < 0, self.order, slope)
+        value += slope * (beyond - lowest) + order * lowest
+        slope = np.where(lowest < 0, order, slope)
+    return value, slope

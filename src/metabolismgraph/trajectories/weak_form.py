@@ -55,40 +55,30 @@ def _fit(
     exponent: float,
 ) -> tuple[Float[np.ndarray, " unknowns"], float]:
     """The unknowns from one start of log f, and the misfit."""
-    u, n = equation.unknowns, len(equation.moving)
+    u = equation.unknowns
     average = Averages(observations, rule)
-    weight = np.where(equation.moving, 1.0 / sigma, 0.0)
-    transitions = observations.transitions()
-    left = average.rows(transitions.derivative)
-    c = average.steps(observations.concentration)
-    ones = average.rows(np.ones((len(transitions.dt), 1)))
-    theta = np.zeros(u.total)
-    orders = np.unique(equation.pair_order[equation.pair_law >= 0]) if u.laws else np.zeros(0)
-    coefficients = np.zeros((u.laws, u.size))
+    theta, coefficients = np.zeros(u.total), np.zeros((u.laws, u.size))
     if u.laws:
-        coefficients[:, 0] = exponent * orders
+        coefficients[:, 0] = exponent * equation.learned_orders
     k = np.zeros(0)
     for _ in range(_ITERATIONS if u.laws else 1):
         theta[u.law] = coefficients.ravel()
         theta[u.log_k] = 0.0
         at = equation.rates(theta, smoothed)  # with k = 1, fluxes are the substrate factors
-        v = average.steps(at.flux)
+        written = Equations.of(observations, average, equation, at.flux, sigma)
         # Unknowns: k, slope, offset and, after the first solution, changes of the coefficients of log f.
-        shapes = average.shapes(equation, at, k) if len(k) and u.laws else np.zeros((len(v), n, 0))
-        found = _solve(equation, v, c, ones, shapes, left, weight)
+        shapes = average.shapes(equation, at, k) if len(k) and u.laws else np.zeros((*written.left.shape, 0))
+        found = written.solve(shapes)
         k = found.k
         if shapes.shape[-1]:
             step = np.clip(found.shapes, -_LARGEST_STEP, _LARGEST_STEP)
             coefficients = coefficients + step.reshape(coefficients.shape)
             if np.abs(step).max() < _CONVERGED:
                 break
-    positive = k[k > 0]
-    typical = float(np.median(positive)) if positive.size else 1.0
     theta[u.law] = coefficients.ravel()
     # Near zero, nothing depends on log k any more, so that shooting could not lead back: no estimate is below what the
     # data can tell from zero.
-    smallest = np.clip(found.k_error, _SMALLEST * typical, typical)
-    theta[u.log_k] = np.log10(np.maximum(found.k, smallest))
+    theta[u.log_k] = np.log10(not_too_small(found.k, found.k_error))
     theta[u.slope], theta[u.offset] = found.slope, found.offset
     return theta, found.misfit
 
@@ -127,7 +117,97 @@ class Averages:
         return self.steps(equation.by_laws(at._replace(flux=at.flux * k)))
 
 
-class _Solution(NamedTuple):
+class Equations(NamedTuple):
+    """The averages of dc/dt = S (k v) + slope c + offset over windows of frames.
+
+    Attributes:
+        left: of dc/dt.
+        v: of the flux of every reaction for k = 1.
+        c: of the concentrations.
+        ones: of 1.
+        stoichiometry: S.
+        weight: 1 / noise; zero for fixed species.
+    """
+
+    left: Float[np.ndarray, "rows species"]
+    v: Float[np.ndarray, "rows reactions"]
+    c: Float[np.ndarray, "rows species"]
+    ones: Float[np.ndarray, "rows 1"]
+    stoichiometry: Float[np.ndarray, "species reactions"]
+    weight: Float[np.ndarray, " species"]
+
+    @classmethod
+    def of(
+        cls,
+        observations: Observations,
+        average: Averages,
+        equation: RateEquation,
+        flux: Float[np.ndarray, "frames reactions"],
+        sigma: Float[np.ndarray, " species"],
+    ) -> Equations:
+        """From measured concentrations.
+
+        Args:
+            flux: for k = 1.
+            sigma: standard deviation of the noise.
+        """
+        transitions = observations.transitions()
+        return cls(
+            left=average.rows(transitions.derivative),
+            v=average.steps(flux),
+            c=average.steps(observations.concentration),
+            ones=average.rows(np.ones((len(transitions.dt), 1))),
+            stoichiometry=equation.stoichiometry,
+            weight=np.where(equation.moving, 1.0 / sigma, 0.0),
+        )
+
+    def solve(self, shapes: Float[np.ndarray, "rows species coefficients"], penalty: float = 0.0) -> Solution:
+        """Least squares for k, slope, offset and changes of log f, by the normal equations.
+
+        Args:
+            shapes: derivative of dc/dt by the coefficients of log f.
+            penalty: weight of the mean square of homeostasis relative to that of the misfit.
+        """
+        n, m = self.stoichiometry.shape
+        extra = shapes.shape[-1]
+        total = m + 2 * n + extra
+        matrix, right = np.zeros((total, total)), np.zeros(total)
+        weight, left, v, c, ones = self.weight, self.left, self.v, self.c, self.ones
+        s = self.stoichiometry * weight[:, None]
+        i = np.arange(n)
+        square, w2 = s.T @ s, weight**2
+        lines = w2 * (1.0 + penalty)
+        matrix[:m, :m] = square * (v.T @ v)
+        matrix[:m, m : m + n] = (s.T * (v.T @ c)) * weight
+        matrix[:m, m + n : m + 2 * n] = (s.T * (v.T @ np.repeat(ones, n, axis=1))) * weight
+        matrix[m + i, m + i] = (c**2).sum(axis=0) * lines
+        matrix[m + i, m + n + i] = (c * ones).sum(axis=0) * lines
+        matrix[m + n + i, m + n + i] = (ones**2).sum() * lines
+        right[:m] = (v * ((left * weight) @ s)).sum(axis=0)
+        right[m : m + n] = (c * left).sum(axis=0) * w2
+        right[m + n : m + 2 * n] = (ones * left).sum(axis=0) * w2
+        scaled = shapes * weight[None, :, None]
+        if extra:
+            matrix[:m, m + 2 * n :] = np.einsum("tj,tjl->jl", v, np.einsum("ij,til->tjl", s, scaled, optimize=True))
+            matrix[m : m + n, m + 2 * n :] = np.einsum("ti,til->il", c * weight, scaled)
+            matrix[m + n : m + 2 * n, m + 2 * n :] = np.einsum("ti,til->il", ones * weight, scaled)
+            flat = scaled.reshape(-1, extra)
+            matrix[m + 2 * n :, m + 2 * n :] = flat.T @ flat
+            right[m + 2 * n :] = flat.T @ (left * weight).ravel()
+        matrix = np.triu(matrix) + np.triu(matrix, 1).T
+        diagonal = np.diag(matrix)
+        scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
+        regular = matrix * scale[:, None] * scale + _RIDGE * np.eye(total)
+        regular[diagonal <= 0, diagonal <= 0] = 1.0
+        inverse = np.linalg.inv(regular)
+        k, slope, offset, step = np.split(scale * (inverse @ (scale * right)), [m, m + n, m + 2 * n])
+        explained = (v * k) @ s.T + (slope * c + offset * ones) * weight + scaled @ step
+        misfit = float(np.sum((left * weight - explained) ** 2))
+        error = scale[:m] * np.sqrt(np.abs(np.diag(inverse)[:m]) * misfit / max(left.size - total, 1))
+        return Solution(k, error, slope, offset, step, misfit)
+
+
+class Solution(NamedTuple):
     """The least-squares estimates, and the weighted sum of squares that they leave."""
 
     k: Float[np.ndarray, " reactions"]
@@ -138,51 +218,13 @@ class _Solution(NamedTuple):
     misfit: float
 
 
-def _solve(
-    equation: RateEquation,
-    v: Float[np.ndarray, "rows reactions"],
-    c: Float[np.ndarray, "rows species"],
-    ones: Float[np.ndarray, "rows 1"],
-    shapes: Float[np.ndarray, "rows species coefficients"],
-    left: Float[np.ndarray, "rows species"],
-    weight: Float[np.ndarray, " species"],
-) -> _Solution:
-    """Least squares for k, slope, offset and changes of log f, by the normal equations."""
-    n, m = equation.stoichiometry.shape
-    extra = shapes.shape[-1]
-    total = m + 2 * n + extra
-    matrix, right = np.zeros((total, total)), np.zeros(total)
-    s = equation.stoichiometry * weight[:, None]
-    i = np.arange(n)
-    square, w2 = s.T @ s, weight**2
-    matrix[:m, :m] = square * (v.T @ v)
-    matrix[:m, m : m + n] = (s.T * (v.T @ c)) * weight
-    matrix[:m, m + n : m + 2 * n] = (s.T * (v.T @ np.repeat(ones, n, axis=1))) * weight
-    matrix[m + i, m + i] = (c**2).sum(axis=0) * w2
-    matrix[m + i, m + n + i] = (c * ones).sum(axis=0) * w2
-    matrix[m + n + i, m + n + i] = (ones**2).sum() * w2
-    right[:m] = (v * ((left * weight) @ s)).sum(axis=0)
-    right[m : m + n] = (c * left).sum(axis=0) * w2
-    right[m + n : m + 2 * n] = (ones * left).sum(axis=0) * w2
-    if extra:
-        scaled = shapes * weight[None, :, None]
-        matrix[:m, m + 2 * n :] = np.einsum("tj,tjl->jl", v, np.einsum("ij,til->tjl", s, scaled, optimize=True))
-        matrix[m : m + n, m + 2 * n :] = np.einsum("ti,til->il", c * weight, scaled)
-        matrix[m + n : m + 2 * n, m + 2 * n :] = np.einsum("ti,til->il", ones * weight, scaled)
-        flat = scaled.reshape(-1, extra)
-        matrix[m + 2 * n :, m + 2 * n :] = flat.T @ flat
-        right[m + 2 * n :] = flat.T @ (left * weight).ravel()
-    matrix = np.triu(matrix) + np.triu(matrix, 1).T
-    diagonal = np.diag(matrix)
-    scale = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, 1.0))
-    regular = matrix * scale[:, None] * scale + _RIDGE * np.eye(total)
-    regular[diagonal <= 0, diagonal <= 0] = 1.0
-    inverse = np.linalg.inv(regular)
-    x = scale * (inverse @ (scale * right))
-    k, slope, offset, step = np.split(x, [m, m + n, m + 2 * n])
-    explained = (v * k) @ s.T + (slope * c + offset * ones) * weight
-    if extra:
-        explained = explained + scaled @ step
-    misfit = float(np.sum((left * weight - explained) ** 2))
-    error = scale[:m] * np.sqrt(np.abs(np.diag(inverse)[:m]) * misfit / max(left.size - total, 1))
-    return _Solution(k, error, slope, offset, step, misfit)
+def not_too_small(
+    k: Float[np.ndarray, " reactions"], least: Float[np.ndarray, " reactions"] | float = 0.0
+) -> Float[np.ndarray, " reactions"]:
+    """Rate constants that have a logarithm: none is below a small share of the median of the positive ones.
+
+    Args:
+        least: larger bounds for single ones, if they are below that median.
+    """
+    typical = float(np.median(k[k > 0])) if (k > 0).any() else 1.0
+    return np.asarray(np.maximum(k, np.clip(least, _SMALLEST * typical, typical)))

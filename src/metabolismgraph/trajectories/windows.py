@@ -69,6 +69,6 @@ class Windows:
         series[self.frame[valid]] = values[valid]
         return series
 
-    def select(self, part: slice) -> Windows:
+    def select(self, part: slice | Int[np.ndarray, " some"]) -> Windows:
         """Some of the windows."""
         return Windows(self.frame[part], self.valid[part], self.dt[part], self.wanted)

@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.system.progress import Progress, silent
+from metabolismgraph.trajectories.shooting import sensitivities
 from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.uncertainty.fitted_model import FittedModel
 
@@ -164,11 +165,15 @@ def targets(model: FittedModel) -> tuple[Target, Target]:
 def windows_of(model: FittedModel) -> list[Window]:
     """What every window knows of its initial state, from the information of all of its measurements."""
     problem, found = model.problem, []
-    n, total = model.x.shape[1], problem.equation.unknowns.total
+    n, total, rate = model.x.shape[1], problem.equation.unknowns.total, problem.equation.bind(model.theta)
     for part in problem.batches(n + total):
         hessian = np.zeros((len(model.x[part]), n, n + total))
-        for _, j, misfit in problem.frames(problem.windows.select(part), model.theta, model.x[part], n + total):
-            hessian += np.swapaxes(j[..., :n], 1, 2) @ (misfit.information[..., None] * j)
+        own = problem.windows.select(part)
+        states = problem.states(own, rate, model.x[part])
+        information = problem.misfit(own, states).information
+        for frame in sensitivities(problem, own, rate, states):
+            j = frame.sensitivities
+            hessian += np.swapaxes(j[..., :n], 1, 2) @ (information[:, frame.number, :, None] * j)
         found += [Window(_inverse(one[:, :n]), one[:, n:]) for one in hessian]
     return found
 
@@ -200,13 +205,13 @@ class _Frames(NamedTuple):
 def _frames(model: FittedModel, windows: Sequence[Window]) -> Iterator[_Frames]:
     """Every frame of every window, with the derivatives of its concentrations."""
     problem, moving = model.problem, model.stages.equation.moving
-    columns = model.x.shape[1] + problem.equation.unknowns.total
+    columns, rate = model.x.shape[1] + problem.equation.unknowns.total, problem.equation.bind(model.theta)
     for part in problem.batches(columns):
         own = problem.windows.select(part)
-        for s, (_, j, _) in enumerate(problem.frames(own, model.theta, model.x[part], columns)):
-            for w in np.flatnonzero(own.valid[:, s]):
-                window = part.start + int(w)
-                yield _Frames(window, int(own.frame[w, s]), *windows[window].given(j[w][moving]))
+        for frame in sensitivities(problem, own, rate, problem.states(own, rate, model.x[part])):
+            for w in np.flatnonzero(own.valid[:, frame.number]):
+                window, at = part.start + int(w), int(own.frame[w, frame.number])
+                yield _Frames(window, at, *windows[window].given(frame.sensitivities[w][moving]))
 
 
 class _Best:
