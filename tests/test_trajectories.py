@@ -18,6 +18,8 @@ from metabolismgraph.fitting.trust import judge_trust
 from metabolismgraph.homeostasis.types_from_lines import find_types
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.network import Reaction
+from metabolismgraph.trajectories import fit as fit_module
+from metabolismgraph.trajectories.check import check_trajectories
 from metabolismgraph.trajectories.fit import fit_trajectories
 from metabolismgraph.trajectories.gauss_newton import fit_windows
 from metabolismgraph.trajectories.integrators import Collocation, EulerSteps, RungeKutta
@@ -334,6 +336,7 @@ def test_homeostasis_is_recovered_under_noise(noisy):
     metrics = mg.evaluate(result, truth).metrics
     assert result.trust.trustworthy
     assert result.phase1.trajectories.integrator == EulerSteps().name
+    assert result.phase1.trajectories.window > 480
     assert metrics["rate_constants_R2_identifiable"] > 0.999
     for kind in (0, 1):
         assert metrics[f"MLP_node_slope_ratio_{kind}"] == pytest.approx(1, abs=0.02)
@@ -416,6 +419,51 @@ def test_noise_is_found_where_values_were_cut_at_zero():
     clean = np.stack([np.maximum(np.sin(time), 0), np.zeros(len(time)), 3 + np.sin(time)], axis=1)
     data = observed(MIXED, time, np.maximum(clean + 0.1 * rng.normal(size=clean.shape), 0))
     np.testing.assert_allclose(noise_of_differences(data), 0.1, rtol=0.15)
+
+
+def test_noise_is_found_of_species_with_rare_peaks():
+    """Few differences are clear of zero; with these alone, the estimate would be off by up to 50 %."""
+    rng, time = np.random.default_rng(11), np.arange(1200)
+    peaks = 4 * np.exp(-(((time + 20) % 240 - 120) ** 2) / 18) + 0.03
+    clean = np.repeat(peaks[:, None], 60, axis=1)
+    network = mg.ReactionNetwork.from_reactions("peaks", [f"A{i}" for i in range(60)], [])
+    data = observed(network, time.astype(float), np.maximum(clean + 0.05 * rng.normal(size=clean.shape), 0))
+    ratio = noise_of_differences(data) / 0.05
+    # A residual of 1.5 times this noise counts against a model.
+    assert ratio.min() > 1 / 1.5
+    assert ratio.max() < 1.5
+    assert np.log(ratio).std() < 0.14
+
+
+@pytest.mark.slow
+def test_the_true_model_passes_the_check_of_trajectories():
+    """A species with peaks has local minima over windows of 32 frames, which shorter ones do not have."""
+    config = mg.load_config("oscillatory_rank50")
+    data = mg.simulate(config)
+    c, truth = data.observations.concentration, data.truth
+    sigma = 0.01 * c.std(axis=0)
+    noise = sigma * np.random.default_rng(102).standard_normal(c.shape)
+    noisy = dataclasses.replace(data.observations, concentration=np.maximum(c + noise, 0))
+    held = noisy.select(noisy.held_out(0.2))
+    line = (-truth.lam, truth.lam * truth.baseline)
+    structure, model = Structure.of(held.network), NoiseModel(sigma)
+    found = check_trajectories(held, structure, lambda x, s: s * x, np.log10(truth.k), line, EulerSteps(), model, 32)
+    np.testing.assert_array_less(found.chi2, 1.4)
+
+
+def test_windows_stay_short_where_errors_grow(monkeypatch):
+    """Whatever is longer than usual is fitted only if an error of an initial state stays small over it."""
+    time = np.arange(81) * 0.1
+    c = simulated(CHAIN, [0.7, 0.25], [4.0, 1.0, 0.0], time)
+    data = observed(CHAIN, time, c + 0.01 * np.random.default_rng(12).normal(size=c.shape))
+    lengths = []
+    for most in (1e4, 1e-4):
+        monkeypatch.setattr(fit_module, "_USUAL", 32)
+        monkeypatch.setattr(fit_module, "_MOST_GROWTH", most)
+        found = fit_trajectories(data, Structure.of(CHAIN), "cubic")
+        assert found.refused is None
+        lengths.append(found.best.problem.windows.length)
+    assert lengths == [81, 27]
 
 
 def test_types_that_cannot_be_told_apart_are_one():

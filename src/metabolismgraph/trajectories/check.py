@@ -20,6 +20,7 @@ from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.windows import Windows
 
 _RELAXATIONS = 12
+_SHORTER = (4, 8, 16)  # frames of the windows before the last ones
 
 
 class Check(NamedTuple):
@@ -61,15 +62,20 @@ def check_trajectories(
     equation = RateEquation.of(structure, spline, FLOOR * float(c.max()))
     laws = structure.rate_laws
     theta = np.concatenate([log_k, *line, spline.coefficients_of_laws(log_f, laws.order[~laws.known])])
-    windows = Windows.cut(observations, length)
     path = np.maximum(smooth(observations, noise.scale), 0.0)
     measured = Measurements.of(observations, noise.sigma(path), equation.moving)
     undivided = np.ones(len(c), dtype=np.int64)
-    problem = Problem(equation, integrator, windows, measured, (theta, np.ones(len(theta))), undivided)
+    fitted = path
     with single_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        x, _ = relax(problem, theta, path[windows.starts], _RELAXATIONS)
-        states, _ = problem.path(theta, x)
-    fitted = np.nan_to_num(windows.spread(states, len(c)), nan=np.inf)
+        # From short windows to long ones, whose misfit has local minima.
+        for frames in (*(shorter for shorter in _SHORTER if shorter < length), length):
+            windows = Windows.cut(observations, frames)
+            problem = Problem(equation, integrator, windows, measured, (theta, np.ones(len(theta))), undivided)
+            start = np.where(np.isfinite(fitted), np.maximum(fitted, 0.0), path)[windows.starts]
+            x, _ = relax(problem, theta, path[windows.starts], _RELAXATIONS, other=start)
+            states, _ = problem.path(theta, x)
+            fitted = windows.spread(states, len(c))
+    fitted = np.nan_to_num(fitted, nan=np.inf)
     used = (measured.weight > 0) & ~measured.censored
     residual = np.where(used, c - fitted, 0.0)
     count = used.sum(axis=0)

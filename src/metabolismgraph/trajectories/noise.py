@@ -21,7 +21,8 @@ _MEDIAN = 0.6745  # of the absolute value of a standard normal number
 _HALF = math.sqrt(0.5 - 0.5 / math.pi)  # standard deviation of max(z, 0) of a standard normal number z
 # Standard deviations above zero of a mean that is not cut; rounds to find these; quantile to begin with.
 _CLEAR, _ROUNDS, _HIGHEST = 2.0, 4, 0.8
-_MANY = 30  # differences that an estimate from a part of them needs
+# Differences that an estimate from a part of them needs, and those with which it is accurate to some 10 %.
+_MANY, _ENOUGH_HIGH = 30, 200
 _STILL_NOISE = 1.03  # the residual of smoothing is noise up to this factor
 
 
@@ -67,13 +68,18 @@ def noise_of_differences(observations: Observations) -> Float[np.ndarray, " spec
 
 
 def _scale_of_cut(size: Float[np.ndarray, " differences"], mean: Float[np.ndarray, " differences"]) -> float:
-    """Standard deviation of differences with given absolute values, from those with a mean that noise cannot cut."""
+    """Standard deviation of differences with given absolute values, from those with a mean that noise cannot cut.
+
+    If these are few, as for a species with rare peaks, those with the highest means are added.
+    """
     high = mean >= np.quantile(mean, _HIGHEST)
+    enough = np.sort(mean)[-min(_ENOUGH_HIGH, len(mean))]
     for _ in range(_ROUNDS):
         scale = float(np.median(size[high])) / _MEDIAN
-        high = mean > _CLEAR * scale
-        if high.sum() < _MANY:  # all values are close to zero, where half of the noise is cut
+        clear = mean > _CLEAR * scale
+        if clear.sum() < _MANY:  # all values are close to zero, where half of the noise is cut
             return float(np.sqrt(np.mean(size**2))) / _HALF
+        high = clear | (mean >= enough)
     return scale
 
 
