@@ -29,7 +29,7 @@ from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
-from metabolismgraph.trajectories.check import Check, check_trajectories
+from metabolismgraph.trajectories.check import Check, Errors, check_trajectories
 from metabolismgraph.trajectories.fit import FOLLOWED
 from metabolismgraph.trajectories.integrators import Collocation, EulerSteps
 from metabolismgraph.trajectories.noise import NoiseModel
@@ -144,7 +144,8 @@ def _trust_in_trajectories(
 
     def check(part: Observations, length: int) -> Check:
         integrator = kind(evidence.substeps)
-        return check_trajectories(part, structure, log_f, found.log_k, line, integrator, noise, length)
+        errors = Errors(evidence.covariance, np.log(evidence.law_concentration), evidence.law_basis)
+        return check_trajectories(part, structure, log_f, found.log_k, line, integrator, noise, length, errors)
 
     # Noise far below the signal is rounding and the error of the integration, which need not be white.
     visible = moving & (evidence.noise > _ROUNDING * spread)
