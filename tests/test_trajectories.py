@@ -28,6 +28,7 @@ from metabolismgraph.trajectories.noise import NoiseModel, noise_of_differences,
 from metabolismgraph.trajectories.rates import RateEquation
 from metabolismgraph.trajectories.shooting import Problem, growth, linearise
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
+from metabolismgraph.trajectories.tied_windows import fit_tied
 from metabolismgraph.trajectories.weak_form import weak_form
 from metabolismgraph.trajectories.windows import Windows
 
@@ -228,6 +229,40 @@ def test_standard_errors_are_the_cramer_rao_bound():
     np.testing.assert_allclose(found.matrix, schur, rtol=1e-4, atol=1e-4 * np.abs(schur).max())
 
 
+def test_tied_windows_become_one_trajectory():
+    """With a gap far below the noise, the covariance is that of a single window over the whole series."""
+    time = np.arange(25) * 0.2
+    rng = np.random.default_rng(13)
+    c = simulated(MIXED, [0.3, 0.5, 0.1], [4.0, 1.0, 2.0], time) + 0.01 * rng.normal(size=(25, 3))
+    equation, data = equation_of(MIXED), observed(MIXED, time, c)
+    theta = unknowns_of(equation, rng)
+    theta[:3] = np.log10([0.3, 0.5, 0.1])
+    sigma, deviation = np.full(c.shape, 0.01), np.full(len(theta), 0.1)
+    measured = Measurements(c, sigma, np.ones(c.shape), np.zeros(c.shape, bool))
+    given = equation, Collocation()
+    rest = measured, (theta, deviation), np.ones(len(c), int)
+    whole = Problem(*given, Windows.cut(data, 25), *rest)
+    alone = fit_windows(whole, theta, c[whole.windows.starts], last=True)
+    parts = Problem(*given, Windows.cut(data, 6, tied=True), *rest)
+    loose, tight = (fit_tied(parts, theta, c[parts.windows.starts], np.full(3, gap)) for gap in (0.01, 1e-7))
+    ends = parts.path(tight.theta, tight.x)[0][:-1, -1]
+    np.testing.assert_allclose(ends, tight.x[1:], atol=1e-6)
+    np.testing.assert_allclose(tight.path, alone.path, atol=1e-4)
+    error, of_one = (np.sqrt(np.diag(fit.covariance)) for fit in (tight, alone))
+    np.testing.assert_allclose(error, of_one, rtol=0.02)
+    assert (np.abs(tight.theta - alone.theta) < 0.2 * error).all()
+    assert (np.sqrt(np.diag(loose.covariance)) > 0.99 * error).all()
+
+
+def test_tied_windows_end_with_their_run():
+    data = mg.Observations(MIXED, np.r_[0:5, 0:4].astype(float), np.repeat([0, 1], [5, 4]), np.ones((9, 3)))
+    windows = Windows.cut(data, 3, tied=True)
+    assert windows.frame.tolist() == [[0, 1, 2, 3], [3, 4, 4, 4], [5, 6, 7, 7], [7, 8, 8, 8]]
+    assert windows.valid.sum(axis=1).tolist() == [3, 2, 2, 2]
+    assert windows.follows.tolist() == [True, False, True]
+    assert windows.dt.sum() == 7
+
+
 def test_growth_of_an_error_over_a_window():
     """Homeostasis with the wrong sign, and nothing else: errors grow exponentially."""
     time = np.arange(20) * 0.5
@@ -362,16 +397,17 @@ def test_coarse_samples_of_euler_steps_are_recognised():
 
 
 @pytest.mark.slow
-def test_long_windows_decide_between_integrators():
-    """Under 10 % of noise, Euler steps of half the size fit windows of 8 frames equally well."""
-    data = mg.simulate(mg.load_config("small"))
+def test_tied_windows_decide_between_integrators_and_lead_out_of_local_minima():
+    """Under 10 % of noise, windows of 8 frames do not tell them apart, and longer and longer free ones get stuck."""
+    data = mg.simulate(mg.load_config("small", ["simulation.seed=0"]))
     c = data.observations.concentration
-    noise = 0.1 * c.std(axis=0) * np.random.default_rng(100).standard_normal(c.shape)
+    noise = 0.1 * c.std(axis=0) * np.random.default_rng(0).standard_normal(c.shape)
     noisy = dataclasses.replace(data.observations, concentration=np.maximum(c + noise, 0))
     noisy = noisy.select(~noisy.held_out(0.2))
     found = fit_trajectories(noisy, Structure.of(noisy.network))
     assert found.integrator == EulerSteps()
     assert found.refused is None
+    assert found.best.problem.windows.length > 128
     slope = found.best.theta[found.equation.unknowns.slope]
     error = np.sqrt(np.diag(found.best.covariance)[found.equation.unknowns.slope])
     assert np.mean(np.abs(slope + data.truth.lam) < 3 * error) > 0.9
@@ -497,19 +533,21 @@ def test_errors_that_species_share_do_not_decide_their_types():
 CHECKED = """
 import jaxtyping
 with jaxtyping.install_import_hook("metabolismgraph", "beartype.beartype"):
-    import numpy as np, metabolismgraph as mg
+    import dataclasses, numpy as np, metabolismgraph as mg
     from metabolismgraph.system.kinetics import Structure
     from metabolismgraph.trajectories.fit import fit_trajectories
     from metabolismgraph.trajectories.integrators import Collocation, RungeKutta
 config = mg.load_config("small", ["simulation.n_metabolites=4", "simulation.n_reactions=3", "simulation.n_frames=12"])
 data = mg.simulate(config).observations
+noise = 1e-3 * data.concentration.std(axis=0) * np.random.default_rng(0).standard_normal(data.concentration.shape)
+data = dataclasses.replace(data, concentration=np.maximum(data.concentration + noise, 0))
 found = fit_trajectories(data, Structure.of(data.network))
 c = data.concentration[:2]
 for integrator in (Collocation(), RungeKutta()):
     rate = found.equation.bind(found.best.theta)
     for pull_back in integrator.linearise(rate, c, np.full(2, 0.1), by_unknowns=True):
         pull_back(np.zeros((2, 3, 4)))
-print(found.integrator.name)
+print(found.integrator.name, len(found.stages))
 """
 
 

@@ -31,6 +31,9 @@ _LENGTHS, _FINE = (2, 4, 8, 32, 128, 480, 1440), 8
 # Windows longer than the first number of frames are worth their time where an error of an initial state grows by less
 # than the second one over them: slow processes as homeostasis show in the long run, and chaos hides them.
 _USUAL, _MOST_GROWTH = 480, 1e4
+# Frames of windows that are tied to one another, shorter ones where the first ones lead nowhere; standard deviations of
+# the gaps, relative to the noise.
+_TIED, _GAPS = (32, 8), (1.0, 0.1, 0.01, 0.001)
 _WORSE = 1.1  # longer windows are accepted if chi squared per value grows by less than this factor
 _REFUSALS, _LEAST_GROWTH = 3, 1.3  # lengths that may be refused, and growth of a window that is worth a stage
 
@@ -104,7 +107,52 @@ def fit_trajectories(
         longest = int(np.bincount(observations.run).max())
         lengths = sorted({min(w, longest) for w in _LENGTHS})
         possible = possible_integrators(stages, [w for w in lengths if w <= _FINE], rule, progress)
+        for length in _TIED:
+            tied = _tie(stages, possible, length, progress) if length < longest else []
+            found = _cut(stages, tied, lengths, progress) if tied else None
+            if found is not None:
+                return found
         return _grow(stages, possible, lengths, progress)
+
+
+def _tie(stages: Stages, possible: tuple[Stage, ...], length: int, progress: Progress) -> list[Stage]:
+    """Windows that are tied into one trajectory, with the most likely integrator.
+
+    Returns:
+        The fit of short windows and that of tied ones; empty if the trajectory is not followed, or if the data are
+        exact.
+    """
+    tied = {first: first for first in possible if first.follows and not stages.is_exact(first)}
+    for number, gap in enumerate(_GAPS):
+        then = {}
+        for now, first in tied.items():
+            progress("phase 1", 0.5 * number / len(_GAPS), f"{now.start.integrator.name}, gaps of {gap:g} of the noise")
+            start = dataclasses.replace(now.start, parts=stages.parts(now.start, length))
+            found = stages.fit_tied(start, length, gap)
+            if _accepted(now, found):
+                then[found] = first
+        tied = {found: then[found] for found in most_likely(stages, list(then))}
+    return next(([first, best] for best, first in tied.items()), [])
+
+
+def _cut(stages: Stages, tied: list[Stage], lengths: list[int], progress: Progress) -> TrajectoryFit | None:
+    """The fit of free windows from tied ones, as long as errors do not grow too much; None if none is accepted.
+
+    The windows are free because further computing, of profiles for example, treats each on its own.
+    """
+    now, refused = tied[-1], None
+    for length in reversed([w for w in lengths if w > tied[0].length]):
+        if length > _USUAL and _growth(stages, now, length) > _MOST_GROWTH:
+            continue
+        progress("phase 1", 0.5, f"windows of {length} frames")
+        then = _next(stages, now, length, last=True)
+        if _accepted(now, then):
+            # Once more to the end, so that covariance and noise belong together.
+            then = _next(stages, then, length, last=True, known=True) if then.follows else then
+            fitted = tuple(stage.fitted for stage in (*tied, then))
+            return TrajectoryFit(stages.equation, fitted, then.noise, stages.differences, refused)
+        refused = refused or Refused(length, _growth(stages, now, length))
+    return None
 
 
 def _accepted(now: Stage, then: Stage) -> bool:

@@ -62,6 +62,11 @@ class Fitted:
         """Measured minus fitted concentrations."""
         return np.asarray(self.problem.measurements.value - self.path)
 
+    def with_chi2(self) -> Fitted:
+        """The same with chi2 of its residual."""
+        z = (self.residual / self.problem.measurements.sigma)[self.used]
+        return dataclasses.replace(self, chi2=float(np.mean(z**2)))
+
     @property
     def autocorrelation(self) -> Float[np.ndarray, " species"]:
         """Correlation of standardised residuals of neighbouring frames of a window."""
@@ -126,11 +131,9 @@ def fit_windows(
     states, _ = problem.path(theta, x)
     path = problem.windows.spread(states, len(problem.measurements.value))
     scaled, scale = _with_prior(problem, normal)
-    inverse = _inverse(scaled) if np.isfinite(scaled).all() else np.diag(deviation / scale) ** 2
-    covariance = scale[:, None] * inverse * scale
-    fitted = Fitted(theta, x, covariance, path, np.nan, problem, converged)
-    z = (fitted.residual / problem.measurements.sigma)[fitted.used]
-    return dataclasses.replace(fitted, chi2=float(np.mean(z**2)))
+    inverted = inverse(scaled) if np.isfinite(scaled).all() else np.diag(deviation / scale) ** 2
+    covariance = scale[:, None] * inverted * scale
+    return Fitted(theta, x, covariance, path, np.nan, problem, converged).with_chi2()
 
 
 def _with_prior(
@@ -142,7 +145,7 @@ def _with_prior(
     return matrix * scale[:, None] * scale, scale
 
 
-def _inverse(matrix: Float[np.ndarray, "unknowns unknowns"]) -> Float[np.ndarray, "unknowns unknowns"]:
+def inverse(matrix: Float[np.ndarray, "unknowns unknowns"]) -> Float[np.ndarray, "unknowns unknowns"]:
     """The inverse of a positive definite matrix; eigenvalues that are rounding count as very small."""
     values, vectors = np.linalg.eigh(matrix)
     return np.asarray((vectors / np.maximum(values, _SMALLEST_EIGENVALUE * values[-1])) @ vectors.T)
@@ -159,12 +162,30 @@ def _possible_decrease(
     return 0.5 * float(gradient @ scipy.linalg.cho_solve(factor, gradient))
 
 
+def _limited(problem: Problem, change: Float[np.ndarray, " unknowns"]) -> Float[np.ndarray, " unknowns"]:
+    """A linear change of the unknowns in which no rate constant changes by more than a factor."""
+    limited, log_k = change.copy(), problem.equation.unknowns.log_k
+    growth = np.clip(1.0 + LOG_10 * change[log_k], 1.0 / _LARGEST_GROWTH, _LARGEST_GROWTH)
+    limited[log_k] = (growth - 1.0) / LOG_10
+    return limited
+
+
+def change_of_unknowns(problem: Problem, change: Float[np.ndarray, " unknowns"]) -> Float[np.ndarray, " unknowns"]:
+    """A change of the unknowns that is linear in k, not in its logarithm.
+
+    Where only a sum of rate constants is determined, the misfit has a valley that is straight in k, and curved in
+    log k.
+    """
+    limited, log_k = _limited(problem, change), problem.equation.unknowns.log_k
+    limited[log_k] = np.log10(1.0 + LOG_10 * limited[log_k])
+    return limited
+
+
 def _step(problem: Problem, normal: Linearised, now: _Step, damping: float) -> tuple[_Step | None, float]:
     """One damped Gauss-Newton step that lowers the misfit, or None; and the damping for the next one."""
     mean, deviation = problem.prior
     scaled, scale = _with_prior(problem, normal)
     gradient = normal.gradient - (now.theta - mean) / deviation**2
-    log_k = problem.equation.unknowns.log_k
     if _possible_decrease(scaled, scale * gradient) < _NEGLIGIBLE:
         return None, damping
     for _ in range(_TRIES):
@@ -174,13 +195,8 @@ def _step(problem: Problem, normal: Linearised, now: _Step, damping: float) -> t
             damping = max(damping * 10, 1e-4)
             continue
         change = scale * scipy.linalg.cho_solve(factor, scale * gradient)
-        # The change of k itself, not of its logarithm: where only a sum of rate constants is determined, the misfit has
-        # a valley that is straight in k, and curved in log k.
-        growth = np.clip(1.0 + LOG_10 * change[log_k], 1.0 / _LARGEST_GROWTH, _LARGEST_GROWTH)
-        change[log_k] = (growth - 1.0) / LOG_10
-        x = positive(now.x, normal.initial_states(change))
-        change[log_k] = np.log10(growth)
-        theta = now.theta + change
+        x = positive(now.x, normal.initial_states(_limited(problem, change)))
+        theta = now.theta + change_of_unknowns(problem, change)
         x, loss = relax(problem, theta, now.x, _RELAXATIONS, other=x)
         loss += problem.penalty(theta)
         if np.isfinite(loss) and loss < now.loss:

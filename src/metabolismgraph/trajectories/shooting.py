@@ -285,7 +285,8 @@ def linearise(
     block = problem.block(n + total)
     for part in problem.batches(n + total, problem.windows.length // block + 1):
         windows = problem.windows.select(part)
-        hessians, scores = _normal_equations(problem, windows, rate, problem.states(windows, rate, x[part]), block)
+        states = problem.states(windows, rate, x[part])
+        hessians, scores, _ = normal_equations(problem, windows, rate, states, block)
         bound = problem.at_bound(windows, x[part], scores[:, :n])
         scores[:, :n][bound] = 0.0
         hessians[:, :n] *= ~bound[..., None]
@@ -303,7 +304,21 @@ def linearise(
     return Linearised(matrix, gradient, (alone, by_unknowns))
 
 
-def _normal_equations(
+class WindowEquations(NamedTuple):
+    """Normal equations of single windows, by their initial states and, if wanted, by the unknowns.
+
+    Attributes:
+        hessians: negative Hessians of the log likelihood.
+        scores: its derivatives.
+        ends: derivatives of the last states, if they are wanted.
+    """
+
+    hessians: Float[np.ndarray, "windows columns columns"]
+    scores: Float[np.ndarray, "windows columns"]
+    ends: Float[np.ndarray, "windows species columns"] | None
+
+
+def normal_equations(
     problem: Problem,
     windows: Windows,
     rate: RateFunction,
@@ -311,12 +326,14 @@ def _normal_equations(
     block: int,
     *,
     by_unknowns: bool = True,
-) -> tuple[Float[np.ndarray, "windows columns columns"], Float[np.ndarray, "windows columns"]]:
-    """Negative Hessian and score of some windows, by their initial states and, if wanted, by the unknowns.
+    ends: bool = False,
+) -> WindowEquations:
+    """The normal equations of some windows.
 
     Args:
         states: see `Problem.states`.
         block: frames whose information is collected at one of them, the middle one.
+        by_unknowns, ends: what is wanted.
     """
     found = problem.misfit(windows, states)
     starts = np.arange(0, windows.length, block)
@@ -326,20 +343,19 @@ def _normal_equations(
     columns = states.shape[2] + (problem.equation.unknowns.total if by_unknowns else 0)
     hessians, scores = np.zeros((len(states), columns, columns)), np.zeros((len(states), columns))
     roots: list[np.ndarray] = []
-    at = sensitivities(
-        problem, windows, rate, states, by_unknowns=by_unknowns, score=found.score, middles=middles.tolist()
-    )
+    chosen = [*middles.tolist(), windows.length - 1] if ends else middles.tolist()
+    at = sensitivities(problem, windows, rate, states, by_unknowns=by_unknowns, score=found.score, middles=chosen)
     for frame in at:
         scores += frame.score
         if frame.number in weights:
             roots.append(np.sqrt(weights[frame.number])[..., None] * frame.sensitivities)
         # Products of large matrices take less time than many of small ones.
-        if len(roots) == _FRAMES_AT_ONCE or frame.number == middles[-1]:
+        if roots and (len(roots) == _FRAMES_AT_ONCE or frame.number == middles[-1]):
             for w, one in enumerate(np.moveaxis(np.stack(roots), 1, 0)):
                 flat = one.reshape(-1, columns)
                 hessians[w] += flat.T @ flat
             roots = []
-    return hessians, scores
+    return WindowEquations(hessians, scores, frame.sensitivities if ends else None)
 
 
 def _factor(matrix: Float[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, " n"]]:
@@ -394,7 +410,7 @@ def relax(
         before, trial, possible = losses, x.copy(), 0.0
         for part in problem.batches(n, problem.windows.length):
             windows = problem.windows.select(part)
-            matrix, score = _normal_equations(problem, windows, rate, path[part], block, by_unknowns=False)
+            matrix, score, _ = normal_equations(problem, windows, rate, path[part], block, by_unknowns=False)
             free = ~problem.at_bound(windows, x[part], score)
             matrix, score = matrix * free[:, None] * free[..., None], score * free
             diagonal = np.einsum("bii->bi", matrix)

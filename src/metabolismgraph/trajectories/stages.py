@@ -17,6 +17,7 @@ from metabolismgraph.trajectories.noise import NoiseModel, noise_of_differences,
 from metabolismgraph.trajectories.rates import FLOOR, RateEquation
 from metabolismgraph.trajectories.shooting import Problem
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
+from metabolismgraph.trajectories.tied_windows import fit_tied
 from metabolismgraph.trajectories.windows import Windows
 
 Prior = tuple[Float[np.ndarray, " unknowns"], Float[np.ndarray, " unknowns"]]
@@ -140,6 +141,19 @@ class Stages:
             x = fitted.x
             start = dataclasses.replace(start, theta=fitted.theta, path=np.maximum(fitted.path, 0.0), noise=found)
         return Stage(fitted, found if Stage(fitted, found).follows else start.noise)
+
+    def fit_tied(self, start: Start, length: int, gap: float) -> Stage:
+        """Fit windows that are tied to one another; the noise stays as it is.
+
+        Args:
+            start: from where.
+            length: largest number of frames of a window.
+            gap: standard deviation of the gap between two windows, relative to the noise.
+        """
+        windows = Windows.cut(self.observations, length, tied=True)
+        problem = dataclasses.replace(self.problem(start, length, ROBUST), windows=windows)
+        x = np.maximum(start.path, 0.0)[windows.starts]
+        return Stage(fit_tied(problem, start.theta, x, gap * start.noise.scale), start.noise)
 
     def problem(self, start: Start, length: int, robust: float = np.inf) -> Problem:
         """The misfit of windows of one length, with everything else from a start."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.system.observations import Observations
 
@@ -27,10 +27,13 @@ class Windows:
     wanted: int
 
     @classmethod
-    def cut(cls, observations: Observations, length: int) -> Windows:
+    def cut(cls, observations: Observations, length: int, *, tied: bool = False) -> Windows:
         """Windows of `length` frames, the last one of a run shorter.
 
         The frames of a run are divided as evenly as possible, so that no window is much shorter than the others.
+
+        Args:
+            tied: whether a window ends in the first frame of the next one, which is not valid in both.
 
         Example:
             >>> import metabolismgraph as mg
@@ -39,22 +42,29 @@ class Windows:
             >>> Windows.cut(data, 3).frame.tolist()
             [[0, 1, 2], [3, 4, 4]]
         """
-        parts = []
+        parts, lengths = [], []
         for r in np.unique(observations.run):
             frames = np.flatnonzero(observations.run == r)
-            parts += np.array_split(frames, -(-len(frames) // length))
+            own = np.array_split(frames, -(-len(frames) // length))
+            lengths += [len(part) for part in own]
+            ends = [part[:1] for part in own[1:]] if tied else []
+            parts += [np.concatenate([part, *ends[i : i + 1]]) for i, part in enumerate(own)]
         longest = max(len(part) for part in parts)
         frame = np.stack([np.pad(part, (0, longest - len(part)), mode="edge") for part in parts])
-        valid = np.arange(longest) < np.array([len(part) for part in parts])[:, None]
-        following = np.minimum(frame + 1, observations.n_frames - 1)
-        inside = np.pad(valid[:, 1:], ((0, 0), (0, 1)))
-        dt = np.where(inside, observations.time[following] - observations.time[frame], 0.0)
+        valid = np.arange(longest) < np.array(lengths)[:, None]
+        time = observations.time[frame]
+        dt = np.pad(np.diff(time, axis=1), ((0, 0), (0, 1)))
         return cls(frame, valid.astype(np.float64), dt, length)
 
     @property
     def starts(self) -> Int[np.ndarray, " windows"]:
         """The first frame of every window."""
         return self.frame[:, 0]
+
+    @property
+    def follows(self) -> Bool[np.ndarray, " gaps"]:
+        """For every window but the first one, whether the one before it ends where it starts."""
+        return np.asarray(self.frame[:-1, -1] == self.starts[1:])
 
     @property
     def length(self) -> int:

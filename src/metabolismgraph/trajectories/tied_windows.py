@@ -1,0 +1,216 @@
+"""Windows whose ends are tied to the starts of the next ones: from short windows to the whole series.
+
+States of short windows are nearly linear in their unknowns; those of long windows are not, and their misfit has many
+local minima. So the windows stay short. The gap between the end of a window and the start of the next one counts as
+if it were noise with a standard deviation that is reduced step by step, until the windows are one trajectory (multiple
+shooting, Bock 1983; with weak constraints, Trémolet 2006). The normal matrix of the initial states is block
+tridiagonal, so that they are eliminated from one window to the next.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.linalg
+from jaxtyping import Float
+
+from metabolismgraph.trajectories.gauss_newton import Fitted, change_of_unknowns, inverse
+from metabolismgraph.trajectories.shooting import Problem, normal_equations, positive
+
+_MOST_STEPS, _TRIES = 20, 7
+_SMALL = 0.05  # decrease of the misfit that ends the steps
+_RIDGE = 1e-12  # relative
+
+
+class _Point(NamedTuple):
+    """Unknowns, initial states, the states that follow, and the misfit with gaps and prior."""
+
+    theta: Float[np.ndarray, " unknowns"]
+    x: Float[np.ndarray, "windows species"]
+    states: Float[np.ndarray, "windows length species"]
+    loss: float
+
+
+class _Equations(NamedTuple):
+    """The normal equations of initial states and unknowns.
+
+    Attributes:
+        diagonal: of every initial state with itself.
+        above: of every initial state with the next one.
+        border: of every initial state with the unknowns.
+        score: derivative of the log likelihood by the initial states.
+        matrix, gradient: of the unknowns alone.
+    """
+
+    diagonal: Float[np.ndarray, "windows species species"]
+    above: Float[np.ndarray, "gaps species species"]
+    border: Float[np.ndarray, "windows species unknowns"]
+    score: Float[np.ndarray, "windows species"]
+    matrix: Float[np.ndarray, "unknowns unknowns"]
+    gradient: Float[np.ndarray, " unknowns"]
+
+
+class _Eliminated(NamedTuple):
+    """What remains after elimination of the initial states.
+
+    Attributes:
+        matrix, gradient: of the unknowns.
+        solved: factors and right-hand sides of the initial states, in the order of the windows.
+    """
+
+    matrix: Float[np.ndarray, "unknowns unknowns"]
+    gradient: Float[np.ndarray, " unknowns"]
+    solved: list[tuple[tuple[np.ndarray, bool], np.ndarray]]
+
+
+def fit_tied(
+    problem: Problem,
+    theta: Float[np.ndarray, " unknowns"],
+    x: Float[np.ndarray, "windows species"],
+    gap: Float[np.ndarray, " species"],
+) -> Fitted:
+    """Levenberg-Marquardt for the unknowns and the initial states of tied windows.
+
+    Args:
+        problem: with windows that end in the first frame of the next one, see `Windows.cut`.
+        theta, x: the start.
+        gap: standard deviation of the gap between two windows.
+    """
+    precision = problem.windows.follows[:, None] * np.where(problem.fixed, 0.0, 1.0 / gap**2)
+    now, damping, converged = _at(problem, theta, x, precision), 0.0, False
+    equations = _equations(problem, now, precision)
+    for _ in range(_MOST_STEPS):
+        then, damping = _better(problem, now, equations, precision, damping)
+        if then is None:
+            break
+        converged = now.loss - then.loss < _SMALL
+        now = then
+        equations = _equations(problem, now, precision)
+        if converged:
+            break
+    matrix, scale = _scaled(_eliminate(equations, 0.0).matrix)
+    covariance = scale[:, None] * inverse(matrix) * scale
+    path = problem.windows.spread(now.states, len(problem.measurements.value))
+    fitted = Fitted(now.theta, now.x, covariance, path, np.nan, problem, converged)
+    return fitted.with_chi2()
+
+
+def _at(
+    problem: Problem,
+    theta: Float[np.ndarray, " unknowns"],
+    x: Float[np.ndarray, "windows species"],
+    precision: np.ndarray,
+) -> _Point:
+    states, losses = problem.path(theta, x)
+    gaps = 0.5 * float(np.sum(precision * (x[1:] - states[:-1, -1]) ** 2))
+    return _Point(theta, x, states, float(losses.sum()) + gaps + problem.penalty(theta))
+
+
+def _better(
+    problem: Problem, now: _Point, equations: _Equations, precision: np.ndarray, damping: float
+) -> tuple[_Point | None, float]:
+    """A point with a smaller misfit, or None; and the damping for the next step."""
+    for _ in range(_TRIES):
+        try:
+            change, by_state = _solve(equations, damping)
+        except (np.linalg.LinAlgError, ValueError):  # not positive, or not finite
+            damping = max(damping * 10, 1e-4)
+            continue
+        theta = now.theta + change_of_unknowns(problem, change)
+        then = _at(problem, theta, positive(now.x, by_state), precision)
+        if np.isfinite(then.loss) and then.loss < now.loss:
+            return then, damping / 10 if damping > 1e-6 else 0.0
+        damping = max(damping * 10, 1e-3)
+    return None, damping
+
+
+def _equations(problem: Problem, now: _Point, precision: Float[np.ndarray, "gaps species"]) -> _Equations:
+    """The normal equations at a point."""
+    (count, n), total = now.x.shape, problem.equation.unknowns.total
+    rate, block = problem.equation.bind(now.theta), problem.block(n + total)
+    mean, deviation = problem.prior
+    matrix, gradient = np.diag(1.0 / deviation**2), -(now.theta - mean) / deviation**2
+    own, score, ends = np.zeros((count, n, n + total)), np.zeros((count, n)), np.zeros((count, n, n + total))
+    for part in problem.batches(n + total, problem.windows.length // block + 1):
+        windows = problem.windows.select(part)
+        found = normal_equations(problem, windows, rate, now.states[part], block, ends=True)
+        own[part], score[part], ends[part] = found.hessians[:, :n], found.scores[:, :n], found.ends
+        matrix += found.hessians[:, n:, n:].sum(axis=0)
+        gradient += found.scores[:, n:].sum(axis=0)
+    # The gap x' - end(x, unknowns) between a window and the next one.
+    gaps = now.x[1:] - now.states[:-1, -1]
+    weighted = precision[..., None] * ends[:-1]
+    pulled = np.einsum("wij,wi->wj", weighted, gaps)
+    score[:-1] += pulled[:, :n]
+    score[1:] -= precision * gaps
+    gradient += pulled[:, n:].sum(axis=0)
+    own[:-1] += np.swapaxes(weighted[..., :n], 1, 2) @ ends[:-1]
+    own[1:, :, n:] -= weighted[..., n:]
+    diagonal, border = own[..., :n], own[..., n:]
+    diagonal[1:, np.arange(n), np.arange(n)] += precision
+    flat = (-1, total)
+    matrix += ends[:-1, :, n:].reshape(flat).T @ weighted[..., n:].reshape(flat)
+    above = -np.swapaxes(weighted[..., :n], 1, 2)
+    bound = problem.at_bound(problem.windows, now.x, score)
+    free = ~bound
+    score *= free
+    border *= free[..., None]
+    diagonal *= free[:, :, None] * free[:, None]
+    above *= free[:-1, :, None] * free[1:, None]
+    return _Equations(diagonal, above, border, score, matrix, gradient)
+
+
+def _eliminate(equations: _Equations, damping: float) -> _Eliminated:
+    """Elimination of the initial states from the first window to the last one.
+
+    Raises:
+        LinAlgError: a matrix is not positive definite.
+    """
+    count, n = equations.score.shape
+    matrix, gradient = equations.matrix.copy(), equations.gradient.copy()
+    solved: list[tuple[tuple[np.ndarray, bool], np.ndarray]] = []
+    for w in range(count):
+        diagonal = equations.diagonal[w].copy()
+        size = np.diag(diagonal)
+        # A state that nothing depends on keeps its value.
+        diagonal[np.arange(n), np.arange(n)] += np.where(size > 0, (damping + _RIDGE) * size, 1.0)
+        right = np.concatenate([equations.border[w], equations.score[w][:, None]], axis=1)
+        if w:
+            coupling = equations.above[w - 1]
+            reduced = scipy.linalg.cho_solve(solved[-1][0], np.concatenate([coupling, solved[-1][1]], axis=1))
+            diagonal -= coupling.T @ reduced[:, :n]
+            right -= coupling.T @ reduced[:, n:]
+        factor = scipy.linalg.cho_factor((diagonal + diagonal.T) / 2)
+        half = scipy.linalg.cho_solve(factor, right)
+        matrix -= right[:, :-1].T @ half[:, :-1]
+        gradient -= right[:, :-1].T @ half[:, -1]
+        solved.append((factor, right))
+    return _Eliminated((matrix + matrix.T) / 2, gradient, solved)
+
+
+def _scaled(matrix: Float[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, " n"]]:
+    """The matrix with a unit diagonal, and the scale."""
+    scale = 1.0 / np.sqrt(np.diag(matrix))
+    return matrix * scale[:, None] * scale, scale
+
+
+def _solve(
+    equations: _Equations, damping: float
+) -> tuple[Float[np.ndarray, " unknowns"], Float[np.ndarray, "windows species"]]:
+    """The damped changes of the unknowns and of the initial states.
+
+    Raises:
+        LinAlgError: a matrix is not positive definite.
+    """
+    matrix, gradient, solved = _eliminate(equations, damping)
+    scaled, scale = _scaled(matrix)
+    regular = scaled + (damping + _RIDGE) * np.eye(len(scale))
+    change = scale * scipy.linalg.cho_solve(scipy.linalg.cho_factor(regular), scale * gradient)
+    states = np.zeros(equations.score.shape)
+    for w in reversed(range(len(states))):
+        factor, right = solved[w]
+        rest = right[:, -1] - right[:, :-1] @ change
+        following = equations.above[w] @ states[w + 1] if w < len(states) - 1 else 0.0
+        states[w] = scipy.linalg.cho_solve(factor, rest - following)
+    return change, states
