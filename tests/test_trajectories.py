@@ -31,6 +31,7 @@ from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.tied_windows import fit_tied
 from metabolismgraph.trajectories.weak_form import weak_form
 from metabolismgraph.trajectories.windows import Windows
+from metabolismgraph.uncertainty.held_out_lines import held_out_lines
 
 INTEGRATORS = (EulerSteps(), EulerSteps(3), RungeKutta(2), Collocation(), Collocation(2))
 KNOWN = True  # rate laws are mass action
@@ -376,6 +377,12 @@ def test_homeostasis_is_recovered_under_noise(noisy):
     for kind in (0, 1):
         assert metrics[f"MLP_node_slope_ratio_{kind}"] == pytest.approx(1, abs=0.02)
         assert metrics[f"MLP_node_offset_ratio_{kind}"] == pytest.approx(1, abs=0.02)
+    # Held-out trajectories tell right homeostasis from a wrong one, without the truth.
+    assert mg.evaluate(result).metrics["held_out_skill"] > 0.99
+    lines, slope, offset = held_out_lines(result), -truth.lam, truth.lam * truth.baseline
+    assert lines.skill(slope, offset) == pytest.approx(1, abs=0.005)
+    assert lines.skill(1.5 * slope, 1.5 * offset) == pytest.approx(0.75, abs=0.01)
+    assert lines.skill(slope[::-1], offset[::-1]) < 0
     # Windows that are refused say something against the model, unless the system is chaotic.
     config = mg.load_config("small")
     for growth_over_window, said in ((50.0, True), (1e6, False)):

@@ -171,7 +171,7 @@ METRICS = (
     ),
     Metric(
         "held_out_skill",
-        "relative reduction of the squared error of rollouts by homeostasis",
+        "share of the squared error of held-out predictions that homeostasis removes",
         better="higher",
         good=0.8,
         fair=0.3,

@@ -40,6 +40,7 @@ from metabolismgraph.system.kinetics import Structure, evaluate_law
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
+from metabolismgraph.uncertainty.held_out_lines import held_out_lines
 
 Variables = dict[str, tuple[Any, ...]]  # dimensions, values and, for some, attributes
 SWEEP = (0.0, 40.0)  # range of concentrations of the line through MLP_node, as published
@@ -473,7 +474,22 @@ def _windows(t: Transitions) -> Int[np.ndarray, "steps starts"] | None:
 
 
 def _held_out_skill(result: FitResult, model: MetabolismModel) -> dict[str, Value]:
-    """Relative reduction of the squared error of held-out rollouts by homeostasis (a skill score, Murphy 1988).
+    """The share of the squared error in held-out frames that homeostasis removes (a skill score, Murphy 1988).
+
+    After a fit of trajectories, noise hides homeostasis in dc/dt, and its lines are compared with those of the held-out
+    trajectories.
+    """
+    lines = held_out_lines(result)
+    if lines is None:
+        return _rollout_skill(result, model)
+    c = result.observations.concentration
+    slope, offset, _, _ = _lines(model, c.min(axis=0), c.max(axis=0))
+    skill = lines.skill(slope, offset)
+    return {"held_out_skill": skill} if np.isfinite(skill) else {}
+
+
+def _rollout_skill(result: FitResult, model: MetabolismModel) -> dict[str, Value]:
+    """The share of the squared error of held-out rollouts that homeostasis removes.
 
     Errors of the reactions of the checkpoint can exceed homeostasis, and a wrong homeostasis that compensates them
     would predict better than the correct one. The rollouts therefore use copies of the reactions that are corrected on
