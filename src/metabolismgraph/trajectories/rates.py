@@ -139,7 +139,7 @@ class RateEquation:
         return np.array(of_law, dtype=np.float64)
 
     @functools.cached_property
-    def _net(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Species, reaction and value of every entry of S."""
         i, j = np.nonzero(self.stoichiometry)
         return i, j, self.stoichiometry[i, j]
@@ -151,7 +151,7 @@ class RateEquation:
         return learned, self.pair_law[learned]
 
     @functools.cached_property
-    def net(self) -> np.ndarray | scipy.sparse.csr_array:
+    def factor(self) -> np.ndarray | scipy.sparse.csr_array:
         """S in the form in which products with it take the least time."""
         return self.stoichiometry if self.stoichiometry.size < _DENSE else self._sparse
 
@@ -166,7 +166,7 @@ class RateEquation:
         Returns:
             Reaction, pair and coefficient of every contribution; the first contribution of every place, and the places.
         """
-        i, j, s = self._net
+        i, j, s = self._entries
         width, n = self.substrates.shape[1], len(self.moving)
         pair = self.substrates[j].reshape(-1)
         row, reaction, coefficient = (np.repeat(a, width) for a in (i, j, s))
@@ -245,7 +245,7 @@ class RateFunction:
         log_f, log_slope = self._log_factors(log_c)
         padded = np.concatenate([log_f, np.zeros((len(c), 1))], axis=1)
         flux = self.k * np.exp(padded[:, equation.substrates].sum(axis=-1))
-        rate = (equation.net @ flux.T).T
+        rate = (equation.factor @ flux.T).T
         rate += self.slope * c
         rate += self.offset
         return Rates(c, log_c, rate, flux, log_slope / at)
@@ -284,7 +284,7 @@ class RateFunction:
         equation, u = self.equation, self.equation.unknowns
         found = np.empty((*left.shape[:2], u.total))
         flat = left.reshape(-1, left.shape[-1])
-        by_flux = (equation.net.T @ flat.T).T.reshape(*left.shape[:2], -1)
+        by_flux = (equation.factor.T @ flat.T).T.reshape(*left.shape[:2], -1)
         np.multiply(by_flux, LOG_10 * at.flux[:, None], out=found[..., u.log_k])
         moved = left * equation.moving
         np.multiply(moved, at.c[:, None], out=found[..., u.slope])
