@@ -255,6 +255,20 @@ def test_tied_windows_become_one_trajectory():
     assert (np.sqrt(np.diag(loose.covariance)) > 0.99 * error).all()
 
 
+def test_tied_windows_that_diverge_end_without_an_error():
+    time = np.arange(25) * 0.2
+    equation, data = equation_of(MIXED), observed(MIXED, time, np.ones((25, 3)))
+    theta = unknowns_of(equation, np.random.default_rng(0))
+    theta[equation.unknowns.log_k] = 30.0
+    measured = Measurements(np.ones((25, 3)), np.full((25, 3), 0.01), np.ones((25, 3)), np.zeros((25, 3), bool))
+    windows, prior = Windows.cut(data, 6, tied=True), (theta, np.full(len(theta), 0.1))
+    problem = Problem(equation, EulerSteps(), windows, measured, prior, np.ones(25, int))
+    with np.errstate(all="ignore"):
+        found = fit_tied(problem, theta, np.ones((len(windows.frame), 3)), np.full(3, 0.01))
+    assert not found.chi2 < 1e6
+    assert np.isfinite(found.covariance).all()
+
+
 def test_tied_windows_end_with_their_run():
     data = mg.Observations(MIXED, np.r_[0:5, 0:4].astype(float), np.repeat([0, 1], [5, 4]), np.ones((9, 3)))
     windows = Windows.cut(data, 3, tied=True)

@@ -128,9 +128,12 @@ def _within(
         now = covariance @ vector
         normal = linearise(problem, theta + now, x)
         information = np.eye(len(theta)) + normal.matrix @ covariance
-        if not (np.isfinite(information).all() and np.isfinite(normal.gradient).all()):
+        try:
+            step = np.linalg.solve(information, normal.gradient + normal.matrix @ now) - vector
+        except np.linalg.LinAlgError:  # singular
             break
-        step = np.linalg.solve(information, normal.gradient + normal.matrix @ now) - vector
+        if not np.isfinite(step).all():  # the states have diverged
+            break
         before = loss
         for share in _SHARES:
             trial = vector + share * step

@@ -89,8 +89,11 @@ def fit_tied(
         equations = _equations(problem, now, precision)
         if converged:
             break
-    matrix, scale = _scaled(_eliminate(equations, 0.0).matrix)
-    covariance = scale[:, None] * inverse(matrix) * scale
+    try:
+        matrix, scale = _scaled(_eliminate(equations, 0.0).matrix)
+        covariance = scale[:, None] * inverse(matrix) * scale
+    except (np.linalg.LinAlgError, ValueError):  # the states have diverged
+        covariance = np.diag(problem.prior[1]) ** 2
     path = problem.windows.spread(now.states, len(problem.measurements.value))
     fitted = Fitted(now.theta, now.x, covariance, path, np.nan, problem, converged)
     return fitted.with_chi2()

@@ -56,7 +56,7 @@ def held_out_lines(result: FitResult) -> HeldOutLines | None:
     """The lines of homeostasis by a fit of the held-out trajectories, which starts from the result of Phase 1.
 
     Returns:
-        None if there are no held-out frames, or if Phase 1 was not a fit of trajectories.
+        None if there are no held-out frames, if Phase 1 was not a fit of trajectories, or if they diverge.
 
     Example:
         >>> import metabolismgraph as mg
@@ -86,6 +86,8 @@ def held_out_lines(result: FitResult) -> HeldOutLines | None:
         for gap in _GAPS:
             stage = stages.fit_tied(stage.start, _TIED, gap)
     u, covariance = stages.equation.unknowns, stage.fitted.covariance
+    if not np.isfinite(stage.fitted.chi2):
+        return None
     lines = slice(u.slope.start, u.offset.stop)
     n = own.network.n_species
     scale = np.repeat([1 / model.units.time, model.units.rate], n)
