@@ -138,8 +138,8 @@ def averages_of(sample: Sample) -> Averaged:
         stages = Stages(own, structure, np.zeros(own.network.n_species, dtype=bool))
         equation, average = stages.equation, Averages(own, rule)
         flux = equation.rates(np.zeros(equation.unknowns.total), stages.path).flux
-        found = Equations.of(own, average, equation, flux, stages.differences)
-        return Averaged(found, average.steps(own.concentration**2))
+        found = Equations.of(own, average, equation, stages.differences)
+        return Averaged(found._replace(v=average.steps(flux)), average.steps(own.concentration**2))
 
 
 def by_weak_term(sample: Sample, way: str) -> Estimate:

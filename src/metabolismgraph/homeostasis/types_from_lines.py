@@ -79,7 +79,7 @@ def find_types(
     inverse = np.linalg.inv(blocks)
     rng = np.random.default_rng(seed)
     tried: list[tuple[float, np.ndarray, np.ndarray]] = []
-    whole = _inverse(covariance)
+    whole = inverse_of_lines(covariance)
     for number in range(1, min(_MOST_TYPES, n) + 1):
         _, probability = max(
             (_mixture(x, inverse, number, rng) for _ in range(_STARTS if number > 1 else 1)), key=lambda found: found[0]
@@ -222,7 +222,7 @@ def mean_lines(
         label: type of every species, from 0, none empty.
         covariance: of the slopes of all species, then of all offsets.
     """
-    return _mean_lines(x, label, _inverse(covariance))
+    return _mean_lines(x, label, inverse_of_lines(covariance))
 
 
 def _mean_lines(
@@ -235,7 +235,7 @@ def _mean_lines(
     return (of_means @ (design.T @ inverse @ x.T.ravel())).reshape(2, -1).T, of_means
 
 
-def _inverse(covariance: Float[np.ndarray, "lines lines"]) -> Float[np.ndarray, "lines lines"]:
+def inverse_of_lines(covariance: Float[np.ndarray, "lines lines"]) -> Float[np.ndarray, "lines lines"]:
     """The inverse of a covariance whose rows have different units, on what is more than rounding."""
     scale = 1 / np.sqrt(np.diag(covariance))
     correlation = covariance * scale[:, None] * scale

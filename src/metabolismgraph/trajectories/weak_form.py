@@ -57,6 +57,7 @@ def _fit(
     """The unknowns from one start of log f, and the misfit."""
     u = equation.unknowns
     average = Averages(observations, rule)
+    written = Equations.of(observations, average, equation, sigma)
     theta, coefficients = np.zeros(u.total), np.zeros((u.laws, u.size))
     if u.laws:
         coefficients[:, 0] = exponent * equation.learned_orders
@@ -65,7 +66,7 @@ def _fit(
         theta[u.law] = coefficients.ravel()
         theta[u.log_k] = 0.0
         at = equation.rates(theta, smoothed)  # with k = 1, fluxes are the substrate factors
-        written = Equations.of(observations, average, equation, at.flux, sigma)
+        written = written._replace(v=average.steps(at.flux))
         # Unknowns: k, slope, offset and, after the first solution, changes of the coefficients of log f.
         shapes = average.shapes(equation, at, k) if len(k) and u.laws else np.zeros((*written.left.shape, 0))
         found = written.solve(shapes)
@@ -142,19 +143,18 @@ class Equations(NamedTuple):
         observations: Observations,
         average: Averages,
         equation: RateEquation,
-        flux: Float[np.ndarray, "frames reactions"],
         sigma: Float[np.ndarray, " species"],
     ) -> Equations:
-        """From measured concentrations.
+        """From measured concentrations; the averages of the fluxes, which depend on the rate law, are still zero.
 
         Args:
-            flux: for k = 1.
             sigma: standard deviation of the noise.
         """
         transitions = observations.transitions()
+        left = average.rows(transitions.derivative)
         return cls(
-            left=average.rows(transitions.derivative),
-            v=average.steps(flux),
+            left=left,
+            v=np.zeros((len(left), equation.stoichiometry.shape[1])),
             c=average.steps(observations.concentration),
             ones=average.rows(np.ones((len(transitions.dt), 1))),
             stoichiometry=equation.stoichiometry,

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.homeostasis.types_from_lines import inverse_of_lines
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.trajectories.rates import RateEquation
 from metabolismgraph.trajectories.stages import Stages, Start
@@ -93,9 +94,7 @@ def held_out_lines(result: FitResult) -> HeldOutLines | None:
     scale = np.repeat([1 / model.units.time, model.units.rate], n)
     found = stage.fitted.theta[lines] * scale
     in_units = covariance[lines, lines] * scale[:, None] * scale
-    size = np.sqrt(np.diag(in_units))
-    inverse = np.linalg.pinv(in_units / size[:, None] / size, rcond=1e-12, hermitian=True) / size[:, None] / size
-    return HeldOutLines(found[:n], found[n:], inverse, fitted.moving)
+    return HeldOutLines(found[:n], found[n:], inverse_of_lines(in_units), fitted.moving)
 
 
 def _with_spline_of(
