@@ -86,7 +86,7 @@ def test_many_fits_scatter_as_the_bound_says():
         measured = Measurements.of(noisy, np.full(clean.shape, sigma), equation.moving)
         windows = Windows.cut(noisy, 31)
         problem = Problem(equation, Collocation(), windows, measured, (theta, deviation), np.ones(31, dtype=int))
-        found.append(fit_windows(problem, theta, clean[windows.starts], last=True).theta[:2])
+        found.append(fit_windows(problem, theta, clean[windows.starts], goal="end").theta[:2])
     # The standard deviation of forty values has a sampling error of 11 %.
     np.testing.assert_allclose(np.std(found, axis=0), bound.log_k, rtol=0.35)
     assert (np.abs(np.mean(found, axis=0) - np.log10(k)) < 4 * bound.log_k / np.sqrt(repeats)).all()

@@ -243,9 +243,11 @@ def test_tied_windows_become_one_trajectory():
     given = equation, Collocation()
     rest = measured, (theta, deviation), np.ones(len(c), int)
     whole = Problem(*given, Windows.cut(data, 25), *rest)
-    alone = fit_windows(whole, theta, c[whole.windows.starts], last=True)
+    alone = fit_windows(whole, theta, c[whole.windows.starts], goal="end")
     parts = Problem(*given, Windows.cut(data, 6, tied=True), *rest)
-    loose, tight = (fit_tied(parts, theta, c[parts.windows.starts], np.full(3, gap)) for gap in (0.01, 1e-7))
+    loose, tight = (
+        fit_tied(parts, theta, c[parts.windows.starts], np.full(3, gap), "comparison") for gap in (0.01, 1e-7)
+    )
     ends = parts.path(tight.theta, tight.x)[0][:-1, -1]
     np.testing.assert_allclose(ends, tight.x[1:], atol=1e-6)
     np.testing.assert_allclose(tight.path, alone.path, atol=1e-4)
@@ -264,7 +266,7 @@ def test_tied_windows_that_diverge_end_without_an_error():
     windows, prior = Windows.cut(data, 6, tied=True), (theta, np.full(len(theta), 0.1))
     problem = Problem(equation, EulerSteps(), windows, measured, prior, np.ones(25, int))
     with np.errstate(all="ignore"):
-        found = fit_tied(problem, theta, np.ones((len(windows.frame), 3)), np.full(3, 0.01))
+        found = fit_tied(problem, theta, np.ones((len(windows.frame), 3)), np.full(3, 0.01), "comparison")
     assert not found.chi2 < 1e6
     assert np.isfinite(found.covariance).all()
 
@@ -306,7 +308,7 @@ def test_intervals_cover_the_truth():
         measured = Measurements(c, np.full(c.shape, sigma), np.ones(c.shape), np.zeros(c.shape, bool))
         windows = Windows.cut(observed(network, time, c), len(time))
         problem = Problem(equation, Collocation(), windows, measured, (theta * 0, deviation), np.ones(len(c), int))
-        found = fit_windows(problem, theta, clean[windows.starts], last=True)
+        found = fit_windows(problem, theta, clean[windows.starts], goal="end")
         assert found.converged
         standardised.append((found.theta[:2] - np.log10(k)) / np.sqrt(np.diag(found.covariance)[:2]))
     z = np.array(standardised)

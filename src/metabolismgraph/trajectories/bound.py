@@ -101,5 +101,5 @@ def cramer_rao_bound(
         # True states, zero ones too, are known values: nothing is cut here.
         measured = dataclasses.replace(measured, censored=np.zeros(c.shape, dtype=bool))
         problem = Problem(equation, integrator, windows, measured, prior, np.ones(len(c), dtype=np.int64))
-        at_truth = fit_windows(problem, theta, c[windows.starts], last=True, steps=0)
+        at_truth = fit_windows(problem, theta, c[windows.starts], goal="end", steps=0)
     return Bound(equation.unknowns, theta, at_truth.covariance)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from metabolismgraph.errors import InputError
 from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.progress import Progress
+from metabolismgraph.trajectories.gauss_newton import Goal
 from metabolismgraph.trajectories.integrators import Collocation, EulerSteps, Integrator, RungeKutta
 from metabolismgraph.trajectories.noise import NoiseModel
 from metabolismgraph.trajectories.stages import FOLLOWED, REPEATS, Stage, Stages, Start
@@ -55,7 +56,8 @@ def possible_integrators(
     found = choice.choose(rule)
     if part is stages:
         return found
-    return most_likely(stages, [choice.with_all_data(stage, last=len(found) > 1) for stage in found])
+    goal: Goal = "comparison" if len(found) > 1 else "start"
+    return most_likely(stages, [choice.with_all_data(stage, goal) for stage in found])
 
 
 def most_likely(stages: Stages, fits: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -151,23 +153,23 @@ class _Choice:
             return self.direct(EulerSteps(number), "trapezoid")
         parts = np.ones_like(continuous.start.parts)
         start = dataclasses.replace(continuous.start, integrator=EulerSteps(number), parts=parts)
-        stage = self.stages.fit(start, self.lengths[-1], last=True)
+        stage = self.stages.fit(start, self.lengths[-1], goal="comparison")
         self.begun[stage] = continuous
         return stage
 
-    def with_all_data(self, stage: Stage, *, last: bool) -> Stage:
+    def with_all_data(self, stage: Stage, goal: Goal) -> Stage:
         """The same fit of all data.
 
         Args:
             stage: of a part of the data.
-            last: whether to converge to the end.
+            goal: what the fit is for, see `Goal`.
         """
         stages = self.whole
         start = dataclasses.replace(stage.start, path=stages.path)
         origin = self.begun.get(stage)
         if isinstance(origin, Stage):
             if origin not in self.wholes:
-                self.wholes[origin] = self.with_all_data(origin, last=False)
+                self.wholes[origin] = self.with_all_data(origin, "start")
             origin = self.wholes[origin].fitted.theta
         if origin is not None:
             # A part of the data leaves more freedom, in which a fit can go astray: begin again from all data.
@@ -175,17 +177,17 @@ class _Choice:
         # A fit that is far off says nothing about the accuracy that the right one needs.
         same = np.full(stages.observations.n_frames, stage.start.parts.max())
         parts = stages.parts(start, stage.length) if stage.follows else same
-        return self.short_windows(stages, dataclasses.replace(start, parts=parts), last=last)
+        return self.short_windows(stages, dataclasses.replace(start, parts=parts), goal)
 
-    def short_windows(self, stages: Stages, start: Start, *, last: bool) -> Stage:
+    def short_windows(self, stages: Stages, start: Start, goal: Goal) -> Stage:
         """A fit over windows of the usual length and, where that is too far from the start, over shorter ones first."""
-        found = stages.fit(start, self.lengths[-1], last=last)
+        found = stages.fit(start, self.lengths[-1], goal=goal)
         if found.fitted.chi2 < FOLLOWED:
             return found
         begin = start
         for length in self.lengths[:-1]:
-            begin = dataclasses.replace(stages.fit(begin, length, last=False, known=True).start, path=start.path)
-        return min(found, stages.fit(begin, self.lengths[-1], last=last), key=lambda stage: stages.loss(stage.fitted))
+            begin = dataclasses.replace(stages.fit(begin, length, goal="start", known=True).start, path=start.path)
+        return min(found, stages.fit(begin, self.lengths[-1], goal=goal), key=lambda stage: stages.loss(stage.fitted))
 
     def direct(self, integrator: Integrator | None, rule: Rule) -> Stage:
         """A fit over short windows from the weak form.
@@ -196,8 +198,7 @@ class _Choice:
         """
         start = self.start(integrator, rule, NoiseModel(self.stages.differences))
         self.progress("phase 1", 0.0, f"{start.integrator.name}, windows of {self.lengths[-1]} frames")
-        # To the end: likelihoods are compared.
-        stage = self.refined(self.short_windows(self.stages, start, last=True))
+        stage = self.refined(self.short_windows(self.stages, start, "comparison"))
         self.begun[stage] = start.theta
         return stage
 
@@ -215,12 +216,12 @@ class _Choice:
         tight[u.offset] *= _TIGHT
         start = dataclasses.replace(start, prior=(prior[0], tight))
         for length in self.lengths:
-            stage = self.stages.fit(start, length, last=False, known=length < self.lengths[-1])
+            stage = self.stages.fit(start, length, goal="start", known=length < self.lengths[-1])
             if not stage.fitted.chi2 < _HOPELESS:
                 return self.refined(stage)
             start = stage.start
             start = dataclasses.replace(start, parts=self.stages.parts(start, length))
-        stage = self.stages.fit(dataclasses.replace(start, prior=prior), self.lengths[-1], last=True)
+        stage = self.stages.fit(dataclasses.replace(start, prior=prior), self.lengths[-1], goal="comparison")
         return self.refined(stage)
 
     def refined(self, stage: Stage) -> Stage:
@@ -237,7 +238,7 @@ class _Choice:
             parts = self.stages.parts(start, stage.length)
             if (parts <= start.parts).all():
                 break
-            stage = self.stages.fit(dataclasses.replace(start, parts=parts), stage.length, last=True)
+            stage = self.stages.fit(dataclasses.replace(start, parts=parts), stage.length, goal="comparison")
         _log.info("%s: chi squared per value %.4g", stage.start.integrator.name, stage.fitted.chi2)
         if not np.isfinite(self.loss(stage)):
             raise InputError("the trajectories of the model cannot be integrated from these data")

@@ -14,7 +14,7 @@ from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.trajectories.choice import most_likely, possible_integrators
-from metabolismgraph.trajectories.gauss_newton import Fitted
+from metabolismgraph.trajectories.gauss_newton import Fitted, Goal
 from metabolismgraph.trajectories.integrators import Integrator
 from metabolismgraph.trajectories.misfit import ROBUST
 from metabolismgraph.trajectories.noise import NoiseModel
@@ -125,10 +125,11 @@ def _tie(stages: Stages, possible: tuple[Stage, ...], length: int, progress: Pro
     tied = {first: first for first in possible if first.follows and not stages.is_exact(first)}
     for number, gap in enumerate(_GAPS):
         then = {}
+        goal: Goal = "comparison" if len(tied) > 1 or gap == _GAPS[-1] else "start"
         for now, first in tied.items():
             progress("phase 1", 0.5 * number / len(_GAPS), f"{now.start.integrator.name}, gaps of {gap:g} of the noise")
             start = dataclasses.replace(now.start, parts=stages.parts(now.start, length))
-            found = stages.fit_tied(start, length, gap)
+            found = stages.fit_tied(start, length, gap, goal)
             if _accepted(now, found):
                 then[found] = first
         tied = {found: then[found] for found in most_likely(stages, list(then))}
@@ -145,10 +146,10 @@ def _cut(stages: Stages, tied: list[Stage], lengths: list[int], progress: Progre
         if length > _USUAL and _growth(stages, now, length) > _MOST_GROWTH:
             continue
         progress("phase 1", 0.5, f"windows of {length} frames")
-        then = _next(stages, now, length, last=True)
+        then = _next(stages, now, length, "comparison")
         if _accepted(now, then):
             # Once more to the end, so that covariance and noise belong together.
-            then = _next(stages, then, length, last=True, known=True) if then.follows else then
+            then = _next(stages, then, length, "end", known=True) if then.follows else then
             fitted = tuple(stage.fitted for stage in (*tied, then))
             return TrajectoryFit(stages.equation, fitted, then.noise, stages.differences, refused)
         refused = refused or Refused(length, _growth(stages, now, length))
@@ -184,8 +185,8 @@ def _grow(stages: Stages, possible: tuple[Stage, ...], lengths: list[int], progr
             np.log(length / shortest) / np.log(2 * lengths[-1] / shortest),
             f"windows of {length} frames" + (f", {len(candidates)} integrators" if undecided else ""),
         )
-        last = undecided or length == longer[-1]
-        found = [[*accepted, _next(stages, accepted[-1], length, last=last)] for accepted in candidates]
+        goal: Goal = "comparison" if undecided or length == longer[-1] else "start"
+        found = [[*accepted, _next(stages, accepted[-1], length, goal)] for accepted in candidates]
         followed = [accepted for accepted in found if _accepted(*accepted[-2:])]
         if followed:
             best = most_likely(stages, [accepted[-1] for accepted in followed]) if undecided else [followed[0][-1]]
@@ -202,7 +203,7 @@ def _grow(stages: Stages, possible: tuple[Stage, ...], lengths: list[int], progr
     accepted = candidates[0]
     if accepted[-1].follows and not stages.is_exact(accepted[-1]):
         # Once more to the end, so that covariance and noise belong together.
-        accepted[-1] = _next(stages, accepted[-1], accepted[-1].length, last=True, known=True)
+        accepted[-1] = _next(stages, accepted[-1], accepted[-1].length, "end", known=True)
     fitted = tuple(stage.fitted for stage in accepted)
     return TrajectoryFit(stages.equation, fitted, accepted[-1].noise, stages.differences, refused)
 
@@ -214,12 +215,12 @@ def _growth(stages: Stages, now: Stage, length: int) -> float:
     return growth(problem, start.theta, start.path[problem.windows.starts])
 
 
-def _next(stages: Stages, now: Stage, length: int, *, last: bool, known: bool = False) -> Stage:
+def _next(stages: Stages, now: Stage, length: int, goal: Goal, *, known: bool = False) -> Stage:
     """Fit windows of a length from a fitted stage; see `Stages.fit`."""
     start, noisy = now.start, now.fitted.chi2 < FOLLOWED
     if noisy:
         start = dataclasses.replace(start, parts=stages.parts(start, length))
-    return stages.fit(start, length, last=last, known=known, robust=ROBUST if noisy else np.inf)
+    return stages.fit(start, length, goal=goal, known=known, robust=ROBUST if noisy else np.inf)
 
 
 def _chi2(fitted: Fitted, noise: NoiseModel) -> float:

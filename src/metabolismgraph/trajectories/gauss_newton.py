@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float
 
+from metabolismgraph.trajectories.damping import Trial, damped_step
 from metabolismgraph.trajectories.rates import LOG_10
 from metabolismgraph.trajectories.shooting import Linearised, Problem, linearise, positive, relax
 
 _log = logging.getLogger(__name__)
 _MOST_STEPS = 20  # Gauss-Newton steps of one stage
-_TRIES = 7  # dampings that are tried for one step
 _RELAXATIONS, _FIRST_RELAXATIONS = 3, 6
 _LARGEST_GROWTH = 2.5  # factor of a rate constant in one step
 _RIDGE = 1e-13  # relative
 _SMALLEST_EIGENVALUE = 1e-14  # relative, of the scaled normal matrix
-# A stage ends if a step lowers the misfit by less than this share and, before the last stage, if the misfit is close to
-# what noise explains and a step lowers it by less than the second share. The third is an absolute decrease.
-_SMALL, _SMALL_EARLY, _SMALLEST = 1e-7, 1e-2, 5e-3
+# What a fit is for: the start of a stage with longer windows, a comparison of likelihoods, or final estimates.
+Goal = Literal["start", "comparison", "end"]
+# A stage ends if a step lowers the misfit by less than this share. That for a start ends too if the misfit is close to
+# what noise explains and a step lowers it by less than the second share.
+_SMALL, _SMALL_EARLY = 1e-7, 1e-2
+# Decreases by one step, and by two steps together, that are too small for another one. Some steps in a row are small
+# where directions that the data do not determine are left.
+_SMALLEST, _SMALL_TWICE = 5e-3, {"start": 1.0, "comparison": 1.0, "end": 0.05}
 _FAR, _SMALL_FAR = 2.0, 1e-3  # chi squared per value of a local minimum, and such a share there
 _NEARLY_NOISE = 1.1  # chi squared per value
 _LOST_AFTER, _LOST = 5, 1e6  # steps, and chi squared per value above which they have led nowhere
@@ -95,20 +100,20 @@ def fit_windows(
     theta: Float[np.ndarray, " unknowns"],
     x: Float[np.ndarray, "windows species"],
     *,
-    last: bool,
+    goal: Goal,
     steps: int = _MOST_STEPS,
 ) -> Fitted:
     """Levenberg-Marquardt for the unknowns and the initial states of one set of windows.
 
     Args:
         theta, x: the start.
-        last: whether to converge to the end.
+        goal: what the fit is for.
     """
     deviation = problem.prior[1]
     x, loss = relax(problem, theta, x, _FIRST_RELAXATIONS)
     loss += problem.penalty(theta)
     values = float(np.sum(problem.measurements.weight))
-    damping, converged = 0.0, False
+    damping, converged, before = 0.0, False, np.inf
     normal = linearise(problem, theta, x)
     for number in range(steps):
         found, damping = _step(problem, normal, _Step(theta, x, loss), damping)
@@ -123,7 +128,8 @@ def fit_windows(
         normal = linearise(problem, theta, x)
         far = 2 * loss / values > _FAR
         small = decrease < max(_SMALLEST, (_SMALL_FAR if far else _SMALL) * loss)
-        early = not last and 2 * loss / values < _NEARLY_NOISE and decrease < _SMALL_EARLY * loss
+        small, before = small or decrease + before < _SMALL_TWICE[goal], decrease
+        early = goal == "start" and 2 * loss / values < _NEARLY_NOISE and decrease < _SMALL_EARLY * loss
         lost = number >= _LOST_AFTER and 2 * loss / values > _LOST
         if small or early or lost:
             converged = not lost
@@ -162,44 +168,44 @@ def _possible_decrease(
     return 0.5 * float(gradient @ scipy.linalg.cho_solve(factor, gradient))
 
 
-def _limited(problem: Problem, change: Float[np.ndarray, " unknowns"]) -> Float[np.ndarray, " unknowns"]:
+def limited(problem: Problem, change: Float[np.ndarray, " unknowns"]) -> Float[np.ndarray, " unknowns"]:
     """A linear change of the unknowns in which no rate constant changes by more than a factor."""
-    limited, log_k = change.copy(), problem.equation.unknowns.log_k
+    found, log_k = change.copy(), problem.equation.unknowns.log_k
     growth = np.clip(1.0 + LOG_10 * change[log_k], 1.0 / _LARGEST_GROWTH, _LARGEST_GROWTH)
-    limited[log_k] = (growth - 1.0) / LOG_10
-    return limited
+    found[log_k] = (growth - 1.0) / LOG_10
+    return found
 
 
 def change_of_unknowns(problem: Problem, change: Float[np.ndarray, " unknowns"]) -> Float[np.ndarray, " unknowns"]:
-    """A change of the unknowns that is linear in k, not in its logarithm.
+    """The change of the unknowns for a linear change, see `limited`: linear in k, not in its logarithm.
 
     Where only a sum of rate constants is determined, the misfit has a valley that is straight in k, and curved in
     log k.
     """
-    limited, log_k = _limited(problem, change), problem.equation.unknowns.log_k
-    limited[log_k] = np.log10(1.0 + LOG_10 * limited[log_k])
-    return limited
+    found, log_k = change.copy(), problem.equation.unknowns.log_k
+    found[log_k] = np.log10(1.0 + LOG_10 * change[log_k])
+    return found
 
 
 def _step(problem: Problem, normal: Linearised, now: _Step, damping: float) -> tuple[_Step | None, float]:
     """One damped Gauss-Newton step that lowers the misfit, or None; and the damping for the next one."""
     mean, deviation = problem.prior
     scaled, scale = _with_prior(problem, normal)
-    gradient = normal.gradient - (now.theta - mean) / deviation**2
-    if _possible_decrease(scaled, scale * gradient) < _NEGLIGIBLE:
+    gradient = scale * (normal.gradient - (now.theta - mean) / deviation**2)
+    if _possible_decrease(scaled, gradient) < _NEGLIGIBLE:
         return None, damping
-    for _ in range(_TRIES):
-        try:
-            factor = scipy.linalg.cho_factor(scaled + (damping + _RIDGE) * np.eye(len(scale)))
-        except (np.linalg.LinAlgError, ValueError):  # not positive, or not finite
-            damping = max(damping * 10, 1e-4)
-            continue
-        change = scale * scipy.linalg.cho_solve(factor, scale * gradient)
-        x = positive(now.x, normal.initial_states(_limited(problem, change)))
+
+    def solve(damping: float) -> Trial:
+        factor = scipy.linalg.cho_factor(scaled + (damping + _RIDGE) * np.eye(len(scale)))
+        change = scipy.linalg.cho_solve(factor, gradient)
+        predicted = 0.5 * float(gradient @ change + damping * change @ change)
+        return Trial((limited(problem, scale * change),), predicted)
+
+    def move(trial: Trial) -> _Step:
+        (change,) = trial.change
         theta = now.theta + change_of_unknowns(problem, change)
-        x, loss = relax(problem, theta, now.x, _RELAXATIONS, other=x)
-        loss += problem.penalty(theta)
-        if np.isfinite(loss) and loss < now.loss:
-            return _Step(theta, x, loss), damping / 10 if damping > 1e-6 else 0.0
-        damping = max(damping * 10, 1e-3)
-    return None, damping
+        other = positive(now.x, normal.initial_states(change))
+        x, loss = relax(problem, theta, now.x, _RELAXATIONS, other=other)
+        return _Step(theta, x, loss + problem.penalty(theta))
+
+    return damped_step(now, solve, move, damping)

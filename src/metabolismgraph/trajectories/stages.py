@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations
-from metabolismgraph.trajectories.gauss_newton import Fitted, fit_windows
+from metabolismgraph.trajectories.gauss_newton import Fitted, Goal, fit_windows
 from metabolismgraph.trajectories.integrators import EulerSteps, Integrator
 from metabolismgraph.trajectories.misfit import ROBUST, Measurements
 from metabolismgraph.trajectories.noise import NoiseModel, noise_of_differences, smooth
@@ -119,20 +119,20 @@ class Stages:
         self._recentred[unknowns.log_k] = True
         self._recentred[unknowns.law.start + np.arange(unknowns.laws) * unknowns.size] = True
 
-    def fit(self, start: Start, length: int, *, last: bool, known: bool = False, robust: float = np.inf) -> Stage:
+    def fit(self, start: Start, length: int, *, goal: Goal, known: bool = False, robust: float = np.inf) -> Stage:
         """Fit windows of one length.
 
         Args:
             start: from where.
             length: largest number of frames of a window.
-            last: whether to converge to the end.
+            goal: what the fit is for, see `Goal`.
             known: whether the noise stays as it is. Otherwise the fit is repeated with less where it is too large.
             robust: see `Measurements.robust`.
         """
         x = np.maximum(start.path, 0.0)[Windows.cut(self.observations, length).starts]
         for _ in range(REPEATS):
             problem = self.problem(start, length, robust)
-            fitted = fit_windows(problem, start.theta, x, last=last)
+            fitted = fit_windows(problem, start.theta, x, goal=goal)
             if known:
                 return Stage(fitted, start.noise)
             found = self.residual_noise(fitted)
@@ -142,18 +142,19 @@ class Stages:
             start = dataclasses.replace(start, theta=fitted.theta, path=np.maximum(fitted.path, 0.0), noise=found)
         return Stage(fitted, found if Stage(fitted, found).follows else start.noise)
 
-    def fit_tied(self, start: Start, length: int, gap: float) -> Stage:
+    def fit_tied(self, start: Start, length: int, gap: float, goal: Goal) -> Stage:
         """Fit windows that are tied to one another; the noise stays as it is.
 
         Args:
             start: from where.
             length: largest number of frames of a window.
             gap: standard deviation of the gap between two windows, relative to the noise.
+            goal: what the fit is for, see `Goal`.
         """
         windows = Windows.cut(self.observations, length, tied=True)
         problem = dataclasses.replace(self.problem(start, length, ROBUST), windows=windows)
         x = np.maximum(start.path, 0.0)[windows.starts]
-        return Stage(fit_tied(problem, start.theta, x, gap * start.noise.scale), start.noise)
+        return Stage(fit_tied(problem, start.theta, x, gap * start.noise.scale, goal), start.noise)
 
     def problem(self, start: Start, length: int, robust: float = np.inf) -> Problem:
         """The misfit of windows of one length, with everything else from a start."""

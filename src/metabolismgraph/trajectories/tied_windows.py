@@ -15,11 +15,16 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Float
 
-from metabolismgraph.trajectories.gauss_newton import Fitted, change_of_unknowns, inverse
+from metabolismgraph.trajectories.damping import Trial, damped_step, good
+from metabolismgraph.trajectories.gauss_newton import Fitted, Goal, change_of_unknowns, inverse, limited
 from metabolismgraph.trajectories.shooting import Problem, normal_equations, positive
 
-_MOST_STEPS, _TRIES = 20, 7
-_SMALL = 0.05  # decrease of the misfit that ends the steps
+_MOST_STEPS = 20
+# Decrease of the misfit that ends the steps: absolute and, for a start, relative.
+_SMALL, _SMALL_SHARE = 0.5, 1e-4
+# Steps of the states alone, at the start and after a step that is not as good as predicted; relative decrease that
+# ends them. In a few windows, states are so far off that they would lead the unknowns astray.
+_FIRST_RELAXATIONS, _RELAXATIONS, _RELAXED = 12, 3, 1e-3
 _RIDGE = 1e-12  # relative
 
 
@@ -69,6 +74,7 @@ def fit_tied(
     theta: Float[np.ndarray, " unknowns"],
     x: Float[np.ndarray, "windows species"],
     gap: Float[np.ndarray, " species"],
+    goal: Goal,
 ) -> Fitted:
     """Levenberg-Marquardt for the unknowns and the initial states of tied windows.
 
@@ -76,15 +82,17 @@ def fit_tied(
         problem: with windows that end in the first frame of the next one, see `Windows.cut`.
         theta, x: the start.
         gap: standard deviation of the gap between two windows.
+        goal: what the fit is for.
     """
     precision = problem.windows.follows[:, None] * np.where(problem.fixed, 0.0, 1.0 / gap**2)
-    now, damping, converged = _at(problem, theta, x, precision), 0.0, False
+    now = _relaxed(problem, _at(problem, theta, x, precision), precision, _FIRST_RELAXATIONS)
+    damping, converged = 0.0, False
     equations = _equations(problem, now, precision)
     for _ in range(_MOST_STEPS):
-        then, damping = _better(problem, now, equations, precision, damping)
+        then, damping = _step(problem, now, equations, precision, damping, _RELAXATIONS)
         if then is None:
             break
-        converged = now.loss - then.loss < _SMALL
+        converged = now.loss - then.loss < max(_SMALL, _SMALL_SHARE * then.loss * (goal == "start"))
         now = then
         equations = _equations(problem, now, precision)
         if converged:
@@ -110,34 +118,52 @@ def _at(
     return _Point(theta, x, states, float(losses.sum()) + gaps + problem.penalty(theta))
 
 
-def _better(
-    problem: Problem, now: _Point, equations: _Equations, precision: np.ndarray, damping: float
+def _step(
+    problem: Problem, now: _Point, equations: _Equations, precision: np.ndarray, damping: float, relaxations: int
 ) -> tuple[_Point | None, float]:
-    """A point with a smaller misfit, or None; and the damping for the next step."""
-    for _ in range(_TRIES):
-        try:
-            change, by_state = _solve(equations, damping)
-        except (np.linalg.LinAlgError, ValueError):  # not positive, or not finite
-            damping = max(damping * 10, 1e-4)
-            continue
+    """A point with a smaller misfit, or None; and the damping for the next step.
+
+    Args:
+        relaxations: steps of the states alone that follow a step that is not as good as predicted.
+    """
+
+    def move(trial: Trial) -> _Point:
+        change, by_state = trial.change
         theta = now.theta + change_of_unknowns(problem, change)
         then = _at(problem, theta, positive(now.x, by_state), precision)
-        if np.isfinite(then.loss) and then.loss < now.loss:
-            return then, damping / 10 if damping > 1e-6 else 0.0
-        damping = max(damping * 10, 1e-3)
-    return None, damping
+        return then if good(now, then, trial) else _relaxed(problem, then, precision, relaxations)
+
+    return damped_step(now, lambda d: _solve(problem, equations, d), move, damping)
 
 
-def _equations(problem: Problem, now: _Point, precision: Float[np.ndarray, "gaps species"]) -> _Equations:
-    """The normal equations at a point."""
-    (count, n), total = now.x.shape, problem.equation.unknowns.total
-    rate, block = problem.equation.bind(now.theta), problem.block(n + total)
-    mean, deviation = problem.prior
-    matrix, gradient = np.diag(1.0 / deviation**2), -(now.theta - mean) / deviation**2
+def _relaxed(problem: Problem, now: _Point, precision: np.ndarray, iterations: int) -> _Point:
+    """The point after steps of the states alone."""
+    damping = 0.0
+    for _ in range(iterations if np.isfinite(now.loss) else 0):
+        equations = _equations(problem, now, precision, by_unknowns=False)
+        then, damping = _step(problem, now, equations, precision, damping, 0)
+        if then is None:
+            break
+        small = now.loss - then.loss < _RELAXED * then.loss
+        now = then
+        if small:
+            break
+    return now
+
+
+def _equations(
+    problem: Problem, now: _Point, precision: Float[np.ndarray, "gaps species"], *, by_unknowns: bool = True
+) -> _Equations:
+    """The normal equations at a point, of the states and, if wanted, of the unknowns."""
+    (count, n), every = now.x.shape, problem.equation.unknowns.total
+    rate, block = problem.equation.bind(now.theta), problem.block(n + every)
+    total = every if by_unknowns else 0
+    mean, deviation = (part[:total] for part in problem.prior)
+    matrix, gradient = np.diag(1.0 / deviation**2), -(now.theta[:total] - mean) / deviation**2
     own, score, ends = np.zeros((count, n, n + total)), np.zeros((count, n)), np.zeros((count, n, n + total))
     for part in problem.batches(n + total, problem.windows.length // block + 1):
         windows = problem.windows.select(part)
-        found = normal_equations(problem, windows, rate, now.states[part], block, ends=True)
+        found = normal_equations(problem, windows, rate, now.states[part], block, by_unknowns=by_unknowns, ends=True)
         own[part], score[part], ends[part] = found.hessians[:, :n], found.scores[:, :n], found.ends
         matrix += found.hessians[:, n:, n:].sum(axis=0)
         gradient += found.scores[:, n:].sum(axis=0)
@@ -152,8 +178,7 @@ def _equations(problem: Problem, now: _Point, precision: Float[np.ndarray, "gaps
     own[1:, :, n:] -= weighted[..., n:]
     diagonal, border = own[..., :n], own[..., n:]
     diagonal[1:, np.arange(n), np.arange(n)] += precision
-    flat = (-1, total)
-    matrix += ends[:-1, :, n:].reshape(flat).T @ weighted[..., n:].reshape(flat)
+    matrix += np.tensordot(ends[:-1, :, n:], weighted[..., n:], axes=([0, 1], [0, 1]))
     above = -np.swapaxes(weighted[..., :n], 1, 2)
     bound = problem.at_bound(problem.windows, now.x, score)
     free = ~bound
@@ -198,22 +223,24 @@ def _scaled(matrix: Float[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n n"],
     return matrix * scale[:, None] * scale, scale
 
 
-def _solve(
-    equations: _Equations, damping: float
-) -> tuple[Float[np.ndarray, " unknowns"], Float[np.ndarray, "windows species"]]:
+def _solve(problem: Problem, equations: _Equations, damping: float) -> Trial:
     """The damped changes of the unknowns and of the initial states.
 
     Raises:
         LinAlgError: a matrix is not positive definite.
     """
     matrix, gradient, solved = _eliminate(equations, damping)
-    scaled, scale = _scaled(matrix)
-    regular = scaled + (damping + _RIDGE) * np.eye(len(scale))
-    change = scale * scipy.linalg.cho_solve(scipy.linalg.cho_factor(regular), scale * gradient)
+    change, total = np.zeros(problem.equation.unknowns.total), len(gradient)
+    if total:
+        scaled, scale = _scaled(matrix)
+        regular = scaled + (damping + _RIDGE) * np.eye(len(scale))
+        change = scale * scipy.linalg.cho_solve(scipy.linalg.cho_factor(regular), scale * gradient)
+        change = limited(problem, change)
     states = np.zeros(equations.score.shape)
     for w in reversed(range(len(states))):
         factor, right = solved[w]
-        rest = right[:, -1] - right[:, :-1] @ change
+        rest = right[:, -1] - right[:, :-1] @ change[:total]
         following = equations.above[w] @ states[w + 1] if w < len(states) - 1 else 0.0
         states[w] = scipy.linalg.cho_solve(factor, rest - following)
-    return change, states
+    predicted = 0.5 * float(equations.gradient @ change[:total] + np.sum(equations.score * states))
+    return Trial((change, states), predicted)

@@ -155,7 +155,7 @@ def _fit(
 ) -> tuple[Float[np.ndarray, " parameters"], Float[np.ndarray, " parameters"]]:
     """Estimates and standard errors from one simulated experiment, in the units of the data."""
     problem = dataclasses.replace(model.problem, measurements=simulated(model, rng))
-    fitted = fit_windows(problem, model.theta, model.x, last=True)
+    fitted = fit_windows(problem, model.theta, model.x, goal="end")
     error = np.sqrt(np.maximum(np.diag(fitted.covariance), 0.0))[: len(model.names)]
     return model.all_in_units(fitted.theta), error * model.scale
 

@@ -83,9 +83,9 @@ def held_out_lines(result: FitResult) -> HeldOutLines | None:
         parts = np.ones(own.n_frames, dtype=np.int64)
         start = Start(model.start.integrator, theta, stages.path, model.start.noise, stages.prior(theta), parts)
         start = dataclasses.replace(start, parts=stages.parts(start, _TIED))
-        stage = stages.fit(start, _FIRST, last=False, known=True)
+        stage = stages.fit(start, _FIRST, goal="start", known=True)
         for gap in _GAPS:
-            stage = stages.fit_tied(stage.start, _TIED, gap)
+            stage = stages.fit_tied(stage.start, _TIED, gap, "end" if gap == _GAPS[-1] else "start")
     u, covariance = stages.equation.unknowns, stage.fitted.covariance
     if not np.isfinite(stage.fitted.chi2):
         return None

@@ -288,7 +288,7 @@ def _fitted(
     """
     before = _misfit(problem, theta, x)
     for _ in range(_MOST_REPEATS):
-        fitted = fit_windows(problem, theta, x, last=True)
+        fitted = fit_windows(problem, theta, x, goal="end")
         theta, x, after = fitted.theta, fitted.x, _misfit(problem, fitted.theta, fitted.x)
         if not before - after > _SAME:
             break
