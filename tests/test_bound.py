@@ -10,8 +10,8 @@ from metabolismgraph.trajectories.bound import cramer_rao_bound
 from metabolismgraph.trajectories.gauss_newton import fit_windows
 from metabolismgraph.trajectories.integrators import Collocation, EulerSteps
 from metabolismgraph.trajectories.misfit import Measurements
+from metabolismgraph.trajectories.problem import Problem
 from metabolismgraph.trajectories.rates import LOG_10, RateEquation
-from metabolismgraph.trajectories.shooting import Problem
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.windows import Windows
 

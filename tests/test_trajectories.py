@@ -25,8 +25,10 @@ from metabolismgraph.trajectories.gauss_newton import fit_windows
 from metabolismgraph.trajectories.integrators import Collocation, EulerSteps, RungeKutta
 from metabolismgraph.trajectories.misfit import Measurements
 from metabolismgraph.trajectories.noise import NoiseModel, noise_of_differences, smooth
+from metabolismgraph.trajectories.problem import Problem
 from metabolismgraph.trajectories.rates import RateEquation
-from metabolismgraph.trajectories.shooting import Problem, growth, linearise
+from metabolismgraph.trajectories.sensitivities import growth
+from metabolismgraph.trajectories.shooting import linearise
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.tied_windows import fit_tied
 from metabolismgraph.trajectories.weak_form import weak_form

@@ -16,7 +16,8 @@ from metabolismgraph.reactions.identifiability import Combination
 from metabolismgraph.runs.checkpoint import save_observations, save_phase1
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.system.network import Reaction
-from metabolismgraph.trajectories.shooting import linearise, sensitivities
+from metabolismgraph.trajectories.sensitivities import sensitivities
+from metabolismgraph.trajectories.shooting import linearise
 from metabolismgraph.uncertainty.bootstrap import simulated
 from metabolismgraph.uncertainty.fitted_model import FittedModel
 from metabolismgraph.uncertainty.next_measurement import next_of

@@ -14,8 +14,9 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.trajectories.integrators import Integrator
 from metabolismgraph.trajectories.misfit import Measurements
 from metabolismgraph.trajectories.noise import NoiseModel, smooth
+from metabolismgraph.trajectories.problem import Problem
 from metabolismgraph.trajectories.rates import FLOOR, RateEquation
-from metabolismgraph.trajectories.shooting import Problem, linearise, positive, relax
+from metabolismgraph.trajectories.shooting import linearise, positive, relax
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.windows import Windows

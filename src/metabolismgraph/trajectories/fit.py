@@ -19,7 +19,7 @@ from metabolismgraph.trajectories.integrators import Integrator
 from metabolismgraph.trajectories.misfit import ROBUST
 from metabolismgraph.trajectories.noise import NoiseModel
 from metabolismgraph.trajectories.rates import RateEquation
-from metabolismgraph.trajectories.shooting import growth
+from metabolismgraph.trajectories.sensitivities import growth
 from metabolismgraph.trajectories.stages import FOLLOWED, Stage, Stages
 from metabolismgraph.trajectories.threads import single_thread
 

@@ -11,8 +11,9 @@ import scipy.linalg
 from jaxtyping import Bool, Float
 
 from metabolismgraph.trajectories.damping import Trial, damped_step
+from metabolismgraph.trajectories.problem import Problem
 from metabolismgraph.trajectories.rates import LOG_10
-from metabolismgraph.trajectories.shooting import Linearised, Problem, linearise, positive, relax
+from metabolismgraph.trajectories.shooting import Linearised, linearise, positive, relax
 
 _log = logging.getLogger(__name__)
 _MOST_STEPS = 20  # Gauss-Newton steps of one stage
@@ -25,9 +26,9 @@ Goal = Literal["start", "comparison", "end"]
 # A stage ends if a step lowers the misfit by less than this share. That for a start ends too if the misfit is close to
 # what noise explains and a step lowers it by less than the second share.
 _SMALL, _SMALL_EARLY = 1e-7, 1e-2
-# Decreases by one step, and by two steps together, that are too small for another one. Some steps in a row are small
-# where directions that the data do not determine are left.
-_SMALLEST, _SMALL_TWICE = 5e-3, {"start": 1.0, "comparison": 1.0, "end": 0.05}
+# Decreases by one step, and by two steps together, that are too small for another one; the last one is a share, for few
+# data. Some steps in a row are small where directions that the data do not determine are left.
+_SMALLEST, _SMALL_TWICE, _SHARE_TWICE = 5e-3, {"start": 1.0, "comparison": 1.0, "end": 0.05}, 1e-3
 _FAR, _SMALL_FAR = 2.0, 1e-3  # chi squared per value of a local minimum, and such a share there
 _NEARLY_NOISE = 1.1  # chi squared per value
 _LOST_AFTER, _LOST = 5, 1e6  # steps, and chi squared per value above which they have led nowhere
@@ -128,7 +129,8 @@ def fit_windows(
         normal = linearise(problem, theta, x)
         far = 2 * loss / values > _FAR
         small = decrease < max(_SMALLEST, (_SMALL_FAR if far else _SMALL) * loss)
-        small, before = small or decrease + before < _SMALL_TWICE[goal], decrease
+        small |= decrease + before < min(_SMALL_TWICE[goal], _SHARE_TWICE * loss)
+        before = decrease
         early = goal == "start" and 2 * loss / values < _NEARLY_NOISE and decrease < _SMALL_EARLY * loss
         lost = number >= _LOST_AFTER and 2 * loss / values > _LOST
         if small or early or lost:

@@ -9,245 +9,20 @@ H_uu - H_ux inv(H_xx) H_xu add up to the normal matrix of the unknowns, whose in
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
-from metabolismgraph.trajectories.integrators import Integrator
-from metabolismgraph.trajectories.misfit import Measurements, Misfit
-from metabolismgraph.trajectories.rates import RateEquation, RateFunction
+from metabolismgraph.trajectories.problem import FRAMES_AT_ONCE, Problem
+from metabolismgraph.trajectories.rates import RateFunction
+from metabolismgraph.trajectories.sensitivities import sensitivities
 from metabolismgraph.trajectories.windows import Windows
 
-# The information of a block of frames is collected at its middle frame, where sensitivities are smooth in time and the
-# numbers would be many: a block has at most so many frames, a window at least so many blocks. Above the last number
-# of floating-point operations for the normal matrices of all frames, blocks are used.
-_LONGEST_BLOCK, _BLOCKS, _CHEAP = 8, 4, 1e9
-_MOST_NUMBERS = 16_000_000  # of the sensitivities that are computed at the same time
-_FRAMES_AT_ONCE = 64  # whose sensitivities are multiplied at the same time
 _RELAXED = 1e-4  # relative decrease of the misfit below which initial states count as relaxed
 _RIDGE = 1e-11  # relative, of the normal matrix of an initial state
 _SMALLEST_STATE = 0.1  # share of its size to which a step may reduce a concentration
-_EXPLODED = 1e30  # a sensitivity that is not finite
-_AT_BOUND = 1e-2  # standard deviations of the noise below which an initial concentration can count as zero
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """The data and the model of a shooting fit.
-
-    Attributes:
-        equation: the rate equation.
-        integrator: from frame to frame.
-        windows: the windows.
-        measurements: what the states are compared with.
-        prior: weak Gaussian prior on the unknowns: mean and standard deviation.
-        parts: equal parts into which the time from every frame to the next is divided, for accuracy.
-    """
-
-    equation: RateEquation
-    integrator: Integrator
-    windows: Windows
-    measurements: Measurements
-    prior: tuple[Float[np.ndarray, " unknowns"], Float[np.ndarray, " unknowns"]]
-    parts: Int[np.ndarray, " frames"]
-
-    @functools.cached_property
-    def fixed(self) -> Bool[np.ndarray, " species"]:
-        return np.asarray(~self.equation.moving)
-
-    def hold(self, c: np.ndarray, at: np.ndarray) -> np.ndarray:
-        """The states with the concentrations of fixed species as measured."""
-        return np.where(self.fixed, self.measurements.value[at], c) if self.fixed.any() else c
-
-    def penalty(self, theta: Float[np.ndarray, " unknowns"]) -> float:
-        """Minus the log of the prior."""
-        mean, deviation = self.prior
-        return 0.5 * float(np.sum(((theta - mean) / deviation) ** 2))
-
-    def at_bound(
-        self, windows: Windows, x: Float[np.ndarray, "windows species"], score: Float[np.ndarray, "windows species"]
-    ) -> Bool[np.ndarray, "windows species"]:
-        """Initial concentrations that are zero, and would be negative if they could.
-
-        They are no unknowns: at such a bound the derivative of the misfit does not vanish.
-
-        Args:
-            score: derivative of the log likelihood by the initial states.
-        """
-        return np.asarray((x < _AT_BOUND * self.measurements.sigma[windows.starts]) & (score < 0))
-
-    def batches(self, columns: int, frames: int = 1) -> Iterator[slice]:
-        """Windows that are treated at the same time, so that memory stays bounded.
-
-        Args:
-            columns: of a matrix with a row per species that is kept for every window.
-            frames: number of such matrices.
-        """
-        frames = min(frames, _FRAMES_AT_ONCE)
-        size = max(1, _MOST_NUMBERS // (columns * frames * len(self.fixed) * (1 + self.integrator.stages)))
-        for first in range(0, len(self.windows.frame), size):
-            yield slice(first, first + size)
-
-    def block(self, columns: int) -> int:
-        """Frames per block, see `_LONGEST_BLOCK`."""
-        operations = self.windows.frame.size * len(self.fixed) * columns**2
-        wanted = int(np.clip(np.ceil(operations / _CHEAP), 1, _LONGEST_BLOCK))
-        return int(max(1, min(wanted, self.windows.length // _BLOCKS)))
-
-    def path(
-        self, theta: Float[np.ndarray, " unknowns"], x: Float[np.ndarray, "windows species"]
-    ) -> tuple[Float[np.ndarray, "windows length species"], Float[np.ndarray, " windows"]]:
-        """The states of every window, and its misfit."""
-        states, losses = [], []
-        rate = self.equation.bind(theta)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for part in self.batches(self.windows.length):
-                windows = self.windows.select(part)
-                states.append(self.states(windows, rate, x[part]))
-                losses.append(self.misfit(windows, states[-1]).loss)
-        return np.concatenate(states), np.concatenate(losses)
-
-    def states(
-        self, windows: Windows, rate: RateFunction, x: Float[np.ndarray, "windows species"]
-    ) -> Float[np.ndarray, "windows length species"]:
-        """The states of some windows."""
-        found, c = np.empty((*windows.frame.shape, x.shape[1])), x
-        for s in range(windows.length):
-            found[:, s] = c = self.hold(c, windows.frame[:, s])
-            if s < windows.length - 1:
-                c = self.steps[s].advance(rate, c, windows.dt[:, s])
-        return found
-
-    @functools.cached_property
-    def steps(self) -> list[Integrator]:
-        """The integrator after every frame of a window, the same for all windows."""
-        parts = self.parts[self.windows.frame].max(axis=0)
-        divided = {number: self.integrator.divided(number) for number in set(parts.tolist())}
-        return [divided[number] for number in parts.tolist()]
-
-    def misfit(self, windows: Windows, states: Float[np.ndarray, "windows length species"]) -> Misfit:
-        """Of the states of some windows, with derivatives for every frame."""
-        return self.measurements.misfit(windows.frame, windows.valid, states)
-
-
-class Frame(NamedTuple):
-    """A frame of some windows, at which the derivatives of the states are known.
-
-    Attributes:
-        number: of the frame within its window.
-        sensitivities: derivatives of the states by the initial states and, if wanted, by the unknowns.
-        score: those of the log likelihood of this frame and of all others before the next one of this kind.
-    """
-
-    number: int
-    sensitivities: Float[np.ndarray, "windows species columns"]
-    score: Float[np.ndarray, "windows columns"]
-
-
-def sensitivities(
-    problem: Problem,
-    windows: Windows,
-    rate: RateFunction,
-    states: Float[np.ndarray, "windows length species"],
-    *,
-    by_unknowns: bool = True,
-    score: Float[np.ndarray, "windows length species"] | None = None,
-    middles: Sequence[int] | None = None,
-) -> Iterator[Frame]:
-    """Derivatives of states along given paths, from frame to frame or from one chosen frame to the next.
-
-    Between two chosen frames, the derivatives of the later state by the earlier one and by the unknowns are products
-    and sums over the steps. They are collected backwards, since rows times the derivative of one step by the unknowns
-    cost little. All such sections are treated at the same time, and only their last sum is a loop over the window.
-
-    Args:
-        rate: dc/dt for the unknowns.
-        states: see `Problem.states`.
-        by_unknowns: whether the derivatives by the unknowns are wanted.
-        score: derivative of the log likelihood by the state of every frame; None: zero.
-        middles: chosen frames, ascending; None: all frames. The first frame of the window is always one of them.
-    """
-    size, length, n = states.shape
-    total = problem.equation.unknowns.total if by_unknowns else 0
-    chosen = np.unique([0, *(range(length) if middles is None else middles)])
-    ends = np.append(chosen[1:], length)
-    j = np.zeros((size, n, n + total))
-    own = np.arange(n)
-    j[:, own, own] = 1.0
-    numbers = size * (n + 1) * (n + total) * (1 + problem.integrator.stages)
-    at_once = max(1, _MOST_NUMBERS // numbers)
-    for first in range(0, len(chosen), at_once):
-        part = slice(first, first + at_once)
-        section = _Section.of(problem, windows, rate, states, (chosen[part], ends[part]), score, total)
-        for s, number in enumerate(chosen[part]):
-            own_score = (section.left[:, s, n:] @ j)[:, 0]
-            own_score[:, n:] += section.by_unknowns[:, s, n]
-            yield Frame(int(number), j, own_score)
-            j = section.left[:, s, :n] @ j
-            j[..., n:] += section.by_unknowns[:, s, :n]
-
-
-class _Section(NamedTuple):
-    """Derivatives over sections of windows, of their last state and, as one more row, of their log likelihood.
-
-    Attributes:
-        left: by their first state.
-        by_unknowns: by the unknowns.
-    """
-
-    left: Float[np.ndarray, "windows sections rows species"]
-    by_unknowns: Float[np.ndarray, "windows sections rows unknowns"]
-
-    @classmethod
-    def of(
-        cls,
-        problem: Problem,
-        windows: Windows,
-        rate: RateFunction,
-        states: Float[np.ndarray, "windows length species"],
-        bounds: tuple[Int[np.ndarray, " sections"], Int[np.ndarray, " sections"]],
-        score: Float[np.ndarray, "windows length species"] | None,
-        total: int,
-    ) -> _Section:
-        """Over sections from one frame up to another one.
-
-        Args:
-            total: unknowns by which derivatives are wanted.
-        """
-        size, length, n = states.shape
-        (first, end), steps = bounds, problem.steps
-        left = np.zeros((size, len(first), n + 1, n))
-        left[:, :, np.arange(n), np.arange(n)] = 1.0
-        by_unknowns: np.ndarray | None = None
-        for offset in reversed(range(int((end - first).max()))):
-            inside = np.flatnonzero(first + offset < end)
-            at = first[inside] + offset
-            # Sections with equal steps together. There is no step after the last frame of a window.
-            moving = at < length - 1
-            for kind in {id(steps[s]): steps[s] for s in at[moving]}.values():
-                same = np.array([s < length - 1 and steps[s] is kind for s in at])
-                frame = at[same]
-                where = inside[same] if len(frame) < len(first) else slice(None)  # no copy
-                c, dt = states[:, frame].reshape(-1, n), windows.dt[:, frame].ravel()
-                rows = left[:, where].reshape(len(c), n + 1, n)
-                rows[..., problem.fixed] = 0.0  # held after the step
-                for pull_back in reversed(kind.linearise(rate, c, dt, by_unknowns=total > 0)):
-                    rows, unknowns = pull_back(rows)
-                    unknowns = unknowns.reshape(size, len(frame), n + 1, total)
-                    if by_unknowns is None and len(frame) == len(first):
-                        by_unknowns = unknowns  # the first of a sum of large arrays
-                    else:
-                        by_unknowns = np.zeros((*left.shape[:3], total)) if by_unknowns is None else by_unknowns
-                        by_unknowns[:, where] += unknowns
-                left[:, where] = rows.reshape(size, len(frame), n + 1, n)
-            if score is not None:
-                left[:, inside, n] += score[:, at]
-        by_unknowns = np.zeros((*left.shape[:3], total)) if by_unknowns is None else by_unknowns
-        return cls(left, by_unknowns)
 
 
 class Linearised(NamedTuple):
@@ -350,7 +125,7 @@ def normal_equations(
         if frame.number in weights:
             roots.append(np.sqrt(weights[frame.number])[..., None] * frame.sensitivities)
         # Products of large matrices take less time than many of small ones.
-        if roots and (len(roots) == _FRAMES_AT_ONCE or frame.number == middles[-1]):
+        if roots and (len(roots) == FRAMES_AT_ONCE or frame.number == middles[-1]):
             for w, one in enumerate(np.moveaxis(np.stack(roots), 1, 0)):
                 flat = one.reshape(-1, columns)
                 hessians[w] += flat.T @ flat
@@ -433,23 +208,6 @@ def relax(
         if float((before - losses).sum()) < _RELAXED * float(losses.sum()):
             break
     return x, float(losses.sum())
-
-
-def growth(problem: Problem, theta: Float[np.ndarray, " unknowns"], x: Float[np.ndarray, "windows species"]) -> float:
-    """By how much a window makes an error of its initial state larger: the median over the windows.
-
-    The spectral norm of the derivative of the last state by the first one, both in units of the noise.
-    """
-    rate, grown = problem.equation.bind(theta), []
-    for part in problem.batches(x.shape[1]):
-        windows = problem.windows.select(part)
-        states = problem.states(windows, rate, x[part])
-        for frame in sensitivities(problem, windows, rate, states, by_unknowns=False):
-            last = frame.sensitivities
-        sigma = problem.measurements.sigma[windows.starts]
-        finite = np.nan_to_num(last * sigma[:, None] / sigma[..., None], nan=_EXPLODED, posinf=_EXPLODED)
-        grown.append(np.linalg.norm(finite, 2, axis=(1, 2)))
-    return float(np.median(np.concatenate(grown)))
 
 
 def positive(x: np.ndarray, change: np.ndarray) -> np.ndarray:

@@ -17,7 +17,8 @@ from jaxtyping import Float
 
 from metabolismgraph.trajectories.damping import Trial, damped_step, good
 from metabolismgraph.trajectories.gauss_newton import Fitted, Goal, change_of_unknowns, inverse, limited
-from metabolismgraph.trajectories.shooting import Problem, normal_equations, positive
+from metabolismgraph.trajectories.problem import Problem
+from metabolismgraph.trajectories.shooting import normal_equations, positive
 
 _MOST_STEPS = 20
 # Decrease of the misfit that ends the steps: absolute and, for a start, relative.

@@ -18,7 +18,8 @@ from metabolismgraph.system.units import Units
 from metabolismgraph.trajectories.integrators import Collocation, EulerSteps, Integrator, RungeKutta
 from metabolismgraph.trajectories.misfit import ROBUST
 from metabolismgraph.trajectories.noise import NoiseModel
-from metabolismgraph.trajectories.shooting import Problem, relax
+from metabolismgraph.trajectories.problem import Problem
+from metabolismgraph.trajectories.shooting import relax
 from metabolismgraph.trajectories.stages import FOLLOWED, Stages, Start
 from metabolismgraph.trajectories.threads import single_thread
 

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.system.progress import Progress, silent
-from metabolismgraph.trajectories.shooting import sensitivities
+from metabolismgraph.trajectories.sensitivities import sensitivities
 from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.uncertainty.fitted_model import FittedModel
 
