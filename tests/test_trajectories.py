@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.network import Reaction
 from metabolismgraph.trajectories import fit as fit_module
 from metabolismgraph.trajectories.check import check_trajectories
+from metabolismgraph.trajectories.damping import Trial, damped_step
 from metabolismgraph.trajectories.fit import fit_trajectories
 from metabolismgraph.trajectories.gauss_newton import fit_windows
 from metabolismgraph.trajectories.integrators import Collocation, EulerSteps, RungeKutta
@@ -257,6 +259,40 @@ def test_tied_windows_become_one_trajectory():
     np.testing.assert_allclose(error, of_one, rtol=0.02)
     assert (np.abs(tight.theta - alone.theta) < 0.2 * error).all()
     assert (np.sqrt(np.diag(loose.covariance)) > 0.99 * error).all()
+    astray = c[parts.windows.starts]
+    astray[2] *= 5  # a state that is far off does not lead the unknowns astray
+    again = fit_tied(parts, theta, astray, np.full(3, 1e-7), "comparison")
+    assert (np.abs(again.theta - tight.theta) < 0.2 * error).all()
+
+
+@pytest.mark.parametrize(
+    ("share", "damping"), [(1.0, 1e-3), (0.5, 1e-2), (0.1, 1e-1)], ids=["as predicted", "less", "little"]
+)
+def test_damping_follows_the_gain_of_a_step(share, damping):
+    then, found = damped_step(_At(1.0), lambda _: Trial((), 1 / share / 100), lambda _: _At(0.99), damping=1e-2)
+    assert then.loss == 0.99
+    assert found == pytest.approx(damping)
+
+
+def test_steps_are_damped_until_the_misfit_falls():
+    tried = []
+
+    def solve(damping):
+        tried.append(damping)
+        if len(tried) == 1:
+            raise np.linalg.LinAlgError
+        return Trial((), 1.0)
+
+    losses = iter([np.nan, 2.0, 0.5])
+    then, damping = damped_step(_At(1.0), solve, lambda _: _At(next(losses)), damping=0.0)
+    assert then.loss == 0.5
+    assert tried == pytest.approx([0, 1e-3, 1e-2, 1e-1])
+    assert damping == tried[-1]
+    assert damped_step(_At(1.0), lambda _: Trial((), 1.0), lambda _: _At(1.0), damping=0.0)[0] is None
+
+
+class _At(NamedTuple):
+    loss: float
 
 
 def test_tied_windows_that_diverge_end_without_an_error():
