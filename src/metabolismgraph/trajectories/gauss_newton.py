@@ -26,8 +26,8 @@ Goal = Literal["start", "comparison", "end"]
 # A stage ends if a step lowers the misfit by less than this share. That for a start ends too if the misfit is close to
 # what noise explains and a step lowers it by less than the second share.
 _SMALL, _SMALL_EARLY = 1e-7, 1e-2
-# Decreases by one step, and by two steps together, that are too small for another one; the last one is a share, for few
-# data. Some steps in a row are small where directions that the data do not determine are left.
+# Decreases by one step, and by two steps together, that are too small for another one; the last number is that of two
+# steps as a share of the misfit, for few data. Steps stay small where the data do not determine some directions.
 _SMALLEST, _SMALL_TWICE, _SHARE_TWICE = 5e-3, {"start": 1.0, "comparison": 1.0, "end": 0.05}, 1e-3
 _FAR, _SMALL_FAR = 2.0, 1e-3  # chi squared per value of a local minimum, and such a share there
 _NEARLY_NOISE = 1.1  # chi squared per value
