@@ -439,12 +439,12 @@ def test_a_disk_too_full_for_the_views_says_what_was_wrong_first(tmp_path, monke
 
 
 LIFE = """
-import signal, sys
+import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from explorer_lives import explorer
 count = []
-signal.signal(signal.SIGINT, lambda *_: count.append(1))
+signal.signal(signal.SIGINT, lambda *_: count.append(os.write(int(sys.argv[3]), b".")))
 try:
     explorer(Path(sys.argv[2]), workers=4, stopping=lambda: len(count)).run(12)
 except KeyboardInterrupt:
@@ -454,17 +454,22 @@ except KeyboardInterrupt:
 
 def interrupted(path, times):
     """Exit code of an explorer that is interrupted as soon as the first job of its first batch has ended."""
-    process = subprocess.Popen([sys.executable, "-c", LIFE, str(Path(__file__).parent), str(path)])
+    heard, tells = os.pipe()
+    words = sys.executable, "-c", LIFE, str(Path(__file__).parent), str(path), str(tells)
+    process = subprocess.Popen(words, pass_fds=[tells])
+    os.close(tells)
     try:
         until = time.monotonic() + 60
         while not (path / "completions").exists() and time.monotonic() < until:
             time.sleep(0.01)
         for _ in range(times):
             process.send_signal(signal.SIGINT)
-            time.sleep(0.02)  # two signals at once are one
+            os.read(heard, 1)  # two signals at once are one
         return process.wait(60)
     finally:
+        os.close(heard)
         process.kill()
+        process.wait()
 
 
 def test_one_interrupt_finishes_the_batch(tmp_path):
