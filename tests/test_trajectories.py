@@ -252,7 +252,7 @@ def test_tied_windows_become_one_trajectory():
     loose, tight = (
         fit_tied(parts, theta, c[parts.windows.starts], np.full(3, gap), "comparison") for gap in (0.01, 1e-7)
     )
-    ends = parts.path(tight.theta, tight.x)[0][:-1, -1]
+    ends = tight.problem.path(tight.theta, tight.x)[0][:-1, -1]
     np.testing.assert_allclose(ends, tight.x[1:], atol=1e-6)
     np.testing.assert_allclose(tight.path, alone.path, atol=1e-4)
     error, of_one = (np.sqrt(np.diag(fit.covariance)) for fit in (tight, alone))
@@ -425,7 +425,7 @@ def test_homeostasis_is_recovered_under_noise(noisy):
     result = mg.fit(observations, mg.load_config("small"))
     metrics = mg.evaluate(result, truth).metrics
     assert result.trust.trustworthy
-    assert result.phase1.trajectories.integrator == EulerSteps().name
+    assert result.phase1.trajectories.integrator == EulerSteps()
     assert result.phase1.trajectories.window > 480
     assert metrics["rate_constants_R2_identifiable"] > 0.999
     for kind in (0, 1):

@@ -169,7 +169,7 @@ def by_fit(sample: Sample, phase1_method: str) -> Estimate:
         trustworthy=result.trust.trustworthy,
         why_not=result.trust.why_not,
         warnings=tuple(note for note in (*phase1.notes, *plan.notes) if note.startswith(_ABOUT_HOMEOSTASIS)),
-        integrator=evidence.integrator if evidence else f"rule {phase1.rule} for dc/dt",
+        integrator=evidence.integrator.name if evidence else f"rule {phase1.rule} for dc/dt",
         window=evidence.window if evidence else None,
     )
 

@@ -31,7 +31,6 @@ from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 from metabolismgraph.trajectories.check import Check, Errors, check_trajectories
 from metabolismgraph.trajectories.fit import FOLLOWED
-from metabolismgraph.trajectories.integrators import Collocation, EulerSteps
 from metabolismgraph.trajectories.noise import NoiseModel
 
 # Largest acceptable errors, relative to the signal of a species: residual, systematic residual, prediction error.
@@ -137,15 +136,13 @@ def _trust_in_trajectories(
     moving = _moving(observations)
     spread = np.maximum(observations.concentration.std(axis=0), 1e-300)
     noise = NoiseModel(evidence.noise, evidence.proportional, evidence.reference)
-    kind = Collocation if evidence.continuous else EulerSteps
 
     def log_f(log_c: Float[np.ndarray, " points"], order: float) -> Float[np.ndarray, " points"]:
         return np.asarray(evaluate_law(found.mlp_sub, jnp.asarray(log_c), jnp.asarray(order)))
 
     def check(part: Observations, length: int) -> Check:
-        integrator = kind(evidence.substeps)
         errors = Errors(evidence.covariance, np.log(evidence.law_concentration), evidence.law_basis)
-        return check_trajectories(part, structure, log_f, found.log_k, line, integrator, noise, length, errors)
+        return check_trajectories(part, structure, log_f, found.log_k, line, evidence.integrator, noise, length, errors)
 
     # Noise far below the signal is rounding and the error of the integration, which need not be white.
     visible = moving & (evidence.noise > _ROUNDING * spread)

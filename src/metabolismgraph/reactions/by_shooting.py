@@ -26,7 +26,6 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.units import Units
 from metabolismgraph.trajectories.fit import FOLLOWED, TrajectoryFit, fit_trajectories
-from metabolismgraph.trajectories.integrators import EulerSteps
 from metabolismgraph.trajectories.noise import noise_of_differences
 from metabolismgraph.trajectories.rates import LOG_10
 
@@ -152,8 +151,7 @@ def _evidence(fit: TrajectoryFit, observations: Observations) -> TrajectoryEvide
     seen = np.log(observations.concentration[observations.concentration > 0])
     log_c = np.linspace(seen.min(), seen.max(), _LAW_POINTS)
     return TrajectoryEvidence(
-        integrator=fit.integrator.name,
-        continuous=not isinstance(fit.integrator, EulerSteps),
+        method=fit.integrator.method,
         substeps=fit.integrator.substeps,
         window=best.problem.windows.length,
         chi2=best.chi2,

@@ -12,6 +12,7 @@ from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.model import AnySubstrateFunction
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.units import Units
+from metabolismgraph.trajectories.integrators import METHODS, EulerSteps, Integrator
 
 # Least errors of slope and offset, relative to the largest one, and their largest correlation.
 _LEAST_ERROR, _MOST_CORRELATED = 1e-3, 0.999
@@ -22,9 +23,8 @@ class TrajectoryEvidence:
     """What a fit of trajectories knows beyond its estimates.
 
     Attributes:
-        integrator: between two frames, in words.
-        continuous: whether the data follow a continuous process; False for the Euler steps of a simulator.
-        substeps: steps of the integrator between two frames.
+        method: of the integrator between two frames, of `integrators.METHODS`.
+        substeps: its steps between two frames.
         window: frames of the longest windows that were fitted.
         chi2: sum of squares of the residuals per value, in units of the variance of the noise.
         autocorrelation: of neighbouring residuals of each species; about 0 for noise.
@@ -40,8 +40,7 @@ class TrajectoryEvidence:
         growth: by how much an error of an initial state grows over so many frames.
     """
 
-    integrator: str
-    continuous: bool
+    method: str
     substeps: int
     window: int
     chi2: float
@@ -56,6 +55,16 @@ class TrajectoryEvidence:
     law_basis: Float[np.ndarray, "points functions"]
     refused: int = 0
     growth: float = np.inf
+
+    @property
+    def integrator(self) -> Integrator:
+        """The integrator between two frames."""
+        return METHODS[self.method](self.substeps)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the data follow a continuous process, and not the Euler steps of a simulator."""
+        return not isinstance(self.integrator, EulerSteps)
 
     def log_law_error(self, c: Float[np.ndarray, " points"]) -> Float[np.ndarray, "laws points"]:
         """Standard error of log f of every learned law, by increasing order |s|, at some concentrations."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,11 +20,12 @@ from metabolismgraph.trajectories.rates import FLOOR, RateEquation
 from metabolismgraph.trajectories.shooting import linearise, positive, relax
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.threads import single_thread
+from metabolismgraph.trajectories.tied_windows import GAPS, relax_tied
 from metabolismgraph.trajectories.windows import Windows
 
 _RELAXATIONS = 12
 _STEPS, _SHARES, _SMALL = 5, (1.0, 0.5, 0.25, 0.1), 0.5  # Gauss-Newton steps; decrease of the misfit that ends them
-_SHORTER = (4, 8, 16)  # frames of the windows before the last ones
+_PIECE = 4  # frames of the parts of a window from which its initial state is found
 
 
 class Check(NamedTuple):
@@ -93,17 +95,19 @@ def check_trajectories(
     measured = Measurements.of(observations, noise.sigma(path), equation.moving)
     undivided = np.ones(len(c), dtype=np.int64)
     fitted = path
+    windows = Windows.cut(observations, length)
+    problem = Problem(equation, integrator, windows, measured, (theta, np.ones(len(theta))), undivided)
     with single_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        # From short windows to long ones, whose misfit has local minima.
-        for frames in (*(shorter for shorter in _SHORTER if shorter < length), length):
-            windows = Windows.cut(observations, frames)
-            problem = Problem(equation, integrator, windows, measured, (theta, np.ones(len(theta))), undivided)
-            start = np.where(np.isfinite(fitted), np.maximum(fitted, 0.0), path)[windows.starts]
-            x, _ = relax(problem, theta, path[windows.starts], _RELAXATIONS, other=start)
-            states, _ = problem.path(theta, x)
-            fitted = windows.spread(states, len(c))
-        if errors is not None:
-            fitted = windows.spread(_within(errors, problem, theta, x), len(c))
+        # The misfit of long windows has local minima; that of short ones, more and more closely tied, has not.
+        every = np.ones(len(windows.frame), dtype=bool)
+        pieces = dataclasses.replace(problem, windows=windows.split(every, -(-length // _PIECE)))
+        for gap in GAPS:
+            found = relax_tied(pieces, theta, np.maximum(fitted, 0.0)[pieces.windows.starts], gap * noise.scale)
+            fitted = np.where(np.isfinite(found), found, path)
+        start = np.maximum(fitted, 0.0)[windows.starts]
+        x, _ = relax(problem, theta, path[windows.starts], _RELAXATIONS, other=start)
+        states = problem.path(theta, x)[0] if errors is None else _within(errors, problem, theta, x)
+        fitted = windows.spread(states, len(c))
     fitted = np.nan_to_num(fitted, nan=np.inf)
     used = (measured.weight > 0) & ~measured.censored
     residual = np.where(used, c - fitted, 0.0)

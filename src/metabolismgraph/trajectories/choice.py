@@ -57,7 +57,7 @@ def possible_integrators(
     if part is stages:
         return found
     goal: Goal = "comparison" if len(found) > 1 else "start"
-    return most_likely(stages, [choice.with_all_data(stage, goal) for stage in found])
+    return most_likely(stages, _or_cut_off(stages, [choice.with_all_data(stage, goal) for stage in found]))
 
 
 def most_likely(stages: Stages, fits: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -72,6 +72,13 @@ def most_likely(stages: Stages, fits: Sequence[Stage]) -> tuple[Stage, ...]:
 
     ordered = sorted(fits, key=loss)
     return tuple(stage for stage in ordered if not loss(stage) > loss(ordered[0]) + _UNDECIDED)
+
+
+def _or_cut_off(stages: Stages, fits: list[Stage]) -> list[Stage]:
+    """The fits and, if the best one is not followed, the same with Euler steps that are cut off at zero."""
+    best = min(fits, key=lambda stage: stages.loss(stage.fitted))
+    start = None if best.fitted.chi2 < FOLLOWED else best.cut_off()
+    return fits if start is None else [*fits, stages.fit(start.start, start.length, goal="comparison")]
 
 
 def _part(stages: Stages, length: int) -> Stages:
@@ -104,7 +111,7 @@ class _Choice:
 
     def choose(self, rule: Rule | None) -> tuple[Stage, ...]:
         """The best of direct starts or, where these are far off, of careful ones."""
-        candidates = most_likely(self.stages, self.direct_starts(rule))
+        candidates = most_likely(self.stages, _or_cut_off(self.stages, self.direct_starts(rule)))
         found = candidates[0]
         moving = self.stages.equation.moving
         noise = self.stages.residual_noise(found.fitted).scale

@@ -22,6 +22,7 @@ from metabolismgraph.trajectories.rates import RateEquation
 from metabolismgraph.trajectories.sensitivities import growth
 from metabolismgraph.trajectories.stages import FOLLOWED, Stage, Stages
 from metabolismgraph.trajectories.threads import single_thread
+from metabolismgraph.trajectories.tied_windows import GAPS
 
 __all__ = ["FOLLOWED", "TrajectoryFit", "fit_trajectories"]
 
@@ -31,9 +32,8 @@ _LENGTHS, _FINE = (2, 4, 8, 32, 128, 480, 1440), 8
 # Windows longer than the first number of frames are worth their time where an error of an initial state grows by less
 # than the second one over them: slow processes as homeostasis show in the long run, and chaos hides them.
 _USUAL, _MOST_GROWTH = 480, 1e4
-# Frames of windows that are tied to one another, shorter ones where the first ones lead nowhere; standard deviations of
-# the gaps, relative to the noise.
-_TIED, _GAPS = (32, 8), (1.0, 0.1, 0.01, 0.001)
+# Frames of windows that are tied to one another, shorter ones where the first ones lead nowhere.
+_TIED = (32, 8)
 _WORSE = 1.1  # longer windows are accepted if chi squared per value grows by less than this factor
 _REFUSALS, _LEAST_GROWTH = 3, 1.3  # lengths that may be refused, and growth of a window that is worth a stage
 
@@ -107,11 +107,13 @@ def fit_trajectories(
         longest = int(np.bincount(observations.run).max())
         lengths = sorted({min(w, longest) for w in _LENGTHS})
         possible = possible_integrators(stages, [w for w in lengths if w <= _FINE], rule, progress)
-        for length in _TIED:
-            tied = _tie(stages, possible, length, progress) if length < longest else []
-            found = _cut(stages, tied, lengths, progress) if tied else None
-            if found is not None:
-                return found
+        for length in (tied for tied in _TIED if tied < longest):
+            cut_off = (stage.cut_off() for stage in possible)
+            for candidates in (possible, tuple(stage for stage in cut_off if stage)):
+                tied = _tie(stages, candidates, length, progress)
+                found = _cut(stages, tied, lengths, progress) if tied else None
+                if found is not None:
+                    return found
         return _grow(stages, possible, lengths, progress)
 
 
@@ -123,11 +125,11 @@ def _tie(stages: Stages, possible: tuple[Stage, ...], length: int, progress: Pro
         exact.
     """
     tied = {first: first for first in possible if first.follows and not stages.is_exact(first)}
-    for number, gap in enumerate(_GAPS):
+    for number, gap in enumerate(GAPS):
         then = {}
-        goal: Goal = "comparison" if len(tied) > 1 or gap == _GAPS[-1] else "start"
+        goal: Goal = "comparison" if len(tied) > 1 or gap == GAPS[-1] else "start"
         for now, first in tied.items():
-            progress("phase 1", 0.5 * number / len(_GAPS), f"{now.start.integrator.name}, gaps of {gap:g} of the noise")
+            progress("phase 1", 0.5 * number / len(GAPS), f"{now.start.integrator.name}, gaps of {gap:g} of the noise")
             start = dataclasses.replace(now.start, parts=stages.parts(now.start, length))
             found = stages.fit_tied(start, length, gap, goal)
             if _accepted(now, found):

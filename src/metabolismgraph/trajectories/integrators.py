@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -35,6 +35,7 @@ class Integrator(abc.ABC):
 
     substeps: int = 1
     stages: ClassVar[int] = 1
+    method: ClassVar[str]  # for files
 
     @property
     @abc.abstractmethod
@@ -78,11 +79,9 @@ class Integrator(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class EulerSteps(Integrator):
-    """Explicit Euler steps, for data that a simulator made so.
+    """Explicit Euler steps, for data that a simulator made so; they may go below zero."""
 
-    Unlike those of a simulator, the steps may go below zero: where states are clamped, the misfit does not tell how an
-    unknown would bring them back.
-    """
+    method: ClassVar[str] = "euler"
 
     @property
     def name(self) -> str:
@@ -106,6 +105,30 @@ class EulerSteps(Integrator):
         return c + h[:, None] * at.rate, pull_back
 
 
+@dataclasses.dataclass(frozen=True)
+class CutEulerSteps(EulerSteps):
+    """Explicit Euler steps of a simulator that sets concentrations below zero to zero.
+
+    The misfit does not tell how an unknown would bring such a concentration back, so a fit begins without the cut.
+    """
+
+    method: ClassVar[str] = "euler, cut off at zero"
+
+    @property
+    def name(self) -> str:
+        return f"{super().name}, cut off at zero"
+
+    def _step(self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"]) -> States:
+        return np.asarray(np.maximum(super()._step(rate, c, h), 0.0))
+
+    def _linearise(
+        self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"], *, by_unknowns: bool
+    ) -> tuple[States, PullBack]:
+        then, pull_back = super()._linearise(rate, c, h, by_unknowns=by_unknowns)
+        cut = then < 0.0
+        return np.where(cut, 0.0, then), lambda rows: pull_back(np.where(cut[:, None], 0.0, rows))
+
+
 # Classical Runge-Kutta method of order 4 (Kutta 1901): nodes of the stages, and weights.
 _AHEAD = (0.0, 0.5, 0.5, 1.0)
 _WEIGHTS = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
@@ -114,6 +137,8 @@ _WEIGHTS = (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 @dataclasses.dataclass(frozen=True)
 class RungeKutta(Integrator):
     """The classical Runge-Kutta method of order 4, for continuous processes that are not stiff."""
+
+    method: ClassVar[str] = "runge-kutta"
 
     @property
     def name(self) -> str:
@@ -167,6 +192,7 @@ _STAGES = np.array(
 class Collocation(Integrator):
     """Radau IIA collocation with three stages: order 5, stable for any step, for continuous processes."""
 
+    method: ClassVar[str] = "radau"
     stages: ClassVar[int] = len(_STAGES)
 
     @property
@@ -213,6 +239,11 @@ class Collocation(Integrator):
             return of_stages.sum(axis=2), unknowns
 
         return g[:, -1], pull_back
+
+
+METHODS: Mapping[str, type[Integrator]] = {
+    kind.method: kind for kind in (EulerSteps, CutEulerSteps, RungeKutta, Collocation)
+}
 
 
 def _newton_matrix(

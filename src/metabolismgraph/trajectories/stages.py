@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.trajectories.gauss_newton import Fitted, Goal, fit_windows
-from metabolismgraph.trajectories.integrators import EulerSteps, Integrator
+from metabolismgraph.trajectories.integrators import CutEulerSteps, EulerSteps, Integrator
 from metabolismgraph.trajectories.misfit import ROBUST, Measurements
 from metabolismgraph.trajectories.noise import NoiseModel, noise_of_differences, smooth
 from metabolismgraph.trajectories.problem import Problem
@@ -71,6 +71,14 @@ class Stage:
         """The start of another stage on the same frames."""
         problem, path = self.fitted.problem, np.maximum(self.fitted.path, 0.0)
         return Start(problem.integrator, self.fitted.theta, path, self.noise, problem.prior, problem.parts)
+
+    def cut_off(self) -> Stage | None:
+        """The same with Euler steps that are cut off at zero, to start from; None if it has no others, or no zeros."""
+        problem = self.fitted.problem
+        if type(problem.integrator) is not EulerSteps or not problem.measurements.censored.any():
+            return None
+        problem = dataclasses.replace(problem, integrator=CutEulerSteps(problem.integrator.substeps))
+        return Stage(dataclasses.replace(self.fitted, problem=problem), self.noise)
 
     @property
     def length(self) -> int:

@@ -9,17 +9,22 @@ tridiagonal, so that they are eliminated from one window to the next.
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+import math
 from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from metabolismgraph.trajectories.damping import Trial, damped_step, good
 from metabolismgraph.trajectories.gauss_newton import Fitted, Goal, change_of_unknowns, inverse, limited
 from metabolismgraph.trajectories.problem import Problem
 from metabolismgraph.trajectories.shooting import normal_equations, positive
 
+_log = logging.getLogger(__name__)
+GAPS = (1.0, 0.1, 0.01, 0.001)  # standard deviations of the gaps, one after the other, relative to the noise
 _MOST_STEPS = 20
 # Decrease of the misfit that ends the steps: absolute and, for a start, relative.
 _SMALL, _SMALL_SHARE = 0.5, 1e-4
@@ -27,6 +32,9 @@ _SMALL, _SMALL_SHARE = 0.5, 1e-4
 # ends them. In a few windows, states are so far off that they would lead the unknowns astray.
 _FIRST_RELAXATIONS, _RELAXATIONS, _RELAXED = 12, 3, 1e-3
 _RIDGE = 1e-12  # relative
+# Windows are split so often, in so many parts, where chi squared per value is above the third number, or where that of
+# a gap is above the fourth one, each beyond so many of its sampling errors.
+_SPLITS, _PARTS, _EXCESS, _WIDE, _ERRORS = 2, 4, 1.2, 4.0, 4.0
 
 
 class _Point(NamedTuple):
@@ -85,8 +93,7 @@ def fit_tied(
         gap: standard deviation of the gap between two windows.
         goal: what the fit is for.
     """
-    precision = problem.windows.follows[:, None] * np.where(problem.fixed, 0.0, 1.0 / gap**2)
-    now = _relaxed(problem, _at(problem, theta, x, precision), precision, _FIRST_RELAXATIONS)
+    problem, precision, now = _followed(problem, theta, x, gap)
     damping, converged = 0.0, False
     equations = _equations(problem, now, precision)
     for _ in range(_MOST_STEPS):
@@ -106,6 +113,61 @@ def fit_tied(
     path = problem.windows.spread(now.states, len(problem.measurements.value))
     fitted = Fitted(now.theta, now.x, covariance, path, np.nan, problem, converged)
     return fitted.with_chi2()
+
+
+def relax_tied(
+    problem: Problem,
+    theta: Float[np.ndarray, " unknowns"],
+    x: Float[np.ndarray, "windows species"],
+    gap: Float[np.ndarray, " species"],
+) -> Float[np.ndarray, "frames species"]:
+    """The states of tied windows that fit the data best, for given unknowns.
+
+    Args:
+        problem, theta, x, gap: as for `fit_tied`.
+    """
+    problem, _, now = _followed(problem, theta, x, gap)
+    return problem.windows.spread(now.states, len(problem.measurements.value))
+
+
+def _followed(
+    problem: Problem,
+    theta: Float[np.ndarray, " unknowns"],
+    x: Float[np.ndarray, "windows species"],
+    gap: Float[np.ndarray, " species"],
+) -> tuple[Problem, Float[np.ndarray, "gaps species"], _Point]:
+    """Relaxed states, with parts of windows where windows are too long to be followed; and the weights of the gaps."""
+    for number in range(_SPLITS + 1):
+        precision = problem.windows.follows[:, None] * np.where(problem.fixed, 0.0, 1.0 / gap**2)
+        now = _relaxed(problem, _at(problem, theta, x, precision), precision, _FIRST_RELAXATIONS)
+        bad = _not_followed(problem, now, precision)
+        if number == _SPLITS or not bad.any():
+            break
+        _log.debug("%d of %d tied windows are not followed: they are split", bad.sum(), len(bad))
+        # In these, the states have gone astray: begin again from the data.
+        value = problem.measurements.value
+        path = problem.windows.spread(now.states, len(value))
+        again = problem.windows.frame[bad][problem.windows.valid[bad] > 0]
+        path[again] = np.maximum(value[again], 0.0)
+        problem = dataclasses.replace(problem, windows=problem.windows.split(bad, _PARTS))
+        x = path[problem.windows.starts]
+    return problem, precision, now
+
+
+def _not_followed(
+    problem: Problem, now: _Point, precision: Float[np.ndarray, "gaps species"]
+) -> Bool[np.ndarray, " windows"]:
+    """Windows whose residual, or a gap beside them, is more than noise."""
+    windows, measured, moving = problem.windows, problem.measurements, int((~problem.fixed).sum())
+    losses = problem.path(now.theta, now.x)[1]
+    used = measured.weight[windows.frame] * windows.valid[..., None]
+    # Expected is 1 for twice the misfit of a value, and at most 2 log 2 for a value that was cut at zero.
+    expected = np.sum(used * np.where(measured.censored[windows.frame], 2 * math.log(2), 1.0), axis=(1, 2))
+    sampling = _ERRORS * np.sqrt(2 / np.maximum(expected, 1.0))
+    gaps = np.sum(precision * (now.x[1:] - now.states[:-1, -1]) ** 2, axis=1) / moving
+    widest = np.maximum(np.append(gaps, 0.0), np.append(0.0, gaps))
+    wide = widest > _WIDE * (1 + _ERRORS * math.sqrt(2 / moving))
+    return np.asarray((2 * losses > (_EXCESS + sampling) * expected) | wide)
 
 
 def _at(

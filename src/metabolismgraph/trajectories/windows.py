@@ -49,12 +49,45 @@ class Windows:
             lengths += [len(part) for part in own]
             ends = [part[:1] for part in own[1:]] if tied else []
             parts += [np.concatenate([part, *ends[i : i + 1]]) for i, part in enumerate(own)]
-        longest = max(len(part) for part in parts)
-        frame = np.stack([np.pad(part, (0, longest - len(part)), mode="edge") for part in parts])
+        return cls._of(parts, lengths, np.diff(observations.time, append=0.0), length)
+
+    @classmethod
+    def _of(
+        cls, frames: list[Int[np.ndarray, " _"]], lengths: list[int], dt: Float[np.ndarray, " frames"], wanted: int
+    ) -> Windows:
+        """Windows of the given frames.
+
+        Args:
+            lengths: numbers of frames that are valid, the first ones of each window.
+            dt: time after every frame of the observations.
+        """
+        longest = max(len(own) for own in frames)
+        frame = np.stack([np.pad(own, (0, longest - len(own)), mode="edge") for own in frames])
         valid = np.arange(longest) < np.array(lengths)[:, None]
-        time = observations.time[frame]
-        dt = np.pad(np.diff(time, axis=1), ((0, 0), (0, 1)))
-        return cls(frame, valid.astype(np.float64), dt, length)
+        moves = np.diff(frame, axis=1, append=frame[:, -1:]) > 0
+        return cls(frame, valid.astype(np.float64), np.where(moves, dt[frame], 0.0), wanted)
+
+    def split(self, chosen: Bool[np.ndarray, " windows"], parts: int) -> Windows:
+        """The same windows, the chosen ones in parts of at least two frames that are tied to one another.
+
+        Example:
+            >>> import metabolismgraph as mg
+            >>> network = mg.ReactionNetwork.from_reactions("decay", ["A"], [])
+            >>> data = mg.Observations(network, np.arange(8.0), np.zeros(8, dtype=int), np.ones((8, 1)))
+            >>> Windows.cut(data, 4, tied=True).split(np.array([True, False]), 2).frame.tolist()
+            [[0, 1, 2, 2, 2], [2, 3, 4, 4, 4], [4, 5, 6, 7, 7]]
+        """
+        found, lengths = [], []
+        dt = np.zeros(int(self.frame.max()) + 1)
+        moves = self.dt > 0
+        dt[self.frame[moves]] = self.dt[moves]
+        for frame, valid, long in zip(self.frame, self.valid > 0, chosen, strict=True):
+            own = frame[valid]
+            pieces = np.array_split(own, max(1, min(parts, len(own) // 2)) if long else 1)
+            ends = [piece[:1] for piece in pieces[1:]] + [frame[-1:] if frame[-1] > own[-1] else frame[:0]]
+            found += [np.concatenate(both) for both in zip(pieces, ends, strict=True)]
+            lengths += [len(piece) for piece in pieces]
+        return self._of(found, lengths, dt, self.wanted)
 
     @property
     def starts(self) -> Int[np.ndarray, " windows"]:

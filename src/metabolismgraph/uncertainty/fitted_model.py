@@ -12,10 +12,9 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.reactions.by_shooting import ShootingSetting
 from metabolismgraph.reactions.identifiability import Identifiability
-from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence
+from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.units import Units
-from metabolismgraph.trajectories.integrators import Collocation, EulerSteps, Integrator, RungeKutta
 from metabolismgraph.trajectories.misfit import ROBUST
 from metabolismgraph.trajectories.noise import NoiseModel
 from metabolismgraph.trajectories.problem import Problem
@@ -95,7 +94,11 @@ class FittedModel:
             theta = np.concatenate([found.log_k, found.slope, found.offset, evidence.law])
             noise = NoiseModel(evidence.noise, evidence.proportional, evidence.reference)
             parts = np.ones(own.n_frames, dtype=np.int64)
-            start = Start(_integrator(evidence), theta, stages.path, noise, stages.prior(theta), parts)
+            # That of the fit before its steps were divided for accuracy.
+            integrator = dataclasses.replace(
+                evidence.integrator, substeps=1 if evidence.continuous else evidence.substeps
+            )
+            start = Start(integrator, theta, stages.path, noise, stages.prior(theta), parts)
             start = dataclasses.replace(start, parts=stages.parts(start, evidence.window))
             # As in the fit: outliers count less where the residual is noise.
             robust = ROBUST if evidence.chi2 < FOLLOWED else np.inf
@@ -224,14 +227,6 @@ class FittedModel:
         """The units of differences of log10 k, of slopes and of offsets, in those of the data."""
         n = self.network.n_species
         return np.repeat([1.0, 1 / self.units.time, self.units.rate], [self.network.n_reactions, n, n])
-
-
-def _integrator(evidence: TrajectoryEvidence) -> Integrator:
-    """The integrator of a fit, before its steps are divided."""
-    if not evidence.continuous:
-        return EulerSteps(evidence.substeps)
-    explicit = RungeKutta()
-    return explicit if evidence.integrator.partition(",")[0] == explicit.name.partition(",")[0] else Collocation()
 
 
 def _some(names: tuple[str, ...], most: int = 5) -> str:
