@@ -24,15 +24,16 @@ from metabolismgraph.trajectories.check import check_trajectories
 from metabolismgraph.trajectories.damping import Trial, damped_step
 from metabolismgraph.trajectories.fit import fit_trajectories
 from metabolismgraph.trajectories.gauss_newton import fit_windows
-from metabolismgraph.trajectories.integrators import Collocation, EulerSteps, RungeKutta
+from metabolismgraph.trajectories.integrators import Collocation, CutEulerSteps, EulerSteps, RungeKutta
 from metabolismgraph.trajectories.misfit import Measurements
 from metabolismgraph.trajectories.noise import NoiseModel, noise_of_differences, smooth
 from metabolismgraph.trajectories.problem import Problem
 from metabolismgraph.trajectories.rates import RateEquation
 from metabolismgraph.trajectories.sensitivities import growth
-from metabolismgraph.trajectories.shooting import linearise
+from metabolismgraph.trajectories.shooting import linearise, relax
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.tied_windows import fit_tied
+from metabolismgraph.trajectories.ties import relax_pieces
 from metabolismgraph.trajectories.weak_form import weak_form
 from metabolismgraph.trajectories.windows import Windows
 from metabolismgraph.uncertainty.held_out_lines import held_out_lines
@@ -52,6 +53,27 @@ MIXED = network_of(
     ({"B": 1.0}, {"B": -1.0, "C": 1.0}, KNOWN),
     ({"C": 2.0}, {"C": -2.0, "A": 2.0}, KNOWN),
 )
+
+
+# A nonlinear oscillator, the Brusselator.
+OSCILLATOR = network_of(
+    ({}, {"A": 1.0}, KNOWN),
+    ({"A": 2.0, "B": 1.0}, {"A": 1.0, "B": -1.0}, KNOWN),
+    ({"A": 1.0}, {"A": -1.0, "B": 1.0}, KNOWN),
+    ({"A": 1.0}, {"A": -1.0}, KNOWN),
+    species="AB",
+)
+
+
+def oscillations(k, dt, frames, noise):
+    """Euler steps of the oscillator that are cut off at zero, as a simulator makes them, with noise."""
+    c = np.empty((frames, 2))
+    c[0] = 1.0, 2.0
+    for t in range(frames - 1):
+        a, b = c[t]
+        flux = k * np.array([1.0, a * a * b, a, a])
+        c[t + 1] = np.maximum(c[t] + dt * OSCILLATOR.stoichiometry @ flux, 0)
+    return np.maximum(c + noise, 0), np.arange(frames) * dt
 
 
 def equation_of(network, low=0.1, high=9.0):
@@ -161,6 +183,22 @@ def _coefficients(law, spline):
     return spline.coefficients_of(grid, law(grid)[0])
 
 
+def test_steps_that_are_cut_off_have_the_derivatives_of_the_numbers_computed():
+    rng, equation = np.random.default_rng(0), equation_of(MIXED)
+    theta, c, dt = unknowns_of(equation, rng), rng.uniform(0.5, 4, (6, 3)), np.full(6, 9.0)
+    step, rate = CutEulerSteps(2), equation.bind(theta)
+    assert (EulerSteps(2).advance(rate, c, dt) < 0).any()
+    then = step.advance(rate, c, dt)
+    assert (then == 0).any()
+    assert (then > 0).any()
+    rows = np.tile(np.eye(3), (6, 1, 1))
+    for pull_back in reversed(step.linearise(rate, c, dt, by_unknowns=False)):
+        rows, _ = pull_back(rows)
+    for column, unit in enumerate(np.eye(3) * 1e-6):
+        difference = step.advance(rate, c + unit, dt) - step.advance(rate, c - unit, dt)
+        np.testing.assert_allclose(rows[:, :, column], difference / 2e-6, atol=1e-6)
+
+
 # --- windows and noise
 
 
@@ -263,6 +301,44 @@ def test_tied_windows_become_one_trajectory():
     astray[2] *= 5  # a state that is far off does not lead the unknowns astray
     again = fit_tied(parts, theta, astray, np.full(3, 1e-7), "comparison")
     assert (np.abs(again.theta - tight.theta) < 0.2 * error).all()
+
+
+def oscillator_problem(length, seed=0):
+    """Windows of a noisy oscillation, and the unknowns."""
+    k, sigma = np.array([1.0, 1.0, 2.5, 1.0]), 0.02
+    c, time = oscillations(k, 0.2, 400, sigma * np.random.default_rng(seed).standard_normal((400, 2)))
+    equation, data = equation_of(OSCILLATOR), observed(OSCILLATOR, time, c)
+    theta = np.zeros(equation.unknowns.total)
+    theta[:4] = np.log10(k)
+    measured = Measurements.of(data, np.full(c.shape, sigma), equation.moving)
+    prior, parts = (theta, np.full(len(theta), 0.1)), np.ones(len(c), int)
+    return Problem(equation, EulerSteps(), Windows.cut(data, length), measured, prior, parts), theta
+
+
+@pytest.mark.parametrize("state", [(3.0, 0.3), (5.0, 5.0)], ids=str)
+def test_a_window_that_has_gone_astray_is_brought_back(state):
+    """From there, steps of the initial state end in a local minimum, which would lead the unknowns astray."""
+    problem, theta = oscillator_problem(40)
+    start = problem.measurements.value[problem.windows.starts]
+    far = np.where(np.arange(len(start))[:, None] == 2, state, start)
+    _, alone = relax(problem, theta, far, 20)
+    _, right = relax(problem, theta, start, 20)
+    assert alone > 100 * right
+    found, wanted = (fit_windows(problem, theta, x, goal="comparison") for x in (far, start))
+    assert found.chi2 == pytest.approx(wanted.chi2, rel=1e-3)
+    np.testing.assert_allclose(found.theta, wanted.theta, atol=1e-3)
+
+
+def test_pieces_lead_to_initial_states_from_anywhere():
+    problem, theta = oscillator_problem(80)
+    value = problem.measurements.value
+    _, right = relax(problem, theta, value[problem.windows.starts], 20)
+    far = np.full(value.shape, 5.0)
+    _, alone = relax(problem, theta, far[problem.windows.starts], 20)
+    found, loss = relax(problem, theta, relax_pieces(problem, theta, far), 20)
+    assert alone > 10 * right
+    assert loss == pytest.approx(right, rel=1e-3)
+    assert found.shape == (5, 2)
 
 
 @pytest.mark.parametrize(
@@ -546,6 +622,20 @@ def test_the_true_model_passes_the_check_of_trajectories():
     structure, model = Structure.of(held.network), NoiseModel(sigma)
     found = check_trajectories(held, structure, lambda x, s: s * x, np.log10(truth.k), line, EulerSteps(), model, 32)
     np.testing.assert_array_less(found.chi2, 1.4)
+
+
+@pytest.mark.parametrize(("strength", "dt"), [(3.5, 0.15), (3.0, 0.2)], ids=["often", "rarely"])
+def test_data_that_a_simulator_cut_off_at_zero_are_followed(strength, dt):
+    k, rng = np.array([1.0, 1.0, strength, 1.0]), np.random.default_rng(21)
+    clean, time = oscillations(k, dt, 600, 0.0)
+    noisy, _ = oscillations(k, dt, 600, 0.02 * clean.std(axis=0) * rng.standard_normal((600, 2)))
+    found = fit_trajectories(observed(OSCILLATOR, time, noisy), Structure.of(OSCILLATOR), "forward")
+    assert found.integrator == CutEulerSteps()
+    assert found.best.problem.windows.length > 100
+    unknowns = found.equation.unknowns
+    error = np.sqrt(np.diag(found.best.covariance))[unknowns.log_k]
+    assert (np.abs(found.best.theta[unknowns.log_k] - np.log10(k)) < 4 * error).all()
+    np.testing.assert_allclose(10 ** found.best.theta[unknowns.log_k][1:3], k[1:3], rtol=0.01)
 
 
 def test_windows_stay_short_where_errors_grow(monkeypatch):

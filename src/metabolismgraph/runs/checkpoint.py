@@ -72,6 +72,12 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
     meta = {"alpha": 1.0, "trajectories": {}, **meta}  # older checkpoints do not tell
     wanted = (*_PHASE1_ARRAYS, *_PHASE1_WORDS, "groups", "combinations")
     absent = [name for name in wanted if name not in {**arrays, **meta}]
+    prefix = "trajectories."
+    evidence: dict[str, Any] = {
+        name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)
+    } | meta["trajectories"]
+    if evidence:
+        absent += [field.name for field in dataclasses.fields(TrajectoryEvidence) if field.name not in evidence]
     if absent:
         raise InputError(f"{path}.safetensors: made by an older version ({absent[0]} is missing); train it again")
     identifiability = Identifiability(
@@ -79,10 +85,6 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         groups=tuple(tuple(g) for g in meta["groups"]),
         combinations=tuple(tuple(Combination(tuple(r), tuple(c)) for r, c in g) for g in meta["combinations"]),
     )
-    prefix = "trajectories."
-    evidence: dict[str, Any] = {
-        name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)
-    }
     return Phase1Result(
         mlp_sub=_filled(empty_substrate_function(graph_model), arrays, "mlp_sub", path),
         identifiability=identifiability,
@@ -93,7 +95,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         reasons=tuple(meta["reasons"]),
         notes=tuple(meta["notes"]),
         alpha=meta["alpha"],
-        trajectories=TrajectoryEvidence(**evidence, **meta["trajectories"]) if evidence else None,
+        trajectories=TrajectoryEvidence(**evidence) if evidence else None,
     )
 
 

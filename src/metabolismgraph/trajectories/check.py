@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,12 +19,11 @@ from metabolismgraph.trajectories.rates import FLOOR, RateEquation
 from metabolismgraph.trajectories.shooting import linearise, positive, relax
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
 from metabolismgraph.trajectories.threads import single_thread
-from metabolismgraph.trajectories.tied_windows import GAPS, relax_tied
+from metabolismgraph.trajectories.ties import relax_pieces
 from metabolismgraph.trajectories.windows import Windows
 
 _RELAXATIONS = 12
 _STEPS, _SHARES, _SMALL = 5, (1.0, 0.5, 0.25, 0.1), 0.5  # Gauss-Newton steps; decrease of the misfit that ends them
-_PIECE = 4  # frames of the parts of a window from which its initial state is found
 
 
 class Check(NamedTuple):
@@ -94,18 +92,11 @@ def check_trajectories(
     path = np.maximum(smooth(observations, noise.scale), 0.0)
     measured = Measurements.of(observations, noise.sigma(path), equation.moving)
     undivided = np.ones(len(c), dtype=np.int64)
-    fitted = path
     windows = Windows.cut(observations, length)
     problem = Problem(equation, integrator, windows, measured, (theta, np.ones(len(theta))), undivided)
     with single_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        # The misfit of long windows has local minima; that of short ones, more and more closely tied, has not.
-        every = np.ones(len(windows.frame), dtype=bool)
-        pieces = dataclasses.replace(problem, windows=windows.split(every, -(-length // _PIECE)))
-        for gap in GAPS:
-            found = relax_tied(pieces, theta, np.maximum(fitted, 0.0)[pieces.windows.starts], gap * noise.scale)
-            fitted = np.where(np.isfinite(found), found, path)
-        start = np.maximum(fitted, 0.0)[windows.starts]
-        x, _ = relax(problem, theta, path[windows.starts], _RELAXATIONS, other=start)
+        other = relax_pieces(problem, theta, path)
+        x, _ = relax(problem, theta, path[windows.starts], _RELAXATIONS, other=other)
         states = problem.path(theta, x)[0] if errors is None else _within(errors, problem, theta, x)
         fitted = windows.spread(states, len(c))
     fitted = np.nan_to_num(fitted, nan=np.inf)

@@ -22,7 +22,7 @@ from metabolismgraph.trajectories.rates import RateEquation
 from metabolismgraph.trajectories.sensitivities import growth
 from metabolismgraph.trajectories.stages import FOLLOWED, Stage, Stages
 from metabolismgraph.trajectories.threads import single_thread
-from metabolismgraph.trajectories.tied_windows import GAPS
+from metabolismgraph.trajectories.ties import GAPS
 
 __all__ = ["FOLLOWED", "TrajectoryFit", "fit_trajectories"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,13 +13,12 @@ from jaxtyping import Bool, Float
 
 from metabolismgraph.trajectories.damping import Trial, damped_step
 from metabolismgraph.trajectories.problem import Problem
-from metabolismgraph.trajectories.rates import LOG_10
-from metabolismgraph.trajectories.shooting import Linearised, linearise, positive, relax
+from metabolismgraph.trajectories.shooting import Linearised, change_of_unknowns, limited, linearise, positive, relax
+from metabolismgraph.trajectories.ties import misfit_per_value, relax_pieces
 
 _log = logging.getLogger(__name__)
 _MOST_STEPS = 20  # Gauss-Newton steps of one stage
 _RELAXATIONS, _FIRST_RELAXATIONS = 3, 6
-_LARGEST_GROWTH = 2.5  # factor of a rate constant in one step
 _RIDGE = 1e-13  # relative
 _SMALLEST_EIGENVALUE = 1e-14  # relative, of the scaled normal matrix
 # What a fit is for: the start of a stage with longer windows, a comparison of likelihoods, or final estimates.
@@ -32,6 +32,9 @@ _SMALLEST, _SMALL_TWICE, _SHARE_TWICE = 5e-3, {"start": 1.0, "comparison": 1.0, 
 _FAR, _SMALL_FAR = 2.0, 1e-3  # chi squared per value of a local minimum, and such a share there
 _NEARLY_NOISE = 1.1  # chi squared per value
 _LOST_AFTER, _LOST = 5, 1e6  # steps, and chi squared per value above which they have led nowhere
+# A window has gone astray if its misfit is above the first number times the usual one, and so many sampling errors. At
+# most such a share of the windows is looked after, so often, if the misfit falls by so much, absolute and relative.
+_ASTRAY, _ERRORS, _FEW, _RESCUES, _WORTH, _WORTH_SHARE = 1.2, 4.0, 0.05, 2, 1.0, 1e-3
 _NEGLIGIBLE = 1e-3  # decrease of the misfit that is not worth a step: about 0.05 standard errors
 
 
@@ -96,6 +99,14 @@ class _Step(NamedTuple):
     loss: float
 
 
+class _End(NamedTuple):
+    """Where the steps of a fit end, with the normal equations there."""
+
+    now: _Step
+    normal: Linearised
+    converged: bool
+
+
 def fit_windows(
     problem: Problem,
     theta: Float[np.ndarray, " unknowns"],
@@ -110,38 +121,62 @@ def fit_windows(
         theta, x: the start.
         goal: what the fit is for.
     """
-    deviation = problem.prior[1]
     x, loss = relax(problem, theta, x, _FIRST_RELAXATIONS)
-    loss += problem.penalty(theta)
-    values = float(np.sum(problem.measurements.weight))
-    damping, converged, before = 0.0, False, np.inf
-    normal = linearise(problem, theta, x)
-    for number in range(steps):
-        found, damping = _step(problem, normal, _Step(theta, x, loss), damping)
-        if found is None:
-            converged = True
+    now = _Step(theta, x, loss + problem.penalty(theta))
+    end = _descend(problem, _rescued(problem, now), goal, steps)
+    for _ in range(_RESCUES):
+        now = _rescued(problem, end.now)
+        if not end.now.loss - now.loss > max(_WORTH, _WORTH_SHARE * now.loss):
             break
-        decrease = loss - found.loss
-        theta, x, loss = found
-        _log.debug(
-            "W %d step %d: chi2/N %.5g, damping %.0e", problem.windows.length, number, 2 * loss / values, damping
-        )
-        normal = linearise(problem, theta, x)
-        far = 2 * loss / values > _FAR
-        small = decrease < max(_SMALLEST, (_SMALL_FAR if far else _SMALL) * loss)
-        small |= decrease + before < min(_SMALL_TWICE[goal], _SHARE_TWICE * loss)
-        before = decrease
-        early = goal == "start" and 2 * loss / values < _NEARLY_NOISE and decrease < _SMALL_EARLY * loss
-        lost = number >= _LOST_AFTER and 2 * loss / values > _LOST
-        if small or early or lost:
-            converged = not lost
-            break
+        end = _descend(problem, now, goal, steps)
+    theta, x, _ = end.now
     states, _ = problem.path(theta, x)
     path = problem.windows.spread(states, len(problem.measurements.value))
-    scaled, scale = _with_prior(problem, normal)
-    inverted = inverse(scaled) if np.isfinite(scaled).all() else np.diag(deviation / scale) ** 2
+    scaled, scale = _with_prior(problem, end.normal)
+    inverted = inverse(scaled) if np.isfinite(scaled).all() else np.diag(problem.prior[1] / scale) ** 2
     covariance = scale[:, None] * inverted * scale
-    return Fitted(theta, x, covariance, path, np.nan, problem, converged).with_chi2()
+    return Fitted(theta, x, covariance, path, np.nan, problem, end.converged).with_chi2()
+
+
+def _descend(problem: Problem, now: _Step, goal: Goal, steps: int) -> _End:
+    """At most so many steps that lower the misfit."""
+    values = float(np.sum(problem.measurements.weight))
+    damping, before = 0.0, np.inf
+    normal = linearise(problem, now.theta, now.x)
+    for number in range(steps):
+        then, damping = _step(problem, normal, now, damping)
+        if then is None:
+            return _End(now, normal, converged=True)
+        decrease = now.loss - then.loss
+        now, per_value = then, 2 * then.loss / values
+        _log.debug("W %d step %d: chi2/N %.5g, damping %.0e", problem.windows.length, number, per_value, damping)
+        normal = linearise(problem, now.theta, now.x)
+        small = decrease < max(_SMALLEST, (_SMALL_FAR if per_value > _FAR else _SMALL) * now.loss)
+        small |= decrease + before < min(_SMALL_TWICE[goal], _SHARE_TWICE * now.loss)
+        before = decrease
+        early = goal == "start" and per_value < _NEARLY_NOISE and decrease < _SMALL_EARLY * now.loss
+        if small or early:
+            return _End(now, normal, converged=True)
+        if number >= _LOST_AFTER and per_value > _LOST:
+            break
+    return _End(now, normal, converged=False)
+
+
+def _rescued(problem: Problem, now: _Step) -> _Step:
+    """The same unknowns, with initial states in another minimum where windows stand out by their misfit."""
+    misfit, sampling = misfit_per_value(problem, now.theta, now.x)
+    astray = misfit > (_ASTRAY + _ERRORS * sampling) * np.median(misfit)
+    # Where many stand out, the unknowns are wrong too, and not all are worth the time.
+    worst = np.argsort(-misfit, kind="stable")[: math.ceil(_FEW * len(misfit))]
+    astray = worst[astray[worst]]
+    if not astray.size:
+        return now
+    some = dataclasses.replace(problem, windows=problem.windows.select(astray))
+    before, x = now.x[astray], now.x.copy()
+    other = relax_pieces(some, now.theta, np.maximum(problem.measurements.value, 0.0))
+    x[astray], after = relax(some, now.theta, before, _FIRST_RELAXATIONS, other=other)
+    _log.debug("W %d: %d windows had gone astray", problem.windows.length, len(astray))
+    return _Step(now.theta, x, now.loss - float(some.path(now.theta, before)[1].sum()) + after)
 
 
 def _with_prior(
@@ -168,25 +203,6 @@ def _possible_decrease(
     except (np.linalg.LinAlgError, ValueError):  # not positive, or not finite
         return np.inf
     return 0.5 * float(gradient @ scipy.linalg.cho_solve(factor, gradient))
-
-
-def limited(problem: Problem, change: Float[np.ndarray, " unknowns"]) -> Float[np.ndarray, " unknowns"]:
-    """A linear change of the unknowns in which no rate constant changes by more than a factor."""
-    found, log_k = change.copy(), problem.equation.unknowns.log_k
-    growth = np.clip(1.0 + LOG_10 * change[log_k], 1.0 / _LARGEST_GROWTH, _LARGEST_GROWTH)
-    found[log_k] = (growth - 1.0) / LOG_10
-    return found
-
-
-def change_of_unknowns(problem: Problem, change: Float[np.ndarray, " unknowns"]) -> Float[np.ndarray, " unknowns"]:
-    """The change of the unknowns for a linear change, see `limited`: linear in k, not in its logarithm.
-
-    Where only a sum of rate constants is determined, the misfit has a valley that is straight in k, and curved in
-    log k.
-    """
-    found, log_k = change.copy(), problem.equation.unknowns.log_k
-    found[log_k] = np.log10(1.0 + LOG_10 * change[log_k])
-    return found
 
 
 def _step(problem: Problem, normal: Linearised, now: _Step, damping: float) -> tuple[_Step | None, float]:

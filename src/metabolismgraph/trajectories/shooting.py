@@ -16,12 +16,13 @@ import scipy.linalg
 from jaxtyping import Float
 
 from metabolismgraph.trajectories.problem import FRAMES_AT_ONCE, Problem
-from metabolismgraph.trajectories.rates import RateFunction
+from metabolismgraph.trajectories.rates import LOG_10, RateFunction
 from metabolismgraph.trajectories.sensitivities import sensitivities
 from metabolismgraph.trajectories.windows import Windows
 
 _RELAXED = 1e-4  # relative decrease of the misfit below which initial states count as relaxed
 _RIDGE = 1e-11  # relative, of the normal matrix of an initial state
+_LARGEST_GROWTH = 2.5  # factor of a rate constant in one step
 _SMALLEST_STATE = 0.1  # share of its size to which a step may reduce a concentration
 
 
@@ -213,3 +214,22 @@ def relax(
 def positive(x: np.ndarray, change: np.ndarray) -> np.ndarray:
     """States after a change that may reduce no concentration to less than a share of its size."""
     return np.asarray(np.maximum(x + change, _SMALLEST_STATE * np.maximum(x, 0.0)))
+
+
+def limited(problem: Problem, change: Float[np.ndarray, " unknowns"]) -> Float[np.ndarray, " unknowns"]:
+    """A linear change of the unknowns in which no rate constant changes by more than a factor."""
+    found, log_k = change.copy(), problem.equation.unknowns.log_k
+    growth = np.clip(1.0 + LOG_10 * change[log_k], 1.0 / _LARGEST_GROWTH, _LARGEST_GROWTH)
+    found[log_k] = (growth - 1.0) / LOG_10
+    return found
+
+
+def change_of_unknowns(problem: Problem, change: Float[np.ndarray, " unknowns"]) -> Float[np.ndarray, " unknowns"]:
+    """The change of the unknowns for a linear change, see `limited`: linear in k, not in its logarithm.
+
+    Where only a sum of rate constants is determined, the misfit has a valley that is straight in k, and curved in
+    log k.
+    """
+    found, log_k = change.copy(), problem.equation.unknowns.log_k
+    found[log_k] = np.log10(1.0 + LOG_10 * change[log_k])
+    return found

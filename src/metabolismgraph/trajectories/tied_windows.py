@@ -1,81 +1,22 @@
-"""Windows whose ends are tied to the starts of the next ones: from short windows to the whole series.
+"""Fits of windows that are tied to one another: from short windows to the whole series.
 
 States of short windows are nearly linear in their unknowns; those of long windows are not, and their misfit has many
-local minima. So the windows stay short. The gap between the end of a window and the start of the next one counts as
-if it were noise with a standard deviation that is reduced step by step, until the windows are one trajectory (multiple
-shooting, Bock 1983; with weak constraints, Trémolet 2006). The normal matrix of the initial states is block
-tridiagonal, so that they are eliminated from one window to the next.
+local minima. So the windows stay short. The gaps between them are made smaller step by step, until the windows are one
+trajectory (multiple shooting, Bock 1983; with weak constraints, Trémolet 2006).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-import math
-from typing import NamedTuple
-
 import numpy as np
-import scipy.linalg
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from metabolismgraph.trajectories.damping import Trial, damped_step, good
-from metabolismgraph.trajectories.gauss_newton import Fitted, Goal, change_of_unknowns, inverse, limited
+from metabolismgraph.trajectories.gauss_newton import Fitted, Goal, inverse
 from metabolismgraph.trajectories.problem import Problem
-from metabolismgraph.trajectories.shooting import normal_equations, positive
+from metabolismgraph.trajectories.ties import RELAXATIONS, eliminate, followed, step, tied_equations, unit_diagonal
 
-_log = logging.getLogger(__name__)
-GAPS = (1.0, 0.1, 0.01, 0.001)  # standard deviations of the gaps, one after the other, relative to the noise
 _MOST_STEPS = 20
 # Decrease of the misfit that ends the steps: absolute and, for a start, relative.
 _SMALL, _SMALL_SHARE = 0.5, 1e-4
-# Steps of the states alone, at the start and after a step that is not as good as predicted; relative decrease that
-# ends them. In a few windows, states are so far off that they would lead the unknowns astray.
-_FIRST_RELAXATIONS, _RELAXATIONS, _RELAXED = 12, 3, 1e-3
-_RIDGE = 1e-12  # relative
-# Windows are split so often, in so many parts, where chi squared per value is above the third number, or where that of
-# a gap is above the fourth one, each beyond so many of its sampling errors.
-_SPLITS, _PARTS, _EXCESS, _WIDE, _ERRORS = 2, 4, 1.2, 4.0, 4.0
-
-
-class _Point(NamedTuple):
-    """Unknowns, initial states, the states that follow, and the misfit with gaps and prior."""
-
-    theta: Float[np.ndarray, " unknowns"]
-    x: Float[np.ndarray, "windows species"]
-    states: Float[np.ndarray, "windows length species"]
-    loss: float
-
-
-class _Equations(NamedTuple):
-    """The normal equations of initial states and unknowns.
-
-    Attributes:
-        diagonal: of every initial state with itself.
-        above: of every initial state with the next one.
-        border: of every initial state with the unknowns.
-        score: derivative of the log likelihood by the initial states.
-        matrix, gradient: of the unknowns alone.
-    """
-
-    diagonal: Float[np.ndarray, "windows species species"]
-    above: Float[np.ndarray, "gaps species species"]
-    border: Float[np.ndarray, "windows species unknowns"]
-    score: Float[np.ndarray, "windows species"]
-    matrix: Float[np.ndarray, "unknowns unknowns"]
-    gradient: Float[np.ndarray, " unknowns"]
-
-
-class _Eliminated(NamedTuple):
-    """What remains after elimination of the initial states.
-
-    Attributes:
-        matrix, gradient: of the unknowns.
-        solved: factors and right-hand sides of the initial states, in the order of the windows.
-    """
-
-    matrix: Float[np.ndarray, "unknowns unknowns"]
-    gradient: Float[np.ndarray, " unknowns"]
-    solved: list[tuple[tuple[np.ndarray, bool], np.ndarray]]
 
 
 def fit_tied(
@@ -93,217 +34,23 @@ def fit_tied(
         gap: standard deviation of the gap between two windows.
         goal: what the fit is for.
     """
-    problem, precision, now = _followed(problem, theta, x, gap)
+    problem, precision, now = followed(problem, theta, x, gap)
     damping, converged = 0.0, False
-    equations = _equations(problem, now, precision)
+    normal = tied_equations(problem, now, precision)
     for _ in range(_MOST_STEPS):
-        then, damping = _step(problem, now, equations, precision, damping, _RELAXATIONS)
+        then, damping = step(problem, now, normal, precision, damping, RELAXATIONS)
         if then is None:
             break
         converged = now.loss - then.loss < max(_SMALL, _SMALL_SHARE * then.loss * (goal == "start"))
         now = then
-        equations = _equations(problem, now, precision)
+        normal = tied_equations(problem, now, precision)
         if converged:
             break
     try:
-        matrix, scale = _scaled(_eliminate(equations, 0.0).matrix)
+        matrix, scale = unit_diagonal(eliminate(normal, 0.0).matrix)
         covariance = scale[:, None] * inverse(matrix) * scale
     except (np.linalg.LinAlgError, ValueError):  # the states have diverged
         covariance = np.diag(problem.prior[1]) ** 2
     path = problem.windows.spread(now.states, len(problem.measurements.value))
     fitted = Fitted(now.theta, now.x, covariance, path, np.nan, problem, converged)
     return fitted.with_chi2()
-
-
-def relax_tied(
-    problem: Problem,
-    theta: Float[np.ndarray, " unknowns"],
-    x: Float[np.ndarray, "windows species"],
-    gap: Float[np.ndarray, " species"],
-) -> Float[np.ndarray, "frames species"]:
-    """The states of tied windows that fit the data best, for given unknowns.
-
-    Args:
-        problem, theta, x, gap: as for `fit_tied`.
-    """
-    problem, _, now = _followed(problem, theta, x, gap)
-    return problem.windows.spread(now.states, len(problem.measurements.value))
-
-
-def _followed(
-    problem: Problem,
-    theta: Float[np.ndarray, " unknowns"],
-    x: Float[np.ndarray, "windows species"],
-    gap: Float[np.ndarray, " species"],
-) -> tuple[Problem, Float[np.ndarray, "gaps species"], _Point]:
-    """Relaxed states, with parts of windows where windows are too long to be followed; and the weights of the gaps."""
-    for number in range(_SPLITS + 1):
-        precision = problem.windows.follows[:, None] * np.where(problem.fixed, 0.0, 1.0 / gap**2)
-        now = _relaxed(problem, _at(problem, theta, x, precision), precision, _FIRST_RELAXATIONS)
-        bad = _not_followed(problem, now, precision)
-        if number == _SPLITS or not bad.any():
-            break
-        _log.debug("%d of %d tied windows are not followed: they are split", bad.sum(), len(bad))
-        # In these, the states have gone astray: begin again from the data.
-        value = problem.measurements.value
-        path = problem.windows.spread(now.states, len(value))
-        again = problem.windows.frame[bad][problem.windows.valid[bad] > 0]
-        path[again] = np.maximum(value[again], 0.0)
-        problem = dataclasses.replace(problem, windows=problem.windows.split(bad, _PARTS))
-        x = path[problem.windows.starts]
-    return problem, precision, now
-
-
-def _not_followed(
-    problem: Problem, now: _Point, precision: Float[np.ndarray, "gaps species"]
-) -> Bool[np.ndarray, " windows"]:
-    """Windows whose residual, or a gap beside them, is more than noise."""
-    windows, measured, moving = problem.windows, problem.measurements, int((~problem.fixed).sum())
-    losses = problem.path(now.theta, now.x)[1]
-    used = measured.weight[windows.frame] * windows.valid[..., None]
-    # Expected is 1 for twice the misfit of a value, and at most 2 log 2 for a value that was cut at zero.
-    expected = np.sum(used * np.where(measured.censored[windows.frame], 2 * math.log(2), 1.0), axis=(1, 2))
-    sampling = _ERRORS * np.sqrt(2 / np.maximum(expected, 1.0))
-    gaps = np.sum(precision * (now.x[1:] - now.states[:-1, -1]) ** 2, axis=1) / moving
-    widest = np.maximum(np.append(gaps, 0.0), np.append(0.0, gaps))
-    wide = widest > _WIDE * (1 + _ERRORS * math.sqrt(2 / moving))
-    return np.asarray((2 * losses > (_EXCESS + sampling) * expected) | wide)
-
-
-def _at(
-    problem: Problem,
-    theta: Float[np.ndarray, " unknowns"],
-    x: Float[np.ndarray, "windows species"],
-    precision: np.ndarray,
-) -> _Point:
-    states, losses = problem.path(theta, x)
-    gaps = 0.5 * float(np.sum(precision * (x[1:] - states[:-1, -1]) ** 2))
-    return _Point(theta, x, states, float(losses.sum()) + gaps + problem.penalty(theta))
-
-
-def _step(
-    problem: Problem, now: _Point, equations: _Equations, precision: np.ndarray, damping: float, relaxations: int
-) -> tuple[_Point | None, float]:
-    """A point with a smaller misfit, or None; and the damping for the next step.
-
-    Args:
-        relaxations: steps of the states alone that follow a step that is not as good as predicted.
-    """
-
-    def move(trial: Trial) -> _Point:
-        change, by_state = trial.change
-        theta = now.theta + change_of_unknowns(problem, change)
-        then = _at(problem, theta, positive(now.x, by_state), precision)
-        return then if good(now, then, trial) else _relaxed(problem, then, precision, relaxations)
-
-    return damped_step(now, lambda d: _solve(problem, equations, d), move, damping)
-
-
-def _relaxed(problem: Problem, now: _Point, precision: np.ndarray, iterations: int) -> _Point:
-    """The point after steps of the states alone."""
-    damping = 0.0
-    for _ in range(iterations if np.isfinite(now.loss) else 0):
-        equations = _equations(problem, now, precision, by_unknowns=False)
-        then, damping = _step(problem, now, equations, precision, damping, 0)
-        if then is None:
-            break
-        small = now.loss - then.loss < _RELAXED * then.loss
-        now = then
-        if small:
-            break
-    return now
-
-
-def _equations(
-    problem: Problem, now: _Point, precision: Float[np.ndarray, "gaps species"], *, by_unknowns: bool = True
-) -> _Equations:
-    """The normal equations at a point, of the states and, if wanted, of the unknowns."""
-    (count, n), every = now.x.shape, problem.equation.unknowns.total
-    rate, block = problem.equation.bind(now.theta), problem.block(n + every)
-    total = every if by_unknowns else 0
-    mean, deviation = (part[:total] for part in problem.prior)
-    matrix, gradient = np.diag(1.0 / deviation**2), -(now.theta[:total] - mean) / deviation**2
-    own, score, ends = np.zeros((count, n, n + total)), np.zeros((count, n)), np.zeros((count, n, n + total))
-    for part in problem.batches(n + total, problem.windows.length // block + 1):
-        windows = problem.windows.select(part)
-        found = normal_equations(problem, windows, rate, now.states[part], block, by_unknowns=by_unknowns, ends=True)
-        own[part], score[part], ends[part] = found.hessians[:, :n], found.scores[:, :n], found.ends
-        matrix += found.hessians[:, n:, n:].sum(axis=0)
-        gradient += found.scores[:, n:].sum(axis=0)
-    # The gap x' - end(x, unknowns) between a window and the next one.
-    gaps = now.x[1:] - now.states[:-1, -1]
-    weighted = precision[..., None] * ends[:-1]
-    pulled = np.einsum("wij,wi->wj", weighted, gaps)
-    score[:-1] += pulled[:, :n]
-    score[1:] -= precision * gaps
-    gradient += pulled[:, n:].sum(axis=0)
-    own[:-1] += np.swapaxes(weighted[..., :n], 1, 2) @ ends[:-1]
-    own[1:, :, n:] -= weighted[..., n:]
-    diagonal, border = own[..., :n], own[..., n:]
-    diagonal[1:, np.arange(n), np.arange(n)] += precision
-    matrix += np.tensordot(ends[:-1, :, n:], weighted[..., n:], axes=([0, 1], [0, 1]))
-    above = -np.swapaxes(weighted[..., :n], 1, 2)
-    bound = problem.at_bound(problem.windows, now.x, score)
-    free = ~bound
-    score *= free
-    border *= free[..., None]
-    diagonal *= free[:, :, None] * free[:, None]
-    above *= free[:-1, :, None] * free[1:, None]
-    return _Equations(diagonal, above, border, score, matrix, gradient)
-
-
-def _eliminate(equations: _Equations, damping: float) -> _Eliminated:
-    """Elimination of the initial states from the first window to the last one.
-
-    Raises:
-        LinAlgError: a matrix is not positive definite.
-    """
-    count, n = equations.score.shape
-    matrix, gradient = equations.matrix.copy(), equations.gradient.copy()
-    solved: list[tuple[tuple[np.ndarray, bool], np.ndarray]] = []
-    for w in range(count):
-        diagonal = equations.diagonal[w].copy()
-        size = np.diag(diagonal)
-        # A state that nothing depends on keeps its value.
-        diagonal[np.arange(n), np.arange(n)] += np.where(size > 0, (damping + _RIDGE) * size, 1.0)
-        right = np.concatenate([equations.border[w], equations.score[w][:, None]], axis=1)
-        if w:
-            coupling = equations.above[w - 1]
-            reduced = scipy.linalg.cho_solve(solved[-1][0], np.concatenate([coupling, solved[-1][1]], axis=1))
-            diagonal -= coupling.T @ reduced[:, :n]
-            right -= coupling.T @ reduced[:, n:]
-        factor = scipy.linalg.cho_factor((diagonal + diagonal.T) / 2)
-        half = scipy.linalg.cho_solve(factor, right)
-        matrix -= right[:, :-1].T @ half[:, :-1]
-        gradient -= right[:, :-1].T @ half[:, -1]
-        solved.append((factor, right))
-    return _Eliminated((matrix + matrix.T) / 2, gradient, solved)
-
-
-def _scaled(matrix: Float[np.ndarray, "n n"]) -> tuple[Float[np.ndarray, "n n"], Float[np.ndarray, " n"]]:
-    """The matrix with a unit diagonal, and the scale."""
-    scale = 1.0 / np.sqrt(np.diag(matrix))
-    return matrix * scale[:, None] * scale, scale
-
-
-def _solve(problem: Problem, equations: _Equations, damping: float) -> Trial:
-    """The damped changes of the unknowns and of the initial states.
-
-    Raises:
-        LinAlgError: a matrix is not positive definite.
-    """
-    matrix, gradient, solved = _eliminate(equations, damping)
-    change, total = np.zeros(problem.equation.unknowns.total), len(gradient)
-    if total:
-        scaled, scale = _scaled(matrix)
-        regular = scaled + (damping + _RIDGE) * np.eye(len(scale))
-        change = scale * scipy.linalg.cho_solve(scipy.linalg.cho_factor(regular), scale * gradient)
-        change = limited(problem, change)
-    states = np.zeros(equations.score.shape)
-    for w in reversed(range(len(states))):
-        factor, right = solved[w]
-        rest = right[:, -1] - right[:, :-1] @ change[:total]
-        following = equations.above[w] @ states[w + 1] if w < len(states) - 1 else 0.0
-        states[w] = scipy.linalg.cho_solve(factor, rest - following)
-    predicted = 0.5 * float(equations.gradient @ change[:total] + np.sum(equations.score * states))
-    return Trial((change, states), predicted)
