@@ -35,6 +35,8 @@ _SMOOTH: tuple[Rule, ...] = ("cubic", "trapezoid")  # rules for dc/dt of a conti
 _TIGHT = 0.01  # share of the usual prior of homeostasis, for a start that is far off
 _CLEARLY = 3.0  # difference of the log likelihood by which Euler steps must be better than a continuous process
 _UNDECIDED = 10.0  # such a difference up to which an integrator remains possible
+# Standard deviations of the gaps between pieces of windows, relative to the noise.
+_LOOSE, _TIGHTER = 1.0, (0.2, 0.04)
 
 
 def possible_integrators(
@@ -133,15 +135,17 @@ class _Choice:
     def direct_starts(self, rule: Rule | None) -> list[Stage]:
         """Fits with the integrators that may have made the data."""
         if rule == "forward":
-            return [self.direct(EulerSteps(), "forward")]
-        # Euler steps and a continuous process of a linear system give the same data, with other rate constants.
-        continuous = self.direct(None, _SMOOTH[0])
-        if not continuous.fitted.chi2 < FOLLOWED:
-            continuous = min(continuous, self.direct(None, _SMOOTH[1]), key=self.loss)
+            found = self.direct(EulerSteps(), rule)
+            return [found if found.fitted.chi2 < FOLLOWED else self.tightened(self.pieces(EulerSteps(), rule))]
         dt = self.stages.observations.transitions().dt
-        if rule is not None or np.ptp(dt) > 1e-6 * self.stages.dt or self.stages.equation.linear:
+        # Euler steps and a continuous process of a linear system give the same data, with other rate constants.
+        steps = rule is None and np.ptp(dt) < 1e-6 * self.stages.dt and not self.stages.equation.linear
+        continuous = self.direct(None, _SMOOTH[0])
+        euler = {1: self.direct(EulerSteps(), "forward")} if steps else {}
+        if not any(stage.fitted.chi2 < FOLLOWED for stage in (continuous, *euler.values())):
+            return self.from_pieces(steps=steps)
+        if not euler:
             return [continuous]
-        euler = {1: self.direct(EulerSteps(), "forward")}
         # If the data were made by q steps per frame, the error of one step is proportional to 1 - 1/q, and that of the
         # continuous process to 1/q, so that their ratio is q - 1.
         one, other = self.loss(euler[1]), self.loss(continuous)
@@ -153,6 +157,50 @@ class _Choice:
             best = min(euler, key=lambda number: self.loss(euler[number]))
             wanted = {number for number in (best // 2, 2 * best) if 1 < number <= _MOST_STEPS} - set(euler)
         return [*euler.values(), continuous]
+
+    def from_pieces(self, *, steps: bool) -> list[Stage]:
+        """Fits for samples so coarse that the weak form does not lead to windows of the usual length.
+
+        Their pieces, tied loosely, already tell integrators apart.
+
+        Args:
+            steps: whether Euler steps may have made the data.
+        """
+        found = [self.pieces(None, _SMOOTH[0])]
+        euler: dict[int, Stage] = {}
+        wanted = {1, 2} if steps else set()
+        while wanted:
+            euler |= {number: self.pieces(EulerSteps(number), "trapezoid", found[0]) for number in sorted(wanted)}
+            best = min(euler, key=lambda number: euler[number].fitted.loss)
+            wanted = {number for number in (best // 2, 2 * best) if 1 <= number <= _MOST_STEPS} - set(euler)
+        found += euler.values()
+        least = min(stage.fitted.loss for stage in found)
+        return [self.tightened(stage) for stage in found if stage.fitted.loss < least + _UNDECIDED]
+
+    def pieces(self, integrator: Integrator | None, rule: Rule, begin: Stage | None = None) -> Stage:
+        """A fit of windows in pieces that are tied loosely.
+
+        Args:
+            integrator, rule: as for `direct`.
+            begin: a fit with another integrator from which to begin; None: from the weak form.
+        """
+        start = self.start(integrator, rule, NoiseModel(self.stages.differences))
+        if begin is not None:
+            start = dataclasses.replace(start, theta=begin.fitted.theta, path=begin.start.path)
+        self.progress("phase 1", 0.0, f"{start.integrator.name}, pieces of windows of {self.lengths[-1]} frames")
+        found = self.stages.fit_pieces(start, self.lengths[-1], _LOOSE)
+        _log.info("%s, pieces: misfit %.6g", start.integrator.name, found.fitted.loss)
+        return found
+
+    def tightened(self, stage: Stage) -> Stage:
+        """A fit over windows of the usual length, from pieces of them that are tied loosely."""
+        return self.refined(self.short_windows(self.stages, stage, "comparison"))
+
+    def short_windows(self, stages: Stages, stage: Stage, goal: Goal) -> Stage:
+        """The same for any of the data."""
+        for gap in _TIGHTER:
+            stage = stages.fit_pieces(stage.start, self.lengths[-1], gap)
+        return stages.fit(stage.start, self.lengths[-1], goal=goal)
 
     def small_steps(self, number: int, continuous: Stage) -> Stage:
         """A fit with several Euler steps per frame, from a continuous process if that follows the data."""
@@ -184,17 +232,12 @@ class _Choice:
         # A fit that is far off says nothing about the accuracy that the right one needs.
         same = np.full(stages.observations.n_frames, stage.start.parts.max())
         parts = stages.parts(start, stage.length) if stage.follows else same
-        return self.short_windows(stages, dataclasses.replace(start, parts=parts), goal)
-
-    def short_windows(self, stages: Stages, start: Start, goal: Goal) -> Stage:
-        """A fit over windows of the usual length and, where that is too far from the start, over shorter ones first."""
-        found = stages.fit(start, self.lengths[-1], goal=goal)
+        start, length = dataclasses.replace(start, parts=parts), self.lengths[-1]
+        found = stages.fit(start, length, goal=goal)
         if found.fitted.chi2 < FOLLOWED:
             return found
-        begin = start
-        for length in self.lengths[:-1]:
-            begin = dataclasses.replace(stages.fit(begin, length, goal="start", known=True).start, path=start.path)
-        return min(found, stages.fit(begin, self.lengths[-1], goal=goal), key=lambda stage: stages.loss(stage.fitted))
+        other = self.short_windows(stages, stages.fit_pieces(start, length, _LOOSE), goal)
+        return min(found, other, key=lambda stage: stages.loss(stage.fitted))
 
     def direct(self, integrator: Integrator | None, rule: Rule) -> Stage:
         """A fit over short windows from the weak form.
@@ -205,7 +248,7 @@ class _Choice:
         """
         start = self.start(integrator, rule, NoiseModel(self.stages.differences))
         self.progress("phase 1", 0.0, f"{start.integrator.name}, windows of {self.lengths[-1]} frames")
-        stage = self.refined(self.short_windows(self.stages, start, "comparison"))
+        stage = self.refined(self.stages.fit(start, self.lengths[-1], goal="comparison"))
         self.begun[stage] = start.theta
         return stage
 

@@ -47,6 +47,7 @@ class Fitted:
         x: initial states of the windows.
         covariance: of the unknowns.
         path: fitted concentrations at every frame.
+        loss: minus the log likelihood, with gaps between windows that are tied and with the prior, up to a constant.
         chi2: sum of squared standardised residuals per value in use.
         problem: windows, noise and integrator of the stage.
         converged: whether the last step was small.
@@ -56,6 +57,7 @@ class Fitted:
     x: Float[np.ndarray, "windows species"]
     covariance: Float[np.ndarray, "unknowns unknowns"]
     path: Float[np.ndarray, "frames species"]
+    loss: float
     chi2: float
     problem: Problem
     converged: bool
@@ -129,13 +131,13 @@ def fit_windows(
         if not end.now.loss - now.loss > max(_WORTH, _WORTH_SHARE * now.loss):
             break
         end = _descend(problem, now, goal, steps)
-    theta, x, _ = end.now
+    theta, x, loss = end.now
     states, _ = problem.path(theta, x)
     path = problem.windows.spread(states, len(problem.measurements.value))
     scaled, scale = _with_prior(problem, end.normal)
     inverted = inverse(scaled) if np.isfinite(scaled).all() else np.diag(problem.prior[1] / scale) ** 2
     covariance = scale[:, None] * inverted * scale
-    return Fitted(theta, x, covariance, path, np.nan, problem, end.converged).with_chi2()
+    return Fitted(theta, x, covariance, path, loss, np.nan, problem, end.converged).with_chi2()
 
 
 def _descend(problem: Problem, now: _Step, goal: Goal, steps: int) -> _End:
@@ -165,6 +167,8 @@ def _descend(problem: Problem, now: _Step, goal: Goal, steps: int) -> _End:
 def _rescued(problem: Problem, now: _Step) -> _Step:
     """The same unknowns, with initial states in another minimum where windows stand out by their misfit."""
     misfit, sampling = misfit_per_value(problem, now.theta, now.x)
+    if np.median(misfit) > _FAR:
+        return now
     astray = misfit > (_ASTRAY + _ERRORS * sampling) * np.median(misfit)
     # Where many stand out, the unknowns are wrong too, and not all are worth the time.
     worst = np.argsort(-misfit, kind="stable")[: math.ceil(_FEW * len(misfit))]

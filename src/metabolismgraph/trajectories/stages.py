@@ -160,8 +160,23 @@ class Stages:
             gap: standard deviation of the gap between two windows, relative to the noise.
             goal: what the fit is for, see `Goal`.
         """
-        windows = Windows.cut(self.observations, length, tied=True)
-        problem = dataclasses.replace(self.problem(start, length, ROBUST), windows=windows)
+        return self._tied(start, Windows.cut(self.observations, length, tied=True), gap, goal)
+
+    def fit_pieces(self, start: Start, length: int, gap: float) -> Stage:
+        """Fit windows in pieces of two frames that are tied to one another, as a start; the noise stays as it is.
+
+        Args:
+            start: from where.
+            length: largest number of frames of a window.
+            gap: standard deviation of the gap between two pieces, relative to the noise.
+        """
+        windows = Windows.cut(self.observations, length)
+        pieces = windows.split(np.ones(len(windows.frame), dtype=bool), windows.length)
+        return self._tied(start, pieces, gap, "start")
+
+    def _tied(self, start: Start, windows: Windows, gap: float, goal: Goal) -> Stage:
+        """A fit of windows that are tied to one another."""
+        problem = dataclasses.replace(self.problem(start, windows.wanted, ROBUST), windows=windows)
         x = np.maximum(start.path, 0.0)[windows.starts]
         return Stage(fit_tied(problem, start.theta, x, gap * start.noise.scale, goal), start.noise)
 

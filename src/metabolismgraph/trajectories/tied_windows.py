@@ -52,5 +52,5 @@ def fit_tied(
     except (np.linalg.LinAlgError, ValueError):  # the states have diverged
         covariance = np.diag(problem.prior[1]) ** 2
     path = problem.windows.spread(now.states, len(problem.measurements.value))
-    fitted = Fitted(now.theta, now.x, covariance, path, np.nan, problem, converged)
+    fitted = Fitted(now.theta, now.x, covariance, path, now.loss, np.nan, problem, converged)
     return fitted.with_chi2()
