@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 _ENOUGH = 30  # values per unknown that suffice to choose the integrator
 _EXCESS = 2.0  # residual relative to the noise in differences above which a start is far off
 _HOPELESS = 100.0  # chi squared per value, under the noise below, above which a start is given up
-_DOUBTFUL = 0.05  # noise relative to the spread of a species, assumed where the start is far off
+# Noise relative to the spread of a species, assumed where the start is far off: with pieces of windows, without.
+_HIDING, _DOUBTFUL = 0.01, 0.05
 _MOST_STEPS = 32  # Euler steps per frame
 _SMALL = 10  # species
 _STABLE = 2.0  # largest step of an explicit method, in units of 1 / rate of the fastest decay
@@ -184,7 +185,7 @@ class _Choice:
             integrator, rule: as for `direct`.
             begin: a fit with another integrator from which to begin; None: from the weak form.
         """
-        start = self.start(integrator, rule, NoiseModel(self.stages.differences))
+        start = self.start(integrator, rule, self.noise(_HIDING))
         if begin is not None:
             start = dataclasses.replace(start, theta=begin.fitted.theta, path=begin.start.path)
         self.progress("phase 1", 0.0, f"{start.integrator.name}, pieces of windows of {self.lengths[-1]} frames")
@@ -257,8 +258,7 @@ class _Choice:
 
         Homeostasis is kept small at first, since it can take the place of a reaction.
         """
-        spread = self.stages.observations.concentration.std(axis=0)
-        start = self.start(None, rule, NoiseModel(np.maximum(self.stages.differences, _DOUBTFUL * spread)))
+        start = self.start(None, rule, self.noise(_DOUBTFUL))
         u, prior = self.stages.equation.unknowns, start.prior
         start.theta[u.slope] = start.theta[u.offset] = 0.0
         tight = prior[1].copy()
@@ -293,6 +293,12 @@ class _Choice:
         if not np.isfinite(self.loss(stage)):
             raise InputError("the trajectories of the model cannot be integrated from these data")
         return stage
+
+    def noise(self, share: float) -> NoiseModel:
+        """Noise for a start that is far off: at least a share of the spread of every species."""
+        return NoiseModel(
+            np.maximum(self.stages.differences, share * self.stages.observations.concentration.std(axis=0))
+        )
 
     def start(self, integrator: Integrator | None, rule: Rule, noise: NoiseModel) -> Start:
         """The unknowns by the weak form, from all data."""

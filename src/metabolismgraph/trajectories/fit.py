@@ -23,6 +23,7 @@ from metabolismgraph.trajectories.sensitivities import growth
 from metabolismgraph.trajectories.stages import FOLLOWED, Stage, Stages
 from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.ties import GAPS
+from metabolismgraph.trajectories.windows import Windows
 
 __all__ = ["FOLLOWED", "TrajectoryFit", "fit_trajectories"]
 
@@ -131,7 +132,9 @@ def _tie(stages: Stages, possible: tuple[Stage, ...], length: int, progress: Pro
         for now, first in tied.items():
             progress("phase 1", 0.5 * number / len(GAPS), f"{now.start.integrator.name}, gaps of {gap:g} of the noise")
             start = dataclasses.replace(now.start, parts=stages.parts(now.start, length))
-            found = stages.fit_tied(start, length, gap, goal)
+            # Windows that were split stay so.
+            windows = now.fitted.problem.windows if number else Windows.cut(stages.observations, length, tied=True)
+            found = stages.fit_tied(start, windows, gap, goal)
             if _accepted(now, found):
                 then[found] = first
         tied = {found: then[found] for found in most_likely(stages, list(then))}

@@ -151,19 +151,8 @@ class Stages:
             start = dataclasses.replace(start, theta=fitted.theta, path=np.maximum(fitted.path, 0.0), noise=found)
         return Stage(fitted, found if Stage(fitted, found).follows else start.noise)
 
-    def fit_tied(self, start: Start, length: int, gap: float, goal: Goal) -> Stage:
-        """Fit windows that are tied to one another; the noise stays as it is.
-
-        Args:
-            start: from where.
-            length: largest number of frames of a window.
-            gap: standard deviation of the gap between two windows, relative to the noise.
-            goal: what the fit is for, see `Goal`.
-        """
-        return self._tied(start, Windows.cut(self.observations, length, tied=True), gap, goal)
-
     def fit_pieces(self, start: Start, length: int, gap: float) -> Stage:
-        """Fit windows in pieces of two frames that are tied to one another, as a start; the noise stays as it is.
+        """Fit windows in pieces of two frames that are tied to one another, as a start.
 
         Args:
             start: from where.
@@ -172,10 +161,17 @@ class Stages:
         """
         windows = Windows.cut(self.observations, length)
         pieces = windows.split(np.ones(len(windows.frame), dtype=bool), windows.length)
-        return self._tied(start, pieces, gap, "start")
+        return self.fit_tied(start, pieces, gap, "start")
 
-    def _tied(self, start: Start, windows: Windows, gap: float, goal: Goal) -> Stage:
-        """A fit of windows that are tied to one another."""
+    def fit_tied(self, start: Start, windows: Windows, gap: float, goal: Goal) -> Stage:
+        """Fit windows that are tied to one another; the noise stays as it is.
+
+        Args:
+            start: from where.
+            windows: the tied windows.
+            gap: standard deviation of the gap between two windows, relative to the noise.
+            goal: what the fit is for, see `Goal`.
+        """
         problem = dataclasses.replace(self.problem(start, windows.wanted, ROBUST), windows=windows)
         x = np.maximum(start.path, 0.0)[windows.starts]
         return Stage(fit_tied(problem, start.theta, x, gap * start.noise.scale, goal), start.noise)

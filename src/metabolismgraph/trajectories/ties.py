@@ -27,8 +27,8 @@ _FIRST_RELAXATIONS, RELAXATIONS, _RELAXED = 12, 3, 1e-3
 _RIDGE = 1e-12  # relative
 _PIECE, _MOST_PIECES = 2, 16  # frames of a piece of a window, and pieces of a longer window
 # Windows are split so often, in so many parts, where chi squared per value is above the third number, or where that of
-# a gap is above the fourth one, each beyond so many of its sampling errors.
-_SPLITS, _PARTS, _EXCESS, _WIDE, _ERRORS = 2, 4, 1.2, 4.0, 4.0
+# a gap is above the fourth one, each beyond so many of its sampling errors. The last number is a share of the windows.
+_SPLITS, _PARTS, _EXCESS, _WIDE, _ERRORS, _MANY = 2, 4, 1.2, 4.0, 4.0, 0.5
 
 
 class Point(NamedTuple):
@@ -111,7 +111,9 @@ def followed(
         path = problem.windows.spread(now.states, len(value))
         again = problem.windows.frame[bad][problem.windows.valid[bad] > 0]
         path[again] = np.maximum(value[again], 0.0)
-        problem = dataclasses.replace(problem, windows=problem.windows.split(bad, _PARTS))
+        # If most are split, all are: what costs time is the longest one.
+        split = bad | (bad.mean() > _MANY)
+        problem = dataclasses.replace(problem, windows=problem.windows.split(split, _PARTS))
         x = path[problem.windows.starts]
     return problem, precision, now
 

@@ -15,6 +15,7 @@ from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.trajectories.rates import RateEquation
 from metabolismgraph.trajectories.stages import Stages, Start
 from metabolismgraph.trajectories.threads import single_thread
+from metabolismgraph.trajectories.windows import Windows
 from metabolismgraph.uncertainty.fitted_model import FittedModel
 
 _FIRST, _TIED, _GAPS = 8, 32, (1.0, 0.1, 0.01)  # frames of windows; gaps between tied ones, relative to the noise
@@ -84,8 +85,10 @@ def held_out_lines(result: FitResult) -> HeldOutLines | None:
         start = Start(model.start.integrator, theta, stages.path, model.start.noise, stages.prior(theta), parts)
         start = dataclasses.replace(start, parts=stages.parts(start, _TIED))
         stage = stages.fit(start, _FIRST, goal="start", known=True)
+        windows = Windows.cut(own, _TIED, tied=True)
         for gap in _GAPS:
-            stage = stages.fit_tied(stage.start, _TIED, gap, "end" if gap == _GAPS[-1] else "start")
+            stage = stages.fit_tied(stage.start, windows, gap, "end" if gap == _GAPS[-1] else "start")
+            windows = stage.fitted.problem.windows
     u, covariance = stages.equation.unknowns, stage.fitted.covariance
     if not np.isfinite(stage.fitted.chi2):
         return None
