@@ -99,11 +99,13 @@ def followed(
     gap: Float[np.ndarray, " species"],
 ) -> tuple[Problem, Float[np.ndarray, "gaps species"], Point]:
     """Relaxed states, with parts of windows where windows are too long to be followed; and the weights of the gaps."""
-    for number in range(_SPLITS + 1):
+    for number in range(1 + _SPLITS):
         precision = problem.windows.follows[:, None] * np.where(problem.fixed, 0.0, 1.0 / gap**2)
         now = _relaxed(problem, _at(problem, theta, x, precision), precision, _FIRST_RELAXATIONS)
         bad = _not_followed(problem, now, precision)
-        if number == _SPLITS or not bad.any():
+        # If most are split, all are: what costs time is the longest one.
+        windows = problem.windows.split(bad | (bad.mean() > _MANY), _PARTS)
+        if number == _SPLITS or len(windows.frame) == len(bad):
             break
         _log.debug("%d of %d tied windows are not followed: they are split", bad.sum(), len(bad))
         # In these, the states have gone astray: begin again from the data.
@@ -111,9 +113,7 @@ def followed(
         path = problem.windows.spread(now.states, len(value))
         again = problem.windows.frame[bad][problem.windows.valid[bad] > 0]
         path[again] = np.maximum(value[again], 0.0)
-        # If most are split, all are: what costs time is the longest one.
-        split = bad | (bad.mean() > _MANY)
-        problem = dataclasses.replace(problem, windows=problem.windows.split(split, _PARTS))
+        problem = dataclasses.replace(problem, windows=windows)
         x = path[problem.windows.starts]
     return problem, precision, now
 
@@ -122,12 +122,12 @@ def _not_followed(
     problem: Problem, now: Point, precision: Float[np.ndarray, "gaps species"]
 ) -> Bool[np.ndarray, " windows"]:
     """Windows whose residual, or a gap beside them, is more than noise."""
-    moving = int((~problem.fixed).sum())
+    moving = max(int((~problem.fixed).sum()), 1)
     misfit, sampling = misfit_per_value(problem, now.theta, now.x)
     gaps = np.sum(precision * (now.x[1:] - now.states[:-1, -1]) ** 2, axis=1) / moving
     widest = np.maximum(np.append(gaps, 0.0), np.append(0.0, gaps))
-    wide = widest > _WIDE * (1 + _ERRORS * math.sqrt(2 / moving))
-    return np.asarray((misfit > _EXCESS + _ERRORS * sampling) | wide)
+    narrow = widest <= _WIDE * (1 + _ERRORS * math.sqrt(2 / moving))
+    return np.asarray(~((misfit <= _EXCESS + _ERRORS * sampling) & narrow))  # also where it is not finite
 
 
 def misfit_per_value(
