@@ -75,7 +75,7 @@ class Windows:
             >>> network = mg.ReactionNetwork.from_reactions("decay", ["A"], [])
             >>> data = mg.Observations(network, np.arange(8.0), np.zeros(8, dtype=int), np.ones((8, 1)))
             >>> Windows.cut(data, 4, tied=True).split(np.array([True, False]), 2).frame.tolist()
-            [[0, 1, 2, 2, 2], [2, 3, 4, 4, 4], [4, 5, 6, 7, 7]]
+            [[0, 1, 2, 2], [2, 3, 4, 4], [4, 5, 6, 7]]
         """
         found, lengths = [], []
         dt = np.zeros(int(self.frame.max()) + 1)
