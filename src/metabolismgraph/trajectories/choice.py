@@ -35,8 +35,7 @@ _STIFF = 8  # number of such steps between two frames above which an implicit me
 _SMOOTH: tuple[Rule, ...] = ("cubic", "trapezoid")  # rules for dc/dt of a continuous process, for the start
 _TIGHT = 0.01  # share of the usual prior of homeostasis, for a start that is far off
 _CLEARLY = 3.0  # difference of the log likelihood by which Euler steps must be better than a continuous process
-# Such a difference up to which an integrator remains possible; where fits have not converged.
-_UNDECIDED, _UNFINISHED = 10.0, 300.0
+_UNDECIDED = 10.0  # such a difference up to which an integrator remains possible
 # Standard deviations of the gaps between pieces of windows, relative to the noise.
 _LOOSE, _TIGHTER = 1.0, (0.2, 0.04)
 
@@ -60,17 +59,14 @@ def possible_integrators(
     found = choice.choose(rule)
     if part is stages:
         return found
-    # What a part leaves open, short windows of all data do too: longer ones decide, so these need not converge.
-    return most_likely(stages, _or_cut_off(stages, [choice.with_all_data(stage) for stage in found]), _UNFINISHED)
+    goal: Goal = "comparison" if len(found) > 1 else "start"
+    return most_likely(stages, _or_cut_off(stages, [choice.with_all_data(stage, goal) for stage in found]))
 
 
-def most_likely(stages: Stages, fits: Sequence[Stage], margin: float = _UNDECIDED) -> tuple[Stage, ...]:
+def most_likely(stages: Stages, fits: Sequence[Stage]) -> tuple[Stage, ...]:
     """Those of several fits over the same windows whose likelihood is close to the highest one, that one first.
 
     Euler steps must be clearly better than a continuous process.
-
-    Args:
-        margin: difference of the log likelihood up to which it is close.
     """
 
     def loss(stage: Stage) -> float:
@@ -78,7 +74,7 @@ def most_likely(stages: Stages, fits: Sequence[Stage], margin: float = _UNDECIDE
         return stages.loss(stage.fitted) - simple * _CLEARLY
 
     ordered = sorted(fits, key=loss)
-    return tuple(stage for stage in ordered if not loss(stage) > loss(ordered[0]) + margin)
+    return tuple(stage for stage in ordered if not loss(stage) > loss(ordered[0]) + _UNDECIDED)
 
 
 def _or_cut_off(stages: Stages, fits: list[Stage]) -> list[Stage]:
@@ -198,17 +194,11 @@ class _Choice:
         return found
 
     def tightened(self, stage: Stage) -> Stage:
-        """`short_windows` with as many steps of the integrator as it needs."""
+        """A fit over windows of the usual length, from pieces of them that are tied loosely."""
         return self.refined(self.short_windows(self.stages, stage, "comparison"))
 
     def short_windows(self, stages: Stages, stage: Stage, goal: Goal) -> Stage:
-        """A fit over windows of the usual length, from one of pieces of them that are tied loosely.
-
-        Args:
-            stages: a part of the data, or all.
-            stage: the fit of pieces.
-            goal: what the fit is for, see `Goal`.
-        """
+        """The same for any of the data."""
         for gap in _TIGHTER:
             stage = stages.fit_pieces(stage.start, self.lengths[-1], gap)
         return stages.fit(stage.start, self.lengths[-1], goal=goal)
@@ -223,18 +213,19 @@ class _Choice:
         self.begun[stage] = continuous
         return stage
 
-    def with_all_data(self, stage: Stage) -> Stage:
-        """The same fit of all data, as a start.
+    def with_all_data(self, stage: Stage, goal: Goal) -> Stage:
+        """The same fit of all data.
 
         Args:
             stage: of a part of the data.
+            goal: what the fit is for, see `Goal`.
         """
         stages = self.whole
         start = dataclasses.replace(stage.start, path=stages.path)
         origin = self.begun.get(stage)
         if isinstance(origin, Stage):
             if origin not in self.wholes:
-                self.wholes[origin] = self.with_all_data(origin)
+                self.wholes[origin] = self.with_all_data(origin, "start")
             origin = self.wholes[origin].fitted.theta
         if origin is not None:
             # A part of the data leaves more freedom, in which a fit can go astray: begin again from all data.
@@ -243,10 +234,10 @@ class _Choice:
         same = np.full(stages.observations.n_frames, stage.start.parts.max())
         parts = stages.parts(start, stage.length) if stage.follows else same
         start, length = dataclasses.replace(start, parts=parts), self.lengths[-1]
-        found = stages.fit(start, length, goal="start")
+        found = stages.fit(start, length, goal=goal)
         if found.fitted.chi2 < FOLLOWED:
             return found
-        other = self.short_windows(stages, stages.fit_pieces(start, length, _LOOSE), "start")
+        other = self.short_windows(stages, stages.fit_pieces(start, length, _LOOSE), goal)
         return min(found, other, key=lambda stage: stages.loss(stage.fitted))
 
     def direct(self, integrator: Integrator | None, rule: Rule) -> Stage:
