@@ -111,6 +111,7 @@ class _Choice:
         # Direct fits with what they began from: the weak form, or another fit.
         self.begun: dict[Stage, Float[np.ndarray, " unknowns"] | Stage] = {}
         self.wholes: dict[Stage, Stage] = {}  # fits of all data from which others begin
+        self.coarse = False  # whether the weak form did not lead to windows of the usual length
 
     def choose(self, rule: Rule | None) -> tuple[Stage, ...]:
         """The best of direct starts or, where these are far off, of careful ones."""
@@ -118,7 +119,8 @@ class _Choice:
         found = candidates[0]
         moving = self.stages.equation.moving
         noise = self.stages.residual_noise(found.fitted).scale
-        if float(np.max((noise / self.stages.differences)[moving])) < _EXCESS and found.follows:
+        near = not self.coarse and float(np.max((noise / self.stages.differences)[moving])) < _EXCESS
+        if near and found.follows:
             return candidates
         # Only for a continuous process: Euler steps are those of a simulator, whose frames are rarely far apart. And
         # only for a small system: for a large one that the model does not describe, it would take many minutes.
@@ -167,6 +169,7 @@ class _Choice:
         Args:
             steps: whether Euler steps may have made the data.
         """
+        self.coarse = True
         found = [self.pieces(None, _SMOOTH[0])]
         euler: dict[int, Stage] = {}
         wanted = {1, 2} if steps else set()
