@@ -111,6 +111,7 @@ class _Choice:
         # Direct fits with what they began from: the weak form, or another fit.
         self.begun: dict[Stage, Float[np.ndarray, " unknowns"] | Stage] = {}
         self.wholes: dict[Stage, Stage] = {}  # fits of all data from which others begin
+        self.of_pieces: set[Stage] = set()  # fits that began with pieces of windows
         self.coarse = False  # whether the weak form did not lead to windows of the usual length
 
     def choose(self, rule: Rule | None) -> tuple[Stage, ...]:
@@ -146,30 +147,30 @@ class _Choice:
         continuous = self.direct(None, _SMOOTH[0])
         euler = {1: self.direct(EulerSteps(), "forward")} if steps else {}
         if not any(stage.fitted.chi2 < FOLLOWED for stage in (continuous, *euler.values())):
+            self.coarse = True
             return self.from_pieces(steps=steps)
         if not euler:
             return [continuous]
         # If the data were made by q steps per frame, the error of one step is proportional to 1 - 1/q, and that of the
         # continuous process to 1/q, so that their ratio is q - 1.
         one, other = self.loss(euler[1]), self.loss(continuous)
-        power = math.log2(1 + math.exp(min((one - other) / int(continuous.fitted.used.sum()), 50.0)))
-        wanted = {2 ** max(round_(power), 1) for round_ in (math.floor, math.ceil)} if 2**power < _MOST_STEPS else set()
-        while wanted:
-            euler |= {number: self.small_steps(number, continuous) for number in sorted(wanted)}
-            # That ratio says little where one of the fits is far off.
-            best = min(euler, key=lambda number: self.loss(euler[number]))
-            wanted = {number for number in (best // 2, 2 * best) if 1 < number <= _MOST_STEPS} - set(euler)
-        return [*euler.values(), continuous]
+        number = 1 + math.exp(min((one - other) / int(continuous.fitted.used.sum()), 50.0))
+        if number > _MOST_STEPS:
+            return [euler[1], continuous]
+        if number < 2:
+            euler[2] = self.two_steps(continuous)
+            if self.loss(euler[1]) < self.loss(euler[2]):
+                return [*euler.values(), continuous]
+        return [*self.from_pieces(steps=True), *euler.values(), continuous]
 
     def from_pieces(self, *, steps: bool) -> list[Stage]:
-        """Fits for samples so coarse that the weak form does not lead to windows of the usual length.
+        """Fits for coarse samples, where windows of the usual length have local minima.
 
-        Their pieces, tied loosely, already tell integrators apart.
+        Their pieces, tied loosely, hardly have any, and already tell integrators apart.
 
         Args:
             steps: whether Euler steps may have made the data.
         """
-        self.coarse = True
         found = [self.pieces(None, _SMOOTH[0])]
         euler: dict[int, Stage] = {}
         wanted = {1, 2} if steps else set()
@@ -179,7 +180,9 @@ class _Choice:
             wanted = {number for number in (best // 2, 2 * best) if 1 <= number <= _MOST_STEPS} - set(euler)
         found += euler.values()
         least = min(stage.fitted.loss for stage in found)
-        return [self.tightened(stage) for stage in found if stage.fitted.loss < least + _UNDECIDED]
+        fits = [self.tightened(stage) for stage in found if stage.fitted.loss < least + _UNDECIDED]
+        self.of_pieces.update(fits)
+        return fits
 
     def pieces(self, integrator: Integrator | None, rule: Rule, begin: Stage | None = None) -> Stage:
         """A fit of windows in pieces that are tied loosely.
@@ -206,12 +209,12 @@ class _Choice:
             stage = stages.fit_pieces(stage.start, self.lengths[-1], gap)
         return stages.fit(stage.start, self.lengths[-1], goal=goal)
 
-    def small_steps(self, number: int, continuous: Stage) -> Stage:
-        """A fit with several Euler steps per frame, from a continuous process if that follows the data."""
+    def two_steps(self, continuous: Stage) -> Stage:
+        """A fit with two Euler steps per frame, from a continuous process if that follows the data."""
         if not continuous.fitted.chi2 < FOLLOWED:
-            return self.direct(EulerSteps(number), "trapezoid")
+            return self.direct(EulerSteps(2), "trapezoid")
         parts = np.ones_like(continuous.start.parts)
-        start = dataclasses.replace(continuous.start, integrator=EulerSteps(number), parts=parts)
+        start = dataclasses.replace(continuous.start, integrator=EulerSteps(2), parts=parts)
         stage = self.stages.fit(start, self.lengths[-1], goal="comparison")
         self.begun[stage] = continuous
         return stage
@@ -237,11 +240,13 @@ class _Choice:
         same = np.full(stages.observations.n_frames, stage.start.parts.max())
         parts = stages.parts(start, stage.length) if stage.follows else same
         start, length = dataclasses.replace(start, parts=parts), self.lengths[-1]
-        found = stages.fit(start, length, goal=goal)
-        if found.fitted.chi2 < FOLLOWED:
-            return found
-        other = self.short_windows(stages, stages.fit_pieces(start, length, _LOOSE), goal)
-        return min(found, other, key=lambda stage: stages.loss(stage.fitted))
+        fits = []
+        if stage not in self.of_pieces:
+            fits = [stages.fit(start, length, goal=goal)]
+            if fits[0].fitted.chi2 < FOLLOWED:
+                return fits[0]
+        fits.append(self.short_windows(stages, stages.fit_pieces(start, length, _LOOSE), goal))
+        return min(fits, key=lambda stage: stages.loss(stage.fitted))
 
     def direct(self, integrator: Integrator | None, rule: Rule) -> Stage:
         """A fit over short windows from the weak form.
