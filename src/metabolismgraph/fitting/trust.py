@@ -52,6 +52,7 @@ _MAX_EVALUATIONS, _DIVERGED = 20_000, 1e6
 # For fits of trajectories: residual over the noise of the data; correlation of neighbouring
 # residuals; noise relative to the spread of a species, and the share below which it is rounding; windows, in frames.
 _MAX_EXCESS, _MAX_CORRELATION, _MAX_NOISE, _ROUNDING = 1.5, 0.15, 0.5, 1e-5
+_ERROR_OF_NOISE = 3.6  # two sampling errors of the noise of differences, relative, times the root of the frames
 _LEAST_WINDOW, _LONG_WINDOW = 32, 32
 _CHAOTIC = 1e3  # growth of an error of an initial state above which a window is hard to follow
 _MAX_ERROR = 1e3  # relative errors are cut off here; an infinite one becomes this
@@ -154,10 +155,12 @@ def _trust_in_trajectories(
         why_not.append("the stated rate law, mass action, does not hold")
     if evidence.chi2 > FOLLOWED:
         why_not.append(f"the model does not follow the trajectories: chi squared per value is {evidence.chi2:.3g}")
-    if evidence.proportional == 0 or evidence.chi2 > FOLLOWED:
-        text = "residual of trajectories up to {share} of the noise of the data ({names})"
-        why_not += _complaint(np.where(visible, excess, np.nan), _MAX_EXCESS, text, names)
     values = max(int((~held).sum()), 1)
+    if evidence.proportional == 0 or evidence.chi2 > FOLLOWED:
+        # Few differences in time tell little about the noise.
+        limit = _MAX_EXCESS * (1 + _ERROR_OF_NOISE / np.sqrt(values))
+        text = "residual of trajectories up to {share} of the noise of the data ({names})"
+        why_not += _complaint(np.where(visible, excess, np.nan), limit, text, names)
     limit = _MAX_CORRELATION + 4 / np.sqrt(values)
     correlated = np.where(visible, evidence.autocorrelation, np.nan)
     why_not += _complaint(correlated, limit, "correlated residuals of trajectories, up to {share} ({names})", names)

@@ -148,7 +148,7 @@ class _Choice:
         euler = {1: self.direct(EulerSteps(), "forward")} if steps else {}
         if not any(stage.fitted.chi2 < FOLLOWED for stage in (continuous, *euler.values())):
             self.coarse = True
-            return self.from_pieces(steps=steps)
+            return self.from_pieces([continuous, *euler.values()], steps=steps)
         if not euler:
             return [continuous]
         # If the data were made by q steps per frame, the error of one step is proportional to 1 - 1/q, and that of the
@@ -161,21 +161,28 @@ class _Choice:
             euler[2] = self.two_steps(continuous)
             if self.loss(euler[1]) < self.loss(euler[2]):
                 return [*euler.values(), continuous]
-        return [*self.from_pieces(steps=True), *euler.values(), continuous]
+        direct = [*euler.values(), continuous]
+        return [*self.from_pieces(direct, steps=True), *direct]
 
-    def from_pieces(self, *, steps: bool) -> list[Stage]:
+    def from_pieces(self, direct: list[Stage], *, steps: bool) -> list[Stage]:
         """Fits for coarse samples, where windows of the usual length have local minima.
 
         Their pieces, tied loosely, hardly have any, and already tell integrators apart.
 
         Args:
+            direct: fits of windows from the weak form.
             steps: whether Euler steps may have made the data.
         """
-        found = [self.pieces(None, _SMOOTH[0])]
+        begin = self.pieces(None, _SMOOTH[0])
+        found = [begin]
+        if not begin.fitted.chi2 < _HOPELESS:
+            # The integration of a continuous process can diverge where a few Euler steps do not.
+            begin = min(direct, key=self.loss)
+            found = [self.pieces(None, _SMOOTH[0], begin)]
         euler: dict[int, Stage] = {}
         wanted = {1, 2} if steps else set()
         while wanted:
-            euler |= {number: self.pieces(EulerSteps(number), "trapezoid", found[0]) for number in sorted(wanted)}
+            euler |= {number: self.pieces(EulerSteps(number), "trapezoid", begin) for number in sorted(wanted)}
             best = min(euler, key=lambda number: euler[number].fitted.loss)
             wanted = {number for number in (best // 2, 2 * best) if 1 <= number <= _MOST_STEPS} - set(euler)
         found += euler.values()
