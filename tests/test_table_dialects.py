@@ -424,7 +424,7 @@ XLSX = archive(xl__workbook="x")
         ("time,A,B\n0,1,1e999\n1,2,3\n", "concentration of B at frame 0 (time 0) is inf"),
         ("time,A,B\n0,1,#DIV/0!\n1,2,3\n", "column 'B', data row 1: '#DIV/0!' is not a number"),
         ("time,A,B\nNA,1,2\n1,2,3\n", "column 'time' has no value in data row 1; fill it in"),
-        ("time A B\n0 1\n1 2\n", "the concentration of B at time 0 is missing"),
+        ("time A B\n0 1\n1 2\n", "B was not measured"),
         ("x" * 200_000, "the table has no rows"),
         ("time,A,B\n0,1," + "9" * 200_000 + "\n1,2,3\n", None),
         ("'time','A','B'\n0,1,2\n1,2,3\n", "no column 'time'"),

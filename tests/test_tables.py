@@ -169,7 +169,7 @@ def test_species_without_a_column(read):
 
 def test_species_without_a_row(read):
     message = refused(read, "time,species,value\n0,A,1\n1,A,2\n")
-    assert message.startswith("1 of 2 species have no row: B; unmeasured species and missing cells are not supported")
+    assert message.startswith("1 of 2 species have no row: B; unmeasured species are not supported")
 
 
 def test_fixed_species_need_a_column_too(read):
@@ -206,17 +206,31 @@ def test_columns_of_dates_and_truth_values(read, tmp_path):
     assert "column 'A', data row 1: 'True' is not a number" in refused(read, parquet(tmp_path, table), "data.parquet")
 
 
-@pytest.mark.parametrize("text", ["time,A,B\n0,1,2\n1,,3\n2,1,\n", "time,A,B\n0,1,2\n1,nan,3\n2,1\n"])
-def test_missing_cells(read, text):
-    assert refused(read, text) == (
-        "the concentration of A at time 1 is missing (and 1 more cells); "
-        "unmeasured species and missing cells are not supported yet: fill it in, or remove the row"
-    )
+@pytest.mark.parametrize("text", ["time,A,B\n0,1,2\n1,,3\n2,2,\n", "time,A,B\n0,1,2\n1,nan,3\n2,2\n"])
+def test_missing_cells_are_interpolated_and_marked(read, text):
+    observed = read(text)
+    assert observed.concentration.tolist() == [[1, 2], [1.5, 3], [2, 3]]
+    assert observed.measured.tolist() == [[True, True], [False, True], [True, False]]
+    assert observed.notes[-1].startswith("2 of 6 values are missing (A, B): a fit of trajectories")
 
 
 @pytest.mark.parametrize("text", [LONG.replace("0.5,A,3\n", ""), LONG.replace("0.5,A,3\n", "0.5,A,\n")])
 def test_missing_cells_of_a_long_table(read, text):
-    assert refused(read, text).startswith("the concentration of A at time 0.5 is missing;")
+    assert np.argwhere(~read(text).measured).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [("time,A,B\n0,1,\n1,2,\n", ""), ("time,run,A,B\n0,0,1,2\n1,0,1,2\n0,1,1,\n1,1,2,\n", " in run 1")],
+)
+def test_species_that_was_not_measured(read, text, where):
+    assert refused(read, text).startswith(f"B was not measured{where}; unmeasured species are not supported yet")
+
+
+def test_missing_values_are_written_as_empty_cells(read, tmp_path):
+    observed = read("time,A,B\n0,1,2\n1,,3\n2,2,\n")
+    write_timeseries(observed, tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_text() == "time,A,B\n0,1,2\n1,,3\n2,2,\n"
 
 
 def test_repeated_cell_of_a_long_table(read):

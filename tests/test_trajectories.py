@@ -522,6 +522,46 @@ def test_homeostasis_is_recovered_under_noise(noisy):
         assert ("the model cannot follow the trajectories over 480 frames" in trust.why_not) is said
 
 
+def with_gaps(observations, share):
+    """The same without a share of the values, drawn at random."""
+    missing = np.random.default_rng(3).random(observations.concentration.shape) < share
+    c = np.where(missing, np.nan, observations.concentration)
+    return mg.Observations.with_gaps(observations.network, observations.time, observations.run, c)
+
+
+@pytest.mark.slow
+def test_half_of_the_values_suffice(noisy, tmp_path):
+    observations, truth = noisy
+    data = with_gaps(observations, 0.5)
+    result = mg.fit(data, mg.load_config("small"))
+    metrics = mg.evaluate(result, truth).metrics
+    assert result.trust.trustworthy
+    assert "Phase 1 by shooting, since values are missing" in result.phase1.notes
+    assert metrics["rate_constants_R2_identifiable"] > 0.999
+    assert metrics["embedding_cluster_acc"] == 1
+    for kind in (0, 1):
+        assert metrics[f"MLP_node_slope_ratio_{kind}"] == pytest.approx(1, abs=0.02)
+    # Interpolated values are no standard for predictions.
+    assert not {"held_out_derivative_R2", "held_out_rollout_error", "test_R2"} & set(metrics)
+    with pytest.raises(mg.InputError, match="needs the strategy shooting, .* .found: orthogonalised."):
+        mg.fit(data, mg.load_config("small", ["training.strategies=[orthogonalised]"]))
+
+
+@pytest.mark.parametrize("method", ["projection", "gradient"])
+def test_methods_that_need_every_value_refuse_gaps(noisy, method):
+    data = with_gaps(noisy[0], 0.01)
+    config = mg.load_config("small", [f"training.phase1_method={method}"])
+    with pytest.raises(mg.InputError, match=f"values are missing, which .*training.phase1_method is {method}; set it to shooting"):
+        mg.fit(data, config)
+
+
+def test_interpolated_values_are_not_measurements():
+    data = with_gaps(observed(CHAIN, np.arange(50.0), np.ones((50, 3))), 0.3)
+    measurements = Measurements.of(data, np.ones((50, 3)), np.ones(3, dtype=bool))
+    np.testing.assert_array_equal(measurements.weight > 0, data.measured)
+    assert data.select(np.arange(50) < 9).measured.tolist() == data.measured[:9].tolist()
+
+
 @pytest.mark.slow
 def test_coarse_samples_of_euler_steps_are_recognised():
     # With this seed, the weak form finds rate constants below zero; near zero, no fit would lead back from there.
@@ -583,6 +623,24 @@ def test_noise_of_differences_is_an_upper_bound():
     clean = np.stack([3 + np.sin(time), 5 + np.cos(time), 4 + np.sin(2 * time)], axis=1)
     data = observed(MIXED, time, clean + 0.02 * rng.normal(size=clean.shape))
     assert (noise_of_differences(data) > 0.018).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.8])
+def test_noise_is_found_between_gaps_and_at_uneven_times(share):
+    rng = np.random.default_rng(2)
+    time = np.cumsum(rng.uniform(0.5, 1.5, 3000))
+    c = 5 + np.sin(time[:, None] / 100 + np.arange(3)) + 0.1 * rng.standard_normal((3000, 3))
+    np.testing.assert_allclose(noise_of_differences(with_gaps(observed(CHAIN, time, c), share)), 0.1, rtol=0.15)
+
+
+def test_smoothing_uses_measured_values_alone():
+    time = np.arange(400.0)
+    truth = 3 + np.sin(time[:, None] / 40 + np.arange(3))
+    data = with_gaps(observed(CHAIN, time, truth + 0.05 * np.random.default_rng(1).standard_normal(truth.shape)), 0.4)
+    error = smooth(data, np.full(3, 0.05)) - truth
+    assert np.sqrt(np.mean(error**2)) < 0.025
+    wild = dataclasses.replace(data, concentration=np.where(data.measured, data.concentration, 1e3))
+    np.testing.assert_allclose(smooth(wild, np.full(3, 0.05)), smooth(data, np.full(3, 0.05)))
 
 
 def test_noise_is_found_where_values_were_cut_at_zero():

@@ -251,7 +251,7 @@ def _rank_metrics(observations: Observations, data: Variables) -> dict[str, Valu
     values = np.linalg.svd(observations.concentration, compute_uv=False)
     share = np.cumsum(values**2) / np.sum(values**2)
     data["singular_value"] = ("component", values)
-    data["concentration"] = (("frame", "species"), observations.concentration)
+    data["concentration"] = (("frame", "species"), np.where(observations.measured, observations.concentration, np.nan))
     data["time"] = ("frame", observations.time)
     data["run"] = ("frame", observations.run)
     return {"activity_rank": int(np.searchsorted(share, _ENERGY) + 1)}
@@ -415,17 +415,21 @@ def _ratio(learned: float, true: float) -> float:
 
 
 def _prediction_metrics(result: FitResult, model: MetabolismModel, data: Variables) -> dict[str, Value]:
-    """dc/dt in all frames, and errors of dc/dt and of rollouts in held-out frames."""
+    """dc/dt in all frames, and errors of dc/dt and of rollouts in held-out frames.
+
+    Without errors where concentrations are missing: these were interpolated, and are no standard for predictions.
+    """
     observations, rule = result.observations, result.phase1.rule
     structure = Structure.of(observations.network)
     transitions = observations.transitions()
     rate = evaluate_rate(eqx.Partial(model, structure=structure), jnp.asarray(observations.concentration))
     predicted = StepQuadrature.of(observations, rule).mean(np.asarray(rate))
-    data["derivative"] = (("transition", "species"), transitions.derivative)
+    measured = observations.measured[transitions.frame] & observations.measured[transitions.frame + 1]
+    data["derivative"] = (("transition", "species"), np.where(measured, transitions.derivative, np.nan))
     data["predicted_derivative"] = (("transition", "species"), predicted)
     data["transition_time"] = ("transition", observations.time[transitions.frame])
     unseen = observations.held_out(*result.training.held_out)[transitions.frame]
-    if not unseen.any():
+    if not unseen.any() or not observations.measured.all():
         return {}
     moving = ~observations.network.fixed
     t = transitions.select(unseen)

@@ -17,7 +17,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "held_out_error": ("rms error of dc/dt in held-out frames, relative to the signal", "1"),
     "rollout_error": ("rms error of held-out rollouts, relative to the change of the species", "1"),
     "singular_value": ("singular values of the concentrations (frames x species)", "concentration"),
-    "concentration": ("measured or simulated concentrations", "concentration"),
+    "concentration": ("measured or simulated concentrations, NaN where missing", "concentration"),
     "time": ("time of each frame", "time"),
     "run": ("index of the run of each frame", "1"),
     "held_out": ("whether a frame was held out from training", "1"),
@@ -46,7 +46,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "true_type": ("true type of the species", "1"),
     "true_slope": ("true slope of homeostasis, minus lambda", "1/time"),
     "true_offset": ("true offset of homeostasis, lambda times baseline", "concentration/time"),
-    "derivative": ("mean dc/dt over each step between two frames", "concentration/time"),
+    "derivative": ("mean dc/dt over each step between two frames, NaN where a value is missing", "concentration/time"),
     "predicted_derivative": ("mean dc/dt of the model over each step", "concentration/time"),
     "transition_time": ("time at the start of each step", "time"),
 }

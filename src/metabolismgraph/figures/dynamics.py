@@ -45,7 +45,9 @@ def traces(scene: Scene) -> Figure:
             ax.axvspan(start, end, color=_HELD_OUT, linewidth=0, zorder=0)
         for r, colour in zip(runs, colours, strict=True):
             here = run == r
-            ax.plot(time[here], scene.values("concentration")[here, i], color=colour, linewidth=1, label=f"run {r}")
+            values = scene.values("concentration")[here, i]
+            points = {"marker": ".", "markersize": 2, "linestyle": ""} if np.isnan(values).any() else {"linewidth": 1}
+            ax.plot(time[here], values, color=colour, label=f"run {r}", **points)
         ax.set_ylim(bottom=0)
         ax.set_title(_named(scene, i), loc="left", pad=2)
         ax.yaxis.set_major_locator(MaxNLocator(2))
@@ -62,7 +64,7 @@ def traces(scene: Scene) -> Figure:
 
 def _examples(scene: Scene) -> np.ndarray:
     moving = np.flatnonzero(scene.moving)
-    spread = scene.values("concentration")[:, moving].std(axis=0)
+    spread = np.nanstd(scene.values("concentration")[:, moving], axis=0)
     order = moving[np.argsort(-spread, kind="stable")]
     return np.asarray(order[np.unique(np.linspace(0, _LAST_RANK * (len(order) - 1), _TRACES).astype(int))])
 

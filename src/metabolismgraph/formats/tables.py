@@ -29,7 +29,7 @@ from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.text import one_line
 
-_UNSUPPORTED = "unmeasured species and missing cells are not supported yet"
+_UNSUPPORTED = "unmeasured species are not supported yet"
 _TINY = 1e-6  # largest solver error below zero, relative to the largest value of a species
 _FORTRAN = re.compile(r"^([-+]?(?:\d+(?:\.\d*)?|\.\d+))[dD]([-+]?\d+)$")
 
@@ -58,7 +58,7 @@ def read_timeseries(path: Path, network: ReactionNetwork, model: FixedValues | N
 
     Raises:
         InputError: the file is missing, damaged, empty or not a table; a column is missing, repeated, unknown or not
-            numeric; a cell is missing; the table is ambiguous; or its values violate a condition of
+            numeric; a time or run is missing; the table is ambiguous; or its values violate a condition of
             `Observations`.
     """
     cells = read_cells(path)
@@ -90,8 +90,12 @@ def write_timeseries(observations: Observations, path: Path) -> None:
     names = [name if size == 1 else f"[{name}]" for name, size in zip(network.species, network.volume, strict=True)]
     header = separator.join(["time", *["run"] * several, *names])
     pattern = separator.join(["%.12g", *["%d"] * several, *["%.9g"] * network.n_species])
-    rows = np.column_stack([observations.time, *[observations.run] * several, observations.concentration]).tolist()
-    content = "\n".join([header, *(pattern % tuple(row) for row in rows), ""]).encode()
+    c = np.where(observations.measured, observations.concentration, np.nan)
+    rows = np.column_stack([observations.time, *[observations.run] * several, c]).tolist()
+    lines = [pattern % tuple(row) for row in rows]
+    if observations.interpolated is not None:  # an empty cell was not measured
+        lines = [line.replace("nan", "") for line in lines]
+    content = "\n".join([header, *lines, ""]).encode()
     # Without a time stamp in the gzip header, equal data give equal files.
     write_bytes(path, gzip.compress(content, compresslevel=6, mtime=0) if path.suffix == ".gz" else content)
 
@@ -215,22 +219,22 @@ class _Reader:
     ) -> Observations:
         if not has_runs:
             _refuse_repeats(time)
-        self._refuse_gaps(time, known)
+        self._note_gaps(known)
         self._clip(known)
         self._divide(known, found)
         known |= self._filled(time, known)
         concentration = np.column_stack([known[key] for key in self.network.species])
-        return Observations(self.network, time, run, concentration, tuple(self.notes))
+        return Observations.with_gaps(self.network, time, run, concentration, tuple(self.notes))
 
-    def _refuse_gaps(self, time: np.ndarray, known: Mapping[str, np.ndarray]) -> None:
-        values = np.column_stack(list(known.values())) if known else np.zeros((len(time), 0))
-        missing = np.argwhere(np.isnan(values))
-        if missing.size:
-            frame, species = (int(x) for x in missing[0])
-            more = f" (and {len(missing) - 1} more cells)" if len(missing) > 1 else ""
-            raise InputError(
-                f"{self.path}: the concentration of {list(known)[species]} at time {time[frame]:g} is missing{more}; "
-                f"{_UNSUPPORTED}: fill it in, or remove the row"
+    def _note_gaps(self, known: Mapping[str, np.ndarray]) -> None:
+        """A note on empty cells."""
+        empty = {key: int(np.isnan(values).sum()) for key, values in known.items()}
+        species = [key for key, number in empty.items() if number]
+        if species:
+            cells = sum(len(values) for values in known.values())
+            self.notes.append(
+                f"{sum(empty.values())} of {cells} values are missing ({some(species)}): a fit of trajectories, which "
+                "does not need them, is the only method for these data."
             )
 
     def _clip(self, known: dict[str, np.ndarray]) -> None:
@@ -238,8 +242,10 @@ class _Reader:
         clipped = []
         count = 0
         for key, values in known.items():
-            tiny = (values < 0) & (values >= -_TINY * values.max())
-            if tiny.any() and np.isfinite(values).all():
+            if np.isnan(values).all():
+                continue
+            tiny = (values < 0) & (values >= -_TINY * np.nanmax(values))
+            if tiny.any() and not np.isinf(values).any():
                 known[key] = np.where(tiny, 0.0, values)
                 clipped.append(key)
                 count += int(tiny.sum())

@@ -75,6 +75,7 @@ def fit_reactions(
             unknowns, no finite solution, or settings that the method does not support.
     """
     check_size(observations, training)
+    _check_gaps(observations, graph_model, training)
     if training.phase1_method == "gradient":
         return descend(observations, graph_model, training, progress).result
     units = Units.of(observations, graph_model)
@@ -96,7 +97,10 @@ def _fit_in_units(
         return _fit_by_projection(*given)
     share = noise_of_derivative(observations)
     why, projected = f"noise is about {share:.2g} of dc/dt", None
-    if share < _NOISY:
+    gaps = not observations.measured.all()
+    if gaps:
+        why = "values are missing"
+    elif share < _NOISY:
         projected = _fit_by_projection(*given)
         left = float(np.exp(projected.losses[-1] / 2))
         coarse = TOO_COARSE in projected.reasons
@@ -106,6 +110,8 @@ def _fit_in_units(
     try:
         found = fit_by_shooting(*given)
     except InputError as error:
+        if gaps:
+            raise
         note = f"{why}, but shooting failed ({error}); estimates are those of projection"
         projected = projected or _fit_by_projection(*given)
         return dataclasses.replace(projected, notes=(*projected.notes, note))
@@ -214,7 +220,11 @@ def check_size(observations: Observations, training: Training) -> None:
     """
     network = observations.network
     moving = int((~network.fixed).sum())
-    equations = len(observations.transitions().dt) * moving
+    # One for every measured value but the first one of a species in a run.
+    measured = observations.measured[:, ~network.fixed]
+    equations = sum(
+        int(np.maximum(measured[observations.run == r].sum(axis=0) - 1, 0).sum()) for r in set(observations.run)
+    )
     unknowns = network.n_reactions + moving * (training.nuisance_degree + 1)
     if network.n_reactions == 0 or moving == 0:
         raise InputError(f"network {network.id}: nothing to fit: there is no reaction, or all species are fixed")
@@ -229,6 +239,22 @@ def check_size(observations: Observations, training: Training) -> None:
             f"{observations.n_frames} frames give {equations} equations for {unknowns} unknowns (rate constants and "
             f"homeostasis of {moving} species); at least {-(-unknowns // moving) + 1} frames are needed"
         )
+
+
+def _check_gaps(observations: Observations, graph_model: GraphModel, training: Training) -> None:
+    """Refuse data with gaps for a method that takes interpolated values for measured ones.
+
+    Raises:
+        InputError: the method is not a fit of trajectories, or the configuration does not allow one.
+    """
+    missing = int((~observations.measured).sum())
+    needed = why_not_shooting(graph_model)
+    if training.phase1_method in ("shooting", "auto"):
+        advice = f"set {needed}" if needed else ""
+    else:
+        advice = f"training.phase1_method is {training.phase1_method}; set it to shooting or auto"
+    if missing and advice:
+        raise InputError(f"{missing} values are missing, which only a fit of trajectories does not need: {advice}")
 
 
 def _positive_rate_constants(

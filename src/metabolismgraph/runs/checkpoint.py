@@ -143,6 +143,8 @@ def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
 def save_observations(path: Path, observations: Observations) -> None:
     """Write `path`.safetensors and `path`.json, which the sandbox can read without the NetCDF library."""
     arrays = {name: np.asarray(getattr(observations, name)) for name in _OBSERVED_ARRAYS}
+    if observations.interpolated is not None:
+        arrays["interpolated"] = observations.interpolated
     _write(path, arrays, {"network": observations.network.to_json(), "notes": list(observations.notes)})
 
 
@@ -160,6 +162,7 @@ def load_observations(path: Path) -> Observations:
         ReactionNetwork.from_json(meta["network"]),
         **{name: arrays[name] for name in _OBSERVED_ARRAYS},
         notes=tuple(meta.get("notes", ())),
+        interpolated=arrays.get("interpolated"),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import scipy.interpolate
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.errors import InputError
@@ -44,8 +45,9 @@ class Observations:
         network: the reaction network; its order of species is that of `concentration`.
         time: time of each frame, strictly increasing within a run, in the unit of the data.
         run: index of the run of each frame, non-decreasing, from 0.
-        concentration: >= 0 and finite, in the unit of the data.
+        concentration: >= 0 and finite, in the unit of the data; interpolated where it was not measured.
         notes: plain sentences on assumptions made when the files were read.
+        interpolated: True where a concentration was not measured, see `with_gaps`; None if all were.
 
     Raises:
         InputError: on construction, if one of these conditions is violated.
@@ -65,8 +67,55 @@ class Observations:
     run: Int[np.ndarray, " frames"]
     concentration: Float[np.ndarray, "frames species"]
     notes: tuple[str, ...] = ()
+    interpolated: Bool[np.ndarray, "frames species"] | None = None
+
+    @classmethod
+    def with_gaps(
+        cls,
+        network: ReactionNetwork,
+        time: Float[np.ndarray, " frames"],
+        run: Int[np.ndarray, " frames"],
+        concentration: Float[np.ndarray, "frames species"],
+        notes: tuple[str, ...] = (),
+    ) -> Observations:
+        """Observations with NaN for a concentration that was not measured.
+
+        Gaps are interpolated by monotone cubics within a run (Fritsch & Carlson 1980), and take the nearest value at
+        its ends. Only a fit of trajectories can use such data, and it does not compare with interpolated values.
+
+        Raises:
+            InputError: a species was not measured in a run, or as for `Observations`.
+
+        Example:
+            >>> network = ReactionNetwork.from_reactions("decay", ["A"], [])
+            >>> c = np.array([[4.0], [np.nan], [2.0]])
+            >>> observations = Observations.with_gaps(network, np.arange(3.0), np.zeros(3, dtype=int), c)
+            >>> observations.concentration[:, 0].tolist(), observations.measured[:, 0].tolist()
+            ([4.0, 3.0, 2.0], [True, False, True])
+        """
+        gaps = np.isnan(concentration)
+        if not gaps.any():
+            return cls(network, time, run, concentration, notes)
+        filled = concentration.copy()
+        for r in np.unique(run):
+            frames = np.flatnonzero(run == r)
+            for i in np.flatnonzero(gaps[frames].any(axis=0)):
+                seen = frames[~gaps[frames, i]]
+                if not seen.size:
+                    where = f" in run {r}" if len(np.unique(run)) > 1 else ""
+                    raise InputError(
+                        f"observations: {network.species[i]} was not measured{where}; unmeasured species are not "
+                        "supported yet: fill it in, or remove the run"
+                    )
+                filled[frames, i] = _interpolated(time[frames], time[seen], concentration[seen, i])
+        return cls(network, time, run, filled, notes, gaps)
 
     def __post_init__(self) -> None:
+        if self.interpolated is not None and self.interpolated.shape != self.concentration.shape:
+            raise InputError(
+                f"observations: interpolated has shape {self.interpolated.shape}, expected that of concentration, "
+                f"{self.concentration.shape}"
+            )
         if self.concentration.shape != (len(self.time), self.network.n_species) or len(self.run) != len(self.time):
             raise InputError(
                 f"observations: concentration has shape {self.concentration.shape}, expected "
@@ -108,6 +157,11 @@ class Observations:
     @property
     def n_frames(self) -> int:
         return len(self.time)
+
+    @property
+    def measured(self) -> Bool[np.ndarray, "frames species"]:
+        """True where a concentration was measured."""
+        return np.ones(self.concentration.shape, dtype=bool) if self.interpolated is None else ~self.interpolated
 
     def transitions(self) -> Transitions:
         """All pairs of consecutive frames of the same run."""
@@ -151,5 +205,19 @@ class Observations:
     def select(self, keep: np.ndarray) -> Observations:
         """The observations at the frames with `keep` True."""
         return dataclasses.replace(
-            self, time=self.time[keep], run=self.run[keep], concentration=self.concentration[keep]
+            self,
+            time=self.time[keep],
+            run=self.run[keep],
+            concentration=self.concentration[keep],
+            interpolated=None if self.interpolated is None else self.interpolated[keep],
         )
+
+
+def _interpolated(
+    time: Float[np.ndarray, " frames"], seen: Float[np.ndarray, " some"], values: Float[np.ndarray, " some"]
+) -> Float[np.ndarray, " frames"]:
+    """Values at some times from those seen: monotone cubics between them, the nearest value beyond."""
+    within = np.clip(time, seen[0], seen[-1])
+    if len(seen) == 1 or not (np.diff(seen) > 0).all():  # time that goes back is refused later
+        return np.asarray(np.interp(within, seen, values))
+    return np.asarray(scipy.interpolate.PchipInterpolator(seen, values)(within))

@@ -86,7 +86,8 @@ def _or_cut_off(stages: Stages, fits: list[Stage]) -> list[Stage]:
 
 def _part(stages: Stages, length: int) -> Stages:
     """The same with a part of the data, evenly spread, that suffices to choose the integrator."""
-    moving, unknowns = int(stages.equation.moving.sum()), stages.equation.unknowns.total
+    measured = stages.observations.measured[:, stages.equation.moving]
+    moving, unknowns = float(measured.sum(axis=1).mean()), stages.equation.unknowns.total
     windows = Windows.cut(stages.observations, length)
     enough = math.ceil(_ENOUGH * unknowns / max(moving * (windows.length - 1), 1))
     if 2 * enough > len(windows.frame):

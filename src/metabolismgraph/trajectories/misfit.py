@@ -59,14 +59,14 @@ class Measurements:
         moving: Bool[np.ndarray, " species"],
         robust: float = np.inf,
     ) -> Measurements:
-        """The concentrations of all species that are not fixed.
+        """The measured concentrations of all species that are not fixed.
 
         A zero in the first frame of a run is an initial condition; later, noise below zero was cut.
         """
         c = observations.concentration
-        weight = np.broadcast_to(moving.astype(np.float64), c.shape)
+        weight = (moving & observations.measured).astype(np.float64)
         first = np.diff(observations.run, prepend=-1) != 0
-        return cls(c, sigma, weight, (c <= 0) & ~first[:, None], robust)
+        return cls(c, sigma, weight, (c <= 0) & ~first[:, None] & observations.measured, robust)
 
     def misfit(self, frame: np.ndarray, valid: np.ndarray, c: Float[np.ndarray, "windows *frames species"]) -> Misfit:
         """Compare states with the measurements of one frame, or of several frames, of every window."""

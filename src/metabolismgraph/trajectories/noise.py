@@ -6,9 +6,10 @@ import dataclasses
 import math
 
 import numpy as np
+import scipy.ndimage
 import scipy.signal
 import scipy.special
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.system.observations import Observations
 
@@ -24,15 +25,16 @@ _CLEAR, _ROUNDS, _HIGHEST = 2.0, 4, 0.8
 # Differences that an estimate from a part of them needs, and those with which it is accurate to some 10 %.
 _MANY, _ENOUGH_HIGH = 30, 200
 _STILL_NOISE = 1.03  # the residual of smoothing is noise up to this factor
+_POINTS, _SMOOTH_RIDGE = 6, 1e-9  # values that a local cubic needs, and relative ridge of its normal equations
 
 
 def noise_of_differences(observations: Observations) -> Float[np.ndarray, " species"]:
     """Standard deviation of white noise of every species, from high differences in time.
 
-    Differences of order p remove polynomials of degree p - 1, and white noise of variance s^2 becomes binomial(2p, p)
-    s^2. Where samples are coarse the dynamics are left too, so the smallest of several orders is taken, and it is an
-    upper bound. The median of the absolute values is insensitive to outliers. Where values were cut at zero, only
-    differences of frames with a high mean are used, with which they are not correlated.
+    Divided differences of order p remove polynomials of degree p - 1. Where samples are coarse the dynamics are left
+    too, so the smallest of several orders is taken, and it is an upper bound. The median of the absolute values is
+    insensitive to outliers. Where values were cut at zero, only differences of frames with a high mean are used, with
+    which they are not correlated.
 
     Example:
         >>> import metabolismgraph as mg
@@ -43,28 +45,49 @@ def noise_of_differences(observations: Observations) -> Float[np.ndarray, " spec
         >>> noise_of_differences(data).round(2).tolist()
         [0.1]
     """
-    c = observations.concentration
+    c, measured = observations.concentration, observations.measured
     later = np.diff(observations.run, prepend=-1) == 0
-    cut = (c[later] <= 0).any(axis=0)
-    found = []
-    for order in _ORDERS:
-        differences = []
-        for r in np.unique(observations.run):
-            own = c[observations.run == r]
-            if len(own) > order + _SPARE:
-                means = np.lib.stride_tricks.sliding_window_view(own, order + 1, axis=0).mean(axis=-1)
-                differences.append((np.diff(own, order, axis=0), means))
-        if differences:
-            size, mean = (np.concatenate(arrays) for arrays in zip(*differences, strict=True))
-            size = np.abs(size) / math.sqrt(math.comb(2 * order, order))
-            scales = np.median(size, axis=0) / _MEDIAN
-            for i in np.flatnonzero(cut):
-                scales[i] = _scale_of_cut(size[:, i], mean[:, i])
-            found.append(scales)
+    cut = ((c <= 0) & measured)[later].any(axis=0)
+    complete = measured.all(axis=0)
+    found = np.full((len(_ORDERS), c.shape[1]), np.inf)
+    for scales, order in zip(found, _ORDERS, strict=True):
+        # Species that were measured at the same times are done together.
+        for species in [np.flatnonzero(complete), *np.flatnonzero(~complete)[:, None]]:
+            size, mean = _high_differences(observations, species, order)
+            if len(size):
+                scales[species] = np.median(size, axis=0) / _MEDIAN
+                for own in np.flatnonzero(cut[species]):
+                    scales[species[own]] = _scale_of_cut(size[:, own], mean[:, own])
     least = np.maximum(_LEAST * c.std(axis=0), _ROUNDING * max(c.max(), 1e-300))
-    if not found:
-        return np.asarray(np.maximum(0.05 * c.std(axis=0), least))
-    return np.asarray(np.maximum(np.min(found, axis=0), least))
+    smallest = found.min(axis=0)
+    return np.asarray(np.maximum(np.where(np.isfinite(smallest), smallest, 0.05 * c.std(axis=0)), least))
+
+
+def _high_differences(
+    observations: Observations, species: Int[np.ndarray, " some"], order: int
+) -> tuple[Float[np.ndarray, "differences some"], Float[np.ndarray, "differences some"]]:
+    """Absolute differences of an order, of the same variance as the noise, and means of the values in each.
+
+    Args:
+        species: that were measured at the same times.
+    """
+    sizes, means = [], []
+    for r in np.unique(observations.run):
+        frames = np.flatnonzero((observations.run == r) & observations.measured[:, species[:1]].all(axis=1))
+        if len(frames) <= order + _SPARE:
+            continue
+        parts = np.lib.stride_tricks.sliding_window_view(frames, order + 1)
+        # Divided differences, whose weights are 1 / product of the differences in time.
+        time = observations.time[parts]
+        apart = time[:, :, None] - time[:, None, :]
+        apart[:, np.arange(order + 1), np.arange(order + 1)] = 1.0
+        weight = 1.0 / (apart / np.median(np.diff(observations.time[frames]))).prod(axis=2)
+        weight /= np.linalg.norm(weight, axis=1, keepdims=True)
+        values = observations.concentration[parts[..., None], species]
+        sizes.append(np.abs(np.einsum("dt,dti->di", weight, values)))
+        means.append(values.mean(axis=1))
+    nothing = [np.zeros((0, len(species)))]
+    return np.concatenate(sizes or nothing), np.concatenate(means or nothing)
 
 
 def _scale_of_cut(size: Float[np.ndarray, " differences"], mean: Float[np.ndarray, " differences"]) -> float:
@@ -196,10 +219,10 @@ def smooth(observations: Observations, sigma: Float[np.ndarray, " species"]) -> 
         sigma: standard deviation of the noise.
     """
     c = observations.concentration
-    out = c.copy()
+    out, complete = c.copy(), bool(observations.measured.all())
     for r in np.unique(observations.run):
         own = np.flatnonzero(observations.run == r)
-        for width in _WIDTHS:
+        for width in _WIDTHS if complete else ():
             if width > len(own) // 4:
                 break
             smoothed = scipy.signal.savgol_filter(c[own], width, 3, axis=0)
@@ -208,4 +231,40 @@ def smooth(observations: Observations, sigma: Float[np.ndarray, " species"]) -> 
             share = np.sqrt(1 - scipy.signal.savgol_coeffs(width, 3)[width // 2])
             good = np.flatnonzero(left < _STILL_NOISE * sigma * share)
             out[np.ix_(own, good)] = smoothed[:, good]
+        if not complete:
+            out[own] = _smooth_with_gaps(c[own], observations.measured[own], sigma)
     return np.asarray(np.maximum(out, 0.0))
+
+
+def _smooth_with_gaps(
+    c: Float[np.ndarray, "frames species"],
+    measured: Bool[np.ndarray, "frames species"],
+    sigma: Float[np.ndarray, " species"],
+) -> Float[np.ndarray, "frames species"]:
+    """The same from the measured values alone, where enough of them are near; otherwise the given values."""
+    out = c.copy()
+    for width in _WIDTHS:
+        if width > len(c) // 4:
+            break
+        x = np.arange(-(width // 2), width // 2 + 1) / (width // 2)
+        # Sums over the measured frames around each frame: of powers of the distance, and of these times the value.
+        moments = [_correlated(measured.astype(np.float64), x**power) for power in range(7)]
+        values = [_correlated(np.where(measured, c, 0.0), x**power) for power in range(4)]
+        matrix = np.stack([np.stack(moments[i : i + 4], axis=-1) for i in range(4)], axis=-2)
+        right = np.stack([*values], axis=-1)
+        enough = moments[0] >= _POINTS
+        matrix = np.where(enough[..., None, None], matrix, np.eye(4)) + _SMOOTH_RIDGE * np.eye(4)
+        first = np.broadcast_to(np.eye(4)[:, :1], (*enough.shape, 4, 1))
+        weights = np.linalg.solve(matrix, first)[..., 0]
+        smoothed, own_weight = np.sum(weights * right, axis=-1), np.clip(weights[..., 0], 0.0, 0.99)
+        compared = measured & enough
+        left = (c - smoothed) ** 2 / (1 - own_weight)
+        mean = np.where(compared, left, 0.0).sum(axis=0) / np.maximum(compared.sum(axis=0), 1)
+        good = (np.sqrt(mean) < _STILL_NOISE * sigma) & compared.any(axis=0)
+        out = np.where(good & enough, smoothed, out)
+    return out
+
+
+def _correlated(values: Float[np.ndarray, "frames species"], weights: Float[np.ndarray, " width"]) -> np.ndarray:
+    """Weighted sums of the values around every frame, zero beyond the ends."""
+    return np.asarray(scipy.ndimage.correlate1d(values, weights, axis=0, mode="constant"))

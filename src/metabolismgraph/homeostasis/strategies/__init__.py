@@ -172,6 +172,11 @@ def make_plan(data: Phase2Data, progress: Progress = silent) -> Plan:
     if training.strategies is None and training.phase1_method == "auto" and data.phase1.trajectories is not None:
         training = training.model_copy(update={"phase1_method": "shooting"})
     strategies = chosen(training)
+    if "shooting" not in strategies and not data.observations.measured.all():
+        raise InputError(
+            f"{_WHERE}: dc/dt is not known where values are missing, so Phase 2 needs the strategy shooting, which "
+            f"does not use it (found: {', '.join(strategies)})"
+        )
     finder = next((s for s in strategies.values() if "residuals" in s.sets), None)
     residuals = data.checkpoint_residuals() if finder is None else finder.find_residuals(data, progress)
     # Rollouts are created only if they are used: on short runs there are none, which would be an error.
