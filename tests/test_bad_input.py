@@ -49,8 +49,8 @@ class TestBadInput:
     def test_column_without_species(self, fit):
         assert "M03x" in fit(lambda t: t.assign(M03x=1.0))
 
-    def test_missing_cell(self, fit):
-        assert "M002" in fit(lambda t: t.assign(M002=t.M002.where(t.index != 7)))
+    def test_empty_column(self, fit):
+        assert "M002 was not measured" in fit(lambda t: t.assign(M002=np.nan))
 
     def test_negative(self, fit):
         assert "negative" in fit(lambda t: t.assign(M002=-t.M002))

@@ -551,7 +551,7 @@ def test_half_of_the_values_suffice(noisy, tmp_path):
 def test_methods_that_need_every_value_refuse_gaps(noisy, method):
     data = with_gaps(noisy[0], 0.01)
     config = mg.load_config("small", [f"training.phase1_method={method}"])
-    with pytest.raises(mg.InputError, match=f"values are missing, which .*training.phase1_method is {method}; set it to shooting"):
+    with pytest.raises(mg.InputError, match=f"values are missing, which .*phase1_method is {method}; set it to shoot"):
         mg.fit(data, config)
 
 

@@ -76,11 +76,33 @@ def read_cells(path: Path) -> Cells:
         notes.append("The row below the header was read as units.")
         lines[rows.pop(0)] = ""
     names = _all_names(header, lines[rows[0]] if rows else "")
+    _refuse_short_lines(path, lines, header.separator, len(names))
     body = "\n".join(lines).rstrip(" \t\n,;")
     decimal = _decimal(path, body, header.separator)
     if decimal == ",":
         notes.append("Commas in numbers were read as decimal commas.")
     return Cells(_parsed(path, body, names, header.separator, decimal), units, notes)
+
+
+def _refuse_short_lines(path: Path, lines: list[str], separator: str, width: int) -> None:
+    """Refuse lines whose missing cells could be any, or were lost with the end of the file.
+
+    Elsewhere, a short line lacks its last cells, as some programs write them.
+    """
+    for i, line in enumerate(lines):
+        last = i == len(lines) - 1  # that has no line end
+        if not line or not (last or separator == _SPACES):
+            continue
+        cells = len(_split(line, separator))
+        if cells < width and last:
+            raise InputError(
+                f"{path}: the last line has {cells} of {width} cells and no line end: the file seems to be cut off"
+            )
+        if cells < width:
+            raise InputError(
+                f"{path}: line {i + 1} has {cells} of {width} cells; where spaces separate cells, write NA for a "
+                "missing one"
+            )
 
 
 def _parquet(path: Path, content: bytes) -> pd.DataFrame:
