@@ -13,7 +13,7 @@ import pytest
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.dataset import read_dataset, write_dataset
 from metabolismgraph.formats.network_and_table import read_with_model
-from metabolismgraph.formats.tables import read_timeseries, write_timeseries
+from metabolismgraph.formats.tables import read_several_timeseries, read_timeseries, write_timeseries
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 from metabolismgraph.system.observations import Observations
 
@@ -225,6 +225,43 @@ def test_missing_cells_of_a_long_table(read, text):
 )
 def test_species_that_was_not_measured(read, text, where):
     assert refused(read, text).startswith(f"B was not measured{where}; unmeasured species are not supported yet")
+
+
+@pytest.fixture
+def several(tmp_path):
+    def inner(*contents):
+        paths = [tmp_path / f"{name}.csv" for name in "abc"[: len(contents)]]
+        for path, content in zip(paths, contents, strict=True):
+            path.write_text(content)
+        return read_several_timeseries(paths, NETWORK)
+
+    return inner
+
+
+def test_several_tables_are_runs(several, read):
+    found = several(WIDE, "time,run,B,A\n0,x,1,2\n1,x,3,4\n0,y,5,6\n1,y,7,\n", LONG)
+    first, last = read(WIDE), read(LONG)
+    assert found.run.tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3, 3]
+    assert found.time.tolist() == [*first.time, 0, 1, 0, 1, *last.time]
+    assert found.concentration.tolist() == [*first.concentration.tolist(), [2, 1], [4, 3], [6, 5], [6, 7], *VALUES]
+    assert np.argwhere(~found.measured).tolist() == [[6, 0]]
+    assert found.notes[0] == "Several tables: run 0 is a.csv, runs 1 to 2 are b.csv, run 3 is c.csv."
+    assert any(note.startswith("b.csv: 1 of 8 values are missing (A)") for note in found.notes)
+    assert several(WIDE).notes == first.notes
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("time,A (uM),B (uM)\n0,1,2\n1,2,3\n", "concentrations are in uM, those of .*a.csv in mM; convert them"),
+        ("time,A,B\n0,1,2\n1,2,3\n", "concentrations are in no stated unit, those of .*a.csv in mM"),
+        ("time (h),A (mM),B (mM)\n0,1,2\n1,2,3\n", "times are in h, those of .*a.csv in no stated unit"),
+        ("time,A (mM)\n0,1\n1,2\n", "1 of 2 species have no column: B"),
+    ],
+)
+def test_several_tables_that_do_not_fit_together(several, other, message):
+    with pytest.raises(InputError, match=rf"b\.csv: {message}"):
+        several("time,A (mM),B (mM)\n0,1,2\n1,2,3\n", other)
 
 
 def test_missing_values_are_written_as_empty_cells(read, tmp_path):

@@ -145,7 +145,12 @@ def simulate(
 @app.command(epilog="Example: metabolismgraph fit network.xml timeseries.csv --out runs/mine")
 def fit(
     network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3")],
-    timeseries: Annotated[Path, typer.Argument(help="concentrations over time: CSV, TSV or Parquet, wide or long")],
+    timeseries: Annotated[
+        list[Path],
+        typer.Argument(
+            help="concentrations over time: CSV, TSV or Parquet, wide or long; one file or several, as runs"
+        ),
+    ],
     out: Out = None,
     truth: Annotated[Path | None, typer.Option(help="folder with known labels; for evaluation only")] = None,
     config: Annotated[
@@ -248,7 +253,7 @@ def convert(
 def identify(
     network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3")],
     timeseries: Annotated[
-        Path | None, typer.Argument(help="concentrations; without them: identifiability from the network alone")
+        list[Path] | None, typer.Argument(help="concentrations; without them: identifiability from the network alone")
     ] = None,
     set_: Set = None,
     *,
@@ -262,7 +267,7 @@ def identify(
     from metabolismgraph.reactions.identifiability import identify as find
 
     settings = read_config("oscillatory_rank50", set_)
-    observations, model = read_with_model(network, timeseries) if timeseries else (None, read_sbml(network))
+    observations, model = read_with_model(network, *timeseries) if timeseries else (None, read_sbml(network))
     notes = model.notes if observations is None else observations.notes
     if observations is not None:
         # The training frames of `fit`, so that both find the same rate constants determined.

@@ -27,8 +27,8 @@ def read(*paths: str | Path) -> Observations:
     """Read concentration time series and their reaction network.
 
     Args:
-        paths: a network file (SBML Level 2 or 3) and a table of concentrations (CSV, TSV, spreadsheet or Parquet,
-            wide or long); or one data set folder with network.xml and timeseries.csv.gz.
+        paths: a network file (SBML Level 2 or 3) and tables of concentrations (CSV, TSV, spreadsheet or Parquet,
+            wide or long), one for every experiment; or one data set folder with network.xml and timeseries.csv.gz.
 
     Returns:
         Concentrations (frames x species) at the times of the table, in the units of the data. `notes` lists
@@ -53,8 +53,9 @@ def read(*paths: str | Path) -> Observations:
     found = [Path(path) for path in paths]
     module, _, name = _FORMATS[_kind(found)].partition(":")
     reader = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    wanted = list(inspect.signature(reader).parameters)
-    if len(found) != len(wanted):
+    parameters = inspect.signature(reader).parameters
+    wanted, several = list(parameters), any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+    if len(found) < len(wanted) or (len(found) > len(wanted) and not several):
         raise InputError(f"{found[0]}: expected {' and '.join(wanted)}, but {len(found)} paths were given")
     observations: Observations = reader(*found)
     _log.info("read %s: %d frames", " and ".join(map(str, found)), observations.n_frames)

@@ -23,7 +23,7 @@ from metabolismgraph.files import write_bytes
 from metabolismgraph.formats.dialects import read_cells
 from metabolismgraph.formats.headers import RUN_NAMES, Assignment, Vocabulary, assign, clean, one_unit, time_unit
 from metabolismgraph.formats.layout import arranged, roles_of
-from metabolismgraph.formats.units import is_amount
+from metabolismgraph.formats.units import is_amount, same_unit
 from metabolismgraph.formats.wording import counted, some
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
@@ -61,6 +61,70 @@ def read_timeseries(path: Path, network: ReactionNetwork, model: FixedValues | N
             numeric; a time or run is missing; the table is ambiguous; or its values violate a condition of
             `Observations`.
     """
+    return _read(path, network, model).observations
+
+
+def read_several_timeseries(
+    paths: Sequence[Path], network: ReactionNetwork, model: FixedValues | None = None
+) -> Observations:
+    """Read tables of different experiments: the runs of each follow those of the one before.
+
+    Notes that do not hold for all tables begin with the name of their file.
+
+    Raises:
+        InputError: as for `read_timeseries`; or the tables have different units.
+    """
+    parts = [_read(path, network, model) for path in paths]
+    if len(parts) == 1:
+        return parts[0].observations
+    found, runs, offset = [], [], 0
+    for path, part in zip(paths, parts, strict=True):
+        _compare_units(paths[0], parts[0], path, part)
+        count = len(np.unique(part.observations.run))
+        runs.append(f"{_runs_in_words(offset, count)} {'is' if count == 1 else 'are'} {path.name}")
+        found.append(dataclasses.replace(part.observations, run=part.observations.run + offset))
+        offset += count
+    common = [note for note in found[0].notes if all(note in each.notes for each in found)]
+    own = [
+        f"{p.name}: {note}" for p, each in zip(paths, found, strict=True) for note in each.notes if note not in common
+    ]
+    gaps = None
+    if any(each.interpolated is not None for each in found):
+        gaps = np.concatenate([~each.measured for each in found])
+    return Observations(
+        network,
+        np.concatenate([each.time for each in found]),
+        np.concatenate([each.run for each in found]),
+        np.concatenate([each.concentration for each in found]),
+        (f"Several tables: {', '.join(runs)}.", *common, *own),
+        gaps,
+    )
+
+
+def _runs_in_words(first: int, count: int) -> str:
+    return f"run {first}" if count == 1 else f"runs {first} to {first + count - 1}"
+
+
+def _compare_units(path: Path, part: _Table, other_path: Path, other: _Table) -> None:
+    """Raise an error if two tables have different units."""
+    for what, one, two in (("concentrations", part.unit, other.unit), ("times", part.time_unit, other.time_unit)):
+        if (one and same_unit(one)) != (two and same_unit(two)):
+            raise InputError(
+                f"{other_path}: {what} are in {two or 'no stated unit'}, those of {path} in {one or 'no stated unit'}; "
+                "convert them to one unit"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """The content of one table, with the units of concentrations (or amounts) and times that its header states."""
+
+    observations: Observations
+    unit: str | None
+    time_unit: str | None
+
+
+def _read(path: Path, network: ReactionNetwork, model: FixedValues | None) -> _Table:
     cells = read_cells(path)
     if not len(cells.table):
         raise InputError(f"{path}: the table has no rows")
@@ -71,10 +135,11 @@ def read_timeseries(path: Path, network: ReactionNetwork, model: FixedValues | N
     roles = roles_of(path, table, vocabulary)
     reader = _Reader(path, network, model, vocabulary, cells.units, [*cells.notes, *notes])
     try:
-        return reader.long(table, roles) if "species" in roles else reader.wide(table, roles)
+        found = reader.long(table, roles) if "species" in roles else reader.wide(table, roles)
     except InputError as error:
         message = str(error).removeprefix("observations: ")
         raise InputError(message if message.startswith(f"{path}:") else f"{path}: {message}") from None
+    return _Table(found, *reader.stated)
 
 
 def write_timeseries(observations: Observations, path: Path) -> None:
@@ -113,6 +178,7 @@ class _Reader:
     vocabulary: Vocabulary
     units: Mapping[str, str]
     notes: list[str]
+    stated: tuple[str | None, str | None] = (None, None)  # units of concentrations and of times
 
     def wide(self, table: pd.DataFrame, roles: Mapping[str, Any]) -> Observations:
         special = set(roles.values())
@@ -188,6 +254,7 @@ class _Reader:
         what = "amounts" if found.amounts else "concentrations"
         given = [f"{what} in {unit}"] * (unit is not None)
         of_time = self._unit(roles["time"])
+        self.stated = unit, of_time
         given += [f"times in {of_time}"] * (of_time is not None)
         if given:
             self.notes.append(

@@ -99,7 +99,7 @@ def run(
 
 def fit_files(
     network: Path,
-    timeseries: Path,
+    timeseries: Path | Sequence[Path],
     config: Config,
     out: Path,
     *,
@@ -112,6 +112,7 @@ def fit_files(
     """Train on measured data, evaluate and draw into the folder `out`.
 
     Args:
+        timeseries: a table, or several of different experiments.
         checkpoint: run folder or phase1 file to start Phase 2 from; Phase 1 is then skipped.
         truth: folder with the labels of the same system, where they are known; for evaluation only.
 
@@ -123,11 +124,15 @@ def fit_files(
     config, start = _checked(config, checkpoint)
     if config.training.phase1_stop_at_r2 is not None:
         raise InputError("training.phase1_stop_at_r2 is for simulated systems, whose truth is known; leave it empty")
-    observations = formats.read(network, timeseries)
+    tables = [timeseries] if isinstance(timeseries, Path) else list(timeseries)
+    observations = formats.read(network, *tables)
     labels = Truth.load(truth).aligned(observations.network.species, observations.network.reactions) if truth else None
     source = {"command": "fit"} | {
         name: f"{path.resolve()} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-        for name, path in (("network", network), ("timeseries", timeseries))
+        for name, path in [
+            ("network", network),
+            *((f"timeseries {i}".removesuffix(" 0"), t) for i, t in enumerate(tables)),
+        ]
     }
     source |= _named(start)
     existed = out.exists()
