@@ -142,6 +142,37 @@ def simulate(
         )
 
 
+@app.command(epilog="Example: metabolismgraph simulate-model model.xml --end 10 --out model.csv")
+def simulate_model(
+    model: Annotated[Path, typer.Argument(help="SBML Level 2 or 3, with a kinetic law for every reaction")],
+    end: Annotated[float, typer.Option(help="last time, in the time unit of the model")],
+    points: Annotated[int, typer.Option(min=2, help="number of times, evenly spaced from zero")] = 101,
+    variables: Annotated[
+        str | None, typer.Option(help="comma-separated ids; default: the concentrations of all species")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="file of the table, CSV; default: printed")] = None,
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file")] = False,
+) -> None:
+    """Simulate a model by its own kinetic laws and rules."""
+    import numpy as np
+
+    from metabolismgraph.files import write_bytes
+    from metabolismgraph.kinetic_models.simulation import simulate_model
+
+    if not 0 < end < float("inf"):
+        raise InputError(f"--end is {end:g}; it must be a finite time > 0")
+    if out is not None and out.exists() and not overwrite:
+        raise InputError(f"{out} exists; choose another name, or give --overwrite")
+    names = None if variables is None else [name.strip() for name in variables.split(",") if name.strip()]
+    table = simulate_model(model, np.linspace(0.0, end, points), names)
+    content = table.to_csv(index=False, float_format="%.12g", lineterminator="\n")
+    if out is None:
+        typer.echo(content, nl=False)
+    else:
+        write_bytes(out, content.encode())
+
+
 @app.command(epilog="Example: metabolismgraph fit network.xml timeseries.csv --out runs/mine")
 def fit(
     network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3")],

@@ -1,4 +1,4 @@
-"""Evaluation of SBML formulas (syntax trees of libsbml) on NumPy arrays."""
+"""SBML formulas (syntax trees of libsbml) as functions of NumPy arrays."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from scipy import special
 
 Values = Any  # an array of floats or booleans; operands are broadcast
 Lookup = Callable[[str], Values]
+Compiled = Callable[[Any], Values]  # of an environment, whose meaning is that of the lookup
 
 TIME = "csymbol time"  # SBML ids do not contain spaces
 AVOGADRO = 6.02214179e23  # the value prescribed by SBML Level 3
@@ -35,39 +36,56 @@ def evaluate(node: Any, lookup: Lookup, functions: Mapping[str, Any], calls: int
     Raises:
         FormulaError: the formula cannot be evaluated.
     """
+    with np.errstate(all="ignore"):
+        return compiled(node, lambda name: lambda _: lookup(name), functions, calls)(None)
+
+
+def compiled(node: Any, lookup: Callable[[str], Compiled], functions: Mapping[str, Any], calls: int = 0) -> Compiled:
+    """A formula as a function, for repeated evaluation.
+
+    Args:
+        node, functions, calls: as for `evaluate`.
+        lookup: for every name, including `TIME`, the function that gives its value in an environment.
+
+    Raises:
+        FormulaError: the formula is malformed. The function raises it if an operation has a wrong number of arguments.
+    """
     if node is None:  # Level 3 Version 2 allows formulas without content
         raise FormulaError
-    if node.isNumber():
-        return np.float64(node.getValue())
     kind = node.getType()
-    if kind in _CONSTANTS:
-        return _CONSTANTS[kind]
+    if node.isNumber() or kind in _CONSTANTS:
+        value = np.float64(node.getValue()) if node.isNumber() else _CONSTANTS[kind]
+        return lambda _: value
     if kind in {libsbml.AST_NAME, libsbml.AST_NAME_TIME}:
         return lookup(TIME if kind == libsbml.AST_NAME_TIME else node.getName())
-    arguments = [evaluate(child, lookup, functions, calls) for child in children(node)]
+    arguments = [compiled(child, lookup, functions, calls) for child in children(node)]
     if kind == libsbml.AST_FUNCTION:
-        return _call(functions.get(node.getName()), arguments, functions, calls)
+        return _called(functions.get(node.getName()), arguments, functions, calls)
     operation = _OPERATIONS.get(kind)
     if operation is None:
         raise FormulaError
-    with np.errstate(all="ignore"):
+
+    def apply(environment: Any) -> Values:
         try:
-            return operation(*arguments)
+            return operation(*[argument(environment) for argument in arguments])
         except (TypeError, ValueError):  # a wrong number of arguments
             raise FormulaError from None
 
+    return apply
 
-def _call(definition: Any, arguments: Sequence[Values], functions: Mapping[str, Any], calls: int) -> Values:
+
+def _called(definition: Any, arguments: Sequence[Compiled], functions: Mapping[str, Any], calls: int) -> Compiled:
+    """The body of a function of the model, with the arguments in the place of its own."""
     if definition is None or calls == _MAX_CALLS or definition.getNumArguments() != len(arguments):
         raise FormulaError
     bound = {definition.getArgument(i).getName(): value for i, value in enumerate(arguments)}
 
-    def lookup(name: str) -> Values:
+    def lookup(name: str) -> Compiled:
         if name not in bound:
             raise FormulaError
         return bound[name]
 
-    return evaluate(definition.getBody(), lookup, functions, calls + 1)
+    return compiled(definition.getBody(), lookup, functions, calls + 1)
 
 
 def children(node: Any) -> Iterator[Any]:

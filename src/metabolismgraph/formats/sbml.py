@@ -103,12 +103,13 @@ def read_sbml(path: Path) -> SbmlModel:
         raise InputError(f"{path}: a formula is nested too deeply to be read; write it with fewer brackets") from None
 
 
-def parse(content: bytes, source: str) -> Any:
+def parse(content: bytes, source: str, *, needs_network: bool = True) -> Any:
     """The libsbml document of the content of a file, after checks.
 
     Args:
         content: content of the file.
         source: name of the file, for messages.
+        needs_network: whether there must be species and reactions.
 
     Raises:
         InputError: the content is not valid SBML, is nested too deeply, or has no species or no reactions.
@@ -129,9 +130,9 @@ def parse(content: bytes, source: str) -> Any:
                 "correct it with an SBML validator"
             )
     model = document.getModel()
-    if model is None or not model.getNumSpecies():
+    if model is None or (needs_network and not model.getNumSpecies()):
         raise InputError(f"{source}: the model has no species; give a file with a reaction network")
-    if not model.getNumReactions():
+    if needs_network and not model.getNumReactions():
         raise InputError(f"{source}: the model has no reactions; give a file with a reaction network")
     hierarchy = model.getPlugin("comp")
     if hierarchy is not None and hierarchy.getNumSubmodels():

@@ -1,0 +1,78 @@
+"""A model of ordinary differential equations whose every quantity has its own rate law or rule."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.formats.formula import TIME, Compiled, FormulaError, Values
+
+Environment = dict[str, Values]
+
+
+@dataclasses.dataclass(frozen=True)
+class KineticModel:
+    """A model of ordinary differential equations, dy/dt = rate(t, y).
+
+    Attributes:
+        id: of the model.
+        states: ids of the quantities that are integrated: amounts of species that reactions change, and variables of
+            rate rules.
+        start: their values at time zero.
+        species: ids of all species.
+        compartments: for every species the id of its compartment.
+        amounts: species whose id is an amount in formulas (hasOnlySubstanceUnits).
+        constants: values that never change, by id; amounts of constant species by their `state_key`.
+        computed: ids with their formulas, so that each comes after those that it needs.
+        rates: of change of the states.
+    """
+
+    id: str
+    states: tuple[str, ...]
+    start: Float[np.ndarray, " states"]
+    species: tuple[str, ...]
+    compartments: Mapping[str, str]
+    amounts: frozenset[str]
+    constants: Environment
+    computed: tuple[tuple[str, Compiled], ...]
+    rates: tuple[Compiled, ...]
+
+    def values(self, time: Values, y: Float[np.ndarray, "states ..."]) -> Environment:
+        """The value of every id, as formulas see it, at a time or at several times.
+
+        Raises:
+            InputError: a formula cannot be evaluated.
+        """
+        environment = {**self.constants, TIME: time, **dict(zip(map(state_key, self.states), y, strict=True))}
+        with np.errstate(all="ignore"):
+            try:
+                for name, formula in self.computed:
+                    environment[name] = formula(environment)
+            except FormulaError:
+                raise InputError(
+                    f"model {self.id}: the formula of {name} has an operation with wrong arguments"
+                ) from None
+        return environment
+
+    def rate(self, time: float, y: Float[np.ndarray, " states"]) -> Float[np.ndarray, " states"]:
+        """dy/dt."""
+        environment = self.values(time, y)
+        with np.errstate(all="ignore"):
+            return np.array([float(rate(environment)) for rate in self.rates])
+
+    def concentration(self, species: str, values: Environment) -> Values:
+        """Concentration of a species from the values of all ids."""
+        return values[species] / (values.get(self.compartments[species], 1.0) if species in self.amounts else 1.0)
+
+    def amount(self, species: str, values: Environment) -> Values:
+        """Amount of a species from the values of all ids."""
+        return values[species] * (1.0 if species in self.amounts else values.get(self.compartments[species], 1.0))
+
+
+def state_key(name: str) -> str:
+    """Key of a state, which is not a name in SBML."""
+    return f"state {name}"
