@@ -35,13 +35,24 @@ def simulate_model(
         InputError: as for `read_kinetic_model` and `integrate`; or a variable is not in the model.
 
     Example:
+        >>> from pathlib import Path
         >>> import numpy as np
         >>> import metabolismgraph as mg
-        >>> config = mg.load_config("small", ["simulation.n_frames=50"])
-        >>> mg.write_dataset("decay", mg.simulate(config).observations)
-        >>> mg.simulate_model("decay/network.xml", np.linspace(0, 1, 3))
-        Traceback (most recent call last):
-        metabolismgraph.errors.InputError: decay/network.xml: reaction R000 has no kinetic law
+        >>> law = "<apply><times/><ci> k </ci><ci> A </ci></apply>"
+        >>> text = f'''<sbml xmlns="http://www.sbml.org/sbml/level2/version4" level="2" version="4"><model>
+        ...   <listOfCompartments><compartment id="cell" size="1"/></listOfCompartments>
+        ...   <listOfSpecies><species id="A" compartment="cell" initialConcentration="4"/></listOfSpecies>
+        ...   <listOfParameters><parameter id="k" value="0.7"/></listOfParameters>
+        ...   <listOfReactions><reaction id="loss">
+        ...     <listOfReactants><speciesReference species="A"/></listOfReactants>
+        ...     <kineticLaw><math xmlns="http://www.w3.org/1998/Math/MathML">{law}</math></kineticLaw>
+        ...   </reaction></listOfReactions></model></sbml>'''
+        >>> _ = Path("decay.xml").write_text(text)
+        >>> mg.simulate_model("decay.xml", np.linspace(0, 1, 3)).round(3)
+           time      A
+        0   0.0  4.000
+        1   0.5  2.819
+        2   1.0  1.986
     """
     model = read_kinetic_model(Path(path))
     times = np.asarray(time, dtype=float)
