@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+import pandas as pd
 import pytest
 from command_line import QUICK, call, refused
 
@@ -144,6 +146,16 @@ def test_what_cannot_begin_is_one_line(explored, monkeypatch, capsys, tmp_path):
     for name in ("status", "resume", "tree", "rebuild"):
         assert "no exploration here" in refused(monkeypatch, capsys, "explore", name, tmp_path)
     assert "no such file" in refused(monkeypatch, capsys, "explore", "import", tmp_path / "log.md", "--out", new)
+
+
+def test_explorations_need_every_value(dataset, monkeypatch, capsys, tmp_path):
+    table = pd.read_csv(dataset / "timeseries.csv.gz")
+    table.loc[3, "M002"] = np.nan
+    table.to_csv(tmp_path / "gaps.csv", index=False)
+    files = ("--network", dataset / "network.xml", "--timeseries", tmp_path / "gaps.csv", "--primary", "validation")
+    said = refused(monkeypatch, capsys, "explore", "start", "small", "--out", tmp_path / "new", *files)
+    assert "gaps.csv: 1 values are missing; the strategies of an exploration need all of them" in said
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_journal_damaged_in_the_middle_is_named_by_its_line(explored, monkeypatch, capsys, tmp_path):

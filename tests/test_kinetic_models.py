@@ -123,6 +123,21 @@ def test_a_rule_that_switches_is_not_missed(simulate):
     assert table["A"].iloc[-1] == pytest.approx(0.2, rel=1e-3)
 
 
+def test_small_quantities_beside_large_ones(simulate):
+    kinds = [species("A", more='initialConcentration="1e6"'), species("B", more='initialConcentration="0"')]
+    laws = [reaction("R", "A", "A + B", "c * 1e-15 * A"), reaction("Q", "B", "", "c * 2 * B")]
+    table = simulate(document(laws, kinds=kinds))
+    np.testing.assert_allclose(table["B"][1:], 0.5e-9 * (1 - np.exp(-2 * TIME[1:])), rtol=1e-6)
+
+
+def test_amounts_without_a_volume(simulate):
+    kinds = [species("A", amount="true", more='initialAmount="3"')]
+    text = document([reaction("R", "A", "", "0.7 * A")], kinds=kinds).replace(' size="1"', "")
+    table = simulate(text)
+    assert list(table) == ["time", "A"]
+    np.testing.assert_allclose(table["A"], 3 * np.exp(-0.7 * TIME), rtol=1e-7)
+
+
 def test_times_may_begin_later(simulate):
     text = document([DECAY], kinds=[species("A")], parameters={"k": 0.7})
     np.testing.assert_allclose(simulate(text, time=np.array([2.0]))["A"], math.exp(-1.4), rtol=1e-7)

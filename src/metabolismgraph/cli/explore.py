@@ -83,6 +83,7 @@ def start(
     from metabolismgraph.explore.hooks import check_hooks
     from metabolismgraph.explore.search_space import parse_space
     from metabolismgraph.explore.start import check_free, open_exploration, opening, prepared
+    from metabolismgraph.formats import read
     from metabolismgraph.runs.folder import free_path
 
     settings = prepared(settings)
@@ -97,6 +98,12 @@ def start(
         raise InputError(f"{judged} needs the truth: give --truth, or --primary validation")
     if checkpoint is not None and space.trains == "everything":
         raise InputError("--checkpoint: this search space trains Phase 1 itself; leave it out")
+    if network is not None and timeseries is not None:
+        missing = int((~read(network, timeseries).measured).sum())
+        if missing:
+            raise InputError(
+                f"{timeseries}: {missing} values are missing; the strategies of an exploration need all of them"
+            )
     path = out or free_path(Path("explorations") / (settings.dataset or "exploration"))
     kind = proposer or settings.exploration.proposer
     chosen = _proposer(settings, path, kind, record)

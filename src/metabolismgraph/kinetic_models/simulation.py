@@ -15,7 +15,9 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.kinetic_models.from_sbml import read_kinetic_model
 from metabolismgraph.kinetic_models.model import Environment, KineticModel
 
-_RELATIVE, _ABSOLUTE = 1e-9, 1e-12  # tolerances; the second one relative to the value of a state at the start
+# Relative tolerance; absolute one relative to the largest value of a state, and what that one may be at most. The
+# largest value is not known before the integration.
+_RELATIVE, _ABSOLUTE, _MOST_ABSOLUTE, _REPEATS = 1e-9, 1e-12, 1e-10, 3
 
 
 def simulate_model(
@@ -88,20 +90,26 @@ def integrate(model: KineticModel, time: Float[np.ndarray, " times"]) -> Environ
         return _shaped(model.values(time, model.start[:, None]), 1)
     scale = np.abs(model.start)
     absolute = _ABSOLUTE * np.where(scale > 0, scale, float(scale.max()) or 1.0)
-    found = scipy.integrate.solve_ivp(
-        model.rate,
-        (given[0], given[-1]),
-        model.start,
-        "LSODA",
-        given,
-        rtol=_RELATIVE,
-        atol=absolute,
-        # A rule may switch at a time, which a longer step could miss.
-        max_step=float(np.diff(given).max()),
-    )
-    if not found.success or not np.isfinite(found.y).all():
-        reached = float(found.t[-1]) if len(found.t) else 0.0
-        raise InputError(f"model {model.id}: the integration failed after time {reached:g}: {found.message}")
+    for _ in range(_REPEATS):
+        found = scipy.integrate.solve_ivp(
+            model.rate,
+            (given[0], given[-1]),
+            model.start,
+            "LSODA",
+            given,
+            rtol=_RELATIVE,
+            atol=absolute,
+            # A rule may switch at a time, which a longer step could miss.
+            max_step=float(np.diff(given).max()),
+        )
+        if not found.success or not np.isfinite(found.y).all():
+            reached = float(found.t[-1]) if len(found.t) else 0.0
+            raise InputError(f"model {model.id}: the integration failed after time {reached:g}: {found.message}")
+        largest = np.abs(found.y).max(axis=1)
+        coarse = (absolute > _MOST_ABSOLUTE * largest) & (largest > 0)
+        if not coarse.any():
+            break
+        absolute = np.where(coarse, _ABSOLUTE * largest, absolute)
     return _shaped(model.values(time, found.y[:, len(given) - len(time) :]), len(time))
 
 
@@ -111,6 +119,11 @@ def _shaped(values: Environment, count: int) -> Environment:
 
 
 def _column(model: KineticModel, species: str) -> str:
-    """The header of the concentration of a species: brackets where the id could be read as an amount."""
-    varies = model.constants.get(model.compartments[species]) != 1
-    return f"[{species}]" if species in model.amounts or varies else species
+    """The header of the concentration of a species: brackets where the id could be read as an amount.
+
+    In a compartment without a size, an amount is all that is known.
+    """
+    size = model.compartments[species]
+    if species in model.amounts and size not in model.constants and size not in dict(model.computed):
+        return species
+    return f"[{species}]" if species in model.amounts or model.constants.get(size) != 1 else species
