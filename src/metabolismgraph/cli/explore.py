@@ -99,10 +99,11 @@ def start(
     if checkpoint is not None and space.trains == "everything":
         raise InputError("--checkpoint: this search space trains Phase 1 itself; leave it out")
     if network is not None and timeseries is not None:
-        missing = int((~read(network, timeseries).measured).sum())
-        if missing:
+        measured = read(network, timeseries).measured
+        if not measured.all():
             raise InputError(
-                f"{timeseries}: {missing} values are missing; the strategies of an exploration need all of them"
+                f"{timeseries}: {int((~measured).sum())} of {measured.size} values are missing; the strategies of an "
+                "exploration need all of them"
             )
     path = out or free_path(Path("explorations") / (settings.dataset or "exploration"))
     kind = proposer or settings.exploration.proposer

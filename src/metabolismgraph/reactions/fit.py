@@ -247,14 +247,17 @@ def _check_gaps(observations: Observations, graph_model: GraphModel, training: T
     Raises:
         InputError: the method is not a fit of trajectories, or the configuration does not allow one.
     """
-    missing = int((~observations.measured).sum())
+    measured = observations.measured
     needed = why_not_shooting(graph_model)
     if training.phase1_method in ("shooting", "auto"):
         advice = f"set {needed}" if needed else ""
     else:
         advice = f"training.phase1_method is {training.phase1_method}; set it to shooting or auto"
-    if missing and advice:
-        raise InputError(f"{missing} values are missing, which only a fit of trajectories does not need: {advice}")
+    if advice and not measured.all():
+        raise InputError(
+            f"{int((~measured).sum())} of {measured.size} values are missing, which only a fit of trajectories does not "
+            f"need: {advice}"
+        )
 
 
 def _positive_rate_constants(
