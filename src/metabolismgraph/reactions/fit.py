@@ -255,8 +255,8 @@ def _check_gaps(observations: Observations, graph_model: GraphModel, training: T
         advice = f"training.phase1_method is {training.phase1_method}; set it to shooting or auto"
     if advice and not measured.all():
         raise InputError(
-            f"{int((~measured).sum())} of {measured.size} values are missing, which only a fit of trajectories does not "
-            f"need: {advice}"
+            f"{int((~measured).sum())} of {measured.size} values are missing, which only a fit of trajectories does "
+            f"not need: {advice}"
         )
 
 
