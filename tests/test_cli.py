@@ -177,6 +177,23 @@ def test_simulate_then_fit_equals_run(finished_run, dataset, monkeypatch, tmp_pa
     assert ours["avg_slope_ratio"] == pytest.approx(theirs["avg_slope_ratio"], abs=1e-3)
 
 
+def test_names_in_tables(dataset, monkeypatch, capsys, tmp_path):
+    table = pd.read_csv(dataset / "timeseries.csv.gz").rename(columns={"time": "Zeit", "M003": "Glc"})
+    table.to_csv(tmp_path / "named.csv", index=False)
+    files = ("identify", dataset / "network.xml", tmp_path / "named.csv")
+    assert call(monkeypatch, *files, "--map", "Zeit=time", "--map", "Glc=M003") == 0
+    assert "Read as stated: Zeit as time, Glc as M003." in capsys.readouterr().out
+    for pairs, message in (
+        (["Glc"], "--map Glc: expected NAME=ID"),
+        (["Glc=M003", "Glc=M004"], "--map: Glc is given twice"),
+        (["Zeit=time", "Glc=M003", "x=M001"], "no column or species is named 'x'"),
+    ):
+        assert call(monkeypatch, *files, *(word for pair in pairs for word in ("--map", pair))) == 2
+        assert message in capsys.readouterr().err
+    assert call(monkeypatch, "identify", dataset / "network.xml", "--map", "a=b") == 2
+    assert "--map is for the names in tables" in capsys.readouterr().err
+
+
 def test_identify_table_and_json(dataset, monkeypatch, capsys):
     assert call(monkeypatch, "identify", dataset / "network.xml", dataset / "timeseries.csv.gz") == 0
     assert "rate constants are determined by themselves" in capsys.readouterr().out

@@ -251,6 +251,38 @@ def test_several_tables_are_runs(several, read):
 
 
 @pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("Zeit,Glc,B\n0,1,2\n0.5,3,4\n2,5,6\n", {"Zeit": "time", "Glc": "A"}),
+        ("Zeit [s],Glc (mM),B (mM)\n0,1,2\n0.5,3,4\n2,5,6\n", {"Zeit": "time", "Glc": "A"}),
+        ("x=y,Glc,B\n0,1,2\n0.5,3,4\n2,5,6\n", {"x=y": "time", "Glc": "A"}),
+        (LONG.replace("A", "Glc"), {"Glc": "A"}),
+        (LONG.replace("species", "Stoff").replace("A", "Glc"), {"Glc": "A", "Stoff": "species"}),
+        ("name,0,0.5,2\nGlc,1,3,5\nB,2,4,6\n", {"Glc": "A"}),
+    ],
+)
+def test_names_that_are_given(tmp_path, text, names):
+    (tmp_path / "data.csv").write_text(text)
+    observed = read_several_timeseries([tmp_path / "data.csv"], NETWORK, names=names)
+    check(observed)
+    assert any(note.startswith("Read as stated: ") and "Glc as A" in note for note in observed.notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"Glc": "A"}, "data.csv: no column or species is named 'Glc' .Glc=A."),
+        ({"A": "B"}, "column 'A' and column 'B' both mean B; keep one"),
+        ({"A": "X"}, "column 'X' is not a species of network net"),
+    ],
+)
+def test_names_that_do_not_fit(tmp_path, names, message):
+    (tmp_path / "data.csv").write_text(WIDE)
+    with pytest.raises(InputError, match=message):
+        read_several_timeseries([tmp_path / "data.csv"], NETWORK, names=names)
+
+
+@pytest.mark.parametrize(
     ("other", "message"),
     [
         ("time,A (uM),B (uM)\n0,1,2\n1,2,3\n", "concentrations are in uM, those of .*a.csv in mM; convert them"),

@@ -20,6 +20,7 @@ from metabolismgraph.cli.options import (
     Anyway,
     Checkpoint,
     ConfigName,
+    Map,
     Out,
     Overwrite,
     Quiet,
@@ -28,6 +29,7 @@ from metabolismgraph.cli.options import (
     console,
     interruptible,
     read_config,
+    read_names,
     say,
 )
 from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
@@ -188,6 +190,7 @@ def fit(
         str, typer.Option(help="configuration whose graph_model and training are used")
     ] = "oscillatory_rank50",
     checkpoint: Checkpoint = None,
+    map_: Map = None,
     set_: Set = None,
     *,
     resume: Resume = False,
@@ -206,6 +209,7 @@ def fit(
             timeseries,
             settings,
             folder,
+            names=read_names(map_),
             truth=truth,
             checkpoint=checkpoint,
             resume=resume,
@@ -286,6 +290,7 @@ def identify(
     timeseries: Annotated[
         list[Path] | None, typer.Argument(help="concentrations; without them: identifiability from the network alone")
     ] = None,
+    map_: Map = None,
     set_: Set = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
@@ -298,7 +303,13 @@ def identify(
     from metabolismgraph.reactions.identifiability import identify as find
 
     settings = read_config("oscillatory_rank50", set_)
-    observations, model = read_with_model(network, *timeseries) if timeseries else (None, read_sbml(network))
+    names = read_names(map_)
+    if timeseries:
+        observations, model = read_with_model(network, *timeseries, names=names)
+    elif names:
+        raise InputError("--map is for the names in tables; give a table as well")
+    else:
+        observations, model = None, read_sbml(network)
     notes = model.notes if observations is None else observations.notes
     if observations is not None:
         # The training frames of `fit`, so that both find the same rate constants determined.

@@ -20,6 +20,14 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override of a key, such as training.seed=3; repeatable"),
 ]
+Map = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="NAME=ID",
+        help="what a name in the tables stands for, such as Glc=s_0563 or Zeit=time; repeatable",
+    ),
+]
 Out = Annotated[Path | None, typer.Option(help="run folder; default: a new one under runs/")]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="run folder, or phase1.safetensors, to start Phase 2 from; Phase 1 is skipped")
@@ -34,6 +42,25 @@ def read_config(source: str, overrides: list[str] | None) -> Config:
     from metabolismgraph.config import load_config
 
     return load_config(source, overrides or [])
+
+
+def read_names(pairs: list[str] | None) -> dict[str, str]:
+    """Names in tables and what they stand for, from NAME=ID.
+
+    Raises:
+        InputError: a pair is not of this form, or a name is given twice.
+    """
+    from metabolismgraph.errors import InputError
+
+    names: dict[str, str] = {}
+    for pair in pairs or []:
+        name, equals, key = (part.strip() for part in pair.rpartition("="))
+        if not (name and equals and key):
+            raise InputError(f"--map {pair}: expected NAME=ID, such as Glc=s_0563")
+        if name in names:
+            raise InputError(f"--map: {name} is given twice; keep one")
+        names[name] = key
+    return names
 
 
 def console(*, stderr: bool = False) -> Console:

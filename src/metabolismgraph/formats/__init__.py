@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
@@ -23,12 +24,14 @@ _FORMATS = {
 _DEFAULT = ".xml"  # network files have many suffixes; the content is checked by the reader
 
 
-def read(*paths: str | Path) -> Observations:
+def read(*paths: str | Path, names: Mapping[str, str] | None = None) -> Observations:
     """Read concentration time series and their reaction network.
 
     Args:
         paths: a network file (SBML Level 2 or 3) and tables of concentrations (CSV, TSV, spreadsheet or Parquet,
             wide or long), one for every experiment; or one data set folder with network.xml and timeseries.csv.gz.
+        names: what names in the tables stand for, such as {"Glc": "s_0563", "Zeit": "time"}: ids of species, time or
+            run.
 
     Returns:
         Concentrations (frames x species) at the times of the table, in the units of the data. `notes` lists
@@ -54,10 +57,13 @@ def read(*paths: str | Path) -> Observations:
     module, _, name = _FORMATS[_kind(found)].partition(":")
     reader = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     parameters = inspect.signature(reader).parameters
-    wanted, several = list(parameters), any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+    wanted = [name for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY]
+    several = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+    if names and "names" not in parameters:
+        raise InputError(f"{found[0]}: the names of this format are fixed; leave `names` out")
     if len(found) < len(wanted) or (len(found) > len(wanted) and not several):
         raise InputError(f"{found[0]}: expected {' and '.join(wanted)}, but {len(found)} paths were given")
-    observations: Observations = reader(*found)
+    observations: Observations = reader(*found, names=names) if names else reader(*found)
     _log.info("read %s: %d frames", " and ".join(map(str, found)), observations.n_frames)
     for note in observations.notes:
         _log.info("%s: %s", found[0], note)

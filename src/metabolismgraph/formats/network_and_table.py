@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
@@ -13,7 +14,7 @@ from metabolismgraph.system.observations import Observations
 _OF_TABLES = {".csv", ".tsv", ".txt", ".xlsx", ".parquet"}
 
 
-def read_network_and_table(network: Path, *timeseries: Path) -> Observations:
+def read_network_and_table(network: Path, *timeseries: Path, names: Mapping[str, str] | None = None) -> Observations:
     """Read a network (SBML) and the time series of its species (CSV, TSV, spreadsheet or Parquet).
 
     Several tables are several experiments. The observations have the notes on the network, then those on the table.
@@ -21,10 +22,12 @@ def read_network_and_table(network: Path, *timeseries: Path) -> Observations:
     Raises:
         InputError: a file is missing or invalid, or the two are inconsistent.
     """
-    return read_with_model(network, *timeseries)[0]
+    return read_with_model(network, *timeseries, names=names)[0]
 
 
-def read_with_model(network: Path, *timeseries: Path) -> tuple[Observations, SbmlModel]:
+def read_with_model(
+    network: Path, *timeseries: Path, names: Mapping[str, str] | None = None
+) -> tuple[Observations, SbmlModel]:
     """The observations of `read_network_and_table`, and the complete model of the network file.
 
     Raises:
@@ -36,5 +39,5 @@ def read_with_model(network: Path, *timeseries: Path) -> tuple[Observations, Sbm
             f"{network}: looks like the table, and {networks[0]} like the network; the network comes first"
         )
     model = read_sbml(network)
-    observations = read_several_timeseries(timeseries, model.network, model)
+    observations = read_several_timeseries(timeseries, model.network, model, names)
     return dataclasses.replace(observations, notes=(*model.notes, *observations.notes)), model

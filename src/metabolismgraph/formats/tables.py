@@ -20,10 +20,10 @@ from jaxtyping import Float, Int
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
-from metabolismgraph.formats.dialects import read_cells
+from metabolismgraph.formats.dialects import Cells, read_cells
 from metabolismgraph.formats.headers import RUN_NAMES, Assignment, Vocabulary, assign, clean, one_unit, time_unit
 from metabolismgraph.formats.layout import arranged, roles_of
-from metabolismgraph.formats.units import is_amount, same_unit
+from metabolismgraph.formats.units import is_amount, same_unit, split_unit
 from metabolismgraph.formats.wording import counted, some
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
@@ -65,16 +65,28 @@ def read_timeseries(path: Path, network: ReactionNetwork, model: FixedValues | N
 
 
 def read_several_timeseries(
-    paths: Sequence[Path], network: ReactionNetwork, model: FixedValues | None = None
+    paths: Sequence[Path],
+    network: ReactionNetwork,
+    model: FixedValues | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Observations:
     """Read tables of different experiments: the runs of each follow those of the one before.
 
     Notes that do not hold for all tables begin with the name of their file.
 
+    Args:
+        names: what names of columns, or of species in a long table, stand for: ids of species, time or run.
+
     Raises:
-        InputError: as for `read_timeseries`; or the tables have different units.
+        InputError: as for `read_timeseries`; the tables have different units; or none of them has one of the names.
     """
-    parts = [_read(path, network, model) for path in paths]
+    given = names or {}
+    parts = [_read(path, network, model, given) for path in paths]
+    unused = sorted(set(given).difference(*(part.renamed for part in parts)))
+    if unused:
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        name = unused[0]
+        raise InputError(f"{paths[0]}{more}: no column or species is named {name!r} ({name}={given[name]})")
     if len(parts) == 1:
         return parts[0].observations
     found, runs, offset = [], [], 0
@@ -120,12 +132,16 @@ class _Table:
     """The content of one table, with the units of concentrations (or amounts) and times that its header states."""
 
     observations: Observations
+    renamed: frozenset[str]  # names for which others were given
     unit: str | None
     time_unit: str | None
 
 
-def _read(path: Path, network: ReactionNetwork, model: FixedValues | None) -> _Table:
+def _read(
+    path: Path, network: ReactionNetwork, model: FixedValues | None, names: Mapping[str, str] | None = None
+) -> _Table:
     cells = read_cells(path)
+    cells, renamed = _renamed(path, cells, names or {})
     if not len(cells.table):
         raise InputError(f"{path}: the table has no rows")
     vocabulary = Vocabulary(
@@ -139,7 +155,39 @@ def _read(path: Path, network: ReactionNetwork, model: FixedValues | None) -> _T
     except InputError as error:
         message = str(error).removeprefix("observations: ")
         raise InputError(message if message.startswith(f"{path}:") else f"{path}: {message}") from None
-    return _Table(found, *reader.stated)
+    return _Table(found, frozenset(renamed), *reader.stated)
+
+
+def _renamed(path: Path, cells: Cells, names: Mapping[str, str]) -> tuple[Cells, list[str]]:
+    """The table with other names of columns and in cells, with the units behind them, and the names that it has.
+
+    Raises:
+        InputError: two columns have the same name then.
+    """
+    if not names:
+        return cells, []
+    found: dict[str, str] = {}
+
+    def other(name: Any) -> Any:
+        text = clean(name)
+        base, unit = (text, None) if text in names else split_unit(text)
+        if base not in names:
+            return name
+        found[base] = names[base]
+        return names[base] if unit is None else f"{names[base]} ({unit})"
+
+    units = {str(other(column)): unit for column, unit in cells.units.items()}
+    table = cells.table.rename(columns=other)
+    for name in found.values():
+        same = [column for column in cells.table.columns if clean(other(column)) == name]
+        if len(same) > 1:
+            raise InputError(f"{path}: column {same[0]!r} and column {same[1]!r} both mean {name}; keep one")
+    for column in table.columns:
+        if table[column].dtype.kind not in "iufb":
+            table[column] = table[column].map(other, na_action="ignore")
+    pairs = [f"{name} as {given}" for name, given in found.items()]
+    notes = [*cells.notes, f"Read as stated: {some(pairs)}."] if pairs else cells.notes
+    return dataclasses.replace(cells, table=table, units=units, notes=notes), list(found)
 
 
 def write_timeseries(observations: Observations, path: Path) -> None:

@@ -103,6 +103,7 @@ def fit_files(
     config: Config,
     out: Path,
     *,
+    names: Mapping[str, str] | None = None,
     truth: Path | None = None,
     checkpoint: Path | None = None,
     resume: bool = False,
@@ -113,6 +114,7 @@ def fit_files(
 
     Args:
         timeseries: a table, or several of different experiments.
+        names: what names in the tables stand for, see `formats.read`.
         checkpoint: run folder or phase1 file to start Phase 2 from; Phase 1 is then skipped.
         truth: folder with the labels of the same system, where they are known; for evaluation only.
 
@@ -125,7 +127,7 @@ def fit_files(
     if config.training.phase1_stop_at_r2 is not None:
         raise InputError("training.phase1_stop_at_r2 is for simulated systems, whose truth is known; leave it empty")
     tables = [timeseries] if isinstance(timeseries, Path) else list(timeseries)
-    observations = formats.read(network, *tables)
+    observations = formats.read(network, *tables, names=names)
     labels = Truth.load(truth).aligned(observations.network.species, observations.network.reactions) if truth else None
     source = {"command": "fit"} | {
         name: f"{path.resolve()} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
@@ -134,6 +136,7 @@ def fit_files(
             *((f"timeseries {i}".removesuffix(" 0"), t) for i, t in enumerate(tables)),
         ]
     }
+    source |= {"names": ", ".join(f"{name} = {given}" for name, given in names.items())} if names else {}
     source |= _named(start)
     existed = out.exists()
     folder = _folder(out, config, source, resume=resume, overwrite=overwrite)
