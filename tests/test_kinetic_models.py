@@ -180,6 +180,25 @@ def test_what_is_refused(simulate, text, message):
         simulate(text)
 
 
+def test_other_values(simulate, tmp_path):
+    kinds = [species("A"), species("B", more='initialConcentration="9"')]
+    more = initially(B="3 * A") + rules(rule("assignment", "q", "2 * k"))
+    law = reaction("R", "A", "", "c * q * A")
+    simulate(document([law], kinds=kinds, parameters={"k": 1.0, "q": None}, more=more))
+    path = tmp_path / "model.xml"
+    table = mg.simulate_model(path, TIME, values={"k": 0.35, "A": 2.0})
+    np.testing.assert_allclose(table["A"], 2 * np.exp(-0.7 * TIME), rtol=1e-7)
+    np.testing.assert_allclose(table["B"], 6)
+    np.testing.assert_allclose(mg.simulate_model(path, TIME, values={"B": 1.0})["B"], 1)
+    for values, message in (
+        ({"q": 1.0}, "q is computed by a rule; it cannot be given a value"),
+        ({"kk": 1.0}, "no quantity kk has a value; nearest: k"),
+        ({"k": np.nan}, "the value of k must be finite, not nan"),
+    ):
+        with pytest.raises(InputError, match=message):
+            mg.simulate_model(path, TIME, values=values)
+
+
 def test_what_explodes_is_refused(simulate):
     text = document([reaction("R", "A", "3 A", "c * A^2")], kinds=[species("A")])
     with pytest.raises(InputError, match="model test: the integration failed after time"):
@@ -210,6 +229,8 @@ def test_the_command_writes_a_table_that_can_be_read(tmp_path, monkeypatch, caps
         (["--end", "3", "--out", out], "exists; choose another name, or give --overwrite"),
         (["--end", "0"], "--end is 0; it must be a finite time > 0"),
         (["--end", "3", "--variables", "A,X"], "the model has no quantity X"),
+        (["--end", "3", "--set", "k"], "--set k: expected ID=VALUE"),
+        (["--end", "3", "--set", "k=1", "--set", "k=2"], "--set: k is given twice"),
     ):
         assert call(monkeypatch, "simulate-model", path, *words) == 2
         assert message in capsys.readouterr().err

@@ -30,6 +30,7 @@ from metabolismgraph.cli.options import (
     interruptible,
     read_config,
     read_names,
+    read_values,
     say,
 )
 from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
@@ -153,6 +154,14 @@ def simulate_model(
         str | None, typer.Option(help="comma-separated ids; default: the concentrations of all species")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="file of the table, CSV; default: printed")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="ID=VALUE",
+            help="another value of a parameter, a compartment, or a species at the start; repeatable",
+        ),
+    ] = None,
     *,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file")] = False,
 ) -> None:
@@ -167,7 +176,7 @@ def simulate_model(
     if out is not None and out.exists() and not overwrite:
         raise InputError(f"{out} exists; choose another name, or give --overwrite")
     names = None if variables is None else [name.strip() for name in variables.split(",") if name.strip()]
-    table = simulate_model(model, np.linspace(0.0, end, points), names)
+    table = simulate_model(model, np.linspace(0.0, end, points), names, read_values(set_))
     content = table.to_csv(index=False, float_format="%.12g", lineterminator="\n")
     if out is None:
         typer.echo(content, nl=False)

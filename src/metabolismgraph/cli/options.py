@@ -63,6 +63,27 @@ def read_names(pairs: list[str] | None) -> dict[str, str]:
     return names
 
 
+def read_values(pairs: list[str] | None) -> dict[str, float]:
+    """Values by id, from ID=VALUE.
+
+    Raises:
+        InputError: a pair is not of this form, or an id is given twice.
+    """
+    from metabolismgraph.errors import InputError
+
+    values: dict[str, float] = {}
+    for pair in pairs or []:
+        name, _, text = (part.strip() for part in pair.partition("="))
+        try:
+            value = float(text)
+        except ValueError:
+            raise InputError(f"--set {pair}: expected ID=VALUE, such as k1=0.5") from None
+        if name in values:
+            raise InputError(f"--set: {name} is given twice; keep one")
+        values[name] = value
+    return values
+
+
 def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 

@@ -11,6 +11,7 @@ from typing import Any
 import libsbml
 import numpy as np
 
+from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import read_bytes
 from metabolismgraph.formats.formula import TIME, Compiled, FormulaError, Values, children, compiled, names
@@ -22,16 +23,21 @@ _Term = tuple[float, Any, str]  # sign of a side of a reaction, reference to a s
 _Formulas = dict[str, tuple[set[str], Compiled]]  # names that are needed, and the formula, by id
 
 
-def read_kinetic_model(path: Path) -> KineticModel:
+def read_kinetic_model(path: Path, values: Mapping[str, float] | None = None) -> KineticModel:
     """The model of an SBML file of Level 2 or 3, also compressed by gzip.
+
+    Args:
+        values: other values of parameters, compartments and species at the start, as formulas see them; those that
+            depend on them by initial assignments or rules follow.
 
     Raises:
         InputError: the file is missing or not valid SBML; it has events, delays, algebraic rules, fast reactions or
-            rates of change in formulas; a quantity has no value, or depends on itself.
+            rates of change in formulas; a quantity has no value, or depends on itself; a given value is of no quantity
+            of the model, or of one that a rule computes.
     """
     document = parse(read_bytes(path), str(path), needs_network=False)
     try:
-        return _Builder(str(path), path.name.split(".")[0], ModelIndex(document)).build()
+        return _Builder(str(path), path.name.split(".")[0], ModelIndex(document), values or {}).build()
     except RecursionError:
         raise InputError(f"{path}: a formula is nested too deeply to be read; write it with fewer brackets") from None
 
@@ -39,8 +45,8 @@ def read_kinetic_model(path: Path) -> KineticModel:
 class _Builder:
     """Builds the equations of one model."""
 
-    def __init__(self, source: str, stem: str, index: ModelIndex):
-        self.source, self.index = source, index
+    def __init__(self, source: str, stem: str, index: ModelIndex, given: Mapping[str, float]):
+        self.source, self.index, self.given = source, index, given
         self.model = index.model
         self.id = self.model.getId() or stem
         self.rules = {r.getVariable(): r.getMath() for r in self.model.getListOfRules() if r.isRate()}
@@ -49,6 +55,7 @@ class _Builder:
 
     def build(self) -> KineticModel:
         self._refuse_unsupported()
+        self._check_given()
         index, terms = self.index, self._terms()
         start = self._start()
         constants, formulas = self._quantities(start, terms)
@@ -126,6 +133,16 @@ class _Builder:
             if present:
                 raise InputError(f"{self.source}: the model has {what}, which are not simulated yet")
 
+    def _check_given(self) -> None:
+        known = {*self.index.parameters, *self.index.compartments, *self.index.species}
+        for name, value in self.given.items():
+            if name not in known:
+                raise InputError(f"{self.source}: no quantity {name} has a value; nearest: {nearest_name(name, known)}")
+            if name in self.index.assigned:
+                raise InputError(f"{self.source}: {name} is computed by a rule; it cannot be given a value")
+            if not math.isfinite(value):
+                raise InputError(f"{self.source}: the value of {name} must be finite, not {value:g}")
+
     def _is_amount(self, species: Any) -> bool:
         """Whether the id of a species is its amount: so stated, or its compartment has no volume."""
         compartment = self.index.compartments.get(species.getCompartment())
@@ -161,6 +178,9 @@ class _Builder:
         index = self.index
         formulas: _Formulas = {}
         for name in (*index.compartments, *index.parameters, *self.references, *index.species):
+            if name in self.given:
+                formulas[name] = (set(), _constant(self.given[name]))
+                continue
             node = index.assigned.get(name, index.initially.get(name))
             if node is not None:
                 formulas[name] = self._formula(name, node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,10 @@ _RELATIVE, _ABSOLUTE, _MOST_ABSOLUTE, _REPEATS = 1e-9, 1e-12, 1e-10, 3
 
 
 def simulate_model(
-    path: str | Path, time: Float[np.ndarray, " times"], variables: Sequence[str] | None = None
+    path: str | Path,
+    time: Float[np.ndarray, " times"],
+    variables: Sequence[str] | None = None,
+    values: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Simulate an SBML model by its own kinetic laws and rules.
 
@@ -29,6 +32,7 @@ def simulate_model(
         path: SBML file of Level 2 or 3, with a kinetic law for every reaction.
         time: increasing, >= 0, in the time unit of the model, whose initial values hold at time zero.
         variables: ids whose values are wanted, as formulas see them; None: the concentrations of all species.
+        values: other values of parameters, compartments and species at the start, see `read_kinetic_model`.
 
     Returns:
         A column `time` and one per variable. A concentration is named [id] where the id alone could be an amount.
@@ -56,19 +60,19 @@ def simulate_model(
         1   0.5  2.819
         2   1.0  1.986
     """
-    model = read_kinetic_model(Path(path))
+    model = read_kinetic_model(Path(path), values)
     times = np.asarray(time, dtype=float)
     if times.ndim != 1 or not len(times) or not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) <= 0).any():
         raise InputError(f"{path}: times must be finite, >= 0 and increasing")
-    values = integrate(model, times)
+    found = integrate(model, times)
     if variables is None:
         return pd.DataFrame(
-            {"time": times, **{_column(model, name): model.concentration(name, values) for name in model.species}}
+            {"time": times, **{_column(model, name): model.concentration(name, found) for name in model.species}}
         )
     for name in variables:
-        if name not in values:
-            raise InputError(f"{path}: the model has no quantity {name}; nearest: {nearest_name(name, values)}")
-    return pd.DataFrame({"time": times, **{name: values[name] for name in variables}})
+        if name not in found:
+            raise InputError(f"{path}: the model has no quantity {name}; nearest: {nearest_name(name, found)}")
+    return pd.DataFrame({"time": times, **{name: found[name] for name in variables}})
 
 
 def integrate(model: KineticModel, time: Float[np.ndarray, " times"]) -> Environment:
