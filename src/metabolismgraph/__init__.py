@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from metabolismgraph.formats.dataset import write_dataset as write_dataset
     from metabolismgraph.ground_truth.simulator import simulate as simulate
     from metabolismgraph.ground_truth.truth import Truth as Truth
+    from metabolismgraph.kinetic_models.likelihood import simulate_petab as simulate_petab
     from metabolismgraph.kinetic_models.simulation import simulate_model as simulate_model
     from metabolismgraph.reactions.identifiability import identify as identify
     from metabolismgraph.system.network import ReactionNetwork as ReactionNetwork
@@ -57,6 +58,7 @@ _HOME = {
     "read": "formats",
     "simulate": "ground_truth.simulator",
     "simulate_model": "kinetic_models.simulation",
+    "simulate_petab": "kinetic_models.likelihood",
     "write_dataset": "formats.dataset",
 }
 

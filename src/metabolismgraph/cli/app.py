@@ -184,6 +184,29 @@ def simulate_model(
         write_bytes(out, content.encode())
 
 
+@app.command(epilog="Example: metabolismgraph simulate-petab problem.yaml --set k1=0.5 --out simulated.tsv")
+def simulate_petab(
+    problem: Annotated[Path, typer.Argument(help="YAML file of a PEtab problem, version 1")],
+    out: Annotated[Path | None, typer.Option(help="file of the table, TSV; default: none")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="ID=VALUE", help="another value of a parameter, on linear scale; repeatable"),
+    ] = None,
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file")] = False,
+) -> None:
+    """Simulate the measurements of a PEtab problem, and print their likelihood."""
+    from metabolismgraph.files import write_bytes
+    from metabolismgraph.kinetic_models.likelihood import simulate_petab
+
+    if out is not None and out.exists() and not overwrite:
+        raise InputError(f"{out} exists; choose another name, or give --overwrite")
+    table = simulate_petab(problem, read_values(set_))
+    typer.echo(f"-log likelihood of {len(table)} measurements: {-table['log_likelihood'].sum():.10g}")
+    if out is not None:
+        write_bytes(out, table.to_csv(sep="\t", index=False, float_format="%.12g", lineterminator="\n").encode())
+
+
 @app.command(epilog="Example: metabolismgraph fit network.xml timeseries.csv --out runs/mine")
 def fit(
     network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3")],

@@ -42,6 +42,16 @@ def read_kinetic_model(path: Path, values: Mapping[str, float] | None = None) ->
         raise InputError(f"{path}: a formula is nested too deeply to be read; write it with fewer brackets") from None
 
 
+def quantities(path: Path) -> frozenset[str]:
+    """Ids of the parameters, compartments and species of an SBML file.
+
+    Raises:
+        InputError: as for `read_kinetic_model`.
+    """
+    index = ModelIndex(parse(read_bytes(path), str(path), needs_network=False))
+    return frozenset({*index.parameters, *index.compartments, *index.species})
+
+
 class _Builder:
     """Builds the equations of one model."""
 

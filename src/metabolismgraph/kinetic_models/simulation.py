@@ -18,6 +18,7 @@ from metabolismgraph.kinetic_models.model import Environment, KineticModel
 # Relative tolerance; absolute one relative to the largest value of a state, and what that one may be at most. The
 # largest value is not known before the integration.
 _RELATIVE, _ABSOLUTE, _MOST_ABSOLUTE, _REPEATS = 1e-9, 1e-12, 1e-10, 3
+_FIRST_SPAN, _LONGEST, _AT_REST = 10.0, 1e10, 1e-6  # times, and relative change of a state at rest
 
 
 def simulate_model(
@@ -115,6 +116,32 @@ def integrate(model: KineticModel, time: Float[np.ndarray, " times"]) -> Environ
             break
         absolute = np.where(coarse, _ABSOLUTE * largest, absolute)
     return _shaped(model.values(time, found.y[:, len(given) - len(time) :]), len(time))
+
+
+def steady_state(model: KineticModel) -> Float[np.ndarray, " states"]:
+    """The states of a model when they have come to rest, by integration over longer and longer times.
+
+    Raises:
+        InputError: they do not come to rest, or the integration fails.
+    """
+    y, span = model.start, _FIRST_SPAN
+    if not len(y):
+        return y
+    while span < _LONGEST:
+        found = scipy.integrate.solve_ivp(
+            model.rate, (0.0, span), y, "LSODA", rtol=_RELATIVE, atol=_ABSOLUTE * (np.abs(y).max() or 1.0)
+        )
+        if not found.success or not np.isfinite(found.y).all():
+            raise InputError(f"model {model.id}: the integration to a steady state failed: {found.message}")
+        before, y = y, found.y[:, -1]
+        size = np.maximum(np.abs(y), _AT_REST * np.abs(y).max())
+        # Both: a slow change, and a fast one that has not begun to show.
+        if (np.abs(y - before) <= _AT_REST * size).all() and (
+            np.abs(model.rate(span, y)) * span <= _AT_REST * size
+        ).all():
+            return y
+        span *= 10
+    raise InputError(f"model {model.id}: no steady state is reached within {_LONGEST:g} units of time")
 
 
 def _shaped(values: Environment, count: int) -> Environment:

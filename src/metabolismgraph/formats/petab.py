@@ -1,0 +1,153 @@
+"""Parameter estimation problems in the PEtab format, version 1 (Schmiester et al. 2021)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.text import one_line
+
+_NEEDED = {
+    "parameters": ("parameterId", "parameterScale", "lowerBound", "upperBound", "estimate"),
+    "conditions": ("conditionId",),
+    "observables": ("observableId", "observableFormula", "noiseFormula"),
+    "measurements": ("observableId", "simulationConditionId", "measurement", "time"),
+}
+_CHOICES = {"observableTransformation": ("lin", "log", "log10"), "noiseDistribution": ("normal", "laplace")}
+
+
+@dataclasses.dataclass(frozen=True)
+class PetabProblem:
+    """The files of a problem.
+
+    Attributes:
+        path: the YAML file.
+        model: the SBML file.
+        parameters, conditions, observables: tables by id.
+        measurements: one row per measured value.
+    """
+
+    path: Path
+    model: Path
+    parameters: pd.DataFrame
+    conditions: pd.DataFrame
+    observables: pd.DataFrame
+    measurements: pd.DataFrame
+
+    @property
+    def nominal(self) -> dict[str, float]:
+        """The values of the parameter table, on linear scale; without those that have none."""
+        values = self.parameters.get("nominalValue", pd.Series(dtype=float))
+        return {str(name): float(value) for name, value in values.items() if pd.notna(value)}
+
+
+def read_petab(path: Path) -> PetabProblem:
+    """Read a problem of PEtab version 1: its YAML file names an SBML model and tables.
+
+    Raises:
+        InputError: a file is missing or damaged, a column or an id is missing, or the problem needs something that is
+            not supported yet: version 2, several problems, other models than SBML, priors in the objective.
+    """
+    spec = _yaml(path)
+    version = str(spec.get("format_version", ""))
+    if version.partition(".")[0] != "1":
+        raise InputError(f"{path}: PEtab version {version or 'unknown'} is not supported yet, only version 1")
+    problems = spec.get("problems")
+    if not isinstance(problems, list) or len(problems) != 1 or not isinstance(problems[0], dict):
+        raise InputError(f"{path}: expected one entry in `problems`")
+    files = {
+        key: _files(path, problems[0], f"{key}_files") for key in ("sbml", "condition", "observable", "measurement")
+    }
+    if len(files["sbml"]) != 1:
+        raise InputError(f"{path}: expected one SBML model, found {len(files['sbml'])}")
+    named = spec.get("parameter_file")
+    named = named if isinstance(named, list) else [named]
+    parameters = _table(path, [path.parent / str(name) for name in named], "parameters")
+    found = PetabProblem(
+        path,
+        files["sbml"][0],
+        _by_id(path, parameters, "parameterId"),
+        _by_id(path, _table(path, files["condition"], "conditions"), "conditionId"),
+        _by_id(path, _table(path, files["observable"], "observables"), "observableId"),
+        _table(path, files["measurement"], "measurements"),
+    )
+    _check(found)
+    return found
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        spec = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a readable YAML file: {one_line(error)}") from None
+    if not isinstance(spec, dict):
+        raise InputError(f"{path}: not a PEtab problem; expected format_version, parameter_file and problems")
+    return spec
+
+
+def _files(path: Path, problem: dict[str, Any], key: str) -> list[Path]:
+    names = problem.get(key)
+    if not isinstance(names, list) or not names:
+        raise InputError(f"{path}: {key} is missing; other models than SBML are not supported yet")
+    return [path.parent / str(name) for name in names]
+
+
+def _table(path: Path, files: Sequence[Path], kind: str) -> pd.DataFrame:
+    """Tables of one kind, one below the other."""
+    parts = []
+    for file in files:
+        try:
+            table = pd.read_csv(file, sep="\t", comment=None)
+        except FileNotFoundError:
+            raise InputError(f"{file}: no such file, named in {path}") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file}: not a readable table: {one_line(error)}") from None
+        missing = [column for column in _NEEDED[kind] if column not in table.columns]
+        if missing:
+            raise InputError(f"{file}: column {missing[0]} is missing")
+        parts.append(table)
+    return pd.concat(parts, ignore_index=True)
+
+
+def _by_id(path: Path, table: pd.DataFrame, column: str) -> pd.DataFrame:
+    twice = table[column][table[column].duplicated()]
+    if len(twice):
+        raise InputError(f"{path}: {column} {twice.iloc[0]} occurs twice")
+    return table.set_index(table[column].astype(str)).drop(columns=column)
+
+
+def _check(problem: PetabProblem) -> None:
+    path, rows = problem.path, problem.measurements
+    for column, table, what in (
+        ("observableId", problem.observables, "observable"),
+        ("simulationConditionId", problem.conditions, "condition"),
+        ("preequilibrationConditionId", problem.conditions, "condition"),
+    ):
+        if column in rows:
+            unknown = sorted(set(rows[column].dropna().astype(str)) - set(table.index))
+            if unknown:
+                raise InputError(f"{path}: the measurements name {what} {unknown[0]}, which is not defined")
+    for column, choices in _CHOICES.items():
+        if column in problem.observables:
+            other = sorted(set(problem.observables[column].dropna()) - set(choices))
+            if other:
+                raise InputError(f"{path}: {column} {other[0]} is not supported; known: {', '.join(choices)}")
+    priors = problem.parameters.get("objectivePriorType")
+    if priors is not None and priors.notna().any():
+        raise InputError(f"{path}: priors in the objective (objectivePriorType) are not supported yet")
+    for column in ("measurement", "time"):
+        numbers = pd.to_numeric(rows[column], errors="coerce")
+        if numbers.isna().any():
+            row = int(numbers.isna().to_numpy().argmax()) + 1
+            raise InputError(f"{path}: row {row} of the measurements: {column} is not a number")
+        if column == "measurement" and not numbers.map(math.isfinite).all():
+            raise InputError(f"{path}: a measurement is not finite")
