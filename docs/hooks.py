@@ -45,6 +45,8 @@ READERS = {
     "Columns and cells": ("formats/headers.py", "formats/tables.py"),
     "The numbers": ("system/observations.py", "reactions/fit.py"),
     "Folders of data sets": ("formats/dataset.py",),
+    "Models to simulate": ("kinetic_models/from_sbml.py", "kinetic_models/simulation.py"),
+    "PEtab problems": ("formats/petab.py", "kinetic_models/likelihood.py"),
     "Files of the published program": ("formats/published.py", "formats/torch_file.py", "ground_truth/published.py"),
 }
 _UNIT = re.compile(

@@ -229,8 +229,8 @@ def test_the_command_writes_a_table_that_can_be_read(tmp_path, monkeypatch, caps
         (["--end", "3", "--out", out], "exists; choose another name, or give --overwrite"),
         (["--end", "0"], "--end is 0; it must be a finite time > 0"),
         (["--end", "3", "--variables", "A,X"], "the model has no quantity X"),
-        (["--end", "3", "--set", "k"], "--set k: expected ID=VALUE"),
-        (["--end", "3", "--set", "k=1", "--set", "k=2"], "--set: k is given twice"),
+        (["--end", "3", "--value", "k"], "--value k: expected ID=VALUE"),
+        (["--end", "3", "--value", "k=1", "--value", "k=2"], "--value: k is given twice"),
     ):
         assert call(monkeypatch, "simulate-model", path, *words) == 2
         assert message in capsys.readouterr().err

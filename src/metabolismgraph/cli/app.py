@@ -154,10 +154,10 @@ def simulate_model(
         str | None, typer.Option(help="comma-separated ids; default: the concentrations of all species")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="file of the table, CSV; default: printed")] = None,
-    set_: Annotated[
+    value: Annotated[
         list[str] | None,
         typer.Option(
-            "--set",
+            "--value",
             metavar="ID=VALUE",
             help="another value of a parameter, a compartment, or a species at the start; repeatable",
         ),
@@ -176,7 +176,7 @@ def simulate_model(
     if out is not None and out.exists() and not overwrite:
         raise InputError(f"{out} exists; choose another name, or give --overwrite")
     names = None if variables is None else [name.strip() for name in variables.split(",") if name.strip()]
-    table = simulate_model(model, np.linspace(0.0, end, points), names, read_values(set_))
+    table = simulate_model(model, np.linspace(0.0, end, points), names, read_values(value))
     content = table.to_csv(index=False, float_format="%.12g", lineterminator="\n")
     if out is None:
         typer.echo(content, nl=False)
@@ -184,13 +184,13 @@ def simulate_model(
         write_bytes(out, content.encode())
 
 
-@app.command(epilog="Example: metabolismgraph simulate-petab problem.yaml --set k1=0.5 --out simulated.tsv")
+@app.command(epilog="Example: metabolismgraph simulate-petab problem.yaml --value k1=0.5 --out simulated.tsv")
 def simulate_petab(
     problem: Annotated[Path, typer.Argument(help="YAML file of a PEtab problem, version 1")],
     out: Annotated[Path | None, typer.Option(help="file of the table, TSV; default: none")] = None,
-    set_: Annotated[
+    value: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="ID=VALUE", help="another value of a parameter, on linear scale; repeatable"),
+        typer.Option("--value", metavar="ID=VALUE", help="another value of a parameter, on linear scale; repeatable"),
     ] = None,
     *,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file")] = False,
@@ -201,7 +201,7 @@ def simulate_petab(
 
     if out is not None and out.exists() and not overwrite:
         raise InputError(f"{out} exists; choose another name, or give --overwrite")
-    table = simulate_petab(problem, read_values(set_))
+    table = simulate_petab(problem, read_values(value))
     typer.echo(f"-log likelihood of {len(table)} measurements: {-table['log_likelihood'].sum():.10g}")
     if out is not None:
         write_bytes(out, table.to_csv(sep="\t", index=False, float_format="%.12g", lineterminator="\n").encode())

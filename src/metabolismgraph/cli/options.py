@@ -77,9 +77,9 @@ def read_values(pairs: list[str] | None) -> dict[str, float]:
         try:
             value = float(text)
         except ValueError:
-            raise InputError(f"--set {pair}: expected ID=VALUE, such as k1=0.5") from None
+            raise InputError(f"--value {pair}: expected ID=VALUE, such as k1=0.5") from None
         if name in values:
-            raise InputError(f"--set: {name} is given twice; keep one")
+            raise InputError(f"--value: {name} is given twice; keep one")
         values[name] = value
     return values
 

@@ -24,7 +24,7 @@ _PLACEHOLDERS = {"observableParameters": "observableParameter", "noiseParameters
 
 
 def simulate_petab(path: str | Path, values: Mapping[str, float] | None = None) -> pd.DataFrame:
-    """Simulate the measurements of a PEtab problem, at the nominal values of its parameters.
+    r"""Simulate the measurements of a PEtab problem, at the nominal values of its parameters.
 
     Args:
         path: YAML file of the problem, PEtab version 1.
@@ -37,6 +37,38 @@ def simulate_petab(path: str | Path, values: Mapping[str, float] | None = None) 
     Raises:
         InputError: as for `read_petab`, `read_kinetic_model` and `integrate`; a parameter has no value; a formula names
             an unknown quantity; or a measurement with a logarithmic transformation is not positive.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import metabolismgraph as mg
+        >>> files = {
+        ...     "parameters.tsv": "parameterId parameterScale lowerBound upperBound nominalValue estimate\n"
+        ...     "k lin 0 9 0.7 1",
+        ...     "conditions.tsv": "conditionId\nonly",
+        ...     "observables.tsv": "observableId observableFormula noiseFormula\na A 0.1",
+        ...     "measurements.tsv": "observableId simulationConditionId measurement time\na only 2.1 1",
+        ... }
+        >>> for name, text in files.items():
+        ...     _ = Path(name).write_text(text.replace(" ", "\t"))
+        >>> _ = Path("problem.yaml").write_text(
+        ...     "format_version: 1\nparameter_file: parameters.tsv\nproblems:\n- sbml_files: [model.xml]\n"
+        ...     "  condition_files: [conditions.tsv]\n  observable_files: [observables.tsv]\n"
+        ...     "  measurement_files: [measurements.tsv]\n"
+        ... )
+        >>> law = "<apply><times/><ci> k </ci><ci> A </ci></apply>"
+        >>> _ = Path("model.xml").write_text(
+        ...     f'''<sbml xmlns="http://www.sbml.org/sbml/level2/version4" level="2" version="4"><model>
+        ...   <listOfCompartments><compartment id="cell" size="1"/></listOfCompartments>
+        ...   <listOfSpecies><species id="A" compartment="cell" initialConcentration="4"/></listOfSpecies>
+        ...   <listOfParameters><parameter id="k"/></listOfParameters>
+        ...   <listOfReactions><reaction id="loss">
+        ...     <listOfReactants><speciesReference species="A"/></listOfReactants>
+        ...     <kineticLaw><math xmlns="http://www.w3.org/1998/Math/MathML">{law}</math></kineticLaw>
+        ...   </reaction></listOfReactions></model></sbml>'''
+        ... )
+        >>> mg.simulate_petab("problem.yaml")[["simulation", "noise", "log_likelihood"]].round(3)
+           simulation  noise  log_likelihood
+        0       1.986    0.1           0.738
     """
     problem = read_petab(Path(path))
     parameters = problem.nominal
