@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from metabolismgraph.config import Config
+
+T = TypeVar("T")
 
 ConfigName = Annotated[str, typer.Argument(help="name of a ready-made configuration (see `configs`), or a YAML file")]
 Set = Annotated[
@@ -50,17 +52,14 @@ def read_names(pairs: list[str] | None) -> dict[str, str]:
     Raises:
         InputError: a pair is not of this form, or a name is given twice.
     """
-    from metabolismgraph.errors import InputError
 
-    names: dict[str, str] = {}
-    for pair in pairs or []:
+    def parse(pair: str) -> tuple[str, str]:
         name, equals, key = (part.strip() for part in pair.rpartition("="))
         if not (name and equals and key):
-            raise InputError(f"--map {pair}: expected NAME=ID, such as Glc=s_0563")
-        if name in names:
-            raise InputError(f"--map: {name} is given twice; keep one")
-        names[name] = key
-    return names
+            raise ValueError
+        return name, key
+
+    return _unique_pairs("--map", pairs, parse, "NAME=ID, such as Glc=s_0563")
 
 
 def read_values(pairs: list[str] | None) -> dict[str, float]:
@@ -69,19 +68,30 @@ def read_values(pairs: list[str] | None) -> dict[str, float]:
     Raises:
         InputError: a pair is not of this form, or an id is given twice.
     """
+
+    def parse(pair: str) -> tuple[str, float]:
+        name, _, text = (part.strip() for part in pair.partition("="))
+        return name, float(text)
+
+    return _unique_pairs("--value", pairs, parse, "ID=VALUE, such as k1=0.5")
+
+
+def _unique_pairs(
+    option: str, pairs: list[str] | None, parse: Callable[[str], tuple[str, T]], form: str
+) -> dict[str, T]:
+    """What a repeatable option gives, by name; `parse` raises a ValueError for what is not of the form."""
     from metabolismgraph.errors import InputError
 
-    values: dict[str, float] = {}
+    found: dict[str, T] = {}
     for pair in pairs or []:
-        name, _, text = (part.strip() for part in pair.partition("="))
         try:
-            value = float(text)
+            name, value = parse(pair)
         except ValueError:
-            raise InputError(f"--value {pair}: expected ID=VALUE, such as k1=0.5") from None
-        if name in values:
-            raise InputError(f"--value: {name} is given twice; keep one")
-        values[name] = value
-    return values
+            raise InputError(f"{option} {pair}: expected {form}") from None
+        if name in found:
+            raise InputError(f"{option}: {name} is given twice; keep one")
+        found[name] = value
+    return found
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -99,7 +99,7 @@ class _Simulated:
         before = rows.get("preequilibrationConditionId", pd.Series(index=rows.index, dtype=object))
         before = before.astype(object).where(before.notna(), "")
         for (first, then), part in rows.groupby([before, "simulationConditionId"]):
-            model, environment = self._model(str(first), str(then))
+            model = self._model(str(first), str(then))
             times = np.unique(part["time"].to_numpy(float))
             finite = times[np.isfinite(times)]
             at = integrate(model, finite) if finite.size else {}
@@ -107,30 +107,29 @@ class _Simulated:
             for number, row in part.iterrows():
                 k = int(np.searchsorted(finite, row["time"]))
                 now = end if math.isinf(row["time"]) else {name: value[k] for name, value in at.items()}
-                found.loc[number] = self._row(row, {**environment, **now})
+                found.loc[number] = self._row(row, {**self.parameters, **now})
         return pd.concat([rows, found], axis=1)
 
-    def _model(self, before: str, condition: str) -> tuple[KineticModel, dict[str, float]]:
+    def _model(self, before: str, condition: str) -> KineticModel:
         """The model at the start of a condition, after a steady state of another one if there is one."""
-        values = self._values(condition)
-        model = read_kinetic_model(self.problem.model, values)
+        model = read_kinetic_model(self.problem.model, self._values(condition))
         if before:
             first = read_kinetic_model(self.problem.model, self._values(before))
             reached = dict(zip(first.states, steady_state(first), strict=True))
-            own = {name for name, value in self._of_condition(condition).items() if value is not None}
+            own = self._of_condition(condition)
             start = [x if name in own else reached[name] for name, x in zip(model.states, model.start, strict=True)]
             model = dataclasses.replace(model, start=np.array(start, dtype=float))
-        return model, dict(self.parameters)
+        return model
 
     def _values(self, condition: str) -> dict[str, float]:
         """Values of quantities of the model: of the parameter table, then of the condition."""
         values = {name: value for name, value in self.parameters.items() if name in self.quantities}
-        return values | {name: value for name, value in self._of_condition(condition).items() if value is not None}
+        return values | self._of_condition(condition)
 
-    def _of_condition(self, condition: str) -> dict[str, float | None]:
-        row = self.problem.conditions.loc[condition]
-        entries: dict[str, Any] = {str(name): entry for name, entry in row.items() if name != "conditionName"}
-        return {name: None if pd.isna(entry) else self._number(entry) for name, entry in entries.items()}
+    def _of_condition(self, condition: str) -> dict[str, float]:
+        """Values that the condition table gives; an empty cell gives none."""
+        row = self.problem.conditions.loc[condition].drop("conditionName", errors="ignore").dropna()
+        return {str(name): self._number(entry) for name, entry in row.items()}
 
     def _number(self, entry: Any) -> float:
         """A number, or the value of a parameter by its id."""
