@@ -46,7 +46,13 @@ READERS = {
     "The numbers": ("system/observations.py", "reactions/fit.py"),
     "Folders of data sets": ("formats/dataset.py",),
     "Models to simulate": ("kinetic_models/from_sbml.py", "kinetic_models/simulation.py"),
-    "PEtab problems": ("formats/petab.py", "kinetic_models/likelihood.py"),
+    "PEtab problems": (
+        "formats/petab.py",
+        "kinetic_models/measurements.py",
+        "kinetic_models/likelihood.py",
+        "kinetic_models/estimation.py",
+        "runs/petab.py",
+    ),
     "Files of the published program": ("formats/published.py", "formats/torch_file.py", "ground_truth/published.py"),
 }
 _UNIT = re.compile(

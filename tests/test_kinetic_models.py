@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import casadi as ca
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,8 +12,10 @@ from test_sbml import MATHML, document, level2, mathml, reaction, species
 
 import metabolismgraph as mg
 from metabolismgraph.errors import InputError
-from metabolismgraph.kinetic_models.from_sbml import read_kinetic_model
+from metabolismgraph.kinetic_models.from_sbml import ModelFile
+from metabolismgraph.kinetic_models.sensitivities import Course, Tracked
 from metabolismgraph.kinetic_models.simulation import integrate
+from metabolismgraph.kinetic_models.symbols import SYMBOLS
 
 SUITE = Path(__file__).resolve().parents[2] / "shared" / "models" / "sbml-semantic"
 TIME = np.linspace(0, 3, 7)
@@ -241,15 +244,34 @@ def settings_of(number):
     return {key.strip(): value.strip() for key, value in (line.split(":", 1) for line in lines if ":" in line)}
 
 
+def by_cvodes(path, model, times):
+    """The values of all ids as `integrate` gives them, with the states from the equations in symbols."""
+    symbolic = ModelFile(path).model(operations=SYMBOLS)
+    start = Tracked(np.array(model.start, dtype=float), np.zeros((len(model.states), 0)))
+    point = Tracked(np.zeros(0), np.zeros((0, 0)))
+    states = Course(symbolic, ca.SX.sym("point", 0), times)(start, point).value if model.states else np.zeros(0)
+    return {
+        name: np.broadcast_to(value, len(times))
+        for name, value in model.values(times, states.reshape(len(times), -1).T).items()
+    }
+
+
 @pytest.mark.skipif(not SUITE.exists(), reason="the shared models are not there")
-def test_semantic_test_suite():
+@pytest.mark.parametrize("solver", ["LSODA", "CVODES"])
+def test_semantic_test_suite(solver):
     """All cases without events, delays, algebraic rules and fast reactions."""
-    wrong = {}
+    wrong, refused = {}, []
     cases = sorted(path.stem for path in SUITE.glob("*.xml"))
     for number in cases:
         wanted, expected = settings_of(number), pd.read_csv(SUITE / f"{number}-results.csv")
-        model = read_kinetic_model(SUITE / f"{number}.xml")
-        values = integrate(model, expected.iloc[:, 0].to_numpy(float))
+        model = ModelFile(SUITE / f"{number}.xml").model()
+        times = expected.iloc[:, 0].to_numpy(float)
+        path = SUITE / f"{number}.xml"
+        try:
+            values = integrate(model, times) if solver == "LSODA" else by_cvodes(path, model, times)
+        except InputError as error:
+            refused.append(str(error))
+            continue
         amounts = [name.strip() for name in wanted["amount"].split(",")]
         concentrations = [name.strip() for name in wanted["concentration"].split(",")]
         for column, name in enumerate((name.strip() for name in wanted["variables"].split(",")), start=1):
@@ -266,4 +288,6 @@ def test_semantic_test_suite():
             if not close.all():
                 wrong[number] = name
     assert len(cases) == 200
+    assert all("has a factorial of a quantity that changes" in reason for reason in refused)
+    assert len(refused) == (1 if solver == "CVODES" else 0)
     assert not wrong

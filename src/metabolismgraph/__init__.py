@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from metabolismgraph.formats.dataset import write_dataset as write_dataset
     from metabolismgraph.ground_truth.simulator import simulate as simulate
     from metabolismgraph.ground_truth.truth import Truth as Truth
+    from metabolismgraph.kinetic_models.estimation import fit_petab as fit_petab
     from metabolismgraph.kinetic_models.likelihood import simulate_petab as simulate_petab
     from metabolismgraph.kinetic_models.simulation import simulate_model as simulate_model
     from metabolismgraph.reactions.identifiability import identify as identify
@@ -50,6 +51,7 @@ _HOME = {
     "bootstrap": "uncertainty.bootstrap",
     "evaluate": "evaluation.evaluate",
     "fit": "fitting.fit",
+    "fit_petab": "kinetic_models.estimation",
     "identify": "reactions.identifiability",
     "load_config": "config",
     "next_measurement": "uncertainty.next_measurement",

@@ -218,3 +218,10 @@ def _end(stream: IO[bytes], most: int | None) -> bytes:
     """The last `most` bytes of a file; None: all."""
     stream.seek(0 if most is None else max(0, _size(stream) - most))
     return stream.read()
+
+
+def cores() -> list[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

@@ -207,6 +207,38 @@ def simulate_petab(
         write_bytes(out, table.to_csv(sep="\t", index=False, float_format="%.12g", lineterminator="\n").encode())
 
 
+@app.command(epilog="Example: metabolismgraph fit-petab problem.yaml --starts 50 --processes 8 --out fits/mine")
+def fit_petab(
+    problem: Annotated[Path, typer.Argument(help="YAML file of a PEtab problem, version 1")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder for tables and figures; default: a new one in fits/, by the problem's name"),
+    ] = None,
+    starts: Annotated[int, typer.Option(min=1, help="number of starts between the bounds")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="of the starts")] = 0,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="starts that run at the same time; default: one per core")
+    ] = None,
+    *,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate the parameters of a PEtab problem by maximum likelihood, from many starts."""
+    from metabolismgraph.cli.tables import petab_page, progress_bars
+    from metabolismgraph.kinetic_models.estimation import fit_petab
+    from metabolismgraph.processes import cores
+    from metabolismgraph.runs.folder import free_path
+    from metabolismgraph.runs.petab import check_new, write_petab_fit
+
+    folder = out or free_path(Path("fits") / problem.stem)
+    check_new(folder, overwrite=overwrite)
+    with interruptible("interrupted; nothing was written"), progress_bars(console(), quiet=quiet) as progress:
+        found = fit_petab(problem, starts, seed=seed, processes=processes or len(cores()), progress=progress)
+    write_petab_fit(found, folder, overwrite=overwrite)
+    if not quiet:
+        console().print(*petab_page(found, folder), sep="\n")
+
+
 @app.command(epilog="Example: metabolismgraph fit network.xml timeseries.csv --out runs/mine")
 def fit(
     network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3")],

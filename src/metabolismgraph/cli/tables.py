@@ -22,6 +22,7 @@ from metabolismgraph.benchmarks.results_file import Row
 from metabolismgraph.benchmarks.strategy_report import described, worst_deviation
 from metabolismgraph.evaluation.evaluate import Evaluation
 from metabolismgraph.homeostasis.strategies.base import Strategy
+from metabolismgraph.kinetic_models.fit_result import PetabFit
 from metabolismgraph.metrics import METRICS, Classification, Value, find
 from metabolismgraph.reactions.equations import written_combination, written_equation
 from metabolismgraph.reactions.identifiability import Identifiability
@@ -314,3 +315,18 @@ def speed_table(figures: Mapping[str, Mapping[str, float]]) -> Table:
             name, f"{found['steps_per_second']:.0f}", f"{found['plain_steps_per_second']:.1f}", f"{found['ratio']:.1f}"
         )
     return table
+
+
+def petab_page(fit: PetabFit, folder: Path) -> list[Table | Text]:
+    """The results of a fit of a PEtab problem: likelihood, estimates, notes, files."""
+    least = f"-log L = {fit.objective:.8g}, found by {fit.reached} of {len(fit.starts)} starts"
+    table = Table("parameter", Column("estimate", justify="right"), Column("95 % interval", justify="right"), "note")
+    for name, row in fit.estimates.head(_MOST_ROWS).iterrows():
+        interval = "" if math.isnan(row["lower_95"]) else f"{row['lower_95']:.4g} to {row['upper_95']:.4g}"
+        table.add_row(str(name), f"{row['estimate']:.5g}", interval, str(row["note"]))
+    page: list[Table | Text] = [Text(least, style="bold"), table]
+    if len(fit.estimates) > _MOST_ROWS:
+        page.append(Text(f"and {len(fit.estimates) - _MOST_ROWS} more in estimates.csv"))
+    page += [Text(f"note: {note}", style="yellow") for note in fit.notes]
+    page.append(Text(f"tables and figures are in {folder}"))
+    return page

@@ -14,6 +14,7 @@ from scipy import special
 Values = Any  # an array of floats or booleans; operands are broadcast
 Lookup = Callable[[str], Values]
 Compiled = Callable[[Any], Values]  # of an environment, whose meaning is that of the lookup
+Operations = Mapping[int, Callable[..., Values]]  # by types of nodes
 
 TIME = "csymbol time"  # SBML ids do not contain spaces
 AVOGADRO = 6.02214179e23  # the value prescribed by SBML Level 3
@@ -40,12 +41,19 @@ def evaluate(node: Any, lookup: Lookup, functions: Mapping[str, Any], calls: int
         return compiled(node, lambda name: lambda _: lookup(name), functions, calls)(None)
 
 
-def compiled(node: Any, lookup: Callable[[str], Compiled], functions: Mapping[str, Any], calls: int = 0) -> Compiled:
+def compiled(
+    node: Any,
+    lookup: Callable[[str], Compiled],
+    functions: Mapping[str, Any],
+    calls: int = 0,
+    operations: Operations | None = None,
+) -> Compiled:
     """A formula as a function, for repeated evaluation.
 
     Args:
         node, functions, calls: as for `evaluate`.
         lookup: for every name, including `TIME`, the function that gives its value in an environment.
+        operations: made by `operations_of`; None: those of NumPy.
 
     Raises:
         FormulaError: the formula is malformed. The function raises it if an operation has a wrong number of arguments.
@@ -58,10 +66,11 @@ def compiled(node: Any, lookup: Callable[[str], Compiled], functions: Mapping[st
         return lambda _: value
     if kind in {libsbml.AST_NAME, libsbml.AST_NAME_TIME}:
         return lookup(TIME if kind == libsbml.AST_NAME_TIME else node.getName())
-    arguments = [compiled(child, lookup, functions, calls) for child in children(node)]
+    known = _OPERATIONS if operations is None else operations
+    arguments = [compiled(child, lookup, functions, calls, known) for child in children(node)]
     if kind == libsbml.AST_FUNCTION:
-        return _called(functions.get(node.getName()), arguments, functions, calls)
-    operation = _OPERATIONS.get(kind)
+        return _called(functions.get(node.getName()), arguments, functions, calls, known)
+    operation = known.get(kind)
     if operation is None:
         raise FormulaError
 
@@ -74,7 +83,13 @@ def compiled(node: Any, lookup: Callable[[str], Compiled], functions: Mapping[st
     return apply
 
 
-def _called(definition: Any, arguments: Sequence[Compiled], functions: Mapping[str, Any], calls: int) -> Compiled:
+def _called(
+    definition: Any,
+    arguments: Sequence[Compiled],
+    functions: Mapping[str, Any],
+    calls: int,
+    operations: Operations,
+) -> Compiled:
     """The body of a function of the model, with the arguments in the place of its own."""
     if definition is None or calls == _MAX_CALLS or definition.getNumArguments() != len(arguments):
         raise FormulaError
@@ -85,7 +100,7 @@ def _called(definition: Any, arguments: Sequence[Compiled], functions: Mapping[s
             raise FormulaError
         return bound[name]
 
-    return compiled(definition.getBody(), lookup, functions, calls + 1)
+    return compiled(definition.getBody(), lookup, functions, calls + 1, operations)
 
 
 def children(node: Any) -> Iterator[Any]:
@@ -117,25 +132,89 @@ def subtracts(node: Any, functions: Mapping[str, Any], calls: int = 0) -> bool:
     return any(subtracts(child, functions, calls) for child in children(node))
 
 
-def _minus(a: Values, b: Values | None = None) -> Values:
-    return np.negative(np.asarray(a, float)) if b is None else np.subtract(a, b, dtype=float)
+def operations_of(kit: Any) -> Operations:
+    """What operations in formulas do, for values of a library.
 
+    Args:
+        kit: a namespace with the names of NumPy, such as `numpy` itself, and `gamma`.
+    """
 
-def _log(base: Values, x: Values | None = None) -> Values:
-    return np.log10(base) if x is None else np.log(x) / np.log(base)
+    def number(x: Values) -> Values:
+        return kit.asarray(x, float)
 
+    def minus(a: Values, b: Values | None = None) -> Values:
+        return -number(a) if b is None else number(a) - number(b)
 
-def _root(degree: Values, x: Values | None = None) -> Values:
-    return np.sqrt(degree) if x is None else np.float_power(x, 1 / np.asarray(degree, float))
+    def log(base: Values, x: Values | None = None) -> Values:
+        return kit.log10(base) if x is None else kit.log(x) / kit.log(base)
 
+    def root(degree: Values, x: Values | None = None) -> Values:
+        return kit.sqrt(degree) if x is None else kit.float_power(x, 1 / number(degree))
 
-def _piecewise(*pieces: Values) -> Values:
-    """The value of the first true condition, of pairs (value, condition); otherwise the last value, or NaN."""
-    result = np.asarray(pieces[-1] if len(pieces) % 2 else np.nan, float)
-    last = len(pieces) - len(pieces) % 2
-    for i in range(last - 2, -2, -2):  # in reverse order, so that the first true condition takes precedence
-        result = np.where(np.asarray(pieces[i + 1], bool), pieces[i], result)
-    return result
+    def piecewise(*pieces: Values) -> Values:
+        """The value of the first true condition, of pairs (value, condition); otherwise the last value, or NaN."""
+        result = number(pieces[-1] if len(pieces) % 2 else np.nan)
+        last = len(pieces) - len(pieces) % 2
+        for i in range(last - 2, -2, -2):  # in reverse order, so that the first true condition takes precedence
+            result = kit.where(kit.asarray(pieces[i + 1], bool), pieces[i], result)
+        return result
+
+    def chain(relation: Callable[[Values, Values], Values]) -> Callable[..., Values]:
+        """Extend a relation to any number of values: a < b < c means a < b and b < c."""
+        return lambda *values: functools.reduce(
+            kit.logical_and, (relation(a, b) for a, b in itertools.pairwise(values)), np.True_
+        )
+
+    def of_one(operation: Callable[[Values], Values]) -> Callable[[Values], Values]:
+        """A function of exactly one argument; NumPy would use a second one as the output array."""
+        return lambda x: operation(number(x))
+
+    def related(name: str, reciprocal: str) -> dict[str, Callable[[Values], Values]]:
+        """A trigonometric or hyperbolic function, its reciprocal, and the inverses of both."""
+        direct, inverse = getattr(kit, name), getattr(kit, f"arc{name}")
+        return {
+            name: direct,
+            reciprocal: lambda x: 1 / direct(x),
+            f"arc{name}": inverse,
+            f"arc{reciprocal}": lambda x: inverse(1 / x),
+        }
+
+    of_one_argument = {
+        "abs": kit.abs,
+        "exp": kit.exp,
+        "ln": kit.log,
+        "floor": kit.floor,
+        "ceiling": kit.ceil,
+        "factorial": lambda x: kit.gamma(x + 1),
+        **dict(itertools.chain.from_iterable(related(*pair).items() for pair in _RECIPROCALS.items())),
+    }
+    return {
+        libsbml.AST_PLUS: _fold(lambda a, b: number(a) + number(b), np.float64(0)),
+        libsbml.AST_TIMES: _fold(lambda a, b: number(a) * number(b), np.float64(1)),
+        libsbml.AST_MINUS: minus,
+        libsbml.AST_DIVIDE: lambda a, b: number(a) / number(b),
+        libsbml.AST_POWER: kit.float_power,
+        libsbml.AST_FUNCTION_POWER: kit.float_power,
+        libsbml.AST_FUNCTION_ROOT: root,
+        libsbml.AST_FUNCTION_LOG: log,
+        libsbml.AST_FUNCTION_PIECEWISE: piecewise,
+        libsbml.AST_FUNCTION_MAX: _fold(kit.maximum),
+        libsbml.AST_FUNCTION_MIN: _fold(kit.minimum),
+        libsbml.AST_FUNCTION_QUOTIENT: lambda a, b: kit.trunc(number(a) / number(b)),
+        libsbml.AST_FUNCTION_REM: kit.fmod,
+        libsbml.AST_LOGICAL_AND: _fold(kit.logical_and, np.True_),
+        libsbml.AST_LOGICAL_OR: _fold(kit.logical_or, np.False_),
+        libsbml.AST_LOGICAL_XOR: _fold(kit.logical_xor, np.False_),
+        libsbml.AST_LOGICAL_NOT: kit.logical_not,
+        libsbml.AST_LOGICAL_IMPLIES: lambda a, b: kit.logical_or(kit.logical_not(a), b),
+        libsbml.AST_RELATIONAL_EQ: chain(kit.equal),
+        libsbml.AST_RELATIONAL_NEQ: kit.not_equal,
+        libsbml.AST_RELATIONAL_LT: chain(kit.less),
+        libsbml.AST_RELATIONAL_LEQ: chain(kit.less_equal),
+        libsbml.AST_RELATIONAL_GT: chain(kit.greater),
+        libsbml.AST_RELATIONAL_GEQ: chain(kit.greater_equal),
+        **{getattr(libsbml, f"AST_FUNCTION_{name.upper()}"): of_one(f) for name, f in of_one_argument.items()},
+    }
 
 
 def _fold(operation: Callable[[Values, Values], Values], start: Values | None = None) -> Callable[..., Values]:
@@ -149,16 +228,6 @@ def _fold(operation: Callable[[Values, Values], Values], start: Values | None = 
     return folded
 
 
-def _chain(relation: Callable[[Values, Values], Values]) -> Callable[..., Values]:
-    """Extend a relation to any number of values: a < b < c means a < b and b < c."""
-
-    def chained(*values: Values) -> Values:
-        parts = (relation(a, b) for a, b in itertools.pairwise(values))
-        return functools.reduce(np.logical_and, parts, np.True_)
-
-    return chained
-
-
 _CONSTANTS: dict[int, Values] = {
     libsbml.AST_CONSTANT_E: np.float64(np.e),
     libsbml.AST_CONSTANT_PI: np.float64(np.pi),
@@ -166,58 +235,16 @@ _CONSTANTS: dict[int, Values] = {
     libsbml.AST_CONSTANT_FALSE: np.False_,
     libsbml.AST_NAME_AVOGADRO: np.float64(AVOGADRO),
 }
-_OPERATIONS: dict[int, Callable[..., Values]] = {
-    libsbml.AST_PLUS: _fold(lambda a, b: np.add(a, b, dtype=float), np.float64(0)),
-    libsbml.AST_TIMES: _fold(lambda a, b: np.multiply(a, b, dtype=float), np.float64(1)),
-    libsbml.AST_MINUS: _minus,
-    libsbml.AST_DIVIDE: lambda a, b: np.true_divide(a, b, dtype=float),
-    libsbml.AST_POWER: np.float_power,
-    libsbml.AST_FUNCTION_POWER: np.float_power,
-    libsbml.AST_FUNCTION_ROOT: _root,
-    libsbml.AST_FUNCTION_LOG: _log,
-    libsbml.AST_FUNCTION_PIECEWISE: _piecewise,
-    libsbml.AST_FUNCTION_MAX: _fold(np.maximum),
-    libsbml.AST_FUNCTION_MIN: _fold(np.minimum),
-    libsbml.AST_FUNCTION_QUOTIENT: lambda a, b: np.trunc(np.true_divide(a, b)),
-    libsbml.AST_FUNCTION_REM: np.fmod,
-    libsbml.AST_FUNCTION_FACTORIAL: lambda x: special.gamma(np.asarray(x, float) + 1),
-    libsbml.AST_LOGICAL_AND: _fold(np.logical_and, np.True_),
-    libsbml.AST_LOGICAL_OR: _fold(np.logical_or, np.False_),
-    libsbml.AST_LOGICAL_XOR: _fold(np.logical_xor, np.False_),
-    libsbml.AST_LOGICAL_NOT: np.logical_not,
-    libsbml.AST_LOGICAL_IMPLIES: lambda a, b: np.logical_or(np.logical_not(a), b),
-    libsbml.AST_RELATIONAL_EQ: _chain(np.equal),
-    libsbml.AST_RELATIONAL_NEQ: np.not_equal,
-    libsbml.AST_RELATIONAL_LT: _chain(np.less),
-    libsbml.AST_RELATIONAL_LEQ: _chain(np.less_equal),
-    libsbml.AST_RELATIONAL_GT: _chain(np.greater),
-    libsbml.AST_RELATIONAL_GEQ: _chain(np.greater_equal),
-}
 _RECIPROCALS = {"sin": "csc", "cos": "sec", "tan": "cot", "sinh": "csch", "cosh": "sech", "tanh": "coth"}
 
 
-def _related(name: str, reciprocal: str) -> dict[str, Callable[[Values], Values]]:
-    """A trigonometric or hyperbolic function of NumPy, its reciprocal, and the inverses of both."""
-    direct, inverse = getattr(np, name), getattr(np, f"arc{name}")
-    return {
-        name: direct,
-        reciprocal: lambda x: 1 / direct(x),
-        f"arc{name}": inverse,
-        f"arc{reciprocal}": lambda x: inverse(np.true_divide(1, x)),
-    }
+class _NumPy:
+    """NumPy and the one function of SciPy that formulas need."""
+
+    gamma = staticmethod(special.gamma)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(np, name)
 
 
-def _of_one(operation: Callable[[Values], Values]) -> Callable[[Values], Values]:
-    """A function of exactly one argument; NumPy would use a second one as the output array."""
-    return lambda x: operation(np.asarray(x, float))
-
-
-_OF_ONE: dict[str, Callable[[Values], Values]] = {
-    "abs": np.abs,
-    "exp": np.exp,
-    "ln": np.log,
-    "floor": np.floor,
-    "ceiling": np.ceil,
-    **dict(itertools.chain.from_iterable(_related(*pair).items() for pair in _RECIPROCALS.items())),
-}
-_OPERATIONS |= {getattr(libsbml, f"AST_FUNCTION_{name.upper()}"): _of_one(f) for name, f in _OF_ONE.items()}
+_OPERATIONS = operations_of(_NumPy())

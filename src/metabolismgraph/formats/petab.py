@@ -47,6 +47,11 @@ class PetabProblem:
         values = self.parameters.get("nominalValue", pd.Series(dtype=float))
         return {str(name): float(value) for name, value in values.items() if pd.notna(value)}
 
+    @property
+    def estimated(self) -> tuple[str, ...]:
+        """The parameters to be estimated."""
+        return tuple(str(name) for name, wanted in self.parameters["estimate"].items() if _plain(wanted) == "1")
+
 
 def read_petab(path: Path) -> PetabProblem:
     """Read a problem of PEtab version 1: its YAML file names an SBML model and tables.
@@ -79,6 +84,7 @@ def read_petab(path: Path) -> PetabProblem:
         _table(path, files["measurement"], "measurements"),
     )
     _check(found)
+    _check_parameters(path, found.parameters)
     return found
 
 
@@ -141,9 +147,6 @@ def _check(problem: PetabProblem) -> None:
             other = sorted(set(problem.observables[column].dropna()) - set(choices))
             if other:
                 raise InputError(f"{path}: {column} {other[0]} is not supported; known: {', '.join(choices)}")
-    priors = problem.parameters.get("objectivePriorType")
-    if priors is not None and priors.notna().any():
-        raise InputError(f"{path}: priors in the objective (objectivePriorType) are not supported yet")
     for column in ("measurement", "time"):
         numbers = pd.to_numeric(rows[column], errors="coerce")
         if numbers.isna().any():
@@ -151,3 +154,23 @@ def _check(problem: PetabProblem) -> None:
             raise InputError(f"{path}: row {row} of the measurements: {column} is not a number")
         if column == "measurement" and not numbers.map(math.isfinite).all():
             raise InputError(f"{path}: a measurement is not finite")
+
+
+def _check_parameters(path: Path, parameters: pd.DataFrame) -> None:
+    for column, known in (("parameterScale", {"lin", "log", "log10"}), ("estimate", {"0", "1"})):
+        entries = parameters[column].map(_plain)
+        for name, entry in entries[~entries.isin(known)].items():
+            raise InputError(f"{path}: parameter {name}: {column} is {entry!r}; expected {', '.join(sorted(known))}")
+    for column in ("lowerBound", "upperBound", "nominalValue"):
+        if column in parameters:
+            given = parameters[column][parameters[column].notna()]
+            for name, entry in given[pd.to_numeric(given, errors="coerce").isna()].items():
+                raise InputError(f"{path}: parameter {name}: {column} is {entry!r}, which is not a number")
+    priors = parameters.get("objectivePriorType")
+    if priors is not None and priors.notna().any():
+        raise InputError(f"{path}: priors in the objective (objectivePriorType) are not supported yet")
+
+
+def _plain(entry: object) -> str:
+    """An entry as text: 1 and 1.0 alike."""
+    return str(int(entry)) if isinstance(entry, float) and entry.is_integer() else str(entry).strip()

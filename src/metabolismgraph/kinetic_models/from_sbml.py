@@ -14,7 +14,7 @@ import numpy as np
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import read_bytes
-from metabolismgraph.formats.formula import TIME, Compiled, FormulaError, Values, children, compiled, names
+from metabolismgraph.formats.formula import TIME, Compiled, FormulaError, Operations, Values, children, compiled, names
 from metabolismgraph.formats.quantities import ModelIndex, local_parameters
 from metabolismgraph.formats.sbml import parse
 from metabolismgraph.kinetic_models.model import Environment, KineticModel, state_key
@@ -23,40 +23,55 @@ _Term = tuple[float, Any, str]  # sign of a side of a reaction, reference to a s
 _Formulas = dict[str, tuple[set[str], Compiled]]  # names that are needed, and the formula, by id
 
 
-def read_kinetic_model(path: Path, values: Mapping[str, float] | None = None) -> KineticModel:
-    """The model of an SBML file of Level 2 or 3, also compressed by gzip.
+class ModelFile:
+    """An SBML file of Level 2 or 3, also compressed by gzip: read once, for models with several values.
 
-    Args:
-        values: other values of parameters, compartments and species at the start, as formulas see them; those that
-            depend on them by initial assignments or rules follow.
-
-    Raises:
-        InputError: the file is missing or not valid SBML; it has events, delays, algebraic rules, fast reactions or
-            rates of change in formulas; a quantity has no value, or depends on itself; a given value is of no quantity
-            of the model, or of one that a rule computes.
-    """
-    document = parse(read_bytes(path), str(path), needs_network=False)
-    try:
-        return _Builder(str(path), path.name.split(".")[0], ModelIndex(document), values or {}).build()
-    except RecursionError:
-        raise InputError(f"{path}: a formula is nested too deeply to be read; write it with fewer brackets") from None
-
-
-def quantities(path: Path) -> frozenset[str]:
-    """Ids of the parameters, compartments and species of an SBML file.
+    Attributes:
+        quantities: ids of its parameters, compartments and species.
 
     Raises:
-        InputError: as for `read_kinetic_model`.
+        InputError: the file is missing or not valid SBML.
     """
-    index = ModelIndex(parse(read_bytes(path), str(path), needs_network=False))
-    return frozenset({*index.parameters, *index.compartments, *index.species})
+
+    def __init__(self, path: Path):
+        self._path, self._index = path, ModelIndex(parse(read_bytes(path), str(path), needs_network=False))
+        index = self._index
+        self.quantities = frozenset({*index.parameters, *index.compartments, *index.species})
+
+    def model(self, values: Mapping[str, Values] | None = None, operations: Operations | None = None) -> KineticModel:
+        """The equations of the model.
+
+        Args:
+            values: other values of parameters, compartments and species at the start, as formulas see them; those that
+                depend on them by initial assignments or rules follow.
+            operations: see `operations_of`; values may then be symbols.
+
+        Raises:
+            InputError: the file has events, delays, algebraic rules, fast reactions or rates of change in formulas; a
+                quantity has no value, or depends on itself; a given value is of no quantity of the model, or of one
+                that a rule computes.
+        """
+        path = self._path
+        try:
+            return _Builder(str(path), path.name.split(".")[0], self._index, values or {}, operations).build()
+        except RecursionError:
+            raise InputError(
+                f"{path}: a formula is nested too deeply to be read; write it with fewer brackets"
+            ) from None
 
 
 class _Builder:
     """Builds the equations of one model."""
 
-    def __init__(self, source: str, stem: str, index: ModelIndex, given: Mapping[str, float]):
-        self.source, self.index, self.given = source, index, given
+    def __init__(
+        self,
+        source: str,
+        stem: str,
+        index: ModelIndex,
+        given: Mapping[str, Values],
+        operations: Operations | None,
+    ):
+        self.source, self.index, self.given, self.operations = source, index, given, operations
         self.model = index.model
         self.id = self.model.getId() or stem
         self.rules = {r.getVariable(): r.getMath() for r in self.model.getListOfRules() if r.isRate()}
@@ -75,11 +90,11 @@ class _Builder:
         for name, node in self.rules.items():
             self._check_known(name, node, constants, formulas)
             rates.append(self._formula(name, node)[1])
-        amounts = [start.get(name, math.nan) * self._factor(index.species[name], start) for name in moving]
+        amounts = [start.get(name, np.nan) * self._factor(index.species[name], start) for name in moving]
         return KineticModel(
             id=self.id,
             states=(*moving, *self.rules),
-            start=np.array([*amounts, *(start.get(name, math.nan) for name in self.rules)], dtype=float),
+            start=(*amounts, *(start.get(name, np.nan) for name in self.rules)),
             species=tuple(index.species),
             compartments={name: s.getCompartment() for name, s in index.species.items()},
             amounts=frozenset(name for name, s in index.species.items() if self._is_amount(s)),
@@ -98,7 +113,7 @@ class _Builder:
                         terms.setdefault(reference.getSpecies(), []).append((sign, reference, reaction.getId()))
         return terms
 
-    def _quantities(self, start: Mapping[str, float], terms: Mapping[str, Any]) -> tuple[Environment, _Formulas]:
+    def _quantities(self, start: Environment, terms: Mapping[str, Any]) -> tuple[Environment, _Formulas]:
         """Constants, and formulas of all other quantities, from the values at the start."""
         index = self.index
         formulas: _Formulas = {}
@@ -150,7 +165,7 @@ class _Builder:
                 raise InputError(f"{self.source}: no quantity {name} has a value; nearest: {nearest_name(name, known)}")
             if name in self.index.assigned:
                 raise InputError(f"{self.source}: {name} is computed by a rule; it cannot be given a value")
-            if not math.isfinite(value):
+            if isinstance(value, float) and not math.isfinite(value):
                 raise InputError(f"{self.source}: the value of {name} must be finite, not {value:g}")
 
     def _is_amount(self, species: Any) -> bool:
@@ -159,9 +174,9 @@ class _Builder:
         pointlike = compartment is not None and compartment.getSpatialDimensionsAsDouble() == 0
         return bool(species.getHasOnlySubstanceUnits() or pointlike)
 
-    def _factor(self, species: Any, start: Mapping[str, float]) -> float:
+    def _factor(self, species: Any, start: Environment) -> Values:
         """What makes an amount of the value of a species at the start."""
-        return 1.0 if self._is_amount(species) else start.get(species.getCompartment(), math.nan)
+        return 1.0 if self._is_amount(species) else start.get(species.getCompartment(), np.nan)
 
     def _formula(
         self, name: str, node: Any, local: Mapping[str, float | None] | None = None
@@ -179,11 +194,13 @@ class _Builder:
             return _getter(key)
 
         try:
-            return names(node) - set(local) - {TIME}, compiled(node, lookup, self.index.functions)
+            return names(node) - set(local) - {TIME}, compiled(
+                node, lookup, self.index.functions, operations=self.operations
+            )
         except FormulaError:
             raise InputError(f"{self.source}: the formula of {name} cannot be evaluated") from None
 
-    def _start(self) -> dict[str, float]:
+    def _start(self) -> Environment:
         """Values at time zero of every id that has one, as formulas see them."""
         index = self.index
         formulas: _Formulas = {}
@@ -195,36 +212,41 @@ class _Builder:
             if node is not None:
                 formulas[name] = self._formula(name, node)
                 continue
-            value, needed = self._declared(name)
-            if not math.isnan(value):
-                formulas[name] = ({needed}, _divided(value, needed)) if needed else (set(), _constant(value))
+            declared = self._declared(name)
+            if declared is not None:
+                formulas[name] = declared
         formulas |= self._laws()
         environment: Environment = {TIME: np.float64(0.0)}
         for name in self._order({key: needed for key, (needed, _) in formulas.items()}, {}, known_only=True):
             if formulas[name][0] <= set(environment):
                 with np.errstate(all="ignore"):
                     try:
-                        environment[name] = np.float64(formulas[name][1](environment))
+                        environment[name] = formulas[name][1](environment)
                     except FormulaError:
                         raise InputError(f"{self.source}: the formula of {name} cannot be evaluated") from None
-        return {name: float(value) for name, value in environment.items() if name != TIME}
+        del environment[TIME]
+        return environment
 
-    def _declared(self, name: str) -> tuple[float, str]:
-        """The value that the file gives an id, NaN for none; and the compartment that divides it, empty for none."""
+    def _declared(self, name: str) -> tuple[set[str], Compiled] | None:
+        """The value that the file gives an id, with the compartment that it needs; None for no value."""
         index = self.index
         if name in index.species:
             species, size = index.species[name], index.species[name].getCompartment()
+            amount = self._is_amount(species)
             if species.isSetInitialAmount():
-                return species.getInitialAmount(), "" if self._is_amount(species) else size
-            value = species.getInitialConcentration() if species.isSetInitialConcentration() else math.nan
-            # A concentration of a species that is an amount in formulas.
-            return (value, "") if not self._is_amount(species) else (value * self._plain_size(size), "")
+                value = species.getInitialAmount()
+                made = (set(), _constant(value)) if amount else ({size}, _scaled(value, size, -1))
+            else:
+                value = species.getInitialConcentration() if species.isSetInitialConcentration() else math.nan
+                made = ({size}, _scaled(value, size, 1)) if amount else (set(), _constant(value))
+            return None if math.isnan(value) else made
         if name in index.parameters:
-            parameter = index.parameters[name]
-            return (parameter.getValue() if parameter.isSetValue() else math.nan), ""
-        if name in index.compartments:
-            return self._plain_size(name), ""
-        return self.references[name].getStoichiometry(), ""
+            value = index.parameters[name].getValue() if index.parameters[name].isSetValue() else math.nan
+        elif name in index.compartments:
+            value = self._plain_size(name)
+        else:
+            value = self.references[name].getStoichiometry()
+        return None if math.isnan(value) else (set(), _constant(value))
 
     def _plain_size(self, name: str) -> float:
         compartment = self.index.compartments.get(name)
@@ -306,8 +328,8 @@ def _getter(key: str) -> Compiled:
     return lambda environment: environment[key]
 
 
-def _constant(value: float) -> Compiled:
-    number = np.float64(value)
+def _constant(value: Values) -> Compiled:
+    number = np.float64(value) if isinstance(value, float | int) else value
     return lambda _: number
 
 
@@ -315,9 +337,10 @@ def _over(key: str, size: str) -> Compiled:
     return lambda environment: environment[key] / environment[size]
 
 
-def _divided(value: float, size: str) -> Compiled:
+def _scaled(value: float, size: str, power: int) -> Compiled:
+    """A value times a power, 1 or -1, of the size of a compartment."""
     number = np.float64(value)
-    return lambda environment: number / environment[size]
+    return lambda environment: number * environment[size] if power > 0 else number / environment[size]
 
 
 def _kinds(node: Any) -> set[int]:

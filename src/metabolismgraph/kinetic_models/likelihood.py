@@ -6,21 +6,17 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import libsbml
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.formula import Compiled, FormulaError, compiled, names
 from metabolismgraph.formats.petab import PetabProblem, read_petab
-from metabolismgraph.kinetic_models.from_sbml import quantities, read_kinetic_model
+from metabolismgraph.kinetic_models.measurements import Measurements
 from metabolismgraph.kinetic_models.model import Environment, KineticModel
 from metabolismgraph.kinetic_models.simulation import integrate, steady_state
-
-_PLACEHOLDERS = {"observableParameters": "observableParameter", "noiseParameters": "noiseParameter"}
 
 
 def simulate_petab(path: str | Path, values: Mapping[str, float] | None = None) -> pd.DataFrame:
@@ -35,7 +31,7 @@ def simulate_petab(path: str | Path, values: Mapping[str, float] | None = None) 
         distribution) and `log_likelihood` (natural logarithm of the density) of every row.
 
     Raises:
-        InputError: as for `read_petab`, `read_kinetic_model` and `integrate`; a parameter has no value; a formula names
+        InputError: as for `read_petab`, `Measurements` and `integrate`; a parameter has no value; a formula names
             an unknown quantity; or a measurement with a logarithmic transformation is not positive.
 
     Example:
@@ -77,121 +73,110 @@ def simulate_petab(path: str | Path, values: Mapping[str, float] | None = None) 
             near = nearest_name(name, list(problem.parameters.index))
             raise InputError(f"{path}: the parameter table has no {name}; nearest: {near}")
         parameters[name] = float(value)
-    return _Simulated(problem, parameters).table()
+    return simulated_table(problem, parameters)
 
 
-class _Simulated:
-    """The measurements of a problem for given values of its parameters."""
+def simulated_table(problem: PetabProblem, parameters: Mapping[str, float]) -> pd.DataFrame:
+    """The measurement table with simulations, see `simulate_petab`, for values of the parameters on linear scale."""
+    measurements = Measurements(problem)
+    likelihood = Likelihood(problem)
+    simulated, noise = np.full((2, len(measurements.rows)), np.nan)
+    for first, then, part in measurements.groups():
+        model = measurements.model(then, parameters)
+        if first:
+            before = measurements.model(first, parameters)
+            reached = dict(zip(before.states, steady_state(before), strict=True))
+            kept = zip(measurements.kept(model, then), model.states, model.start, strict=True)
+            model = dataclasses.replace(model, start=tuple(reached[name] if keep else x for keep, name, x in kept))
+        times = np.unique(part["time"].to_numpy(float))
+        finite = times[np.isfinite(times)]
+        at = integrate(model, finite) if finite.size else {}
+        end = _single(model, steady_state(model)) if finite.size < times.size else {}
+        for number, (_, row) in zip(part.index.to_numpy(), part.iterrows(), strict=True):
+            k = int(np.searchsorted(finite, row["time"]))
+            now = end if math.isinf(row["time"]) else {name: value[k] for name, value in at.items()}
+            simulated[number], noise[number] = measurements.simulated(row, now, parameters)
+    found = {"simulation": simulated, "noise": noise, "log_likelihood": likelihood.log_densities(simulated, noise)}
+    return pd.concat([measurements.rows, pd.DataFrame(found)], axis=1)
 
-    def __init__(self, problem: PetabProblem, parameters: Mapping[str, float]):
-        self.problem, self.parameters = problem, parameters
-        self.quantities = quantities(problem.model)
-        columns = ("observableFormula", "noiseFormula")
-        self.formulas = {
-            (str(name), column): self._formula(str(name), row[column])
-            for name, row in problem.observables.iterrows()
-            for column in columns
-        }
 
-    def table(self) -> pd.DataFrame:
-        rows = self.problem.measurements.reset_index(drop=True)
-        found = pd.DataFrame(index=rows.index, columns=["simulation", "noise", "log_likelihood"], dtype=float)
-        before = rows.get("preequilibrationConditionId", pd.Series(index=rows.index, dtype=object))
-        before = before.astype(object).where(before.notna(), "")
-        for (first, then), part in rows.groupby([before, "simulationConditionId"]):
-            model = self._model(str(first), str(then))
-            times = np.unique(part["time"].to_numpy(float))
-            finite = times[np.isfinite(times)]
-            at = integrate(model, finite) if finite.size else {}
-            end = _single(model, steady_state(model)) if finite.size < times.size else {}
-            for number, row in part.iterrows():
-                k = int(np.searchsorted(finite, row["time"]))
-                now = end if math.isinf(row["time"]) else {name: value[k] for name, value in at.items()}
-                found.loc[number] = self._row(row, {**self.parameters, **now})
-        return pd.concat([rows, found], axis=1)
+class Likelihood:
+    """Density of the measurements of a problem, given their simulated values and noise.
 
-    def _model(self, before: str, condition: str) -> KineticModel:
-        """The model at the start of a condition, after a steady state of another one if there is one."""
-        model = read_kinetic_model(self.problem.model, self._values(condition))
-        if before:
-            first = read_kinetic_model(self.problem.model, self._values(before))
-            reached = dict(zip(first.states, steady_state(first), strict=True))
-            own = self._of_condition(condition)
-            start = [x if name in own else reached[name] for name, x in zip(model.states, model.start, strict=True)]
-            model = dataclasses.replace(model, start=np.array(start, dtype=float))
-        return model
+    Raises:
+        InputError: a measurement with a logarithmic transformation is not positive.
+    """
 
-    def _values(self, condition: str) -> dict[str, float]:
-        """Values of quantities of the model: of the parameter table, then of the condition."""
-        values = {name: value for name, value in self.parameters.items() if name in self.quantities}
-        return values | self._of_condition(condition)
+    def __init__(self, problem: PetabProblem):
+        rows = problem.measurements
+        settings = problem.observables.loc[rows["observableId"].astype(str).tolist()]
+        scale = _setting(settings, "observableTransformation", "lin")
+        measured = rows["measurement"].to_numpy(float)
+        self._logarithmic = scale != "lin"
+        self._base = np.where(scale == "log10", math.log(10), 1.0)
+        wrong = self._logarithmic & (measured <= 0)
+        if wrong.any():
+            k = int(wrong.argmax())
+            raise InputError(f"{problem.path}: a measurement on a {scale[k]} scale is {measured[k]:g}, not positive")
+        self._laplace = _setting(settings, "noiseDistribution", "normal") == "laplace"
+        positive = np.where(self._logarithmic, measured, 1.0)
+        self._measured = np.where(self._logarithmic, np.log(positive) / self._base, measured)
+        # Log of the derivative of the transformation.
+        self._change = np.where(self._logarithmic, -np.log(positive * self._base), 0.0)
 
-    def _of_condition(self, condition: str) -> dict[str, float]:
-        """Values that the condition table gives; an empty cell gives none."""
-        row = self.problem.conditions.loc[condition].drop("conditionName", errors="ignore").dropna()
-        return {str(name): self._number(entry) for name, entry in row.items()}
-
-    def _number(self, entry: Any) -> float:
-        """A number, or the value of a parameter by its id."""
-        try:
-            return float(entry)
-        except ValueError:
-            name = str(entry).strip()
-            if name in self.parameters:
-                return self.parameters[name]
-        raise InputError(f"{self.problem.path}: parameter {name} has no value")
-
-    def _formula(self, observable: str, text: Any) -> tuple[set[str], Compiled]:
-        node = libsbml.parseL3Formula(str(text))
-        try:
-            if node is None:
-                raise FormulaError
-            return names(node), compiled(node, lambda name: lambda environment: environment[name], {})
-        except FormulaError:
-            raise InputError(
-                f"{self.problem.path}: observable {observable}: the formula {text!r} is not valid"
-            ) from None
-
-    def _row(self, row: Any, environment: Environment) -> tuple[float, float, float]:
-        """Simulated value, noise and log likelihood of one measurement."""
-        observable = str(row["observableId"])
-        for column, placeholder in _PLACEHOLDERS.items():
-            if column in row and pd.notna(row[column]):
-                for number, entry in enumerate(str(row[column]).split(";"), start=1):
-                    environment[f"{placeholder}{number}_{observable}"] = self._number(entry)
-        simulated = self._value(observable, "observableFormula", environment)
-        environment[observable] = simulated
-        noise = self._value(observable, "noiseFormula", environment)
-        settings = self.problem.observables.loc[observable]
-        return simulated, noise, self._log_likelihood(float(row["measurement"]), simulated, noise, settings)
-
-    def _value(self, observable: str, column: str, environment: Environment) -> float:
-        needed, formula = self.formulas[observable, column]
-        absent = sorted(needed - set(environment))
-        if absent:
-            raise InputError(f"{self.problem.path}: observable {observable}: {absent[0]} has no value")
+    def log_densities(
+        self, simulated: Float[np.ndarray, " rows"], noise: Float[np.ndarray, " rows"]
+    ) -> Float[np.ndarray, " rows"]:
+        """Natural logarithm of the density of every measurement; -inf where simulation or noise allow none."""
         with np.errstate(all="ignore"):
-            return float(formula(environment))
+            z = self.residuals(simulated, noise)
+            normal = -0.5 * np.log(2 * np.pi * noise**2) - 0.5 * z**2
+            laplace = -np.log(2 * noise) - np.abs(z)
+            found = self._change + np.where(self._laplace, laplace, normal)
+        return np.where((noise > 0) & np.isfinite(found), found, -np.inf)
 
-    def _log_likelihood(self, measured: float, simulated: float, noise: float, settings: Any) -> float:
-        scale = settings.get("observableTransformation", "lin")
-        if not noise > 0:
-            return -math.inf
-        change = 0.0  # log of the derivative of the transformation
-        if scale in ("log", "log10"):
-            if measured <= 0:
-                raise InputError(f"{self.problem.path}: a measurement on a {scale} scale is {measured:g}, not positive")
-            if not simulated > 0:
-                return -math.inf
-            base = 1.0 if scale == "log" else math.log(10)
-            change = -math.log(measured * base)
-            measured, simulated = math.log(measured) / base, math.log(simulated) / base
-        z = (measured - simulated) / noise
-        if settings.get("noiseDistribution", "normal") == "laplace":
-            return change - math.log(2 * noise) - abs(z)
-        return change - 0.5 * math.log(2 * math.pi * noise**2) - 0.5 * z**2
+    def gradient(
+        self,
+        simulated: Float[np.ndarray, " rows"],
+        noise: Float[np.ndarray, " rows"],
+        of_simulated: Float[np.ndarray, "rows parameters"],
+        of_noise: Float[np.ndarray, "rows parameters"],
+    ) -> tuple[Float[np.ndarray, " parameters"], Float[np.ndarray, "parameters parameters"]]:
+        """Gradient of the negative logarithm of the likelihood, and Fisher information.
+
+        Args:
+            of_simulated, of_noise: derivatives of both with respect to the parameters.
+        """
+        with np.errstate(all="ignore"):
+            z = self.residuals(simulated, noise)
+            factor = np.where(self._logarithmic, 1 / (simulated * self._base), 1.0) / noise
+            of_mean, of_noise = of_simulated * factor[:, None], of_noise / noise[:, None]
+        by_mean = -np.where(self._laplace, np.sign(z), z)
+        by_noise = 1 - np.where(self._laplace, np.abs(z), z**2)
+        gradient = by_mean @ of_mean + by_noise @ of_noise
+        weight = np.where(self._laplace, 1.0, 2.0)[:, None]
+        return gradient, of_mean.T @ of_mean + of_noise.T @ (weight * of_noise)
+
+    def residuals(
+        self, simulated: Float[np.ndarray, " rows"], noise: Float[np.ndarray, " rows"]
+    ) -> Float[np.ndarray, " rows"]:
+        """Measured minus simulated values after the transformation, relative to their noise."""
+        found: np.ndarray = (self._measured - self._transformed(simulated)) / noise
+        return found
+
+    def _transformed(self, simulated: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
+        with np.errstate(all="ignore"):
+            found: np.ndarray = np.where(self._logarithmic, np.log(simulated) / self._base, simulated)
+        return found
 
 
-def _single(model: KineticModel, y: np.ndarray) -> dict[str, float]:
+def _setting(settings: pd.DataFrame, column: str, usual: str) -> np.ndarray:
+    """A column of the observable table as text; the usual value where it is empty or missing."""
+    if column not in settings:
+        return np.full(len(settings), usual, dtype=object)
+    return settings[column].fillna(usual).to_numpy(object)
+
+
+def _single(model: KineticModel, y: np.ndarray) -> Environment:
     """Values of all ids at one state, long after the start."""
     return {name: float(value) for name, value in model.values(np.float64(np.inf), y).items()}

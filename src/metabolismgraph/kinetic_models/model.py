@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -33,7 +33,7 @@ class KineticModel:
 
     id: str
     states: tuple[str, ...]
-    start: Float[np.ndarray, " states"]
+    start: tuple[Values, ...]
     species: tuple[str, ...]
     compartments: Mapping[str, str]
     amounts: frozenset[str]
@@ -41,8 +41,12 @@ class KineticModel:
     computed: tuple[tuple[str, Compiled], ...]
     rates: tuple[Compiled, ...]
 
-    def values(self, time: Values, y: Float[np.ndarray, "states ..."]) -> Environment:
+    def values(self, time: Values, y: Iterable[Values]) -> Environment:
         """The value of every id, as formulas see it, at a time or at several times.
+
+        Args:
+            time: number, array of numbers, or symbol.
+            y: the states in order, of the same kind.
 
         Raises:
             InputError: a formula cannot be evaluated.
@@ -52,10 +56,9 @@ class KineticModel:
             try:
                 for name, formula in self.computed:
                     environment[name] = formula(environment)
-            except FormulaError:
-                raise InputError(
-                    f"model {self.id}: the formula of {name} has an operation with wrong arguments"
-                ) from None
+            except FormulaError as error:
+                reason = str(error) or "has an operation with wrong arguments"
+                raise InputError(f"model {self.id}: the formula of {name} {reason}") from None
         return environment
 
     def rate(self, time: float, y: Float[np.ndarray, " states"]) -> Float[np.ndarray, " states"]:

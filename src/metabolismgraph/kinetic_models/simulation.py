@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.kinetic_models.from_sbml import read_kinetic_model
+from metabolismgraph.kinetic_models.from_sbml import ModelFile
 from metabolismgraph.kinetic_models.model import Environment, KineticModel
 
 # Relative tolerance; absolute one relative to the largest value of a state, and what that one may be at most. The
@@ -33,13 +33,13 @@ def simulate_model(
         path: SBML file of Level 2 or 3, with a kinetic law for every reaction.
         time: increasing, >= 0, in the time unit of the model, whose initial values hold at time zero.
         variables: ids whose values are wanted, as formulas see them; None: the concentrations of all species.
-        values: other values of parameters, compartments and species at the start, see `read_kinetic_model`.
+        values: other values of parameters, compartments and species at the start, see `ModelFile.model`.
 
     Returns:
         A column `time` and one per variable. A concentration is named [id] where the id alone could be an amount.
 
     Raises:
-        InputError: as for `read_kinetic_model` and `integrate`; or a variable is not in the model.
+        InputError: as for `ModelFile` and `integrate`; or a variable is not in the model.
 
     Example:
         >>> from pathlib import Path
@@ -61,7 +61,7 @@ def simulate_model(
         1   0.5  2.819
         2   1.0  1.986
     """
-    model = read_kinetic_model(Path(path), values)
+    model = ModelFile(Path(path)).model(values)
     times = np.asarray(time, dtype=float)
     if times.ndim != 1 or not len(times) or not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) <= 0).any():
         raise InputError(f"{path}: times must be finite, >= 0 and increasing")
@@ -87,19 +87,20 @@ def integrate(model: KineticModel, time: Float[np.ndarray, " times"]) -> Environ
     """
     if not model.states:
         return _shaped(model.values(time, np.zeros((0, len(time)))), len(time))
-    if not np.isfinite(model.start).all():
-        name = model.states[int(np.argmin(np.isfinite(model.start)))]
+    start = np.array(model.start, dtype=float)
+    if not np.isfinite(start).all():
+        name = model.states[int(np.argmin(np.isfinite(start)))]
         raise InputError(f"model {model.id}: {name} has no finite value at the start")
     given = time if time[0] == 0 else np.concatenate([[0.0], time])
     if len(given) == 1:
-        return _shaped(model.values(time, model.start[:, None]), 1)
-    scale = np.abs(model.start)
+        return _shaped(model.values(time, start[:, None]), 1)
+    scale = np.abs(start)
     absolute = _ABSOLUTE * np.where(scale > 0, scale, float(scale.max()) or 1.0)
     for _ in range(_REPEATS):
         found = scipy.integrate.solve_ivp(
             model.rate,
             (given[0], given[-1]),
-            model.start,
+            start,
             "LSODA",
             given,
             rtol=_RELATIVE,
@@ -124,7 +125,7 @@ def steady_state(model: KineticModel) -> Float[np.ndarray, " states"]:
     Raises:
         InputError: they do not come to rest, or the integration fails.
     """
-    y, span = model.start, _FIRST_SPAN
+    y, span = np.array(model.start, dtype=float), _FIRST_SPAN
     if not len(y):
         return y
     while span < _LONGEST:

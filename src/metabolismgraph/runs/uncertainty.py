@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import write_bytes
+from metabolismgraph.files import new_folder, write_bytes
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.runs.pipeline import load_result
 from metabolismgraph.system.progress import Progress, silent
@@ -97,7 +94,7 @@ def analyse_run(
     suggestions = next_of(model, progress)
     found = profiles_of(model, _least_certain(model, profiles), progress)
     repeated = bootstrap_of(model, bootstrap, seed, progress) if bootstrap else None
-    with _replaced(path / FOLDER) as part:
+    with new_folder(path / FOLDER) as part:
         _write_table(suggestions.table, part / MEASUREMENTS)
         if found:
             _write_profiles(found, part, folder.config.plotting.dpi)
@@ -119,21 +116,6 @@ def _least_certain(model: FittedModel, most: int) -> list[int]:
     """The rate constants with the largest standard errors among those that the network allows, then such slopes."""
     order = [t.indices[np.argsort(-model.error[t.indices], kind="stable")] for t in targets(model)]
     return [int(index) for index in np.concatenate(order)[:most]]
-
-
-@contextmanager
-def _replaced(folder: Path) -> Iterator[Path]:
-    """A new folder that takes the place of an old one when all of its files are written."""
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        part.mkdir()
-        yield part
-        shutil.rmtree(folder, ignore_errors=True)
-        part.replace(folder)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_profiles(profiles: Sequence[Profile], folder: Path, dpi: int) -> None:

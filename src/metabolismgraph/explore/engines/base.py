@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from metabolismgraph.processes import cores
+
 STDOUT = "stdout.txt"  # output of a job, in its folder
 NO_ROOM = os.EX_IOERR  # exit code of a job that could not write its outcome
 
@@ -54,10 +56,3 @@ class Engine(abc.ABC):
 def default_workers(n_parallel: int) -> int:
     """One process per available core, but not more than slots."""
     return min(n_parallel, len(cores()))
-
-
-def cores() -> list[int]:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))

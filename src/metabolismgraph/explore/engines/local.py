@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metabolismgraph import processes
-from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT, Ended, Engine, cores
+from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT, Ended, Engine
 from metabolismgraph.processes import Child, describe_exit, killed_from_outside, last_line
 from metabolismgraph.text import one_line
 
@@ -105,7 +105,7 @@ class ProcessEngine(Engine):
 
 def _shares(n_workers: int) -> list[list[int]]:
     """The cores in equal shares, one for each worker; where there are more workers than cores, some share one."""
-    known = cores()
+    known = processes.cores()
     each = max(1, len(known) // n_workers)
     return [[known[(w * each + i) % len(known)] for i in range(each)] for w in range(n_workers)]
 

@@ -1,0 +1,40 @@
+"""What the fit of a PEtab problem finds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+
+from metabolismgraph.formats.petab import PetabProblem
+
+AT_LOWER, AT_UPPER, FLAT = "at its lower bound", "at its upper bound", "not determined"
+SAME = 0.1  # difference of -log L below which two starts have found the same optimum
+
+
+@dataclasses.dataclass(frozen=True)
+class PetabFit:
+    """Estimates of the parameters of a PEtab problem.
+
+    Attributes:
+        problem: as it was read.
+        objective: negative natural logarithm of the likelihood at the estimates.
+        estimates: by parameter: `estimate`, `lower_95`, `upper_95` on linear scale, `standard_error` on the scale of
+            the parameter table (NaN at a bound), `note`: empty, "at its lower bound", "at its upper bound" or "not
+            determined".
+        starts: by number: `objective`, `evaluations`, `seconds`, `ending`, and the parameters on linear scale.
+        simulation: see `simulate_petab`, at the estimates.
+        notes: sentences on what not to trust.
+    """
+
+    problem: PetabProblem
+    objective: float
+    estimates: pd.DataFrame
+    starts: pd.DataFrame
+    simulation: pd.DataFrame
+    notes: tuple[str, ...]
+
+    @property
+    def reached(self) -> int:
+        """The number of starts that found the best likelihood."""
+        return int((self.starts["objective"] < self.objective + SAME).sum())

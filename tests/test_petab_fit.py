@@ -1,0 +1,252 @@
+"""Estimation of the parameters of PEtab problems: derivatives, estimates, notes, files, refusals."""
+
+import importlib
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_cli import call
+from test_petab import TABLES, YAML, problem  # noqa: F401 (a fixture)
+from test_sbml import document, reaction, species
+
+import metabolismgraph as mg
+from metabolismgraph.errors import InputError
+from metabolismgraph.formats.petab import read_petab
+from metabolismgraph.kinetic_models.fit_result import AT_UPPER, FLAT
+from metabolismgraph.kinetic_models.likelihood import Likelihood
+from metabolismgraph.kinetic_models.sensitivities import SimulatedMeasurements, SimulationFailedError
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "models"
+# A + B is conserved; the steady state before depends on k, and on the total.
+EXCHANGE = document(
+    [reaction("R", "A", "B", "c * k * A"), reaction("Q", "B", "A", "c * q * B")],
+    kinds=[species("A"), species("B")],
+    parameters={"k": 5.0, "q": 1.0},
+)
+HEADER = "parameterId\tparameterScale\tlowerBound\tupperBound\tnominalValue\testimate\n"
+ONE = "observableId\tobservableFormula\tnoiseFormula\na\tA\t0.1\n"
+ROWS = "observableId\tsimulationConditionId\tmeasurement\ttime\n"
+
+
+def measured(values, times, condition="only"):
+    return ROWS + "".join(f"a\t{condition}\t{value:.12g}\t{t}\n" for value, t in zip(values, times, strict=True))
+
+
+def decay(problem, values, times, parameters="k\tlog10\t0.001\t100\t7\t1\n", **more):  # noqa: F811
+    tables = {
+        "conditions": "conditionId\tA\nonly\t4\n",
+        "observables": ONE,
+        "parameters": HEADER + parameters,
+        "measurements": measured(values, times),
+    }
+    return problem(**tables | more)
+
+
+def compared(path):
+    """Simulation by LSODA and by CVODES; derivatives by CVODES and by differences, all with the nominal values."""
+    read = read_petab(path)
+    names = read.estimated
+    scales = [str(read.parameters.loc[name, "parameterScale"]) for name in names]
+    to = {"lin": float, "log": math.log, "log10": math.log10}
+    point = np.array([to[scale](read.nominal[name]) for name, scale in zip(names, scales, strict=True)])
+    fixed = {name: value for name, value in read.nominal.items() if name not in names}
+    simulated, likelihood = SimulatedMeasurements(read, fixed), Likelihood(read)
+
+    def objective(x):
+        at = simulated.at(x, derivatives=False)
+        return -likelihood.log_densities(at.values, at.noise).sum()
+
+    at = simulated.at(point, derivatives=True)
+    table = mg.simulate_petab(path)
+    np.testing.assert_allclose(at.values, table["simulation"], rtol=1e-6)
+    np.testing.assert_allclose(at.noise, table["noise"], rtol=1e-6)
+    steps = 1e-4 * np.eye(len(point))
+    differences = [(objective(point + step) - objective(point - step)) / 2e-4 for step in steps]
+    gradient, information = likelihood.gradient(at.values, at.noise, at.of_values, at.of_noise)
+    np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-5)
+    assert np.linalg.eigvalsh(information).min() > -1e-9
+    return gradient
+
+
+def test_derivatives_with_all_kinds_of_formulas(problem):  # noqa: F811
+    assert (compared(problem()) != 0).all()
+
+
+def test_derivatives_of_steady_states_on_a_conserved_sum(problem):  # noqa: F811
+    gradient = compared(
+        problem(
+            EXCHANGE,
+            parameters=HEADER + "k\tlog10\t0.01\t10\t0.7\t1\nq\tlin\t0\t9\t2\t1\ntotal\tlog\t0.1\t9\t3\t1\n",
+            conditions="conditionId\tA\tk\nbefore\ttotal\t\nafter\t\t0.1\nset\ttotal\t\n",
+            observables=ONE.replace("A\t0.1", "A\t0.1 + 0.2 * A"),
+            measurements="observableId\tpreequilibrationConditionId\tsimulationConditionId\tmeasurement\ttime\n"
+            "a\tbefore\tafter\t2\t0\na\tbefore\tafter\t2.5\t0.2\na\t\tset\t2\tinf\na\t\tset\t2\t0.1\n",
+        )
+    )
+    assert (np.abs(gradient) > 0.1).all()
+
+
+def test_derivatives_after_a_switch_at_a_time(problem):  # noqa: F811
+    law = "c * k * A * piecewise(1, time < 1.5, 3)"
+    model = document([reaction("R", "A", "", law)], kinds=[species("A")], parameters={"k": 5.0})
+    path = decay(problem, [3, 2, 1], [1, 2, 3], "k\tlog10\t0.001\t100\t0.4\t1\n", model=model)
+    compared(path)
+
+
+def test_a_rate_constant_and_its_standard_error(problem):  # noqa: F811
+    times = np.array([0.5, 1.0, 2.0])
+    fit = mg.fit_petab(decay(problem, 4 * np.exp(-0.7 * times), times), 4)
+    assert fit.estimates.loc["k", "estimate"] == pytest.approx(0.7, rel=1e-5)
+    # d A / d log10 k = -ln 10 k t A; the noise is 0.1.
+    information = ((math.log(10) * 0.7 * times * 4 * np.exp(-0.7 * times) / 0.1) ** 2).sum()
+    row = fit.estimates.loc["k"]
+    assert row["standard_error"] == pytest.approx(information**-0.5, rel=1e-4)
+    assert row["upper_95"] / row["estimate"] == pytest.approx(10 ** (1.95996 * information**-0.5), rel=1e-4)
+    assert fit.reached == 4
+    assert fit.notes == ()
+    assert fit.objective == pytest.approx(-fit.simulation["log_likelihood"].sum(), rel=1e-6)
+
+
+def test_parameters_of_noise_and_of_observables(problem):  # noqa: F811
+    rng = np.random.default_rng(1)
+    times = np.linspace(0.1, 4, 40)
+    values = 2 * 4 * np.exp(-0.7 * times) * np.exp(0.05 * rng.standard_normal(40))
+    rows = "k\tlog10\t0.001\t100\t7\t1\nscale\tlin\t0.1\t9\t1\t1\nsd\tlog10\t1e-6\t1e4\t1\t1\n"
+    observables = "observableId\tobservableFormula\tnoiseFormula\tobservableTransformation\na\tscale * A\tsd\tlog\n"
+    fit = mg.fit_petab(decay(problem, values, times, rows, observables=observables), 6)
+    # Least squares of the logarithm.
+    slope, offset = np.polyfit(times, np.log(values), 1)
+    error = np.log(values) - slope * times - offset
+    expected = [-slope, math.exp(offset) / 4, math.sqrt((error**2).mean())]
+    np.testing.assert_allclose(fit.estimates["estimate"], expected, rtol=1e-4)
+    assert fit.reached == 6
+
+
+def test_laplace_noise_finds_the_median(problem):  # noqa: F811
+    model = document([reaction("R", "A", "", "0 * k * c")], kinds=[species("A")], parameters={"k": 1.0})
+    observables = (
+        "observableId\tobservableFormula\tnoiseFormula\tobservableTransformation\tnoiseDistribution\n"
+        "a\tk + 0 * A\tb\tlin\tlaplace\n"
+    )
+    rows = "k\tlin\t0\t10\t1\t1\nb\tlog10\t0.001\t100\t1\t1\n"
+    path = decay(problem, [1, 2, 3, 5, 9], [1, 2, 3, 4, 5], rows, observables=observables, model=model)
+    fit = mg.fit_petab(path, 10)
+    assert fit.estimates["estimate"].tolist() == pytest.approx([3.0, 2.2], rel=1e-2)
+
+
+def test_flat_parameters_and_bounds_are_named(problem):  # noqa: F811
+    model = document([reaction("R", "A", "", "c * k * q * A")], kinds=[species("A")], parameters={"k": 5.0, "q": 1.0})
+    times = np.array([0.5, 1.0, 2.0])
+    rows = "k\tlog10\t0.001\t100\t7\t1\nq\tlog10\t0.001\t100\t7\t1\n"
+    fit = mg.fit_petab(decay(problem, 4 * np.exp(-0.7 * times), times, rows, model=model), 3)
+    assert fit.estimates["note"].tolist() == [FLAT, FLAT]
+    assert fit.estimates["estimate"].prod() == pytest.approx(0.7, rel=1e-4)
+    assert "2 of 2 parameters are not determined: k, q" in fit.notes
+    fit = mg.fit_petab(decay(problem, 4 * np.exp(-0.7 * times), times, "k\tlog10\t0.001\t0.5\t7\t1\n"), 3)
+    assert fit.estimates.loc["k", "note"] == AT_UPPER
+    assert math.isnan(fit.estimates.loc["k", "standard_error"])
+    assert any(note.startswith("the residuals are larger than the given noise") for note in fit.notes)
+    assert "1 of 1 parameters are at a bound: k" in fit.notes
+
+
+def test_starts_that_cannot_be_simulated_are_counted(problem):  # noqa: F811
+    # dA/dt = k A^2 is infinite at the time 1 / (4 k).
+    model = document([reaction("R", "", "A", "c * k * A^2")], kinds=[species("A")], parameters={"k": 1.0})
+    value = 4 / (1 - 4 * 0.01 * 2)
+    fit = mg.fit_petab(decay(problem, [value], [2.0], model=model), 5)
+    assert fit.estimates.loc["k", "estimate"] == pytest.approx(0.01, rel=1e-4)
+    hopeless = decay(problem, [value], [2.0], "k\tlog10\t1\t100\t7\t1\n", model=model)
+    with pytest.raises(InputError, match="no start of 2 has a finite likelihood"):
+        mg.fit_petab(hopeless, 2)
+    simulated = SimulatedMeasurements(read_petab(hopeless), {})
+    with pytest.raises(SimulationFailedError):
+        simulated.at(np.array([1.0]), derivatives=True)
+
+
+def test_processes_and_seeds(problem):  # noqa: F811
+    times = np.array([0.5, 1.0, 2.0])
+    path = decay(problem, 4 * np.exp(-0.7 * times), times)
+    one, two = mg.fit_petab(path, 3, seed=5), mg.fit_petab(path, 3, seed=5, processes=2)
+    columns = ["objective", "evaluations", "ending", "k"]
+    pd.testing.assert_frame_equal(one.starts[columns], two.starts[columns])
+    assert not mg.fit_petab(path, 3, seed=6).starts[columns].equals(one.starts[columns])
+    # Files that have changed are read again.
+    other = mg.fit_petab(decay(problem, 4 * np.exp(-0.2 * times), times), 3)
+    assert other.estimates.loc["k", "estimate"] == pytest.approx(0.2, rel=1e-4)
+
+
+REFUSED = [
+    ("k\tlog10\t0\t100\t7\t1\n", "parameter k: a bound on log10 scale must be positive, not 0"),
+    ("k\tlin\t5\t1\t7\t1\n", "parameter k: bounds must be finite and in order, not 5.0, 1.0"),
+    ("k\tlin\t0\tinf\t7\t1\n", "parameter k: bounds must be finite"),
+    ("k\tlin\t0\t9\t7\t0\n", "no parameter has estimate 1"),
+    ("k\tlin\t0\t9\t7\tyes\n", "parameter k: estimate is 'yes'; expected 0, 1"),
+    ("k\tln\t0\t9\t7\t1\n", "parameter k: parameterScale is 'ln'; expected lin, log, log10"),
+    ("k\tlin\tlow\t9\t7\t1\n", "parameter k: lowerBound is 'low', which is not a number"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "message"), REFUSED)
+def test_what_is_refused(problem, parameters, message):  # noqa: F811
+    with pytest.raises(InputError, match=message):
+        mg.fit_petab(decay(problem, [1.0], [1.0], parameters), 1)
+
+
+def test_starts_must_be_positive(problem):  # noqa: F811
+    with pytest.raises(InputError, match="starts must be at least 1, not 0"):
+        mg.fit_petab(decay(problem, [1.0], [1.0]), 0)
+
+
+def test_without_the_solver(monkeypatch):
+    for name in ("sensitivities", "symbols", "estimation"):
+        monkeypatch.delitem(sys.modules, f"metabolismgraph.kinetic_models.{name}", raising=False)
+    monkeypatch.setitem(sys.modules, "casadi", None)
+    with pytest.raises(
+        InputError, match=r"needs casadi, which is not installed; pip install 'metabolismgraph\[petab\]'"
+    ):
+        importlib.import_module("metabolismgraph.kinetic_models.estimation")
+
+
+def test_command(problem, monkeypatch, capsys, tmp_path):  # noqa: F811
+    path, out = problem(), tmp_path / "fit"
+    words = ("fit-petab", path, "--starts", "3", "--processes", "1", "--out", out)
+    assert call(monkeypatch, *words) == 0
+    said = capsys.readouterr().out
+    assert "starts" in said
+    assert "note: " in said
+    files = {"estimates.csv", "starts.csv", "simulation.tsv", "parameters.tsv", "notes.txt"}
+    assert {file.name for file in out.iterdir()} == files | {"waterfall.png", "measurements.png"}
+    estimates = pd.read_csv(out / "estimates.csv", index_col=0)
+    assert estimates.index.tolist() == ["k", "scale", "sd"]
+    assert len(pd.read_csv(out / "starts.csv")) == 3
+    # The parameter table takes the place of the given one: its nominal values are the estimates.
+    (tmp_path / "parameters.tsv").write_text((out / "parameters.tsv").read_text())
+    found = mg.simulate_petab(path)
+    np.testing.assert_allclose(found["simulation"], pd.read_csv(out / "simulation.tsv", sep="\t")["simulation"])
+    assert read_petab(path).nominal["high"] == 3.0
+    assert call(monkeypatch, *words) == 2
+    assert "is not empty; choose another --out, or give --overwrite" in capsys.readouterr().err
+    assert call(monkeypatch, *words, "--overwrite", "--quiet") == 0
+    assert capsys.readouterr().out == ""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("all")
+    assert call(monkeypatch, "fit-petab", path, "--out", tmp_path / "mine", "--overwrite") == 2
+    assert "not the folder of a fit" in capsys.readouterr().err
+    assert call(monkeypatch, "fit-petab", path, "--out", path) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_benchmark_problem():
+    folder = SHARED / "Bruno_JExpBot2016"
+    if not folder.exists():
+        pytest.skip("the shared models are not there")
+    path = folder / "Bruno_JExpBot2016.yaml"
+    fit = mg.fit_petab(path, 6)
+    shipped = mg.simulate_petab(path)["log_likelihood"].sum()
+    assert fit.objective < -shipped + 0.05
+    nominal = pd.Series(read_petab(path).nominal)
+    np.testing.assert_allclose(fit.estimates["estimate"], nominal[fit.estimates.index], rtol=0.01)
