@@ -6,8 +6,10 @@ import re
 import libsbml
 import numpy as np
 import pytest
+import roadrunner
 from test_sbml import document, level2, mathml, reaction, species
 
+import metabolismgraph as mg
 from metabolismgraph.formats.fitted_model import power_laws, write_fitted_sbml
 from metabolismgraph.formats.formula import evaluate
 from metabolismgraph.formats.quantities import State, local_parameters
@@ -105,6 +107,24 @@ def test_the_laws_written_are_those_fitted(source, tmp_path, convert, aggregatio
     text = out.read_text()
     assert re.findall('<reaction id="(homeostasis_[^"]*)', text) == ["homeostasis_A", "homeostasis_B"]
     assert 'id="k_R_fwd_"' in text  # a species is called k_R_fwd
+
+
+@pytest.mark.parametrize("convert", [str, level2], ids=["level 3", "level 2"])
+def test_another_simulator_agrees(source, tmp_path, convert):
+    """libroadrunner, which reads the file by its own code."""
+    content, model = source(convert)
+    k = {name: 0.1 * (i + 1) for i, name in enumerate(model.network.reactions)}
+    homeostasis = {"A": (-0.1, 0.3), "B": (-0.2, 0.0), "C": (0.0, 0.0)}
+    out = tmp_path / "fitted.xml"
+    write_fitted_sbml(content, model.network, k, homeostasis, {1.0: SATURATING}, out)
+    simulator = roadrunner.RoadRunner(str(out))
+    simulator.integrator.relative_tolerance, simulator.integrator.absolute_tolerance = 1e-12, 1e-16
+    time = np.linspace(0, 5, 21)
+    names = ["A", "C", "B"]
+    found = simulator.simulate(0, 5, 21, ["[A]", "[C]", "[B]"])
+    ours = mg.simulate_model(out, time)[[f"[{name}]" for name in names]].to_numpy()
+    assert np.ptp(ours, axis=0).min() > 0.1
+    np.testing.assert_allclose(ours, found, rtol=1e-7)
 
 
 def test_the_softplus_of_a_published_flux(source, tmp_path):

@@ -217,7 +217,7 @@ def test_command(problem, monkeypatch, capsys, tmp_path):  # noqa: F811
     said = capsys.readouterr().out
     assert "starts" in said
     assert "note: " in said
-    files = {"estimates.csv", "starts.csv", "simulation.tsv", "parameters.tsv", "notes.txt"}
+    files = {"estimates.csv", "starts.csv", "simulated.tsv", "parameters.tsv", "notes.txt"}
     assert {file.name for file in out.iterdir()} == files | {"waterfall.png", "measurements.png"}
     estimates = pd.read_csv(out / "estimates.csv", index_col=0)
     assert estimates.index.tolist() == ["k", "scale", "sd"]
@@ -225,7 +225,7 @@ def test_command(problem, monkeypatch, capsys, tmp_path):  # noqa: F811
     # The parameter table takes the place of the given one: its nominal values are the estimates.
     (tmp_path / "parameters.tsv").write_text((out / "parameters.tsv").read_text())
     found = mg.simulate_petab(path)
-    np.testing.assert_allclose(found["simulation"], pd.read_csv(out / "simulation.tsv", sep="\t")["simulation"])
+    np.testing.assert_allclose(found["simulation"], pd.read_csv(out / "simulated.tsv", sep="\t")["simulation"])
     assert read_petab(path).nominal["high"] == 3.0
     assert call(monkeypatch, *words) == 2
     assert "is not empty; choose another --out, or give --overwrite" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def operations_of(kit: Any) -> Operations:
     """
 
     def number(x: Values) -> Values:
-        return kit.asarray(x, float)
+        return x if type(x) is np.float64 else kit.asarray(x, float)  # the usual case, at a tenth of the time
 
     def minus(a: Values, b: Values | None = None) -> Values:
         return -number(a) if b is None else number(a) - number(b)

@@ -105,6 +105,7 @@ def integrate(model: KineticModel, time: Float[np.ndarray, " times"]) -> Environ
             given,
             rtol=_RELATIVE,
             atol=absolute,
+            jac=model.jacobian,
             # A rule may switch at a time, which a longer step could miss.
             max_step=float(np.diff(given).max()),
         )
@@ -130,7 +131,13 @@ def steady_state(model: KineticModel) -> Float[np.ndarray, " states"]:
         return y
     while span < _LONGEST:
         found = scipy.integrate.solve_ivp(
-            model.rate, (0.0, span), y, "LSODA", rtol=_RELATIVE, atol=_ABSOLUTE * (np.abs(y).max() or 1.0)
+            model.rate,
+            (0.0, span),
+            y,
+            "LSODA",
+            rtol=_RELATIVE,
+            atol=_ABSOLUTE * (np.abs(y).max() or 1.0),
+            jac=model.jacobian,
         )
         if not found.success or not np.isfinite(found.y).all():
             raise InputError(f"model {model.id}: the integration to a steady state failed: {found.message}")

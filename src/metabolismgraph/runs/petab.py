@@ -10,7 +10,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.files import new_folder
 from metabolismgraph.kinetic_models.fit_result import PetabFit
 
-ESTIMATES, STARTS, SIMULATION, PARAMETERS = "estimates.csv", "starts.csv", "simulation.tsv", "parameters.tsv"
+ESTIMATES, STARTS, SIMULATION, PARAMETERS = "estimates.csv", "starts.csv", "simulated.tsv", "parameters.tsv"
 WATERFALL, MEASUREMENTS, NOTES = "waterfall.png", "measurements.png", "notes.txt"
 _DPI = 150
 
