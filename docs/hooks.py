@@ -50,6 +50,7 @@ READERS = {
         "formats/petab.py",
         "kinetic_models/measurements.py",
         "kinetic_models/likelihood.py",
+        "kinetic_models/priors.py",
         "kinetic_models/estimation.py",
         "runs/petab.py",
     ),

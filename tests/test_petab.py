@@ -107,7 +107,6 @@ REFUSED = [
     ("measurements", "\tsd\n", "\ttau\n", "parameter tau has no value"),
     ("conditions", "up\t", "low\t", "conditionId low occurs twice"),
     ("conditions", "\tk\n", "\tkk\n", "no quantity kk has a value"),
-    ("parameters", "\testimate\n", "\testimate\tobjectivePriorType\n", "priors in the objective"),
 ]
 
 
@@ -116,8 +115,6 @@ def test_what_is_refused(problem, where, old, new, message):
     text = YAML if where == "spec" else TABLES[f"{where}.tsv"]
     assert old in text
     changed = text.replace(old, new)
-    if "Prior" in new:
-        changed = changed.replace("0.7\t1\n", "0.7\t1\tnormal\n")
     with pytest.raises(InputError, match=message):
         mg.simulate_petab(problem(**{where: changed}))
 

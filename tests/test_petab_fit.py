@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import laplace, loglaplace, lognorm, norm
 from test_cli import call
 from test_petab import TABLES, YAML, problem  # noqa: F401 (a fixture)
 from test_sbml import document, reaction, species
@@ -17,6 +18,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import read_petab
 from metabolismgraph.kinetic_models.fit_result import AT_UPPER, FLAT
 from metabolismgraph.kinetic_models.likelihood import Likelihood
+from metabolismgraph.kinetic_models.priors import Priors
 from metabolismgraph.kinetic_models.sensitivities import SimulatedMeasurements, SimulationFailedError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "models"
@@ -250,3 +252,73 @@ def test_a_benchmark_problem():
     assert fit.objective < -shipped + 0.05
     nominal = pd.Series(read_petab(path).nominal)
     np.testing.assert_allclose(fit.estimates["estimate"], nominal[fit.estimates.index], rtol=0.01)
+
+
+def with_priors(parameters):
+    """A parameter table with a prior per row, type and parameters behind a bar."""
+    rows = [line.split("|") for line in parameters.strip().splitlines()]
+    header = HEADER.rstrip("\n") + "\tobjectivePriorType\tobjectivePriorParameters\n"
+    return header + "".join(f"{row}\t{prior.replace(' ', chr(9))}\n" for row, prior in rows)
+
+
+@pytest.mark.parametrize(
+    ("scale", "x", "prior", "density"),
+    [
+        ("log10", math.log10(2.0), "normal 3;0.5", norm(3, 0.5).pdf(2.0)),
+        ("lin", 2.0, "laplace 3;0.5", laplace(3, 0.5).pdf(2.0)),
+        ("log", math.log(2.0), "logNormal 1;0.5", lognorm(0.5, scale=math.e).pdf(2.0)),
+        ("lin", 2.0, "logNormal 1;0.5", lognorm(0.5, scale=math.e).pdf(2.0)),
+        ("log10", 0.0, "logNormal 1;0.5", lognorm(0.5, scale=math.e).pdf(1.0)),
+        ("log10", math.log10(2.0), "logLaplace 1;0.5", loglaplace(2.0, scale=math.e).pdf(2.0)),
+        ("log10", math.log10(2.0), "parameterScaleNormal 1;0.5", norm(1, 0.5).pdf(math.log10(2.0))),
+        ("log10", math.log10(2.0), "parameterScaleLaplace 1;0.5", laplace(1, 0.5).pdf(math.log10(2.0))),
+        ("log10", math.log10(2.0), "parameterScaleUniform -1;3", 0.25),
+        ("log10", math.log10(2.0), "uniform 0;5", 0.2),
+        ("log10", math.log10(2.0), "uniform 3;5", 0.0),
+    ],
+)
+def test_densities_of_priors(problem, scale, x, prior, density):  # noqa: F811
+    path = decay(problem, [1.0], [1.0])
+    path.with_name("parameters.tsv").write_text(with_priors(f"k\t{scale}\t0.001\t100\t7\t1|{prior}"))
+    priors = Priors(read_petab(path))
+
+    def value(x):
+        return priors.terms(np.array([x]))[0]
+
+    found, gradient, curvature = priors.terms(np.array([x]))
+    assert math.exp(-found) == pytest.approx(density, rel=1e-12)
+    if density:
+        assert gradient[0] == pytest.approx((value(x + 1e-6) - value(x - 1e-6)) / 2e-6, abs=1e-7)
+    assert curvature.shape == (1, 1)
+    assert curvature[0, 0] >= 0
+
+
+def test_a_prior_and_a_measurement_are_weighed(problem):  # noqa: F811
+    model = document([reaction("R", "A", "", "0 * k * c")], kinds=[species("A")], parameters={"k": 1.0})
+    observables = "observableId\tobservableFormula\tnoiseFormula\na\tk + 0 * A\t0.5\n"
+    path = decay(problem, [2.0], [1.0], "k\tlin\t0\t10\t1\t1\n", observables=observables, model=model)
+    path.with_name("parameters.tsv").write_text(with_priors("k\tlin\t0\t10\t1\t1|normal 4;1"))
+    fit = mg.fit_petab(path, 3)
+    # Weights 4 and 1.
+    assert fit.estimates.loc["k", "estimate"] == pytest.approx((4 * 2 + 1 * 4) / 5)
+    assert fit.estimates.loc["k", "standard_error"] == pytest.approx(5**-0.5)
+    assert fit.quantity == "-log posterior"
+    expected = -norm(2.4, 0.5).logpdf(2.0) - norm(4, 1).logpdf(2.4)
+    assert fit.objective == pytest.approx(expected)
+    assert not any("disagree" in note for note in fit.notes)
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        ("gamma 1;2", "parameter k: prior gamma is not known; known: normal, laplace, uniform"),
+        ("normal 1", "parameter k: objectivePriorParameters is '1.*'; expected two numbers, a;b"),
+        ("normal 1;0", "the second number must be positive"),
+        ("uniform 1;0", "the second number must be larger than the first"),
+    ],
+)
+def test_priors_that_are_refused(problem, prior, message):  # noqa: F811
+    path = decay(problem, [1.0], [1.0])
+    path.with_name("parameters.tsv").write_text(with_priors(f"k\tlog10\t0.001\t100\t7\t1|{prior}"))
+    with pytest.raises(InputError, match=message):
+        mg.fit_petab(path, 1)

@@ -319,7 +319,7 @@ def speed_table(figures: Mapping[str, Mapping[str, float]]) -> Table:
 
 def petab_page(fit: PetabFit, folder: Path) -> list[Table | Text]:
     """The results of a fit of a PEtab problem: likelihood, estimates, notes, files."""
-    least = f"-log L = {fit.objective:.8g}, found by {fit.reached} of {len(fit.starts)} starts"
+    least = f"{fit.quantity} = {fit.objective:.8g}, found by {fit.reached} of {len(fit.starts)} starts"
     table = Table("parameter", Column("estimate", justify="right"), Column("95 % interval", justify="right"), "note")
     for name, row in fit.estimates.head(_MOST_ROWS).iterrows():
         interval = "" if math.isnan(row["lower_95"]) else f"{row['lower_95']:.4g} to {row['upper_95']:.4g}"

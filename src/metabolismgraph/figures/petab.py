@@ -31,7 +31,7 @@ _LEAST = 1e-3  # of the vertical axis of a waterfall
 
 
 def draw_waterfall(fit: PetabFit, path: Path, dpi: int) -> Path:
-    """Draw -log L of all starts in order, above the best one."""
+    """Draw the objective of all starts in order, above the best one."""
     with applied():
         above = np.sort(fit.starts["objective"].to_numpy(float)) - fit.objective
         shown = above[np.isfinite(above)]
@@ -52,7 +52,7 @@ def draw_waterfall(fit: PetabFit, path: Path, dpi: int) -> Path:
             yscale="log",
             xlim=(0, len(above) + 1),
             xlabel="start, in order",
-            ylabel=r"$-\log L$ above the best" + f" (at least {_LEAST:g})",
+            ylabel=f"{fit.quantity} above the best (at least {_LEAST:g})",
         )
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.legend(loc="best")

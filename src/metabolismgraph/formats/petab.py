@@ -58,7 +58,7 @@ def read_petab(path: Path) -> PetabProblem:
 
     Raises:
         InputError: a file is missing or damaged, a column or an id is missing, or the problem needs something that is
-            not supported yet: version 2, several problems, other models than SBML, priors in the objective.
+            not supported yet: version 2, several problems, other models than SBML.
     """
     spec = _yaml(path)
     version = str(spec.get("format_version", ""))
@@ -166,9 +166,6 @@ def _check_parameters(path: Path, parameters: pd.DataFrame) -> None:
             given = parameters[column][parameters[column].notna()]
             for name, entry in given[pd.to_numeric(given, errors="coerce").isna()].items():
                 raise InputError(f"{path}: parameter {name}: {column} is {entry!r}, which is not a number")
-    priors = parameters.get("objectivePriorType")
-    if priors is not None and priors.notna().any():
-        raise InputError(f"{path}: priors in the objective (objectivePriorType) are not supported yet")
 
 
 def _plain(entry: object) -> str:

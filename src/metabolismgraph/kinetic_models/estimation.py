@@ -21,6 +21,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import PetabProblem, read_petab
 from metabolismgraph.kinetic_models.fit_result import AT_LOWER, AT_UPPER, FLAT, SAME, PetabFit
 from metabolismgraph.kinetic_models.likelihood import Likelihood, simulated_table
+from metabolismgraph.kinetic_models.priors import Priors
 from metabolismgraph.system.progress import Progress, silent
 
 try:
@@ -35,12 +36,12 @@ except ImportError as error:
 _TO_SCALE: Mapping[str, Callable[[float], float]] = {"lin": float, "log": math.log, "log10": math.log10}
 _FROM_SCALE: Mapping[str, Callable[[float], float]] = {"lin": float, "log": math.exp, "log10": lambda x: 10.0**x}
 _MOST_STEPS = 200  # of each of two searches
-_COARSE, _FINE = 1e-3, 1e-8  # change of -log L at which the first and the second one end
+_COARSE, _FINE = 1e-3, 1e-8  # change of the objective at which the first and the second one end
 _TRIES = 20  # points of which the likeliest one is a start
 _INSIDE = 1e-3  # least distance of a start from a bound, in ranges between bounds
 _AT_BOUND = 1e-3  # distance on the scale of the parameter table
 _WIDE = math.log(10)  # logarithm of the ratio of the ends of a 95 % interval
-_AGREED = 1e-3  # difference of -log L between two integrators, absolute and relative
+_AGREED = 1e-3  # difference of the objective between two integrators, absolute and relative
 _UNLIKELY = 0.01  # p-value of the misfit
 
 
@@ -48,7 +49,7 @@ class Start(NamedTuple):
     """What came of one start.
 
     Attributes:
-        objective: -log L; infinite if there is none.
+        objective: see `PetabFit`; infinite if there is none.
         point: parameters on the scales of the table.
         evaluations: of the likelihood.
         seconds: of computing.
@@ -65,7 +66,7 @@ class Start(NamedTuple):
 def fit_petab(
     path: str | Path, starts: int = 20, *, seed: int = 0, processes: int = 1, progress: Progress = silent
 ) -> PetabFit:
-    r"""Estimate the parameters of a PEtab problem by maximum likelihood.
+    r"""Estimate the parameters of a PEtab problem by maximum likelihood, or maximum posterior where it has priors.
 
     Starts are a Latin hypercube between the bounds of the parameter table, on its scales (Raue et al. 2013); nominal
     values of estimated parameters are not used. From each one, a trust-region method with reflections at the bounds
@@ -131,7 +132,7 @@ def fit_petab(
     ):
         found[number] = start
         least = min(start.objective for start in found.values())
-        progress("starts", len(found) / starts, f"{len(found)} of {starts}, best -log L {least:.6g}")
+        progress("starts", len(found) / starts, f"{len(found)} of {starts}, best {objective.quantity} {least:.6g}")
     ordered = [found[number] for number in sorted(found)]
     best = min(ordered, key=lambda start: start.objective)
     if not math.isfinite(best.objective):
@@ -151,12 +152,13 @@ def fit_petab(
         ],
         index=pd.RangeIndex(starts, name="start"),
     )
-    notes = _notes(objective, best, table, estimates, -float(simulation["log_likelihood"].sum()))
-    return PetabFit(objective.problem, best.objective, estimates, table, simulation, notes)
+    again = objective.priors.terms(best.point)[0] - float(simulation["log_likelihood"].sum())
+    notes = _notes(objective, best, table, estimates, again)
+    return PetabFit(objective.problem, objective.quantity, best.objective, estimates, table, simulation, notes)
 
 
 class _Objective:
-    """The negative logarithm of the likelihood, on the scales of the parameter table."""
+    """The negative logarithm of the likelihood and of priors, on the scales of the parameter table."""
 
     def __init__(self, problem: PetabProblem):
         self.problem = problem
@@ -166,11 +168,17 @@ class _Objective:
         self.fixed = {name: value for name, value in problem.nominal.items() if name not in self.names}
         self._simulated = SimulatedMeasurements(problem, self.fixed)
         self.likelihood = Likelihood(problem)
+        self.priors = Priors(problem)
         self.evaluations = 0
         self._found_scales: dict[int, np.ndarray] | None = None
 
+    @property
+    def quantity(self) -> str:
+        """What is minimised."""
+        return "-log posterior" if self.priors else "-log L"
+
     def __call__(self, point: Float[np.ndarray, " parameters"]) -> tuple[float, np.ndarray, np.ndarray]:
-        """Value, gradient and Fisher information; infinite, without a gradient, where the simulation fails."""
+        """Value, gradient and information, with priors; infinite, without a gradient, where the simulation fails."""
         self.evaluations += 1
         try:
             at = self.simulated(point)
@@ -179,6 +187,8 @@ class _Objective:
         if at is not None:
             value = -float(self.likelihood.log_densities(at.values, at.noise).sum())
             gradient, information = self.likelihood.gradient(at.values, at.noise, at.of_values, at.of_noise)
+            prior = self.priors.terms(point)
+            value, gradient, information = value + prior[0], gradient + prior[1], information + prior[2]
             if np.isfinite([value, *gradient, *information.flat]).all():
                 return value, gradient, information
         # A gradient of zero would pass for convergence.
@@ -189,7 +199,7 @@ class _Objective:
         return self._simulated.at(point, derivatives=True)
 
     def refined(self, point: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
-        """A point with the best values of the parameters that only scale the noise, and -log L there.
+        """A point with the likeliest values of the parameters that only scale the noise, and the objective there.
 
         These have a closed form. A value that is much too small makes a start useless: all other parameters then follow
         the measurements that happen to agree most.
@@ -213,7 +223,7 @@ class _Objective:
                     point[k] + math.log(factor) / unit, low + (high - low) * _INSIDE, high - (high - low) * _INSIDE
                 )
                 noise[rows] *= math.exp((found[k] - point[k]) * unit)
-        return -float(self.likelihood.log_densities(at.values, noise).sum()), found
+        return self.priors.terms(found)[0] - float(self.likelihood.log_densities(at.values, noise).sum()), found
 
     def _scales_of_noise(self, point: Float[np.ndarray, " parameters"]) -> dict[int, np.ndarray]:
         """Parameters to which the noise of some measurements is proportional and which do nothing else; these rows."""
@@ -345,8 +355,8 @@ def _notes(
     notes = []
     if abs(again - best.objective) > _AGREED * (1 + abs(best.objective)):
         notes.append(
-            f"two integrators disagree at the estimates: -log L is {best.objective:.6g} by CVODES and {again:.6g} by "
-            "LSODA; the result is not to be trusted"
+            f"two integrators disagree at the estimates: {objective.quantity} is {best.objective:.6g} by CVODES and "
+            f"{again:.6g} by LSODA; the result is not to be trusted"
         )
     reached = int((starts["objective"] < best.objective + SAME).sum())
     failed = int((~np.isfinite(starts["objective"])).sum())

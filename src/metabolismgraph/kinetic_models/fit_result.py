@@ -9,7 +9,7 @@ import pandas as pd
 from metabolismgraph.formats.petab import PetabProblem
 
 AT_LOWER, AT_UPPER, FLAT = "at its lower bound", "at its upper bound", "not determined"
-SAME = 0.1  # difference of -log L below which two starts have found the same optimum
+SAME = 0.1  # difference of the objective below which two starts have found the same optimum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,9 @@ class PetabFit:
 
     Attributes:
         problem: as it was read.
-        objective: negative natural logarithm of the likelihood at the estimates.
+        quantity: what is minimised: "-log L", or "-log posterior" with priors.
+        objective: its value at the estimates, with the natural logarithm. Densities of priors are those on linear
+            scale, or on that of the parameter table where they are given so.
         estimates: by parameter: `estimate`, `lower_95`, `upper_95` on linear scale, `standard_error` on the scale of
             the parameter table (NaN at a bound), `note`: empty, "at its lower bound", "at its upper bound" or "not
             determined".
@@ -28,6 +30,7 @@ class PetabFit:
     """
 
     problem: PetabProblem
+    quantity: str
     objective: float
     estimates: pd.DataFrame
     starts: pd.DataFrame

@@ -77,7 +77,8 @@ class KineticModel:
         with np.errstate(all="ignore"):
             rates = np.array([np.broadcast_to(np.asarray(rate(environment), float), count) for rate in self.rates])
         found: np.ndarray = (rates[:, 1:] - rates[:, :1]) / steps
-        return np.nan_to_num(found, posinf=0.0, neginf=0.0)
+        finite: np.ndarray = np.nan_to_num(found, posinf=0.0, neginf=0.0)
+        return finite
 
     def concentration(self, species: str, values: Environment) -> Values:
         """Concentration of a species from the values of all ids."""
