@@ -1,6 +1,6 @@
 """Estimation of the parameters of PEtab problems: derivatives, estimates, notes, files, refusals."""
 
-import importlib
+import importlib.util
 import math
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy.stats import laplace, loglaplace, lognorm, norm
 from test_cli import call
 from test_petab import TABLES, YAML, problem  # noqa: F401 (a fixture)
@@ -47,15 +48,25 @@ def decay(problem, values, times, parameters="k\tlog10\t0.001\t100\t7\t1\n", **m
     return problem(**tables | more)
 
 
+def nominal_point(read):
+    """The nominal values on the scales of the table."""
+    to = {"lin": float, "log": math.log, "log10": math.log10}
+    scales = read.parameters["parameterScale"]
+    return np.array([to[str(scales[name])](read.nominal[name]) for name in read.estimated])
+
+
+def simulation_of(read):
+    return SimulatedMeasurements(read, {k: value for k, value in read.nominal.items() if k not in read.estimated})
+
+
+def simulated_at_nominal(read):
+    return simulation_of(read).at(nominal_point(read), derivatives=False)
+
+
 def compared(path):
     """Simulation by LSODA and by CVODES; derivatives by CVODES and by differences, all with the nominal values."""
     read = read_petab(path)
-    names = read.estimated
-    scales = [str(read.parameters.loc[name, "parameterScale"]) for name in names]
-    to = {"lin": float, "log": math.log, "log10": math.log10}
-    point = np.array([to[scale](read.nominal[name]) for name, scale in zip(names, scales, strict=True)])
-    fixed = {name: value for name, value in read.nominal.items() if name not in names}
-    simulated, likelihood = SimulatedMeasurements(read, fixed), Likelihood(read)
+    point, simulated, likelihood = nominal_point(read), simulation_of(read), Likelihood(read)
 
     def objective(x):
         at = simulated.at(x, derivatives=False)
@@ -237,6 +248,8 @@ def test_command(problem, monkeypatch, capsys, tmp_path):  # noqa: F811
     (tmp_path / "mine" / "thesis.tex").write_text("all")
     assert call(monkeypatch, "fit-petab", path, "--out", tmp_path / "mine", "--overwrite") == 2
     assert "not the folder of a fit" in capsys.readouterr().err
+    assert call(monkeypatch, "fit-petab", path, "--out", path / "below") == 2
+    assert "cannot be made in" in capsys.readouterr().err
     assert call(monkeypatch, "fit-petab", path, "--out", path) == 2
     assert "is a file" in capsys.readouterr().err
 
@@ -322,3 +335,23 @@ def test_priors_that_are_refused(problem, prior, message):  # noqa: F811
     path.with_name("parameters.tsv").write_text(with_priors(f"k\tlog10\t0.001\t100\t7\t1|{prior}"))
     with pytest.raises(InputError, match=message):
         mg.fit_petab(path, 1)
+
+
+TEST_SUITE = importlib.util.find_spec("petabtests")
+
+
+@pytest.mark.skipif(TEST_SUITE is None, reason="the PEtab test suite (petabtests) is not installed")
+def test_petab_test_suite():
+    """Version 1, by both integrators."""
+    root = Path(TEST_SUITE.origin).parent / "cases" / "v1.0.0" / "sbml"
+    cases = sorted(path for path in root.iterdir() if path.is_dir())
+    for case in cases:
+        solution = yaml.safe_load((case / f"_{case.name}_solution.yaml").read_text())
+        expected = pd.concat([pd.read_csv(case / file, sep="\t") for file in solution["simulation_files"]])
+        path = case / f"_{case.name}.yaml"
+        table = mg.simulate_petab(path)
+        np.testing.assert_allclose(table["simulation"], expected["simulation"], atol=1e-6)
+        assert table["log_likelihood"].sum() == pytest.approx(solution["llh"], abs=1e-6)
+        at = simulated_at_nominal(read_petab(path))
+        np.testing.assert_allclose(at.values, expected["simulation"], atol=1e-6)
+    assert len(cases) == 18

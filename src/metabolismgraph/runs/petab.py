@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,9 @@ def check_new(folder: Path, *, overwrite: bool) -> None:
         InputError: something is there, and is not to be replaced, or is not a folder of this kind.
     """
     if not folder.exists():
+        parent = next(path for path in folder.absolute().parents if path.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise InputError(f"{folder}: cannot be made in {parent}; choose another --out")
         return
     if not folder.is_dir():
         raise InputError(f"{folder}: is a file; choose another --out")
