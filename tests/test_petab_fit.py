@@ -17,6 +17,7 @@ from test_sbml import document, reaction, species
 import metabolismgraph as mg
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import read_petab
+from metabolismgraph.kinetic_models import estimation
 from metabolismgraph.kinetic_models.fit_result import AT_UPPER, FLAT
 from metabolismgraph.kinetic_models.likelihood import Likelihood
 from metabolismgraph.kinetic_models.priors import Priors
@@ -70,15 +71,15 @@ def compared(path):
 
     def objective(x):
         at = simulated.at(x, derivatives=False)
-        return -likelihood.log_densities(at.values, at.noise).sum()
+        return -likelihood.log_densities(at.simulation, at.noise).sum()
 
     at = simulated.at(point, derivatives=True)
     table = mg.simulate_petab(path)
-    np.testing.assert_allclose(at.values, table["simulation"], rtol=1e-6)
+    np.testing.assert_allclose(at.simulation, table["simulation"], rtol=1e-6)
     np.testing.assert_allclose(at.noise, table["noise"], rtol=1e-6)
     steps = 1e-4 * np.eye(len(point))
     differences = [(objective(point + step) - objective(point - step)) / 2e-4 for step in steps]
-    gradient, information = likelihood.gradient(at.values, at.noise, at.of_values, at.of_noise)
+    gradient, information = likelihood.gradient(at.simulation, at.noise, at.of_simulation, at.of_noise)
     np.testing.assert_allclose(gradient, differences, rtol=1e-4, atol=1e-5)
     assert np.linalg.eigvalsh(information).min() > -1e-9
     return gradient
@@ -353,5 +354,34 @@ def test_petab_test_suite():
         np.testing.assert_allclose(table["simulation"], expected["simulation"], atol=1e-6)
         assert table["log_likelihood"].sum() == pytest.approx(solution["llh"], abs=1e-6)
         at = simulated_at_nominal(read_petab(path))
-        np.testing.assert_allclose(at.values, expected["simulation"], atol=1e-6)
+        np.testing.assert_allclose(at.simulation, expected["simulation"], atol=1e-6)
     assert len(cases) == 18
+
+
+def test_a_second_integrator_that_fails_costs_a_note_only(problem, monkeypatch):  # noqa: F811
+    def failing(*_):
+        raise InputError("model test: the integration failed")
+
+    times = np.array([0.5, 1.0, 2.0])
+    path = decay(problem, 4 * np.exp(-0.7 * times), times)
+    monkeypatch.setattr(estimation, "simulated_table", failing)
+    fit = mg.fit_petab(path, 2)
+    assert fit.notes[0].startswith("the estimates were not checked by a second integrator, since it failed: model test")
+    np.testing.assert_allclose(fit.simulation["simulation"], 4 * np.exp(-0.7 * times), rtol=1e-5)
+
+
+def test_integrators_that_disagree_are_named(problem, monkeypatch):  # noqa: F811
+    times = np.array([0.5, 1.0, 2.0])
+    path = decay(problem, 4 * np.exp(-0.7 * times), times)
+    table = mg.simulate_petab(path, {"k": 0.9})
+    monkeypatch.setattr(estimation, "simulated_table", lambda *_: table)
+    assert "two integrators disagree" in mg.fit_petab(path, 2).notes[0]
+
+
+def test_an_optimiser_that_fails_is_a_start_without_a_result(problem, monkeypatch):  # noqa: F811
+    def failing(*_):
+        raise RuntimeError("no step")
+
+    monkeypatch.setattr(estimation.fides.Optimizer, "minimize", failing)
+    with pytest.raises(InputError, match="no start of 2 has a finite likelihood"):
+        mg.fit_petab(decay(problem, [1.0], [1.0]), 2)

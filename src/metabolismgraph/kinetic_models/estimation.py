@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import time
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.stats import chi2, norm, qmc
 
 from metabolismgraph.errors import InputError
@@ -23,6 +24,7 @@ from metabolismgraph.kinetic_models.fit_result import AT_LOWER, AT_UPPER, FLAT, 
 from metabolismgraph.kinetic_models.likelihood import Likelihood, simulated_table
 from metabolismgraph.kinetic_models.priors import Priors
 from metabolismgraph.system.progress import Progress, silent
+from metabolismgraph.text import one_line
 
 try:
     import fides
@@ -35,6 +37,8 @@ except ImportError as error:
 
 _TO_SCALE: Mapping[str, Callable[[float], float]] = {"lin": float, "log": math.log, "log10": math.log10}
 _FROM_SCALE: Mapping[str, Callable[[float], float]] = {"lin": float, "log": math.exp, "log10": lambda x: 10.0**x}
+_UNITS = {"log": 1.0, "log10": math.log(10)}  # derivatives of the natural logarithm by a value on the scale
+_PROBES, _ENOUGH = 50, 3  # points at which parameters of noise are told, and how many of them must be simulated
 _MOST_STEPS = 200  # of each of two searches
 _COARSE, _FINE = 1e-3, 1e-8  # change of the objective at which the first and the second one end
 _TRIES = 20  # points of which the likeliest one is a start
@@ -138,7 +142,7 @@ def fit_petab(
     if not math.isfinite(best.objective):
         raise InputError(f"{path}: no start of {starts} has a finite likelihood; check bounds, model and measurements")
     estimates = _estimates(objective, best.point)
-    simulation = simulated_table(objective.problem, objective.fixed | objective.linear(best.point))
+    simulation, checked = _simulation(objective, best.point)
     table = pd.DataFrame(
         [
             {
@@ -153,8 +157,20 @@ def fit_petab(
         index=pd.RangeIndex(starts, name="start"),
     )
     again = objective.priors.terms(best.point)[0] - float(simulation["log_likelihood"].sum())
-    notes = _notes(objective, best, table, estimates, again)
+    notes = (*checked, *_notes(objective, best, table, estimates, again))
     return PetabFit(objective.problem, objective.quantity, best.objective, estimates, table, simulation, notes)
+
+
+def _simulation(objective: _Objective, point: Float[np.ndarray, " parameters"]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The simulated measurements by the second integrator; by the first one, with a note, if that one fails."""
+    try:
+        return simulated_table(objective.problem, objective.fixed | objective.linear(point)), ()
+    except InputError as error:
+        at = objective.simulated(point)
+        densities = objective.likelihood.log_densities(at.simulation, at.noise)
+        found = pd.DataFrame({"simulation": at.simulation, "noise": at.noise, "log_likelihood": densities})
+        table = pd.concat([objective.problem.measurements.reset_index(drop=True), found], axis=1)
+        return table, (f"the estimates were not checked by a second integrator, since it failed: {error}",)
 
 
 class _Objective:
@@ -170,7 +186,6 @@ class _Objective:
         self.likelihood = Likelihood(problem)
         self.priors = Priors(problem)
         self.evaluations = 0
-        self._found_scales: dict[int, np.ndarray] | None = None
 
     @property
     def quantity(self) -> str:
@@ -185,8 +200,8 @@ class _Objective:
         except SimulationFailedError:
             at = None
         if at is not None:
-            value = -float(self.likelihood.log_densities(at.values, at.noise).sum())
-            gradient, information = self.likelihood.gradient(at.values, at.noise, at.of_values, at.of_noise)
+            value = -float(self.likelihood.log_densities(at.simulation, at.noise).sum())
+            gradient, information = self.likelihood.gradient(at.simulation, at.noise, at.of_simulation, at.of_noise)
             prior = self.priors.terms(point)
             value, gradient, information = value + prior[0], gradient + prior[1], information + prior[2]
             if np.isfinite([value, *gradient, *information.flat]).all():
@@ -207,36 +222,41 @@ class _Objective:
         Raises:
             SimulationFailedError: there is no simulation at the point.
         """
-        scales = self._scales_of_noise(point)
         at = self._simulated.at(point, derivatives=False)
-        z = self.likelihood.residuals(at.values, at.noise)
+        z = self.likelihood.residuals(at.simulation, at.noise)
         found, noise = point.copy(), at.noise.copy()
-        for k, rows in scales.items():
-            factor = math.sqrt(float(np.mean(z[rows] ** 2))) or 1.0
-            low, high = self.lower[k], self.upper[k]
-            if self.scales[k] == "lin":
-                found[k] = np.clip(point[k] * factor, low + (high - low) * _INSIDE, high - (high - low) * _INSIDE)
-                noise[rows] *= found[k] / point[k]
-            else:
-                unit = math.log(10) if self.scales[k] == "log10" else 1.0
-                found[k] = np.clip(
-                    point[k] + math.log(factor) / unit, low + (high - low) * _INSIDE, high - (high - low) * _INSIDE
-                )
-                noise[rows] *= math.exp((found[k] - point[k]) * unit)
-        return self.priors.terms(found)[0] - float(self.likelihood.log_densities(at.values, noise).sum()), found
+        margin = _INSIDE * (self.upper - self.lower)
+        for k, rows in self._noise_scales.items():
+            factor, unit = math.sqrt(float(np.mean(z[rows] ** 2))) or 1.0, _UNITS.get(self.scales[k])
+            wanted = point[k] * factor if unit is None else point[k] + math.log(factor) / unit
+            found[k] = np.clip(wanted, self.lower[k] + margin[k], self.upper[k] - margin[k])
+            noise[rows] *= found[k] / point[k] if unit is None else math.exp((found[k] - point[k]) * unit)
+        return self.priors.terms(found)[0] - float(self.likelihood.log_densities(at.simulation, noise).sum()), found
 
-    def _scales_of_noise(self, point: Float[np.ndarray, " parameters"]) -> dict[int, np.ndarray]:
-        """Parameters to which the noise of some measurements is proportional and which do nothing else; these rows."""
-        if self._found_scales is None:
-            at = self.simulated(point)
+    @functools.cached_property
+    def _noise_scales(self) -> dict[int, Bool[np.ndarray, " rows"]]:
+        """Parameters to which the noise of some measurements is proportional and which do nothing else; these rows.
+
+        They are told by the derivatives at random points, the same ones in every process.
+        """
+        rng, seen, found = np.random.default_rng(0), 0, dict[int, np.ndarray]()
+        for point in rng.uniform(self.lower, self.upper, (_PROBES, len(self.names))):
+            try:
+                at = self.simulated(point)
+            except SimulationFailedError:
+                continue
             relative = at.of_noise / at.noise[:, None]
-            self._found_scales = {}
+            now = {}
             for k, scale in enumerate(self.scales):
-                unit = {"lin": 1 / point[k] if point[k] else 0.0, "log": 1.0, "log10": math.log(10)}[scale]
                 rows = relative[:, k] != 0
-                if rows.any() and not at.of_values[:, k].any() and np.allclose(relative[rows, k], unit, rtol=1e-6):
-                    self._found_scales[k] = rows
-        return self._found_scales
+                unit = _UNITS.get(scale, 1 / point[k] if point[k] else 0.0)
+                if rows.any() and not at.of_simulation[:, k].any() and np.allclose(relative[rows, k], unit, rtol=1e-6):
+                    now[k] = rows
+            found = {k: now[k] for k in now if seen == 0 or (k in found and (found[k] == now[k]).all())}
+            seen += 1
+            if seen == _ENOUGH:
+                return found
+        return {}
 
     def linear(self, point: Float[np.ndarray, " parameters"]) -> dict[str, float]:
         """The parameters on linear scale."""
@@ -286,8 +306,11 @@ def _run(
     value, ending = math.inf, "no finite likelihood"
     if point is not None:
         # The Fisher information leaves out the curvature of the residuals, without which the last steps are small.
-        _, point, _ = _search(objective, point, _COARSE, None)
-        value, point, ending = _search(objective, point, _FINE, fides.HybridFixed(fides.BFGS(), switch_iteration=1))
+        try:
+            _, point, _ = _search(objective, point, _COARSE, None)
+            value, point, ending = _search(objective, point, _FINE, fides.HybridFixed(fides.BFGS(), switch_iteration=1))
+        except (RuntimeError, ValueError, np.linalg.LinAlgError) as error:
+            ending = f"the optimiser failed: {one_line(error)}"
     return number, Start(
         value, points[0] if point is None else point, objective.evaluations, time.process_time() - before, ending
     )
@@ -367,9 +390,9 @@ def _notes(
     if best.ending == fides.ExitFlag.MAXITER.name:
         notes.append(f"the best start was still improving after {_MOST_STEPS} steps")
     at = objective.simulated(best.point)
-    freedom = len(at.values) - int((estimates["note"] == "").sum())
+    freedom = len(at.simulation) - int((estimates["note"] == "").sum())
     if freedom > 0 and not np.any(at.of_noise):
-        misfit = float((objective.likelihood.residuals(at.values, at.noise) ** 2).sum())
+        misfit = float((objective.likelihood.residuals(at.simulation, at.noise) ** 2).sum())
         chance = float(chi2.sf(misfit, freedom))
         if chance < _UNLIKELY:
             notes.append(

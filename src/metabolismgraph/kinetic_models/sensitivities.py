@@ -43,13 +43,13 @@ class Simulated:
     """Simulated measurements.
 
     Attributes:
-        values, noise: as in `simulate_petab`.
-        of_values, of_noise: derivatives by the parameters, without columns if they were not wanted.
+        simulation, noise: as in `simulate_petab`.
+        of_simulation, of_noise: derivatives by the parameters, without columns if they were not wanted.
     """
 
-    values: Float[np.ndarray, " rows"]
+    simulation: Float[np.ndarray, " rows"]
     noise: Float[np.ndarray, " rows"]
-    of_values: Float[np.ndarray, "rows directions"]
+    of_simulation: Float[np.ndarray, "rows directions"]
     of_noise: Float[np.ndarray, "rows directions"]
 
 
