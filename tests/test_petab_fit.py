@@ -97,7 +97,8 @@ def test_derivatives_of_steady_states_on_a_conserved_sum(problem):  # noqa: F811
             conditions="conditionId\tA\tk\nbefore\ttotal\t\nafter\t\t0.1\nset\ttotal\t\n",
             observables=ONE.replace("A\t0.1", "A\t0.1 + 0.2 * A"),
             measurements="observableId\tpreequilibrationConditionId\tsimulationConditionId\tmeasurement\ttime\n"
-            "a\tbefore\tafter\t2\t0\na\tbefore\tafter\t2.5\t0.2\na\t\tset\t2\tinf\na\t\tset\t2\t0.1\n",
+            "a\tbefore\tafter\t2\t0\na\tbefore\tafter\t2.5\t0.2\na\t\tset\t2\tinf\na\t\tset\t2\t0.1\n"
+            "a\tbefore\tset\t2\t0\n",
         )
     )
     assert (np.abs(gradient) > 0.1).all()
@@ -385,3 +386,18 @@ def test_an_optimiser_that_fails_is_a_start_without_a_result(problem, monkeypatc
     monkeypatch.setattr(estimation.fides.Optimizer, "minimize", failing)
     with pytest.raises(InputError, match="no start of 2 has a finite likelihood"):
         mg.fit_petab(decay(problem, [1.0], [1.0]), 2)
+
+
+def test_a_model_without_states(problem):  # noqa: F811
+    model = document(
+        [reaction("R", "A", "", "c * k * A")], kinds=[species("A", boundary="true")], parameters={"k": 5.0}
+    )
+    observables = "observableId\tobservableFormula\tnoiseFormula\na\tk * time\t0.1\n"
+    path = decay(problem, [0.0, 2.0], [0, 1], observables=observables, model=model, conditions="conditionId\nonly\n")
+    assert mg.fit_petab(path, 2).estimates.loc["k", "estimate"] == pytest.approx(2.0)
+
+
+def test_a_fixed_parameter_without_a_value(problem):  # noqa: F811
+    rows = "k\tlog10\t0.001\t100\t7\t1\nsd\tlin\t0\t9\t\t0\n"
+    with pytest.raises(InputError, match="observable a: sd has no value"):
+        mg.fit_petab(decay(problem, [1.0], [1.0], rows, observables=ONE.replace("0.1", "sd")), 1)

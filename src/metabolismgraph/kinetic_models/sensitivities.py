@@ -121,7 +121,7 @@ class _Group:
         parameters: Mapping[str, Values],
     ):
         model = measurements.model(then, parameters)
-        before = measurements.model(first, parameters) if first else None
+        before = measurements.model(first, parameters) if first and model.states else None
         times = np.unique(part["time"].to_numpy(float))
         finite = times[np.isfinite(times)]
         self._start = _Map([ca.vertcat(*model.start)], [point])
