@@ -185,8 +185,9 @@ def test_processes_and_seeds(problem):  # noqa: F811
     times = np.array([0.5, 1.0, 2.0])
     path = decay(problem, 4 * np.exp(-0.7 * times), times)
     one, two = mg.fit_petab(path, 3, seed=5), mg.fit_petab(path, 3, seed=5, processes=2)
-    columns = ["objective", "evaluations", "ending", "k"]
+    columns = ["objective", "evaluations", "ending"]
     pd.testing.assert_frame_equal(one.starts[columns], two.starts[columns])
+    pd.testing.assert_frame_equal(one.points, two.points)
     assert not mg.fit_petab(path, 3, seed=6).starts[columns].equals(one.starts[columns])
     # Files that have changed are read again.
     other = mg.fit_petab(decay(problem, 4 * np.exp(-0.2 * times), times), 3)
@@ -232,7 +233,7 @@ def test_command(problem, monkeypatch, capsys, tmp_path):  # noqa: F811
     said = capsys.readouterr().out
     assert "starts" in said
     assert "note: " in said
-    files = {"estimates.csv", "starts.csv", "simulated.tsv", "parameters.tsv", "notes.txt"}
+    files = {"estimates.csv", "starts.csv", "points.csv", "simulated.tsv", "parameters.tsv", "notes.txt"}
     assert {file.name for file in out.iterdir()} == files | {"waterfall.png", "measurements.png"}
     estimates = pd.read_csv(out / "estimates.csv", index_col=0)
     assert estimates.index.tolist() == ["k", "scale", "sd"]

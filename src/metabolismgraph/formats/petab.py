@@ -139,6 +139,9 @@ def _check(problem: PetabProblem) -> None:
         ("preequilibrationConditionId", problem.conditions, "condition"),
     ):
         if column in rows:
+            if column != "preequilibrationConditionId" and rows[column].isna().any():
+                row = int(rows[column].isna().to_numpy().argmax()) + 1
+                raise InputError(f"{path}: row {row} of the measurements: {column} is empty")
             unknown = sorted(set(rows[column].dropna().astype(str)) - set(table.index))
             if unknown:
                 raise InputError(f"{path}: the measurements name {what} {unknown[0]}, which is not defined")
@@ -152,6 +155,9 @@ def _check(problem: PetabProblem) -> None:
         if numbers.isna().any():
             row = int(numbers.isna().to_numpy().argmax()) + 1
             raise InputError(f"{path}: row {row} of the measurements: {column} is not a number")
+        if column == "time" and (numbers < 0).any():
+            row = int((numbers < 0).to_numpy().argmax()) + 1
+            raise InputError(f"{path}: row {row} of the measurements: time is negative; an experiment begins at zero")
         if column == "measurement" and not numbers.map(math.isfinite).all():
             raise InputError(f"{path}: a measurement is not finite")
 

@@ -143,22 +143,12 @@ def fit_petab(
         raise InputError(f"{path}: no start of {starts} has a finite likelihood; check bounds, model and measurements")
     estimates = _estimates(objective, best.point)
     simulation, checked = _simulation(objective, best.point)
-    table = pd.DataFrame(
-        [
-            {
-                "objective": start.objective,
-                "evaluations": start.evaluations,
-                "seconds": start.seconds,
-                "ending": start.ending,
-                **objective.linear(start.point),
-            }
-            for start in ordered
-        ],
-        index=pd.RangeIndex(starts, name="start"),
-    )
+    numbers = pd.RangeIndex(starts, name="start")
+    table = pd.DataFrame([start._asdict() for start in ordered], index=numbers).drop(columns="point")
+    points = pd.DataFrame([objective.linear(start.point) for start in ordered], index=numbers)
     again = objective.priors.terms(best.point)[0] - float(simulation["log_likelihood"].sum())
     notes = (*checked, *_notes(objective, best, table, estimates, again))
-    return PetabFit(objective.problem, objective.quantity, best.objective, estimates, table, simulation, notes)
+    return PetabFit(objective.problem, objective.quantity, best.objective, estimates, table, points, simulation, notes)
 
 
 def _simulation(objective: _Objective, point: Float[np.ndarray, " parameters"]) -> tuple[pd.DataFrame, tuple[str, ...]]:

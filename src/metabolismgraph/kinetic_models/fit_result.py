@@ -24,7 +24,8 @@ class PetabFit:
         estimates: by parameter: `estimate`, `lower_95`, `upper_95` on linear scale, `standard_error` on the scale of
             the parameter table (NaN at a bound), `note`: empty, "at its lower bound", "at its upper bound" or "not
             determined".
-        starts: by number: `objective`, `evaluations`, `seconds`, `ending`, and the parameters on linear scale.
+        starts: by number: `objective`, `evaluations`, `seconds`, `ending`.
+        points: by number of the start: the parameters that it found, on linear scale.
         simulation: see `simulate_petab`, at the estimates.
         notes: sentences on what not to trust.
     """
@@ -34,6 +35,7 @@ class PetabFit:
     objective: float
     estimates: pd.DataFrame
     starts: pd.DataFrame
+    points: pd.DataFrame
     simulation: pd.DataFrame
     notes: tuple[str, ...]
 

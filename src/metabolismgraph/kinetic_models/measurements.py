@@ -98,6 +98,8 @@ class Measurements:
         raise InputError(f"{self.problem.path}: parameter {name} has no value")
 
     def _formula(self, observable: str, text: Any) -> tuple[set[str], Compiled]:
+        if pd.isna(text):
+            raise InputError(f"{self.problem.path}: observable {observable}: a formula is empty")
         node = libsbml.parseL3Formula(str(text))
         try:
             if node is None:

@@ -11,7 +11,8 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.files import new_folder
 from metabolismgraph.kinetic_models.fit_result import PetabFit
 
-ESTIMATES, STARTS, SIMULATION, PARAMETERS = "estimates.csv", "starts.csv", "simulated.tsv", "parameters.tsv"
+ESTIMATES, STARTS, POINTS = "estimates.csv", "starts.csv", "points.csv"
+SIMULATION, PARAMETERS = "simulated.tsv", "parameters.tsv"
 WATERFALL, MEASUREMENTS, NOTES = "waterfall.png", "measurements.png", "notes.txt"
 _DPI = 150
 
@@ -48,6 +49,7 @@ def write_petab_fit(fit: PetabFit, folder: Path, *, overwrite: bool = False) -> 
     with new_folder(folder) as part:
         _write(fit.estimates, part / ESTIMATES)
         _write(fit.starts, part / STARTS)
+        _write(fit.points, part / POINTS)
         _write(fit.simulation, part / SIMULATION, index=False)
         table = fit.problem.parameters.copy()
         table["nominalValue"] = table.get("nominalValue", pd.Series(index=table.index, dtype=float)).astype(float)
