@@ -131,6 +131,8 @@ def fit_petab(
     work = joblib.Parallel(n_jobs=min(processes, starts), return_as="generator_unordered")
     found: dict[int, Start] = {}
     fit = uuid.uuid4().hex
+    _OBJECTIVES.clear()
+    _OBJECTIVES[fit] = objective  # for starts that run in this process
     for number, start in work(
         joblib.delayed(_run)(objective.problem, fit, number, some) for number, some in enumerate(points)
     ):

@@ -164,17 +164,20 @@ class _Map:
         self._function = ca.Function("f", inputs, [ca.vec(ca.horzcat(*outputs))])
         self._forward: ca.Function | None = None
 
-    def __call__(self, inputs: list[Tracked]) -> Tracked:
+    def value(self, inputs: list[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " entries"]:
+        """The result alone."""
+        return _numbers(self._function(*inputs))[:, 0]
+
+    def __call__(self, inputs: list[Tracked], value: Float[np.ndarray, " entries"] | None = None) -> Tracked:
+        """The result, which may be given if it is known, with its derivatives."""
         values = [x.value for x in inputs]
-        output = self._function(*values)
+        output = self.value(values) if value is None else value
         count = inputs[0].derivative.shape[1]
         if not count:
-            return _untracked(_numbers(output)[:, 0], 0)
+            return _untracked(output, 0)
         if self._forward is None:
             self._forward = self._function.forward(count)
-        return Tracked(
-            _numbers(output)[:, 0], _numbers(self._forward(*values, output, *[x.derivative for x in inputs]))
-        )
+        return Tracked(output, _numbers(self._forward(*values, output, *[x.derivative for x in inputs])))
 
 
 class Course:
@@ -195,13 +198,15 @@ class Course:
     def __call__(self, start: Tracked, point: Tracked) -> Tracked:
         sizes = _sizes(start.value)
         for _ in range(_REPEATS):
-            found = self._map([_untracked(x, 0) for x in (start.value, point.value, sizes)]).value
+            found = self._map.value([start.value, point.value, sizes])
             largest = np.abs([*found.reshape(-1, len(sizes)), start.value]).max(axis=0)
             coarse = (_OPTIONS["abstol"] * sizes > _MOST_ABSOLUTE * largest) & (largest > 0)
             if not coarse.any():
                 break
             sizes = np.where(coarse, largest, sizes)
-        return self._map([start, point, _untracked(sizes, point.derivative.shape[1])])
+        else:
+            found = self._map.value([start.value, point.value, sizes])
+        return self._map([start, point, _untracked(sizes, point.derivative.shape[1])], found)
 
 
 class _Rest:
