@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import math
@@ -20,7 +21,7 @@ from scipy.stats import chi2, norm, qmc
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import PetabProblem, read_petab
-from metabolismgraph.kinetic_models.fit_result import AT_LOWER, AT_UPPER, FLAT, SAME, PetabFit
+from metabolismgraph.kinetic_models.fit_result import AT_LOWER, AT_UPPER, FLAT, PetabFit
 from metabolismgraph.kinetic_models.likelihood import Likelihood, simulated_table
 from metabolismgraph.kinetic_models.priors import Priors
 from metabolismgraph.system.progress import Progress, silent
@@ -149,8 +150,8 @@ def fit_petab(
     table = pd.DataFrame([start._asdict() for start in ordered], index=numbers).drop(columns="point")
     points = pd.DataFrame([objective.linear(start.point) for start in ordered], index=numbers)
     again = objective.priors.terms(best.point)[0] - float(simulation["log_likelihood"].sum())
-    notes = (*checked, *_notes(objective, best, table, estimates, again))
-    return PetabFit(objective.problem, objective.quantity, best.objective, estimates, table, points, simulation, notes)
+    result = PetabFit(objective.problem, objective.quantity, best.objective, estimates, table, points, simulation, ())
+    return dataclasses.replace(result, notes=(*checked, *_notes(objective, best, result, again)))
 
 
 def _simulation(objective: _Objective, point: Float[np.ndarray, " parameters"]) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -363,19 +364,20 @@ def _standard_errors(information: Float[np.ndarray, "free free"]) -> Float[np.nd
     return errors
 
 
-def _notes(
-    objective: _Objective, best: Start, starts: pd.DataFrame, estimates: pd.DataFrame, again: float
-) -> tuple[str, ...]:
-    """What not to trust, in sentences."""
-    notes = []
+def _notes(objective: _Objective, best: Start, fit: PetabFit, again: float) -> tuple[str, ...]:
+    """What not to trust, in sentences.
+
+    Args:
+        again: the objective at the estimates by the second integrator.
+    """
+    notes, starts, estimates = [], fit.starts, fit.estimates
     if abs(again - best.objective) > _AGREED * (1 + abs(best.objective)):
         notes.append(
             f"two integrators disagree at the estimates: {objective.quantity} is {best.objective:.6g} by CVODES and "
             f"{again:.6g} by LSODA; the result is not to be trusted"
         )
-    reached = int((starts["objective"] < best.objective + SAME).sum())
     failed = int((~np.isfinite(starts["objective"])).sum())
-    if reached == 1 and len(starts) > 1:
+    if fit.reached == 1 and len(starts) > 1:
         notes.append(f"only one start of {len(starts)} found the best likelihood; more starts may find a better one")
     if failed:
         notes.append(f"{failed} of {len(starts)} starts have no finite likelihood, since the model cannot be simulated")
