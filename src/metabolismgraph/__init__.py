@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from metabolismgraph.ground_truth.truth import Truth as Truth
     from metabolismgraph.kinetic_models.estimation import fit_petab as fit_petab
     from metabolismgraph.kinetic_models.likelihood import simulate_petab as simulate_petab
+    from metabolismgraph.kinetic_models.problem import write_model_problem as write_model_problem
     from metabolismgraph.kinetic_models.simulation import simulate_model as simulate_model
     from metabolismgraph.reactions.identifiability import identify as identify
     from metabolismgraph.system.network import ReactionNetwork as ReactionNetwork
@@ -61,6 +62,7 @@ _HOME = {
     "simulate": "ground_truth.simulator",
     "simulate_model": "kinetic_models.simulation",
     "simulate_petab": "kinetic_models.likelihood",
+    "write_model_problem": "kinetic_models.problem",
     "write_dataset": "formats.dataset",
 }
 

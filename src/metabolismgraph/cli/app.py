@@ -16,6 +16,7 @@ import typer
 
 from metabolismgraph.cli.compiled import keep_compiled_programs
 from metabolismgraph.cli.explore import explore
+from metabolismgraph.cli.kinetic_models import kinetic_models
 from metabolismgraph.cli.options import (
     Anyway,
     Checkpoint,
@@ -30,7 +31,6 @@ from metabolismgraph.cli.options import (
     interruptible,
     read_config,
     read_names,
-    read_values,
     say,
 )
 from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
@@ -49,6 +49,7 @@ app = typer.Typer(
 benchmark = typer.Typer(no_args_is_help=True, help="Measure how well, and how fast, known systems are recovered.")
 app.add_typer(benchmark, name="benchmark")
 app.add_typer(explore, name="explore")
+app.add_typer(kinetic_models)
 
 
 def _print_version(requested: bool) -> bool:
@@ -143,100 +144,6 @@ def simulate(
         console().print(
             f"data set in {folder}; next: metabolismgraph fit {folder}/network.xml {folder}/timeseries.csv.gz"
         )
-
-
-@app.command(epilog="Example: metabolismgraph simulate-model model.xml --end 10 --out model.csv")
-def simulate_model(
-    model: Annotated[Path, typer.Argument(help="SBML Level 2 or 3, with a kinetic law for every reaction")],
-    end: Annotated[float, typer.Option(help="last time, in the time unit of the model")],
-    points: Annotated[int, typer.Option(min=2, help="number of times, evenly spaced from zero")] = 101,
-    variables: Annotated[
-        str | None, typer.Option(help="comma-separated ids; default: the concentrations of all species")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="file of the table, CSV; default: printed")] = None,
-    value: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--value",
-            metavar="ID=VALUE",
-            help="another value of a parameter, a compartment, or a species at the start; repeatable",
-        ),
-    ] = None,
-    *,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file")] = False,
-) -> None:
-    """Simulate a model by its own kinetic laws and rules."""
-    import numpy as np
-
-    from metabolismgraph.files import write_bytes
-    from metabolismgraph.kinetic_models.simulation import simulate_model
-
-    if not 0 < end < float("inf"):
-        raise InputError(f"--end is {end:g}; it must be a finite time > 0")
-    if out is not None and out.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another name, or give --overwrite")
-    names = None if variables is None else [name.strip() for name in variables.split(",") if name.strip()]
-    table = simulate_model(model, np.linspace(0.0, end, points), names, read_values(value))
-    content = table.to_csv(index=False, float_format="%.12g", lineterminator="\n")
-    if out is None:
-        typer.echo(content, nl=False)
-    else:
-        write_bytes(out, content.encode())
-
-
-@app.command(epilog="Example: metabolismgraph simulate-petab problem.yaml --value k1=0.5 --out simulated.tsv")
-def simulate_petab(
-    problem: Annotated[Path, typer.Argument(help="YAML file of a PEtab problem, version 1")],
-    out: Annotated[Path | None, typer.Option(help="file of the table, TSV; default: none")] = None,
-    value: Annotated[
-        list[str] | None,
-        typer.Option("--value", metavar="ID=VALUE", help="another value of a parameter, on linear scale; repeatable"),
-    ] = None,
-    *,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file")] = False,
-) -> None:
-    """Simulate the measurements of a PEtab problem, and print their likelihood."""
-    from metabolismgraph.files import write_bytes
-    from metabolismgraph.kinetic_models.likelihood import simulate_petab
-
-    if out is not None and out.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another name, or give --overwrite")
-    table = simulate_petab(problem, read_values(value))
-    typer.echo(f"-log likelihood of {len(table)} measurements: {-table['log_likelihood'].sum():.10g}")
-    if out is not None:
-        write_bytes(out, table.to_csv(sep="\t", index=False, float_format="%.12g", lineterminator="\n").encode())
-
-
-@app.command(epilog="Example: metabolismgraph fit-petab problem.yaml --starts 50 --processes 8 --out fits/mine")
-def fit_petab(
-    problem: Annotated[Path, typer.Argument(help="YAML file of a PEtab problem, version 1")],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="folder for tables and figures; default: a new one in fits/, by the problem's name"),
-    ] = None,
-    starts: Annotated[int, typer.Option(min=1, help="number of starts between the bounds")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="of the starts")] = 0,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="starts that run at the same time; default: one per core")
-    ] = None,
-    *,
-    overwrite: Overwrite = False,
-    quiet: Quiet = False,
-) -> None:
-    """Estimate the parameters of a PEtab problem by maximum likelihood, from many starts."""
-    from metabolismgraph.cli.tables import petab_page, progress_bars
-    from metabolismgraph.kinetic_models.estimation import fit_petab
-    from metabolismgraph.processes import cores
-    from metabolismgraph.runs.folder import free_path
-    from metabolismgraph.runs.petab import check_new, write_petab_fit
-
-    folder = out or free_path(Path("fits") / problem.stem)
-    check_new(folder, overwrite=overwrite)
-    with interruptible("interrupted; nothing was written"), progress_bars(console(), quiet=quiet) as progress:
-        found = fit_petab(problem, starts, seed=seed, processes=processes or len(cores()), progress=progress)
-    write_petab_fit(found, folder, overwrite=overwrite)
-    if not quiet:
-        console().print(*petab_page(found, folder), sep="\n")
 
 
 @app.command(epilog="Example: metabolismgraph fit network.xml timeseries.csv --out runs/mine")

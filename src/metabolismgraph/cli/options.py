@@ -62,6 +62,22 @@ def read_names(pairs: list[str] | None) -> dict[str, str]:
     return _unique_pairs("--map", pairs, parse, "NAME=ID, such as Glc=s_0563")
 
 
+def read_pairs(option: str, pairs: list[str] | None, form: str) -> dict[str, str]:
+    """Words by name, from NAME=WORD.
+
+    Raises:
+        InputError: a pair is not of this form, or a name is given twice.
+    """
+
+    def parse(pair: str) -> tuple[str, str]:
+        name, equals, word = (part.strip() for part in pair.partition("="))
+        if not (name and equals and word):
+            raise ValueError
+        return name, word
+
+    return _unique_pairs(option, pairs, parse, form)
+
+
 def read_values(pairs: list[str] | None) -> dict[str, float]:
     """Values by id, from ID=VALUE.
 

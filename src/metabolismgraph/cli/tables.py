@@ -317,8 +317,8 @@ def speed_table(figures: Mapping[str, Mapping[str, float]]) -> Table:
     return table
 
 
-def petab_page(fit: PetabFit, folder: Path) -> list[Table | Text]:
-    """The results of a fit of a PEtab problem: likelihood, estimates, notes, files."""
+def petab_page(fit: PetabFit, folder: Path, assumptions: Sequence[str] = ()) -> list[Table | Text]:
+    """The results of a fit of a PEtab problem: likelihood, estimates, prediction, notes, files."""
     least = f"{fit.quantity} = {fit.objective:.8g}, found by {fit.reached} of {len(fit.starts)} starts"
     table = Table("parameter", Column("estimate", justify="right"), Column("95 % interval", justify="right"), "note")
     for name, row in fit.estimates.head(_MOST_ROWS).iterrows():
@@ -327,6 +327,27 @@ def petab_page(fit: PetabFit, folder: Path) -> list[Table | Text]:
     page: list[Table | Text] = [Text(least, style="bold"), table]
     if len(fit.estimates) > _MOST_ROWS:
         page.append(Text(f"and {len(fit.estimates) - _MOST_ROWS} more in estimates.csv"))
+    if len(fit.held_out):
+        page += _prediction_table(fit.held_out)
+    page += [Text(f"assumed: {note}") for note in assumptions]
     page += [Text(f"note: {note}", style="yellow") for note in fit.notes]
     page.append(Text(f"tables and figures are in {folder}"))
     return page
+
+
+def _prediction_table(held_out: pd.DataFrame) -> list[Table | Text]:
+    """How well held-out measurements are predicted: medians over the observables of a condition."""
+    from metabolismgraph.kinetic_models.held_out import skill
+
+    found = skill(held_out)
+    table = Table(
+        "held out",
+        Column("observables", justify="right"),
+        Column("R2 predicted", justify="right"),
+        Column("with nominal values", justify="right"),
+        Column("interpolated", justify="right"),
+    )
+    for condition, part in found.groupby(level=0, sort=False):
+        medians = part[["R2_simulation", "R2_nominal", "R2_interpolation"]].median()
+        table.add_row(str(condition), str(len(part)), *(f"{value:.3g}" for value in medians))
+    return [table, Text("medians over observables; all of them are in prediction.csv")]

@@ -62,11 +62,17 @@ def draw_waterfall(fit: PetabFit, path: Path, dpi: int) -> Path:
 def draw_measurements(fit: PetabFit, path: Path, dpi: int) -> Path:
     """Draw measured values as points and simulated ones as lines: a panel per observable, a colour per condition."""
     with applied():
-        return save(_measurements(fit), path, dpi)
+        return save(_measurements(fit, fit.simulation, "simulated"), path, dpi)
 
 
-def _measurements(fit: PetabFit) -> Figure:
-    rows = fit.simulation.astype({"observableId": str, "simulationConditionId": str})
+def draw_held_out(fit: PetabFit, path: Path, dpi: int) -> Path:
+    """Draw held-out measurements as points and their prediction as lines."""
+    with applied():
+        return save(_measurements(fit, fit.held_out, "predicted"), path, dpi)
+
+
+def _measurements(fit: PetabFit, table: pd.DataFrame, what: str) -> Figure:
+    rows = table.astype({"observableId": str, "simulationConditionId": str})
     observables = list(dict.fromkeys(rows["observableId"]))
     shown = observables[:_MOST]
     conditions = list(dict.fromkeys(rows["simulationConditionId"]))
@@ -87,7 +93,7 @@ def _measurements(fit: PetabFit) -> Figure:
         figure,
         [
             Line2D([], [], color="0.3", marker="o", linestyle="none", markersize=4, label="measured"),
-            Line2D([], [], color="0.3", label="simulated"),
+            Line2D([], [], color="0.3", label=what),
             *(
                 Line2D([], [], color=colours[name], linewidth=4, label=name)
                 for name in conditions

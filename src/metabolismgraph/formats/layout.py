@@ -38,6 +38,23 @@ def arranged(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[p
     return table, ["A column that only numbers the rows was left out."] if index else []
 
 
+def without_unknown(table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[pd.DataFrame, list[str]]:
+    """The table without columns, or rows if species are in rows, whose names the model does not have, and notes."""
+    if all(_number(column) is not None for column in table.columns[1:]):
+        labels = table.iloc[:, 0].map(clean)
+        unknown = [label for label in labels if vocabulary.meaning(label) is None]
+        table = table[~labels.isin(unknown)].reset_index(drop=True)
+    else:
+        names = {column: clean(column) for column in table.columns}
+        unknown = [
+            column
+            for column, name in names.items()
+            if not _NAMELESS.fullmatch(name) and role_of(column) is None and vocabulary.meaning(name) is None
+        ]
+        table = table.drop(columns=unknown)
+    return table, [f"Not in the model, and left out: {some(unknown, len(unknown))}."] if unknown else []
+
+
 def _is_time(column: Any, vocabulary: Vocabulary) -> bool:
     return role_of(column) == "time" and clean(column) not in vocabulary.species - {"time"}
 

@@ -7,12 +7,13 @@ Wide: a column `time`, one column per species, and `run` for several runs. Long:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.formats.dialects import Cells, read_cells
 from metabolismgraph.formats.headers import RUN_NAMES, Assignment, Vocabulary, assign, clean, one_unit, time_unit
-from metabolismgraph.formats.layout import arranged, roles_of
+from metabolismgraph.formats.layout import arranged, roles_of, without_unknown
 from metabolismgraph.formats.units import is_amount, same_unit, split_unit
 from metabolismgraph.formats.wording import counted, some
 from metabolismgraph.system.network import ReactionNetwork
@@ -113,6 +114,56 @@ def read_several_timeseries(
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class PartialTable:
+    """Values of some quantities of a model, in one table.
+
+    Attributes:
+        time: of each row.
+        run: of each row, from zero.
+        columns: concentrations per species with a column, in the unit of the table; NaN for an empty cell.
+        notes: all assumptions, in sentences.
+    """
+
+    time: Float[np.ndarray, " rows"]
+    run: Int[np.ndarray, " rows"]
+    columns: dict[str, Float[np.ndarray, " rows"]]
+    notes: tuple[str, ...]
+
+
+def read_partial_table(
+    path: Path,
+    network: ReactionNetwork,
+    model: FixedValues | None = None,
+    names: Mapping[str, str] | None = None,
+    *,
+    skip_unknown: bool = False,
+) -> tuple[PartialTable, frozenset[str]]:
+    """Read a table with some species of a network, and which of the given names it has.
+
+    Args:
+        names: as in `read_several_timeseries`.
+        skip_unknown: leave out columns that are not of the model, with a note, instead of an error.
+
+    Raises:
+        InputError: as for `read_timeseries`, but species may be missing.
+    """
+    columns, reader, renamed = _read_columns(path, network, model, names or {}, skip_unknown=skip_unknown)
+    with _naming(path):
+        if not columns.has_runs:
+            _refuse_repeats(columns.time)
+        empty = [key for key, values in columns.known.items() if np.isnan(values).all()]
+        known = {key: values for key, values in columns.known.items() if key not in empty}
+        if empty:
+            reader.notes.append(f"Columns without a value were left out: {some(empty)}.")
+        reader.clip(known)
+        reader.divide(known, columns.found)
+        for key, values in known.items():
+            if (values < 0).any() or np.isinf(values).any():
+                raise InputError(f"{path}: {key} has a value that is negative or not finite; correct it")
+    return PartialTable(columns.time, columns.run, known, tuple(reader.notes)), frozenset(renamed)
+
+
 def _runs_in_words(first: int, count: int) -> str:
     return f"run {first}" if count == 1 else f"runs {first} to {first + count - 1}"
 
@@ -140,22 +191,46 @@ class _Table:
 def _read(
     path: Path, network: ReactionNetwork, model: FixedValues | None, names: Mapping[str, str] | None = None
 ) -> _Table:
+    columns, reader, renamed = _read_columns(path, network, model, names or {})
+    with _naming(path):
+        found = reader.observations(columns)
+    return _Table(found, frozenset(renamed), *reader.stated)
+
+
+def _read_columns(
+    path: Path,
+    network: ReactionNetwork,
+    model: FixedValues | None,
+    names: Mapping[str, str],
+    *,
+    skip_unknown: bool = False,
+) -> tuple[_Columns, _Reader, list[str]]:
+    """The content of a table, its reader with notes, and which of the given names it has."""
     cells = read_cells(path)
-    cells, renamed = _renamed(path, cells, names or {})
+    cells, renamed = _renamed(path, cells, names)
     if not len(cells.table):
         raise InputError(f"{path}: the table has no rows")
     vocabulary = Vocabulary(
         network, getattr(model, "names", {}), getattr(model, "other_ids", ()), getattr(model, "amounts", ())
     )
-    table, notes = arranged(path, cells.table, vocabulary)
+    table, notes = cells.table, list[str]()
+    if skip_unknown:
+        table, notes = without_unknown(table, vocabulary)
+    table, more = arranged(path, table, vocabulary)
     roles = roles_of(path, table, vocabulary)
-    reader = _Reader(path, network, model, vocabulary, cells.units, [*cells.notes, *notes])
+    reader = _Reader(path, network, model, vocabulary, cells.units, [*cells.notes, *notes, *more])
+    with _naming(path):
+        return reader.long(table, roles) if "species" in roles else reader.wide(table, roles), reader, renamed
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors begin with the name of the file."""
     try:
-        found = reader.long(table, roles) if "species" in roles else reader.wide(table, roles)
+        yield
     except InputError as error:
         message = str(error).removeprefix("observations: ")
         raise InputError(message if message.startswith(f"{path}:") else f"{path}: {message}") from None
-    return _Table(found, frozenset(renamed), *reader.stated)
 
 
 def _renamed(path: Path, cells: Cells, names: Mapping[str, str]) -> tuple[Cells, list[str]]:
@@ -216,6 +291,17 @@ def write_timeseries(observations: Observations, path: Path) -> None:
 # -- tables to observations
 
 
+class _Columns(NamedTuple):
+    """The content of a table: rows in the order of their runs, NaN for an empty cell."""
+
+    time: Float[np.ndarray, " frames"]
+    run: Int[np.ndarray, " frames"]
+    known: dict[str, np.ndarray]
+    found: Assignment
+    what: str  # what a species has: a column or rows
+    has_runs: bool
+
+
 @dataclasses.dataclass
 class _Reader:
     """Converts one table to observations, and collects notes."""
@@ -228,21 +314,20 @@ class _Reader:
     notes: list[str]
     stated: tuple[str | None, str | None] = (None, None)  # units of concentrations and of times
 
-    def wide(self, table: pd.DataFrame, roles: Mapping[str, Any]) -> Observations:
+    def wide(self, table: pd.DataFrame, roles: Mapping[str, Any]) -> _Columns:
         special = set(roles.values())
         names = [column for column in table.columns if column not in special]
         found = assign(self.path, "column", names, self.vocabulary, self.units)
         unit, notes = one_unit(self.path, found, self._divided(found))
         self.notes += found.notes + notes
         self._note_roles(roles, unit, found)
-        self._refuse_absent("column", found)
         time = _complete(self.path, table, roles["time"])
         run = _runs(self.path, table, roles)
         order = np.argsort(run, kind="stable")
         known = {key: _numbers(self.path, table, column)[order] for key, column in found.species.items()}
-        return self._observations(time[order], run[order], known, found, "run" in roles)
+        return _Columns(time[order], run[order], known, found, "column", "run" in roles)
 
-    def long(self, table: pd.DataFrame, roles: Mapping[str, Any]) -> Observations:
+    def long(self, table: pd.DataFrame, roles: Mapping[str, Any]) -> _Columns:
         special = set(roles.values())
         extra = [str(column) for column in table.columns if column not in special]
         if extra:
@@ -263,7 +348,6 @@ class _Reader:
         unit, _ = one_unit(self.path, found, [])
         self.notes += found.notes
         self._note_roles(roles, in_header or unit, found)
-        self._refuse_absent("row", found)
         needed = ~labels.isin(found.dropped)
         table, labels = table[needed].reset_index(drop=True), labels[needed].reset_index(drop=True)
 
@@ -283,7 +367,7 @@ class _Reader:
         cells = np.full(len(frames) * len(index), np.nan)
         cells[cell] = _numbers(self.path, table, roles["concentration"])
         known = dict(zip(found.species, cells.reshape(len(frames), len(index)).T, strict=True))
-        return self._observations(frames[:, 1], frames[:, 0].astype(np.int64), known, found, True)
+        return _Columns(frames[:, 1], frames[:, 0].astype(np.int64), known, found, "row", True)
 
     def _unit(self, column: Any) -> str | None:
         return time_unit(column) or self.units.get(str(column))
@@ -324,22 +408,18 @@ class _Reader:
                 f"{_UNSUPPORTED}"
             )
 
-    def _observations(
-        self,
-        time: Float[np.ndarray, " frames"],
-        run: Int[np.ndarray, " frames"],
-        known: dict[str, np.ndarray],
-        found: Assignment,
-        has_runs: bool,
-    ) -> Observations:
-        if not has_runs:
-            _refuse_repeats(time)
+    def observations(self, columns: _Columns) -> Observations:
+        """The content of a table of all species."""
+        self._refuse_absent(columns.what, columns.found)
+        if not columns.has_runs:
+            _refuse_repeats(columns.time)
+        known = columns.known
         self._note_gaps(known)
-        self._clip(known)
-        self._divide(known, found)
-        known |= self._filled(time, known)
+        self.clip(known)
+        self.divide(known, columns.found)
+        known |= self._filled(columns.time, known)
         concentration = np.column_stack([known[key] for key in self.network.species])
-        return Observations.with_gaps(self.network, time, run, concentration, tuple(self.notes))
+        return Observations.with_gaps(self.network, columns.time, columns.run, concentration, tuple(self.notes))
 
     def _note_gaps(self, known: Mapping[str, np.ndarray]) -> None:
         """A note on empty cells."""
@@ -352,7 +432,7 @@ class _Reader:
                 "does not need them, is the only method for these data."
             )
 
-    def _clip(self, known: dict[str, np.ndarray]) -> None:
+    def clip(self, known: dict[str, np.ndarray]) -> None:
         """Set negative values of the size of solver errors to zero."""
         clipped = []
         count = 0
@@ -370,8 +450,9 @@ class _Reader:
             )
             self.notes.append(counted(wording, clipped, count))
 
-    def _divide(self, known: dict[str, np.ndarray], found: Assignment) -> None:
-        divided = self._divided(found)
+    def divide(self, known: dict[str, np.ndarray], found: Assignment) -> None:
+        """Divide amounts by volumes."""
+        divided = [key for key in self._divided(found) if key in known]
         for key in divided:
             known[key] = known[key] / self.network.volume[self.network.species.index(key)]
         if divided:

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,36 +17,37 @@ import joblib
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from scipy.stats import chi2, norm, qmc
+from scipy.stats import chi2, norm
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import PetabProblem, read_petab
-from metabolismgraph.kinetic_models.fit_result import AT_LOWER, AT_UPPER, FLAT, PetabFit
+from metabolismgraph.kinetic_models.fit_result import AT_LOWER, AT_UPPER, FLAT, OTHER, SAME, PetabFit
 from metabolismgraph.kinetic_models.likelihood import Likelihood, simulated_table
 from metabolismgraph.kinetic_models.priors import Priors
+from metabolismgraph.kinetic_models.scales import UNITS, from_scale, to_scale
+from metabolismgraph.kinetic_models.starts import draw_points
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.text import one_line
 
 try:
     import fides
 
+    from metabolismgraph.kinetic_models.held_out import predicted, split
     from metabolismgraph.kinetic_models.sensitivities import Simulated, SimulatedMeasurements, SimulationFailedError
 except ImportError as error:
     raise InputError(
         f"parameter estimation needs {error.name}, which is not installed; pip install 'metabolismgraph[petab]'"
     ) from None
 
-_TO_SCALE: Mapping[str, Callable[[float], float]] = {"lin": float, "log": math.log, "log10": math.log10}
-_FROM_SCALE: Mapping[str, Callable[[float], float]] = {"lin": float, "log": math.exp, "log10": lambda x: 10.0**x}
-_UNITS = {"log": 1.0, "log10": math.log(10)}  # derivatives of the natural logarithm by a value on the scale
 _PROBES, _ENOUGH = 50, 3  # points at which parameters of noise are told, and how many of them must be simulated
 _MOST_STEPS = 500  # of each of two searches
-_COARSE, _FINE = 1e-3, 1e-8  # change of the objective at which the first and the second one end
+_COARSE, _FINE = 1e-3, 1e-6  # change of the objective at which the first and the second one end
 _TRIES = 20  # points of which the likeliest one is a start
 _INSIDE = 1e-3  # least distance of a start from a bound, in ranges between bounds
 _AT_BOUND = 1e-3  # distance on the scale of the parameter table
 _WIDE = math.log(10)  # logarithm of the ratio of the ends of a 95 % interval
 _AGREED = 1e-3  # difference of the objective between two integrators, absolute and relative
+_FAR = 5.0  # standard errors: a start with equal likelihood that is farther away is another optimum
 _UNLIKELY = 0.01  # p-value of the misfit
 
 
@@ -69,25 +70,33 @@ class Start(NamedTuple):
 
 
 def fit_petab(
-    path: str | Path, starts: int = 20, *, seed: int = 0, processes: int = 1, progress: Progress = silent
+    path: str | Path,
+    starts: int = 20,
+    *,
+    hold_out: Sequence[str] = (),
+    seed: int = 0,
+    processes: int = 1,
+    progress: Progress = silent,
 ) -> PetabFit:
     r"""Estimate the parameters of a PEtab problem by maximum likelihood, or maximum posterior where it has priors.
 
-    Starts are a Latin hypercube between the bounds of the parameter table, on its scales (Raue et al. 2013); nominal
-    values of estimated parameters are not used. From each one, a trust-region method with reflections at the bounds
-    (fides, Fröhlich & Sorger 2022) goes down on the Fisher information, then on BFGS updates of it. Standard errors and
-    intervals are those of the Fisher information at the best point.
+    Starts are a Latin hypercube between the bounds of the parameter table, on its scales (Raue et al. 2013), or have
+    the distributions of the initialization priors; nominal values of estimated parameters are not used. From each one,
+    a trust-region method with reflections at the bounds (fides, Fröhlich & Sorger 2022) goes down on the Fisher
+    information, then on BFGS updates of it. Standard errors and intervals are those of the Fisher information at the
+    best point.
 
     Args:
         path: YAML file of the problem, PEtab version 1.
         starts: their number.
+        hold_out: conditions whose measurements are not fitted but predicted.
         seed: of the starts; the result depends on it alone, not on `processes`.
         processes: starts that run at the same time.
         progress: see `Progress`.
 
     Raises:
         InputError: as for `simulate_petab`; casadi or fides is not installed; bounds are missing or have no place on
-            their scale; or no start has a finite likelihood.
+            their scale; a condition to be held out has no measurement; or no start has a finite likelihood.
 
     Example:
         >>> from pathlib import Path
@@ -126,16 +135,17 @@ def fit_petab(
     """
     if starts < 1:
         raise InputError(f"starts must be at least 1, not {starts}")
-    objective = _Objective(read_petab(Path(path)))
-    draws = qmc.LatinHypercube(len(objective.names), rng=seed).random(starts * _TRIES)
-    points = (objective.lower + (objective.upper - objective.lower) * draws).reshape(starts, _TRIES, -1)
+    problem, held = split(read_petab(Path(path)), hold_out)
+    objective = _Objective(problem)
+    drawn = draw_points(objective.problem, objective.lower, objective.upper, starts * _TRIES, seed)
     work = joblib.Parallel(n_jobs=min(processes, starts), return_as="generator_unordered")
     found: dict[int, Start] = {}
     fit = uuid.uuid4().hex
     _OBJECTIVES.clear()
     _OBJECTIVES[fit] = objective  # for starts that run in this process
     for number, start in work(
-        joblib.delayed(_run)(objective.problem, fit, number, some) for number, some in enumerate(points)
+        joblib.delayed(_run)(objective.problem, fit, number, some)
+        for number, some in enumerate(drawn.reshape(starts, _TRIES, -1))
     ):
         found[number] = start
         least = min(start.objective for start in found.values())
@@ -144,14 +154,16 @@ def fit_petab(
     best = min(ordered, key=lambda start: start.objective)
     if not math.isfinite(best.objective):
         raise InputError(f"{path}: no start of {starts} has a finite likelihood; check bounds, model and measurements")
-    estimates = _estimates(objective, best.point)
+    equal = [start.point for start in ordered if start.objective < best.objective + SAME]
+    estimates = _estimates(objective, best.point, np.array(equal))
     simulation, checked = _simulation(objective, best.point)
     numbers = pd.RangeIndex(starts, name="start")
     table = pd.DataFrame([start._asdict() for start in ordered], index=numbers).drop(columns="point")
     points = pd.DataFrame([objective.linear(start.point) for start in ordered], index=numbers)
     again = objective.priors.terms(best.point)[0] - float(simulation["log_likelihood"].sum())
-    result = PetabFit(objective.problem, objective.quantity, best.objective, estimates, table, points, simulation, ())
-    return dataclasses.replace(result, notes=(*checked, *_notes(objective, best, result, again)))
+    held_out, failed = predicted(held, objective.fixed | objective.linear(best.point))
+    result = PetabFit(problem, objective.quantity, best.objective, estimates, table, points, simulation, held_out, ())
+    return dataclasses.replace(result, notes=(*checked, *failed, *_notes(objective, best, result, again)))
 
 
 def _simulation(objective: _Objective, point: Float[np.ndarray, " parameters"]) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -167,7 +179,12 @@ def _simulation(objective: _Objective, point: Float[np.ndarray, " parameters"]) 
 
 
 class _Objective:
-    """The negative logarithm of the likelihood and of priors, on the scales of the parameter table."""
+    """The negative logarithm of the likelihood and of priors, on the scales of the parameter table.
+
+    Attributes:
+        evaluations: their number.
+        precise: see `SimulatedMeasurements.at`.
+    """
 
     def __init__(self, problem: PetabProblem):
         self.problem = problem
@@ -179,6 +196,7 @@ class _Objective:
         self.likelihood = Likelihood(problem)
         self.priors = Priors(problem)
         self.evaluations = 0
+        self.precise = True
 
     @property
     def quantity(self) -> str:
@@ -204,7 +222,7 @@ class _Objective:
 
     def simulated(self, point: Float[np.ndarray, " parameters"]) -> Simulated:
         """The simulated measurements with their derivatives."""
-        return self._simulated.at(point, derivatives=True)
+        return self._simulated.at(point, derivatives=True, precise=self.precise)
 
     def refined(self, point: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
         """A point with the likeliest values of the parameters that only scale the noise, and the objective there.
@@ -220,7 +238,7 @@ class _Objective:
         found, noise = point.copy(), at.noise.copy()
         margin = _INSIDE * (self.upper - self.lower)
         for k, rows in self._noise_scales.items():
-            factor, unit = math.sqrt(float(np.mean(z[rows] ** 2))) or 1.0, _UNITS.get(self.scales[k])
+            factor, unit = math.sqrt(float(np.mean(z[rows] ** 2))) or 1.0, UNITS.get(self.scales[k])
             wanted = point[k] * factor if unit is None else point[k] + math.log(factor) / unit
             found[k] = np.clip(wanted, self.lower[k] + margin[k], self.upper[k] - margin[k])
             noise[rows] *= found[k] / point[k] if unit is None else math.exp((found[k] - point[k]) * unit)
@@ -232,8 +250,8 @@ class _Objective:
 
         They are told by the derivatives at random points, the same ones in every process.
         """
-        rng, seen, found = np.random.default_rng(0), 0, dict[int, np.ndarray]()
-        for point in rng.uniform(self.lower, self.upper, (_PROBES, len(self.names))):
+        seen, found = 0, dict[int, np.ndarray]()
+        for point in draw_points(self.problem, self.lower, self.upper, _PROBES, 0):
             try:
                 at = self.simulated(point)
             except SimulationFailedError:
@@ -242,7 +260,7 @@ class _Objective:
             now = {}
             for k, scale in enumerate(self.scales):
                 rows = relative[:, k] != 0
-                unit = _UNITS.get(scale, 1 / point[k] if point[k] else 0.0)
+                unit = UNITS.get(scale, 1 / point[k] if point[k] else 0.0)
                 if rows.any() and not at.of_simulation[:, k].any() and np.allclose(relative[rows, k], unit, rtol=1e-6):
                     now[k] = rows
             found = {k: now[k] for k in now if seen == 0 or (k in found and (found[k] == now[k]).all())}
@@ -253,7 +271,7 @@ class _Objective:
 
     def linear(self, point: Float[np.ndarray, " parameters"]) -> dict[str, float]:
         """The parameters on linear scale."""
-        return {n: _FROM_SCALE[s](float(x)) for n, s, x in zip(self.names, self.scales, point, strict=True)}
+        return {n: from_scale(float(x), s) for n, s, x in zip(self.names, self.scales, point, strict=True)}
 
 
 def _bounds(problem: PetabProblem) -> tuple[Float[np.ndarray, " parameters"], Float[np.ndarray, " parameters"]]:
@@ -268,7 +286,7 @@ def _bounds(problem: PetabProblem) -> tuple[Float[np.ndarray, " parameters"], Fl
             raise InputError(f"{problem.path}: parameter {name}: bounds must be finite and in order, not {low}, {high}")
         if scale != "lin" and low <= 0:
             raise InputError(f"{problem.path}: parameter {name}: a bound on {scale} scale must be positive, not {low}")
-        bounds.append([_TO_SCALE[scale](low), _TO_SCALE[scale](high)])
+        bounds.append([to_scale(low, scale), to_scale(high, scale)])
     lower, upper = np.array(bounds).T
     return lower, upper
 
@@ -288,7 +306,7 @@ def _run(
         _OBJECTIVES.clear()
         _OBJECTIVES[fit] = _Objective(problem)
     objective, before = _OBJECTIVES[fit], time.process_time()
-    objective.evaluations = 0
+    objective.evaluations, objective.precise = 0, True
     tried = []
     for point in points:
         with contextlib.suppress(SimulationFailedError):
@@ -300,7 +318,9 @@ def _run(
     if point is not None:
         # The Fisher information leaves out the curvature of the residuals, without which the last steps are small.
         try:
+            objective.precise = False
             _, point, _ = _search(objective, point, _COARSE, None)
+            objective.precise = True
             value, point, ending = _search(objective, point, _FINE, fides.HybridFixed(fides.BFGS(), switch_iteration=1))
         except (RuntimeError, ValueError, np.linalg.LinAlgError) as error:
             ending = f"the optimiser failed: {one_line(error)}"
@@ -328,8 +348,14 @@ def _search(
     return float(value), found, search.exitflag.name
 
 
-def _estimates(objective: _Objective, point: Float[np.ndarray, " parameters"]) -> pd.DataFrame:
-    """Estimates with standard errors, intervals and notes."""
+def _estimates(
+    objective: _Objective, point: Float[np.ndarray, " parameters"], equal: Float[np.ndarray, "starts parameters"]
+) -> pd.DataFrame:
+    """Estimates with standard errors, intervals and notes.
+
+    Args:
+        equal: points of all starts with the best likelihood.
+    """
     below, above = point - objective.lower < _AT_BOUND, objective.upper - point < _AT_BOUND
     free = ~(below | above)
     error = np.full(len(point), np.nan)
@@ -342,13 +368,14 @@ def _estimates(objective: _Objective, point: Float[np.ndarray, " parameters"]) -
         # Half the width of an interval on linear scale may be as large as the estimate.
         width, most = (2 * half[i], 2 * abs(point[i])) if scale == "lin" else (2 * half[i], _WIDE)
         wide = free[i] and (width * (math.log(10) if scale == "log10" else 1.0) > most)
+        other = free[i] and bool((np.abs(equal[:, i] - point[i]) > _FAR * error[i] + _AT_BOUND).any())
         rows.append(
             {
                 "estimate": objective.linear(point)[name],
                 "standard_error": error[i],
                 "lower_95": lower[name] if free[i] else math.nan,
                 "upper_95": upper[name] if free[i] else math.nan,
-                "note": AT_LOWER if below[i] else AT_UPPER if above[i] else FLAT if wide else "",
+                "note": AT_LOWER if below[i] else AT_UPPER if above[i] else FLAT if wide else OTHER if other else "",
             }
         )
     return pd.DataFrame(rows, index=pd.Index(objective.names, name="parameterId"))
@@ -395,6 +422,7 @@ def _notes(objective: _Objective, best: Start, fit: PetabFit, again: float) -> t
             )
     for what, names in (
         (FLAT, estimates.index[estimates["note"] == FLAT]),
+        ("not unique, since other starts have an equal likelihood", estimates.index[estimates["note"] == OTHER]),
         ("at a bound", estimates.index[estimates["note"].isin([AT_LOWER, AT_UPPER])]),
     ):
         if len(names):

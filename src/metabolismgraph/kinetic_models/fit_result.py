@@ -8,7 +8,7 @@ import pandas as pd
 
 from metabolismgraph.formats.petab import PetabProblem
 
-AT_LOWER, AT_UPPER, FLAT = "at its lower bound", "at its upper bound", "not determined"
+AT_LOWER, AT_UPPER, FLAT, OTHER = "at its lower bound", "at its upper bound", "not determined", "not unique"
 SAME = 0.1  # difference of the objective below which two starts have found the same optimum
 
 
@@ -22,11 +22,12 @@ class PetabFit:
         objective: its value at the estimates, with the natural logarithm. Densities of priors are those on linear
             scale, or on that of the parameter table where they are given so.
         estimates: by parameter: `estimate`, `lower_95`, `upper_95` on linear scale, `standard_error` on the scale of
-            the parameter table (NaN at a bound), `note`: empty, "at its lower bound", "at its upper bound" or "not
-            determined".
+            the parameter table (NaN at a bound), `note`: empty, "at its lower bound", "at its upper bound", "not
+            determined", or "not unique": another start has an equal likelihood with a value far outside the interval.
         starts: by number: `objective`, `evaluations`, `seconds`, `ending`.
         points: by number of the start: the parameters that it found, on linear scale.
         simulation: see `simulate_petab`, at the estimates.
+        held_out: see `predicted`; without rows if nothing was held out.
         notes: sentences on what not to trust.
     """
 
@@ -37,6 +38,7 @@ class PetabFit:
     starts: pd.DataFrame
     points: pd.DataFrame
     simulation: pd.DataFrame
+    held_out: pd.DataFrame
     notes: tuple[str, ...]
 
     @property

@@ -13,19 +13,17 @@ from jaxtyping import Float
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import PetabProblem
+from metabolismgraph.kinetic_models.scales import UNITS, from_scale
+from metabolismgraph.kinetic_models.starts import two_numbers
 
-_LN10 = math.log(10)
 # From a value on the scale of the parameter table: the variable whose distribution is normal, Laplace or uniform, its
 # derivative, and how often the linear value divides its density, to make of it one on linear scale.
 _Variable = Callable[[float, str], tuple[float, float, float]]
 
 
 def _linear(x: float, scale: str) -> tuple[float, float, float]:
-    if scale == "lin":
-        return x, 1.0, 0.0
-    unit = _LN10 if scale == "log10" else 1.0
-    value = math.exp(x * unit)
-    return value, value * unit, 0.0
+    value = from_scale(x, scale)
+    return value, value * UNITS[scale] if scale in UNITS else 1.0, 0.0
 
 
 def _logarithm(x: float, scale: str) -> tuple[float, float, float]:
@@ -95,7 +93,7 @@ class Priors:
                 known = ", ".join(_KINDS)
                 raise InputError(f"{problem.path}: parameter {name}: prior {kind} is not known; known: {known}")
             variable, shape = _KINDS[kind]
-            first, second = _two_numbers(problem, name, row, shape)
+            first, second = two_numbers(problem, name, row, "objectivePriorParameters", shape)
             self._priors.append(_Prior(index, str(row["parameterScale"]), variable, shape, first, second))
 
     def __bool__(self) -> bool:
@@ -115,19 +113,3 @@ class Priors:
             value += term
             gradient[prior.index], curvature[prior.index] = slope, bend
         return value, gradient, np.diag(curvature)
-
-
-def _two_numbers(problem: PetabProblem, name: str, row: Mapping[str, Any], shape: str) -> tuple[float, float]:
-    entry = str(row.get("objectivePriorParameters", ""))
-    try:
-        first, second = (float(part) for part in entry.split(";"))
-    except ValueError:
-        raise InputError(
-            f"{problem.path}: parameter {name}: objectivePriorParameters is {entry!r}; expected two numbers, a;b"
-        ) from None
-    if not (second > first if shape == "uniform" else second > 0):
-        raise InputError(
-            f"{problem.path}: parameter {name}: objectivePriorParameters is {entry!r}; the second number must be "
-            f"{'larger than the first' if shape == 'uniform' else 'positive'}"
-        )
-    return first, second

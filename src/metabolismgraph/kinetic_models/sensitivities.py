@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from metabolismgraph.formats.formula import Values
 from metabolismgraph.formats.petab import PetabProblem
 from metabolismgraph.kinetic_models.measurements import Measurements
 from metabolismgraph.kinetic_models.model import KineticModel
+from metabolismgraph.kinetic_models.scales import from_scale
 from metabolismgraph.kinetic_models.symbols import SYMBOLS
 
 # The absolute tolerance is relative to the size of a state.
@@ -25,9 +25,13 @@ _OPTIONS = {
     "reltol": 1e-10,
     "abstol": 1e-14,
     "max_num_steps": 5000,
+    # Newton's iteration leaves out how the Jacobian changes: the solution is the same, several times faster.
+    "second_order_correction": False,
     "disable_internal_warnings": True,
     "show_eval_warnings": False,
 }
+# Far from the optimum, derivatives, which take most of the time, need not be as precise.
+_ROUGH = _OPTIONS | {"reltol": 1e-8, "abstol": 1e-12}
 # What the absolute tolerance may be at most, relative to the largest value of a state, which is known afterwards only.
 _MOST_ABSOLUTE, _REPEATS = 1e-10, 3
 _FIRST_SPAN, _LONGEST, _AT_REST = 10.0, 1e10, 1e-8  # times, and relative change of a state at rest
@@ -81,35 +85,45 @@ class SimulatedMeasurements:
         self.names = problem.estimated
         point = ca.SX.sym("point", len(self.names))
         scales = problem.parameters["parameterScale"]
-        parameters = {**fixed} | {name: _linear(point[k], scales[name]) for k, name in enumerate(self.names)}
+        values = {name: from_scale(point[k], str(scales[name]), ca.exp) for k, name in enumerate(self.names)}
+        parameters = {**fixed} | values
         self._groups = [
             (part.index.to_numpy(), _Group(self._measurements, first, then, part, point, parameters))
             for first, then, part in self._measurements.groups()
         ]
 
-    def at(self, point: Float[np.ndarray, " parameters"], *, derivatives: bool) -> Simulated:
+    def at(self, point: Float[np.ndarray, " parameters"], *, derivatives: bool, precise: bool = True) -> Simulated:
         """Simulated measurements for parameters on the scales of the parameter table.
+
+        Args:
+            precise: whether derivatives are as precise as values.
 
         Raises:
             SimulationFailedError: the integration fails, or a steady state is not reached.
         """
         rows, given = len(self._measurements.rows), np.asarray(point, dtype=float)
-        at = Tracked(given, np.eye(len(given)) if derivatives else np.zeros((len(given), 0)))
-        found, slopes = np.full((2, rows), np.nan), np.full((2, rows, at.derivative.shape[1]), np.nan)
+        found, slopes = np.full((2, rows), np.nan), np.zeros((2, rows, len(given) if derivatives else 0))
         for index, group in self._groups:
+            # A parameter of another condition needs no sensitivities here.
+            at = Tracked(given, np.eye(len(given))[:, group.needed if derivatives else []])
             try:
                 # CasADi prints the inputs of a call that fails.
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                    simulated = group.at(at)
+                    simulated = group.at(at, precise=precise)
             except (RuntimeError, np.linalg.LinAlgError) as error:
                 raise SimulationFailedError from error
             found[:, index] = simulated.value.reshape(2, len(index))
-            slopes[:, index] = simulated.derivative.reshape(2, len(index), -1)
+            if derivatives:
+                slopes[:, index[:, None], group.needed] = simulated.derivative.reshape(2, len(index), -1)
         return Simulated(*found, *slopes)
 
 
 class _Group:
-    """The measurements of one condition, with the steady state before it."""
+    """The measurements of one condition, with the steady state before it.
+
+    Attributes:
+        needed: numbers of the parameters on which they depend.
+    """
 
     def __init__(
         self,
@@ -130,8 +144,11 @@ class _Group:
         self._course = Course(model, point, finite) if finite.size and model.states else None
         self._end = _Rest(model, point) if finite.size < times.size and model.states else None
         self._observed = _observed(measurements, model, part, times, point, parameters)
+        models = [model] if before is None else [model, before]
+        dependent = [self._observed.outputs, *[ca.vertcat(*m.start, _equations(m)[3]) for m in models]]
+        self.needed = np.flatnonzero(np.any([ca.which_depends(x, point, 1, False) for x in dependent], axis=0))
 
-    def at(self, point: Tracked) -> Tracked:
+    def at(self, point: Tracked, *, precise: bool) -> Tracked:
         """Simulated values, then noise, of all rows."""
         start = self._start([point])
         if self._before is not None:
@@ -143,7 +160,7 @@ class _Group:
             )
         parts = [_untracked(np.zeros(0), point.derivative.shape[1])]
         if self._course is not None:
-            parts.append(self._course(start, point))
+            parts.append(self._course(start, point, precise=precise))
         if self._end is not None:
             parts.append(self._end(start, point))
         states = Tracked(
@@ -161,7 +178,8 @@ class _Map:
     """
 
     def __init__(self, outputs: list[Any], inputs: list[Any]):
-        self._function = ca.Function("f", inputs, [ca.vec(ca.horzcat(*outputs))])
+        self.outputs = ca.vec(ca.horzcat(*outputs))
+        self._function = ca.Function("f", inputs, [self.outputs])
         self._forward: ca.Function | None = None
 
     def value(self, inputs: list[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " entries"]:
@@ -184,29 +202,37 @@ class Course:
     """The states at several times, from those at time zero."""
 
     def __init__(self, model: KineticModel, point: ca.SX, times: Float[np.ndarray, " times"]):
-        y, time, sizes, ode = _equations(model)
-        options = dict(_OPTIONS)
-        if ca.depends_on(ode, time) and len(times) > 1:  # a rule may switch at a time, which a longer step could miss
-            options["max_step_size"] = float(np.diff(times).max())
-        equations = {"x": y, "p": ca.vertcat(point, sizes), "t": time, "ode": ode}
-        solver = ca.integrator("solver", "cvodes", equations, 0.0, [float(t) for t in times], options)
+        rates, time_matters = _rates(model, point)
+        switches = {}
+        if time_matters and len(times) > 1:  # a rule may switch at a time, which a longer step could miss
+            switches["max_step_size"] = float(np.diff(times).max())
         count = len(model.states)
         start, at, sizes = ca.MX.sym("start", count), ca.MX.sym("point", point.shape[0]), ca.MX.sym("sizes", count)
-        found = solver(x0=start / sizes, p=ca.vertcat(at, sizes))["xf"] * ca.repmat(sizes, 1, len(times))
-        self._map = _Map([found], [start, at, sizes])
+        y, time = ca.MX.sym("y", count), ca.MX.sym("t")
+        equations = {"x": y, "p": ca.vertcat(at, sizes), "t": time, "ode": rates(y, at, sizes, time)}
 
-    def __call__(self, start: Tracked, point: Tracked) -> Tracked:
+        def course(options: Mapping[str, object]) -> _Map:
+            solver = ca.integrator(
+                "solver", "cvodes", equations, 0.0, [float(t) for t in times], {**options, **switches}
+            )
+            found = solver(x0=start / sizes, p=ca.vertcat(at, sizes))["xf"] * ca.repmat(sizes, 1, len(times))
+            return _Map([found], [start, at, sizes])
+
+        self._precise, self._rough = course(_OPTIONS), course(_ROUGH)
+
+    def __call__(self, start: Tracked, point: Tracked, *, precise: bool = True) -> Tracked:
         sizes = _sizes(start.value)
         for _ in range(_REPEATS):
-            found = self._map.value([start.value, point.value, sizes])
+            found = self._precise.value([start.value, point.value, sizes])
             largest = np.abs([*found.reshape(-1, len(sizes)), start.value]).max(axis=0)
             coarse = (_OPTIONS["abstol"] * sizes > _MOST_ABSOLUTE * largest) & (largest > 0)
             if not coarse.any():
                 break
             sizes = np.where(coarse, largest, sizes)
         else:
-            found = self._map.value([start.value, point.value, sizes])
-        return self._map([start, point, _untracked(sizes, point.derivative.shape[1])], found)
+            found = self._precise.value([start.value, point.value, sizes])
+        course = self._precise if precise else self._rough
+        return course([start, point, _untracked(sizes, point.derivative.shape[1])], found)
 
 
 class _Rest:
@@ -251,6 +277,16 @@ def _equations(model: KineticModel) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
     return y, time, sizes, ca.vertcat(*[rate(environment) for rate in model.rates]) / sizes
 
 
+def _rates(model: KineticModel, point: ca.SX) -> tuple[ca.Function, bool]:
+    """Rates of change, see `_equations`, as a function, and whether they depend on time.
+
+    Its derivatives along many directions are products with its Jacobian, which is computed once.
+    """
+    y, time, sizes, ode = _equations(model)
+    options = {"never_inline": True, "jac_penalty": 0}
+    return ca.Function("rates", [y, point, sizes, time], [ca.densify(ode)], options), bool(ca.depends_on(ode, time))
+
+
 def _observed(
     measurements: Measurements,
     model: KineticModel,
@@ -285,8 +321,3 @@ def _sizes(states: Float[np.ndarray, " states"]) -> Float[np.ndarray, " states"]
 
 def _numbers(x: ca.DM) -> np.ndarray:
     return np.asarray(x.full() if hasattr(x, "full") else x, dtype=float)
-
-
-def _linear(value: ca.SX, scale: str) -> ca.SX:
-    """A parameter from its value on the scale of the parameter table."""
-    return {"lin": value, "log": ca.exp(value), "log10": ca.exp(value * math.log(10))}[str(scale)]

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import libsbml
 import pandas as pd
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import new_folder
+from metabolismgraph.files import new_folder, read_bytes
+from metabolismgraph.formats.sbml import parse
 from metabolismgraph.kinetic_models.fit_result import PetabFit
 
 ESTIMATES, STARTS, POINTS = "estimates.csv", "starts.csv", "points.csv"
 SIMULATION, PARAMETERS = "simulated.tsv", "parameters.tsv"
+HELD_OUT, PREDICTION, MODEL, PROBLEM = "held_out.tsv", "prediction.csv", "model.xml", "problem"
 WATERFALL, MEASUREMENTS, NOTES = "waterfall.png", "measurements.png", "notes.txt"
+HELD_OUT_FIGURE = "held_out.png"
 _DPI = 150
 
 
@@ -37,13 +43,20 @@ def check_new(folder: Path, *, overwrite: bool) -> None:
             raise InputError(f"{folder} is not empty and not the folder of a fit; choose another --out")
 
 
-def write_petab_fit(fit: PetabFit, folder: Path, *, overwrite: bool = False) -> None:
-    """Write tables and figures of a fit, all of them or none.
+def write_petab_fit(
+    fit: PetabFit, folder: Path, *, notes: Sequence[str] = (), files: Path | None = None, overwrite: bool = False
+) -> None:
+    """Write tables, figures and the model of a fit, all of them or none.
+
+    Args:
+        notes: assumptions that come before the notes of the fit.
+        files: a folder with the files of the problem, which are to be kept.
 
     Raises:
         InputError: as for `check_new`, or the folder cannot be written.
     """
-    from metabolismgraph.figures.petab import draw_measurements, draw_waterfall  # noqa: PLC0415 (Matplotlib is slow)
+    from metabolismgraph.figures.petab import draw_held_out, draw_measurements, draw_waterfall  # noqa: PLC0415 (Matplotlib is slow)
+    from metabolismgraph.kinetic_models.held_out import skill  # noqa: PLC0415 (CasADi is optional)
 
     check_new(folder, overwrite=overwrite)
     with new_folder(folder) as part:
@@ -55,9 +68,26 @@ def write_petab_fit(fit: PetabFit, folder: Path, *, overwrite: bool = False) -> 
         table["nominalValue"] = table.get("nominalValue", pd.Series(index=table.index, dtype=float)).astype(float)
         table.loc[fit.estimates.index, "nominalValue"] = fit.estimates["estimate"]
         _write(table, part / PARAMETERS)
-        (part / NOTES).write_text("".join(f"{note}\n" for note in fit.notes), encoding="utf-8")
+        (part / NOTES).write_text("".join(f"{note}\n" for note in (*notes, *fit.notes)), encoding="utf-8")
+        (part / MODEL).write_text(_model_text(fit), encoding="utf-8")
+        if files is not None:
+            shutil.copytree(files, part / PROBLEM)
+        if len(fit.held_out):
+            _write(fit.held_out, part / HELD_OUT, index=False)
+            _write(skill(fit.held_out), part / PREDICTION)
+            draw_held_out(fit, part / HELD_OUT_FIGURE, _DPI)
         draw_waterfall(fit, part / WATERFALL, _DPI)
         draw_measurements(fit, part / MEASUREMENTS, _DPI)
+
+
+def _model_text(fit: PetabFit) -> str:
+    """The SBML model with the estimates, and other values of the parameter table, as values of its parameters."""
+    document = parse(read_bytes(fit.problem.model), str(fit.problem.model), needs_network=False)
+    values = fit.problem.nominal | fit.estimates["estimate"].to_dict()
+    for parameter in document.getModel().getListOfParameters():
+        if parameter.getId() in values:
+            parameter.setValue(float(values[parameter.getId()]))
+    return str(libsbml.writeSBMLToString(document))
 
 
 def _write(table: pd.DataFrame, path: Path, *, index: bool = True) -> None:

@@ -1,0 +1,222 @@
+"""Commands for models with kinetic laws."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metabolismgraph.cli.options import (
+    Map,
+    Overwrite,
+    Quiet,
+    console,
+    interruptible,
+    read_names,
+    read_pairs,
+    read_values,
+)
+from metabolismgraph.errors import InputError
+
+if TYPE_CHECKING:
+    from metabolismgraph.kinetic_models.fit_result import PetabFit
+
+kinetic_models = typer.Typer()
+
+Starts = Annotated[int, typer.Option(min=1, help="number of starts between the bounds")]
+Seed = Annotated[int, typer.Option(min=0, help="of the starts")]
+Processes = Annotated[int | None, typer.Option(min=1, help="starts that run at the same time; default: one per core")]
+FitFolder = Annotated[
+    Path | None,
+    typer.Option(help="folder for tables and figures; default: a new one in fits/, by the name of the input"),
+]
+
+
+@kinetic_models.command(epilog="Example: metabolismgraph simulate-model model.xml --end 10 --out model.csv")
+def simulate_model(
+    model: Annotated[Path, typer.Argument(help="SBML Level 2 or 3, with a kinetic law for every reaction")],
+    end: Annotated[float, typer.Option(help="last time, in the time unit of the model")],
+    points: Annotated[int, typer.Option(min=2, help="number of times, evenly spaced from zero")] = 101,
+    variables: Annotated[
+        str | None, typer.Option(help="comma-separated ids; default: the concentrations of all species")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="file of the table, CSV; default: printed")] = None,
+    value: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--value",
+            metavar="ID=VALUE",
+            help="another value of a parameter, a compartment, or a species at the start; repeatable",
+        ),
+    ] = None,
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file")] = False,
+) -> None:
+    """Simulate a model by its own kinetic laws and rules."""
+    import numpy as np
+
+    from metabolismgraph.files import write_bytes
+    from metabolismgraph.kinetic_models.simulation import simulate_model
+
+    if not 0 < end < float("inf"):
+        raise InputError(f"--end is {end:g}; it must be a finite time > 0")
+    if out is not None and out.exists() and not overwrite:
+        raise InputError(f"{out} exists; choose another name, or give --overwrite")
+    names = None if variables is None else [name.strip() for name in variables.split(",") if name.strip()]
+    table = simulate_model(model, np.linspace(0.0, end, points), names, read_values(value))
+    content = table.to_csv(index=False, float_format="%.12g", lineterminator="\n")
+    if out is None:
+        typer.echo(content, nl=False)
+    else:
+        write_bytes(out, content.encode())
+
+
+@kinetic_models.command(
+    epilog="Example: metabolismgraph simulate-petab problem.yaml --value k1=0.5 --out simulated.tsv"
+)
+def simulate_petab(
+    problem: Annotated[Path, typer.Argument(help="YAML file of a PEtab problem, version 1")],
+    out: Annotated[Path | None, typer.Option(help="file of the table, TSV; default: none")] = None,
+    value: Annotated[
+        list[str] | None,
+        typer.Option("--value", metavar="ID=VALUE", help="another value of a parameter, on linear scale; repeatable"),
+    ] = None,
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file")] = False,
+) -> None:
+    """Simulate the measurements of a PEtab problem, and print their likelihood."""
+    from metabolismgraph.files import write_bytes
+    from metabolismgraph.kinetic_models.likelihood import simulate_petab
+
+    if out is not None and out.exists() and not overwrite:
+        raise InputError(f"{out} exists; choose another name, or give --overwrite")
+    table = simulate_petab(problem, read_values(value))
+    typer.echo(f"-log likelihood of {len(table)} measurements: {-table['log_likelihood'].sum():.10g}")
+    if out is not None:
+        write_bytes(out, table.to_csv(sep="\t", index=False, float_format="%.12g", lineterminator="\n").encode())
+
+
+@kinetic_models.command(
+    epilog="Example: metabolismgraph fit-petab problem.yaml --starts 50 --processes 8 --out fits/mine"
+)
+def fit_petab(
+    problem: Annotated[Path, typer.Argument(help="YAML file of a PEtab problem, version 1")],
+    out: FitFolder = None,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option("--hold-out", metavar="CONDITION", help="predict its measurements, do not fit them; repeatable"),
+    ] = None,
+    starts: Starts = 20,
+    seed: Seed = 0,
+    processes: Processes = None,
+    *,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate the parameters of a PEtab problem by maximum likelihood, from many starts."""
+    from metabolismgraph.runs.folder import free_path
+    from metabolismgraph.runs.petab import check_new, write_petab_fit
+
+    folder = out or free_path(Path("fits") / problem.stem)
+    check_new(folder, overwrite=overwrite)
+    found = _fitted(problem, hold_out or [], starts, seed, processes, quiet=quiet)
+    write_petab_fit(found, folder, overwrite=overwrite)
+    _show(found, folder, quiet=quiet)
+
+
+@kinetic_models.command(
+    epilog="Example: metabolismgraph fit-model model.xml pulse.csv --hold-out other.csv --input Glc --law 'v_*=learned'"
+)
+def fit_model(
+    model: Annotated[Path, typer.Argument(help="SBML Level 2 or 3, with a kinetic law for every reaction")],
+    tables: Annotated[
+        list[Path], typer.Argument(help="concentrations over time, as for `fit`; species may be missing")
+    ],
+    out: FitFolder = None,
+    hold_out: Annotated[
+        list[Path] | None,
+        typer.Option("--hold-out", metavar="TABLE", help="predict its measurements, do not fit them; repeatable"),
+    ] = None,
+    estimate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="parameters to be estimated, with * and ?, or species whose initial concentration is; repeatable; "
+            "default: all parameters",
+        ),
+    ] = None,
+    fold: Annotated[float, typer.Option(help="bounds: the value of the model, divided and multiplied by it")] = 100.0,
+    input_: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="SPECIES", help="it follows its measured values; repeatable"),
+    ] = None,
+    law: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--law",
+            metavar="REACTION=LAW",
+            help="mass_action, power_law or learned instead of the law of the model; with * and ?; repeatable",
+        ),
+    ] = None,
+    noise: Annotated[
+        float | None,
+        typer.Option(help="standard deviation, relative; default: an absolute one per species is estimated"),
+    ] = None,
+    starts: Starts = 20,
+    seed: Seed = 0,
+    processes: Processes = None,
+    map_: Map = None,
+    *,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="leave out columns that the model does not have")
+    ] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
+) -> None:
+    """Estimate the parameters of an SBML model from tables of concentrations, and predict others."""
+    from metabolismgraph.kinetic_models.problem import write_model_problem
+    from metabolismgraph.runs.folder import free_path
+    from metabolismgraph.runs.petab import check_new, write_petab_fit
+
+    folder = out or free_path(Path("fits") / model.name.split(".")[0])
+    check_new(folder, overwrite=overwrite)
+    with tempfile.TemporaryDirectory() as place:
+        problem = write_model_problem(
+            model,
+            tables,
+            Path(place) / "problem",
+            held_out=hold_out or [],
+            estimate=estimate or ["*"],
+            fold=fold,
+            inputs=input_ or [],
+            laws=read_pairs("--law", law, "REACTION=LAW, such as v1=learned"),
+            noise=noise,
+            names=read_names(map_),
+            skip_unknown=skip_unknown,
+        )
+        found = _fitted(problem.path, problem.held_out, starts, seed, processes, quiet=quiet)
+        write_petab_fit(found, folder, notes=problem.notes, files=problem.path.parent, overwrite=overwrite)
+    _show(found, folder, problem.notes, quiet=quiet)
+
+
+def _fitted(
+    problem: Path, hold_out: Sequence[str], starts: int, seed: int, processes: int | None, *, quiet: bool
+) -> PetabFit:
+    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.kinetic_models.estimation import fit_petab
+    from metabolismgraph.processes import cores
+
+    with interruptible("interrupted; nothing was written"), progress_bars(console(), quiet=quiet) as progress:
+        return fit_petab(
+            problem, starts, hold_out=hold_out, seed=seed, processes=processes or len(cores()), progress=progress
+        )
+
+
+def _show(found: PetabFit, folder: Path, notes: Sequence[str] = (), *, quiet: bool) -> None:
+    from metabolismgraph.cli.tables import petab_page
+
+    if not quiet:
+        console().print(*petab_page(found, folder, notes), sep="\n")

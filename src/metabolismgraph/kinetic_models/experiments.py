@@ -1,0 +1,117 @@
+"""Measured concentrations of some species of a model, by experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.formats.sbml import SbmlModel
+from metabolismgraph.formats.sbml_writer import free_id
+from metabolismgraph.formats.tables import read_partial_table
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One run of a table.
+
+    Attributes:
+        id: made of the name of the file.
+        held_out: whether it is to be predicted, not fitted.
+        time: from zero.
+        measured: concentrations by species; NaN for an empty cell.
+    """
+
+    id: str
+    held_out: bool
+    time: Float[np.ndarray, " rows"]
+    measured: Mapping[str, Float[np.ndarray, " rows"]]
+
+    def known(self, species: str) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " known"]]:
+        """Times and values of the measurements of a species."""
+        values = self.measured.get(species, np.full(len(self.time), np.nan))
+        there = np.isfinite(values)
+        return self.time[there], values[there]
+
+    def at_start(self, species: str) -> float:
+        """The value at time zero; NaN if it was not measured."""
+        time, values = self.known(species)
+        return float(values[0]) if len(time) and time[0] == 0 else math.nan
+
+
+def read_experiments(
+    tables: Sequence[Path],
+    held_out: Sequence[Path],
+    model: SbmlModel,
+    names: Mapping[str, str],
+    *,
+    skip_unknown: bool,
+) -> tuple[list[Experiment], list[str]]:
+    """All runs of some tables, and notes.
+
+    Args:
+        names, skip_unknown: see `read_partial_table`.
+
+    Raises:
+        InputError: as for `read_partial_table`; a table has no species of the model; or no table has one of the names.
+    """
+    found: list[Experiment] = []
+    notes, unused = list[str](), set(names)
+    for path, held in (*((path, False) for path in tables), *((path, True) for path in held_out)):
+        table, used = read_partial_table(path, model.network, model, names, skip_unknown=skip_unknown)
+        unused -= used
+        if not table.columns:
+            raise InputError(f"{path}: no column is a species of the model")
+        own = list(table.notes)
+        runs = np.unique(table.run)
+        stem = re.sub(r"^(?=\d)|\W", "_", path.name.split(".")[0], flags=re.ASCII)
+        for run in runs:
+            rows = np.flatnonzero(table.run == run)
+            rows = rows[np.argsort(table.time[rows], kind="stable")]
+            first = table.time[rows[0]]
+            if first != 0:
+                own.append(f"Times are counted from the first one, {first:g}.")
+            name = free_id(stem if len(runs) == 1 else f"{stem}_{run}", {each.id for each in found})
+            measured = {key: column[rows] for key, column in table.columns.items()}
+            found.append(Experiment(name, held, table.time[rows] - first, measured))
+        notes += own if len(tables) + len(held_out) == 1 else [f"{path.name}: {note}" for note in own]
+    if unused:
+        name = min(unused)
+        raise InputError(f"{tables[0]}: no column or species is named {name!r} ({name}={names[name]})")
+    return found, notes
+
+
+def values_of(experiments: Iterable[Experiment], species: str) -> Float[np.ndarray, " values"]:
+    """All measured values of a species."""
+    return np.concatenate([np.zeros(0), *(experiment.known(species)[1] for experiment in experiments)])
+
+
+def straight_lines(experiments: Sequence[Experiment], species: str, number: str) -> str:
+    """A formula of the time: straight lines between the measured values of a species, constant beyond them.
+
+    Args:
+        number: id of the parameter that is the number of the experiment.
+
+    Raises:
+        InputError: an experiment has no value of the species.
+    """
+    curves = []
+    for experiment in experiments:
+        time, values = experiment.known(species)
+        if not len(time):
+            raise InputError(f"input {species} has no value in experiment {experiment.id}")
+        pieces = [f"{values[0]:.12g}, time <= {time[0]:.12g}"]
+        for t, end, value, last in zip(time, time[1:], values, values[1:], strict=False):
+            slope = (last - value) / (end - t)
+            pieces.append(f"{value:.12g} + ({slope:.12g}) * (time - {t:.12g}), time <= {end:.12g}")
+        curves.append(f"piecewise({', '.join(pieces)}, {values[-1]:.12g})")
+    if len(curves) == 1:
+        return curves[0]
+    cases = ", ".join(f"{curve}, {number} == {k}" for k, curve in enumerate(curves[1:], start=1))
+    return f"piecewise({cases}, {curves[0]})"

@@ -1,0 +1,105 @@
+"""Prediction of measurements that were not fitted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from metabolismgraph.config.messages import nearest_name
+from metabolismgraph.errors import InputError
+from metabolismgraph.formats.petab import PetabProblem
+from metabolismgraph.kinetic_models.scales import to_scale
+from metabolismgraph.kinetic_models.sensitivities import SimulatedMeasurements, SimulationFailedError
+
+PREDICTIONS = ("simulation", "nominal", "interpolation")
+
+
+def split(problem: PetabProblem, conditions: Sequence[str]) -> tuple[PetabProblem, PetabProblem]:
+    """The problem with the measurements that are to be fitted, and with those of the held-out conditions.
+
+    Raises:
+        InputError: a condition has no measurement, or none is left to be fitted.
+    """
+    rows = problem.measurements
+    of = rows["simulationConditionId"].astype(str)
+    for name in conditions:
+        if not (of == name).any():
+            near = nearest_name(name, set(of))
+            raise InputError(f"{problem.path}: no measurement has condition {name}, to be held out; nearest: {near}")
+    held = of.isin(list(conditions))
+    if held.all():
+        raise InputError(f"{problem.path}: all measurements are held out; nothing is left to be fitted")
+    parts = (rows[~held].reset_index(drop=True), rows[held].reset_index(drop=True))
+    fitted, rest = (dataclasses.replace(problem, measurements=part) for part in parts)
+    return fitted, rest
+
+
+def predicted(problem: PetabProblem, values: Mapping[str, float]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Measurements beside their prediction and baselines, and notes on what cannot be predicted.
+
+    Args:
+        problem: with the held-out measurements.
+        values: of all parameters, on linear scale.
+
+    Returns:
+        The measurement table with `simulation`, and as baselines `nominal` (simulated with the nominal values of the
+        problem) and `interpolation` (on a straight line between the measurements before and after, which a prediction
+        does not know). NaN where there is none.
+    """
+    table, notes = problem.measurements.copy(), []
+    if not len(table):
+        return table.assign(**dict.fromkeys(PREDICTIONS, np.nan)), ()
+    fixed = {name: value for name, value in values.items() if name not in problem.estimated}
+    model = SimulatedMeasurements(problem, fixed)
+    scales = problem.parameters["parameterScale"].astype(str)
+    for column, given in (("simulation", values), ("nominal", problem.nominal)):
+        table[column] = np.nan
+        try:
+            point = np.array([to_scale(given[name], scales[name]) for name in problem.estimated])
+            table[column] = model.at(point, derivatives=False).simulation
+        except (KeyError, ValueError):
+            continue  # the problem has no nominal values
+        except SimulationFailedError:
+            what = "estimates" if column == "simulation" else "nominal values"
+            notes.append(f"held-out measurements cannot be simulated with the {what}")
+    table["interpolation"] = np.nan
+    for _, part in table.groupby(["simulationConditionId", "observableId"]):
+        table.loc[part.index, "interpolation"] = _interpolated(
+            part["time"].to_numpy(float), part["measurement"].to_numpy(float)
+        )
+    return table, tuple(notes)
+
+
+def _interpolated(time: Float[np.ndarray, " rows"], values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
+    """Each value from those at other times, constant beyond them."""
+    found = np.full(len(time), np.nan)
+    for k, t in enumerate(time):
+        others = np.isfinite(time) & (time != t)
+        if others.any():
+            order = np.argsort(time[others], kind="stable")
+            found[k] = np.interp(t, time[others][order], values[others][order])
+    return found
+
+
+def skill(table: pd.DataFrame) -> pd.DataFrame:
+    """How well each observable is predicted in each condition.
+
+    Returns:
+        By condition and observable: the number of `measurements`, and for each prediction R2, the share of the variance
+        that it explains: 1 for a perfect one, 0 for one as good as the mean, negative for a worse one; NaN for a
+        constant observable.
+    """
+    rows = []
+    for (condition, observable), part in table.groupby(["simulationConditionId", "observableId"], sort=False):
+        y = part["measurement"].to_numpy(float)
+        spread = float(((y - y.mean()) ** 2).sum())
+        row = {"condition": condition, "observable": observable, "measurements": len(y)}
+        for name in PREDICTIONS:
+            misfit = float(((part[name].to_numpy(float) - y) ** 2).sum())
+            row[f"R2_{name}"] = 1 - misfit / spread if spread > 0 else np.nan
+        rows.append(row)
+    return pd.DataFrame(rows).set_index(["condition", "observable"])

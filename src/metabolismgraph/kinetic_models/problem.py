@@ -1,0 +1,462 @@
+"""A parameter estimation problem (PEtab) from an SBML model and tables of concentrations."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import libsbml
+import numpy as np
+import pandas as pd
+import yaml
+from jaxtyping import Float
+
+from metabolismgraph.config.messages import nearest_name
+from metabolismgraph.errors import InputError
+from metabolismgraph.files import new_folder, read_bytes
+from metabolismgraph.formats.quantities import ModelIndex
+from metabolismgraph.formats.sbml import parse, read_sbml
+from metabolismgraph.formats.sbml_writer import free_id
+from metabolismgraph.formats.wording import some
+from metabolismgraph.kinetic_models.experiments import Experiment, read_experiments, straight_lines, values_of
+from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LAWS, LOG10, Argument, Law, Parameter
+
+_NEAR, _FOLD = 0.1, 3.0  # starts and bounds of a measured initial value: relative distance, and factor
+_LEAST_NOISE, _MOST_NOISE = 1e-4, 10.0  # bounds of a standard deviation, in ranges of the species
+_DETECTION = 0.01  # concentration below which relative noise does not fall, relative to the largest one
+_EVERYTHING = "*"
+_UNKNOWN = np.array([0.3, 1.0, 3.0])  # concentrations that are expected, relative to the initial one
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelProblem:
+    """A problem that was written.
+
+    Attributes:
+        path: its YAML file.
+        held_out: conditions whose measurements are not to be fitted.
+        notes: assumptions, in sentences.
+    """
+
+    path: Path
+    held_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def write_model_problem(
+    model: str | Path,
+    tables: Sequence[str | Path],
+    folder: str | Path,
+    *,
+    held_out: Sequence[str | Path] = (),
+    estimate: Sequence[str] = (_EVERYTHING,),
+    fold: float = 100.0,
+    inputs: Sequence[str] = (),
+    laws: Mapping[str, str] | None = None,
+    noise: float | None = None,
+    names: Mapping[str, str] | None = None,
+    skip_unknown: bool = False,
+) -> ModelProblem:
+    r"""Write a PEtab problem (version 1) for an SBML model and tables of concentrations, for `fit_petab`.
+
+    Every run of a table is an experiment. Initial concentrations are estimated near the measured ones; those of
+    held-out experiments are the measured ones; those of species without measurements are those of the model.
+
+    Args:
+        model: SBML file with a kinetic law for every reaction.
+        tables: as for `fit_from_files`, but species may be missing.
+        folder: a new folder for the problem.
+        held_out: tables that are not fitted but predicted.
+        estimate: ids, with `*` and `?`, of parameters to be estimated, and of species without measurements whose
+            initial concentration is. `*` alone: all parameters. A parameter of the law of one reaction is called
+            REACTION_PARAMETER.
+        fold: bounds are the value of the model divided and multiplied by it.
+        inputs: species that follow their measured values, on straight lines between them.
+        laws: for reactions, by id with `*` and `?`, "mass_action", "power_law" or "learned" instead of the law of the
+            model ("from_model"), see `LAWS`.
+        noise: standard deviation relative to the concentration; None: one absolute standard deviation per species is
+            estimated.
+        names: what names in the tables stand for.
+        skip_unknown: leave out columns that the model does not have, with a note.
+
+    Raises:
+        InputError: a file is missing or invalid; an option names what the model does not have; a species has no
+            initial value; or nothing is to be fitted.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import metabolismgraph as mg
+        >>> law = "<apply><times/><ci> k </ci><ci> A </ci></apply>"
+        >>> _ = Path("model.xml").write_text(
+        ...     f'''<sbml xmlns="http://www.sbml.org/sbml/level2/version4" level="2" version="4"><model>
+        ...   <listOfCompartments><compartment id="cell" size="1"/></listOfCompartments>
+        ...   <listOfSpecies><species id="A" compartment="cell" initialConcentration="4"/></listOfSpecies>
+        ...   <listOfParameters><parameter id="k" value="1"/></listOfParameters>
+        ...   <listOfReactions><reaction id="loss">
+        ...     <listOfReactants><speciesReference species="A"/></listOfReactants>
+        ...     <kineticLaw><math xmlns="http://www.w3.org/1998/Math/MathML">{law}</math></kineticLaw>
+        ...   </reaction></listOfReactions></model></sbml>'''
+        ... )
+        >>> _ = Path("decay.csv").write_text("time,A\n0,4.0\n1,2.1\n2,1.0\n3,0.5\n")
+        >>> problem = mg.write_model_problem("model.xml", ["decay.csv"], "problem", noise=0.05)
+        >>> fit = mg.fit_petab(problem.path, starts=2)
+        >>> fit.estimates["estimate"].rename_axis(None).round(2)
+        k                  0.70
+        initial_A_decay    4.07
+        Name: estimate, dtype: float64
+    """
+    source = Path(model)
+    if not tables:
+        raise InputError(f"{source}: no table of measurements is given")
+    if not 1 < fold < math.inf:
+        raise InputError(f"fold must be larger than 1, not {fold:g}")
+    if noise is not None and not 0 < noise < math.inf:
+        raise InputError(f"noise must be positive, not {noise:g}")
+    read = read_sbml(source)
+    experiments, notes = read_experiments(
+        [Path(table) for table in tables],
+        [Path(table) for table in held_out],
+        read,
+        names or {},
+        skip_unknown=skip_unknown,
+    )
+    edited = _EditedModel(source, experiments)
+    edited.clamp(inputs)
+    edited.replace_laws(laws or {})
+    made = _Tables(edited, estimate, fold, noise)
+    made.write(Path(folder))
+    held = tuple(experiment.id for experiment in experiments if experiment.held_out)
+    return ModelProblem(Path(folder) / "problem.yaml", held, (*notes, *made.notes))
+
+
+class _EditedModel:
+    """An SBML model with inputs and other rate laws.
+
+    Attributes:
+        path: of the model.
+        document: libsbml's, in which parameters of laws are parameters of the model.
+        experiments: all of them.
+        inputs: species that follow their measured values.
+        number: id of the parameter that is the number of the experiment; empty if there is none.
+        parameters: of the new laws.
+    """
+
+    def __init__(self, path: Path, experiments: Sequence[Experiment]):
+        self.path, self.experiments = path, experiments
+        self.document = parse(read_bytes(path), str(path))
+        promoted = libsbml.ConversionProperties()
+        promoted.addOption("promoteLocalParameters", True)
+        self.document.convert(promoted)
+        self.inputs: tuple[str, ...] = ()
+        self.number = ""
+        self.parameters: list[Parameter] = []
+
+    @property
+    def index(self) -> ModelIndex:
+        """The elements of the model as it is now."""
+        return ModelIndex(self.document)
+
+    @property
+    def fitted(self) -> list[Experiment]:
+        """Experiments that are fitted."""
+        return [experiment for experiment in self.experiments if not experiment.held_out]
+
+    def concentration(self, species: str) -> str:
+        """Formula of the concentration of a species."""
+        written = self.index.species[species]
+        return f"({species} / {written.getCompartment()})" if written.getHasOnlySubstanceUnits() else species
+
+    def clamp(self, inputs: Sequence[str]) -> None:
+        """Let species follow their measured values.
+
+        Raises:
+            InputError: a name is not a species, or has no value in an experiment.
+        """
+        index, model = self.index, self.document.getModel()
+        for name in inputs:
+            if name not in index.species:
+                raise InputError(
+                    f"{self.path}: input {name} is not a species of the model; "
+                    f"nearest: {nearest_name(name, set(index.species))}"
+                )
+        if inputs and len(self.experiments) > 1:
+            taken = {*index.parameters, *index.species, *index.compartments, *index.reactions}
+            self.number = free_id("experiment", taken)
+            self._add_parameter(self.number, 0.0)
+        for name in inputs:
+            formula, species = straight_lines(self.experiments, name, self.number), index.species[name]
+            if species.getHasOnlySubstanceUnits():
+                formula = f"({formula}) * {species.getCompartment()}"
+            while model.removeRuleByVariable(name) is not None:
+                pass
+            model.removeInitialAssignment(name)
+            species.unsetInitialAmount()
+            species.unsetInitialConcentration()
+            species.setBoundaryCondition(True)
+            species.setConstant(False)
+            rule = model.createAssignmentRule()
+            rule.setVariable(name)
+            _set_math(rule, formula)
+        self.inputs = tuple(inputs)
+
+    def replace_laws(self, laws: Mapping[str, str]) -> None:
+        """Give reactions other laws.
+
+        Raises:
+            InputError: no reaction or no law has a name.
+        """
+        index, wanted = self.index, dict[str, str]()
+        for pattern, law in laws.items():
+            found = fnmatch.filter(index.reactions, pattern)
+            if not found:
+                near = nearest_name(pattern, set(index.reactions))
+                raise InputError(f"{self.path}: no reaction is named {pattern}; nearest: {near}")
+            if law not in {*LAWS, FROM_MODEL}:
+                raise InputError(f"law {law!r} of {pattern} is not known; known: {', '.join([*LAWS, FROM_MODEL])}")
+            wanted |= dict.fromkeys(found, law)
+        for name, law in wanted.items():
+            if law != FROM_MODEL:
+                written = index.reactions[name]
+                self._replace(index, written, LAWS[law](name, self._arguments(index, written), self._flux(written)))
+
+    def _arguments(self, index: ModelIndex, written: Any) -> tuple[Argument, ...]:
+        """Species on which a rate depends: those in the law of the model; without one, reactants and modifiers."""
+        orders: dict[str, float] = {}
+        for reference in written.getListOfReactants():
+            name = reference.getSpecies()
+            orders[name] = orders.get(name, 0.0) + float(reference.getStoichiometry())
+        law = written.getKineticLaw()
+        if law is not None and law.getMath() is not None:
+            mentioned = index.mentioned(law.getMath())
+            names = [name for name in index.species if name in mentioned]
+        else:
+            names = [*orders, *(modifier.getSpecies() for modifier in written.getListOfModifiers())]
+        return tuple(
+            Argument(name, self.concentration(name), orders.get(name, 0.0), self._expected(index, name))
+            for name in dict.fromkeys(names)
+        )
+
+    def _expected(self, index: ModelIndex, species: str) -> Float[np.ndarray, " values"]:
+        """Positive concentrations that a species has, or may have."""
+        measured = values_of(self.fitted, species)
+        if (measured > 0).any():
+            return measured[measured > 0]
+        return (index.initial(species) or 1.0) * _UNKNOWN
+
+    def _flux(self, written: Any) -> float:
+        """The size that the flux of a reaction may have: that of the changes of its species."""
+        sizes = []
+        for reference in (*written.getListOfReactants(), *written.getListOfProducts()):
+            for experiment in self.fitted:
+                time, values = experiment.known(reference.getSpecies())
+                speed = np.sqrt(np.mean((np.diff(values) / np.diff(time)) ** 2)) if len(time) > 1 else 0.0
+                if speed > 0 and reference.getStoichiometry() > 0:
+                    sizes.append(float(speed) / float(reference.getStoichiometry()))
+        return float(np.exp(np.mean(np.log(sizes)))) if sizes else 1.0
+
+    def _replace(self, index: ModelIndex, written: Any, law: Law) -> None:
+        references = [*written.getListOfReactants(), *written.getListOfProducts()]
+        cell = index.species[references[0].getSpecies()].getCompartment()
+        for parameter in law.parameters:
+            self._add_parameter(parameter.id, parameter.middle)
+        self.parameters += law.parameters
+        kinetic = written.getKineticLaw() or written.createKineticLaw()
+        _set_math(kinetic, f"{cell} * {law.formula}")
+        while written.getNumModifiers():
+            written.removeModifier(0)
+        beside = index.mentioned(kinetic.getMath()) & set(index.species) - {r.getSpecies() for r in references}
+        for name in sorted(beside):
+            written.createModifier().setSpecies(name)
+
+    def _add_parameter(self, name: str, value: float) -> None:
+        parameter = self.document.getModel().createParameter()
+        parameter.setId(name)
+        parameter.setValue(value)
+        parameter.setConstant(True)
+
+
+class _Tables:
+    """The tables of a problem.
+
+    Attributes:
+        notes: assumptions, in sentences.
+    """
+
+    def __init__(self, model: _EditedModel, estimate: Sequence[str], fold: float, noise: float | None):
+        self._model, self._index = model, model.index
+        self._estimate, self._fold, self._noise = estimate, fold, noise
+        self.notes: list[str] = []
+        self._parameters = [_row(parameter) for parameter in model.parameters]
+        self._parameters += [_row(parameter, value) for parameter, value in self._of_model()]
+        self._observables = list(self._observed())
+        if not self._observables:
+            raise InputError(f"{model.path}: nothing is to be fitted: all species with measurements are inputs")
+        self._conditions = self._initial_values()
+
+    def write(self, folder: Path) -> None:
+        """Write all files, or none."""
+        tables = {
+            "parameters": self._parameters,
+            "conditions": self._conditions,
+            "observables": self._observables,
+            "measurements": list(self._measurements()),
+        }
+        files = {f"{kind}_files": [f"{kind}s.tsv"] for kind in ("condition", "observable", "measurement")}
+        problem = {"sbml_files": ["model.xml"], **files}
+        with new_folder(folder) as part:
+            (part / "model.xml").write_text(libsbml.writeSBMLToString(self._model.document), encoding="utf-8")
+            for name, rows in tables.items():
+                pd.DataFrame(rows).to_csv(part / f"{name}.tsv", sep="\t", index=False, float_format="%.12g")
+            whole = {"format_version": 1, "parameter_file": "parameters.tsv", "problems": [problem]}
+            (part / "problem.yaml").write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
+
+    def _named(self, name: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self._estimate)
+
+    def _of_model(self) -> Iterable[tuple[Parameter, float]]:
+        """Parameters of the model that are to be estimated, with their values."""
+        index, path = self._index, self._model.path
+        new = {parameter.id for parameter in self._model.parameters} | {self._model.number}
+        for pattern in self._estimate:
+            if not fnmatch.filter({*index.parameters, *index.species}, pattern):
+                near = nearest_name(pattern, {*index.parameters, *index.species})
+                raise InputError(f"{path}: no parameter or species is named {pattern}; nearest: {near}")
+        laws = [written.getKineticLaw() for written in index.reactions.values()]
+        formulas = [*(law.getMath() for law in laws if law is not None), *index.assigned.values()]
+        formulas += [rule.getMath() for rule in index.model.getListOfRules() if rule.isRate()]
+        used = set[str]().union(*(index.mentioned(formula) for formula in formulas if formula is not None))
+        left = []
+        for name, written in index.parameters.items():
+            if name in new or name not in used or name in index.assigned or name in index.rated:
+                continue
+            if self._named(name):
+                value = float(written.getValue()) if written.isSetValue() else math.nan
+                if 0 < value < math.inf:
+                    bounds = (value / self._fold, value * self._fold)
+                    yield Parameter(name, LOG10, *bounds, bounds), value
+                else:
+                    left.append(name)
+        if left:
+            self.notes.append(
+                f"Not estimated, since their value in the model is not positive: {some(left, len(left))}."
+            )
+
+    def _observed(self) -> Iterable[dict[str, Any]]:
+        """Rows of the observable table; parameters of the noise are added to those of the problem."""
+        for name in self._index.species:
+            everything, fitted = (values_of(part, name) for part in (self._model.experiments, self._model.fitted))
+            if not everything.size or name in self._model.inputs:
+                continue
+            concentration, most = self._model.concentration(name), float(everything.max()) or 1.0
+            if self._noise is not None:
+                noise = f"{self._noise:.12g} * ({concentration} + {_DETECTION * most:.12g})"
+            else:
+                size = float(np.ptp(fitted if fitted.size else everything)) or most
+                noise = f"{size / 10:.12g}"
+                if fitted.size:
+                    bounds = (size * _LEAST_NOISE, size * _MOST_NOISE)
+                    parameter = Parameter(f"sd_{name}", LOG10, *bounds, (size / 10, size))
+                    self._parameters.append(_row(parameter))
+                    noise = parameter.id
+            yield {"observableId": f"of_{name}", "observableFormula": concentration, "noiseFormula": noise}
+
+    def _initial_values(self) -> list[dict[str, Any]]:
+        """Rows of the condition table: number of the experiment, and initial values."""
+        index = self._index
+        changing = [name for name in index.species if name not in index.fixed]
+        rows = []
+        from_model: set[str] = set()
+        for number, experiment in enumerate(self._model.experiments):
+            row: dict[str, Any] = {"conditionId": experiment.id}
+            if self._model.number:
+                row[self._model.number] = number
+            for name in changing:
+                entry = self._initial_value(name, experiment)
+                if entry is None:
+                    from_model.add(name)
+                    row[name] = self._of_file(name)
+                else:
+                    row[name] = entry
+            rows.append(row)
+        if from_model:
+            names = [name for name in changing if name in from_model]
+            self.notes.append(
+                f"Initial concentrations without a measurement are those of the model: {some(names, len(names))}."
+            )
+        return rows
+
+    def _volume(self, species: str) -> float:
+        """What makes the id of a species, which may be an amount, of a concentration."""
+        return self._index.size_of(species) if self._index.species[species].getHasOnlySubstanceUnits() else 1.0
+
+    def _of_file(self, name: str) -> float:
+        value = self._index.initial(name)
+        if value is None:
+            raise InputError(
+                f"{self._model.path}: species {name} has neither a measured initial value nor one in the model"
+            )
+        return value * self._volume(name)
+
+    def _initial_value(self, name: str, experiment: Experiment) -> float | str | None:
+        """A number, the id of a parameter, or None for the value of the model."""
+        value, volume = experiment.at_start(name), self._volume(name)
+        if math.isfinite(value) and (experiment.held_out or value == 0):
+            return value * volume
+        seen = values_of(self._model.fitted, name)
+        seen = seen[seen > 0]
+        if math.isfinite(value):
+            bounds, start = (value / _FOLD, value * _FOLD), (value * (1 - _NEAR), value * (1 + _NEAR))
+        elif experiment.held_out:
+            return None
+        elif seen.size:
+            start = (float(seen.min()), float(seen.max()) * (1 + _NEAR))
+            bounds = (start[0] / _FOLD, start[1] * _FOLD)
+        elif self._named(name) and list(self._estimate) != [_EVERYTHING] and (self._index.initial(name) or 0) > 0:
+            given = float(self._index.initial(name) or 0)
+            bounds = start = (given / self._fold, given * self._fold)
+        else:
+            return None
+        scaled = [(low * volume, high * volume) for low, high in (bounds, start)]
+        parameter = Parameter(f"initial_{name}_{experiment.id}", LOG10, *scaled[0], scaled[1])
+        self._parameters.append(_row(parameter))
+        return parameter.id
+
+    def _measurements(self) -> Iterable[dict[str, Any]]:
+        for row in self._observables:
+            for experiment in self._model.experiments:
+                for time, value in zip(*experiment.known(row["observableId"].removeprefix("of_")), strict=True):
+                    yield {
+                        "observableId": row["observableId"],
+                        "simulationConditionId": experiment.id,
+                        "measurement": float(value),
+                        "time": float(time),
+                    }
+
+
+def _row(parameter: Parameter, nominal: float | None = None) -> dict[str, Any]:
+    """A row of the parameter table."""
+    scaled = [math.log10(end) if parameter.scale == LOG10 else end for end in parameter.start]
+    row: dict[str, Any] = {
+        "parameterId": parameter.id,
+        "parameterScale": parameter.scale,
+        "lowerBound": parameter.lower,
+        "upperBound": parameter.upper,
+        "nominalValue": parameter.middle if nominal is None else nominal,
+        "estimate": 1,
+        "initializationPriorType": "parameterScaleUniform",
+        "initializationPriorParameters": ";".join(f"{end:.12g}" for end in scaled),
+    }
+    if parameter.prior is not None:
+        row["objectivePriorType"] = "parameterScaleNormal"
+        row["objectivePriorParameters"] = ";".join(f"{number:.12g}" for number in parameter.prior)
+    return row
+
+
+def _set_math(part: Any, formula: str) -> None:
+    tree = libsbml.parseL3Formula(formula)
+    if tree is None or part.setMath(tree) != libsbml.LIBSBML_OPERATION_SUCCESS:
+        raise ValueError(f"libsbml rejects the formula {formula}: {libsbml.getLastParseL3Error()}")

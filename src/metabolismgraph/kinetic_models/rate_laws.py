@@ -1,0 +1,147 @@
+"""Rate laws that a reaction may have instead of the one in its model, as formulas with parameters to be estimated."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+FROM_MODEL = "from_model"
+LIN, LOG10 = "lin", "log10"
+_KNOTS = 3  # of a learned dependence on one species
+_LEAST_SPAN = math.log(4)  # of the knots of a species, in logarithms of its concentration
+_EXPONENT, _BEND = 4.0, 6.0  # largest exponent, and change of it at a knot
+_AROUND = 0.3  # of the order: exponents of the starts
+_PRIOR_EXPONENT, _PRIOR_BEND = 1.0, 1.0  # standard deviations of their priors
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A parameter of a rate law.
+
+    Attributes:
+        id: of the parameter.
+        scale: of the parameter table.
+        lower, upper: bounds.
+        start: range of the starts, within the bounds.
+        prior: centre and standard deviation on the scale of the parameter table; None for none.
+    """
+
+    id: str
+    scale: str
+    lower: float
+    upper: float
+    start: tuple[float, float]
+    prior: tuple[float, float] | None = None
+
+    @property
+    def middle(self) -> float:
+        """The middle of the starts, on the scale."""
+        low, high = self.start
+        return math.sqrt(low * high) if self.scale == LOG10 else (low + high) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Argument:
+    """A species on which a rate depends.
+
+    Attributes:
+        species: its id.
+        concentration: formula of its concentration.
+        order: how many of it the reaction consumes; zero for modifiers and products.
+        values: positive concentrations that it has, or may have.
+    """
+
+    species: str
+    concentration: str
+    order: float
+    values: Float[np.ndarray, " values"]
+
+    @property
+    def reference(self) -> float:
+        """The geometric mean of its positive values."""
+        return float(np.exp(np.log(self.values).mean()))
+
+    @property
+    def knots(self) -> Float[np.ndarray, " knots"]:
+        """Concentrations at which the exponent of a learned law changes."""
+        low, high = np.quantile(np.log(self.values), [0.05, 0.95])
+        missing = max(0.0, _LEAST_SPAN - (high - low)) / 2
+        found: np.ndarray = np.exp(np.linspace(low - missing, high + missing, _KNOTS))
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """A rate per volume: a formula of concentrations, and its parameters."""
+
+    formula: str
+    parameters: tuple[Parameter, ...]
+
+
+def _rate(reaction: str, size: float) -> Parameter:
+    """The rate at the reference concentrations."""
+    return Parameter(f"{reaction}_rate", LOG10, size / 1e3, size * 1e3, (size / 3, size * 3))
+
+
+def mass_action(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
+    """The rate constant times the concentrations of the reactants, each to the power of its stoichiometry."""
+    rate = _rate(reaction, size)
+    factors = [f"{_relative(a, a.reference)}^{a.order:.12g}" for a in arguments if a.order]
+    return Law(" * ".join([rate.id, *factors]), (rate,))
+
+
+def power_law(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
+    """A product of powers of concentrations (Savageau 1969), with positive exponents of reactants."""
+    parameters, factors = [_rate(reaction, size)], []
+    for a in arguments:
+        exponent = _exponent(reaction, a, 0.0 if a.order else -_EXPONENT)
+        parameters.append(exponent)
+        factors.append(f"{_relative(a, a.reference)}^{exponent.id}")
+    return Law(" * ".join([parameters[0].id, *factors]), tuple(parameters))
+
+
+def learned(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
+    """A product of functions of one concentration each, which are smooth broken lines in logarithms.
+
+    Each function is a power of the concentration with factors (1 + (c/knot)^s)^(bend/s): the exponent changes by `bend`
+    at a knot. Mass action, Michaelis-Menten and Hill laws are special cases. Toward zero, the exponent is at least one
+    for reactants, whose concentrations cannot become negative then, and not negative for others.
+    """
+    parameters, factors = [_rate(reaction, size)], []
+    for a in arguments:
+        exponent = _exponent(reaction, a, 1.0 if a.order else 0.0)
+        parameters.append(exponent)
+        factors.append(f"{_relative(a, a.reference)}^{exponent.id}")
+        sharp = 2.0 / float(np.log(a.knots[1] / a.knots[0]))
+        for number, knot in enumerate(a.knots, start=1):
+            bend = Parameter(
+                f"{reaction}_bend{number}_{a.species}", LIN, -_BEND, _BEND, (-0.1, 0.1), (0.0, _PRIOR_BEND)
+            )
+            parameters.append(bend)
+            at_reference = 1 + (a.reference / knot) ** sharp
+            base = f"(1 + {_relative(a, knot)}^{sharp:.12g})/{at_reference:.12g}"
+            factors.append(f"({base})^({bend.id}/{sharp:.12g})")
+    return Law(" * ".join([parameters[0].id, *factors]), tuple(parameters))
+
+
+def _exponent(reaction: str, argument: Argument, least: float) -> Parameter:
+    start = (max(argument.order - _AROUND, least), argument.order + _AROUND)
+    prior = (argument.order, _PRIOR_EXPONENT)
+    return Parameter(f"{reaction}_exponent_{argument.species}", LIN, least, _EXPONENT, start, prior)
+
+
+def _relative(argument: Argument, to: float) -> str:
+    """A concentration relative to another one; an integrator may step below zero, where powers are not defined."""
+    c = argument.concentration
+    return f"(piecewise({c}, {c} > 0, 0) / {to:.12g})"
+
+
+LAWS: Mapping[str, Callable[[str, tuple[Argument, ...], float], Law]] = {
+    "mass_action": mass_action,
+    "power_law": power_law,
+    "learned": learned,
+}

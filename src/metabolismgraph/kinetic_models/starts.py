@@ -1,0 +1,91 @@
+"""Points at which the estimation of parameters starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import laplace, norm, qmc
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.formats.petab import PetabProblem
+from metabolismgraph.kinetic_models.scales import to_scale
+
+_Quantile = Callable[[np.ndarray, float, float], np.ndarray]
+
+
+def _uniform(p: Float[np.ndarray, " points"], low: float, high: float) -> Float[np.ndarray, " points"]:
+    return low + (high - low) * p
+
+
+_SHAPES: Mapping[str, _Quantile] = {"uniform": _uniform, "normal": norm.ppf, "laplace": laplace.ppf}
+
+
+def draw_points(
+    problem: PetabProblem,
+    lower: Float[np.ndarray, " parameters"],
+    upper: Float[np.ndarray, " parameters"],
+    count: int,
+    seed: int,
+) -> Float[np.ndarray, "count parameters"]:
+    """Points of a Latin hypercube, on the scales of the parameter table.
+
+    A parameter is uniform between its bounds, or has the distribution of `initializationPriorType`, cut off at them.
+
+    Args:
+        lower, upper: bounds on the scales.
+
+    Raises:
+        InputError: a distribution is not known, or its parameters are not two numbers in order.
+    """
+    draws = qmc.LatinHypercube(len(lower), rng=seed).random(count)
+    points: Float[np.ndarray, "count parameters"] = lower + (upper - lower) * draws
+    for k, name in enumerate(problem.estimated):
+        row: dict[str, Any] = dict(problem.parameters.loc[name])
+        kind = row.get("initializationPriorType")
+        if isinstance(kind, str):
+            found = _drawn(problem, name, kind, row, draws[:, k])
+            points[:, k] = np.clip(found, lower[k], upper[k])
+    return points
+
+
+def _drawn(
+    problem: PetabProblem, name: str, kind: str, row: Mapping[str, Any], draws: Float[np.ndarray, " count"]
+) -> Float[np.ndarray, " count"]:
+    on_scale, logarithmic = kind.startswith("parameterScale"), kind.startswith("log")
+    shape = kind.removeprefix("parameterScale").removeprefix("log").lower()
+    if shape not in _SHAPES or kind == "logUniform":
+        raise InputError(f"{problem.path}: parameter {name}: initializationPriorType {kind} is not known")
+    first, second = two_numbers(problem, name, row, "initializationPriorParameters", shape)
+    values: np.ndarray = _SHAPES[shape](draws, first, second)
+    if on_scale:
+        return values
+    linear, scale = (np.exp(values) if logarithmic else values), str(row["parameterScale"])
+    # What has no place on the scale is cut off at the lower bound.
+    return np.array([to_scale(x, scale) if scale == "lin" or x > 0 else -math.inf for x in linear])
+
+
+def two_numbers(
+    problem: PetabProblem, name: str, row: Mapping[str, Any], column: str, shape: str
+) -> tuple[float, float]:
+    """The parameters of a distribution: ends of a uniform one, or centre and width.
+
+    Raises:
+        InputError: they are not two numbers in order.
+    """
+    entry = str(row.get(column, ""))
+    try:
+        first, second = (float(part) for part in entry.split(";"))
+    except ValueError:
+        raise InputError(
+            f"{problem.path}: parameter {name}: {column} is {entry!r}; expected two numbers, a;b"
+        ) from None
+    if not (second > first if shape == "uniform" else second > 0):
+        raise InputError(
+            f"{problem.path}: parameter {name}: {column} is {entry!r}; the second number must be "
+            f"{'larger than the first' if shape == 'uniform' else 'positive'}"
+        )
+    return first, second

@@ -1,0 +1,312 @@
+"""Problems from an SBML model and tables: experiments, inputs, rate laws, parameters, refusals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_cli import call
+from test_sbml import document, reaction, species
+
+import metabolismgraph as mg
+from metabolismgraph.errors import InputError
+from metabolismgraph.formats.petab import read_petab
+from metabolismgraph.kinetic_models.fit_result import OTHER
+from metabolismgraph.kinetic_models.held_out import skill
+from metabolismgraph.kinetic_models.rate_laws import Argument, learned
+from metabolismgraph.kinetic_models.starts import draw_points
+
+
+def chain(*, q=1.0, laws=("c * k * A", "c * q * B"), amount="false", size=1, **initial):
+    """A is converted to B; B is lost."""
+    kinds = [
+        species(name, more=f'initialConcentration="{initial[name]}"' if name in initial else "", amount=amount)
+        for name in "AB"
+    ]
+    reactions = [reaction("R", "A", "B", laws[0]), reaction("Q", "B", "", laws[1])]
+    return document(reactions, kinds=kinds, parameters={"k": 1.0, "q": q}, compartments=[("c", size)])
+
+
+CHAIN = chain()
+TIMES = np.linspace(0, 4, 9)
+
+
+def a(k, start, times=TIMES):
+    return start * np.exp(-k * times)
+
+
+def b(k, q, start, times=TIMES):
+    return start * k / (q - k) * (np.exp(-k * times) - np.exp(-q * times))
+
+
+def made(tmp_path, model=CHAIN, tables=None, **options):
+    (tmp_path / "model.xml").write_text(model)
+    tables = tables or {"one": {"time": TIMES, "A": a(0.7, 4.0), "B": b(0.7, 0.3, 4.0)}}
+    for name, columns in tables.items():
+        pd.DataFrame(columns).to_csv(tmp_path / f"{name}.csv", index=False)
+    held = options.pop("held_out", [])
+    fitted = [tmp_path / f"{name}.csv" for name in tables if name not in held]
+    return mg.write_model_problem(
+        tmp_path / "model.xml",
+        fitted,
+        tmp_path / "problem",
+        held_out=[tmp_path / f"{name}.csv" for name in held],
+        **options,
+    )
+
+
+def fitted(tmp_path, model=CHAIN, tables=None, starts=3, **options):
+    problem = made(tmp_path, model, tables, **options)
+    return problem, mg.fit_petab(problem.path, starts, hold_out=problem.held_out)
+
+
+def test_rate_constants_initial_values_and_noise(tmp_path):
+    rng = np.random.default_rng(0)
+    table = {"time": TIMES, "A": a(0.7, 4.0) + 0.01 * rng.standard_normal(9), "B": b(0.7, 0.3, 4.0)}
+    problem, fit = fitted(tmp_path, tables={"one": table})
+    assert fit.estimates.loc[["k", "q"], "estimate"].tolist() == pytest.approx([0.7, 0.3], rel=0.01)
+    assert fit.estimates.loc["initial_A_one", "estimate"] == pytest.approx(4.0, rel=0.01)
+    assert 0.003 < fit.estimates.loc["sd_A", "estimate"] < 0.03
+    assert problem.notes == ()
+    # The measured zero is exact.
+    assert read_petab(problem.path).conditions.loc["one", "B"] == 0
+
+
+def test_species_without_measurements(tmp_path):
+    only = {"one": {"time": TIMES, "B": b(0.7, 0.3, 4.0)}}
+    model = chain(A=4)
+    problem, fit = fitted(tmp_path, model, only, noise=0.01)
+    assert fit.estimates["estimate"].to_dict() == pytest.approx({"k": 0.7, "q": 0.3}, rel=1e-3)
+    assert problem.notes == ("Initial concentrations without a measurement are those of the model: A.",)
+    # With an initial value ten times too large, which is to be estimated.
+    model = chain(A=40)
+    _, fit = fitted(tmp_path / "two", model, only, noise=0.01, estimate=["k", "q", "A"], starts=6)
+    # The two rate constants can be exchanged, if A is made larger or smaller: two starts with an equal likelihood.
+    found = fit.estimates["estimate"]
+    assert found["k"] * found["initial_A_one"] == pytest.approx(2.8, rel=1e-3)
+    assert sorted(found[["k", "q"]]) == pytest.approx([0.3, 0.7], rel=1e-3)
+    assert set(fit.estimates["note"]) == {OTHER}
+    assert (
+        "3 of 3 parameters are not unique, since other starts have an equal likelihood: k, q, initial_A_one"
+        in fit.notes
+    )
+    with pytest.raises(InputError, match="species A has neither a measured initial value nor one in the model"):
+        made(tmp_path / "three", CHAIN, only)
+
+
+@pytest.fixture(autouse=True)
+def _folders(tmp_path):
+    for name in ("two", "three"):
+        (tmp_path / name).mkdir()
+
+
+def test_gaps_experiments_and_times_that_begin_later(tmp_path):
+    first, second = a(0.7, 4.0), a(0.7, 2.0)
+    first[[0, 3]] = np.nan
+    tables = {
+        "one": {"time": TIMES, "A": first, "B": b(0.7, 0.3, 4.0)},
+        "two": {"time": TIMES + 5, "A": second, "B": b(0.7, 0.3, 2.0)},
+    }
+    problem, fit = fitted(tmp_path, tables=tables, noise=0.01)
+    found = fit.estimates["estimate"].to_dict()
+    expected = {"k": 0.7, "q": 0.3, "initial_A_one": 4.0, "initial_A_two": 2.0}
+    assert found == pytest.approx(expected, rel=1e-3)
+    assert problem.notes == ("two.csv: Times are counted from the first one, 5.",)
+
+
+def test_inputs_follow_their_measured_values(tmp_path):
+    # A is a line up and one down; B adds it up.
+    model = chain(A=9, laws=("c * k * A", "0 * c * q * B"))
+    line, other = np.interp(TIMES, [0, 2, 4], [0, 2, 0]), np.interp(TIMES, [0, 2, 4], [2, 2, 1])
+    half = {"one": np.where(TIMES < 2, TIMES**2 / 2, 4 - (4 - TIMES) ** 2 / 2), "two": 0.5 + 2 * TIMES}
+    half["two"][TIMES > 2] -= (TIMES[TIMES > 2] - 2) ** 2 / 4
+    sums = {name: 0.7 * values for name, values in half.items()}
+    tables = {
+        "one": {"time": TIMES, "A": line, "B": sums["one"]},
+        "two": {"time": TIMES, "A": other, "B": sums["two"]},
+    }
+    _, fit = fitted(tmp_path, model, tables, inputs=["A"], noise=0.01, estimate=["k"])
+    assert fit.estimates.loc["k", "estimate"] == pytest.approx(0.7, rel=2e-4)  # of relative noise
+    assert fit.estimates.index.tolist() == ["k", "initial_B_two"]
+    np.testing.assert_allclose(fit.simulation["simulation"], fit.simulation["measurement"], rtol=2e-4, atol=1e-9)
+
+
+def test_held_out_experiments_are_predicted(tmp_path):
+    tables = {
+        "one": {"time": TIMES, "A": a(0.7, 4.0), "B": b(0.7, 0.3, 4.0)},
+        "two": {"time": TIMES, "A": a(0.7, 2.0), "B": b(0.7, 0.3, 2.0)},
+    }
+    problem, fit = fitted(tmp_path, tables=tables, held_out=["two"], noise=0.01)
+    assert problem.held_out == ("two",)
+    assert set(fit.simulation["simulationConditionId"]) == {"one"}
+    found = skill(fit.held_out)
+    assert found.index.tolist() == [("two", "of_A"), ("two", "of_B")]
+    assert found["R2_simulation"].min() > 0.9999
+    # Twice k and q of the model: much worse; and a value between its neighbours.
+    nominal = a(1.0, 2.0)
+    expected = 1 - ((nominal - tables["two"]["A"]) ** 2).sum() / (9 * np.var(tables["two"]["A"]))
+    assert found.loc[("two", "of_A"), "R2_nominal"] == pytest.approx(expected)
+    row = fit.held_out[fit.held_out["observableId"] == "of_A"].iloc[1]
+    assert row["interpolation"] == pytest.approx((tables["two"]["A"][0] + tables["two"]["A"][2]) / 2)
+    with pytest.raises(InputError, match="no measurement has condition on, to be held out; nearest: one"):
+        mg.fit_petab(problem.path, 1, hold_out=["on"])
+    with pytest.raises(InputError, match="nothing is left to be fitted"):
+        mg.fit_petab(problem.path, 1, hold_out=["one", "two"])
+
+
+def saturating(value):
+    """A Michaelis-Menten law."""
+    return document(
+        [reaction("R", "A", "B", "c * k * A / (q + A)")],
+        kinds=[species("A"), species("B")],
+        parameters={"k": value, "q": value},
+    )
+
+
+@pytest.mark.parametrize("law", ["learned", "from_model"])
+def test_a_law_is_learned(tmp_path, law):
+    (tmp_path / "true.xml").write_text(saturating(1))
+    times = np.linspace(0, 8, 33)
+    tables = {}
+    for number, start in enumerate((4.0, 1.0, 2.5)):
+        simulated = mg.simulate_model(tmp_path / "true.xml", times, values={"A": start, "B": 0.0})
+        tables[f"e{number}"] = simulated[["time", "A", "B"]]
+    _, fit = fitted(tmp_path, saturating(3), tables, held_out=["e2"], laws={"*": law}, noise=0.01, starts=2)
+    assert skill(fit.held_out)["R2_simulation"].min() > (0.9999 if law == "learned" else 1 - 1e-6)
+    if law == "from_model":
+        assert fit.estimates.loc[["k", "q"], "estimate"].tolist() == pytest.approx([1, 1], rel=1e-3)
+    else:
+        assert "R_rate" in fit.estimates.index
+        assert "k" not in fit.estimates.index
+
+
+def test_the_other_laws(tmp_path):
+    table = {"one": {"time": TIMES, "A": a(0.7, 4.0), "B": b(0.7, 0.3, 4.0)}}
+    _, fit = fitted(tmp_path, tables=table, laws={"R": "mass_action", "Q": "power_law"}, noise=0.01)
+    assert fit.estimates.loc["Q_exponent_B", "estimate"] == pytest.approx(1.0, abs=0.01)
+    # The rate at the geometric mean of A.
+    reference = float(np.exp(np.log(table["one"]["A"]).mean()))
+    assert fit.estimates.loc["R_rate", "estimate"] == pytest.approx(0.7 * reference, rel=1e-3)
+
+
+def test_a_learned_law_has_the_rate_at_the_reference_and_bends_at_knots():
+    law = learned("R", (Argument("A", "A", 1.0, np.array([1.0, 2.0, 4.0])),), 3.0)
+    assert [parameter.id for parameter in law.parameters] == [
+        "R_rate",
+        "R_exponent_A",
+        "R_bend1_A",
+        "R_bend2_A",
+        "R_bend3_A",
+    ]
+    assert law.parameters[0].start == (1.0, 9.0)
+    assert law.parameters[1].lower == 1.0
+    modifier = learned("R", (Argument("I", "I", 0.0, np.array([1.0, 2.0, 4.0])),), 3.0)
+    assert modifier.parameters[1].lower == 0.0
+
+
+def test_amounts(tmp_path):
+    amount = chain(laws=("k * A", "q * B"), amount="true", size=2)
+    table = {"one": {"time": TIMES, "[A]": a(0.7, 4.0), "[B]": b(0.7, 0.3, 4.0)}}
+    _, fit = fitted(tmp_path, amount, table, noise=0.01)
+    assert fit.estimates.loc[["k", "q"], "estimate"].tolist() == pytest.approx([0.7, 0.3], rel=1e-3)
+    assert fit.estimates.loc["initial_A_one", "estimate"] == pytest.approx(8.0, rel=1e-3)
+
+
+REFUSED = [
+    ({"inputs": ["C"]}, "input C is not a species of the model; nearest: "),
+    ({"inputs": ["A", "B"]}, "nothing is to be fitted: all species with measurements are inputs"),
+    ({"laws": {"S": "learned"}}, "no reaction is named S; nearest: "),
+    ({"laws": {"R": "hill"}}, "law 'hill' of R is not known; known: mass_action, power_law, learned, from_model"),
+    ({"estimate": ["kk"]}, "no parameter or species is named kk; nearest: k"),
+    ({"fold": 1.0}, "fold must be larger than 1, not 1"),
+    ({"noise": 0.0}, "noise must be positive, not 0"),
+    ({"names": {"Zucker": "A"}}, r"no column or species is named 'Zucker' \(Zucker=A\)"),
+    ({"tables": {"one": {"time": TIMES, "A": a(1, 1), "X": a(1, 1)}}}, "'X' is not a species of network"),
+    ({"tables": {"one": {"time": TIMES, "A": -a(1, 1)}}}, "A has a value that is negative or not finite"),
+    ({"tables": {"one": {"time": TIMES, "A": np.full(9, np.nan)}}}, "no column is a species of the model"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED)
+def test_what_is_refused(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        made(tmp_path, **options)
+    assert not (tmp_path / "problem").exists()
+
+
+def test_what_is_assumed_is_said(tmp_path):
+    table = {"one": {"time": TIMES, "A": a(0.7, 4.0), "X": a(1, 1), "B": np.full(9, np.nan)}}
+    problem = made(tmp_path, chain(q=0, B=0), table, skip_unknown=True)
+    assert problem.notes == (
+        "Not in the model, and left out: X.",
+        "Columns without a value were left out: B.",
+        "Not estimated, since their value in the model is not positive: q.",
+        "Initial concentrations without a measurement are those of the model: B.",
+    )
+
+
+def test_rows_that_are_not_in_the_model(tmp_path):
+    rows = pd.DataFrame({"A": a(0.7, 4.0), "X": a(1, 1)}, index=TIMES).T
+    (tmp_path / "model.xml").write_text(chain(B=0))
+    rows.to_csv(tmp_path / "turned.csv")
+    problem = mg.write_model_problem(
+        tmp_path / "model.xml", [tmp_path / "turned.csv"], tmp_path / "problem", skip_unknown=True
+    )
+    assert "Not in the model, and left out: X." in problem.notes
+    assert len(read_petab(problem.path).measurements) == 9
+
+
+def test_command(tmp_path, monkeypatch, capsys):
+    made(
+        tmp_path,
+        tables={"one": {"time": TIMES, "A": a(0.7, 4.0)}, "two": {"time": TIMES, "A": a(0.7, 2.0)}},
+        model=chain(B=0),
+    )
+    words = ["fit-model", tmp_path / "model.xml", tmp_path / "one.csv", "--hold-out", tmp_path / "two.csv"]
+    words += ["--starts", "2", "--processes", "1", "--noise", "0.05", "--out", tmp_path / "fit", "--law", "R=power_law"]
+    assert call(monkeypatch, *words) == 0
+    said = capsys.readouterr().out
+    assert "R2 predicted" in said
+    assert "assumed: Initial concentrations without a measurement are those of the model: B." in said
+    out = tmp_path / "fit"
+    assert {file.name for file in (out / "problem").iterdir()} >= {"problem.yaml", "model.xml", "parameters.tsv"}
+    prediction = pd.read_csv(out / "prediction.csv", index_col=[0, 1])
+    assert prediction.loc[("two", "of_A"), "R2_simulation"] > 0.999
+    assert len(pd.read_csv(out / "held_out.tsv", sep="\t")) == 9
+    assert (out / "held_out.png").stat().st_size > 0
+    # The model has the estimates.
+    estimates = pd.read_csv(out / "estimates.csv", index_col=0)["estimate"]
+    found = mg.simulate_model(out / "model.xml", TIMES, values={"A": estimates["initial_A_one"]})
+    np.testing.assert_allclose(found["A"], a(0.7, 4.0), rtol=5e-3)
+    assert call(monkeypatch, *words[:-2], "--law", "R", "--overwrite") == 2
+    assert "--law" in capsys.readouterr().err
+
+
+def test_starts_follow_initialization_priors(tmp_path):
+    problem = made(tmp_path)
+    table = problem.path.with_name("parameters.tsv")
+    rows = pd.read_csv(table, sep="\t").set_index("parameterId")
+    wanted = {
+        "k": ("normal", "0.7;0.1"),
+        "q": ("logNormal", "0;0.1"),
+        "sd_A": ("parameterScaleLaplace", "-1;0.1"),
+        "sd_B": ("uniform", "0.02;0.03"),
+    }
+    for name, (kind, numbers) in wanted.items():
+        rows.loc[name, ["initializationPriorType", "initializationPriorParameters"]] = kind, numbers
+    rows.to_csv(table, sep="\t")
+    read = read_petab(problem.path)
+    bounds = np.log10(read.parameters[["lowerBound", "upperBound"]].to_numpy(float)).T
+    points = pd.DataFrame(10 ** draw_points(read, *bounds, 400, 0), columns=read.estimated)
+    assert points["k"].mean() == pytest.approx(0.7, abs=0.01)
+    assert points["k"].std() == pytest.approx(0.1, rel=0.05)
+    assert np.log(points["q"]).std() == pytest.approx(0.1, rel=0.05)
+    assert np.log10(points["sd_A"]).median() == pytest.approx(-1, abs=0.01)
+    assert 0.02 <= points["sd_B"].min() <= points["sd_B"].max() <= 0.03
+    for kind, numbers, message in (
+        ("gamma", "1;2", "initializationPriorType gamma is not known"),
+        ("normal", "1", "expected two numbers"),
+        ("uniform", "2;1", "the second number must be larger than the first"),
+    ):
+        rows.loc["k", ["initializationPriorType", "initializationPriorParameters"]] = kind, numbers
+        rows.to_csv(table, sep="\t")
+        with pytest.raises(InputError, match=message):
+            draw_points(read_petab(problem.path), *bounds, 4, 0)
