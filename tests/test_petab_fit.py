@@ -234,7 +234,7 @@ def test_command(problem, monkeypatch, capsys, tmp_path):  # noqa: F811
     assert "starts" in said
     assert "note: " in said
     files = {"estimates.csv", "starts.csv", "points.csv", "simulated.tsv", "parameters.tsv", "notes.txt"}
-    assert {file.name for file in out.iterdir()} == files | {"waterfall.png", "measurements.png"}
+    assert {file.name for file in out.iterdir()} == files | {"waterfall.png", "measurements.png", "model.xml"}
     estimates = pd.read_csv(out / "estimates.csv", index_col=0)
     assert estimates.index.tolist() == ["k", "scale", "sd"]
     assert len(pd.read_csv(out / "starts.csv")) == 3

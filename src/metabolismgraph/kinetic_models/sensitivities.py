@@ -104,12 +104,10 @@ class SimulatedMeasurements:
         rows, given = len(self._measurements.rows), np.asarray(point, dtype=float)
         found, slopes = np.full((2, rows), np.nan), np.zeros((2, rows, len(given) if derivatives else 0))
         for index, group in self._groups:
-            # A parameter of another condition needs no sensitivities here.
-            at = Tracked(given, np.eye(len(given))[:, group.needed if derivatives else []])
             try:
                 # CasADi prints the inputs of a call that fails.
                 with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                    simulated = group.at(at, precise=precise)
+                    simulated = group.at(given, derivatives=derivatives, precise=precise)
             except (RuntimeError, np.linalg.LinAlgError) as error:
                 raise SimulationFailedError from error
             found[:, index] = simulated.value.reshape(2, len(index))
@@ -122,7 +120,7 @@ class _Group:
     """The measurements of one condition, with the steady state before it.
 
     Attributes:
-        needed: numbers of the parameters on which they depend.
+        needed: numbers of the parameters on which they depend, which are the directions of derivatives.
     """
 
     def __init__(
@@ -145,11 +143,23 @@ class _Group:
         self._end = _Rest(model, point) if finite.size < times.size and model.states else None
         self._observed = _observed(measurements, model, part, times, point, parameters)
         models = [model] if before is None else [model, before]
-        dependent = [self._observed.outputs, *[ca.vertcat(*m.start, _equations(m)[3]) for m in models]]
-        self.needed = np.flatnonzero(np.any([ca.which_depends(x, point, 1, False) for x in dependent], axis=0))
+        # Parameters of other conditions, and those of noise alone, need no sensitivities of states.
+        of_states = [ca.which_depends(ca.vertcat(*m.start, _equations(m)[3]), point, 1, False) for m in models]
+        self._moving = np.flatnonzero(np.any(of_states, axis=0))
+        seen = np.flatnonzero(ca.which_depends(self._observed.outputs, point, 1, False))
+        self.needed = np.union1d(self._moving, seen).astype(int)
 
-    def at(self, point: Tracked, *, precise: bool) -> Tracked:
+    def at(self, given: Float[np.ndarray, " parameters"], *, derivatives: bool, precise: bool) -> Tracked:
         """Simulated values, then noise, of all rows."""
+        directions = np.eye(len(given))
+        moving, needed = (which if derivatives else which[:0] for which in (self._moving, self.needed))
+        states = self._states(Tracked(given, directions[:, moving]), precise=precise)
+        of_states = np.zeros((len(states.value), len(needed)))
+        of_states[:, np.isin(needed, moving)] = states.derivative
+        return self._observed([Tracked(states.value, of_states), Tracked(given, directions[:, needed])])
+
+    def _states(self, point: Tracked, *, precise: bool) -> Tracked:
+        """The states at all times, one time after the other."""
         start = self._start([point])
         if self._before is not None:
             initial, rest = self._before
@@ -163,10 +173,9 @@ class _Group:
             parts.append(self._course(start, point, precise=precise))
         if self._end is not None:
             parts.append(self._end(start, point))
-        states = Tracked(
+        return Tracked(
             np.concatenate([part.value for part in parts]), np.concatenate([part.derivative for part in parts])
         )
-        return self._observed([states, point])
 
 
 class _Map:
