@@ -11,6 +11,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import read_petab
 from metabolismgraph.kinetic_models.fit_result import OTHER
 from metabolismgraph.kinetic_models.held_out import skill
+from metabolismgraph.kinetic_models.objective import Objective
 from metabolismgraph.kinetic_models.rate_laws import Argument, learned
 from metabolismgraph.kinetic_models.starts import draw_points
 
@@ -178,6 +179,17 @@ def test_a_law_is_learned(tmp_path, law):
         assert "k" not in fit.estimates.index
 
 
+def test_a_prior_holds_what_the_data_do_not_say(tmp_path):
+    # Only the product of k and q matters.
+    model = chain(laws=("c * k * q * A", "0 * c * B"), B=0)
+    table = {"one": {"time": TIMES, "A": a(0.25, 4.0)}}
+    _, fit = fitted(tmp_path, model, table, noise=0.01, prior=2.0)
+    assert fit.quantity == "-log posterior"
+    assert fit.estimates.loc[["k", "q"], "estimate"].tolist() == pytest.approx([0.5, 0.5], rel=1e-3)
+    # Half of the variance of the logarithm of the prior, ln 2, is left to each.
+    assert fit.estimates.loc["k", "standard_error"] == pytest.approx(np.log10(2) / 2**0.5, rel=0.01)
+
+
 def test_the_other_laws(tmp_path):
     table = {"one": {"time": TIMES, "A": a(0.7, 4.0), "B": b(0.7, 0.3, 4.0)}}
     _, fit = fitted(tmp_path, tables=table, laws={"R": "mass_action", "Q": "power_law"}, noise=0.01)
@@ -217,6 +229,7 @@ REFUSED = [
     ({"laws": {"R": "hill"}}, "law 'hill' of R is not known; known: mass_action, power_law, learned, from_model"),
     ({"estimate": ["kk"]}, "no parameter or species is named kk; nearest: k"),
     ({"fold": 1.0}, "fold must be larger than 1, not 1"),
+    ({"prior": 0.5}, "prior must be larger than 1, not 0.5"),
     ({"noise": 0.0}, "noise must be positive, not 0"),
     ({"names": {"Zucker": "A"}}, r"no column or species is named 'Zucker' \(Zucker=A\)"),
     ({"tables": {"one": {"time": TIMES, "A": a(1, 1), "X": a(1, 1)}}}, "'X' is not a species of network"),
@@ -310,3 +323,26 @@ def test_starts_follow_initialization_priors(tmp_path):
         rows.to_csv(table, sep="\t")
         with pytest.raises(InputError, match=message):
             draw_points(read_petab(problem.path), *bounds, 4, 0)
+
+
+def test_parts_of_an_oscillation(tmp_path):
+    # Lotka and Volterra: predator B is not measured.
+    laws = ("c * g * A", "c * p * A * B", "c * d * B")
+    reactions = [reaction("R", "", "A", laws[0]), reaction("Q", "A", "B", laws[1]), reaction("L", "B", "", laws[2])]
+    kinds = [species("A"), species("B")]
+
+    def model(**values):
+        return document(reactions, kinds=kinds, parameters=values)
+
+    times = np.linspace(0, 20, 41)
+    (tmp_path / "true.xml").write_text(model(g=1.1, p=0.7, d=0.9))
+    simulated = mg.simulate_model(tmp_path / "true.xml", times)
+    rng = np.random.default_rng(0)
+    table = {"time": times, "A": simulated["A"] * np.exp(0.02 * rng.standard_normal(41))}
+    problem, fit = fitted(tmp_path, model(g=0.5, p=0.5, d=0.5), {"one": table}, starts=8, fold=20.0)
+    assert fit.estimates.loc[["g", "p", "d"], "estimate"].tolist() == pytest.approx([1.1, 0.7, 0.9], rel=0.03)
+    parts = Objective(read_petab(problem.path)).parts
+    assert [len(part.free) for part in parts] == [4] * len(parts)
+    led = fit.starts["objective"].to_numpy()[1::2] < fit.objective + 0.1
+    whole = fit.starts["objective"].to_numpy()[::2] < fit.objective + 0.1
+    assert led.sum() > whole.sum()

@@ -149,6 +149,10 @@ def fit_model(
         ),
     ] = None,
     fold: Annotated[float, typer.Option(help="bounds: the value of the model, divided and multiplied by it")] = 100.0,
+    prior: Annotated[
+        float | None,
+        typer.Option(help="factor within which the values of the model are right with 68 % probability; default: none"),
+    ] = None,
     input_: Annotated[
         list[str] | None,
         typer.Option("--input", metavar="SPECIES", help="it follows its measured values; repeatable"),
@@ -191,6 +195,7 @@ def fit_model(
             held_out=hold_out or [],
             estimate=estimate or ["*"],
             fold=fold,
+            prior=prior,
             inputs=input_ or [],
             laws=read_pairs("--law", law, "REACTION=LAW, such as v1=learned"),
             noise=noise,

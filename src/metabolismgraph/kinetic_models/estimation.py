@@ -2,71 +2,40 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-import logging
 import math
-import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.stats import chi2, norm
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.petab import PetabProblem, read_petab
+from metabolismgraph.formats.petab import read_petab
 from metabolismgraph.kinetic_models.fit_result import AT_LOWER, AT_UPPER, FLAT, OTHER, SAME, PetabFit
-from metabolismgraph.kinetic_models.likelihood import Likelihood, simulated_table
-from metabolismgraph.kinetic_models.priors import Priors
-from metabolismgraph.kinetic_models.scales import UNITS, from_scale, to_scale
+from metabolismgraph.kinetic_models.likelihood import simulated_table
 from metabolismgraph.kinetic_models.starts import draw_points
 from metabolismgraph.system.progress import Progress, silent
-from metabolismgraph.text import one_line
 
 try:
-    import fides
-
     from metabolismgraph.kinetic_models.held_out import predicted, split
-    from metabolismgraph.kinetic_models.sensitivities import Simulated, SimulatedMeasurements, SimulationFailedError
+    from metabolismgraph.kinetic_models.objective import Objective
+    from metabolismgraph.kinetic_models.search import MOST_STEPS, OBJECTIVES, STILL_IMPROVING, Start, run_start
 except ImportError as error:
     raise InputError(
         f"parameter estimation needs {error.name}, which is not installed; pip install 'metabolismgraph[petab]'"
     ) from None
 
-_PROBES, _ENOUGH = 50, 3  # points at which parameters of noise are told, and how many of them must be simulated
-_MOST_STEPS = 500  # of each of two searches
-_COARSE, _FINE = 1e-3, 1e-6  # change of the objective at which the first and the second one end
 _TRIES = 20  # points of which the likeliest one is a start
-_INSIDE = 1e-3  # least distance of a start from a bound, in ranges between bounds
 _AT_BOUND = 1e-3  # distance on the scale of the parameter table
 _WIDE = math.log(10)  # logarithm of the ratio of the ends of a 95 % interval
 _AGREED = 1e-3  # difference of the objective between two integrators, absolute and relative
 _FAR = 5.0  # standard errors: a start with equal likelihood that is farther away is another optimum
 _UNLIKELY = 0.01  # p-value of the misfit
-
-
-class Start(NamedTuple):
-    """What came of one start.
-
-    Attributes:
-        objective: see `PetabFit`; infinite if there is none.
-        point: parameters on the scales of the table.
-        evaluations: of the likelihood.
-        seconds: of computing.
-        ending: why it ended, as fides names it.
-    """
-
-    objective: float
-    point: Float[np.ndarray, " parameters"]
-    evaluations: int
-    seconds: float
-    ending: str
 
 
 def fit_petab(
@@ -136,15 +105,15 @@ def fit_petab(
     if starts < 1:
         raise InputError(f"starts must be at least 1, not {starts}")
     problem, held = split(read_petab(Path(path)), hold_out)
-    objective = _Objective(problem)
+    objective = Objective(problem)
     drawn = draw_points(objective.problem, objective.lower, objective.upper, starts * _TRIES, seed)
     work = joblib.Parallel(n_jobs=min(processes, starts), return_as="generator_unordered")
     found: dict[int, Start] = {}
     fit = uuid.uuid4().hex
-    _OBJECTIVES.clear()
-    _OBJECTIVES[fit] = objective  # for starts that run in this process
+    OBJECTIVES.clear()
+    OBJECTIVES[fit] = objective  # for starts that run in this process
     for number, start in work(
-        joblib.delayed(_run)(objective.problem, fit, number, some)
+        joblib.delayed(run_start)(objective.problem, fit, number, some)
         for number, some in enumerate(drawn.reshape(starts, _TRIES, -1))
     ):
         found[number] = start
@@ -166,7 +135,7 @@ def fit_petab(
     return dataclasses.replace(result, notes=(*checked, *failed, *_notes(objective, best, result, again)))
 
 
-def _simulation(objective: _Objective, point: Float[np.ndarray, " parameters"]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _simulation(objective: Objective, point: Float[np.ndarray, " parameters"]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The simulated measurements by the second integrator; by the first one, with a note, if that one fails."""
     try:
         return simulated_table(objective.problem, objective.fixed | objective.linear(point)), ()
@@ -178,178 +147,8 @@ def _simulation(objective: _Objective, point: Float[np.ndarray, " parameters"]) 
         return table, (f"the estimates were not checked by a second integrator, since it failed: {error}",)
 
 
-class _Objective:
-    """The negative logarithm of the likelihood and of priors, on the scales of the parameter table.
-
-    Attributes:
-        evaluations: their number.
-        precise: see `SimulatedMeasurements.at`.
-    """
-
-    def __init__(self, problem: PetabProblem):
-        self.problem = problem
-        self.lower, self.upper = _bounds(problem)
-        self.names = problem.estimated
-        self.scales = problem.parameters.loc[list(self.names), "parameterScale"].astype(str).tolist()
-        self.fixed = {name: value for name, value in problem.nominal.items() if name not in self.names}
-        self._simulated = SimulatedMeasurements(problem, self.fixed)
-        self.likelihood = Likelihood(problem)
-        self.priors = Priors(problem)
-        self.evaluations = 0
-        self.precise = True
-
-    @property
-    def quantity(self) -> str:
-        """What is minimised."""
-        return "-log posterior" if self.priors else "-log L"
-
-    def __call__(self, point: Float[np.ndarray, " parameters"]) -> tuple[float, np.ndarray, np.ndarray]:
-        """Value, gradient and information, with priors; infinite, without a gradient, where the simulation fails."""
-        self.evaluations += 1
-        try:
-            at = self.simulated(point)
-        except SimulationFailedError:
-            at = None
-        if at is not None:
-            value = -float(self.likelihood.log_densities(at.simulation, at.noise).sum())
-            gradient, information = self.likelihood.gradient(at.simulation, at.noise, at.of_simulation, at.of_noise)
-            prior = self.priors.terms(point)
-            value, gradient, information = value + prior[0], gradient + prior[1], information + prior[2]
-            if np.isfinite([value, *gradient, *information.flat]).all():
-                return value, gradient, information
-        # A gradient of zero would pass for convergence.
-        return math.inf, np.full(len(point), np.nan), np.eye(len(point))
-
-    def simulated(self, point: Float[np.ndarray, " parameters"]) -> Simulated:
-        """The simulated measurements with their derivatives."""
-        return self._simulated.at(point, derivatives=True, precise=self.precise)
-
-    def refined(self, point: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
-        """A point with the likeliest values of the parameters that only scale the noise, and the objective there.
-
-        These have a closed form. A value that is much too small makes a start useless: all other parameters then follow
-        the measurements that happen to agree most.
-
-        Raises:
-            SimulationFailedError: there is no simulation at the point.
-        """
-        at = self._simulated.at(point, derivatives=False)
-        z = self.likelihood.residuals(at.simulation, at.noise)
-        found, noise = point.copy(), at.noise.copy()
-        margin = _INSIDE * (self.upper - self.lower)
-        for k, rows in self._noise_scales.items():
-            factor, unit = math.sqrt(float(np.mean(z[rows] ** 2))) or 1.0, UNITS.get(self.scales[k])
-            wanted = point[k] * factor if unit is None else point[k] + math.log(factor) / unit
-            found[k] = np.clip(wanted, self.lower[k] + margin[k], self.upper[k] - margin[k])
-            noise[rows] *= found[k] / point[k] if unit is None else math.exp((found[k] - point[k]) * unit)
-        return self.priors.terms(found)[0] - float(self.likelihood.log_densities(at.simulation, noise).sum()), found
-
-    @functools.cached_property
-    def _noise_scales(self) -> dict[int, Bool[np.ndarray, " rows"]]:
-        """Parameters to which the noise of some measurements is proportional and which do nothing else; these rows.
-
-        They are told by the derivatives at random points, the same ones in every process.
-        """
-        seen, found = 0, dict[int, np.ndarray]()
-        for point in draw_points(self.problem, self.lower, self.upper, _PROBES, 0):
-            try:
-                at = self.simulated(point)
-            except SimulationFailedError:
-                continue
-            relative = at.of_noise / at.noise[:, None]
-            now = {}
-            for k, scale in enumerate(self.scales):
-                rows = relative[:, k] != 0
-                unit = UNITS.get(scale, 1 / point[k] if point[k] else 0.0)
-                if rows.any() and not at.of_simulation[:, k].any() and np.allclose(relative[rows, k], unit, rtol=1e-6):
-                    now[k] = rows
-            found = {k: now[k] for k in now if seen == 0 or (k in found and (found[k] == now[k]).all())}
-            seen += 1
-            if seen == _ENOUGH:
-                return found
-        return {}
-
-    def linear(self, point: Float[np.ndarray, " parameters"]) -> dict[str, float]:
-        """The parameters on linear scale."""
-        return {n: from_scale(float(x), s) for n, s, x in zip(self.names, self.scales, point, strict=True)}
-
-
-def _bounds(problem: PetabProblem) -> tuple[Float[np.ndarray, " parameters"], Float[np.ndarray, " parameters"]]:
-    """Lower and upper bounds on the scales of the parameter table."""
-    if not problem.estimated:
-        raise InputError(f"{problem.path}: no parameter has estimate 1; there is nothing to estimate")
-    bounds = []
-    for name in problem.estimated:
-        row: dict[str, Any] = dict(problem.parameters.loc[name])
-        scale, low, high = str(row["parameterScale"]), float(row["lowerBound"]), float(row["upperBound"])
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise InputError(f"{problem.path}: parameter {name}: bounds must be finite and in order, not {low}, {high}")
-        if scale != "lin" and low <= 0:
-            raise InputError(f"{problem.path}: parameter {name}: a bound on {scale} scale must be positive, not {low}")
-        bounds.append([to_scale(low, scale), to_scale(high, scale)])
-    lower, upper = np.array(bounds).T
-    return lower, upper
-
-
-_OBJECTIVES: dict[str, _Objective] = {}  # that of the present fit in this process, which has many starts
-
-
-def _run(
-    problem: PetabProblem, fit: str, number: int, points: Float[np.ndarray, "tries parameters"]
-) -> tuple[int, Start]:
-    """Number and result of a start, which begins at the likeliest of some points.
-
-    Args:
-        fit: name of the call of `fit_petab`.
-    """
-    if fit not in _OBJECTIVES:
-        _OBJECTIVES.clear()
-        _OBJECTIVES[fit] = _Objective(problem)
-    objective, before = _OBJECTIVES[fit], time.process_time()
-    objective.evaluations, objective.precise = 0, True
-    tried = []
-    for point in points:
-        with contextlib.suppress(SimulationFailedError):
-            tried.append(objective.refined(point))
-    # The likeliest point may have no sensitivities, whose integration is harder.
-    likeliest = (point for value, point in sorted(tried, key=lambda one: one[0]) if math.isfinite(value))
-    point = next((point for point in likeliest if math.isfinite(objective(point)[0])), None)
-    value, ending = math.inf, "no finite likelihood"
-    if point is not None:
-        # The Fisher information leaves out the curvature of the residuals, without which the last steps are small.
-        try:
-            objective.precise = False
-            _, point, _ = _search(objective, point, _COARSE, None)
-            objective.precise = True
-            value, point, ending = _search(objective, point, _FINE, fides.HybridFixed(fides.BFGS(), switch_iteration=1))
-        except (RuntimeError, ValueError, np.linalg.LinAlgError) as error:
-            ending = f"the optimiser failed: {one_line(error)}"
-    return number, Start(
-        value, points[0] if point is None else point, objective.evaluations, time.process_time() - before, ending
-    )
-
-
-def _search(
-    objective: _Objective,
-    point: Float[np.ndarray, " parameters"],
-    least_change: float,
-    update: fides.hessian_approximation.HessianApproximation | None,
-) -> tuple[float, Float[np.ndarray, " parameters"], str]:
-    """Value, point and reason of the end of a search."""
-    options = {
-        fides.Options.MAXITER: _MOST_STEPS,
-        fides.Options.FATOL: least_change,
-        fides.Options.FRTOL: 0.0,
-        fides.Options.SUBSPACE_DIM: fides.SubSpaceDim.FULL,
-    }
-    search = fides.Optimizer(objective, objective.upper, objective.lower, logging.CRITICAL, options, None, update)
-    with np.errstate(all="ignore"):
-        value, found, *_ = search.minimize(point)
-    return float(value), found, search.exitflag.name
-
-
 def _estimates(
-    objective: _Objective, point: Float[np.ndarray, " parameters"], equal: Float[np.ndarray, "starts parameters"]
+    objective: Objective, point: Float[np.ndarray, " parameters"], equal: Float[np.ndarray, "starts parameters"]
 ) -> pd.DataFrame:
     """Estimates with standard errors, intervals and notes.
 
@@ -391,7 +190,7 @@ def _standard_errors(information: Float[np.ndarray, "free free"]) -> Float[np.nd
     return errors
 
 
-def _notes(objective: _Objective, best: Start, fit: PetabFit, again: float) -> tuple[str, ...]:
+def _notes(objective: Objective, best: Start, fit: PetabFit, again: float) -> tuple[str, ...]:
     """What not to trust, in sentences.
 
     Args:
@@ -408,8 +207,8 @@ def _notes(objective: _Objective, best: Start, fit: PetabFit, again: float) -> t
         notes.append(f"only one start of {len(starts)} found the best likelihood; more starts may find a better one")
     if failed:
         notes.append(f"{failed} of {len(starts)} starts have no finite likelihood, since the model cannot be simulated")
-    if best.ending == fides.ExitFlag.MAXITER.name:
-        notes.append(f"the best start was still improving after {_MOST_STEPS} steps")
+    if best.ending == STILL_IMPROVING:
+        notes.append(f"the best start was still improving after {MOST_STEPS} steps")
     at = objective.simulated(best.point)
     freedom = len(at.simulation) - int((estimates["note"] == "").sum())
     if freedom > 0 and not np.any(at.of_noise):

@@ -103,6 +103,9 @@ def simulated_table(problem: PetabProblem, parameters: Mapping[str, float]) -> p
 class Likelihood:
     """Density of the measurements of a problem, given their simulated values and noise.
 
+    Attributes:
+        measured: values after the transformation.
+
     Raises:
         InputError: a measurement with a logarithmic transformation is not positive.
     """
@@ -120,7 +123,7 @@ class Likelihood:
             raise InputError(f"{problem.path}: a measurement on a {scale[k]} scale is {measured[k]:g}, not positive")
         self._laplace = _setting(settings, "noiseDistribution", "normal") == "laplace"
         positive = np.where(self._logarithmic, measured, 1.0)
-        self._measured = np.where(self._logarithmic, np.log(positive) / self._base, measured)
+        self.measured = np.where(self._logarithmic, np.log(positive) / self._base, measured)
         # Log of the derivative of the transformation.
         self._change = np.where(self._logarithmic, -np.log(positive * self._base), 0.0)
 
@@ -161,7 +164,7 @@ class Likelihood:
         self, simulated: Float[np.ndarray, " rows"], noise: Float[np.ndarray, " rows"]
     ) -> Float[np.ndarray, " rows"]:
         """Measured minus simulated values after the transformation, relative to their noise."""
-        found: np.ndarray = (self._measured - self._transformed(simulated)) / noise
+        found: np.ndarray = (self.measured - self._transformed(simulated)) / noise
         return found
 
     def _transformed(self, simulated: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:

@@ -55,6 +55,7 @@ def write_model_problem(
     held_out: Sequence[str | Path] = (),
     estimate: Sequence[str] = (_EVERYTHING,),
     fold: float = 100.0,
+    prior: float | None = None,
     inputs: Sequence[str] = (),
     laws: Mapping[str, str] | None = None,
     noise: float | None = None,
@@ -75,6 +76,8 @@ def write_model_problem(
             initial concentration is. `*` alone: all parameters. A parameter of the law of one reaction is called
             REACTION_PARAMETER.
         fold: bounds are the value of the model divided and multiplied by it.
+        prior: parameters are within this factor of their values in the model with a probability of 68 % (log-normal);
+            None: all values between the bounds are equally likely.
         inputs: species that follow their measured values, on straight lines between them.
         laws: for reactions, by id with `*` and `?`, "mass_action", "power_law" or "learned" instead of the law of the
             model ("from_model"), see `LAWS`.
@@ -114,6 +117,8 @@ def write_model_problem(
         raise InputError(f"{source}: no table of measurements is given")
     if not 1 < fold < math.inf:
         raise InputError(f"fold must be larger than 1, not {fold:g}")
+    if prior is not None and not 1 < prior < math.inf:
+        raise InputError(f"prior must be larger than 1, not {prior:g}")
     if noise is not None and not 0 < noise < math.inf:
         raise InputError(f"noise must be positive, not {noise:g}")
     read = read_sbml(source)
@@ -127,7 +132,7 @@ def write_model_problem(
     edited = _EditedModel(source, experiments)
     edited.clamp(inputs)
     edited.replace_laws(laws or {})
-    made = _Tables(edited, estimate, fold, noise)
+    made = _Tables(edited, estimate, fold, prior, noise)
     made.write(Path(folder))
     held = tuple(experiment.id for experiment in experiments if experiment.held_out)
     return ModelProblem(Path(folder) / "problem.yaml", held, (*notes, *made.notes))
@@ -286,9 +291,11 @@ class _Tables:
         notes: assumptions, in sentences.
     """
 
-    def __init__(self, model: _EditedModel, estimate: Sequence[str], fold: float, noise: float | None):
+    def __init__(
+        self, model: _EditedModel, estimate: Sequence[str], fold: float, prior: float | None, noise: float | None
+    ):
         self._model, self._index = model, model.index
-        self._estimate, self._fold, self._noise = estimate, fold, noise
+        self._estimate, self._fold, self._prior, self._noise = estimate, fold, prior, noise
         self.notes: list[str] = []
         self._parameters = [_row(parameter) for parameter in model.parameters]
         self._parameters += [_row(parameter, value) for parameter, value in self._of_model()]
@@ -336,8 +343,10 @@ class _Tables:
             if self._named(name):
                 value = float(written.getValue()) if written.isSetValue() else math.nan
                 if 0 < value < math.inf:
-                    bounds = (value / self._fold, value * self._fold)
-                    yield Parameter(name, LOG10, *bounds, bounds), value
+                    within = min(self._fold, self._prior or self._fold)
+                    prior = None if self._prior is None else (math.log10(value), math.log10(self._prior))
+                    start = (value / within, value * within)
+                    yield Parameter(name, LOG10, value / self._fold, value * self._fold, start, prior), value
                 else:
                     left.append(name)
         if left:

@@ -1,0 +1,138 @@
+"""The way of one start to an optimum."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import fides
+import numpy as np
+from jaxtyping import Float
+
+from metabolismgraph.formats.petab import PetabProblem
+from metabolismgraph.kinetic_models.objective import Objective, Part
+from metabolismgraph.kinetic_models.sensitivities import SimulationFailedError
+from metabolismgraph.text import one_line
+
+STILL_IMPROVING = fides.ExitFlag.MAXITER.name
+MOST_STEPS = 500  # of each of two searches
+_COARSE, _FINE = 1e-3, 1e-6  # change of the objective at which the first and the second one end
+_ON_THE_WAY, _FEW_STEPS = 1e-2, 80  # the same, and most steps, for each part of the series
+
+
+class Start(NamedTuple):
+    """What came of one start.
+
+    Attributes:
+        objective: see `PetabFit`; infinite if there is none.
+        point: parameters on the scales of the table.
+        evaluations: of the likelihood.
+        seconds: of computing.
+        ending: why it ended, as fides names it.
+    """
+
+    objective: float
+    point: Float[np.ndarray, " parameters"]
+    evaluations: int
+    seconds: float
+    ending: str
+
+
+OBJECTIVES: dict[str, Objective] = {}  # that of the present fit in this process, which has many starts
+
+
+def run_start(
+    problem: PetabProblem, fit: str, number: int, points: Float[np.ndarray, "tries parameters"]
+) -> tuple[int, Start]:
+    """Number and result of a start, which begins at the likeliest of some points.
+
+    Args:
+        fit: name of the call of `fit_petab`.
+    """
+    if fit not in OBJECTIVES:
+        OBJECTIVES.clear()
+        OBJECTIVES[fit] = Objective(problem)
+    objective, before = OBJECTIVES[fit], time.process_time()
+    objective.evaluations, objective.precise = 0, True
+    # Of a series, every second start begins with a part of it: neither way is the better one for all problems.
+    point = _first_point(objective, objective.parts if number % 2 else [], points)
+    value, ending = math.inf, "no finite likelihood"
+    if point is not None:
+        # The Fisher information leaves out the curvature of the residuals, without which the last steps are small.
+        try:
+            with contextlib.suppress(RuntimeError):  # where sensitivities fail with rough tolerances alone
+                objective.precise = False
+                _, point, _ = search(objective, point, _COARSE, None)
+            objective.precise = True
+            value, point, ending = search(objective, point, _FINE, fides.HybridFixed(fides.BFGS(), switch_iteration=1))
+        except (RuntimeError, ValueError, np.linalg.LinAlgError) as error:
+            ending = f"the optimiser failed: {one_line(error)}"
+    return number, Start(
+        value, points[0] if point is None else point, objective.evaluations, time.process_time() - before, ending
+    )
+
+
+def _first_point(
+    objective: Objective, parts: Sequence[Part], points: Float[np.ndarray, "tries parameters"]
+) -> Float[np.ndarray, " parameters"] | None:
+    """Where the parts of a series lead; otherwise the likeliest of some points. None if none has a likelihood."""
+    led = _led(parts, points)
+    for some in ([] if led is None else [led], points):
+        tried = []
+        for point in some:
+            with contextlib.suppress(SimulationFailedError):
+                tried.append(objective.refined(point))
+        # The likeliest point may have no sensitivities, whose integration is harder.
+        for value, point in sorted(tried, key=lambda one: one[0]):
+            if math.isfinite(value) and math.isfinite(objective(point)[0]):
+                return point
+    return None
+
+
+def _led(
+    parts: Sequence[Part], points: Float[np.ndarray, "tries parameters"]
+) -> Float[np.ndarray, " parameters"] | None:
+    """Where the way through the parts of a series ends, from the likeliest of some points; None without parts.
+
+    From far away, a fit of a whole oscillation misses its phase, and ends in a flat line.
+    """
+    tried = []
+    for candidate in points if parts else ():
+        with contextlib.suppress(SimulationFailedError):
+            tried.append((parts[0].begin(candidate), candidate))
+    tried = [one for one in tried if math.isfinite(one[0])]
+    if not tried:
+        return None
+    point: np.ndarray = min(tried, key=lambda one: one[0])[1]
+    for part in parts:
+        try:
+            part.begin(point)
+            _, free, _ = search(part, point[part.free], _ON_THE_WAY, None, _FEW_STEPS)
+        except (SimulationFailedError, RuntimeError, ValueError, np.linalg.LinAlgError):
+            break  # the point so far may still be better than a random one
+        point = part.whole_point(free)
+    return point
+
+
+def search(
+    objective: Objective | Part,
+    point: Float[np.ndarray, " parameters"],
+    least_change: float,
+    update: fides.hessian_approximation.HessianApproximation | None,
+    most_steps: int = MOST_STEPS,
+) -> tuple[float, Float[np.ndarray, " parameters"], str]:
+    """Value, point and reason of the end of a search."""
+    options = {
+        fides.Options.MAXITER: most_steps,
+        fides.Options.FATOL: least_change,
+        fides.Options.FRTOL: 0.0,
+        fides.Options.SUBSPACE_DIM: fides.SubSpaceDim.FULL,
+    }
+    search = fides.Optimizer(objective, objective.upper, objective.lower, logging.CRITICAL, options, None, update)
+    with np.errstate(all="ignore"):
+        value, found, *_ = search.minimize(point)
+    return float(value), found, search.exitflag.name
