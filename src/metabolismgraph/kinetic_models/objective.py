@@ -20,7 +20,7 @@ from metabolismgraph.kinetic_models.starts import draw_points
 
 _PROBES, _ENOUGH = 50, 3  # points at which parameters of noise are told, and how many of them must be simulated
 _INSIDE = 1e-3  # least distance of a start from a bound, in ranges between bounds
-_CALM = 0.1  # noise that is assumed on the way, in ranges of the measurements
+_CALM, _CALMER = 0.1, 0.01  # noise that is assumed on the way, and at its end, in ranges of the measurements
 _FIRST, _LONGER, _LEAST = 4, 1.5, 8  # times of the first part of a series, growth of the parts, and times of a series
 
 
@@ -113,7 +113,9 @@ class Objective:
         counts = [_FIRST]
         while counts[-1] * _LONGER < len(known):
             counts.append(int(counts[-1] * _LONGER))
-        return [Part(self, np.flatnonzero(times <= known[count - 1])) for count in counts]
+        everything = np.arange(len(times))
+        series = [np.flatnonzero(times <= known[count - 1]) for count in counts] + [everything]
+        return [*(Part(self, rows, _CALM) for rows in series), Part(self, everything, _CALMER)]
 
     @functools.cached_property
     def noise_scales(self) -> dict[int, Bool[np.ndarray, " rows"]]:
@@ -153,14 +155,15 @@ class Part:
     Args:
         whole: the whole problem.
         rows: of the measurement table.
+        noise: in ranges of the measurements.
 
     Attributes:
         free: parameters that are not those of the noise.
         lower, upper: their bounds.
     """
 
-    def __init__(self, whole: Objective, rows: Int[np.ndarray, " rows"]):
-        self._whole, self._rows = whole, rows
+    def __init__(self, whole: Objective, rows: Int[np.ndarray, " rows"], noise: float):
+        self._whole, self._rows, self._noise = whole, rows, noise
         problem = whole.problem
         self._objective = Objective(dataclasses.replace(problem, measurements=problem.measurements.iloc[rows]))
         self._objective.precise = False
@@ -180,7 +183,7 @@ class Part:
             here = rows[self._rows]
             size = float(np.ptp(likelihood.measured[here])) if here.any() else 0.0
             if size > 0:
-                found[k] = self._whole.scaled(point, k, _CALM * size / float(at.noise[here].mean()))
+                found[k] = self._whole.scaled(point, k, self._noise * size / float(at.noise[here].mean()))
         self._point = found
         return self._objective(found)[0]
 

@@ -31,7 +31,7 @@ _OPTIONS = {
     "show_eval_warnings": False,
 }
 # Far from the optimum, derivatives, which take most of the time, need not be as precise.
-_ROUGH = _OPTIONS | {"reltol": 1e-8, "abstol": 1e-12}
+_ROUGH = _OPTIONS | {"reltol": 1e-6, "abstol": 1e-10}
 # What the absolute tolerance may be at most, relative to the largest value of a state, which is known afterwards only.
 _MOST_ABSOLUTE, _REPEATS = 1e-10, 3
 _FIRST_SPAN, _LONGEST, _AT_REST = 10.0, 1e10, 1e-8  # times, and relative change of a state at rest
