@@ -20,7 +20,7 @@ from metabolismgraph.text import one_line
 
 STILL_IMPROVING = fides.ExitFlag.MAXITER.name
 MOST_STEPS = 500  # of each of two searches
-_COARSE, _FINE = 1e-3, 1e-6  # change of the objective at which the first and the second one end
+_COARSE, _FINE = 1e-3, 1e-8  # change of the objective at which the first and the second one end
 _ON_THE_WAY, _FEW_STEPS = 1e-2, 80  # the same, and most steps, for each part of the series
 
 
