@@ -238,6 +238,17 @@ REFUSED = [
 ]
 
 
+def test_a_reaction_that_changes_nothing_has_no_other_law(tmp_path):
+    model = document(
+        [reaction("R", "A", "", "c * k * A"), reaction("N", "", "", "c * k")],
+        kinds=[species("A")],
+        parameters={"k": 1.0},
+    )
+    table = {"one": {"time": TIMES, "A": a(0.7, 4.0)}}
+    with pytest.raises(InputError, match="reaction N changes no species; it has no other law"):
+        made(tmp_path, model, table, laws={"*": "learned"})
+
+
 @pytest.mark.parametrize(("options", "message"), REFUSED)
 def test_what_is_refused(tmp_path, options, message):
     with pytest.raises(InputError, match=message):

@@ -265,6 +265,8 @@ class _EditedModel:
 
     def _replace(self, index: ModelIndex, written: Any, law: Law) -> None:
         references = [*written.getListOfReactants(), *written.getListOfProducts()]
+        if not references:
+            raise InputError(f"{self.path}: reaction {written.getId()} changes no species; it has no other law")
         cell = index.species[references[0].getSpecies()].getCompartment()
         for parameter in law.parameters:
             self._add_parameter(parameter.id, parameter.middle)
