@@ -233,6 +233,10 @@ REFUSED = [
     ({"noise": 0.0}, "noise must be positive, not 0"),
     ({"names": {"Zucker": "A"}}, r"no column or species is named 'Zucker' \(Zucker=A\)"),
     ({"tables": {"one": {"time": TIMES, "A": a(1, 1), "X": a(1, 1)}}}, "'X' is not a species of network"),
+    (
+        {"tables": {"one": {"time": TIMES, "A (mM)": a(1, 1)}, "two": {"time": TIMES, "A (uM)": a(1, 1)}}},
+        r"two.csv: concentrations are in uM, those of .*one.csv in mM; convert them to one unit",
+    ),
     ({"tables": {"one": {"time": TIMES, "A": -a(1, 1)}}}, "A has a value that is negative or not finite"),
     ({"tables": {"one": {"time": TIMES, "A": np.full(9, np.nan)}}}, "no column is a species of the model"),
 ]

@@ -30,6 +30,7 @@ from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.text import one_line
 
+Units = tuple[str | None, str | None]  # of concentrations (or amounts) and of times; None where none is stated
 _UNSUPPORTED = "unmeasured species are not supported yet"
 _TINY = 1e-6  # largest solver error below zero, relative to the largest value of a species
 _FORTRAN = re.compile(r"^([-+]?(?:\d+(?:\.\d*)?|\.\d+))[dD]([-+]?\d+)$")
@@ -92,7 +93,7 @@ def read_several_timeseries(
         return parts[0].observations
     found, runs, offset = [], [], 0
     for path, part in zip(paths, parts, strict=True):
-        _compare_units(paths[0], parts[0], path, part)
+        compare_units(paths[0], parts[0].units, path, part.units)
         count = len(np.unique(part.observations.run))
         runs.append(f"{_runs_in_words(offset, count)} {'is' if count == 1 else 'are'} {path.name}")
         found.append(dataclasses.replace(part.observations, run=part.observations.run + offset))
@@ -122,12 +123,14 @@ class PartialTable:
         time: of each row.
         run: of each row, from zero.
         columns: concentrations per species with a column, in the unit of the table; NaN for an empty cell.
+        units: that the header states.
         notes: all assumptions, in sentences.
     """
 
     time: Float[np.ndarray, " rows"]
     run: Int[np.ndarray, " rows"]
     columns: dict[str, Float[np.ndarray, " rows"]]
+    units: Units
     notes: tuple[str, ...]
 
 
@@ -161,16 +164,20 @@ def read_partial_table(
         for key, values in known.items():
             if (values < 0).any() or np.isinf(values).any():
                 raise InputError(f"{path}: {key} has a value that is negative or not finite; correct it")
-    return PartialTable(columns.time, columns.run, known, tuple(reader.notes)), frozenset(renamed)
+    return PartialTable(columns.time, columns.run, known, reader.stated, tuple(reader.notes)), frozenset(renamed)
 
 
 def _runs_in_words(first: int, count: int) -> str:
     return f"run {first}" if count == 1 else f"runs {first} to {first + count - 1}"
 
 
-def _compare_units(path: Path, part: _Table, other_path: Path, other: _Table) -> None:
-    """Raise an error if two tables have different units."""
-    for what, one, two in (("concentrations", part.unit, other.unit), ("times", part.time_unit, other.time_unit)):
+def compare_units(path: Path, units: Units, other_path: Path, other_units: Units) -> None:
+    """Compare the units of two tables.
+
+    Raises:
+        InputError: they are different.
+    """
+    for what, one, two in zip(("concentrations", "times"), units, other_units, strict=True):
         if (one and same_unit(one)) != (two and same_unit(two)):
             raise InputError(
                 f"{other_path}: {what} are in {two or 'no stated unit'}, those of {path} in {one or 'no stated unit'}; "
@@ -180,12 +187,11 @@ def _compare_units(path: Path, part: _Table, other_path: Path, other: _Table) ->
 
 @dataclasses.dataclass(frozen=True)
 class _Table:
-    """The content of one table, with the units of concentrations (or amounts) and times that its header states."""
+    """The content of one table."""
 
     observations: Observations
     renamed: frozenset[str]  # names for which others were given
-    unit: str | None
-    time_unit: str | None
+    units: Units
 
 
 def _read(
@@ -194,7 +200,7 @@ def _read(
     columns, reader, renamed = _read_columns(path, network, model, names or {})
     with _naming(path):
         found = reader.observations(columns)
-    return _Table(found, frozenset(renamed), *reader.stated)
+    return _Table(found, frozenset(renamed), reader.stated)
 
 
 def _read_columns(
@@ -312,7 +318,7 @@ class _Reader:
     vocabulary: Vocabulary
     units: Mapping[str, str]
     notes: list[str]
-    stated: tuple[str | None, str | None] = (None, None)  # units of concentrations and of times
+    stated: Units = (None, None)
 
     def wide(self, table: pd.DataFrame, roles: Mapping[str, Any]) -> _Columns:
         special = set(roles.values())

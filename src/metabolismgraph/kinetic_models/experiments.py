@@ -14,7 +14,7 @@ from jaxtyping import Float
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.sbml import SbmlModel
 from metabolismgraph.formats.sbml_writer import free_id
-from metabolismgraph.formats.tables import read_partial_table
+from metabolismgraph.formats.tables import Units, compare_units, read_partial_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +59,17 @@ def read_experiments(
         names, skip_unknown: see `read_partial_table`.
 
     Raises:
-        InputError: as for `read_partial_table`; a table has no species of the model; or no table has one of the names.
+        InputError: as for `read_partial_table`; tables have different units; a table has no species of the
+            model; or no table has one of the names.
     """
     found: list[Experiment] = []
     notes, unused = list[str](), set(names)
+    first_units: Units | None = None
     for path, held in (*((path, False) for path in tables), *((path, True) for path in held_out)):
         table, used = read_partial_table(path, model.network, model, names, skip_unknown=skip_unknown)
         unused -= used
+        first_units = first_units or table.units
+        compare_units(tables[0], first_units, path, table.units)
         if not table.columns:
             raise InputError(f"{path}: no column is a species of the model")
         own = list(table.notes)
