@@ -52,25 +52,18 @@ def read_names(pairs: list[str] | None) -> dict[str, str]:
     Raises:
         InputError: a pair is not of this form, or a name is given twice.
     """
-
-    def parse(pair: str) -> tuple[str, str]:
-        name, equals, key = (part.strip() for part in pair.rpartition("="))
-        if not (name and equals and key):
-            raise ValueError
-        return name, key
-
-    return _unique_pairs("--map", pairs, parse, "NAME=ID, such as Glc=s_0563")
+    return read_pairs("--map", pairs, "NAME=ID, such as Glc=s_0563")
 
 
 def read_pairs(option: str, pairs: list[str] | None, form: str) -> dict[str, str]:
-    """Words by name, from NAME=WORD.
+    """Words by name, from NAME=WORD; a name may have an equals sign.
 
     Raises:
         InputError: a pair is not of this form, or a name is given twice.
     """
 
     def parse(pair: str) -> tuple[str, str]:
-        name, equals, word = (part.strip() for part in pair.partition("="))
+        name, equals, word = (part.strip() for part in pair.rpartition("="))
         if not (name and equals and word):
             raise ValueError
         return name, word

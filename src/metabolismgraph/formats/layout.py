@@ -40,7 +40,7 @@ def arranged(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[p
 
 def without_unknown(table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[pd.DataFrame, list[str]]:
     """The table without columns, or rows if species are in rows, whose names the model does not have, and notes."""
-    if all(_number(column) is not None for column in table.columns[1:]):
+    if _times_of_header(table):
         labels = table.iloc[:, 0].map(clean)
         unknown = [label for label in labels if vocabulary.meaning(label) is None]
         table = table[~labels.isin(unknown)].reset_index(drop=True)
@@ -69,8 +69,8 @@ def _only_numbers_rows(table: pd.DataFrame, column: Any, vocabulary: Vocabulary)
 
 def _turned(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> pd.DataFrame | None:
     """The transposed table, if the header contains only numbers and the first column only known names; else None."""
-    times = [_number(column) for column in table.columns[1:]]
-    if len(times) < 2 or None in times:
+    times = _times_of_header(table)
+    if not times:
         return None
     labels = [clean(label) for label in table.iloc[:, 0]]
     if any(vocabulary.meaning(label) is None for label in labels):
@@ -81,6 +81,12 @@ def _turned(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> pd.DataF
     turned = pd.DataFrame(table.iloc[:, 1:].to_numpy().T, columns=labels)
     turned.insert(0, "time", np.array(times, dtype=np.float64), allow_duplicates=True)
     return turned
+
+
+def _times_of_header(table: pd.DataFrame) -> list[float]:
+    """The names of all columns but the first as numbers; empty if they are not, or fewer than two."""
+    times = [time for column in table.columns[1:] if (time := _number(column)) is not None]
+    return times if len(times) == len(table.columns) - 1 >= 2 else []
 
 
 def _number(name: object) -> float | None:

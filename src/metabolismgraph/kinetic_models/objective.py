@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import math
@@ -113,9 +114,9 @@ class Objective:
         counts = [_FIRST]
         while counts[-1] * _LONGER < len(known):
             counts.append(int(counts[-1] * _LONGER))
-        everything = np.arange(len(times))
-        series = [np.flatnonzero(times <= known[count - 1]) for count in counts] + [everything]
-        return [*(Part(self, rows, _CALM) for rows in series), Part(self, everything, _CALMER)]
+        series = [*(np.flatnonzero(times <= known[count - 1]) for count in counts), np.arange(len(times))]
+        parts = [Part(self, rows, _CALM) for rows in series]
+        return [*parts, parts[-1].with_noise(_CALMER)]
 
     @functools.cached_property
     def noise_scales(self) -> dict[int, Bool[np.ndarray, " rows"]]:
@@ -155,15 +156,15 @@ class Part:
     Args:
         whole: the whole problem.
         rows: of the measurement table.
-        noise: in ranges of the measurements.
 
     Attributes:
+        noise: in ranges of the measurements.
         free: parameters that are not those of the noise.
         lower, upper: their bounds.
     """
 
     def __init__(self, whole: Objective, rows: Int[np.ndarray, " rows"], noise: float):
-        self._whole, self._rows, self._noise = whole, rows, noise
+        self._whole, self._rows, self.noise = whole, rows, noise
         problem = whole.problem
         self._objective = Objective(dataclasses.replace(problem, measurements=problem.measurements.iloc[rows]))
         self._objective.precise = False
@@ -171,8 +172,14 @@ class Part:
         self.lower, self.upper = whole.lower[self.free], whole.upper[self.free]
         self._point = np.array([])
 
-    def begin(self, point: Float[np.ndarray, " parameters"]) -> float:
-        """Hold the parameters of the noise from now on; returns the value at the point.
+    def with_noise(self, noise: float) -> Part:
+        """The same measurements with other noise."""
+        part = copy.copy(self)
+        part.noise = noise
+        return part
+
+    def begin(self, point: Float[np.ndarray, " parameters"]) -> None:
+        """Hold the parameters of the noise from now on.
 
         Raises:
             SimulationFailedError: there is no simulation at the point.
@@ -183,9 +190,8 @@ class Part:
             here = rows[self._rows]
             size = float(np.ptp(likelihood.measured[here])) if here.any() else 0.0
             if size > 0:
-                found[k] = self._whole.scaled(point, k, self._noise * size / float(at.noise[here].mean()))
+                found[k] = self._whole.scaled(point, k, self.noise * size / float(at.noise[here].mean()))
         self._point = found
-        return self._objective(found)[0]
 
     def whole_point(self, free: Float[np.ndarray, " free"]) -> Float[np.ndarray, " parameters"]:
         """All parameters."""

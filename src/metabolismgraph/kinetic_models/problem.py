@@ -144,6 +144,7 @@ class _EditedModel:
     Attributes:
         path: of the model.
         document: libsbml's, in which parameters of laws are parameters of the model.
+        index: the elements of the model as it is now.
         experiments: all of them.
         inputs: species that follow their measured values.
         number: id of the parameter that is the number of the experiment; empty if there is none.
@@ -156,14 +157,10 @@ class _EditedModel:
         promoted = libsbml.ConversionProperties()
         promoted.addOption("promoteLocalParameters", True)
         self.document.convert(promoted)
+        self.index = ModelIndex(self.document)
         self.inputs: tuple[str, ...] = ()
         self.number = ""
         self.parameters: list[Parameter] = []
-
-    @property
-    def index(self) -> ModelIndex:
-        """The elements of the model as it is now."""
-        return ModelIndex(self.document)
 
     @property
     def fitted(self) -> list[Experiment]:
@@ -207,6 +204,7 @@ class _EditedModel:
             rule.setVariable(name)
             _set_math(rule, formula)
         self.inputs = tuple(inputs)
+        self.index = ModelIndex(self.document)
 
     def replace_laws(self, laws: Mapping[str, str]) -> None:
         """Give reactions other laws.
@@ -227,6 +225,7 @@ class _EditedModel:
             if law != FROM_MODEL:
                 written = index.reactions[name]
                 self._replace(index, written, LAWS[law](name, self._arguments(index, written), self._flux(written)))
+        self.index = ModelIndex(self.document)
 
     def _arguments(self, index: ModelIndex, written: Any) -> tuple[Argument, ...]:
         """Species on which a rate depends: those in the law of the model; without one, reactants and modifiers."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from jaxtyping import Float
@@ -20,7 +20,7 @@ _PRIOR_EXPONENT, _PRIOR_BEND = 1.0, 1.0  # standard deviations of their priors
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """A parameter of a rate law.
+    """A parameter that is to be estimated.
 
     Attributes:
         id: of the parameter.
@@ -96,12 +96,8 @@ def mass_action(reaction: str, arguments: tuple[Argument, ...], size: float) -> 
 
 def power_law(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
     """A product of powers of concentrations (Savageau 1969), with positive exponents of reactants."""
-    parameters, factors = [_rate(reaction, size)], []
-    for a in arguments:
-        exponent = _exponent(reaction, a, 0.0 if a.order else -_EXPONENT)
-        parameters.append(exponent)
-        factors.append(f"{_relative(a, a.reference)}^{exponent.id}")
-    return Law(" * ".join([parameters[0].id, *factors]), tuple(parameters))
+    rate = _rate(reaction, size)
+    return _product(rate, (_power(reaction, a, 0.0 if a.order else -_EXPONENT) for a in arguments))
 
 
 def learned(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
@@ -111,27 +107,32 @@ def learned(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
     at a knot. Mass action, Michaelis-Menten and Hill laws are special cases. Toward zero, the exponent is at least one
     for reactants, whose concentrations cannot become negative then, and not negative for others.
     """
-    parameters, factors = [_rate(reaction, size)], []
+    factors = []
     for a in arguments:
-        exponent = _exponent(reaction, a, 1.0 if a.order else 0.0)
-        parameters.append(exponent)
-        factors.append(f"{_relative(a, a.reference)}^{exponent.id}")
+        factors.append(_power(reaction, a, 1.0 if a.order else 0.0))
         sharp = 2.0 / float(np.log(a.knots[1] / a.knots[0]))
         for number, knot in enumerate(a.knots, start=1):
             bend = Parameter(
                 f"{reaction}_bend{number}_{a.species}", LIN, -_BEND, _BEND, (-0.1, 0.1), (0.0, _PRIOR_BEND)
             )
-            parameters.append(bend)
             at_reference = 1 + (a.reference / knot) ** sharp
             base = f"(1 + {_relative(a, knot)}^{sharp:.12g})/{at_reference:.12g}"
-            factors.append(f"({base})^({bend.id}/{sharp:.12g})")
-    return Law(" * ".join([parameters[0].id, *factors]), tuple(parameters))
+            factors.append((f"({base})^({bend.id}/{sharp:.12g})", bend))
+    return _product(_rate(reaction, size), factors)
 
 
-def _exponent(reaction: str, argument: Argument, least: float) -> Parameter:
+def _product(rate: Parameter, factors: Iterable[tuple[str, Parameter]]) -> Law:
+    """A rate times factors, each of which has a parameter."""
+    formulas, parameters = zip(*[(rate.id, rate), *factors], strict=True)
+    return Law(" * ".join(formulas), parameters)
+
+
+def _power(reaction: str, argument: Argument, least: float) -> tuple[str, Parameter]:
+    """A power of a concentration, and its exponent."""
     start = (max(argument.order - _AROUND, least), argument.order + _AROUND)
     prior = (argument.order, _PRIOR_EXPONENT)
-    return Parameter(f"{reaction}_exponent_{argument.species}", LIN, least, _EXPONENT, start, prior)
+    exponent = Parameter(f"{reaction}_exponent_{argument.species}", LIN, least, _EXPONENT, start, prior)
+    return f"{_relative(argument, argument.reference)}^{exponent.id}", exponent
 
 
 def _relative(argument: Argument, to: float) -> str:

@@ -103,7 +103,8 @@ def _led(
     tried = []
     for candidate in points if parts else ():
         with contextlib.suppress(SimulationFailedError):
-            tried.append((parts[0].begin(candidate), candidate))
+            parts[0].begin(candidate)
+            tried.append((parts[0](candidate[parts[0].free])[0], candidate))
     tried = [one for one in tried if math.isfinite(one[0])]
     if not tried:
         return None
