@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -388,6 +390,18 @@ def test_an_optimiser_that_fails_is_a_start_without_a_result(problem, monkeypatc
     monkeypatch.setattr(fides.Optimizer, "minimize", failing)
     with pytest.raises(InputError, match="no start of 2 has a finite likelihood"):
         mg.fit_petab(decay(problem, [1.0], [1.0]), 2)
+
+
+def test_an_interrupt_is_not_a_failed_simulation(problem, monkeypatch):  # noqa: F811
+    simulated = simulation_of(read_petab(decay(problem, [1.0], [1.0])))
+
+    def interrupted(*_, **__):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise RuntimeError("CVode returned CV_RHSFUNC_FAIL")
+
+    monkeypatch.setattr("metabolismgraph.kinetic_models.sensitivities.Course.__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        simulated.at(np.array([0.0]), derivatives=True)
 
 
 def test_a_model_without_states(problem):  # noqa: F811

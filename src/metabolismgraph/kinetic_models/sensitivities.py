@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import casadi as ca
@@ -106,7 +108,11 @@ class SimulatedMeasurements:
         for index, group in self._groups:
             try:
                 # CasADi prints the inputs of a call that fails.
-                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                with (
+                    _late_interrupt(),
+                    contextlib.redirect_stdout(io.StringIO()),
+                    contextlib.redirect_stderr(io.StringIO()),
+                ):
                     simulated = group.at(given, derivatives=derivatives, precise=precise)
             except (RuntimeError, np.linalg.LinAlgError) as error:
                 raise SimulationFailedError from error
@@ -114,6 +120,22 @@ class SimulatedMeasurements:
             if derivatives:
                 slopes[:, index[:, None], group.needed] = simulated.derivative.reshape(2, len(index), -1)
         return Simulated(*found, *slopes)
+
+
+@contextlib.contextmanager
+def _late_interrupt() -> Iterator[None]:
+    """An interrupt comes at the end: CVODES would make a failed integration of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if seen:
+            raise KeyboardInterrupt
 
 
 class _Group:
