@@ -222,11 +222,16 @@ def test_amounts(tmp_path):
     assert fit.estimates.loc["initial_A_one", "estimate"] == pytest.approx(8.0, rel=1e-3)
 
 
+WITH_RATE = CHAIN.replace("<listOfParameters>", '<listOfParameters><parameter id="R_rate" value="1" constant="true"/>')
 REFUSED = [
     ({"inputs": ["C"]}, "input C is not a species of the model; nearest: "),
     ({"inputs": ["A", "B"]}, "nothing is to be fitted: all species with measurements are inputs"),
     ({"laws": {"S": "learned"}}, "no reaction is named S; nearest: "),
-    ({"laws": {"R": "hill"}}, "law 'hill' of R is not known; known: mass_action, power_law, learned, from_model"),
+    ({"laws": {"R": "linear"}}, "law 'linear' of R is not known; known: mass_action, .*, hill, learned, from_model"),
+    ({"homeostasis": ["C"]}, "homeostasis: no species is named C; nearest: "),
+    ({"homeostasis": ["A", "*"]}, "homeostasis of A is given twice"),
+    ({"homeostasis": ["A"], "inputs": ["A"]}, "homeostasis of A: it is not measured, or reactions do not change it"),
+    ({"laws": {"*": "hill"}, "model": WITH_RATE}, "R_rate is needed as the id of a new"),
     ({"estimate": ["kk"]}, "no parameter or species is named kk; nearest: k"),
     ({"fold": 1.0}, "fold must be larger than 1, not 1"),
     ({"prior": 0.5}, "prior must be larger than 1, not 0.5"),

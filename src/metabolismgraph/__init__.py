@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from metabolismgraph.formats.dataset import write_dataset as write_dataset
     from metabolismgraph.ground_truth.simulator import simulate as simulate
     from metabolismgraph.ground_truth.truth import Truth as Truth
+    from metabolismgraph.kinetic_models.comparison import compare_models as compare_models
     from metabolismgraph.kinetic_models.estimation import fit_petab as fit_petab
     from metabolismgraph.kinetic_models.likelihood import simulate_petab as simulate_petab
     from metabolismgraph.kinetic_models.problem import write_model_problem as write_model_problem
@@ -50,6 +51,7 @@ _HOME = {
     "ReactionNetwork": "system.network",
     "Truth": "ground_truth.truth",
     "bootstrap": "uncertainty.bootstrap",
+    "compare_models": "kinetic_models.comparison",
     "evaluate": "evaluation.evaluate",
     "fit": "fitting.fit",
     "fit_petab": "kinetic_models.estimation",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -162,7 +162,16 @@ def fit_model(
         typer.Option(
             "--law",
             metavar="REACTION=LAW",
-            help="mass_action, power_law or learned instead of the law of the model; with * and ?; repeatable",
+            help="mass_action, power_law, michaelis_menten, hill or learned instead of the law of the model; with * "
+            "and ?; several, with commas, are compared; repeatable",
+        ),
+    ] = None,
+    homeostasis: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPECIES",
+            help="it is pulled to a baseline; with * and ?: one pull for all of a pattern; compared with none; "
+            "repeatable",
         ),
     ] = None,
     noise: Annotated[
@@ -181,30 +190,53 @@ def fit_model(
     quiet: Quiet = False,
 ) -> None:
     """Estimate the parameters of an SBML model from tables of concentrations, and predict others."""
+    from metabolismgraph.cli.tables import comparison_page, progress_bars
+    from metabolismgraph.kinetic_models.comparison import compare_models, variants_of
     from metabolismgraph.kinetic_models.problem import write_model_problem
+    from metabolismgraph.processes import cores
     from metabolismgraph.runs.folder import free_path
-    from metabolismgraph.runs.petab import check_new, write_petab_fit
+    from metabolismgraph.runs.petab import check_new, write_comparison, write_petab_fit
 
+    laws = {
+        reaction: [name.strip() for name in names.split(",")]
+        for reaction, names in read_pairs("--law", law, "REACTION=LAW, such as v1=learned").items()
+    }
+    variants = variants_of(laws, homeostasis or [])
+    options: dict[str, Any] = {
+        "held_out": hold_out or [],
+        "estimate": estimate or ["*"],
+        "fold": fold,
+        "prior": prior,
+        "inputs": input_ or [],
+        "noise": noise,
+        "names": read_names(map_),
+        "skip_unknown": skip_unknown,
+    }
     folder = out or free_path(Path("fits") / model.name.split(".")[0])
     check_new(folder, overwrite=overwrite)
     with tempfile.TemporaryDirectory() as place:
-        problem = write_model_problem(
-            model,
-            tables,
-            Path(place) / "problem",
-            held_out=hold_out or [],
-            estimate=estimate or ["*"],
-            fold=fold,
-            prior=prior,
-            inputs=input_ or [],
-            laws=read_pairs("--law", law, "REACTION=LAW, such as v1=learned"),
-            noise=noise,
-            names=read_names(map_),
-            skip_unknown=skip_unknown,
-        )
-        found = _fitted(problem.path, problem.held_out, starts, seed, processes, quiet=quiet)
-        write_petab_fit(found, folder, notes=problem.notes, files=problem.path.parent, overwrite=overwrite)
-    _show(found, folder, problem.notes, quiet=quiet)
+        if len(variants) == 1:
+            (only,) = variants.values()
+            problem = write_model_problem(model, tables, Path(place) / "problem", **options, **only)
+            found = _fitted(problem.path, problem.held_out, starts, seed, processes, quiet=quiet)
+            write_petab_fit(found, folder, notes=problem.notes, files=problem.path.parent, overwrite=overwrite)
+            _show(found, folder, problem.notes, quiet=quiet)
+            return
+        with interruptible("interrupted; nothing was written"), progress_bars(console(), quiet=quiet) as progress:
+            comparison = compare_models(
+                model,
+                tables,
+                variants,
+                place,
+                starts=starts,
+                seed=seed,
+                processes=processes or len(cores()),
+                progress=progress,
+                **options,
+            )
+        write_comparison(comparison, folder, overwrite=overwrite)
+    if not quiet:
+        console().print(*comparison_page(comparison, folder), sep="\n")
 
 
 def _fitted(

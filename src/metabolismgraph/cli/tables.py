@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console, Group
@@ -31,6 +31,9 @@ from metabolismgraph.runs.uncertainty import Uncertainty
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.progress import Progress as Report
 from metabolismgraph.system.progress import silent
+
+if TYPE_CHECKING:
+    from metabolismgraph.kinetic_models.comparison import Comparison
 
 _VERDICTS: Mapping[Classification | None, str] = {
     "converged": "[green]pass[/]",
@@ -332,6 +335,27 @@ def petab_page(fit: PetabFit, folder: Path, assumptions: Sequence[str] = ()) -> 
     page += [Text(f"assumed: {note}") for note in assumptions]
     page += [Text(f"note: {note}", style="yellow") for note in fit.notes]
     page.append(Text(f"tables and figures are in {folder}"))
+    return page
+
+
+def comparison_page(comparison: Comparison, folder: Path) -> list[Table | Text]:
+    """The models of a comparison, the best one first, and notes."""
+    names = ("k", "-log L", "AICc", "R2", "starts")
+    columns = [Column(name, justify="right", no_wrap=True) for name in names]
+    table = Table("model", *columns, "p, against")
+    for name, row in comparison.table.iterrows():
+        numbers = (row["minus_log_L"], row["difference"], row["R2_held_out"])
+        log_likelihood, difference, predicted = ("" if math.isnan(number) else f"{number:.4g}" for number in numbers)
+        test = "" if math.isnan(row["p_value"]) else f"{row['p_value']:.2g}, {row['special_case']}"
+        found = f"{row['found']} of {row['starts']}"
+        table.add_row(str(name), str(row["parameters"]), log_likelihood, f"+{difference}", predicted, found, test)
+    explained = (
+        "k: parameters; AICc: above the least one; R2: median of held-out data; starts: how many found it; "
+        "p: of the likelihood ratio to a special case"
+    )
+    page: list[Table | Text] = [table, Text(explained)]
+    page += [Text(f"note: {note}", style="yellow") for note in comparison.notes]
+    page.append(Text(f"the fit of every model is in {folder}, with its notes"))
     return page
 
 

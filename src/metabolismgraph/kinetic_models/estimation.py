@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import joblib
@@ -43,6 +43,7 @@ def fit_petab(
     starts: int = 20,
     *,
     hold_out: Sequence[str] = (),
+    also_from: Sequence[Mapping[str, float]] = (),
     seed: int = 0,
     processes: int = 1,
     progress: Progress = silent,
@@ -59,6 +60,7 @@ def fit_petab(
         path: YAML file of the problem, PEtab version 1.
         starts: their number.
         hold_out: conditions whose measurements are not fitted but predicted.
+        also_from: further starts, by parameter on linear scale; the nominal value where there is none.
         seed: of the starts; the result depends on it alone, not on `processes`.
         processes: starts that run at the same time.
         progress: see `Progress`.
@@ -107,26 +109,30 @@ def fit_petab(
     problem, held = split(read_petab(Path(path)), hold_out)
     objective = Objective(problem)
     drawn = draw_points(objective.problem, objective.lower, objective.upper, starts * _TRIES, seed)
-    work = joblib.Parallel(n_jobs=min(processes, starts), return_as="generator_unordered")
+    begin = [*drawn.reshape(starts, _TRIES, -1), *(objective.nearest(problem.nominal | {**more}) for more in also_from)]
+    work = joblib.Parallel(n_jobs=min(processes, len(begin)), return_as="generator_unordered")
     found: dict[int, Start] = {}
     fit = uuid.uuid4().hex
     OBJECTIVES.clear()
     OBJECTIVES[fit] = objective  # for starts that run in this process
     for number, start in work(
-        joblib.delayed(run_start)(objective.problem, fit, number, some)
-        for number, some in enumerate(drawn.reshape(starts, _TRIES, -1))
+        joblib.delayed(run_start)(objective.problem, fit, number, some) for number, some in enumerate(begin)
     ):
         found[number] = start
         least = min(start.objective for start in found.values())
-        progress("starts", len(found) / starts, f"{len(found)} of {starts}, best {objective.quantity} {least:.6g}")
+        progress(
+            "starts", len(found) / len(begin), f"{len(found)} of {len(begin)}, best {objective.quantity} {least:.6g}"
+        )
     ordered = [found[number] for number in sorted(found)]
     best = min(ordered, key=lambda start: start.objective)
     if not math.isfinite(best.objective):
-        raise InputError(f"{path}: no start of {starts} has a finite likelihood; check bounds, model and measurements")
+        raise InputError(
+            f"{path}: no start of {len(begin)} has a finite likelihood; check bounds, model and measurements"
+        )
     equal = [start.point for start in ordered if start.objective < best.objective + SAME]
     estimates = _estimates(objective, best.point, np.array(equal))
     simulation, checked = _simulation(objective, best.point)
-    numbers = pd.RangeIndex(starts, name="start")
+    numbers = pd.RangeIndex(len(begin), name="start")
     table = pd.DataFrame([start._asdict() for start in ordered], index=numbers).drop(columns="point")
     points = pd.DataFrame([objective.linear(start.point) for start in ordered], index=numbers)
     again = objective.priors.terms(best.point)[0] - float(simulation["log_likelihood"].sum())

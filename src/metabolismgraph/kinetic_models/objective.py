@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,24 @@ class Objective:
             if seen == _ENOUGH:
                 return found
         return {}
+
+    def nearest(self, values: Mapping[str, float]) -> Float[np.ndarray, "1 parameters"]:
+        """The point between the bounds that is nearest to some values on linear scale.
+
+        Raises:
+            InputError: a value is missing, or has no place on its scale.
+        """
+        margin, wanted = _INSIDE * (self.upper - self.lower), list[float]()
+        for name, scale in zip(self.names, self.scales, strict=True):
+            if name not in values:
+                raise InputError(f"{self.problem.path}: a start has no value of parameter {name}")
+            try:
+                wanted.append(to_scale(values[name], scale))
+            except ValueError:
+                raise InputError(
+                    f"{self.problem.path}: a start has {name} = {values[name]:g} on {scale} scale"
+                ) from None
+        return np.clip(wanted, self.lower + margin, self.upper - margin)[None]
 
     def linear(self, point: Float[np.ndarray, " parameters"]) -> dict[str, float]:
         """The parameters on linear scale."""

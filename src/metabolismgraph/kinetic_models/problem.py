@@ -13,23 +13,20 @@ import libsbml
 import numpy as np
 import pandas as pd
 import yaml
-from jaxtyping import Float
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import new_folder, read_bytes
-from metabolismgraph.formats.quantities import ModelIndex
-from metabolismgraph.formats.sbml import parse, read_sbml
-from metabolismgraph.formats.sbml_writer import free_id
+from metabolismgraph.files import new_folder
+from metabolismgraph.formats.sbml import read_sbml
 from metabolismgraph.formats.wording import some
-from metabolismgraph.kinetic_models.experiments import Experiment, read_experiments, straight_lines, values_of
-from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LAWS, LOG10, Argument, Law, Parameter
+from metabolismgraph.kinetic_models.edited_model import EditedModel
+from metabolismgraph.kinetic_models.experiments import Experiment, read_experiments, values_of
+from metabolismgraph.kinetic_models.rate_laws import LOG10, Parameter
 
 _NEAR, _FOLD = 0.1, 3.0  # starts and bounds of a measured initial value: relative distance, and factor
 _LEAST_NOISE, _MOST_NOISE = 1e-4, 10.0  # bounds of a standard deviation, in ranges of the species
 _DETECTION = 0.01  # concentration below which relative noise does not fall, relative to the largest one
 _EVERYTHING = "*"
-_UNKNOWN = np.array([0.3, 1.0, 3.0])  # concentrations that are expected, relative to the initial one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +36,13 @@ class ModelProblem:
     Attributes:
         path: its YAML file.
         held_out: conditions whose measurements are not to be fitted.
+        estimated: ids of its parameters.
         notes: assumptions, in sentences.
     """
 
     path: Path
     held_out: tuple[str, ...]
+    estimated: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -58,6 +57,7 @@ def write_model_problem(
     prior: float | None = None,
     inputs: Sequence[str] = (),
     laws: Mapping[str, str] | None = None,
+    homeostasis: Sequence[str] = (),
     noise: float | None = None,
     names: Mapping[str, str] | None = None,
     skip_unknown: bool = False,
@@ -79,8 +79,9 @@ def write_model_problem(
         prior: parameters are within this factor of their values in the model with a probability of 68 % (log-normal);
             None: all values between the bounds are equally likely.
         inputs: species that follow their measured values, on straight lines between them.
-        laws: for reactions, by id with `*` and `?`, "mass_action", "power_law" or "learned" instead of the law of the
-            model ("from_model"), see `LAWS`.
+        laws: for reactions, by id with `*` and `?`, one of `LAWS` instead of the law of the model ("from_model").
+        homeostasis: ids, with `*` and `?`, of measured species that are pulled to a baseline: their concentration c
+            changes by pull * (baseline - c) as well. Species of one pattern have the same pull.
         noise: standard deviation relative to the concentration; None: one absolute standard deviation per species is
             estimated.
         names: what names in the tables stand for.
@@ -129,160 +130,14 @@ def write_model_problem(
         names or {},
         skip_unknown=skip_unknown,
     )
-    edited = _EditedModel(source, experiments)
+    edited = EditedModel(source, experiments)
     edited.clamp(inputs)
     edited.replace_laws(laws or {})
+    edited.add_homeostasis(homeostasis)
     made = _Tables(edited, estimate, fold, prior, noise)
     made.write(Path(folder))
     held = tuple(experiment.id for experiment in experiments if experiment.held_out)
-    return ModelProblem(Path(folder) / "problem.yaml", held, (*notes, *made.notes))
-
-
-class _EditedModel:
-    """An SBML model with inputs and other rate laws.
-
-    Attributes:
-        path: of the model.
-        document: libsbml's, in which parameters of laws are parameters of the model.
-        index: the elements of the model as it is now.
-        experiments: all of them.
-        inputs: species that follow their measured values.
-        number: id of the parameter that is the number of the experiment; empty if there is none.
-        parameters: of the new laws.
-    """
-
-    def __init__(self, path: Path, experiments: Sequence[Experiment]):
-        self.path, self.experiments = path, experiments
-        self.document = parse(read_bytes(path), str(path))
-        promoted = libsbml.ConversionProperties()
-        promoted.addOption("promoteLocalParameters", True)
-        self.document.convert(promoted)
-        self.index = ModelIndex(self.document)
-        self.inputs: tuple[str, ...] = ()
-        self.number = ""
-        self.parameters: list[Parameter] = []
-
-    @property
-    def fitted(self) -> list[Experiment]:
-        """Experiments that are fitted."""
-        return [experiment for experiment in self.experiments if not experiment.held_out]
-
-    def concentration(self, species: str) -> str:
-        """Formula of the concentration of a species."""
-        written = self.index.species[species]
-        return f"({species} / {written.getCompartment()})" if written.getHasOnlySubstanceUnits() else species
-
-    def clamp(self, inputs: Sequence[str]) -> None:
-        """Let species follow their measured values.
-
-        Raises:
-            InputError: a name is not a species, or has no value in an experiment.
-        """
-        index, model = self.index, self.document.getModel()
-        for name in inputs:
-            if name not in index.species:
-                raise InputError(
-                    f"{self.path}: input {name} is not a species of the model; "
-                    f"nearest: {nearest_name(name, set(index.species))}"
-                )
-        if inputs and len(self.experiments) > 1:
-            taken = {*index.parameters, *index.species, *index.compartments, *index.reactions}
-            self.number = free_id("experiment", taken)
-            self._add_parameter(self.number, 0.0)
-        for name in inputs:
-            formula, species = straight_lines(self.experiments, name, self.number), index.species[name]
-            if species.getHasOnlySubstanceUnits():
-                formula = f"({formula}) * {species.getCompartment()}"
-            while model.removeRuleByVariable(name) is not None:
-                pass
-            model.removeInitialAssignment(name)
-            species.unsetInitialAmount()
-            species.unsetInitialConcentration()
-            species.setBoundaryCondition(True)
-            species.setConstant(False)
-            rule = model.createAssignmentRule()
-            rule.setVariable(name)
-            _set_math(rule, formula)
-        self.inputs = tuple(inputs)
-        self.index = ModelIndex(self.document)
-
-    def replace_laws(self, laws: Mapping[str, str]) -> None:
-        """Give reactions other laws.
-
-        Raises:
-            InputError: no reaction or no law has a name.
-        """
-        index, wanted = self.index, dict[str, str]()
-        for pattern, law in laws.items():
-            found = fnmatch.filter(index.reactions, pattern)
-            if not found:
-                near = nearest_name(pattern, set(index.reactions))
-                raise InputError(f"{self.path}: no reaction is named {pattern}; nearest: {near}")
-            if law not in {*LAWS, FROM_MODEL}:
-                raise InputError(f"law {law!r} of {pattern} is not known; known: {', '.join([*LAWS, FROM_MODEL])}")
-            wanted |= dict.fromkeys(found, law)
-        for name, law in wanted.items():
-            if law != FROM_MODEL:
-                written = index.reactions[name]
-                self._replace(index, written, LAWS[law](name, self._arguments(index, written), self._flux(written)))
-        self.index = ModelIndex(self.document)
-
-    def _arguments(self, index: ModelIndex, written: Any) -> tuple[Argument, ...]:
-        """Species on which a rate depends: those in the law of the model; without one, reactants and modifiers."""
-        orders: dict[str, float] = {}
-        for reference in written.getListOfReactants():
-            name = reference.getSpecies()
-            orders[name] = orders.get(name, 0.0) + float(reference.getStoichiometry())
-        law = written.getKineticLaw()
-        if law is not None and law.getMath() is not None:
-            mentioned = index.mentioned(law.getMath())
-            names = [name for name in index.species if name in mentioned]
-        else:
-            names = [*orders, *(modifier.getSpecies() for modifier in written.getListOfModifiers())]
-        return tuple(
-            Argument(name, self.concentration(name), orders.get(name, 0.0), self._expected(index, name))
-            for name in dict.fromkeys(names)
-        )
-
-    def _expected(self, index: ModelIndex, species: str) -> Float[np.ndarray, " values"]:
-        """Positive concentrations that a species has, or may have."""
-        measured = values_of(self.fitted, species)
-        if (measured > 0).any():
-            return measured[measured > 0]
-        return (index.initial(species) or 1.0) * _UNKNOWN
-
-    def _flux(self, written: Any) -> float:
-        """The size that the flux of a reaction may have: that of the changes of its species."""
-        sizes = []
-        for reference in (*written.getListOfReactants(), *written.getListOfProducts()):
-            for experiment in self.fitted:
-                time, values = experiment.known(reference.getSpecies())
-                speed = np.sqrt(np.mean((np.diff(values) / np.diff(time)) ** 2)) if len(time) > 1 else 0.0
-                if speed > 0 and reference.getStoichiometry() > 0:
-                    sizes.append(float(speed) / float(reference.getStoichiometry()))
-        return float(np.exp(np.mean(np.log(sizes)))) if sizes else 1.0
-
-    def _replace(self, index: ModelIndex, written: Any, law: Law) -> None:
-        references = [*written.getListOfReactants(), *written.getListOfProducts()]
-        if not references:
-            raise InputError(f"{self.path}: reaction {written.getId()} changes no species; it has no other law")
-        cell = index.species[references[0].getSpecies()].getCompartment()
-        for parameter in law.parameters:
-            self._add_parameter(parameter.id, parameter.middle)
-        self.parameters += law.parameters
-        kinetic = written.getKineticLaw() or written.createKineticLaw()
-        _set_math(kinetic, f"{cell} * {law.formula}")
-        while written.getNumModifiers():
-            written.removeModifier(0)
-        beside = index.mentioned(kinetic.getMath()) & set(index.species) - {r.getSpecies() for r in references}
-        for name in sorted(beside):
-            written.createModifier().setSpecies(name)
-
-    def _add_parameter(self, name: str, value: float) -> None:
-        parameter = self.document.getModel().createParameter()
-        parameter.setId(name)
-        parameter.setValue(value)
-        parameter.setConstant(True)
+    return ModelProblem(Path(folder) / "problem.yaml", held, made.estimated, (*notes, *made.notes))
 
 
 class _Tables:
@@ -293,7 +148,7 @@ class _Tables:
     """
 
     def __init__(
-        self, model: _EditedModel, estimate: Sequence[str], fold: float, prior: float | None, noise: float | None
+        self, model: EditedModel, estimate: Sequence[str], fold: float, prior: float | None, noise: float | None
     ):
         self._model, self._index = model, model.index
         self._estimate, self._fold, self._prior, self._noise = estimate, fold, prior, noise
@@ -304,6 +159,11 @@ class _Tables:
         if not self._observables:
             raise InputError(f"{model.path}: nothing is to be fitted: all species with measurements are inputs")
         self._conditions = self._initial_values()
+
+    @property
+    def estimated(self) -> tuple[str, ...]:
+        """Ids of the parameters."""
+        return tuple(row["parameterId"] for row in self._parameters)
 
     def write(self, folder: Path) -> None:
         """Write all files, or none."""
@@ -464,9 +324,3 @@ def _row(parameter: Parameter, nominal: float | None = None) -> dict[str, Any]:
         row["objectivePriorType"] = "parameterScaleNormal"
         row["objectivePriorParameters"] = ";".join(f"{number:.12g}" for number in parameter.prior)
     return row
-
-
-def _set_math(part: Any, formula: str) -> None:
-    tree = libsbml.parseL3Formula(formula)
-    if tree is None or part.setMath(tree) != libsbml.LIBSBML_OPERATION_SUCCESS:
-        raise ValueError(f"libsbml rejects the formula {formula}: {libsbml.getLastParseL3Error()}")

@@ -11,6 +11,9 @@ from jaxtyping import Float
 
 FROM_MODEL = "from_model"
 LIN, LOG10 = "lin", "log10"
+_BEYOND = 100.0  # bounds of a half-saturation constant, relative to the concentrations
+_HILL = 4.0  # largest Hill coefficient
+_EFFECT = 1e3  # largest change of a rate by a modifier
 _KNOTS = 3  # of a learned dependence on one species
 _LEAST_SPAN = math.log(4)  # of the knots of a species, in logarithms of its concentration
 _EXPONENT, _BEND = 4.0, 6.0  # largest exponent, and change of it at a knot
@@ -100,6 +103,47 @@ def power_law(reaction: str, arguments: tuple[Argument, ...], size: float) -> La
     return _product(rate, (_power(reaction, a, 0.0 if a.order else -_EXPONENT) for a in arguments))
 
 
+def michaelis_menten(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
+    """A product of c / (K + c), each to the power of its stoichiometry (Michaelis & Menten 1913).
+
+    What is not consumed changes the rate by a factor (1 + e c / K) / (1 + c / K), from 1 without it to e.
+    """
+    return _saturating(reaction, arguments, size, hill=False)
+
+
+def hill(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
+    """A product of c^h / (K^h + c^h) with Hill coefficients h of at least 1 (Hill 1910).
+
+    What is not consumed changes the rate as in `michaelis_menten`, with powers.
+    """
+    return _saturating(reaction, arguments, size, hill=True)
+
+
+def _saturating(reaction: str, arguments: tuple[Argument, ...], size: float, *, hill: bool) -> Law:
+    """Factors that are 1 at the reference concentrations."""
+    factors, parameters = list[str](), [_rate(reaction, size)]
+    for a in arguments:
+        least, most = float(a.values.min()), float(a.values.max())
+        half = Parameter(f"{reaction}_half_{a.species}", LOG10, least / _BEYOND, most * _BEYOND, (least, most * 1.1))
+        parameters.append(half)
+        power = f"{a.order or 1.0:.12g}"
+        if hill:
+            coefficient = Parameter(f"{reaction}_hill_{a.species}", LIN, 1.0, _HILL, (1.0, 2.0))
+            parameters.append(coefficient)
+            power = coefficient.id
+        inside = power if hill else "1"  # (c / (K + c))^order, or c^h / (K^h + c^h)
+        here, there = (f"({c} / {half.id})^{inside}" for c in (_positive(a), f"{a.reference:.12g}"))
+        if a.order:
+            saturation = f"((1 + {there}) / (1 + {here}))" + ("" if hill else f"^{power}")
+            factors += [f"{_relative(a, a.reference)}^{power}", saturation]
+        else:
+            effect = Parameter(f"{reaction}_effect_{a.species}", LOG10, 1 / _EFFECT, _EFFECT, (0.3, 3.0))
+            parameters.append(effect)
+            change = (f"(1 + {effect.id} * {x}) / (1 + {x})" for x in (here, there))
+            factors.append("(({}) / ({}))".format(*change))
+    return Law(" * ".join([parameters[0].id, *factors]), tuple(parameters))
+
+
 def learned(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
     """A product of functions of one concentration each, which are smooth broken lines in logarithms.
 
@@ -136,13 +180,20 @@ def _power(reaction: str, argument: Argument, least: float) -> tuple[str, Parame
 
 
 def _relative(argument: Argument, to: float) -> str:
-    """A concentration relative to another one; an integrator may step below zero, where powers are not defined."""
+    """A concentration relative to another one."""
+    return f"({_positive(argument)} / {to:.12g})"
+
+
+def _positive(argument: Argument) -> str:
+    """A concentration; an integrator may step below zero, where powers are not defined."""
     c = argument.concentration
-    return f"(piecewise({c}, {c} > 0, 0) / {to:.12g})"
+    return f"piecewise({c}, {c} > 0, 0)"
 
 
 LAWS: Mapping[str, Callable[[str, tuple[Argument, ...], float], Law]] = {
     "mass_action": mass_action,
     "power_law": power_law,
+    "michaelis_menten": michaelis_menten,
+    "hill": hill,
     "learned": learned,
 }

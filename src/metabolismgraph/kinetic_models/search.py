@@ -59,7 +59,8 @@ def run_start(
     objective, before = OBJECTIVES[fit], time.process_time()
     objective.evaluations, objective.precise = 0, True
     # Of a series, every second start begins with a part of it: neither way is the better one for all problems.
-    point = _first_point(objective, objective.parts if number % 2 else [], points)
+    led = number % 2 and len(points) > 1
+    point = _first_point(objective, objective.parts if led else [], points)
     value, ending = math.inf, "no finite likelihood"
     if point is not None:
         # The Fisher information leaves out the curvature of the residuals, without which the last steps are small.

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import libsbml
 import pandas as pd
@@ -15,11 +16,14 @@ from metabolismgraph.files import new_folder, read_bytes
 from metabolismgraph.formats.sbml import parse
 from metabolismgraph.kinetic_models.fit_result import PetabFit
 
+if TYPE_CHECKING:
+    from metabolismgraph.kinetic_models.comparison import Comparison
+
 ESTIMATES, STARTS, POINTS = "estimates.csv", "starts.csv", "points.csv"
 SIMULATION, PARAMETERS = "simulated.tsv", "parameters.tsv"
 HELD_OUT, PREDICTION, MODEL, PROBLEM = "held_out.tsv", "prediction.csv", "model.xml", "problem"
 WATERFALL, MEASUREMENTS, NOTES = "waterfall.png", "measurements.png", "notes.txt"
-HELD_OUT_FIGURE = "held_out.png"
+HELD_OUT_FIGURE, COMPARISON = "held_out.png", "comparison.csv"
 _DPI = 150
 
 
@@ -39,7 +43,7 @@ def check_new(folder: Path, *, overwrite: bool) -> None:
     if any(folder.iterdir()):
         if not overwrite:
             raise InputError(f"{folder} is not empty; choose another --out, or give --overwrite")
-        if not (folder / ESTIMATES).exists():
+        if not any((folder / name).exists() for name in (ESTIMATES, COMPARISON)):
             raise InputError(f"{folder} is not empty and not the folder of a fit; choose another --out")
 
 
@@ -78,6 +82,21 @@ def write_petab_fit(
             draw_held_out(fit, part / HELD_OUT_FIGURE, _DPI)
         draw_waterfall(fit, part / WATERFALL, _DPI)
         draw_measurements(fit, part / MEASUREMENTS, _DPI)
+
+
+def write_comparison(comparison: Comparison, folder: Path, *, overwrite: bool = False) -> None:
+    """Write the table of a comparison, and the folder of every fit in it, all of them or none.
+
+    Raises:
+        InputError: as for `check_new`, or the folder cannot be written.
+    """
+    check_new(folder, overwrite=overwrite)
+    with new_folder(folder) as part:
+        for name, fit in comparison.fits.items():
+            problem = comparison.problems[name]
+            write_petab_fit(fit, part / name, notes=problem.notes, files=problem.path.parent)
+        _write(comparison.table, part / COMPARISON)
+        (part / NOTES).write_text("".join(f"{note}\n" for note in comparison.notes), encoding="utf-8")
 
 
 def _model_text(fit: PetabFit) -> str:
