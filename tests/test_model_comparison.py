@@ -11,7 +11,10 @@ from test_sbml import document, reaction, species
 import metabolismgraph as mg
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.formula import evaluate
-from metabolismgraph.kinetic_models.comparison import variants_of
+from metabolismgraph.formats.petab import read_petab, write_petab
+from metabolismgraph.kinetic_models.comparison import compare_problems, variants_of
+from metabolismgraph.kinetic_models.experiments import experiments_of
+from metabolismgraph.kinetic_models.problem import write_with_homeostasis
 from metabolismgraph.kinetic_models.rate_laws import Argument, hill, michaelis_menten
 
 NOISE = 0.02
@@ -132,6 +135,47 @@ def test_homeostasis_is_found_where_it_is(tmp_path, pull):
         assert found.best == "no_homeostasis"
 
 
+def test_homeostasis_of_a_petab_problem(tmp_path):
+    files = measured(tmp_path, decay("(k * A + 0.2 * (A - 2))", k=0.1), (6.0, 1.0))
+    (tmp_path / "true.xml").write_text(decay("k * A", k=1.0))
+    first = mg.write_model_problem(tmp_path / "true.xml", files, tmp_path / "first", noise=NOISE)
+    more = write_with_homeostasis(first.path, ["A"], tmp_path / "second")
+    assert set(more.estimated) - set(first.estimated) == {"pull_A", "baseline_A"}
+    found = compare_problems({"first": first, "more": more}, 2)
+    assert found.best == "more"
+    assert found.table.loc["more", "p_value"] < 1e-10
+    with pytest.raises(InputError, match="no species is named X"):
+        write_with_homeostasis(first.path, ["X"], tmp_path / "third")
+
+
+def test_measured_concentrations_of_a_petab_problem(tmp_path):
+    model = decay("k * A / c", k=1.0).replace('hasOnlySubstanceUnits="false"', 'hasOnlySubstanceUnits="true"')
+    (tmp_path / "model.xml").write_text(model.replace('id="c" size="1"', 'id="c" size="2"'))
+    tables = {
+        "parameters": {
+            "parameterId": ["k"],
+            "parameterScale": ["lin"],
+            "lowerBound": [0],
+            "upperBound": [9],
+            "estimate": [1],
+        },
+        "conditions": {"conditionId": ["one"]},
+        "observables": {"observableId": ["a", "twice"], "observableFormula": ["A", "2 * A"], "noiseFormula": [1, 1]},
+        "measurements": {
+            "observableId": ["a", "a", "a", "twice"],
+            "simulationConditionId": ["one"] * 4,
+            "measurement": [2.0, 4.0, 8.0, 1.0],
+            "time": [1, 1, 3, 2],
+        },
+    }
+    frames = {name: pd.DataFrame(table) for name, table in tables.items()}
+    path = write_petab(tmp_path / "problem", (tmp_path / "model.xml").read_text(), frames)
+    (experiment,) = experiments_of(read_petab(path))
+    # Amounts in a volume of 2, the mean of two replicates; what is not the species itself does not count.
+    time, values = experiment.known("A")
+    assert (time.tolist(), values.tolist()) == ([1.0, 3.0], [1.5, 4.0])
+
+
 def test_species_of_one_pattern_have_the_same_pull(tmp_path):
     (tmp_path / "model.xml").write_text(CHAIN)
     table = {"time": TIMES, "A": a(0.7, 4.0), "B": a(0.2, 1.0)}
@@ -164,7 +208,7 @@ def test_what_cannot_be_compared(tmp_path):
     with pytest.raises(InputError, match="expected at least two models to compare, not 1"):
         compared(tmp_path, files, {"one": {}})
     (tmp_path / "other.csv").write_bytes(files[0].read_bytes())
-    with pytest.raises(InputError, match="one and two do not have the same measurements; they cannot be compared"):
+    with pytest.raises(InputError, match="two and one do not have the same measurements; they cannot be compared"):
         compared(tmp_path, files, {"one": {}, "two": {"held_out": [tmp_path / "other.csv"]}})
 
 

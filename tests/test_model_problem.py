@@ -153,6 +153,27 @@ def test_held_out_experiments_are_predicted(tmp_path):
         mg.fit_petab(problem.path, 1, hold_out=["one", "two"])
 
 
+def test_later_measurements_are_predicted(tmp_path):
+    tables = {"one": {"time": TIMES, "A": a(0.7, 4.0), "B": b(0.7, 0.3, 4.0)}}
+    problem = made(tmp_path, tables=tables, noise=0.01)
+    fit = mg.fit_petab(problem.path, 2, hold_out_after=2.0)
+    assert fit.simulation["time"].max() == 2
+    assert fit.held_out["time"].min() == 2.5
+    found = skill(fit.held_out)
+    assert found["R2_simulation"].min() > 0.9999
+    # The last one is interpolated by the one before it, and the first one with the last that was fitted.
+    rows = fit.held_out[fit.held_out["observableId"] == "of_A"]
+    values = a(0.7, 4.0)
+    assert rows["interpolation"].iloc[-1] == pytest.approx(values[-2])
+    assert rows["interpolation"].iloc[0] == pytest.approx((values[4] + values[6]) / 2)
+    errors = rows["interpolation"] - values[5:]
+    assert found.loc[("one", "of_A"), "error_interpolation"] == pytest.approx(np.sqrt((errors**2).mean()))
+    with pytest.raises(InputError, match="no measurement is later than 4, after which they are to be held out"):
+        mg.fit_petab(problem.path, 1, hold_out_after=4.0)
+    with pytest.raises(InputError, match="nothing is left to be fitted"):
+        mg.fit_petab(problem.path, 1, hold_out_after=-1.0)
+
+
 def saturating(value):
     """A Michaelis-Menten law."""
     return document(
@@ -230,7 +251,7 @@ REFUSED = [
     ({"laws": {"R": "linear"}}, "law 'linear' of R is not known; known: mass_action, .*, hill, learned, from_model"),
     ({"homeostasis": ["C"]}, "homeostasis: no species is named C; nearest: "),
     ({"homeostasis": ["A", "*"]}, "homeostasis of A is given twice"),
-    ({"homeostasis": ["A"], "inputs": ["A"]}, "homeostasis of A: it is not measured, or reactions do not change it"),
+    ({"homeostasis": ["A"], "inputs": ["A"]}, "homeostasis of A: not measured, or not changed by reactions"),
     ({"laws": {"*": "hill"}, "model": WITH_RATE}, "R_rate is needed as the id of a new"),
     ({"estimate": ["kk"]}, "no parameter or species is named kk; nearest: k"),
     ({"fold": 1.0}, "fold must be larger than 1, not 1"),

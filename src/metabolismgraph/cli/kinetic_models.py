@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,13 +24,23 @@ from metabolismgraph.cli.options import (
 from metabolismgraph.errors import InputError
 
 if TYPE_CHECKING:
-    from metabolismgraph.kinetic_models.fit_result import PetabFit
+    from metabolismgraph.kinetic_models.problem import ModelProblem
 
 kinetic_models = typer.Typer()
 
 Starts = Annotated[int, typer.Option(min=1, help="number of starts between the bounds")]
 Seed = Annotated[int, typer.Option(min=0, help="of the starts")]
 Processes = Annotated[int | None, typer.Option(min=1, help="starts that run at the same time; default: one per core")]
+HoldOutAfter = Annotated[
+    float | None, typer.Option("--hold-out-after", metavar="TIME", help="predict later measurements, do not fit them")
+]
+Homeostasis = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SPECIES",
+        help="it is pulled to a baseline; with * and ?: one pull for all of a pattern; compared with none; repeatable",
+    ),
+]
 FitFolder = Annotated[
     Path | None,
     typer.Option(help="folder for tables and figures; default: a new one in fits/, by the name of the input"),
@@ -109,6 +121,8 @@ def fit_petab(
         list[str] | None,
         typer.Option("--hold-out", metavar="CONDITION", help="predict its measurements, do not fit them; repeatable"),
     ] = None,
+    hold_out_after: HoldOutAfter = None,
+    homeostasis: Homeostasis = None,
     starts: Starts = 20,
     seed: Seed = 0,
     processes: Processes = None,
@@ -117,14 +131,18 @@ def fit_petab(
     quiet: Quiet = False,
 ) -> None:
     """Estimate the parameters of a PEtab problem by maximum likelihood, from many starts."""
-    from metabolismgraph.runs.folder import free_path
-    from metabolismgraph.runs.petab import check_new, write_petab_fit
+    from metabolismgraph.formats.petab import read_petab
+    from metabolismgraph.kinetic_models.problem import ModelProblem, write_with_homeostasis
 
-    folder = out or free_path(Path("fits") / problem.stem)
-    check_new(folder, overwrite=overwrite)
-    found = _fitted(problem, hold_out or [], starts, seed, processes, quiet=quiet)
-    write_petab_fit(found, folder, overwrite=overwrite)
-    _show(found, folder, quiet=quiet)
+    def problems(place: Path) -> dict[str, ModelProblem]:
+        first = ModelProblem(problem, tuple(hold_out or ()), read_petab(problem).estimated, ())
+        if not homeostasis:
+            return {"model": first}
+        more = write_with_homeostasis(problem, homeostasis, place / "homeostasis")
+        return {"no_homeostasis": first, "homeostasis": dataclasses.replace(more, held_out=first.held_out)}
+
+    folder = _folder(out, problem.stem, overwrite=overwrite)
+    _fit(problems, folder, hold_out_after, starts, seed, processes, overwrite=overwrite, quiet=quiet)
 
 
 @kinetic_models.command(
@@ -140,6 +158,7 @@ def fit_model(
         list[Path] | None,
         typer.Option("--hold-out", metavar="TABLE", help="predict its measurements, do not fit them; repeatable"),
     ] = None,
+    hold_out_after: HoldOutAfter = None,
     estimate: Annotated[
         list[str] | None,
         typer.Option(
@@ -166,14 +185,7 @@ def fit_model(
             "and ?; several, with commas, are compared; repeatable",
         ),
     ] = None,
-    homeostasis: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SPECIES",
-            help="it is pulled to a baseline; with * and ?: one pull for all of a pattern; compared with none; "
-            "repeatable",
-        ),
-    ] = None,
+    homeostasis: Homeostasis = None,
     noise: Annotated[
         float | None,
         typer.Option(help="standard deviation, relative; default: an absolute one per species is estimated"),
@@ -190,70 +202,85 @@ def fit_model(
     quiet: Quiet = False,
 ) -> None:
     """Estimate the parameters of an SBML model from tables of concentrations, and predict others."""
-    from metabolismgraph.cli.tables import comparison_page, progress_bars
-    from metabolismgraph.kinetic_models.comparison import compare_models, variants_of
+    from metabolismgraph.kinetic_models.comparison import variants_of
     from metabolismgraph.kinetic_models.problem import write_model_problem
-    from metabolismgraph.processes import cores
-    from metabolismgraph.runs.folder import free_path
-    from metabolismgraph.runs.petab import check_new, write_comparison, write_petab_fit
 
     laws = {
         reaction: [name.strip() for name in names.split(",")]
         for reaction, names in read_pairs("--law", law, "REACTION=LAW, such as v1=learned").items()
     }
-    variants = variants_of(laws, homeostasis or [])
-    options: dict[str, Any] = {
-        "held_out": hold_out or [],
-        "estimate": estimate or ["*"],
-        "fold": fold,
-        "prior": prior,
-        "inputs": input_ or [],
-        "noise": noise,
-        "names": read_names(map_),
-        "skip_unknown": skip_unknown,
-    }
-    folder = out or free_path(Path("fits") / model.name.split(".")[0])
-    check_new(folder, overwrite=overwrite)
-    with tempfile.TemporaryDirectory() as place:
-        if len(variants) == 1:
-            (only,) = variants.values()
-            problem = write_model_problem(model, tables, Path(place) / "problem", **options, **only)
-            found = _fitted(problem.path, problem.held_out, starts, seed, processes, quiet=quiet)
-            write_petab_fit(found, folder, notes=problem.notes, files=problem.path.parent, overwrite=overwrite)
-            _show(found, folder, problem.notes, quiet=quiet)
-            return
-        with interruptible("interrupted; nothing was written"), progress_bars(console(), quiet=quiet) as progress:
-            comparison = compare_models(
+
+    def problems(place: Path) -> dict[str, ModelProblem]:
+        return {
+            name: write_model_problem(
                 model,
                 tables,
-                variants,
-                place,
-                starts=starts,
+                place / name,
+                held_out=hold_out or [],
+                estimate=estimate or ["*"],
+                fold=fold,
+                prior=prior,
+                inputs=input_ or [],
+                noise=noise,
+                names=read_names(map_),
+                skip_unknown=skip_unknown,
+                **variant,
+            )
+            for name, variant in variants_of(laws, homeostasis or []).items()
+        }
+
+    folder = _folder(out, model.name.split(".")[0], overwrite=overwrite)
+    _fit(problems, folder, hold_out_after, starts, seed, processes, overwrite=overwrite, quiet=quiet)
+
+
+def _folder(out: Path | None, name: str, *, overwrite: bool) -> Path:
+    from metabolismgraph.runs.folder import free_path
+    from metabolismgraph.runs.petab import check_new
+
+    folder = out or free_path(Path("fits") / name)
+    check_new(folder, overwrite=overwrite)
+    return folder
+
+
+def _fit(
+    problems: Callable[[Path], dict[str, ModelProblem]],
+    folder: Path,
+    hold_out_after: float | None,
+    starts: int,
+    seed: int,
+    processes: int | None,
+    *,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Fit one problem, or compare several.
+
+    Args:
+        problems: writes them into a folder.
+    """
+    from metabolismgraph.cli.tables import comparison_page, petab_page, progress_bars
+    from metabolismgraph.kinetic_models.comparison import compare_problems
+    from metabolismgraph.processes import cores
+    from metabolismgraph.runs.petab import write_comparison, write_petab_fit
+
+    with tempfile.TemporaryDirectory() as place:
+        written = problems(Path(place))
+        with interruptible("interrupted; nothing was written"), progress_bars(console(), quiet=quiet) as progress:
+            found = compare_problems(
+                written,
+                starts,
+                hold_out_after=math.inf if hold_out_after is None else hold_out_after,
                 seed=seed,
                 processes=processes or len(cores()),
                 progress=progress,
-                **options,
             )
-        write_comparison(comparison, folder, overwrite=overwrite)
+        if len(written) > 1:
+            write_comparison(found, folder, made=Path(place), overwrite=overwrite)
+            page = comparison_page(found, folder)
+        else:
+            (problem,), (fit,) = written.values(), found.fits.values()
+            kept = problem.path.parent if problem.path.is_relative_to(place) else None
+            write_petab_fit(fit, folder, notes=problem.notes, files=kept, overwrite=overwrite)
+            page = petab_page(fit, folder, problem.notes)
     if not quiet:
-        console().print(*comparison_page(comparison, folder), sep="\n")
-
-
-def _fitted(
-    problem: Path, hold_out: Sequence[str], starts: int, seed: int, processes: int | None, *, quiet: bool
-) -> PetabFit:
-    from metabolismgraph.cli.tables import progress_bars
-    from metabolismgraph.kinetic_models.estimation import fit_petab
-    from metabolismgraph.processes import cores
-
-    with interruptible("interrupted; nothing was written"), progress_bars(console(), quiet=quiet) as progress:
-        return fit_petab(
-            problem, starts, hold_out=hold_out, seed=seed, processes=processes or len(cores()), progress=progress
-        )
-
-
-def _show(found: PetabFit, folder: Path, notes: Sequence[str] = (), *, quiet: bool) -> None:
-    from metabolismgraph.cli.tables import petab_page
-
-    if not quiet:
-        console().print(*petab_page(found, folder, notes), sep="\n")
+        console().print(*page, sep="\n")

@@ -40,6 +40,7 @@ _VERDICTS: Mapping[Classification | None, str] = {
     "partial": "[yellow]partial[/]",
     "failed": "[red]fail[/]",
 }
+_FOR_VARIANCE = 3  # measurements of an observable
 _MOST_ROWS = 40
 _FILES = {
     "rate_constants.csv, homeostasis.csv, parameters.csv": "all rows, with errors and reasons",
@@ -361,17 +362,20 @@ def comparison_page(comparison: Comparison, folder: Path) -> list[Table | Text]:
 
 def _prediction_table(held_out: pd.DataFrame) -> list[Table | Text]:
     """How well held-out measurements are predicted: medians over the observables of a condition."""
-    from metabolismgraph.kinetic_models.held_out import skill
+    from metabolismgraph.kinetic_models.held_out import PREDICTIONS, skill
 
     found = skill(held_out)
+    # One or two values have no variance to speak of.
+    few = found["measurements"].max() < _FOR_VARIANCE
+    quantity, name = ("error", "root mean square error") if few else ("R2", "R2")
     table = Table(
         "held out",
         Column("observables", justify="right"),
-        Column("R2 predicted", justify="right"),
+        Column(f"{name} predicted", justify="right"),
         Column("with nominal values", justify="right"),
         Column("interpolated", justify="right"),
     )
     for condition, part in found.groupby(level=0, sort=False):
-        medians = part[["R2_simulation", "R2_nominal", "R2_interpolation"]].median()
+        medians = part[[f"{quantity}_{of}" for of in PREDICTIONS]].median()
         table.add_row(str(condition), str(len(part)), *(f"{value:.3g}" for value in medians))
     return [table, Text("medians over observables; all of them are in prediction.csv")]

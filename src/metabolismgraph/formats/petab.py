@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.files import new_folder
 from metabolismgraph.text import one_line
 
 _NEEDED = {
@@ -86,6 +87,31 @@ def read_petab(path: Path) -> PetabProblem:
     _check(found)
     _check_parameters(path, found.parameters)
     return found
+
+
+def write_petab(folder: Path, model: str, tables: Mapping[str, pd.DataFrame]) -> Path:
+    """Write the files of a problem of version 1, all of them or none.
+
+    Args:
+        folder: a new folder.
+        model: SBML.
+        tables: `parameters`, `conditions`, `observables` and `measurements`.
+
+    Returns:
+        The path of its YAML file.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    files = {f"{kind}_files": [f"{kind}s.tsv"] for kind in ("condition", "observable", "measurement")}
+    problem = {"sbml_files": ["model.xml"], **files}
+    with new_folder(folder) as part:
+        (part / "model.xml").write_text(model, encoding="utf-8")
+        for name, table in tables.items():
+            table.to_csv(part / f"{name}.tsv", sep="\t", index=False, float_format="%.12g")
+        whole = {"format_version": 1, "parameter_file": "parameters.tsv", "problems": [problem]}
+        (part / "problem.yaml").write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
+    return folder / "problem.yaml"
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -121,8 +121,8 @@ def compare_models(
         >>> found = mg.compare_models("model.xml", ["line.csv"], laws, "problems", starts=2, noise=0.05)
         >>> found.best
         'michaelis_menten'
-        >>> found.table.loc["michaelis_menten", ["parameters", "special_case"]].tolist()
-        [3, 'mass_action']
+        >>> found.table.loc["michaelis_menten", "special_case"]
+        'mass_action'
     """
     if len(variants) < 2:
         raise InputError(f"{model}: expected at least two models to compare, not {len(variants)}")
@@ -130,30 +130,38 @@ def compare_models(
         name: write_model_problem(model, tables, Path(folder) / name, **{**options, **own})
         for name, own in variants.items()
     }
+    return compare_problems(problems, starts, seed=seed, processes=processes, progress=progress)
+
+
+def compare_problems(
+    problems: Mapping[str, ModelProblem], starts: int = 20, *, progress: Progress = silent, **options: Any
+) -> Comparison:
+    """Fit problems with the same measurements, and compare them as `compare_models` does.
+
+    Args:
+        problems: by name.
+        starts, progress, options: as for `fit_petab`.
+
+    Raises:
+        InputError: as for `fit_petab`, or measurements are not the same.
+    """
     measured = {name: read_petab(problem.path).measurements for name, problem in problems.items()}
-    first = next(iter(variants))
-    for name in variants:
-        if not measured[name].equals(measured[first]):
-            raise InputError(f"{model}: {first} and {name} do not have the same measurements; they cannot be compared")
-    sizes = {name: len(problem.estimated) for name, problem in problems.items()}
+    (first, same), *others = measured.items()
+    for name, rows in others:
+        if not rows.equals(same):
+            path = problems[name].path
+            raise InputError(f"{path}: {name} and {first} do not have the same measurements; they cannot be compared")
     fits = dict[str, PetabFit]()
-    for name in sorted(problems, key=lambda name: sizes[name]):
-        problem = problems[name]
+    for name, problem in sorted(problems.items(), key=lambda item: len(item[1].estimated)):
         inside = [fits[other] for other in fits if set(problems[other].estimated) < set(problem.estimated)]
+        best = [{str(key): float(value) for key, value in fit.estimates["estimate"].items()} for fit in inside]
 
         def report(stage: str, share: float, said: str, name: str = name) -> None:
             progress(f"{name}: {stage}", share, said)
 
-        fits[name] = fit_petab(
-            problem.path,
-            starts,
-            hold_out=problem.held_out,
-            also_from=[{str(k): float(x) for k, x in fit.estimates["estimate"].items()} for fit in inside],
-            seed=seed,
-            processes=processes,
-            progress=report,
-        )
-    ordered = {name: fits[name] for name in variants}
+        given = {"hold_out": problem.held_out, **options}
+        fits[name] = fit_petab(problem.path, starts, also_from=best, progress=report, **given)
+    ordered = {name: fits[name] for name in problems}
     table = _table(ordered)
     return Comparison(problems, ordered, table, _notes(table, ordered))
 

@@ -108,20 +108,22 @@ class EditedModel:
         """Let species be pulled to a baseline: rate pull (baseline - c). Those of one pattern have the same pull.
 
         Raises:
-            InputError: no measured species has a name, one has two, or reactions do not change it.
+            InputError: no species has a name, one has two, or reactions do not change it; or there is no series.
         """
         index, pulled = self.index, set[str]()
-        span = max(float(experiment.time[-1]) for experiment in self.fitted)
+        span = max((float(experiment.time[-1]) for experiment in self.fitted), default=0.0)
+        if patterns and not span > 0:
+            raise InputError(f"{self.path}: homeostasis cannot be seen without measurements after the start")
         for pattern in patterns:
             found = fnmatch.filter(index.species, pattern)
             if not found:
                 near = nearest_name(pattern, set(index.species))
                 raise InputError(f"{self.path}: homeostasis: no species is named {pattern}; nearest: {near}")
-            free = [name for name in found if name not in index.fixed and values_of(self.fitted, name).any()]
+            free = [name for name in found if name not in index.fixed]
+            # A pattern stands for measured species; one without measurements has to be named.
+            free = [name for name in free if name == pattern or values_of(self.fitted, name).any()]
             if not free:
-                raise InputError(
-                    f"{self.path}: homeostasis of {pattern}: it is not measured, or reactions do not change it"
-                )
+                raise InputError(f"{self.path}: homeostasis of {pattern}: not measured, or not changed by reactions")
             if pulled & set(free):
                 raise InputError(f"{self.path}: homeostasis of {min(pulled & set(free))} is given twice")
             pulled |= set(free)
@@ -129,8 +131,8 @@ class EditedModel:
             pull = Parameter(f"pull_{free[0]}", LOG10, ends[0], ends[1], (ends[2], ends[3]))
             self._add(pull)
             for name in free:
-                values = values_of(self.fitted, name)
-                low, high = float(values[values > 0].min()), float(values.max())
+                values = self._expected(index, name)
+                low, high = float(values.min()), float(values.max())
                 baseline = Parameter(f"baseline_{name}", LOG10, low / _BEYOND, high * _BEYOND, (low, high * 1.1))
                 self._add(baseline)
                 self._produce(name, f"{pull.id} * ({baseline.id} - {self.concentration(name)})")

@@ -43,6 +43,7 @@ def fit_petab(
     starts: int = 20,
     *,
     hold_out: Sequence[str] = (),
+    hold_out_after: float = math.inf,
     also_from: Sequence[Mapping[str, float]] = (),
     seed: int = 0,
     processes: int = 1,
@@ -60,6 +61,7 @@ def fit_petab(
         path: YAML file of the problem, PEtab version 1.
         starts: their number.
         hold_out: conditions whose measurements are not fitted but predicted.
+        hold_out_after: later measurements are not fitted but predicted.
         also_from: further starts, by parameter on linear scale; the nominal value where there is none.
         seed: of the starts; the result depends on it alone, not on `processes`.
         processes: starts that run at the same time.
@@ -106,7 +108,7 @@ def fit_petab(
     """
     if starts < 1:
         raise InputError(f"starts must be at least 1, not {starts}")
-    problem, held = split(read_petab(Path(path)), hold_out)
+    problem, held = split(read_petab(Path(path)), hold_out, hold_out_after)
     objective = Objective(problem)
     drawn = draw_points(objective.problem, objective.lower, objective.upper, starts * _TRIES, seed)
     begin = [*drawn.reshape(starts, _TRIES, -1), *(objective.nearest(problem.nominal | {**more}) for more in also_from)]
@@ -136,7 +138,7 @@ def fit_petab(
     table = pd.DataFrame([start._asdict() for start in ordered], index=numbers).drop(columns="point")
     points = pd.DataFrame([objective.linear(start.point) for start in ordered], index=numbers)
     again = objective.priors.terms(best.point)[0] - float(simulation["log_likelihood"].sum())
-    held_out, failed = predicted(held, objective.fixed | objective.linear(best.point))
+    held_out, failed = predicted(held, problem, objective.fixed | objective.linear(best.point))
     result = PetabFit(problem, objective.quantity, best.objective, estimates, table, points, simulation, held_out, ())
     return dataclasses.replace(result, notes=(*checked, *failed, *_notes(objective, best, result, again)))
 

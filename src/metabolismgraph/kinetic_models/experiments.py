@@ -12,7 +12,10 @@ import numpy as np
 from jaxtyping import Float
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.sbml import SbmlModel
+from metabolismgraph.files import read_bytes
+from metabolismgraph.formats.petab import PetabProblem
+from metabolismgraph.formats.quantities import ModelIndex
+from metabolismgraph.formats.sbml import SbmlModel, parse
 from metabolismgraph.formats.sbml_writer import free_id
 from metabolismgraph.formats.tables import Units, compare_units, read_partial_table
 
@@ -89,6 +92,24 @@ def read_experiments(
         name = min(unused)
         raise InputError(f"{tables[0]}: no column or species is named {name!r} ({name}={names[name]})")
     return found, notes
+
+
+def experiments_of(problem: PetabProblem) -> list[Experiment]:
+    """The measured concentrations of a problem, one experiment for each condition; replicates have their mean.
+
+    Only observables that are the id of a species count.
+    """
+    index, found = ModelIndex(parse(read_bytes(problem.model), str(problem.model))), []
+    formulas = problem.observables["observableFormula"].astype(str).str.strip()
+    species = formulas[formulas.isin(index.species)]
+    volumes = {name: index.size_of(name) if s.getHasOnlySubstanceUnits() else 1.0 for name, s in index.species.items()}
+    for name, part in problem.measurements.groupby("simulationConditionId"):
+        rows = part[np.isfinite(part["time"].astype(float))]
+        wide = rows.pivot_table(index="time", columns="observableId", values="measurement", dropna=False)
+        measured = {s: wide[o].to_numpy(float) / volumes[s] for o, s in species.items() if o in wide}
+        if len(wide):
+            found.append(Experiment(str(name), False, wide.index.to_numpy(float), measured))
+    return found
 
 
 def values_of(experiments: Iterable[Experiment], species: str) -> Float[np.ndarray, " values"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -18,11 +19,17 @@ from metabolismgraph.kinetic_models.sensitivities import SimulatedMeasurements, 
 PREDICTIONS = ("simulation", "nominal", "interpolation")
 
 
-def split(problem: PetabProblem, conditions: Sequence[str]) -> tuple[PetabProblem, PetabProblem]:
-    """The problem with the measurements that are to be fitted, and with those of the held-out conditions.
+def split(
+    problem: PetabProblem, conditions: Sequence[str], after: float = math.inf
+) -> tuple[PetabProblem, PetabProblem]:
+    """The problem with the measurements that are to be fitted, and with those that are held out.
+
+    Args:
+        conditions: all of theirs are held out.
+        after: those at later times are held out.
 
     Raises:
-        InputError: a condition has no measurement, or none is left to be fitted.
+        InputError: a condition has no measurement, no time is later, or nothing is left to be fitted.
     """
     rows = problem.measurements
     of = rows["simulationConditionId"].astype(str)
@@ -30,7 +37,10 @@ def split(problem: PetabProblem, conditions: Sequence[str]) -> tuple[PetabProble
         if not (of == name).any():
             near = nearest_name(name, set(of))
             raise InputError(f"{problem.path}: no measurement has condition {name}, to be held out; nearest: {near}")
-    held = of.isin(list(conditions))
+    late = (rows["time"].astype(float) > after) & (after < math.inf)
+    if after < math.inf and not late.any():
+        raise InputError(f"{problem.path}: no measurement is later than {after:g}, after which they are to be held out")
+    held = of.isin(list(conditions)) | late
     if held.all():
         raise InputError(f"{problem.path}: all measurements are held out; nothing is left to be fitted")
     parts = (rows[~held].reset_index(drop=True), rows[held].reset_index(drop=True))
@@ -38,17 +48,20 @@ def split(problem: PetabProblem, conditions: Sequence[str]) -> tuple[PetabProble
     return fitted, rest
 
 
-def predicted(problem: PetabProblem, values: Mapping[str, float]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def predicted(
+    problem: PetabProblem, fitted: PetabProblem, values: Mapping[str, float]
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Measurements beside their prediction and baselines, and notes on what cannot be predicted.
 
     Args:
         problem: with the held-out measurements.
+        fitted: with the others.
         values: of all parameters, on linear scale.
 
     Returns:
         The measurement table with `simulation`, and as baselines `nominal` (simulated with the nominal values of the
-        problem) and `interpolation` (on a straight line between the measurements before and after, which a prediction
-        does not know). NaN where there is none.
+        problem) and `interpolation` (on a straight line between the measurements before and after, constant beyond the
+        last one; a prediction does not know held-out ones). NaN where there is none.
     """
     table, notes = problem.measurements.copy(), []
     if not len(table):
@@ -67,10 +80,12 @@ def predicted(problem: PetabProblem, values: Mapping[str, float]) -> tuple[pd.Da
             what = "estimates" if column == "simulation" else "nominal values"
             notes.append(f"held-out measurements cannot be simulated with the {what}")
     table["interpolation"] = np.nan
-    for _, part in table.groupby(["simulationConditionId", "observableId"]):
-        table.loc[part.index, "interpolation"] = _interpolated(
-            part["time"].to_numpy(float), part["measurement"].to_numpy(float)
-        )
+    groups = ["simulationConditionId", "observableId"]
+    everything = pd.concat([table.assign(held=table.index), fitted.measurements.assign(held=-1)], ignore_index=True)
+    for _, part in everything.groupby(groups):
+        found = _interpolated(part["time"].to_numpy(float), part["measurement"].to_numpy(float))
+        held = part["held"].to_numpy() >= 0
+        table.loc[part["held"].to_numpy()[held], "interpolation"] = found[held]
     return table, tuple(notes)
 
 
@@ -89,9 +104,9 @@ def skill(table: pd.DataFrame) -> pd.DataFrame:
     """How well each observable is predicted in each condition.
 
     Returns:
-        By condition and observable: the number of `measurements`, and for each prediction R2, the share of the variance
-        that it explains: 1 for a perfect one, 0 for one as good as the mean, negative for a worse one; NaN for a
-        constant observable.
+        By condition and observable: the number of `measurements`; for each prediction R2, the share of the variance
+        that it explains: 1 for a perfect one, 0 for one as good as the mean, negative for a worse one, NaN for a
+        constant observable; and its root mean square error.
     """
     rows = []
     for (condition, observable), part in table.groupby(["simulationConditionId", "observableId"], sort=False):
@@ -101,5 +116,6 @@ def skill(table: pd.DataFrame) -> pd.DataFrame:
         for name in PREDICTIONS:
             misfit = float(((part[name].to_numpy(float) - y) ** 2).sum())
             row[f"R2_{name}"] = 1 - misfit / spread if spread > 0 else np.nan
+            row[f"error_{name}"] = math.sqrt(misfit / len(y))
         rows.append(row)
     return pd.DataFrame(rows).set_index(["condition", "observable"])

@@ -12,15 +12,14 @@ from typing import Any
 import libsbml
 import numpy as np
 import pandas as pd
-import yaml
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import new_folder
+from metabolismgraph.formats.petab import read_petab, write_petab
 from metabolismgraph.formats.sbml import read_sbml
 from metabolismgraph.formats.wording import some
 from metabolismgraph.kinetic_models.edited_model import EditedModel
-from metabolismgraph.kinetic_models.experiments import Experiment, read_experiments, values_of
+from metabolismgraph.kinetic_models.experiments import Experiment, experiments_of, read_experiments, values_of
 from metabolismgraph.kinetic_models.rate_laws import LOG10, Parameter
 
 _NEAR, _FOLD = 0.1, 3.0  # starts and bounds of a measured initial value: relative distance, and factor
@@ -135,9 +134,34 @@ def write_model_problem(
     edited.replace_laws(laws or {})
     edited.add_homeostasis(homeostasis)
     made = _Tables(edited, estimate, fold, prior, noise)
-    made.write(Path(folder))
+    path = made.write(Path(folder))
     held = tuple(experiment.id for experiment in experiments if experiment.held_out)
-    return ModelProblem(Path(folder) / "problem.yaml", held, made.estimated, (*notes, *made.notes))
+    return ModelProblem(path, held, made.estimated, (*notes, *made.notes))
+
+
+def write_with_homeostasis(path: str | Path, homeostasis: Sequence[str], folder: str | Path) -> ModelProblem:
+    """Write a PEtab problem whose model has homeostasis too, see `write_model_problem`.
+
+    Args:
+        path: YAML file of the problem.
+        homeostasis: as for `write_model_problem`. A species counts as measured if an observable is its id.
+        folder: a new folder for the new problem.
+
+    Raises:
+        InputError: as for `fit_petab`; or as for `write_model_problem`.
+    """
+    problem = read_petab(Path(path))
+    edited = EditedModel(problem.model, experiments_of(problem))
+    edited.add_homeostasis(homeostasis)
+    more = pd.DataFrame([_row(parameter) for parameter in edited.parameters])
+    tables = {
+        "parameters": pd.concat([problem.parameters.reset_index(), more], ignore_index=True),
+        "conditions": problem.conditions.reset_index(),
+        "observables": problem.observables.reset_index(),
+        "measurements": problem.measurements,
+    }
+    written = write_petab(Path(folder), libsbml.writeSBMLToString(edited.document), tables)
+    return ModelProblem(written, (), read_petab(written).estimated, ())
 
 
 class _Tables:
@@ -165,22 +189,16 @@ class _Tables:
         """Ids of the parameters."""
         return tuple(row["parameterId"] for row in self._parameters)
 
-    def write(self, folder: Path) -> None:
-        """Write all files, or none."""
+    def write(self, folder: Path) -> Path:
+        """Write all files, or none; returns the path of the YAML file."""
         tables = {
             "parameters": self._parameters,
             "conditions": self._conditions,
             "observables": self._observables,
             "measurements": list(self._measurements()),
         }
-        files = {f"{kind}_files": [f"{kind}s.tsv"] for kind in ("condition", "observable", "measurement")}
-        problem = {"sbml_files": ["model.xml"], **files}
-        with new_folder(folder) as part:
-            (part / "model.xml").write_text(libsbml.writeSBMLToString(self._model.document), encoding="utf-8")
-            for name, rows in tables.items():
-                pd.DataFrame(rows).to_csv(part / f"{name}.tsv", sep="\t", index=False, float_format="%.12g")
-            whole = {"format_version": 1, "parameter_file": "parameters.tsv", "problems": [problem]}
-            (part / "problem.yaml").write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
+        frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+        return write_petab(folder, libsbml.writeSBMLToString(self._model.document), frames)
 
     def _named(self, name: str) -> bool:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self._estimate)

@@ -84,8 +84,11 @@ def write_petab_fit(
         draw_measurements(fit, part / MEASUREMENTS, _DPI)
 
 
-def write_comparison(comparison: Comparison, folder: Path, *, overwrite: bool = False) -> None:
+def write_comparison(comparison: Comparison, folder: Path, *, made: Path, overwrite: bool = False) -> None:
     """Write the table of a comparison, and the folder of every fit in it, all of them or none.
+
+    Args:
+        made: folder of problems that were made for it, whose files are to be kept.
 
     Raises:
         InputError: as for `check_new`, or the folder cannot be written.
@@ -93,8 +96,9 @@ def write_comparison(comparison: Comparison, folder: Path, *, overwrite: bool = 
     check_new(folder, overwrite=overwrite)
     with new_folder(folder) as part:
         for name, fit in comparison.fits.items():
-            problem = comparison.problems[name]
-            write_petab_fit(fit, part / name, notes=problem.notes, files=problem.path.parent)
+            place = fit.problem.path.parent
+            files = place if place.is_relative_to(made) else None
+            write_petab_fit(fit, part / name, notes=comparison.problems[name].notes, files=files)
         _write(comparison.table, part / COMPARISON)
         (part / NOTES).write_text("".join(f"{note}\n" for note in comparison.notes), encoding="utf-8")
 
