@@ -174,6 +174,45 @@ def test_later_measurements_are_predicted(tmp_path):
         mg.fit_petab(problem.path, 1, hold_out_after=-1.0)
 
 
+SPREAD = np.array([0.1, 0.2, 0.1, 0.2])
+
+
+def with_deviations(layout):
+    """Values of A with their standard deviations."""
+    wide = pd.DataFrame({"time": TIMES[:4], "A": a(0.7, 4.0)[:4], "A SD": SPREAD})
+    if layout == "wide":
+        return wide, "* SD"
+    if layout == "rows":
+        return wide.set_index("time").T.reset_index(names=""), "* SD"
+    long = pd.DataFrame({"time": TIMES[:4], "species": "A", "value": a(0.7, 4.0)[:4], "sigma": SPREAD})
+    return long, "sigma"
+
+
+@pytest.mark.parametrize("layout", ["wide", "rows", "long"])
+def test_standard_deviations_are_read(tmp_path, layout):
+    table, deviations = with_deviations(layout)
+    problem = made(tmp_path, chain(B=0), {"one": table}, deviations=deviations, noise=0.3)
+    read = read_petab(problem.path)
+    assert read.measurements["noiseParameters"].tolist() == SPREAD.tolist()
+    assert read.observables.loc["of_A", "noiseFormula"] == "noiseParameter1_of_A"
+    simulated = mg.simulate_petab(problem.path, {"k": 0.7, "initial_A_one": 4.0, "q": 1.0})
+    assert simulated["noise"].tolist() == SPREAD.tolist()
+
+
+@pytest.mark.parametrize("layout", ["wide", "long"])
+def test_replicates(tmp_path, layout):
+    table = pd.DataFrame({"time": [0, 0, 1, 1, 2], "A": [4.0, 4.4, 2.0, np.nan, 1.0]})
+    if layout == "long":
+        table = table.rename(columns={"A": "value"}).assign(species="A").dropna()
+    problem = made(tmp_path, chain(B=0), {"one": table}, noise=0.1)
+    assert "Rows with the same time are replicates." in problem.notes
+    rows = read_petab(problem.path).measurements
+    assert rows[["time", "measurement"]].to_numpy().tolist() == [[0, 4.0], [0, 4.4], [1, 2.0], [2, 1.0]]
+    # The initial concentration is sought near the mean of its replicates.
+    bounds = read_petab(problem.path).parameters.loc["initial_A_one", ["lowerBound", "upperBound"]]
+    assert bounds.tolist() == pytest.approx([1.4, 12.6])
+
+
 def saturating(value):
     """A Michaelis-Menten law."""
     return document(
@@ -257,6 +296,26 @@ REFUSED = [
     ({"fold": 1.0}, "fold must be larger than 1, not 1"),
     ({"prior": 0.5}, "prior must be larger than 1, not 0.5"),
     ({"noise": 0.0}, "noise must be positive, not 0"),
+    ({"deviations": "*_sd"}, r"one.csv: no name of a column or row is like '\*_sd'; found: time, A, B"),
+    ({"deviations": "sigma"}, "no column 'sigma' beside species and values; for A_sd beside A it is "),
+    (
+        {"deviations": "s*", "tables": {"one": {"time": TIMES, "A": a(1, 1), "sA": [*TIMES[:-1], np.nan]}}},
+        "A at time 0 has no positive standard deviation; give one, or leave out the value",
+    ),
+    (
+        {
+            "deviations": "s*",
+            "tables": {
+                "one": {"time": TIMES, "A": a(1, 1), "sA": TIMES + 1},
+                "two": {"time": TIMES, "A": a(1, 1), "B": a(1, 1), "sB": TIMES + 1},
+            },
+        },
+        "A has standard deviations in one, not in two",
+    ),
+    (
+        {"tables": {"one": {"time": [0, 1, 2, 0, 1, 2], "A": [4, 2, 1, 4, 2, 1]}}},
+        "time does not increase at frame 3 .2 -> 0.; sort the rows by time, or distinguish repeats by a column 'run'",
+    ),
     ({"names": {"Zucker": "A"}}, r"no column or species is named 'Zucker' \(Zucker=A\)"),
     ({"tables": {"one": {"time": TIMES, "A": a(1, 1), "X": a(1, 1)}}}, "'X' is not a species of network"),
     (

@@ -190,6 +190,13 @@ def fit_model(
         float | None,
         typer.Option(help="standard deviation, relative; default: an absolute one per species is estimated"),
     ] = None,
+    deviations: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="columns of standard deviations: '*_sd' for A_sd beside A, or the column of a long table",
+        ),
+    ] = None,
     starts: Starts = 20,
     seed: Seed = 0,
     processes: Processes = None,
@@ -222,6 +229,7 @@ def fit_model(
                 prior=prior,
                 inputs=input_ or [],
                 noise=noise,
+                deviations=deviations,
                 names=read_names(map_),
                 skip_unknown=skip_unknown,
                 **variant,

@@ -55,6 +55,47 @@ def without_unknown(table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[pd.Dat
     return table, [f"Not in the model, and left out: {some(unknown, len(unknown))}."] if unknown else []
 
 
+def deviations_of(path: Path, table: pd.DataFrame, pattern: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table without standard deviations; and one with them in the place of the values.
+
+    Args:
+        pattern: name of their columns (or rows), with `*` for that of the species; of a long table, that of the column.
+
+    Raises:
+        InputError: there are none.
+    """
+    names = {column: clean(column) for column in table.columns}
+    if pattern.count("*") != 1:
+        column = next((column for column, name in names.items() if name == pattern), None)
+        values = next((other for other in table.columns if role_of(other) == "concentration"), None)
+        if column is None or values is None:
+            raise InputError(f"{path}: no column {pattern!r} beside species and values; for A_sd beside A it is '*_sd'")
+        without = table.drop(columns=column)
+        return without, without.assign(**{values: table[column]})
+    before, after = pattern.split("*")
+
+    def species(label: str) -> str | None:
+        inside = label.startswith(before) and label.endswith(after) and len(label) > len(before) + len(after)
+        return label[len(before) : len(label) - len(after)].strip() if inside else None
+
+    if _times_of_header(table):
+        found = table.iloc[:, 0].map(lambda label: species(clean(label)))
+        marked = found.notna()
+        turned = table[marked].reset_index(drop=True)
+        turned.isetitem(0, found[marked].to_numpy())
+        return table[~marked].reset_index(drop=True), _there(path, turned, len(turned), pattern, list(table.iloc[:, 0]))
+    renamed = {column: name for column, label in names.items() if (name := species(label)) is not None}
+    kept = [column for column in table.columns if role_of(column) in {"time", "run"}]
+    deviations = table[[*kept, *renamed]].rename(columns=renamed)
+    return table.drop(columns=list(renamed)), _there(path, deviations, len(renamed), pattern, list(names.values()))
+
+
+def _there(path: Path, table: pd.DataFrame, count: int, pattern: str, names: list[Any]) -> pd.DataFrame:
+    if not count:
+        raise InputError(f"{path}: no name of a column or row is like {pattern!r}; found: {some(names)}")
+    return table
+
+
 def _is_time(column: Any, vocabulary: Vocabulary) -> bool:
     return role_of(column) == "time" and clean(column) not in vocabulary.species - {"time"}
 

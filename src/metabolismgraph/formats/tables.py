@@ -23,7 +23,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.formats.dialects import Cells, read_cells
 from metabolismgraph.formats.headers import RUN_NAMES, Assignment, Vocabulary, assign, clean, one_unit, time_unit
-from metabolismgraph.formats.layout import arranged, roles_of, without_unknown
+from metabolismgraph.formats.layout import arranged, deviations_of, roles_of, without_unknown
 from metabolismgraph.formats.units import is_amount, same_unit, split_unit
 from metabolismgraph.formats.wording import counted, some
 from metabolismgraph.system.network import ReactionNetwork
@@ -123,6 +123,7 @@ class PartialTable:
         time: of each row.
         run: of each row, from zero.
         columns: concentrations per species with a column, in the unit of the table; NaN for an empty cell.
+        deviations: standard deviations per species for which the table has them.
         units: that the header states.
         notes: all assumptions, in sentences.
     """
@@ -130,6 +131,7 @@ class PartialTable:
     time: Float[np.ndarray, " rows"]
     run: Int[np.ndarray, " rows"]
     columns: dict[str, Float[np.ndarray, " rows"]]
+    deviations: dict[str, Float[np.ndarray, " rows"]]
     units: Units
     notes: tuple[str, ...]
 
@@ -140,21 +142,35 @@ def read_partial_table(
     model: FixedValues | None = None,
     names: Mapping[str, str] | None = None,
     *,
+    deviations: str | None = None,
     skip_unknown: bool = False,
 ) -> tuple[PartialTable, frozenset[str]]:
     """Read a table with some species of a network, and which of the given names it has.
 
+    Rows with the same time, and run, are replicates.
+
     Args:
         names: as in `read_several_timeseries`.
+        deviations: columns with standard deviations, see `deviations_of`.
         skip_unknown: leave out columns that are not of the model, with a note, instead of an error.
 
     Raises:
-        InputError: as for `read_timeseries`, but species may be missing.
+        InputError: as for `read_timeseries`, but species may be missing; or a standard deviation is missing or not
+            positive.
     """
-    columns, reader, renamed = _read_columns(path, network, model, names or {}, skip_unknown=skip_unknown)
+    cells, renamed = _cells(path, names or {})
+    table, of_values = (cells.table, None) if deviations is None else deviations_of(path, cells.table, deviations)
+
+    def read(part: pd.DataFrame) -> tuple[_Columns, _Reader]:
+        whole = dataclasses.replace(cells, table=part)
+        return _read_columns(path, whole, network, model, skip_unknown=skip_unknown, replicates=True)
+
+    columns, reader = read(table)
     with _naming(path):
         if not columns.has_runs:
-            _refuse_repeats(columns.time)
+            _refuse_repeats(columns.time, replicates=True)
+        if (np.diff(columns.time) == 0)[np.diff(columns.run) == 0].any():
+            reader.notes.append("Rows with the same time are replicates.")
         empty = [key for key, values in columns.known.items() if np.isnan(values).all()]
         known = {key: values for key, values in columns.known.items() if key not in empty}
         if empty:
@@ -164,7 +180,23 @@ def read_partial_table(
         for key, values in known.items():
             if (values < 0).any() or np.isinf(values).any():
                 raise InputError(f"{path}: {key} has a value that is negative or not finite; correct it")
-    return PartialTable(columns.time, columns.run, known, reader.stated, tuple(reader.notes)), frozenset(renamed)
+        spread = {} if of_values is None else _deviations(known, *read(of_values))
+    found = PartialTable(columns.time, columns.run, known, spread, reader.stated, tuple(reader.notes))
+    return found, frozenset(renamed)
+
+
+def _deviations(known: Mapping[str, np.ndarray], columns: _Columns, reader: _Reader) -> dict[str, np.ndarray]:
+    """Standard deviations of some species, in the unit of their concentrations."""
+    spread = {key: values for key, values in columns.known.items() if key in known and np.isfinite(values).any()}
+    for key, values in spread.items():
+        wrong = np.isfinite(known[key]) & ~((values > 0) & (values < np.inf))
+        if wrong.any():
+            t = columns.time[int(wrong.argmax())]
+            raise InputError(
+                f"{key} at time {t:g} has no positive standard deviation; give one, or leave out the value"
+            )
+    reader.divide(spread, columns.found)
+    return spread
 
 
 def _runs_in_words(first: int, count: int) -> str:
@@ -197,25 +229,31 @@ class _Table:
 def _read(
     path: Path, network: ReactionNetwork, model: FixedValues | None, names: Mapping[str, str] | None = None
 ) -> _Table:
-    columns, reader, renamed = _read_columns(path, network, model, names or {})
+    cells, renamed = _cells(path, names or {})
+    columns, reader = _read_columns(path, cells, network, model)
     with _naming(path):
         found = reader.observations(columns)
     return _Table(found, frozenset(renamed), reader.stated)
 
 
-def _read_columns(
-    path: Path,
-    network: ReactionNetwork,
-    model: FixedValues | None,
-    names: Mapping[str, str],
-    *,
-    skip_unknown: bool = False,
-) -> tuple[_Columns, _Reader, list[str]]:
-    """The content of a table, its reader with notes, and which of the given names it has."""
-    cells = read_cells(path)
-    cells, renamed = _renamed(path, cells, names)
+def _cells(path: Path, names: Mapping[str, str]) -> tuple[Cells, list[str]]:
+    """The table of a file, and which of the given names it has."""
+    cells, renamed = _renamed(path, read_cells(path), names)
     if not len(cells.table):
         raise InputError(f"{path}: the table has no rows")
+    return cells, renamed
+
+
+def _read_columns(
+    path: Path,
+    cells: Cells,
+    network: ReactionNetwork,
+    model: FixedValues | None,
+    *,
+    skip_unknown: bool = False,
+    replicates: bool = False,
+) -> tuple[_Columns, _Reader]:
+    """The content of a table, and its reader with notes."""
     vocabulary = Vocabulary(
         network, getattr(model, "names", {}), getattr(model, "other_ids", ()), getattr(model, "amounts", ())
     )
@@ -226,7 +264,9 @@ def _read_columns(
     roles = roles_of(path, table, vocabulary)
     reader = _Reader(path, network, model, vocabulary, cells.units, [*cells.notes, *notes, *more])
     with _naming(path):
-        return reader.long(table, roles) if "species" in roles else reader.wide(table, roles), reader, renamed
+        if "species" in roles:
+            return reader.long(table, roles, replicates=replicates), reader
+        return reader.wide(table, roles), reader
 
 
 @contextlib.contextmanager
@@ -333,7 +373,7 @@ class _Reader:
         known = {key: _numbers(self.path, table, column)[order] for key, column in found.species.items()}
         return _Columns(time[order], run[order], known, found, "column", "run" in roles)
 
-    def long(self, table: pd.DataFrame, roles: Mapping[str, Any]) -> _Columns:
+    def long(self, table: pd.DataFrame, roles: Mapping[str, Any], *, replicates: bool) -> _Columns:
         special = set(roles.values())
         extra = [str(column) for column in table.columns if column not in special]
         if extra:
@@ -361,7 +401,9 @@ class _Reader:
         run = _runs(self.path, table, roles)
         index = {label: i for i, label in enumerate(found.species.values())}
         species = labels.map(index).to_numpy(dtype=np.int64)
-        frames, frame = np.unique(np.column_stack([run, time]), axis=0, return_inverse=True)
+        rows = pd.DataFrame({"run": run, "time": time, "species": species})
+        rows["replicate"] = rows.groupby(["run", "time", "species"]).cumcount() if replicates else 0
+        frames, frame = np.unique(rows[["run", "time", "replicate"]].to_numpy(), axis=0, return_inverse=True)
         cell = frame.reshape(-1) * len(index) + species
         _, first = np.unique(cell, return_index=True)
         if len(first) < len(cell):
@@ -475,8 +517,9 @@ class _Reader:
         return {key: np.broadcast_to(np.asarray(values[key], dtype=np.float64), time.shape) for key in absent}
 
 
-def _refuse_repeats(time: np.ndarray) -> None:
-    back = np.flatnonzero(np.diff(time) <= 0)
+def _refuse_repeats(time: np.ndarray, *, replicates: bool = False) -> None:
+    """Raise an error where time goes back, or, without replicates, stands still."""
+    back = np.flatnonzero(np.diff(time) < 0 if replicates else np.diff(time) <= 0)
     if back.size:
         k = int(back[0])
         raise InputError(

@@ -200,7 +200,7 @@ class EditedModel:
         sizes = []
         for reference in (*written.getListOfReactants(), *written.getListOfProducts()):
             for experiment in self.fitted:
-                time, values = experiment.known(reference.getSpecies())
+                time, values = experiment.means(reference.getSpecies())
                 speed = np.sqrt(np.mean((np.diff(values) / np.diff(time)) ** 2)) if len(time) > 1 else 0.0
                 if speed > 0 and reference.getStoichiometry() > 0:
                     sizes.append(float(speed) / float(reference.getStoichiometry()))

@@ -29,12 +29,14 @@ class Experiment:
         held_out: whether it is to be predicted, not fitted.
         time: from zero.
         measured: concentrations by species; NaN for an empty cell.
+        deviations: their standard deviations, for species of which they are given.
     """
 
     id: str
     held_out: bool
     time: Float[np.ndarray, " rows"]
     measured: Mapping[str, Float[np.ndarray, " rows"]]
+    deviations: Mapping[str, Float[np.ndarray, " rows"]] = dataclasses.field(default_factory=dict)
 
     def known(self, species: str) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " known"]]:
         """Times and values of the measurements of a species."""
@@ -42,9 +44,20 @@ class Experiment:
         there = np.isfinite(values)
         return self.time[there], values[there]
 
+    def spread(self, species: str) -> Float[np.ndarray, " known"] | None:
+        """Standard deviations of the measurements of a species; None if they are not given."""
+        values = self.deviations.get(species)
+        return None if values is None else values[np.isfinite(self.measured[species])]
+
+    def means(self, species: str) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, " times"]]:
+        """Times and mean values of the replicates of a species."""
+        time, values = self.known(species)
+        times, where, counts = np.unique(time, return_inverse=True, return_counts=True)
+        return times, np.bincount(where, values, len(times)) / counts
+
     def at_start(self, species: str) -> float:
         """The value at time zero; NaN if it was not measured."""
-        time, values = self.known(species)
+        time, values = self.means(species)
         return float(values[0]) if len(time) and time[0] == 0 else math.nan
 
 
@@ -54,12 +67,13 @@ def read_experiments(
     model: SbmlModel,
     names: Mapping[str, str],
     *,
+    deviations: str | None,
     skip_unknown: bool,
 ) -> tuple[list[Experiment], list[str]]:
     """All runs of some tables, and notes.
 
     Args:
-        names, skip_unknown: see `read_partial_table`.
+        names, deviations, skip_unknown: see `read_partial_table`.
 
     Raises:
         InputError: as for `read_partial_table`; tables have different units; a table has no species of the
@@ -69,7 +83,9 @@ def read_experiments(
     notes, unused = list[str](), set(names)
     first_units: Units | None = None
     for path, held in (*((path, False) for path in tables), *((path, True) for path in held_out)):
-        table, used = read_partial_table(path, model.network, model, names, skip_unknown=skip_unknown)
+        table, used = read_partial_table(
+            path, model.network, model, names, deviations=deviations, skip_unknown=skip_unknown
+        )
         unused -= used
         first_units = first_units or table.units
         compare_units(tables[0], first_units, path, table.units)
@@ -85,8 +101,10 @@ def read_experiments(
             if first != 0:
                 own.append(f"Times are counted from the first one, {first:g}.")
             name = free_id(stem if len(runs) == 1 else f"{stem}_{run}", {each.id for each in found})
-            measured = {key: column[rows] for key, column in table.columns.items()}
-            found.append(Experiment(name, held, table.time[rows] - first, measured))
+            measured, spread = (
+                {key: column[rows] for key, column in columns.items()} for columns in (table.columns, table.deviations)
+            )
+            found.append(Experiment(name, held, table.time[rows] - first, measured, spread))
         notes += own if len(tables) + len(held_out) == 1 else [f"{path.name}: {note}" for note in own]
     if unused:
         name = min(unused)
@@ -128,7 +146,7 @@ def straight_lines(experiments: Sequence[Experiment], species: str, number: str)
     """
     curves = []
     for experiment in experiments:
-        time, values = experiment.known(species)
+        time, values = experiment.means(species)
         if not len(time):
             raise InputError(f"input {species} has no value in experiment {experiment.id}")
         pieces = [f"{values[0]:.12g}, time <= {time[0]:.12g}"]

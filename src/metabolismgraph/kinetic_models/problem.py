@@ -58,6 +58,7 @@ def write_model_problem(
     laws: Mapping[str, str] | None = None,
     homeostasis: Sequence[str] = (),
     noise: float | None = None,
+    deviations: str | None = None,
     names: Mapping[str, str] | None = None,
     skip_unknown: bool = False,
 ) -> ModelProblem:
@@ -83,6 +84,8 @@ def write_model_problem(
             changes by pull * (baseline - c) as well. Species of one pattern have the same pull.
         noise: standard deviation relative to the concentration; None: one absolute standard deviation per species is
             estimated.
+        deviations: columns of standard deviations: "*_sd" for A_sd beside A, or the name of the column of a long table;
+            they take the place of the noise.
         names: what names in the tables stand for.
         skip_unknown: leave out columns that the model does not have, with a note.
 
@@ -127,6 +130,7 @@ def write_model_problem(
         [Path(table) for table in held_out],
         read,
         names or {},
+        deviations=deviations,
         skip_unknown=skip_unknown,
     )
     edited = EditedModel(source, experiments)
@@ -240,7 +244,15 @@ class _Tables:
             if not everything.size or name in self._model.inputs:
                 continue
             concentration, most = self._model.concentration(name), float(everything.max()) or 1.0
-            if self._noise is not None:
+            given = [e for e in self._model.experiments if name in e.deviations and len(e.known(name)[0])]
+            if given:
+                without = [e.id for e in self._model.experiments if e not in given and len(e.known(name)[0])]
+                if without:
+                    raise InputError(
+                        f"{self._model.path}: {name} has standard deviations in {given[0].id}, not in {without[0]}"
+                    )
+                noise = f"noiseParameter1_of_{name}"
+            elif self._noise is not None:
                 noise = f"{self._noise:.12g} * ({concentration} + {_DETECTION * most:.12g})"
             else:
                 size = float(np.ptp(fitted if fitted.size else everything)) or most
@@ -315,13 +327,17 @@ class _Tables:
 
     def _measurements(self) -> Iterable[dict[str, Any]]:
         for row in self._observables:
+            name = row["observableId"].removeprefix("of_")
             for experiment in self._model.experiments:
-                for time, value in zip(*experiment.known(row["observableId"].removeprefix("of_")), strict=True):
+                time, values = experiment.known(name)
+                spread = experiment.spread(name)
+                for k, (t, value) in enumerate(zip(time, values, strict=True)):
                     yield {
                         "observableId": row["observableId"],
                         "simulationConditionId": experiment.id,
                         "measurement": float(value),
-                        "time": float(time),
+                        "time": float(t),
+                        "noiseParameters": "" if spread is None else f"{spread[k]:.12g}",
                     }
 
 
