@@ -164,7 +164,7 @@ def test_measured_concentrations_of_a_petab_problem(tmp_path):
         "measurements": {
             "observableId": ["a", "a", "a", "twice"],
             "simulationConditionId": ["one"] * 4,
-            "measurement": [2.0, 4.0, 8.0, 1.0],
+            "measurement": [2.0, 4.0, 8.0, 0.1 + 0.2],
             "time": [1, 1, 3, 2],
         },
     }
@@ -174,6 +174,8 @@ def test_measured_concentrations_of_a_petab_problem(tmp_path):
     # Amounts in a volume of 2, the mean of two replicates; what is not the species itself does not count.
     time, values = experiment.known("A")
     assert (time.tolist(), values.tolist()) == ([1.0, 3.0], [1.5, 4.0])
+    again = write_with_homeostasis(path, ["A"], tmp_path / "again").path
+    assert read_petab(again).measurements["measurement"].tolist() == [2.0, 4.0, 8.0, 0.1 + 0.2]
 
 
 def test_species_of_one_pattern_have_the_same_pull(tmp_path):

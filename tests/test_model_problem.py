@@ -174,6 +174,20 @@ def test_later_measurements_are_predicted(tmp_path):
         mg.fit_petab(problem.path, 1, hold_out_after=-1.0)
 
 
+def test_starts_that_run_out_of_time(tmp_path):
+    problem = made(tmp_path, noise=0.01)
+    fit = mg.fit_petab(problem.path, 3, minutes=1e-9)
+    assert set(fit.starts["ending"]) == {"OUT_OF_TIME"}
+    assert np.isfinite(fit.starts["objective"]).all()
+    assert "3 of 3 starts ran out of time; with more, they may find a better likelihood" in fit.notes
+    # The point is the one with this likelihood.
+    best = fit.points.loc[fit.starts["objective"].idxmin()]
+    likelihood = mg.simulate_petab(problem.path, best.to_dict())["log_likelihood"].sum()
+    assert fit.objective == pytest.approx(-likelihood, rel=1e-6)
+    with pytest.raises(InputError, match="minutes must be positive, not 0"):
+        mg.fit_petab(problem.path, 1, minutes=0.0)
+
+
 SPREAD = np.array([0.1, 0.2, 0.1, 0.2])
 
 

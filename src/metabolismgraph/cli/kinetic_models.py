@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -40,6 +40,10 @@ Homeostasis = Annotated[
         metavar="SPECIES",
         help="it is pulled to a baseline; with * and ?: one pull for all of a pattern; compared with none; repeatable",
     ),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(min=0, help="of computing for each start, which ends with its best point; default: no limit"),
 ]
 FitFolder = Annotated[
     Path | None,
@@ -126,6 +130,7 @@ def fit_petab(
     starts: Starts = 20,
     seed: Seed = 0,
     processes: Processes = None,
+    minutes: Minutes = None,
     *,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -142,7 +147,8 @@ def fit_petab(
         return {"no_homeostasis": first, "homeostasis": dataclasses.replace(more, held_out=first.held_out)}
 
     folder = _folder(out, problem.stem, overwrite=overwrite)
-    _fit(problems, folder, hold_out_after, starts, seed, processes, overwrite=overwrite, quiet=quiet)
+    options = _options(starts, hold_out_after, minutes, seed, processes)
+    _fit(problems, folder, options, overwrite=overwrite, quiet=quiet)
 
 
 @kinetic_models.command(
@@ -200,6 +206,7 @@ def fit_model(
     starts: Starts = 20,
     seed: Seed = 0,
     processes: Processes = None,
+    minutes: Minutes = None,
     map_: Map = None,
     *,
     skip_unknown: Annotated[
@@ -238,7 +245,8 @@ def fit_model(
         }
 
     folder = _folder(out, model.name.split(".")[0], overwrite=overwrite)
-    _fit(problems, folder, hold_out_after, starts, seed, processes, overwrite=overwrite, quiet=quiet)
+    options = _options(starts, hold_out_after, minutes, seed, processes)
+    _fit(problems, folder, options, overwrite=overwrite, quiet=quiet)
 
 
 def _folder(out: Path | None, name: str, *, overwrite: bool) -> Path:
@@ -250,13 +258,25 @@ def _folder(out: Path | None, name: str, *, overwrite: bool) -> Path:
     return folder
 
 
+def _options(
+    starts: int, hold_out_after: float | None, minutes: float | None, seed: int, processes: int | None
+) -> dict[str, Any]:
+    """Those of `fit_petab`."""
+    from metabolismgraph.processes import cores
+
+    return {
+        "starts": starts,
+        "hold_out_after": math.inf if hold_out_after is None else hold_out_after,
+        "minutes": math.inf if minutes is None else minutes,
+        "seed": seed,
+        "processes": processes or len(cores()),
+    }
+
+
 def _fit(
     problems: Callable[[Path], dict[str, ModelProblem]],
     folder: Path,
-    hold_out_after: float | None,
-    starts: int,
-    seed: int,
-    processes: int | None,
+    options: Mapping[str, Any],
     *,
     overwrite: bool,
     quiet: bool,
@@ -265,23 +285,16 @@ def _fit(
 
     Args:
         problems: writes them into a folder.
+        options: of `compare_problems`.
     """
     from metabolismgraph.cli.tables import comparison_page, petab_page, progress_bars
     from metabolismgraph.kinetic_models.comparison import compare_problems
-    from metabolismgraph.processes import cores
     from metabolismgraph.runs.petab import write_comparison, write_petab_fit
 
     with tempfile.TemporaryDirectory() as place:
         written = problems(Path(place))
         with interruptible("interrupted; nothing was written"), progress_bars(console(), quiet=quiet) as progress:
-            found = compare_problems(
-                written,
-                starts,
-                hold_out_after=math.inf if hold_out_after is None else hold_out_after,
-                seed=seed,
-                processes=processes or len(cores()),
-                progress=progress,
-            )
+            found = compare_problems(written, progress=progress, **options)
         if len(written) > 1:
             write_comparison(found, folder, made=Path(place), overwrite=overwrite)
             page = comparison_page(found, folder)

@@ -349,7 +349,7 @@ def comparison_page(comparison: Comparison, folder: Path) -> list[Table | Text]:
         log_likelihood, difference, predicted = ("" if math.isnan(number) else f"{number:.4g}" for number in numbers)
         test = "" if math.isnan(row["p_value"]) else f"{row['p_value']:.2g}, {row['special_case']}"
         found = f"{row['found']} of {row['starts']}"
-        table.add_row(str(name), str(row["parameters"]), log_likelihood, f"+{difference}", predicted, found, test)
+        table.add_row(str(name), str(row["parameters"]), log_likelihood, difference, predicted, found, test)
     explained = (
         "k: parameters; AICc: above the least one; R2: median of held-out data; starts: how many found it; "
         "p: of the likelihood ratio to a special case"

@@ -108,7 +108,7 @@ def write_petab(folder: Path, model: str, tables: Mapping[str, pd.DataFrame]) ->
     with new_folder(folder) as part:
         (part / "model.xml").write_text(model, encoding="utf-8")
         for name, table in tables.items():
-            table.to_csv(part / f"{name}.tsv", sep="\t", index=False, float_format="%.12g")
+            table.to_csv(part / f"{name}.tsv", sep="\t", index=False)
         whole = {"format_version": 1, "parameter_file": "parameters.tsv", "problems": [problem]}
         (part / "problem.yaml").write_text(yaml.safe_dump(whole, sort_keys=False), encoding="utf-8")
     return folder / "problem.yaml"

@@ -24,7 +24,14 @@ from metabolismgraph.system.progress import Progress, silent
 try:
     from metabolismgraph.kinetic_models.held_out import predicted, split
     from metabolismgraph.kinetic_models.objective import Objective
-    from metabolismgraph.kinetic_models.search import MOST_STEPS, OBJECTIVES, STILL_IMPROVING, Start, run_start
+    from metabolismgraph.kinetic_models.search import (
+        MOST_STEPS,
+        OBJECTIVES,
+        OUT_OF_TIME,
+        STILL_IMPROVING,
+        Start,
+        run_start,
+    )
 except ImportError as error:
     raise InputError(
         f"parameter estimation needs {error.name}, which is not installed; pip install 'metabolismgraph[petab]'"
@@ -45,6 +52,7 @@ def fit_petab(
     hold_out: Sequence[str] = (),
     hold_out_after: float = math.inf,
     also_from: Sequence[Mapping[str, float]] = (),
+    minutes: float = math.inf,
     seed: int = 0,
     processes: int = 1,
     progress: Progress = silent,
@@ -63,7 +71,8 @@ def fit_petab(
         hold_out: conditions whose measurements are not fitted but predicted.
         hold_out_after: later measurements are not fitted but predicted.
         also_from: further starts, by parameter on linear scale; the nominal value where there is none.
-        seed: of the starts; the result depends on it alone, not on `processes`.
+        minutes: of computing for each start, which then ends with the best point so far.
+        seed: of the starts; without a limit of time the result depends on it alone, not on `processes`.
         processes: starts that run at the same time.
         progress: see `Progress`.
 
@@ -106,6 +115,8 @@ def fit_petab(
         >>> fit.reached
         5
     """
+    if not minutes > 0:
+        raise InputError(f"minutes must be positive, not {minutes:g}")
     if starts < 1:
         raise InputError(f"starts must be at least 1, not {starts}")
     problem, held = split(read_petab(Path(path)), hold_out, hold_out_after)
@@ -118,7 +129,8 @@ def fit_petab(
     OBJECTIVES.clear()
     OBJECTIVES[fit] = objective  # for starts that run in this process
     for number, start in work(
-        joblib.delayed(run_start)(objective.problem, fit, number, some) for number, some in enumerate(begin)
+        joblib.delayed(run_start)(objective.problem, fit, number, some, 60 * minutes)
+        for number, some in enumerate(begin)
     ):
         found[number] = start
         least = min(start.objective for start in found.values())
@@ -215,6 +227,9 @@ def _notes(objective: Objective, best: Start, fit: PetabFit, again: float) -> tu
         notes.append(f"only one start of {len(starts)} found the best likelihood; more starts may find a better one")
     if failed:
         notes.append(f"{failed} of {len(starts)} starts have no finite likelihood, since the model cannot be simulated")
+    late = int((starts["ending"] == OUT_OF_TIME).sum())
+    if late:
+        notes.append(f"{late} of {len(starts)} starts ran out of time; with more, they may find a better likelihood")
     if best.ending == STILL_IMPROVING:
         notes.append(f"the best start was still improving after {MOST_STEPS} steps")
     at = objective.simulated(best.point)

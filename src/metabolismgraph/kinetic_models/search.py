@@ -18,10 +18,14 @@ from metabolismgraph.kinetic_models.objective import Objective, Part
 from metabolismgraph.kinetic_models.sensitivities import SimulationFailedError
 from metabolismgraph.text import one_line
 
-STILL_IMPROVING = fides.ExitFlag.MAXITER.name
+STILL_IMPROVING, OUT_OF_TIME = fides.ExitFlag.MAXITER.name, "OUT_OF_TIME"
 MOST_STEPS = 500  # of each of two searches
 _COARSE, _FINE = 1e-3, 1e-8  # change of the objective at which the first and the second one end
 _ON_THE_WAY, _FEW_STEPS = 1e-2, 80  # the same, and most steps, for each part of the series
+
+
+class _OutOfTimeError(Exception):
+    """A start has computed as long as it may."""
 
 
 class Start(NamedTuple):
@@ -32,7 +36,7 @@ class Start(NamedTuple):
         point: parameters on the scales of the table.
         evaluations: of the likelihood.
         seconds: of computing.
-        ending: why it ended, as fides names it.
+        ending: why it ended, as fides names it, or "OUT_OF_TIME".
     """
 
     objective: float
@@ -46,12 +50,17 @@ OBJECTIVES: dict[str, Objective] = {}  # that of the present fit in this process
 
 
 def run_start(
-    problem: PetabProblem, fit: str, number: int, points: Float[np.ndarray, "tries parameters"]
+    problem: PetabProblem,
+    fit: str,
+    number: int,
+    points: Float[np.ndarray, "tries parameters"],
+    seconds: float = math.inf,
 ) -> tuple[int, Start]:
     """Number and result of a start, which begins at the likeliest of some points.
 
     Args:
         fit: name of the call of `fit_petab`.
+        seconds: of computing, after which the best point so far is the result.
     """
     if fit not in OBJECTIVES:
         OBJECTIVES.clear()
@@ -59,17 +68,18 @@ def run_start(
     objective, before = OBJECTIVES[fit], time.process_time()
     objective.evaluations, objective.precise = 0, True
     # Of a series, every second start begins with a part of it: neither way is the better one for all problems.
-    led = number % 2 and len(points) > 1
-    point = _first_point(objective, objective.parts if led else [], points)
+    led, deadline = number % 2 and len(points) > 1, before + seconds
+    point = _first_point(objective, objective.parts if led else [], points, deadline)
     value, ending = math.inf, "no finite likelihood"
     if point is not None:
         # The Fisher information leaves out the curvature of the residuals, without which the last steps are small.
         try:
             with contextlib.suppress(RuntimeError):  # where sensitivities fail with rough tolerances alone
                 objective.precise = False
-                _, point, _ = search(objective, point, _COARSE, None)
+                _, point, _ = search(objective, point, _COARSE, None, deadline)
             objective.precise = True
-            value, point, ending = search(objective, point, _FINE, fides.HybridFixed(fides.BFGS(), switch_iteration=1))
+            curved = fides.HybridFixed(fides.BFGS(), switch_iteration=1)
+            value, point, ending = search(objective, point, _FINE, curved, deadline)
         except (RuntimeError, ValueError, np.linalg.LinAlgError) as error:
             ending = f"the optimiser failed: {one_line(error)}"
     return number, Start(
@@ -78,13 +88,15 @@ def run_start(
 
 
 def _first_point(
-    objective: Objective, parts: Sequence[Part], points: Float[np.ndarray, "tries parameters"]
+    objective: Objective, parts: Sequence[Part], points: Float[np.ndarray, "tries parameters"], deadline: float
 ) -> Float[np.ndarray, " parameters"] | None:
     """Where the parts of a series lead; otherwise the likeliest of some points. None if none has a likelihood."""
-    led = _led(parts, points)
+    led = _led(parts, points, deadline)
     for some in ([] if led is None else [led], points):
-        tried = []
+        tried = list[tuple[float, np.ndarray]]()
         for point in some:
+            if tried and time.process_time() > deadline:
+                break
             with contextlib.suppress(SimulationFailedError):
                 tried.append(objective.refined(point))
         # The likeliest point may have no sensitivities, whose integration is harder.
@@ -95,7 +107,7 @@ def _first_point(
 
 
 def _led(
-    parts: Sequence[Part], points: Float[np.ndarray, "tries parameters"]
+    parts: Sequence[Part], points: Float[np.ndarray, "tries parameters"], deadline: float
 ) -> Float[np.ndarray, " parameters"] | None:
     """Where the way through the parts of a series ends, from the likeliest of some points; None without parts.
 
@@ -113,7 +125,7 @@ def _led(
     for part in parts:
         try:
             part.begin(point)
-            _, free, _ = search(part, point[part.free], _ON_THE_WAY, None, _FEW_STEPS)
+            _, free, _ = search(part, point[part.free], _ON_THE_WAY, None, deadline, _FEW_STEPS)
         except (SimulationFailedError, RuntimeError, ValueError, np.linalg.LinAlgError):
             break  # the point so far may still be better than a random one
         point = part.whole_point(free)
@@ -125,16 +137,34 @@ def search(
     point: Float[np.ndarray, " parameters"],
     least_change: float,
     update: fides.hessian_approximation.HessianApproximation | None,
+    deadline: float = math.inf,
     most_steps: int = MOST_STEPS,
 ) -> tuple[float, Float[np.ndarray, " parameters"], str]:
-    """Value, point and reason of the end of a search."""
+    """Value, point and reason of the end of a search.
+
+    Args:
+        deadline: time of the process at which it ends with the best point so far.
+    """
+    best = (math.inf, point)
+
+    def watched(at: Float[np.ndarray, " parameters"]) -> tuple[float, np.ndarray, np.ndarray]:
+        nonlocal best
+        found = objective(at)
+        best = min(best, (found[0], at.copy()), key=lambda one: one[0])
+        if time.process_time() > deadline:
+            raise _OutOfTimeError
+        return found
+
     options = {
         fides.Options.MAXITER: most_steps,
         fides.Options.FATOL: least_change,
         fides.Options.FRTOL: 0.0,
         fides.Options.SUBSPACE_DIM: fides.SubSpaceDim.FULL,
     }
-    search = fides.Optimizer(objective, objective.upper, objective.lower, logging.CRITICAL, options, None, update)
+    search = fides.Optimizer(watched, objective.upper, objective.lower, logging.CRITICAL, options, None, update)
     with np.errstate(all="ignore"):
-        value, found, *_ = search.minimize(point)
+        try:
+            value, found, *_ = search.minimize(point)
+        except _OutOfTimeError:
+            return *best, OUT_OF_TIME
     return float(value), found, search.exitflag.name
