@@ -66,6 +66,13 @@ def test_simulation_and_likelihood(problem):
     np.testing.assert_allclose(table["log_likelihood"], expected, rtol=1e-6)
 
 
+def test_logarithms_in_formulas(problem):
+    table = mg.simulate_petab(
+        problem(observables=TABLES["observables.tsv"].replace("a\tA", "a\tlog(A) + log(A + 7, 2)"))
+    )
+    assert table["simulation"][0] == pytest.approx(-0.7 + math.log2(7 + math.exp(-0.7)))
+
+
 def test_other_parameters(problem):
     table = mg.simulate_petab(problem(), {"k": 0.2, "high": 1.0})
     assert table["simulation"][0] == pytest.approx(math.exp(-0.2))
@@ -91,7 +98,12 @@ def test_steady_states_before_and_after(problem):
 
 # A table, or the YAML file, with a text that is replaced by another one; and the message.
 REFUSED = [
-    ("spec", "format_version: 1", "format_version: 2.0.0", "PEtab version 2.0.0 is not supported yet"),
+    (
+        "spec",
+        "format_version: 1",
+        "format_version: 3.0.0",
+        "PEtab version 3.0.0 is not supported, only versions 1 and 2",
+    ),
     ("spec", "sbml_files: [model.xml]", "model_files: {}", "sbml_files is missing"),
     ("spec", YAML, "- a\n", "not a PEtab problem"),
     ("spec", YAML, "a: [\n", "not a readable YAML file"),

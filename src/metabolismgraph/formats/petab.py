@@ -1,4 +1,4 @@
-"""Parameter estimation problems in the PEtab format, version 1 (Schmiester et al. 2021)."""
+"""Parameter estimation problems in the PEtab format, versions 1 (Schmiester et al. 2021) and 2."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import yaml
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import new_folder
+from metabolismgraph.formats.petab_v2 import Period, read_version_2
 from metabolismgraph.text import one_line
 
 _NEEDED = {
@@ -31,8 +32,9 @@ class PetabProblem:
     Attributes:
         path: the YAML file.
         model: the SBML file.
-        parameters, conditions, observables: tables by id.
+        parameters, conditions, observables: tables by id, with the columns of version 1; see `read_version_2`.
         measurements: one row per measured value.
+        experiments: in version 2 the periods of every experiment; empty in version 1.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class PetabProblem:
     conditions: pd.DataFrame
     observables: pd.DataFrame
     measurements: pd.DataFrame
+    experiments: Mapping[str, tuple[Period, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def nominal(self) -> dict[str, float]:
@@ -55,16 +58,24 @@ class PetabProblem:
 
 
 def read_petab(path: Path) -> PetabProblem:
-    """Read a problem of PEtab version 1: its YAML file names an SBML model and tables.
+    """Read a problem of PEtab version 1 or 2: its YAML file names an SBML model and tables.
 
     Raises:
         InputError: a file is missing or damaged, a column or an id is missing, or the problem needs something that is
-            not supported yet: version 2, several problems, other models than SBML.
+            not supported yet: several problems or models, other models than SBML, and in version 2 extensions and names
+            for parts of the model (mapping tables).
     """
     spec = _yaml(path)
     version = str(spec.get("format_version", ""))
-    if version.partition(".")[0] != "1":
-        raise InputError(f"{path}: PEtab version {version or 'unknown'} is not supported yet, only version 1")
+    if version.partition(".")[0] not in ("1", "2"):
+        raise InputError(f"{path}: PEtab version {version or 'unknown'} is not supported, only versions 1 and 2")
+    found = PetabProblem(path, *read_version_2(path, spec)) if version.startswith("2") else _version_1(path, spec)
+    _check(found)
+    _check_parameters(path, found.parameters)
+    return found
+
+
+def _version_1(path: Path, spec: Mapping[str, Any]) -> PetabProblem:
     problems = spec.get("problems")
     if not isinstance(problems, list) or len(problems) != 1 or not isinstance(problems[0], dict):
         raise InputError(f"{path}: expected one entry in `problems`")
@@ -76,7 +87,7 @@ def read_petab(path: Path) -> PetabProblem:
     named = spec.get("parameter_file")
     named = named if isinstance(named, list) else [named]
     parameters = _table(path, [path.parent / str(name) for name in named], "parameters")
-    found = PetabProblem(
+    return PetabProblem(
         path,
         files["sbml"][0],
         _by_id(path, parameters, "parameterId"),
@@ -84,9 +95,6 @@ def read_petab(path: Path) -> PetabProblem:
         _by_id(path, _table(path, files["observable"], "observables"), "observableId"),
         _table(path, files["measurement"], "measurements"),
     )
-    _check(found)
-    _check_parameters(path, found.parameters)
-    return found
 
 
 def write_petab(folder: Path, model: str, tables: Mapping[str, pd.DataFrame]) -> Path:
@@ -181,7 +189,7 @@ def _check(problem: PetabProblem) -> None:
         if numbers.isna().any():
             row = int(numbers.isna().to_numpy().argmax()) + 1
             raise InputError(f"{path}: row {row} of the measurements: {column} is not a number")
-        if column == "time" and (numbers < 0).any():
+        if column == "time" and not problem.experiments and (numbers < 0).any():
             row = int((numbers < 0).to_numpy().argmax()) + 1
             raise InputError(f"{path}: row {row} of the measurements: time is negative; an experiment begins at zero")
         if column == "measurement" and not numbers.map(math.isfinite).all():

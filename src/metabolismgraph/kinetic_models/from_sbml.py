@@ -28,6 +28,7 @@ class ModelFile:
 
     Attributes:
         quantities: ids of its parameters, compartments and species.
+        ids: these, and ids of reactions and of references to species.
 
     Raises:
         InputError: the file is missing or not valid SBML.
@@ -37,14 +38,21 @@ class ModelFile:
         self._path, self._index = path, ModelIndex(parse(read_bytes(path), str(path), needs_network=False))
         index = self._index
         self.quantities = frozenset({*index.parameters, *index.compartments, *index.species})
+        self.ids = self.quantities.union(index.reactions, index.references)
 
-    def model(self, values: Mapping[str, Values] | None = None, operations: Operations | None = None) -> KineticModel:
+    def model(
+        self,
+        values: Mapping[str, Values] | None = None,
+        operations: Operations | None = None,
+        begin: float = 0.0,
+    ) -> KineticModel:
         """The equations of the model.
 
         Args:
             values: other values of parameters, compartments and species at the start, as formulas see them; those that
                 depend on them by initial assignments or rules follow.
             operations: see `operations_of`; values may then be symbols.
+            begin: time of the start.
 
         Raises:
             InputError: the file has events, delays, algebraic rules, fast reactions or rates of change in formulas; a
@@ -53,7 +61,7 @@ class ModelFile:
         """
         path = self._path
         try:
-            return _Builder(str(path), path.name.split(".")[0], self._index, values or {}, operations).build()
+            return _Builder(str(path), path.name.split(".")[0], self._index, values or {}, operations, begin).build()
         except RecursionError:
             raise InputError(
                 f"{path}: a formula is nested too deeply to be read; write it with fewer brackets"
@@ -70,8 +78,10 @@ class _Builder:
         index: ModelIndex,
         given: Mapping[str, Values],
         operations: Operations | None,
+        begin: float,
     ):
         self.source, self.index, self.given, self.operations = source, index, given, operations
+        self.begin = begin
         self.model = index.model
         self.id = self.model.getId() or stem
         self.rules = {r.getVariable(): r.getMath() for r in self.model.getListOfRules() if r.isRate()}
@@ -98,6 +108,11 @@ class _Builder:
             species=tuple(index.species),
             compartments={name: s.getCompartment() for name, s in index.species.items()},
             amounts=frozenset(name for name, s in index.species.items() if self._is_amount(s)),
+            diluted=frozenset(
+                name
+                for name, s in index.species.items()
+                if not self._is_amount(s) and name not in self.rules and name not in index.assigned
+            ),
             constants=constants,
             computed=tuple((name, formulas[name][1]) for name in order),
             rates=tuple(rates),
@@ -201,7 +216,7 @@ class _Builder:
             raise InputError(f"{self.source}: the formula of {name} cannot be evaluated") from None
 
     def _start(self) -> Environment:
-        """Values at time zero of every id that has one, as formulas see them."""
+        """Values at the start of every id that has one, as formulas see them."""
         index = self.index
         formulas: _Formulas = {}
         for name in (*index.compartments, *index.parameters, *self.references, *index.species):
@@ -216,7 +231,7 @@ class _Builder:
             if declared is not None:
                 formulas[name] = declared
         formulas |= self._laws()
-        environment: Environment = {TIME: np.float64(0.0)}
+        environment: Environment = {TIME: np.float64(self.begin)}
         for name in self._order({key: needed for key, (needed, _) in formulas.items()}, {}, known_only=True):
             if formulas[name][0] <= set(environment):
                 with np.errstate(all="ignore"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,8 @@ from jaxtyping import Float
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import PetabProblem, read_petab
-from metabolismgraph.kinetic_models.measurements import Measurements
-from metabolismgraph.kinetic_models.model import Environment, KineticModel
+from metabolismgraph.kinetic_models.measurements import Measurements, Stage
+from metabolismgraph.kinetic_models.model import Environment, KineticModel, state_key
 from metabolismgraph.kinetic_models.simulation import integrate, steady_state
 
 
@@ -23,7 +23,7 @@ def simulate_petab(path: str | Path, values: Mapping[str, float] | None = None) 
     r"""Simulate the measurements of a PEtab problem, at the nominal values of its parameters.
 
     Args:
-        path: YAML file of the problem, PEtab version 1.
+        path: YAML file of the problem, PEtab version 1 or 2.
         values: other values of parameters of the parameter table, on linear scale.
 
     Returns:
@@ -81,23 +81,33 @@ def simulated_table(problem: PetabProblem, parameters: Mapping[str, float]) -> p
     measurements = Measurements(problem)
     likelihood = Likelihood(problem)
     simulated, noise = np.full((2, len(measurements.rows)), np.nan)
-    for first, then, part in measurements.groups():
-        model = measurements.model(then, parameters)
-        if first:
-            before = measurements.model(first, parameters)
-            reached = dict(zip(before.states, steady_state(before), strict=True))
-            kept = zip(measurements.kept(model, then), model.states, model.start, strict=True)
-            model = dataclasses.replace(model, start=tuple(reached[name] if keep else x for keep, name, x in kept))
-        times = np.unique(part["time"].to_numpy(float))
-        finite = times[np.isfinite(times)]
-        at = integrate(model, finite) if finite.size else {}
-        end = _single(model, steady_state(model)) if finite.size < times.size else {}
+    for periods, part in measurements.groups():
+        at = _values_at(measurements.stages(periods, parameters), np.unique(part["time"].to_numpy(float)))
         for number, (_, row) in zip(part.index.to_numpy(), part.iterrows(), strict=True):
-            k = int(np.searchsorted(finite, row["time"]))
-            now = end if math.isinf(row["time"]) else {name: value[k] for name, value in at.items()}
-            simulated[number], noise[number] = measurements.simulated(row, now, parameters)
+            simulated[number], noise[number] = measurements.simulated(row, at[float(row["time"])], parameters)
     found = {"simulation": simulated, "noise": noise, "log_likelihood": likelihood.log_densities(simulated, noise)}
     return pd.concat([measurements.rows, pd.DataFrame(found)], axis=1)
+
+
+def _values_at(stages: Sequence[Stage], times: Float[np.ndarray, " times"]) -> dict[float, Environment]:
+    """The values of all ids at each time of an experiment."""
+    found: dict[float, Environment] = {}
+    states: list[float] = []
+    for stage in stages:
+        start = stage.model.start if stage.entered is None else tuple(stage.entered(states))
+        model = dataclasses.replace(stage.model, start=start)
+        if math.isinf(stage.begin):
+            states = list(steady_state(model))
+            continue
+        own = stage.own(times[np.isfinite(times)])
+        wanted = own if math.isinf(stage.end) else np.append(own, stage.end)
+        if wanted.size:
+            at = integrate(model, wanted, stage.begin)
+            found |= {float(t): {name: x[k] for name, x in at.items()} for k, t in enumerate(own)}
+            states = [float(at[state_key(name)][-1]) for name in model.states]
+    if math.isinf(times[-1]):
+        found[math.inf] = _single(model, steady_state(model, stage.begin))
+    return found
 
 
 class Likelihood:

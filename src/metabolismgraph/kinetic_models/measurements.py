@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import libsbml
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.formula import Compiled, FormulaError, Operations, Values, compiled, names
+from metabolismgraph.formats.formula import TIME, Compiled, FormulaError, Operations, Values, compiled, names
 from metabolismgraph.formats.petab import PetabProblem
+from metabolismgraph.formats.petab_formula import parse_formula
+from metabolismgraph.formats.petab_v2 import Period
 from metabolismgraph.kinetic_models.from_sbml import ModelFile
-from metabolismgraph.kinetic_models.model import Environment, KineticModel
+from metabolismgraph.kinetic_models.model import Environment, KineticModel, state_key
 
 _PLACEHOLDERS = {"observableParameters": "observableParameter", "noiseParameters": "noiseParameter"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """The model in a period of an experiment.
+
+    Attributes:
+        begin: time; -inf: the period lasts until nothing changes.
+        end: time of the next period, which does not belong to this one; infinite for the last.
+        model: its `start` holds in the first period.
+        entered: the states at the begin from those at the end of the period before; None in the first period.
+    """
+
+    begin: float
+    end: float
+    model: KineticModel
+    entered: Callable[[Sequence[Values]], list[Values]] | None
+
+    def own(self, times: Float[np.ndarray, " times"]) -> Float[np.ndarray, " own"]:
+        """Those of some times that belong to the period; nothing is measured in one without a begin."""
+        if math.isinf(self.begin):
+            return times[:0]
+        return times[(times >= self.begin) & ((times < self.end) | math.isinf(self.end))]
 
 
 class Measurements:
@@ -39,28 +67,85 @@ class Measurements:
             for name, row in problem.observables.iterrows()
             for column in ("observableFormula", "noiseFormula")
         }
+        needed = set[str]().union(*(names for names, _ in self._formulas.values()))
+        self._outputs = needed - self._file.ids
 
-    def groups(self) -> Iterator[tuple[str, str, pd.DataFrame]]:
-        """Condition of the steady state before, empty for none; condition; and rows of the measurement table."""
+    def groups(self) -> Iterator[tuple[tuple[Period, ...], pd.DataFrame]]:
+        """The periods of every experiment, and its rows of the measurement table."""
         before = self.rows.get("preequilibrationConditionId", pd.Series(index=self.rows.index, dtype=object))
         before = before.astype(object).where(before.notna(), "")
         for (first, then), part in self.rows.groupby([before, "simulationConditionId"]):
-            yield str(first), str(then), part
+            name, own = str(then), self.problem.experiments.get(str(then))
+            conditions = [(-math.inf, str(first))] if str(first) else []
+            yield own or tuple(Period(t, self._changes(one)) for t, one in [*conditions, (0.0, name)]), part
 
-    def model(self, condition: str, parameters: Mapping[str, Values]) -> KineticModel:
-        """The model in a condition, for values of the parameter table.
+    def stages(self, periods: Sequence[Period], parameters: Mapping[str, Values]) -> list[Stage]:
+        """The model in each period of an experiment, for values of the parameter table.
 
         Raises:
-            InputError: as for `ModelFile.model`, or a parameter has no value.
+            InputError: as for `ModelFile.model`, a parameter has no value, or a change depends on what it may not.
         """
-        values = {name: value for name, value in parameters.items() if name in self._file.quantities}
-        given = {name: self._number(entry, parameters) for name, entry in self._entries(condition)}
-        return self._file.model(values | given, self._operations)
+        found: list[Stage] = []
+        for period, end in zip(periods, [*(period.time for period in periods[1:]), math.inf], strict=True):
+            if found and self.problem.experiments:
+                model = self._changed(found[-1].model, period, parameters)
+            else:
+                values = {name: value for name, value in parameters.items() if name in self._file.quantities}
+                begin = 0.0 if math.isinf(period.time) else period.time
+                known = {TIME: np.float64(begin), **parameters}
+                given = {name: self._number(entry, known) for name, entry in period.changes.items()}
+                # Parameters of formulas of observables alone.
+                outputs = {name: given.pop(name) for name in self._outputs & set(given)}
+                model = self._file.model(values | given, self._operations, begin)
+                model = dataclasses.replace(model, constants=model.constants | outputs)
+            entered = functools.partial(self._entered, found[-1].model, model, period, parameters) if found else None
+            found.append(Stage(period.time, end, model, entered))
+        return found
 
-    def kept(self, model: KineticModel, condition: str) -> list[bool]:
-        """Whether a state is that of the steady state before: the condition gives no value of its own."""
-        own = {name for name, _ in self._entries(condition)}
-        return [name not in own for name in model.states]
+    def _changed(self, before: KineticModel, period: Period, parameters: Mapping[str, Values]) -> KineticModel:
+        """The model with other constants; all that are not changed keep their values, whatever made them."""
+        constants = dict(before.constants)
+        known = {**before.constants, TIME: np.float64(period.time), **parameters}
+        new = {name: entry for name, entry in period.changes.items() if name not in before.states}
+        for name, entry in new.items():
+            if name not in constants and state_key(name) not in constants:
+                raise InputError(
+                    f"{self.problem.path}: the change of {name} at time {period.time:g} is of no parameter, "
+                    "compartment or species of the model, or of one that a rule computes"
+                )
+            value = self._number(entry, known, name)
+            constants[name if name in constants else state_key(name)] = value
+        for name in before.diluted:
+            key, size = state_key(name), before.compartments[name]
+            if key in constants and size in constants and (name in new or size in new):
+                value = constants[key] if name in new else constants[key] / before.constants[size]
+                constants[key] = value * constants[size]
+        return dataclasses.replace(before, constants=constants)
+
+    def _entered(
+        self,
+        before: KineticModel,
+        model: KineticModel,
+        period: Period,
+        parameters: Mapping[str, Values],
+        states: Sequence[Values],
+    ) -> list[Values]:
+        """The states at the begin of a period, from those at the end of the one before.
+
+        Where the size of a compartment changes, the values of its species as formulas see them stay.
+        """
+        values = before.values(np.float64(period.time), states)
+        known = {**values, **parameters}
+        found = []
+        for name, state in zip(model.states, states, strict=True):
+            size = before.compartments.get(name, "") if name in model.diluted else ""
+            old = values.get(size, 1.0)
+            new = model.constants.get(size, old)
+            if name in period.changes:
+                found.append(self._number(period.changes[name], known) * new)
+            else:
+                found.append(state if new is old else state * (new / old))
+        return found
 
     def simulated(self, row: pd.Series, values: Environment, parameters: Mapping[str, Values]) -> tuple[Values, Values]:
         """The simulated value of a measurement, and its noise.
@@ -82,33 +167,43 @@ class Measurements:
         environment[observable] = self._value(observable, "observableFormula", environment)
         return environment[observable], self._value(observable, "noiseFormula", environment)
 
-    def _entries(self, condition: str) -> list[tuple[str, Any]]:
-        """Names and values that the condition table gives; an empty cell gives none."""
+    def _changes(self, condition: str) -> dict[str, Any]:
+        """What the condition table of version 1 gives; an empty cell gives nothing."""
         row = self.problem.conditions.loc[condition].drop("conditionName", errors="ignore").dropna()
-        return [(str(name), entry) for name, entry in row.items()]
+        return {str(name): entry for name, entry in row.items()}
 
-    def _number(self, entry: Any, parameters: Mapping[str, Values]) -> Values:
-        """A number, or the value of a parameter by its id."""
+    def _number(self, entry: Any, known: Mapping[str, Values], constant: str = "") -> Values:
+        """A number, or the value of a formula of known quantities.
+
+        Args:
+            constant: what is to have this value, if it may not depend on the state.
+        """
         try:
             return float(entry)
         except ValueError:
-            name = str(entry).strip()
-            if name in parameters:
-                return parameters[name]
-        raise InputError(f"{self.problem.path}: parameter {name} has no value")
+            needed, formula = self._compiled(str(entry), "a value in a table")
+        for name in sorted(needed - set(known)):
+            if constant:
+                raise InputError(
+                    f"{self.problem.path}: the change of {constant} depends on {name}, which is no constant; only "
+                    "changes of quantities that are integrated may do so yet"
+                )
+            raise InputError(f"{self.problem.path}: parameter {name} has no value")
+        with np.errstate(all="ignore"):
+            return formula(known)
 
     def _formula(self, observable: str, text: Any) -> tuple[set[str], Compiled]:
         if pd.isna(text):
             raise InputError(f"{self.problem.path}: observable {observable}: a formula is empty")
-        node = libsbml.parseL3Formula(str(text))
+        return self._compiled(str(text), f"observable {observable}")
+
+    def _compiled(self, text: str, where: str) -> tuple[set[str], Compiled]:
+        """The names that a formula needs, and the formula."""
         try:
-            if node is None:
-                raise FormulaError
+            node = parse_formula(text)
             return names(node), compiled(node, _lookup, {}, operations=self._operations)
         except FormulaError:
-            raise InputError(
-                f"{self.problem.path}: observable {observable}: the formula {text!r} is not valid"
-            ) from None
+            raise InputError(f"{self.problem.path}: {where}: the formula {text!r} is not valid") from None
 
     def _value(self, observable: str, column: str, environment: Environment) -> Values:
         needed, formula = self._formulas[observable, column]

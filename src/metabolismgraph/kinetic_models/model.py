@@ -23,10 +23,11 @@ class KineticModel:
         id: of the model.
         states: ids of the quantities that are integrated: amounts of species that reactions change, and variables of
             rate rules.
-        start: their values at time zero.
+        start: their values at the start.
         species: ids of all species.
         compartments: for every species the id of its compartment.
         amounts: species whose id is an amount in formulas (hasOnlySubstanceUnits).
+        diluted: species whose id is a concentration in formulas, but whose state or constant is an amount.
         constants: values that never change, by id; amounts of constant species by their `state_key`.
         computed: ids with their formulas, so that each comes after those that it needs.
         rates: of change of the states.
@@ -38,6 +39,7 @@ class KineticModel:
     species: tuple[str, ...]
     compartments: Mapping[str, str]
     amounts: frozenset[str]
+    diluted: frozenset[str]
     constants: Environment
     computed: tuple[tuple[str, Compiled], ...]
     rates: tuple[Compiled, ...]

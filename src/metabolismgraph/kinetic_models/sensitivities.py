@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import casadi as ca
@@ -17,7 +18,8 @@ from jaxtyping import Float
 
 from metabolismgraph.formats.formula import Values
 from metabolismgraph.formats.petab import PetabProblem
-from metabolismgraph.kinetic_models.measurements import Measurements
+from metabolismgraph.formats.petab_v2 import Period
+from metabolismgraph.kinetic_models.measurements import Measurements, Stage
 from metabolismgraph.kinetic_models.model import KineticModel
 from metabolismgraph.kinetic_models.scales import from_scale
 from metabolismgraph.kinetic_models.symbols import SYMBOLS
@@ -90,8 +92,8 @@ class SimulatedMeasurements:
         values = {name: from_scale(point[k], str(scales[name]), ca.exp) for k, name in enumerate(self.names)}
         parameters = {**fixed} | values
         self._groups = [
-            (part.index.to_numpy(), _Group(self._measurements, first, then, part, point, parameters))
-            for first, then, part in self._measurements.groups()
+            (part.index.to_numpy(), _Group(self._measurements, periods, part, point, parameters))
+            for periods, part in self._measurements.groups()
         ]
 
     def at(self, point: Float[np.ndarray, " parameters"], *, derivatives: bool, precise: bool = True) -> Simulated:
@@ -139,7 +141,7 @@ def _late_interrupt() -> Iterator[None]:
 
 
 class _Group:
-    """The measurements of one condition, with the steady state before it.
+    """The measurements of one experiment.
 
     Attributes:
         needed: numbers of the parameters on which they depend, which are the directions of derivatives.
@@ -148,26 +150,21 @@ class _Group:
     def __init__(
         self,
         measurements: Measurements,
-        first: str,
-        then: str,
+        periods: Sequence[Period],
         part: pd.DataFrame,
         point: ca.SX,
         parameters: Mapping[str, Values],
     ):
-        model = measurements.model(then, parameters)
-        before = measurements.model(first, parameters) if first and model.states else None
+        stages = measurements.stages(periods, parameters)
         times = np.unique(part["time"].to_numpy(float))
-        finite = times[np.isfinite(times)]
-        self._start = _Map([ca.vertcat(*model.start)], [point])
-        self._before = None if before is None else (_Map([ca.vertcat(*before.start)], [point]), _Rest(before, point))
-        self._kept = np.array(measurements.kept(model, then), dtype=bool)
-        self._course = Course(model, point, finite) if finite.size and model.states else None
-        self._end = _Rest(model, point) if finite.size < times.size and model.states else None
-        self._observed = _observed(measurements, model, part, times, point, parameters)
-        models = [model] if before is None else [model, before]
-        # Parameters of other conditions, and those of noise alone, need no sensitivities of states.
-        of_states = [ca.which_depends(ca.vertcat(*m.start, _equations(m)[3]), point, 1, False) for m in models]
-        self._moving = np.flatnonzero(np.any(of_states, axis=0))
+        self._start = _Map([ca.vertcat(*stages[0].model.start)], [point])
+        self._legs = [_Leg(stage, times, point) for stage in stages] if stages[0].model.states else []
+        models = {t: stage.model for stage in stages for t in map(float, stage.own(times))}
+        self._observed = _observed(measurements, models, part, point, parameters)
+        # Parameters of other experiments, and those of noise alone, need no sensitivities of states.
+        of_states = [self._start.outputs, *(_equations(stage.model)[3] for stage in stages)]
+        of_states += [leg.entered.outputs for leg in self._legs if leg.entered is not None]
+        self._moving = np.flatnonzero(ca.which_depends(ca.vertcat(*of_states), point, 1, False))
         seen = np.flatnonzero(ca.which_depends(self._observed.outputs, point, 1, False))
         self.needed = np.union1d(self._moving, seen).astype(int)
 
@@ -175,29 +172,51 @@ class _Group:
         """Simulated values, then noise, of all rows."""
         directions = np.eye(len(given))
         moving, needed = (which if derivatives else which[:0] for which in (self._moving, self.needed))
-        states = self._states(Tracked(given, directions[:, moving]), precise=precise)
-        of_states = np.zeros((len(states.value), len(needed)))
-        of_states[:, np.isin(needed, moving)] = states.derivative
-        return self._observed([Tracked(states.value, of_states), Tracked(given, directions[:, needed])])
+        point = Tracked(given, directions[:, moving])
+        state, parts = self._start([point]), [_untracked(np.zeros(0), len(moving))]
+        for leg in self._legs:
+            seen, state = leg(state, point, precise=precise)
+            parts += seen
+        of_states = np.zeros((sum(len(part.value) for part in parts), len(needed)))
+        of_states[:, np.isin(needed, moving)] = np.concatenate([part.derivative for part in parts])
+        states = Tracked(np.concatenate([part.value for part in parts]), of_states)
+        return self._observed([states, Tracked(given, directions[:, needed])])
 
-    def _states(self, point: Tracked, *, precise: bool) -> Tracked:
-        """The states at all times, one time after the other."""
-        start = self._start([point])
-        if self._before is not None:
-            initial, rest = self._before
-            reached = rest(initial([point]), point)
-            start = Tracked(
-                np.where(self._kept, reached.value, start.value),
-                np.where(self._kept[:, None], reached.derivative, start.derivative),
-            )
-        parts = [_untracked(np.zeros(0), point.derivative.shape[1])]
+
+class _Leg:
+    """The states over a period.
+
+    Attributes:
+        entered: the states at its begin from those at the end of the period before, and the parameters.
+    """
+
+    def __init__(self, stage: Stage, times: Float[np.ndarray, " times"], point: ca.SX):
+        model, self._count = stage.model, len(stage.model.states)
+        self.entered: _Map | None = None
+        if stage.entered is not None:
+            y = ca.SX.sym("y", self._count)
+            self.entered = _Map([ca.vertcat(*stage.entered(_each(y)))], [y, point])
+        own = stage.own(times)
+        at, self._last = own[np.isfinite(own)], math.isinf(stage.end)
+        at = at if self._last else np.append(at, stage.end)
+        before = math.isinf(stage.begin)
+        self._course = Course(model, point, at, stage.begin) if at.size and not before else None
+        self._rest = _Rest(model, point) if before or not np.isfinite(own).all() else None
+
+    def __call__(self, states: Tracked, point: Tracked, *, precise: bool) -> tuple[list[Tracked], Tracked]:
+        """The states at the times of measurements, and at the end of the period."""
+        start = states if self.entered is None else self.entered([states, point])
+        seen, end = [], start
         if self._course is not None:
-            parts.append(self._course(start, point, precise=precise))
-        if self._end is not None:
-            parts.append(self._end(start, point))
-        return Tracked(
-            np.concatenate([part.value for part in parts]), np.concatenate([part.derivative for part in parts])
-        )
+            found = self._course(start, point, precise=precise)
+            end = Tracked(found.value[-self._count :], found.derivative[-self._count :])
+            kept = len(found.value) - (0 if self._last else self._count)
+            seen.append(Tracked(found.value[:kept], found.derivative[:kept]))
+        if self._rest is not None:
+            end = self._rest(start, point)
+            if self._last:
+                seen.append(end)
+        return seen, end
 
 
 class _Map:
@@ -230,13 +249,13 @@ class _Map:
 
 
 class Course:
-    """The states at several times, from those at time zero."""
+    """The states at several times, from those at the begin."""
 
-    def __init__(self, model: KineticModel, point: ca.SX, times: Float[np.ndarray, " times"]):
+    def __init__(self, model: KineticModel, point: ca.SX, times: Float[np.ndarray, " times"], begin: float = 0.0):
         rates, time_matters = _rates(model, point)
         switches = {}
-        if time_matters and len(times) > 1:  # a rule may switch at a time, which a longer step could miss
-            switches["max_step_size"] = float(np.diff(times).max())
+        if time_matters:  # a rule may switch at a time, which a longer step could miss
+            switches["max_step_size"] = float(np.diff([begin, *times]).max())
         count = len(model.states)
         start, at, sizes = ca.MX.sym("start", count), ca.MX.sym("point", point.shape[0]), ca.MX.sym("sizes", count)
         y, time = ca.MX.sym("y", count), ca.MX.sym("t")
@@ -244,7 +263,7 @@ class Course:
 
         def course(options: Mapping[str, object]) -> _Map:
             solver = ca.integrator(
-                "solver", "cvodes", equations, 0.0, [float(t) for t in times], {**options, **switches}
+                "solver", "cvodes", equations, begin, [float(t) for t in times], {**options, **switches}
             )
             found = solver(x0=start / sizes, p=ca.vertcat(at, sizes))["xf"] * ca.repmat(sizes, 1, len(times))
             return _Map([found], [start, at, sizes])
@@ -304,7 +323,7 @@ def _equations(model: KineticModel) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
     """Symbols of the states in units of their sizes, time and sizes; and rates of change."""
     count = len(model.states)
     y, time, sizes = ca.SX.sym("y", count), ca.SX.sym("t"), ca.SX.sym("sizes", count)
-    environment = model.values(time, [y[i] * sizes[i] for i in range(count)])
+    environment = model.values(time, _each(y * sizes))
     return y, time, sizes, ca.vertcat(*[rate(environment) for rate in model.rates]) / sizes
 
 
@@ -320,21 +339,24 @@ def _rates(model: KineticModel, point: ca.SX) -> tuple[ca.Function, bool]:
 
 def _observed(
     measurements: Measurements,
-    model: KineticModel,
+    models: Mapping[float, KineticModel],
     part: pd.DataFrame,
-    times: Float[np.ndarray, " times"],
     point: ca.SX,
     parameters: Mapping[str, Values],
 ) -> _Map:
-    """Simulated values, then noise, of the rows of a group, from the states at all times and the parameters."""
-    y = ca.SX.sym("y", len(model.states) * len(times))
-    count = len(model.states)
-    at = [model.values(ca.SX(t), [y[k * count + i] for i in range(count)]) for k, t in enumerate(times)]
-    rows = [
-        measurements.simulated(row, at[int(np.searchsorted(times, row["time"]))], parameters)
-        for _, row in part.iterrows()
-    ]
-    return _Map([ca.vertcat(*column) for column in zip(*rows, strict=True)], [y, point])
+    """Simulated values, then noise, of the rows of a group, from the states at all times and the parameters.
+
+    Args:
+        models: by time, in order.
+    """
+    y = [ca.SX.sym("y", len(model.states)) for model in models.values()]
+    at = {t: model.values(ca.SX(t), _each(x)) for (t, model), x in zip(models.items(), y, strict=True)}
+    rows = [measurements.simulated(row, at[float(row["time"])], parameters) for _, row in part.iterrows()]
+    return _Map([ca.vertcat(*column) for column in zip(*rows, strict=True)], [ca.vertcat(*y), point])
+
+
+def _each(vector: ca.SX) -> list[ca.SX]:
+    return [vector[i] for i in range(vector.shape[0])]
 
 
 def _untracked(value: Float[np.ndarray, " entries"], directions: int) -> Tracked:

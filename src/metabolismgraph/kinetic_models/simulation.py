@@ -76,11 +76,11 @@ def simulate_model(
     return pd.DataFrame({"time": times, **{name: found[name] for name in variables}})
 
 
-def integrate(model: KineticModel, time: Float[np.ndarray, " times"]) -> Environment:
-    """The values of every id of a model at given times, from its state at time zero, by LSODA (Petzold 1983).
+def integrate(model: KineticModel, time: Float[np.ndarray, " times"], begin: float = 0.0) -> Environment:
+    """The values of every id of a model at given times, from its state at the begin, by LSODA (Petzold 1983).
 
     Args:
-        time: increasing, >= 0.
+        time: increasing, not before the begin.
 
     Raises:
         InputError: a state has no value at the start, the integration fails, or a formula cannot be evaluated.
@@ -91,7 +91,7 @@ def integrate(model: KineticModel, time: Float[np.ndarray, " times"]) -> Environ
     if not np.isfinite(start).all():
         name = model.states[int(np.argmin(np.isfinite(start)))]
         raise InputError(f"model {model.id}: {name} has no finite value at the start")
-    given = time if time[0] == 0 else np.concatenate([[0.0], time])
+    given = time if time[0] == begin else np.concatenate([[begin], time])
     if len(given) == 1:
         return _shaped(model.values(time, start[:, None]), 1)
     scale = np.abs(start)
@@ -120,8 +120,11 @@ def integrate(model: KineticModel, time: Float[np.ndarray, " times"]) -> Environ
     return _shaped(model.values(time, found.y[:, len(given) - len(time) :]), len(time))
 
 
-def steady_state(model: KineticModel) -> Float[np.ndarray, " states"]:
+def steady_state(model: KineticModel, begin: float = 0.0) -> Float[np.ndarray, " states"]:
     """The states of a model when they have come to rest, by integration over longer and longer times.
+
+    Args:
+        begin: the time of the start.
 
     Raises:
         InputError: they do not come to rest, or the integration fails.
@@ -132,7 +135,7 @@ def steady_state(model: KineticModel) -> Float[np.ndarray, " states"]:
     while span < _LONGEST:
         found = scipy.integrate.solve_ivp(
             model.rate,
-            (0.0, span),
+            (begin, begin + span),
             y,
             "LSODA",
             rtol=_RELATIVE,
@@ -145,7 +148,7 @@ def steady_state(model: KineticModel) -> Float[np.ndarray, " states"]:
         size = np.maximum(np.abs(y), _AT_REST * np.abs(y).max())
         # Both: a slow change, and a fast one that has not begun to show.
         if (np.abs(y - before) <= _AT_REST * size).all() and (
-            np.abs(model.rate(span, y)) * span <= _AT_REST * size
+            np.abs(model.rate(begin + span, y)) * span <= _AT_REST * size
         ).all():
             return y
         span *= 10
