@@ -69,21 +69,28 @@ def _drawn(
 
 
 def two_numbers(
-    problem: PetabProblem, name: str, row: Mapping[str, Any], column: str, shape: str
+    problem: PetabProblem,
+    name: str,
+    row: Mapping[str, Any],
+    column: str,
+    shape: str,
+    of_one: Callable[[float], tuple[float, float]] | None = None,
 ) -> tuple[float, float]:
-    """The parameters of a distribution: ends of a uniform one, or centre and width.
+    """The parameters of a distribution: ends of a uniform one, or centre and width, or order and scale.
+
+    Args:
+        of_one: makes both of the one number that there is.
 
     Raises:
-        InputError: they are not two numbers in order.
+        InputError: they are not two numbers in order, or not one number.
     """
-    entry = str(row.get(column, ""))
+    entry, wanted = str(row.get(column, "")), "two numbers, a;b" if of_one is None else "one number"
     try:
-        first, second = (float(part) for part in entry.split(";"))
-    except ValueError:
-        raise InputError(
-            f"{problem.path}: parameter {name}: {column} is {entry!r}; expected two numbers, a;b"
-        ) from None
-    if not (second > first if shape == "uniform" else second > 0):
+        numbers = [float(part) for part in entry.split(";")]
+        first, second = numbers if of_one is None else of_one(*numbers)
+    except (ValueError, TypeError):
+        raise InputError(f"{problem.path}: parameter {name}: {column} is {entry!r}; expected {wanted}") from None
+    if not (second > first if shape == "uniform" else second > 0) or (shape == "gamma" and not first > 0):
         raise InputError(
             f"{problem.path}: parameter {name}: {column} is {entry!r}; the second number must be "
             f"{'larger than the first' if shape == 'uniform' else 'positive'}"

@@ -71,6 +71,8 @@ def write_petab_fit(
         table = fit.problem.parameters.copy()
         table["nominalValue"] = table.get("nominalValue", pd.Series(index=table.index, dtype=float)).astype(float)
         table.loc[fit.estimates.index, "nominalValue"] = fit.estimates["estimate"]
+        if fit.problem.experiments:  # version 2
+            table = table.drop(columns="parameterScale").replace({"estimate": {"1": "true", "0": "false"}})
         _write(table, part / PARAMETERS)
         (part / NOTES).write_text("".join(f"{note}\n" for note in (*notes, *fit.notes)), encoding="utf-8")
         (part / MODEL).write_text(_model_text(fit), encoding="utf-8")
