@@ -49,6 +49,7 @@ READERS = {
     "Models and tables": ("kinetic_models/problem.py", "kinetic_models/experiments.py"),
     "PEtab problems": (
         "formats/petab.py",
+        "formats/petab_v2.py",
         "kinetic_models/measurements.py",
         "kinetic_models/likelihood.py",
         "kinetic_models/priors.py",

@@ -147,7 +147,7 @@ def test_held_out_experiments_are_predicted(tmp_path):
     assert found.loc[("two", "of_A"), "R2_nominal"] == pytest.approx(expected)
     row = fit.held_out[fit.held_out["observableId"] == "of_A"].iloc[1]
     assert row["interpolation"] == pytest.approx((tables["two"]["A"][0] + tables["two"]["A"][2]) / 2)
-    with pytest.raises(InputError, match="no measurement has condition on, to be held out; nearest: one"):
+    with pytest.raises(InputError, match="no measurement has condition or experiment on, to be held out; nearest: one"):
         mg.fit_petab(problem.path, 1, hold_out=["on"])
     with pytest.raises(InputError, match="nothing is left to be fitted"):
         mg.fit_petab(problem.path, 1, hold_out=["one", "two"])

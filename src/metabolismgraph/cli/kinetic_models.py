@@ -94,7 +94,7 @@ def simulate_model(
     epilog="Example: metabolismgraph simulate-petab problem.yaml --value k1=0.5 --out simulated.tsv"
 )
 def simulate_petab(
-    problem: Annotated[Path, typer.Argument(help="YAML file of a PEtab problem, version 1")],
+    problem: Annotated[Path, typer.Argument(help="YAML file of a PEtab problem, version 1 or 2")],
     out: Annotated[Path | None, typer.Option(help="file of the table, TSV; default: none")] = None,
     value: Annotated[
         list[str] | None,
@@ -119,11 +119,15 @@ def simulate_petab(
     epilog="Example: metabolismgraph fit-petab problem.yaml --starts 50 --processes 8 --out fits/mine"
 )
 def fit_petab(
-    problem: Annotated[Path, typer.Argument(help="YAML file of a PEtab problem, version 1")],
+    problem: Annotated[Path, typer.Argument(help="YAML file of a PEtab problem, version 1 or 2")],
     out: FitFolder = None,
     hold_out: Annotated[
         list[str] | None,
-        typer.Option("--hold-out", metavar="CONDITION", help="predict its measurements, do not fit them; repeatable"),
+        typer.Option(
+            "--hold-out",
+            metavar="CONDITION",
+            help="a condition, or an experiment of version 2: predict its measurements, do not fit them; repeatable",
+        ),
     ] = None,
     hold_out_after: HoldOutAfter = None,
     homeostasis: Homeostasis = None,
@@ -162,7 +166,11 @@ def fit_model(
     out: FitFolder = None,
     hold_out: Annotated[
         list[Path] | None,
-        typer.Option("--hold-out", metavar="TABLE", help="predict its measurements, do not fit them; repeatable"),
+        typer.Option(
+            "--hold-out",
+            metavar="TABLE",
+            help="a condition, or an experiment of version 2: predict its measurements, do not fit them; repeatable",
+        ),
     ] = None,
     hold_out_after: HoldOutAfter = None,
     estimate: Annotated[

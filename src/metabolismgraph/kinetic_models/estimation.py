@@ -59,16 +59,16 @@ def fit_petab(
 ) -> PetabFit:
     r"""Estimate the parameters of a PEtab problem by maximum likelihood, or maximum posterior where it has priors.
 
-    Starts are a Latin hypercube between the bounds of the parameter table, on its scales (Raue et al. 2013), or have
-    the distributions of the initialization priors; nominal values of estimated parameters are not used. From each one,
-    a trust-region method with reflections at the bounds (fides, Fröhlich & Sorger 2022) goes down on the Fisher
-    information, then on BFGS updates of it. Standard errors and intervals are those of the Fisher information at the
-    best point.
+    Starts are a Latin hypercube between the bounds of the parameter table, on its scales (Raue et al. 2013; version 2
+    has none: log10 for a positive lower bound, else linear), or have the distributions of the initialization priors;
+    nominal values of estimated parameters are not used. From each one, a trust-region method with reflections at the
+    bounds (fides, Fröhlich & Sorger 2022) goes down on the Fisher information, then on BFGS updates of it. Standard
+    errors and intervals are those of the Fisher information at the best point.
 
     Args:
-        path: YAML file of the problem, PEtab version 1.
+        path: YAML file of the problem, PEtab version 1 or 2.
         starts: their number.
-        hold_out: conditions whose measurements are not fitted but predicted.
+        hold_out: conditions, or experiments of version 2, whose measurements are not fitted but predicted.
         hold_out_after: later measurements are not fitted but predicted.
         also_from: further starts, by parameter on linear scale; the nominal value where there is none.
         minutes: of computing for each start, which then ends with the best point so far.

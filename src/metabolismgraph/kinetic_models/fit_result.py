@@ -22,8 +22,9 @@ class PetabFit:
         objective: its value at the estimates, with the natural logarithm. Densities of priors are those on linear
             scale, or on that of the parameter table where they are given so.
         estimates: by parameter: `estimate`, `lower_95`, `upper_95` on linear scale, `standard_error` on the scale of
-            the parameter table (NaN at a bound), `note`: empty, "at its lower bound", "at its upper bound", "not
-            determined", or "not unique": another start has an equal likelihood with a value far outside the interval.
+            the parameter table, in version 2 on log10 scale for a positive lower bound (NaN at a bound), `note`: empty,
+            "at its lower bound", "at its upper bound", "not determined", or "not unique": another start has an equal
+            likelihood with a value far outside the interval.
         starts: by number: `objective`, `evaluations`, `seconds`, `ending`.
         points: by number of the start: the parameters that it found, on linear scale.
         simulation: see `simulate_petab`, at the estimates.

@@ -25,8 +25,8 @@ def split(
     """The problem with the measurements that are to be fitted, and with those that are held out.
 
     Args:
-        conditions: all of theirs are held out.
-        after: those at later times are held out.
+        conditions: all measurements of theirs, or in version 2 of experiments, are held out.
+        after: measurements at later times are held out.
 
     Raises:
         InputError: a condition has no measurement, no time is later, or nothing is left to be fitted.
@@ -36,7 +36,9 @@ def split(
     for name in conditions:
         if not (of == name).any():
             near = nearest_name(name, set(of))
-            raise InputError(f"{problem.path}: no measurement has condition {name}, to be held out; nearest: {near}")
+            raise InputError(
+                f"{problem.path}: no measurement has condition or experiment {name}, to be held out; nearest: {near}"
+            )
     late = (rows["time"].astype(float) > after) & (after < math.inf)
     if after < math.inf and not late.any():
         raise InputError(f"{problem.path}: no measurement is later than {after:g}, after which they are to be held out")

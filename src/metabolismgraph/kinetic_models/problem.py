@@ -155,6 +155,8 @@ def write_with_homeostasis(path: str | Path, homeostasis: Sequence[str], folder:
         InputError: as for `fit_petab`; or as for `write_model_problem`.
     """
     problem = read_petab(Path(path))
+    if problem.experiments:
+        raise InputError(f"{path}: homeostasis is not supported for PEtab version 2 yet; give a problem of version 1")
     edited = EditedModel(problem.model, experiments_of(problem))
     edited.add_homeostasis(homeostasis)
     more = pd.DataFrame([_row(parameter) for parameter in edited.parameters])
