@@ -15,6 +15,7 @@ import metabolismgraph as mg
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import read_petab
 from metabolismgraph.kinetic_models.priors import Priors
+from metabolismgraph.kinetic_models.problem import write_with_homeostasis
 from metabolismgraph.kinetic_models.scales import to_scale
 
 YAML = """format_version: 2.0.0
@@ -285,8 +286,8 @@ REFUSED = [
     ("conditions", "A+2*dose", ".", "condition more: the targetValue of A is empty"),
     ("conditions", " A ", " . ", "condition more: targetId is empty"),
     ("conditions", " A ", " k ", "condition more: k is in the parameter table"),
-    ("conditions", " A ", " X ", "the change of X at time 3 is of no parameter"),
-    ("conditions", "A A+2*dose", "c A+2*dose", "the change of c depends on A, which is no constant"),
+    ("conditions", " A ", " X ", "the change of X at time 3 is not of a parameter"),
+    ("conditions", "A A+2*dose", "c A+2*dose", "the change of c depends on A, which is not a constant"),
     ("conditions", "more A A+2*dose", "more A 1\nmore A 2", "A gets two values at time 3"),
     ("experiments", "early 2 .", "early 2 more", "A depends on A, which is not in the parameter table"),
     ("experiments", "early 3 more\nearly 2 .", "early -inf .", "has no period with a finite time"),
@@ -309,6 +310,11 @@ def test_names_for_parts_of_the_model(problem, tmp_path):
     (tmp_path / "mapping.tsv").write_text("petabEntityId\tmodelEntityId\nalias\tR.k\n")
     with pytest.raises(InputError, match=r"alias stands for R.k in the model; such names are not supported yet"):
         mg.simulate_petab(path)
+
+
+def test_homeostasis_is_refused(problem, tmp_path):
+    with pytest.raises(InputError, match="homeostasis is not supported for PEtab version 2 yet"):
+        write_with_homeostasis(problem(), ["A"], tmp_path / "more")
 
 
 def test_events_are_refused(problem):

@@ -166,11 +166,7 @@ def fit_model(
     out: FitFolder = None,
     hold_out: Annotated[
         list[Path] | None,
-        typer.Option(
-            "--hold-out",
-            metavar="TABLE",
-            help="a condition, or an experiment of version 2: predict its measurements, do not fit them; repeatable",
-        ),
+        typer.Option("--hold-out", metavar="TABLE", help="predict its measurements, do not fit them; repeatable"),
     ] = None,
     hold_out_after: HoldOutAfter = None,
     estimate: Annotated[

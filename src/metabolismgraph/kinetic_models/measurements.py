@@ -110,8 +110,8 @@ class Measurements:
         for name, entry in new.items():
             if name not in constants and state_key(name) not in constants:
                 raise InputError(
-                    f"{self.problem.path}: the change of {name} at time {period.time:g} is of no parameter, "
-                    "compartment or species of the model, or of one that a rule computes"
+                    f"{self.problem.path}: the change of {name} at time {period.time:g} is not of a "
+                    "parameter, compartment or species of the model, or of one that a rule computes"
                 )
             value = self._number(entry, known, name)
             constants[name if name in constants else state_key(name)] = value
@@ -185,7 +185,7 @@ class Measurements:
         for name in sorted(needed - set(known)):
             if constant:
                 raise InputError(
-                    f"{self.problem.path}: the change of {constant} depends on {name}, which is no constant; only "
+                    f"{self.problem.path}: the change of {constant} depends on {name}, which is not a constant; only "
                     "changes of quantities that are integrated may do so yet"
                 )
             raise InputError(f"{self.problem.path}: parameter {name} has no value")
