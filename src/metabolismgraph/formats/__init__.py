@@ -28,8 +28,9 @@ def read(*paths: str | Path, names: Mapping[str, str] | None = None) -> Observat
     """Read concentration time series and their reaction network.
 
     Args:
-        paths: a network file (SBML Level 2 or 3) and tables of concentrations (CSV, TSV, spreadsheet or Parquet,
-            wide or long), one for every experiment; or one data set folder with network.xml and timeseries.csv.gz.
+        paths: a network file (SBML Level 2 or 3, or Antimony) and tables of concentrations (CSV, TSV, spreadsheet or
+            Parquet, wide or long), one for every experiment; or one data set folder with network.xml and
+            timeseries.csv.gz.
         names: what names in the tables stand for, such as {"Glc": "s_0563", "Zeit": "time"}: ids of species, time or
             run.
 

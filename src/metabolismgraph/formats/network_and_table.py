@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.formats.antimony import is_antimony
 from metabolismgraph.formats.sbml import SbmlModel, read_sbml
 from metabolismgraph.formats.tables import read_several_timeseries
 from metabolismgraph.system.observations import Observations
@@ -15,7 +16,7 @@ _OF_TABLES = {".csv", ".tsv", ".txt", ".xlsx", ".parquet"}
 
 
 def read_network_and_table(network: Path, *timeseries: Path, names: Mapping[str, str] | None = None) -> Observations:
-    """Read a network (SBML) and the time series of its species (CSV, TSV, spreadsheet or Parquet).
+    """Read a network (SBML or Antimony) and the time series of its species (CSV, TSV, spreadsheet or Parquet).
 
     Several tables are several experiments. The observations have the notes on the network, then those on the table.
 
@@ -33,7 +34,7 @@ def read_with_model(
     Raises:
         InputError: as for `read_network_and_table`.
     """
-    networks = [path for path in timeseries if path.suffix in {".xml", ".sbml"}]
+    networks = [path for path in timeseries if path.suffix in {".xml", ".sbml"} or is_antimony(path)]
     if networks and _OF_TABLES & set(network.suffixes):
         raise InputError(
             f"{network}: looks like the table, and {networks[0]} like the network; the network comes first"

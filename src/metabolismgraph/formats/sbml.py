@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import read_bytes
-from metabolismgraph.formats import fixed
+from metabolismgraph.formats import antimony, fixed
 from metabolismgraph.formats.fixed import FixedValue
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml_reader import BACKWARD, FORWARD, Reader
@@ -22,7 +22,10 @@ from metabolismgraph.formats.sbml_writer import write_sbml
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.text import one_line
 
-__all__ = ["BACKWARD", "FORWARD", "FixedValue", "SbmlModel", "parse", "read_sbml", "write_sbml"]
+__all__ = [
+    *("BACKWARD", "FORWARD", "FixedValue", "SbmlModel"),
+    *("parse", "read_content", "read_document", "read_sbml", "write_sbml"),
+]
 
 _MAX_DEPTH = 2000  # of nested elements; libsbml is recursive, and a stack overflow would end the process
 
@@ -80,7 +83,7 @@ class SbmlModel:
 
 
 def read_sbml(path: Path) -> SbmlModel:
-    """Read a network from an SBML file of Level 2 or 3, also compressed by gzip.
+    """Read a network from an SBML file of Level 2 or 3, or an Antimony file (.ant, .antimony), also compressed by gzip.
 
     A kinetic law of mass action, k * Π c^order, determines the substrates and their orders; a difference of two such
     terms is split into ID_fwd and ID_rev. For other reactions, the substrates are the reactants, with their
@@ -89,10 +92,10 @@ def read_sbml(path: Path) -> SbmlModel:
     its law, if there is one, can be negative. Boundary species, constant species and variables of rules are `fixed`.
 
     Raises:
-        InputError: the file is missing or not valid SBML, it has no species or no reactions, a stoichiometry is not
-            a constant >= 0, or a reaction cannot be split because the new id exists.
+        InputError: the file is missing or not valid SBML or Antimony, it has no species or no reactions, a
+            stoichiometry is not a constant >= 0, or a reaction cannot be split because the new id exists.
     """
-    document = parse(read_bytes(path), str(path))
+    document = read_document(path)
     index = ModelIndex(document)
     try:
         reader = Reader(str(path), path.name.split(".")[0], index)
@@ -101,6 +104,25 @@ def read_sbml(path: Path) -> SbmlModel:
         return SbmlModel(network, initial, reader.rate_constants, reader.notes(), fixed.fixed_values(index), index)
     except RecursionError:
         raise InputError(f"{path}: a formula is nested too deeply to be read; write it with fewer brackets") from None
+
+
+def read_content(path: Path) -> bytes:
+    """The SBML of a model file, which may be written in Antimony.
+
+    Raises:
+        InputError: the file is missing or not valid Antimony. SBML is not checked.
+    """
+    content = read_bytes(path)
+    return antimony.sbml_of(content, str(path)) if antimony.is_antimony(path) else content
+
+
+def read_document(path: Path, *, needs_network: bool = True) -> Any:
+    """The libsbml document of a model file, after the checks of `parse`.
+
+    Raises:
+        InputError: as for `read_content` and `parse`.
+    """
+    return parse(read_content(path), str(path), needs_network=needs_network)
 
 
 def parse(content: bytes, source: str, *, needs_network: bool = True) -> Any:

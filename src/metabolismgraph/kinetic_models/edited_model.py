@@ -13,9 +13,8 @@ from jaxtyping import Float
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import read_bytes
 from metabolismgraph.formats.quantities import ModelIndex
-from metabolismgraph.formats.sbml import parse
+from metabolismgraph.formats.sbml import read_document
 from metabolismgraph.formats.sbml_writer import free_id
 from metabolismgraph.kinetic_models.experiments import Experiment, straight_lines, values_of
 from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LAWS, LOG10, Argument, Law, Parameter
@@ -41,7 +40,7 @@ class EditedModel:
 
     def __init__(self, path: Path, experiments: Sequence[Experiment]):
         self.path, self.experiments = path, experiments
-        self.document = parse(read_bytes(path), str(path))
+        self.document = read_document(path)
         promoted = libsbml.ConversionProperties()
         promoted.addOption("promoteLocalParameters", True)
         self.document.convert(promoted)

@@ -12,10 +12,9 @@ import numpy as np
 from jaxtyping import Float
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import read_bytes
 from metabolismgraph.formats.petab import PetabProblem
 from metabolismgraph.formats.quantities import ModelIndex
-from metabolismgraph.formats.sbml import SbmlModel, parse
+from metabolismgraph.formats.sbml import SbmlModel, read_document
 from metabolismgraph.formats.sbml_writer import free_id
 from metabolismgraph.formats.tables import Units, compare_units, read_partial_table
 
@@ -117,7 +116,7 @@ def experiments_of(problem: PetabProblem) -> list[Experiment]:
 
     Only observables that are the id of a species count.
     """
-    index, found = ModelIndex(parse(read_bytes(problem.model), str(problem.model))), []
+    index, found = ModelIndex(read_document(problem.model)), []
     formulas = problem.observables["observableFormula"].astype(str).str.strip()
     species = formulas[formulas.isin(index.species)]
     volumes = {name: index.size_of(name) if s.getHasOnlySubstanceUnits() else 1.0 for name, s in index.species.items()}

@@ -13,10 +13,9 @@ import numpy as np
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import read_bytes
 from metabolismgraph.formats.formula import TIME, Compiled, FormulaError, Operations, Values, children, compiled, names
 from metabolismgraph.formats.quantities import ModelIndex, local_parameters
-from metabolismgraph.formats.sbml import parse
+from metabolismgraph.formats.sbml import read_document
 from metabolismgraph.kinetic_models.model import Environment, KineticModel, state_key
 
 _Term = tuple[float, Any, str]  # sign of a side of a reaction, reference to a species, reaction
@@ -24,18 +23,18 @@ _Formulas = dict[str, tuple[set[str], Compiled]]  # names that are needed, and t
 
 
 class ModelFile:
-    """An SBML file of Level 2 or 3, also compressed by gzip: read once, for models with several values.
+    """An SBML or Antimony file, also compressed by gzip: read once, for models with several values.
 
     Attributes:
         quantities: ids of its parameters, compartments and species.
         ids: these, and ids of reactions and of references to species.
 
     Raises:
-        InputError: the file is missing or not valid SBML.
+        InputError: the file is missing or not valid SBML or Antimony.
     """
 
     def __init__(self, path: Path):
-        self._path, self._index = path, ModelIndex(parse(read_bytes(path), str(path), needs_network=False))
+        self._path, self._index = path, ModelIndex(read_document(path, needs_network=False))
         index = self._index
         self.quantities = frozenset({*index.parameters, *index.compartments, *index.species})
         self.ids = self.quantities.union(index.reactions, index.references)

@@ -68,7 +68,7 @@ def write_model_problem(
     held-out experiments are the measured ones; those of species without measurements are those of the model.
 
     Args:
-        model: SBML file with a kinetic law for every reaction.
+        model: SBML or Antimony file with a kinetic law for every reaction.
         tables: as for `fit_from_files`, but species may be missing.
         folder: a new folder for the problem.
         held_out: tables that are not fitted but predicted.

@@ -27,10 +27,10 @@ def simulate_model(
     variables: Sequence[str] | None = None,
     values: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
-    """Simulate an SBML model by its own kinetic laws and rules.
+    """Simulate an SBML or Antimony model by its own kinetic laws and rules.
 
     Args:
-        path: SBML file of Level 2 or 3, with a kinetic law for every reaction.
+        path: SBML file of Level 2 or 3, or Antimony file, with a kinetic law for every reaction.
         time: increasing, >= 0, in the time unit of the model, whose initial values hold at time zero.
         variables: ids whose values are wanted, as formulas see them; None: the concentrations of all species.
         values: other values of parameters, compartments and species at the start, see `ModelFile.model`.

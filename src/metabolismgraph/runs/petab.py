@@ -12,8 +12,8 @@ import libsbml
 import pandas as pd
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import new_folder, read_bytes
-from metabolismgraph.formats.sbml import parse
+from metabolismgraph.files import new_folder
+from metabolismgraph.formats.sbml import read_document
 from metabolismgraph.kinetic_models.fit_result import PetabFit
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, made: Path, overwr
 
 def _model_text(fit: PetabFit) -> str:
     """The SBML model with the estimates, and other values of the parameter table, as values of its parameters."""
-    document = parse(read_bytes(fit.problem.model), str(fit.problem.model), needs_network=False)
+    document = read_document(fit.problem.model, needs_network=False)
     values = fit.problem.nominal | fit.estimates["estimate"].to_dict()
     for parameter in document.getModel().getListOfParameters():
         if parameter.getId() in values:

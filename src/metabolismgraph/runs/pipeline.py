@@ -23,7 +23,7 @@ from metabolismgraph.config import Config, Plotting
 from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError, TrainingLostError
 from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
 from metabolismgraph.evaluation.report import analysis_log, metrics_json
-from metabolismgraph.files import read_bytes, write_bytes
+from metabolismgraph.files import write_bytes
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.formats.published import read_published_data, read_published_model
 from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
@@ -142,8 +142,10 @@ def fit_files(
     folder = _folder(out, config, source, resume=resume, overwrite=overwrite)
 
     def read() -> None:
+        from metabolismgraph.formats.sbml import read_content  # noqa: PLC0415 (libsbml is slow to import)
+
         _write_dataset(folder, observations)
-        write_bytes(folder.data / _SOURCE, read_bytes(network))
+        write_bytes(folder.data / _SOURCE, read_content(network))
         folder.record(notes=list(observations.notes))
         if labels is not None:
             labels.save(folder.data / "truth")
