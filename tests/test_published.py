@@ -42,8 +42,8 @@ def converted(tmp_path_factory):
     """The run folder that the command makes of a checkpoint."""
     out = tmp_path_factory.mktemp("converted") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        files = (GOLDEN, GOLDEN / "model_mul.pt")
-        assert call(patch, "convert", *files, "--out", out, "--set", "plotting.dpi=40", "--quiet") == 0
+        checkpoint = ("--checkpoint", GOLDEN / "model_mul.pt")
+        assert call(patch, "convert", GOLDEN, out, *checkpoint, "--set", "plotting.dpi=40", "--quiet") == 0
     return out
 
 
@@ -219,7 +219,7 @@ def test_a_run_can_start_from_it(converted, observations):
 
 def test_data_alone_become_a_data_set(monkeypatch, capsys, tmp_path, observations):
     out = tmp_path / "out"
-    assert call(monkeypatch, "convert", GOLDEN, "--out", out) == 0
+    assert call(monkeypatch, "convert", GOLDEN, out) == 0
     assert (
         f"metabolismgraph fit {out}/network.xml {out}/timeseries.csv.gz --truth {out}/truth\n"
         in capsys.readouterr().err
@@ -228,13 +228,13 @@ def test_data_alone_become_a_data_set(monkeypatch, capsys, tmp_path, observation
     assert back.network.to_reactions() == observations.network.to_reactions()
     np.testing.assert_allclose(back.concentration, observations.concentration, rtol=1e-8)
     assert mg.Truth.load(out / "truth").type.tolist() == TYPES
-    assert "--overwrite" in refused(monkeypatch, capsys, "convert", GOLDEN, "--out", out)
+    assert "--overwrite" in refused(monkeypatch, capsys, "convert", GOLDEN, out)
 
 
 def test_the_labels_of_an_overwritten_data_set_go(monkeypatch, folder, tmp_path):
-    assert call(monkeypatch, "convert", folder, "--out", tmp_path / "out") == 0
+    assert call(monkeypatch, "convert", folder, tmp_path / "out") == 0
     (folder / "gt_model.pt").unlink()
-    assert call(monkeypatch, "convert", folder, "--out", tmp_path / "out", "--overwrite") == 0
+    assert call(monkeypatch, "convert", folder, tmp_path / "out", "--overwrite") == 0
     assert not (tmp_path / "out" / "truth").exists()
 
 
@@ -296,7 +296,7 @@ def test_data_that_are_refused(folder, monkeypatch, capsys, tmp_path, change, me
     with pytest.raises(InputError, match=message) as caught:
         read_published_data(folder)
     assert "\n" not in str(caught.value)
-    refused(monkeypatch, capsys, "convert", folder, "--out", tmp_path / "out")
+    refused(monkeypatch, capsys, "convert", folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -409,7 +409,7 @@ def test_checkpoints_that_are_refused(monkeypatch, capsys, tmp_path, observation
     with pytest.raises(InputError, match=message) as caught:
         read_published_model(path, observations.network, "mul")
     assert "\n" not in str(caught.value)
-    refused(monkeypatch, capsys, "convert", GOLDEN, path, "--out", tmp_path / "out")
+    refused(monkeypatch, capsys, "convert", GOLDEN, tmp_path / "out", "--checkpoint", path)
     assert not (tmp_path / "out").exists()
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from metabolismgraph.kinetic_models.problem import write_model_problem as write_model_problem
     from metabolismgraph.kinetic_models.simulation import simulate_model as simulate_model
     from metabolismgraph.reactions.identifiability import identify as identify
+    from metabolismgraph.runs.conversion import convert as convert
     from metabolismgraph.system.network import ReactionNetwork as ReactionNetwork
     from metabolismgraph.system.observations import Observations as Observations
     from metabolismgraph.uncertainty.bootstrap import bootstrap as bootstrap
@@ -52,6 +53,7 @@ _HOME = {
     "Truth": "ground_truth.truth",
     "bootstrap": "uncertainty.bootstrap",
     "compare_models": "kinetic_models.comparison",
+    "convert": "runs.conversion",
     "evaluate": "evaluation.evaluate",
     "fit": "fitting.fit",
     "fit_petab": "kinetic_models.estimation",

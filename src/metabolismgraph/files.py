@@ -40,6 +40,20 @@ def read_bytes(path: Path) -> bytes:
         raise InputError(f"{path}: not a readable gzip file ({one_line(error)}); create it again") from None
 
 
+def check_new_file(path: Path, *, overwrite: bool) -> None:
+    """Check that a file can be written, before work is done for it.
+
+    Raises:
+        InputError: it exists and is not to be replaced, it is a folder, or its folder does not exist.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; choose another name")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; choose another name, or give --overwrite")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it, or choose another name")
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file completely or not at all: under a temporary name in the same folder, flushed to disk, then renamed.
 

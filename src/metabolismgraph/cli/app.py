@@ -36,6 +36,7 @@ from metabolismgraph.cli.options import (
 from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
 
 if TYPE_CHECKING:
+    from metabolismgraph.config import Config
     from metabolismgraph.evaluation.evaluate import Evaluation
 
 app = typer.Typer(
@@ -148,7 +149,7 @@ def simulate(
 
 @app.command(epilog="Example: metabolismgraph fit network.xml timeseries.csv --out runs/mine")
 def fit(
-    network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3")],
+    network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3, or Antimony")],
     timeseries: Annotated[
         list[Path],
         typer.Argument(
@@ -207,42 +208,74 @@ def evaluate(
     _show(evaluation, run, quiet=quiet)
 
 
-@app.command(epilog="Example: metabolismgraph convert graphs_data/rank50 models/best_model_with_0_graphs_9.pt")
+@app.command(epilog="Example: metabolismgraph convert model.xml model.ant")
 def convert(
-    data: Annotated[
-        Path, typer.Argument(help="data folder: stoich_graph.pt, stoichiometry.pt, x_list_0.npy, y_list_0.npy")
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="model, SBML (.xml, .sbml) or Antimony (.ant, .antimony); table of concentrations; folder of a fit; "
+            "or data folder of the published program: stoich_graph.pt, stoichiometry.pt, x_list_0.npy, y_list_0.npy"
+        ),
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            help="for a model: the other format; for a table: .csv, .parquet or .nc (NetCDF); for a fit: .omex "
+            "(COMBINE archive); for data of the published program: data set folder or, with --checkpoint, run folder"
+        ),
     ],
     checkpoint: Annotated[
-        Path | None, typer.Argument(help="best_model_with_..._graphs_....pt; without it, the data alone are converted")
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="run folder or, without checkpoint, data set folder; default: a new one in runs/ or data/"),
+        Path | None, typer.Option(help="published program: best_model_with_..._graphs_....pt, to be converted too")
     ] = None,
     delta_t: Annotated[
-        float | None, typer.Option(min=0, help="time between frames; default: found from x_list and y_list")
+        float | None,
+        typer.Option(min=0, help="published program: time between frames; default: found from x_list and y_list"),
     ] = None,
     config: Annotated[
-        str, typer.Option(help="configuration of the checkpoint, for its aggr_type, and of later runs")
+        str,
+        typer.Option(help="published program: configuration of the checkpoint, for its aggr_type, and of later runs"),
     ] = "oscillatory_rank50",
     set_: Set = None,
     *,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the target")] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Convert data and checkpoints of the published program, PyTorch and NumPy files, without PyTorch."""
-    settings = read_config(config, set_)
+    """Convert models, tables, results of fits, and files of the published program."""
+    from metabolismgraph.formats.published import is_published
+
+    if is_published(source):
+        _convert_published(
+            source, target, checkpoint, read_config(config, set_), delta_t, overwrite=overwrite, quiet=quiet
+        )
+        return
+    if checkpoint is not None or delta_t is not None or set_:
+        raise InputError(f"{source}: no data folder of the published program; leave out its options")
+    from metabolismgraph.runs.conversion import convert
+
+    notes = convert(source, target, overwrite=overwrite)
+    if not quiet:
+        for note in notes:
+            console().print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _convert_published(
+    data: Path,
+    folder: Path,
+    checkpoint: Path | None,
+    settings: Config,
+    delta_t: float | None,
+    *,
+    overwrite: bool,
+    quiet: bool,
+) -> None:
+    """Convert PyTorch and NumPy files of the published program, without PyTorch."""
     from metabolismgraph.cli.tables import progress_bars
     from metabolismgraph.runs import pipeline
-    from metabolismgraph.runs.folder import free_path
 
-    name = data.resolve().name
+    dataset = folder if checkpoint is None else folder / "data"
     if checkpoint is None:
-        dataset = folder = out or free_path(Path("data") / name)
         pipeline.convert_data(data, folder, delta_t=delta_t, overwrite=overwrite)
     else:
-        folder = _run_folder(out, name, resume=False)
-        dataset = folder / "data"
         with progress_bars(console(), quiet=quiet) as progress:
             evaluation = pipeline.convert_checkpoint(
                 data, checkpoint, settings, folder, delta_t=delta_t, overwrite=overwrite, progress=progress
@@ -257,7 +290,7 @@ def convert(
 
 @app.command(epilog="Example: metabolismgraph identify network.xml timeseries.csv")
 def identify(
-    network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3")],
+    network: Annotated[Path, typer.Argument(help="reaction network, SBML Level 2 or 3, or Antimony")],
     timeseries: Annotated[
         list[Path] | None, typer.Argument(help="concentrations; without them: identifiability from the network alone")
     ] = None,

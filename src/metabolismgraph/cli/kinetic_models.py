@@ -53,13 +53,15 @@ FitFolder = Annotated[
 
 @kinetic_models.command(epilog="Example: metabolismgraph simulate-model model.xml --end 10 --out model.csv")
 def simulate_model(
-    model: Annotated[Path, typer.Argument(help="SBML Level 2 or 3, with a kinetic law for every reaction")],
+    model: Annotated[
+        Path, typer.Argument(help="SBML Level 2 or 3, or Antimony, with a kinetic law for every reaction")
+    ],
     end: Annotated[float, typer.Option(help="last time, in the time unit of the model")],
     points: Annotated[int, typer.Option(min=2, help="number of times, evenly spaced from zero")] = 101,
     variables: Annotated[
         str | None, typer.Option(help="comma-separated ids; default: the concentrations of all species")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="file of the table, CSV; default: printed")] = None,
+    out: Annotated[Path | None, typer.Option(help="file of the table, .csv, .parquet or .nc; default: printed")] = None,
     value: Annotated[
         list[str] | None,
         typer.Option(
@@ -74,20 +76,20 @@ def simulate_model(
     """Simulate a model by its own kinetic laws and rules."""
     import numpy as np
 
-    from metabolismgraph.files import write_bytes
+    from metabolismgraph.files import check_new_file
+    from metabolismgraph.formats.table_conversion import simulation_csv, write_simulation
     from metabolismgraph.kinetic_models.simulation import simulate_model
 
     if not 0 < end < float("inf"):
         raise InputError(f"--end is {end:g}; it must be a finite time > 0")
-    if out is not None and out.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another name, or give --overwrite")
+    if out is not None:
+        check_new_file(out, overwrite=overwrite)
     names = None if variables is None else [name.strip() for name in variables.split(",") if name.strip()]
     table = simulate_model(model, np.linspace(0.0, end, points), names, read_values(value))
-    content = table.to_csv(index=False, float_format="%.12g", lineterminator="\n")
     if out is None:
-        typer.echo(content, nl=False)
+        typer.echo(simulation_csv(table), nl=False)
     else:
-        write_bytes(out, content.encode())
+        write_simulation(table, out)
 
 
 @kinetic_models.command(
@@ -104,11 +106,11 @@ def simulate_petab(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the file")] = False,
 ) -> None:
     """Simulate the measurements of a PEtab problem, and print their likelihood."""
-    from metabolismgraph.files import write_bytes
+    from metabolismgraph.files import check_new_file, write_bytes
     from metabolismgraph.kinetic_models.likelihood import simulate_petab
 
-    if out is not None and out.exists() and not overwrite:
-        raise InputError(f"{out} exists; choose another name, or give --overwrite")
+    if out is not None:
+        check_new_file(out, overwrite=overwrite)
     table = simulate_petab(problem, read_values(value))
     typer.echo(f"-log likelihood of {len(table)} measurements: {-table['log_likelihood'].sum():.10g}")
     if out is not None:
@@ -159,7 +161,9 @@ def fit_petab(
     epilog="Example: metabolismgraph fit-model model.xml pulse.csv --hold-out other.csv --input Glc --law 'v_*=learned'"
 )
 def fit_model(
-    model: Annotated[Path, typer.Argument(help="SBML Level 2 or 3, with a kinetic law for every reaction")],
+    model: Annotated[
+        Path, typer.Argument(help="SBML Level 2 or 3, or Antimony, with a kinetic law for every reaction")
+    ],
     tables: Annotated[
         list[Path], typer.Argument(help="concentrations over time, as for `fit`; species may be missing")
     ],
@@ -219,7 +223,7 @@ def fit_model(
     overwrite: Overwrite = False,
     quiet: Quiet = False,
 ) -> None:
-    """Estimate the parameters of an SBML model from tables of concentrations, and predict others."""
+    """Estimate the parameters of a model from tables of concentrations, and predict others."""
     from metabolismgraph.kinetic_models.comparison import variants_of
     from metabolismgraph.kinetic_models.problem import write_model_problem
 

@@ -1,8 +1,8 @@
 """libAntimony in a process of its own: `python -P antimony_process.py (sbml | antimony) < MODEL > CONVERTED`.
 
-The argument is the format that is wanted. The library keeps state between models, changes the working folder while it is
-loaded, and can fail in ways that end the process. It would also read any file that a model imports: so the process gives
-up the right to open files before it sees the model.
+The argument is the format that is wanted. The library keeps state between models, changes the working folder while it
+is loaded, and may end the process. It would also read any file that a model imports, so the process gives up the right
+to open files before it loads the model.
 """
 
 from __future__ import annotations

@@ -24,14 +24,14 @@ def new_dataset_folder(folder: Path, *, overwrite: bool = False) -> Path:
     try:
         if folder.exists() and any(folder.iterdir()):
             if not (folder / NETWORK).exists():
-                raise InputError(f"{folder}: contains files but no data set; choose another --out")
+                raise InputError(f"{folder}: contains files but no data set; choose another folder")
             if not overwrite:
-                raise InputError(f"{folder}: holds a data set; add --overwrite, or choose another --out")
+                raise InputError(f"{folder}: holds a data set; add --overwrite, or choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
-            raise InputError(f"{folder}: cannot be written; choose another --out")
+            raise InputError(f"{folder}: cannot be written; choose another folder")
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from None
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
     return folder
 
 

@@ -40,7 +40,7 @@ def arranged(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[p
 
 def without_unknown(table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[pd.DataFrame, list[str]]:
     """The table without columns, or rows if species are in rows, whose names the model does not have, and notes."""
-    if _times_of_header(table):
+    if times_of_header(table):
         labels = table.iloc[:, 0].map(clean)
         unknown = [label for label in labels if vocabulary.meaning(label) is None]
         table = table[~labels.isin(unknown)].reset_index(drop=True)
@@ -53,6 +53,11 @@ def without_unknown(table: pd.DataFrame, vocabulary: Vocabulary) -> tuple[pd.Dat
         ]
         table = table.drop(columns=unknown)
     return table, [f"Not in the model, and left out: {some(unknown, len(unknown))}."] if unknown else []
+
+
+def is_nameless(column: Any) -> bool:
+    """Whether a column has no name, or one for the numbers of the rows."""
+    return _NAMELESS.fullmatch(clean(column)) is not None or clean(column).casefold() == "index"
 
 
 def deviations_of(path: Path, table: pd.DataFrame, pattern: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -102,7 +107,7 @@ def _is_time(column: Any, vocabulary: Vocabulary) -> bool:
 
 def _only_numbers_rows(table: pd.DataFrame, column: Any, vocabulary: Vocabulary) -> bool:
     name = clean(column)
-    if name in vocabulary.species or not (_NAMELESS.fullmatch(name) or name.casefold() == "index"):
+    if name in vocabulary.species or not is_nameless(column):
         return False
     cells = table[column]
     return cells.dtype.kind in "iu" and any(np.array_equal(cells, np.arange(len(cells)) + start) for start in (0, 1))
@@ -110,7 +115,7 @@ def _only_numbers_rows(table: pd.DataFrame, column: Any, vocabulary: Vocabulary)
 
 def _turned(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> pd.DataFrame | None:
     """The transposed table, if the header contains only numbers and the first column only known names; else None."""
-    times = _times_of_header(table)
+    times = times_of_header(table)
     if not times:
         return None
     labels = [clean(label) for label in table.iloc[:, 0]]
@@ -124,7 +129,7 @@ def _turned(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> pd.DataF
     return turned
 
 
-def _times_of_header(table: pd.DataFrame) -> list[float]:
+def times_of_header(table: pd.DataFrame) -> list[float]:
     """The names of all columns but the first as numbers; empty if they are not, or fewer than two."""
     times = [time for column in table.columns[1:] if (time := _number(column)) is not None]
     return times if len(times) == len(table.columns) - 1 >= 2 else []

@@ -18,7 +18,7 @@ from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml import parse, read_content
 from metabolismgraph.formats.wording import some
 
-_TOLERANCE = 1e-12  # relative; libAntimony writes 15 significant digits
+_TOLERANCE, _FORMULA_TOLERANCE = 1e-12, 1e-10  # relative; libAntimony writes 15 significant digits
 _RENAMED = {"default": "default_compartment"}  # other reserved words get an underscore
 _USUAL_UNITS = ("volume", "area", "length")  # of compartments: those of the model
 _POINTS = 5  # at which formulas are compared that are written in different ways
@@ -134,11 +134,14 @@ def _meaning(document: Any) -> Iterator[tuple[str, Any]]:
         trigger = event.getTrigger()
         for part, formula in (("trigger", trigger), ("delay", event.getDelay()), ("priority", event.getPriority())):
             yield f"the {part} of event {i}", None if formula is None else formula.getMath()
-        yield f"when event {i} fires", [
-            trigger is not None and trigger.getPersistent(),
-            trigger is not None and trigger.getInitialValue(),
-            event.getUseValuesFromTriggerTime(),
-        ]
+        yield (
+            f"when event {i} fires",
+            [
+                trigger is not None and trigger.getPersistent(),
+                trigger is not None and trigger.getInitialValue(),
+                event.getUseValuesFromTriggerTime(),
+            ],
+        )
         for assignment in event.getListOfEventAssignments():
             yield f"the value of {assignment.getVariable()} after event {i}", assignment.getMath()
     for i, constraint in enumerate(model.getListOfConstraints()):
@@ -163,8 +166,10 @@ def _side(index: ModelIndex, references: Iterable[Any]) -> dict[str, float | Non
             value = index.start.declared(name) if name else reference.getStoichiometry()
         except FormulaError:
             value = None
-        computed = value is None or before is None or reference.isSetStoichiometryMath() or index.varies(name)
-        found[species] = None if computed else before + float(value)
+        if value is None or before is None or reference.isSetStoichiometryMath() or index.varies(name):
+            found[species] = None
+        else:
+            found[species] = before + float(value)
     return found
 
 
@@ -188,7 +193,7 @@ def _same_formula(one: Any, other: Any) -> bool:
     rng = np.random.default_rng(0)
     values = dict(zip(mentioned, rng.uniform(0.1, 10.0, (len(mentioned), _POINTS)), strict=True))
     try:
-        pair = [np.asarray(evaluate(formula, values.__getitem__, {}), float) for formula in (one, other)]
+        a, b = (np.asarray(evaluate(formula, values.__getitem__, {}), float) for formula in (one, other))
     except FormulaError:
         return False
-    return np.allclose(*pair, rtol=_TOLERANCE * 100, atol=0.0, equal_nan=True)
+    return np.allclose(a, b, rtol=_FORMULA_TOLERANCE, atol=0.0, equal_nan=True)

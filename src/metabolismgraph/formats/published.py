@@ -40,6 +40,11 @@ Edges = tuple[np.ndarray, np.ndarray, np.ndarray]  # metabolite, reaction, coeff
 Module = TypeVar("Module", bound=eqx.Module)
 
 
+def is_published(path: Path) -> bool:
+    """Whether a folder has a file of a data folder of the published program."""
+    return any((path / name).exists() for name in (_GRAPH, _STOICHIOMETRY, "x_list_0.npy"))
+
+
 def read_published_data(folder: Path, delta_t: float | None = None) -> Observations:
     """Network and concentrations of a published data folder.
 

@@ -23,8 +23,15 @@ from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.text import one_line
 
 __all__ = [
-    *("BACKWARD", "FORWARD", "FixedValue", "SbmlModel"),
-    *("parse", "read_content", "read_document", "read_sbml", "write_sbml"),
+    "BACKWARD",
+    "FORWARD",
+    "FixedValue",
+    "SbmlModel",
+    "parse",
+    "read_content",
+    "read_document",
+    "read_sbml",
+    "write_sbml",
 ]
 
 _MAX_DEPTH = 2000  # of nested elements; libsbml is recursive, and a stack overflow would end the process

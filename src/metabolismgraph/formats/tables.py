@@ -122,6 +122,7 @@ class PartialTable:
     Attributes:
         time: of each row.
         run: of each row, from zero.
+        labels: of the runs, as in the table; empty if it has no column for them.
         columns: concentrations per species with a column, in the unit of the table; NaN for an empty cell.
         deviations: standard deviations per species for which the table has them.
         units: that the header states.
@@ -130,6 +131,7 @@ class PartialTable:
 
     time: Float[np.ndarray, " rows"]
     run: Int[np.ndarray, " rows"]
+    labels: tuple[str, ...]
     columns: dict[str, Float[np.ndarray, " rows"]]
     deviations: dict[str, Float[np.ndarray, " rows"]]
     units: Units
@@ -181,7 +183,7 @@ def read_partial_table(
             if (values < 0).any() or np.isinf(values).any():
                 raise InputError(f"{path}: {key} has a value that is negative or not finite; correct it")
         spread = {} if of_values is None else _deviations(known, *read(of_values))
-    found = PartialTable(columns.time, columns.run, known, spread, reader.stated, tuple(reader.notes))
+    found = PartialTable(columns.time, columns.run, columns.labels, known, spread, reader.stated, tuple(reader.notes))
     return found, frozenset(renamed)
 
 
@@ -342,6 +344,7 @@ class _Columns(NamedTuple):
 
     time: Float[np.ndarray, " frames"]
     run: Int[np.ndarray, " frames"]
+    labels: tuple[str, ...]  # of the runs; empty without a column for them
     known: dict[str, np.ndarray]
     found: Assignment
     what: str  # what a species has: a column or rows
@@ -368,10 +371,10 @@ class _Reader:
         self.notes += found.notes + notes
         self._note_roles(roles, unit, found)
         time = _complete(self.path, table, roles["time"])
-        run = _runs(self.path, table, roles)
+        run, labels = _runs(self.path, table, roles)
         order = np.argsort(run, kind="stable")
         known = {key: _numbers(self.path, table, column)[order] for key, column in found.species.items()}
-        return _Columns(time[order], run[order], known, found, "column", "run" in roles)
+        return _Columns(time[order], run[order], labels, known, found, "column", "run" in roles)
 
     def long(self, table: pd.DataFrame, roles: Mapping[str, Any], *, replicates: bool) -> _Columns:
         special = set(roles.values())
@@ -398,7 +401,7 @@ class _Reader:
         table, labels = table[needed].reset_index(drop=True), labels[needed].reset_index(drop=True)
 
         time = _complete(self.path, table, roles["time"])
-        run = _runs(self.path, table, roles)
+        run, runs = _runs(self.path, table, roles)
         index = {label: i for i, label in enumerate(found.species.values())}
         species = labels.map(index).to_numpy(dtype=np.int64)
         rows = pd.DataFrame({"run": run, "time": time, "species": species})
@@ -415,7 +418,7 @@ class _Reader:
         cells = np.full(len(frames) * len(index), np.nan)
         cells[cell] = _numbers(self.path, table, roles["concentration"])
         known = dict(zip(found.species, cells.reshape(len(frames), len(index)).T, strict=True))
-        return _Columns(frames[:, 1], frames[:, 0].astype(np.int64), known, found, "row", True)
+        return _Columns(frames[:, 1], frames[:, 0].astype(np.int64), runs, known, found, "row", True)
 
     def _unit(self, column: Any) -> str | None:
         return time_unit(column) or self.units.get(str(column))
@@ -557,13 +560,15 @@ def _complete(path: Path, table: pd.DataFrame, column: Any) -> Float[np.ndarray,
     return values
 
 
-def _runs(path: Path, table: pd.DataFrame, roles: Mapping[str, Any]) -> Int[np.ndarray, " rows"]:
-    """Index of the run of each row, in the order of first occurrences of the labels, which can be text."""
+def _runs(
+    path: Path, table: pd.DataFrame, roles: Mapping[str, Any]
+) -> tuple[Int[np.ndarray, " rows"], tuple[str, ...]]:
+    """Index of the run of each row, in the order of first occurrences of the labels, and these, which can be text."""
     if "run" not in roles:
-        return np.zeros(len(table), dtype=np.int64)
-    code, _ = pd.factorize(table[roles["run"]])
+        return np.zeros(len(table), dtype=np.int64), ()
+    code, labels = pd.factorize(table[roles["run"]])
     _refuse_empty(path, roles["run"], code < 0)
-    return np.asarray(code, dtype=np.int64)
+    return np.asarray(code, dtype=np.int64), tuple(map(str, labels))
 
 
 def _refuse_empty(path: Path, column: Any, empty: np.ndarray) -> None:
