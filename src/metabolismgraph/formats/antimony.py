@@ -57,6 +57,8 @@ def _converted(model: bytes, wanted: Literal["sbml", "antimony"], source: str) -
         raise InputError(f"{source}: not a text file; write the model in UTF-8") from None
     if "\0" in text:  # where the library would end it
         raise InputError(f"{source}: not a text file (it holds a NUL character); write the model in UTF-8")
+    if wanted == "sbml" and text.lstrip().startswith("<"):
+        raise InputError(f"{source}: looks like SBML, not Antimony; give the file the suffix .xml")
     command = [sys.executable, "-P", str(_PROCESS), wanted]
     done = run(command, stdin=text.encode(), seconds=_SECONDS, output=_MOST_BYTES)
     if done.limit is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from metabolismgraph.formats.antimony import antimony_of, is_antimony, sbml_of
 from metabolismgraph.formats.formula import FormulaError, evaluate, names
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml import parse, read_content
+from metabolismgraph.formats.sbml_reader import INHIBITORS
 from metabolismgraph.formats.wording import some
 
 _TOLERANCE, _FORMULA_TOLERANCE = 1e-12, 1e-10  # relative; libAntimony writes 15 significant digits
@@ -31,7 +32,7 @@ def convert_model(source: Path, target: Path) -> tuple[str, ...]:
     the SBML file. Parameters of the law of one reaction become parameters of the model, called REACTION_PARAMETER.
 
     Returns:
-        Notes on what is not kept.
+        Notes on what is not kept, and on names in Antimony without a value, such as misspelt ones.
 
     Raises:
         InputError: the model is missing or invalid, or Antimony cannot express it.
@@ -39,8 +40,10 @@ def convert_model(source: Path, target: Path) -> tuple[str, ...]:
     content = read_content(source)
     document = parse(content, str(source), needs_network=False)
     if is_antimony(source):
+        index = ModelIndex(document)
+        unset = [name for name in (*index.species, *index.parameters) if _initial(index, name) is None]
         write_bytes(target, content)
-        return ()
+        return (f"Without a value: {some(unset)}.",) if unset else ()
     _convert(document, "promoteLocalParameters")
     content = antimony_of(libsbml.writeSBMLToString(document).encode(), str(source))
     written = parse(sbml_of(content, str(source)), str(source), needs_network=False)
@@ -87,17 +90,25 @@ def _labels(document: Any) -> Iterator[tuple[str, str]]:
             yield f"the name of {name}", element.getName()
         if element.isSetSBOTerm():
             yield f"the SBO term of {name}", element.getSBOTermID()
+    modifiers = ((r.getId(), m) for r in model.getListOfReactions() for m in r.getListOfModifiers())
+    for reaction, modifier in modifiers:
+        if modifier.isSetSBOTerm():
+            yield f"the SBO term of {modifier.getSpecies()} in {reaction}", modifier.getSBOTermID()
     for element in (*lists[0], *lists[2]):
         if element.isSetUnits() and element.getUnits() not in _USUAL_UNITS:
             yield f"the unit of {element.getId()}", element.getUnits()
     for compartment in lists[0]:
         if compartment.isSetSpatialDimensions():
             yield f"the dimensions of {compartment.getId()}", str(compartment.getSpatialDimensionsAsDouble())
-    elements = [model, *model.getListOfAllElements()]
+    yield from _additions([model, *model.getListOfAllElements()])
+
+
+def _additions(elements: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """Whether there are comments, annotations and elements of packages, such as drawings."""
     if any(element.isSetNotes() for element in elements):
         yield "notes", "some"
     if any(element.isSetAnnotation() for element in elements):
-        yield "all annotations", "some"
+        yield "annotations", "some"
     for package in sorted({element.getPackageName() for element in elements} - {"core"}):
         yield f"the SBML package {package}", "some"
 
@@ -127,7 +138,8 @@ def _meaning(document: Any) -> Iterator[tuple[str, Any]]:
         law = reaction.getKineticLaw()
         yield f"the rate law of {name}", None if law is None else law.getMath()
         if law is None:  # otherwise the law tells the modifiers
-            yield f"the modifiers of {name}", sorted(m.getSpecies() for m in reaction.getListOfModifiers())
+            modifiers = reaction.getListOfModifiers()
+            yield f"the modifiers of {name}", sorted((m.getSpecies(), m.getSBOTerm() in INHIBITORS) for m in modifiers)
     for i, rule in enumerate(model.getListOfRules()):
         yield f"the rule of {rule.getVariable()}" if rule.getVariable() else f"algebraic rule {i}", rule.getMath()
     for i, event in enumerate(model.getListOfEvents()):

@@ -20,7 +20,7 @@ from metabolismgraph.system.network import Reaction, ReactionNetwork
 
 FORWARD, BACKWARD = "_fwd", "_rev"
 # SBO:0000020 (inhibitor) and its subclasses in the ontology
-_INHIBITORS = {20, 206, 207, 536, 537, 597, 639, 640}
+INHIBITORS = {20, 206, 207, 536, 537, 597, 639, 640}
 
 
 @dataclasses.dataclass
@@ -187,7 +187,7 @@ class Reader:
             if species in others and influence in {None, "none"}:
                 continue
             if influence is None:
-                influence = "down" if modifiers[species] in _INHIBITORS else "catalyst"
+                influence = "down" if modifiers[species] in INHIBITORS else "catalyst"
             self.noted[influence].append(f"{species} in {written.getId()}")
             if influence in {"up", "catalyst"}:
                 helpers[species] = 1.0
