@@ -40,7 +40,7 @@ RESULTS = (
 # Modules of the readers, by heading of their refusals.
 READERS = {
     "The files together": ("formats/__init__.py", "formats/network_and_table.py"),
-    "The network file": ("formats/sbml.py", "formats/sbml_reader.py", "system/network.py"),
+    "The network file": ("formats/sbml.py", "formats/antimony.py", "formats/sbml_reader.py", "system/network.py"),
     "The table as a file": ("formats/contents.py", "formats/dialects.py", "formats/layout.py"),
     "Columns and cells": ("formats/headers.py", "formats/tables.py"),
     "The numbers": ("system/observations.py", "reactions/fit.py"),
@@ -57,6 +57,13 @@ READERS = {
         "kinetic_models/held_out.py",
         "kinetic_models/estimation.py",
         "runs/petab.py",
+    ),
+    "Conversions": (
+        "runs/conversion.py",
+        "formats/model_conversion.py",
+        "formats/table_conversion.py",
+        "formats/combine_archive.py",
+        "files.py",
     ),
     "Files of the published program": ("formats/published.py", "formats/torch_file.py", "ground_truth/published.py"),
 }

@@ -53,7 +53,9 @@ def start(
         str | None,
         typer.Option(help="a reward of the search space, such as validation for real data; see exploration.primary"),
     ] = None,
-    network: Annotated[Path | None, typer.Option(help="SBML of measured data, instead of a simulation")] = None,
+    network: Annotated[
+        Path | None, typer.Option(help="SBML or Antimony of measured data, instead of a simulation")
+    ] = None,
     timeseries: Annotated[Path | None, typer.Option(help="concentrations over time, with --network")] = None,
     truth: Annotated[Path | None, typer.Option(help="folder with known labels, with --network")] = None,
     checkpoint: Checkpoint = None,

@@ -12,10 +12,11 @@ from metabolismgraph.evaluation.evaluate import Evaluation
 from metabolismgraph.files import write_bytes
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.formats.fitted_model import write_fitted_sbml
+from metabolismgraph.runs.folder import FITTED_MODEL
 from metabolismgraph.system.model import PublishedSubstrateFunction
 
 RATE_CONSTANTS, HOMEOSTASIS, PARAMETERS = "rate_constants.csv", "homeostasis.csv", "parameters.csv"
-RATE_LAW, MODEL = "rate_law.csv", "model_fitted.xml"
+RATE_LAW = "rate_law.csv"
 
 
 def write_answer(result: FitResult, evaluation: Evaluation, folder: Path, source: bytes | None) -> tuple[str, ...]:
@@ -43,7 +44,7 @@ def write_answer(result: FitResult, evaluation: Evaluation, folder: Path, source
         _lines(result, table),
         # The terms of a published sum can be negative, and the rate law of the file is written by its logarithm.
         {} if aggregation == "add" and log_alpha is not None else _rate_law(evaluation),
-        folder / MODEL,
+        folder / FITTED_MODEL,
         aggregation=aggregation,
         log_alpha=log_alpha,
         initial=dict(

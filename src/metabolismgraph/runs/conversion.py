@@ -7,8 +7,11 @@ from pathlib import Path
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import check_new_file
 from metabolismgraph.formats import antimony
+from metabolismgraph.formats.combine_archive import write_combine_archive
+from metabolismgraph.formats.model_conversion import convert_model
+from metabolismgraph.formats.table_conversion import convert_table
 from metabolismgraph.runs import petab
-from metabolismgraph.runs.folder import MANIFEST
+from metabolismgraph.runs.folder import FITTED_MODEL, MANIFEST
 
 _SBML = frozenset({".xml", ".sbml"})
 _TABLES = frozenset({".csv", ".tsv", ".txt", ".xlsx", ".parquet"})
@@ -61,25 +64,18 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) 
         if source.is_dir():
             return _convert_folder(source, target)
         if is_model:
-            from metabolismgraph.formats.model_conversion import convert_model  # noqa: PLC0415 (libsbml is slow)
-
             return convert_model(source, target)
-        from metabolismgraph.formats.table_conversion import convert_table  # noqa: PLC0415 (so is xarray)
-
         return convert_table(source, target)
     except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror}); choose another name") from None
+        raise InputError(f"{source} cannot be read, or {target} not be written: {error.strerror}") from None
 
 
 def _convert_folder(source: Path, target: Path) -> tuple[str, ...]:
-    from metabolismgraph.formats.combine_archive import write_combine_archive  # noqa: PLC0415
-    from metabolismgraph.runs import answer_files  # noqa: PLC0415 (libsbml is slow)
-
-    for mark, model in ((petab.ESTIMATES, petab.MODEL), (MANIFEST, answer_files.MODEL)):
+    for mark, model in ((petab.ESTIMATES, petab.MODEL), (MANIFEST, FITTED_MODEL)):
         if (source / mark).exists() and (source / model).exists():
             write_combine_archive(source, target, model)
             return ()
     raise InputError(
-        f"{source}: not the folder of a finished fit ({petab.MODEL} and {petab.ESTIMATES}, or {answer_files.MODEL} and "
+        f"{source}: not the folder of a finished fit ({petab.MODEL} and {petab.ESTIMATES}, or {FITTED_MODEL} and "
         f"{MANIFEST})"
     )

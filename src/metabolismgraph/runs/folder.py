@@ -17,7 +17,7 @@ from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.processes import run
 
-MANIFEST, CONFIG = "manifest.json", "config.yaml"
+MANIFEST, CONFIG, FITTED_MODEL = "manifest.json", "config.yaml", "model_fitted.xml"
 _RESULTS = (
     "metrics.json",
     "analysis.log",
@@ -26,7 +26,7 @@ _RESULTS = (
     "homeostasis.csv",
     "parameters.csv",
     "rate_law.csv",
-    "model_fitted.xml",
+    FITTED_MODEL,
 )
 _FOLDERS = ("figures", "tmp_training", "uncertainty")
 _PACKAGES = ("metabolismgraph", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "scikit-learn")
