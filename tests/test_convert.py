@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from command_line import call, refused
-from test_sbml import document, mathml, reaction, species
+from test_sbml import MATHML, document, mathml, reaction, species
 
 import metabolismgraph as mg
 from metabolismgraph.errors import InputError
@@ -187,6 +187,23 @@ def test_what_antimony_cannot_express_is_refused(folder, old, new, lost):
     assert old in RICH
     with pytest.raises(InputError, match=rf"model.xml: Antimony cannot express {lost}; keep the model in SBML"):
         converted(folder, RICH.replace(old, new))
+    assert not (folder / "out.ant").exists()
+
+
+@pytest.mark.parametrize(
+    ("operator", "depth", "message"),
+    [
+        ("minus", 2, "Antimony cannot express the model; keep it in SBML"),  # --k, which libAntimony does not read
+        ("abs", 1900, "a formula is nested too deeply to be read"),
+    ],
+)
+def test_formulas_that_are_refused(folder, operator, depth, message):
+    math = f"{f'<apply><{operator}/>' * depth}<ci> k </ci>{'</apply>' * depth}</math>"
+    rule = f'<listOfRules><assignmentRule variable="v">{MATHML}{math}</assignmentRule></listOfRules>'
+    text = document([reaction("R", "A", "", "v * A")], parameters={"k": 0.7, "v": None}, more=rule)
+    with pytest.raises(InputError, match=f"^model.xml: {message}") as caught:
+        converted(folder, text)
+    assert "\n" not in str(caught.value)
     assert not (folder / "out.ant").exists()
 
 

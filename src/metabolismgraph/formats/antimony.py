@@ -64,7 +64,10 @@ def _converted(model: bytes, wanted: Literal["sbml", "antimony"], source: str) -
     if done.limit is not None:
         raise InputError(f"{source}: libAntimony needs too much {done.limit} for this model; give a smaller one")
     if done.code == 1 and done.stderr:
-        raise InputError(f"{source}: {_explained(done.stderr.decode(errors='replace'))}")
+        message = done.stderr.decode(errors="replace")
+        if wanted == "antimony":
+            raise InputError(f"{source}: libAntimony refuses the model: {one_line(printable(message))}")
+        raise InputError(f"{source}: {_explained(message)}")
     if done.code:
         raise InputError(f"{source}: libAntimony {describe_exit(done.code)} with this model; check it")
     return done.stdout

@@ -2,7 +2,7 @@
 
 The argument is the format that is wanted. The library keeps state between models, changes the working folder while it
 is loaded, and may end the process. It would also read any file that a model imports, so the process gives up the right
-to open files before it loads the model.
+to open files before it loads the model. Models within models can be exponentially large, so its memory is limited.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import sys
 
 import antimony
 
+_MEMORY = 4 << 30  # bytes
+
 
 def main(wanted: str) -> int:
     """Exit code: 0, or 1 with the reason on standard error."""
     model = sys.stdin.buffer.read().decode()
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     load = antimony.loadAntimonyString if wanted == "sbml" else antimony.loadSBMLString
     if load(model) < 0:
         sys.stderr.write(antimony.getLastError())

@@ -46,7 +46,10 @@ def convert_model(source: Path, target: Path) -> tuple[str, ...]:
         return (f"Without a value: {some(unset)}.",) if unset else ()
     _convert(document, "promoteLocalParameters")
     content = antimony_of(libsbml.writeSBMLToString(document).encode(), str(source))
-    written = parse(sbml_of(content, str(source)), str(source), needs_network=False)
+    try:
+        written = parse(sbml_of(content, str(target)), str(target), needs_network=False)
+    except InputError as error:  # such as two minus signs in a row, which libAntimony writes and does not read
+        raise InputError(f"{source}: Antimony cannot express the model; keep it in SBML ({error})") from None
     notes = _follow_renaming(document, written)
     labels, kept = dict(_labels(document)), dict(_labels(written))
     meaning, other = dict(_meaning(document)), dict(_meaning(written))

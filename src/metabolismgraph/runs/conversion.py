@@ -66,6 +66,8 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) 
         if is_model:
             return convert_model(source, target)
         return convert_table(source, target)
+    except RecursionError:
+        raise InputError(f"{source}: a formula is nested too deeply to be read; write it with fewer brackets") from None
     except OSError as error:
         raise InputError(f"{source} cannot be read, or {target} not be written: {error.strerror}") from None
 
