@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
@@ -52,24 +53,25 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) 
     source, target = Path(source), Path(target)
     if not source.exists():
         raise InputError(f"{source}: no such file or folder; check the path")
-    have, wanted = Path(source.name.removesuffix(".gz")).suffix.casefold(), target.suffix.casefold()
-    pairs = ((_SBML, antimony.SUFFIXES), (antimony.SUFFIXES, _SBML))
-    is_model = any(have in one and wanted in other for one, other in pairs)
-    if source.is_dir() != (wanted == _ARCHIVE) or not (
-        source.is_dir() or is_model or (have in _TABLES and wanted in _WRITTEN)
-    ):
+    converter = _converter(source, target)
+    if converter is None:
         raise InputError(f"{source} cannot be converted to {target.name}; known: {_KNOWN}")
     check_new_file(target, overwrite=overwrite)
     try:
-        if source.is_dir():
-            return _convert_folder(source, target)
-        if is_model:
-            return convert_model(source, target)
-        return convert_table(source, target)
+        return converter(source, target)
     except RecursionError:
         raise InputError(f"{source}: a formula is nested too deeply to be read; write it with fewer brackets") from None
     except OSError as error:
         raise InputError(f"{source} cannot be read, or {target} not be written: {error.strerror}") from None
+
+
+def _converter(source: Path, target: Path) -> Callable[[Path, Path], tuple[str, ...]] | None:
+    have, wanted = Path(source.name.removesuffix(".gz")).suffix.casefold(), target.suffix.casefold()
+    if source.is_dir():
+        return _convert_folder if wanted == _ARCHIVE else None
+    if (have in _SBML and wanted in antimony.SUFFIXES) or (have in antimony.SUFFIXES and wanted in _SBML):
+        return convert_model
+    return convert_table if have in _TABLES and wanted in _WRITTEN else None
 
 
 def _convert_folder(source: Path, target: Path) -> tuple[str, ...]:
