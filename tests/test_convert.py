@@ -272,7 +272,7 @@ def test_assumptions_on_a_table_are_noted(folder):
     ("content", "message"),
     [
         (b"time,run,A\n0,1,2\n0,1,3\n", "time 0 occurs twice in a run; keep one row"),
-        (b"time,A\n0,1\n0,2\n", "time does not increase"),
+        (b"time,A\n0,1\n0,2\n", "time 0 occurs twice in a run; keep one row"),
         (b"time,A (mM),B (g)\n0,1,2\n", "columns have different units"),
         (b"time\n0\n1\n", "no values of a species"),
         (b"A,B\n0,1\n", "no column 'time'"),
@@ -295,6 +295,12 @@ def test_a_simulation_is_written_as_netcdf(decay, monkeypatch):
     found = xr.load_dataset("s.nc")["concentration"].sel(species="[A]")
     assert found.dims == ("time",)
     np.testing.assert_allclose(found, 4 * np.exp(-0.7 * TIME), rtol=1e-7)
+    # Other quantities are not called concentrations.
+    words = ("--end", 2, "--points", 3, "--variables", "A,k", "--out", "chosen.nc")
+    assert call(monkeypatch, "simulate-model", decay, *words) == 0
+    chosen = xr.load_dataset("chosen.nc")
+    assert set(chosen.data_vars) == {"value"}
+    assert chosen["value"].sel(id="k").to_numpy().tolist() == [0.7] * 3
 
 
 # -- folders of results

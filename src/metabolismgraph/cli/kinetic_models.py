@@ -89,7 +89,7 @@ def simulate_model(
     if out is None:
         typer.echo(simulation_csv(table), nl=False)
     else:
-        write_simulation(table, out)
+        write_simulation(table, out, chosen=names is not None)
 
 
 @kinetic_models.command(

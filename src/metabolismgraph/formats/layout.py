@@ -83,7 +83,7 @@ def deviations_of(path: Path, table: pd.DataFrame, pattern: str) -> tuple[pd.Dat
         inside = label.startswith(before) and label.endswith(after) and len(label) > len(before) + len(after)
         return label[len(before) : len(label) - len(after)].strip() if inside else None
 
-    if _times_of_header(table):
+    if times_of_header(table):
         found = table.iloc[:, 0].map(lambda label: species(clean(label)))
         marked = found.notna()
         turned = table[marked].reset_index(drop=True)

@@ -61,14 +61,23 @@ def write_table(table: PartialTable, path: Path) -> None:
     write_bytes(path, writers[path.suffix.casefold()](table))
 
 
-def write_simulation(simulated: pd.DataFrame, path: Path) -> None:
-    """Write a table of `simulate_model`: .parquet, .nc as in `write_table`, or CSV for any other suffix."""
-    if path.suffix.casefold() not in {".parquet", ".nc"}:
+def write_simulation(simulated: pd.DataFrame, path: Path, *, chosen: bool = False) -> None:
+    """Write a table of `simulate_model`: .parquet, .nc, or CSV for any other suffix.
+
+    A NetCDF file has the variable `concentration` over time and species.
+
+    Args:
+        chosen: columns may be other quantities than concentrations: the NetCDF file has `value` over time and id.
+    """
+    suffix = path.suffix.casefold()
+    if suffix == ".nc":
+        values = simulated.set_index("time").rename_axis(columns="id" if chosen else "species")
+        dataset = xr.Dataset({"value" if chosen else "concentration": xr.DataArray(values)})
+        write_bytes(path, _netcdf_bytes(dataset))
+    elif suffix == ".parquet":
+        write_bytes(path, _parquet_bytes(simulated))
+    else:
         write_bytes(path, simulation_csv(simulated).encode())
-        return
-    columns = {str(name): values.to_numpy() for name, values in simulated.drop(columns="time").items()}
-    run = np.zeros(len(simulated), dtype=np.int64)
-    write_table(PartialTable(simulated["time"].to_numpy(), run, (), columns, (None, None), ()), path)
 
 
 def simulation_csv(simulated: pd.DataFrame) -> str:
@@ -81,8 +90,12 @@ def _csv(table: PartialTable) -> bytes:
 
 
 def _parquet(table: PartialTable) -> bytes:
+    return _parquet_bytes(_wide(table))
+
+
+def _parquet_bytes(table: pd.DataFrame) -> bytes:
     stream = io.BytesIO()
-    _wide(table).to_parquet(stream, index=False)
+    table.to_parquet(stream, index=False)
     return stream.getvalue()
 
 
@@ -95,8 +108,12 @@ def _wide(table: PartialTable) -> pd.DataFrame:
 
 
 def _netcdf(table: PartialTable) -> bytes:
+    return _netcdf_bytes(dataset_of(table))
+
+
+def _netcdf_bytes(dataset: xr.Dataset) -> bytes:
     stream = io.BytesIO()
-    dataset_of(table).to_netcdf(stream, engine="h5netcdf")
+    dataset.to_netcdf(stream, engine="h5netcdf")
     return stream.getvalue()
 
 
