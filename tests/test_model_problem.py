@@ -227,6 +227,31 @@ def test_replicates(tmp_path, layout):
     assert bounds.tolist() == pytest.approx([1.4, 12.6])
 
 
+def test_relative_values(tmp_path):
+    # Two tables with scales of their own, of B alone.
+    tables = {
+        "one": {"time": TIMES, "A": a(0.7, 4.0), "B": 50 * b(0.7, 0.3, 4.0)},
+        "two": {"time": TIMES, "A": a(0.7, 2.0), "B": 0.03 * b(0.7, 0.3, 2.0)},
+    }
+    problem, fit = fitted(tmp_path, chain(A=4, B=0), tables, starts=6, noise=0.01, relative=["B*"])
+    found = fit.estimates["estimate"].to_dict()
+    expected = {"scale_B_one": 50, "scale_B_two": 0.03, "k": 0.7, "q": 0.3, "initial_A_one": 4.0, "initial_A_two": 2.0}
+    assert found == pytest.approx(expected, rel=1e-3)
+    # The initial concentration of B is that of the model, although B was measured.
+    assert problem.notes == ("Initial concentrations without a measurement are those of the model: B.",)
+    # Noise is in the units of each table.
+    problem = made(tmp_path / "three", chain(A=4, B=0), tables, relative=["B"])
+    assert {"sd_A", "sd_B_one", "sd_B_two"} < set(problem.estimated)
+    bounds = read_petab(problem.path).parameters["upperBound"]
+    assert bounds["sd_B_one"] / bounds["sd_B_two"] == pytest.approx(50 * 4 / (0.03 * 2))
+    # Without an absolute value, the scale is one with the initial concentration.
+    only = {"one": {"time": TIMES, "B": tables["one"]["B"]}}
+    problem, fit = fitted(
+        tmp_path / "two", chain(A=4, B=0), only, starts=4, noise=0.01, relative=["B"], estimate=["k", "q", "A"]
+    )
+    assert set(fit.estimates["note"]) & {"not determined", OTHER}
+
+
 def saturating(value):
     """A Michaelis-Menten law."""
     return document(
@@ -310,6 +335,7 @@ REFUSED = [
     ({"fold": 1.0}, "fold must be larger than 1, not 1"),
     ({"prior": 0.5}, "prior must be larger than 1, not 0.5"),
     ({"noise": 0.0}, "noise must be positive, not 0"),
+    ({"relative": ["X"]}, "one.csv: no measured species is named X, whose values are to be relative"),
     ({"deviations": "*_sd"}, r"one.csv: no name of a column or row is like '\*_sd'; found: time, A, B"),
     ({"deviations": "sigma"}, "no column 'sigma' beside species and values; for A_sd beside A it is "),
     (

@@ -211,6 +211,13 @@ def fit_model(
             help="columns of standard deviations: '*_sd' for A_sd beside A, or the column of a long table",
         ),
     ] = None,
+    relative: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPECIES",
+            help="its values are only proportional to its concentration, by one factor for each table; repeatable",
+        ),
+    ] = None,
     starts: Starts = 20,
     seed: Seed = 0,
     processes: Processes = None,
@@ -245,6 +252,7 @@ def fit_model(
                 inputs=input_ or [],
                 noise=noise,
                 deviations=deviations,
+                relative=relative or [],
                 names=read_names(map_),
                 skip_unknown=skip_unknown,
                 **variant,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,8 @@ class Experiment:
         time: from zero.
         measured: concentrations by species; NaN for an empty cell.
         deviations: their standard deviations, for species of which they are given.
+        table: name of the file, in which a relative species has one scale.
+        relative: species whose values are only proportional to their concentrations.
     """
 
     id: str
@@ -36,6 +39,8 @@ class Experiment:
     time: Float[np.ndarray, " rows"]
     measured: Mapping[str, Float[np.ndarray, " rows"]]
     deviations: Mapping[str, Float[np.ndarray, " rows"]] = dataclasses.field(default_factory=dict)
+    table: str = ""
+    relative: frozenset[str] = frozenset()
 
     def known(self, species: str) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " known"]]:
         """Times and values of the measurements of a species."""
@@ -43,14 +48,19 @@ class Experiment:
         there = np.isfinite(values)
         return self.time[there], values[there]
 
+    def concentrations(self, species: str) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " known"]]:
+        """Times and values of the measurements of a species that are concentrations."""
+        time, values = self.known(species)
+        return (time[:0], values[:0]) if species in self.relative else (time, values)
+
     def spread(self, species: str) -> Float[np.ndarray, " known"] | None:
         """Standard deviations of the measurements of a species; None if they are not given."""
         values = self.deviations.get(species)
         return None if values is None else values[np.isfinite(self.measured[species])]
 
     def means(self, species: str) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, " times"]]:
-        """Times and mean values of the replicates of a species."""
-        time, values = self.known(species)
+        """Times and mean concentrations of the replicates of a species."""
+        time, values = self.concentrations(species)
         times, where, counts = np.unique(time, return_inverse=True, return_counts=True)
         return times, np.bincount(where, values, len(times)) / counts
 
@@ -67,12 +77,14 @@ def read_experiments(
     names: Mapping[str, str],
     *,
     deviations: str | None,
+    relative: Sequence[str],
     skip_unknown: bool,
 ) -> tuple[list[Experiment], list[str]]:
     """All runs of some tables, and notes.
 
     Args:
         names, deviations, skip_unknown: see `read_partial_table`.
+        relative: species, with `*` and `?`, whose values are only proportional to their concentrations.
 
     Raises:
         InputError: as for `read_partial_table`; tables have different units; a table has no species of the
@@ -103,11 +115,15 @@ def read_experiments(
             measured, spread = (
                 {key: column[rows] for key, column in columns.items()} for columns in (table.columns, table.deviations)
             )
-            found.append(Experiment(name, held, table.time[rows] - first, measured, spread))
+            own_scale = frozenset(key for pattern in relative for key in fnmatch.filter(measured, pattern))
+            found.append(Experiment(name, held, table.time[rows] - first, measured, spread, stem, own_scale))
         notes += own if len(tables) + len(held_out) == 1 else [f"{path.name}: {note}" for note in own]
     if unused:
         name = min(unused)
         raise InputError(f"{tables[0]}: no column or species is named {name!r} ({name}={names[name]})")
+    for pattern in relative:
+        if not any(fnmatch.filter(each.measured, pattern) for each in found):
+            raise InputError(f"{tables[0]}: no measured species is named {pattern}, whose values are to be relative")
     return found, notes
 
 
@@ -130,8 +146,8 @@ def experiments_of(problem: PetabProblem) -> list[Experiment]:
 
 
 def values_of(experiments: Iterable[Experiment], species: str) -> Float[np.ndarray, " values"]:
-    """All measured values of a species."""
-    return np.concatenate([np.zeros(0), *(experiment.known(species)[1] for experiment in experiments)])
+    """All measured concentrations of a species."""
+    return np.concatenate([np.zeros(0), *(experiment.concentrations(species)[1] for experiment in experiments)])
 
 
 def straight_lines(experiments: Sequence[Experiment], species: str, number: str) -> str:

@@ -25,6 +25,7 @@ from metabolismgraph.kinetic_models.rate_laws import LOG10, Parameter
 _NEAR, _FOLD = 0.1, 3.0  # starts and bounds of a measured initial value: relative distance, and factor
 _LEAST_NOISE, _MOST_NOISE = 1e-4, 10.0  # bounds of a standard deviation, in ranges of the species
 _DETECTION = 0.01  # concentration below which relative noise does not fall, relative to the largest one
+_SCALES, _NEARER = 1e4, 30.0  # bounds and starts of the scale of relative values: factors
 _EVERYTHING = "*"
 
 
@@ -59,6 +60,7 @@ def write_model_problem(
     homeostasis: Sequence[str] = (),
     noise: float | None = None,
     deviations: str | None = None,
+    relative: Sequence[str] = (),
     names: Mapping[str, str] | None = None,
     skip_unknown: bool = False,
 ) -> ModelProblem:
@@ -86,6 +88,8 @@ def write_model_problem(
             estimated.
         deviations: columns of standard deviations: "*_sd" for A_sd beside A, or the name of the column of a long table;
             they take the place of the noise.
+        relative: species, with `*` and `?`, whose values are only proportional to their concentrations. The scale of a
+            species in each table is estimated.
         names: what names in the tables stand for.
         skip_unknown: leave out columns that the model does not have, with a note.
 
@@ -131,6 +135,7 @@ def write_model_problem(
         read,
         names or {},
         deviations=deviations,
+        relative=relative,
         skip_unknown=skip_unknown,
     )
     edited = EditedModel(source, experiments)
@@ -183,6 +188,7 @@ class _Tables:
         self._model, self._index = model, model.index
         self._estimate, self._fold, self._prior, self._noise = estimate, fold, prior, noise
         self.notes: list[str] = []
+        self._noises: dict[tuple[str, str], str] = {}  # of relative species in each table
         self._parameters = [_row(parameter) for parameter in model.parameters]
         self._parameters += [_row(parameter, value) for parameter, value in self._of_model()]
         self._observables = list(self._observed())
@@ -240,31 +246,66 @@ class _Tables:
             )
 
     def _observed(self) -> Iterable[dict[str, Any]]:
-        """Rows of the observable table; parameters of the noise are added to those of the problem."""
+        """Rows of the observable table; parameters of scales and of the noise are added to those of the problem."""
         for name in self._index.species:
-            everything, fitted = (values_of(part, name) for part in (self._model.experiments, self._model.fitted))
-            if not everything.size or name in self._model.inputs:
+            measured = [e for e in self._model.experiments if len(e.known(name)[0])]
+            if not measured or name in self._model.inputs:
                 continue
-            concentration, most = self._model.concentration(name), float(everything.max()) or 1.0
-            given = [e for e in self._model.experiments if name in e.deviations and len(e.known(name)[0])]
+            formula = self._model.concentration(name)
+            relative = any(name in experiment.relative for experiment in measured)
+            if relative:
+                formula = f"observableParameter1_of_{name} * {formula}"
+                self._add_scales(name, measured)
+            given = [e for e in measured if name in e.deviations]
+            if given and len(given) < len(measured):
+                without = next(e for e in measured if e not in given)
+                raise InputError(
+                    f"{self._model.path}: {name} has standard deviations in {given[0].id}, not in {without.id}"
+                )
             if given:
-                without = [e.id for e in self._model.experiments if e not in given and len(e.known(name)[0])]
-                if without:
-                    raise InputError(
-                        f"{self._model.path}: {name} has standard deviations in {given[0].id}, not in {without[0]}"
-                    )
                 noise = f"noiseParameter1_of_{name}"
-            elif self._noise is not None:
-                noise = f"{self._noise:.12g} * ({concentration} + {_DETECTION * most:.12g})"
+            elif relative:  # sizes of tables are not comparable
+                tables = dict.fromkeys(e.table for e in measured)
+                self._noises |= {
+                    (name, table): self._noise_of(name, [e for e in measured if e.table == table], f"{name}_{table}")
+                    for table in tables
+                }
+                of_table = f"noiseParameter1_of_{name}"
+                noise = of_table if self._noise is None else f"{self._noise:.12g} * (of_{name} + {of_table})"
+            elif self._noise is None:
+                noise = self._noise_of(name, measured, name)
             else:
-                size = float(np.ptp(fitted if fitted.size else everything)) or most
-                noise = f"{size / 10:.12g}"
-                if fitted.size:
-                    bounds = (size * _LEAST_NOISE, size * _MOST_NOISE)
-                    parameter = Parameter(f"sd_{name}", LOG10, *bounds, (size / 10, size))
-                    self._parameters.append(_row(parameter))
-                    noise = parameter.id
-            yield {"observableId": f"of_{name}", "observableFormula": concentration, "noiseFormula": noise}
+                noise = f"{self._noise:.12g} * ({formula} + {self._noise_of(name, measured, name)})"
+            yield {"observableId": f"of_{name}", "observableFormula": formula, "noiseFormula": noise}
+
+    def _noise_of(self, name: str, measured: Sequence[Experiment], of: str) -> str:
+        """Standard deviation of some measurements, which may be a parameter; with relative noise, what is added.
+
+        Args:
+            of: end of the id of the parameter.
+        """
+        everything, fitted = (
+            np.concatenate([np.zeros(0), *(experiment.known(name)[1] for experiment in part)])
+            for part in (measured, [experiment for experiment in measured if not experiment.held_out])
+        )
+        most = float(everything.max()) or 1.0
+        if self._noise is not None:
+            return f"{_DETECTION * most:.12g}"
+        size = float(np.ptp(fitted if fitted.size else everything)) or most
+        if not fitted.size:
+            return f"{size / 10:.12g}"
+        parameter = Parameter(f"sd_{of}", LOG10, size * _LEAST_NOISE, size * _MOST_NOISE, (size / 10, size))
+        self._parameters.append(_row(parameter))
+        return parameter.id
+
+    def _add_scales(self, name: str, measured: Sequence[Experiment]) -> None:
+        """Parameters for the values of a relative species, one for each table."""
+        expected = self._index.initial(name) or 1.0
+        for table in dict.fromkeys(experiment.table for experiment in measured):
+            most = max(float(e.known(name)[1].max()) for e in measured if e.table == table) or 1.0
+            middle = most / expected
+            bounds, start = (middle / _SCALES, middle * _SCALES), (middle / _NEARER, middle * _NEARER)
+            self._parameters.append(_row(Parameter(_scale_of(name, table), LOG10, *bounds, start)))
 
     def _initial_values(self) -> list[dict[str, Any]]:
         """Rows of the condition table: number of the experiment, and initial values."""
@@ -332,15 +373,21 @@ class _Tables:
             name = row["observableId"].removeprefix("of_")
             for experiment in self._model.experiments:
                 time, values = experiment.known(name)
-                spread = experiment.spread(name)
+                spread, relative = experiment.spread(name), name in experiment.relative
+                of_table = self._noises.get((name, experiment.table), "")
                 for k, (t, value) in enumerate(zip(time, values, strict=True)):
                     yield {
                         "observableId": row["observableId"],
                         "simulationConditionId": experiment.id,
                         "measurement": float(value),
                         "time": float(t),
-                        "noiseParameters": "" if spread is None else f"{spread[k]:.12g}",
+                        "observableParameters": _scale_of(name, experiment.table) if relative else "",
+                        "noiseParameters": of_table if spread is None else f"{spread[k]:.12g}",
                     }
+
+
+def _scale_of(species: str, table: str) -> str:
+    return f"scale_{species}_{table}"
 
 
 def _row(parameter: Parameter, nominal: float | None = None) -> dict[str, Any]:
