@@ -8,33 +8,60 @@ import pandas as pd
 import pytest
 from test_cli import call
 
+import metabolismgraph as mg
+from metabolismgraph.formats.petab import read_petab
+from metabolismgraph.kinetic_models.problem import write_with_homeostasis
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
-# Fewer starts, and few parameters of the largest model.
-SHORT = {"bruno": [], "zheng": [], "van_heerden": ["--estimate", "*GLT*"]}
+SHORT = ["--starts", "1", "--minutes", "0.01", "--processes", "1"]
 
 
-def commands():
+def command(name):
+    """The words of the command of an example, without that of the program."""
     text = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    return [shlex.split(line)[1:] for line in lines if line.startswith("metabolismgraph ")]
-
-
-def test_every_example_has_a_command():
-    assert [next(name for name in SHORT if f"examples/{name}/" in " ".join(words)) for words in commands()] == [*SHORT]
+    (line,) = (block.replace("\\\n", " ") for block in blocks if f"examples/{name}/" in block)
+    program, *words = shlex.split(line)
+    assert program == "metabolismgraph"
+    return words
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHORT)
-def test_examples_run(name, tmp_path, monkeypatch, capsys):
-    (words,) = (words for words in commands() if f"examples/{name}/" in " ".join(words))
+def test_carotenoids_are_fitted(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(EXAMPLES.parent)
-    at = words.index("--out") + 1
-    words[at] = str(tmp_path / "fit")
-    more = ["--starts", "1", "--processes", "1", "--overwrite", *SHORT[name]]
-    assert call(monkeypatch, *words, *more) == 0, capsys.readouterr().err
+    words = command("bruno")
+    words[words.index("--out") + 1] = str(tmp_path / "fit")
+    assert call(monkeypatch, *words, *SHORT) == 0, capsys.readouterr().err
     table = pd.read_csv(tmp_path / "fit" / "comparison.csv", index_col=0)
     assert set(table.index) == {"no_homeostasis", "homeostasis"}
     assert table.loc["homeostasis", "p_value"] >= 0
     for variant in table.index:
         assert len(pd.read_csv(tmp_path / "fit" / variant / "held_out.tsv", sep="\t"))
+
+
+def test_the_problem_of_the_histones_is_written(tmp_path):
+    words = command("zheng")
+    species = words[words.index("--homeostasis") + 1]
+    problem = write_with_homeostasis(EXAMPLES.parent / words[1], [species], tmp_path / "problem")
+    assert len(problem.estimated) == 48
+    times = read_petab(problem.path).measurements["time"]
+    assert (times <= float(words[words.index("--hold-out-after") + 1])).sum() == 45
+
+
+def test_the_problem_of_the_pulses_is_written(tmp_path):
+    # A fit takes minutes.
+    words = command("van_heerden")
+    files = [EXAMPLES.parent / word for word in words if word.endswith(".csv")]
+    assert [file.name for file in files] == ["FF1.csv", "FF2.csv", "FF3.csv"]
+    problem = mg.write_model_problem(
+        EXAMPLES.parent / words[1],
+        files[:1],
+        tmp_path / "problem",
+        held_out=files[1:],
+        inputs=[words[words.index("--input") + 1]],
+        prior=float(words[words.index("--prior") + 1]),
+        homeostasis=[words[words.index("--homeostasis") + 1]],
+        skip_unknown=True,
+    )
+    assert problem.held_out == ("FF2", "FF3")
+    assert {"pull_ICATP", "baseline_ICATP", "p_HXK_Vmax", "sd_ICATP"} < set(problem.estimated)

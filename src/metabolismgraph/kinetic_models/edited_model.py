@@ -127,7 +127,7 @@ class EditedModel:
                 raise InputError(f"{self.path}: homeostasis of {min(pulled & set(free))} is given twice")
             pulled |= set(free)
             ends = [share / span for share in (_WEAKEST, _STRONGEST, *_PULLS)]
-            pull = Parameter(f"pull_{free[0]}", LOG10, ends[0], ends[1], (ends[2], ends[3]))
+            pull = Parameter(f"pull_{free[0]}", LOG10, ends[0], ends[1], (ends[2], ends[3]), given=ends[0])
             self._add(pull)
             for name in free:
                 values = self._expected(index, name)
@@ -221,7 +221,7 @@ class EditedModel:
             written.createModifier().setSpecies(name)
 
     def _add(self, parameter: Parameter) -> None:
-        self._add_parameter(parameter.id, parameter.middle)
+        self._add_parameter(parameter.id, parameter.nominal)
         self.parameters.append(parameter)
 
     def _add_parameter(self, name: str, value: float) -> None:

@@ -398,7 +398,7 @@ def _row(parameter: Parameter, nominal: float | None = None) -> dict[str, Any]:
         "parameterScale": parameter.scale,
         "lowerBound": parameter.lower,
         "upperBound": parameter.upper,
-        "nominalValue": parameter.middle if nominal is None else nominal,
+        "nominalValue": parameter.nominal if nominal is None else nominal,
         "estimate": 1,
         "initializationPriorType": "parameterScaleUniform",
         "initializationPriorParameters": ";".join(f"{end:.12g}" for end in scaled),

@@ -31,6 +31,7 @@ class Parameter:
         lower, upper: bounds.
         start: range of the starts, within the bounds.
         prior: centre and standard deviation on the scale of the parameter table; None for none.
+        given: value with which the model is the one without the parameter; None if there is none.
     """
 
     id: str
@@ -39,10 +40,13 @@ class Parameter:
     upper: float
     start: tuple[float, float]
     prior: tuple[float, float] | None = None
+    given: float | None = None
 
     @property
-    def middle(self) -> float:
-        """The middle of the starts, on the scale."""
+    def nominal(self) -> float:
+        """The given value, or the middle of the starts on the scale."""
+        if self.given is not None:
+            return self.given
         low, high = self.start
         return math.sqrt(low * high) if self.scale == LOG10 else (low + high) / 2
 
