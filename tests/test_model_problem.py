@@ -252,6 +252,21 @@ def test_relative_values(tmp_path):
     assert set(fit.estimates["note"]) & {"not determined", OTHER}
 
 
+def test_what_the_fitted_measurements_do_not_tell_is_not_predicted(tmp_path):
+    # The scale of B in the held-out table is known from nowhere.
+    tables = {
+        "one": {"time": TIMES, "A": a(0.7, 4.0), "B": 50 * b(0.7, 0.3, 4.0)},
+        "two": {"time": TIMES, "A": a(0.7, 2.0), "B": 0.03 * b(0.7, 0.3, 2.0)},
+    }
+    _, fit = fitted(
+        tmp_path, chain(A=4, B=0), tables, starts=2, noise=0.01, relative=["B"], held_out=["two"], inputs=[]
+    )
+    rows = fit.held_out.set_index("observableId")["simulation"]
+    assert rows.loc["of_B"].iloc[1:].isna().all()
+    np.testing.assert_allclose(rows.loc["of_A"], tables["two"]["A"], rtol=1e-3)
+    assert "8 held-out measurements are not predicted, since the fitted ones do not depend on scale_B_two" in fit.notes
+
+
 def saturating(value):
     """A Michaelis-Menten law."""
     return document(

@@ -144,13 +144,15 @@ def fit_petab(
             f"{path}: no start of {len(begin)} has a finite likelihood; check bounds, model and measurements"
         )
     equal = [start.point for start in ordered if start.objective < best.objective + SAME]
-    estimates = _estimates(objective, best.point, np.array(equal))
+    information = objective(best.point)[2]
+    estimates = _estimates(objective, best.point, information, np.array(equal))
     simulation, checked = _simulation(objective, best.point)
     numbers = pd.RangeIndex(len(begin), name="start")
     table = pd.DataFrame([start._asdict() for start in ordered], index=numbers).drop(columns="point")
     points = pd.DataFrame([objective.linear(start.point) for start in ordered], index=numbers)
     again = objective.priors.terms(best.point)[0] - float(simulation["log_likelihood"].sum())
-    held_out, failed = predicted(held, problem, objective.fixed | objective.linear(best.point))
+    unknown = [name for name, own in zip(objective.names, np.diag(information), strict=True) if own == 0]
+    held_out, failed = predicted(held, problem, objective.fixed | objective.linear(best.point), unknown)
     result = PetabFit(problem, objective.quantity, best.objective, estimates, table, points, simulation, held_out, ())
     return dataclasses.replace(result, notes=(*checked, *failed, *_notes(objective, best, result, again)))
 
@@ -168,17 +170,21 @@ def _simulation(objective: Objective, point: Float[np.ndarray, " parameters"]) -
 
 
 def _estimates(
-    objective: Objective, point: Float[np.ndarray, " parameters"], equal: Float[np.ndarray, "starts parameters"]
+    objective: Objective,
+    point: Float[np.ndarray, " parameters"],
+    information: Float[np.ndarray, "parameters parameters"],
+    equal: Float[np.ndarray, "starts parameters"],
 ) -> pd.DataFrame:
     """Estimates with standard errors, intervals and notes.
 
     Args:
+        information: of the measurements and priors, at the point.
         equal: points of all starts with the best likelihood.
     """
     below, above = point - objective.lower < _AT_BOUND, objective.upper - point < _AT_BOUND
     free = ~(below | above)
     error = np.full(len(point), np.nan)
-    error[free] = _standard_errors(objective(point)[2][np.ix_(free, free)])
+    error[free] = _standard_errors(information[np.ix_(free, free)])
     half = norm.ppf(0.975) * np.where(free, error, 0.0)
     ends = np.clip([point - half, point + half], objective.lower, objective.upper)
     lower, upper = (objective.linear(end) for end in ends)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -51,7 +51,7 @@ def split(
 
 
 def predicted(
-    problem: PetabProblem, fitted: PetabProblem, values: Mapping[str, float]
+    problem: PetabProblem, fitted: PetabProblem, values: Mapping[str, float], unknown: Collection[str] = ()
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Measurements beside their prediction and baselines, and notes on what cannot be predicted.
 
@@ -59,6 +59,7 @@ def predicted(
         problem: with the held-out measurements.
         fitted: with the others.
         values: of all parameters, on linear scale.
+        unknown: parameters of which the fitted measurements say nothing; what depends on them is not predicted.
 
     Returns:
         The measurement table with `simulation`, and as baselines `nominal` (simulated with the nominal values of the
@@ -75,7 +76,19 @@ def predicted(
         table[column] = np.nan
         try:
             point = np.array([to_scale(given[name], scales[name]) for name in problem.estimated])
-            table[column] = model.at(point, derivatives=False).simulation
+            at = model.at(point, derivatives=column == "simulation")
+            table[column] = at.simulation
+            if column == "simulation":
+                guessed = [name for name in problem.estimated if name in unknown]
+                where = [problem.estimated.index(name) for name in guessed]
+                moved = at.of_simulation[:, where] != 0
+                table.loc[moved.any(axis=1), column] = np.nan
+                if moved.any():
+                    names = ", ".join(name for name, some in zip(guessed, moved.any(axis=0), strict=True) if some)
+                    notes.append(
+                        f"{int(moved.any(axis=1).sum())} held-out measurements are not predicted, since the fitted ones "
+                        f"do not depend on {names}"
+                    )
         except (KeyError, ValueError):
             continue  # the problem has no nominal values
         except SimulationFailedError:
