@@ -79,16 +79,14 @@ def predicted(
             at = model.at(point, derivatives=column == "simulation")
             table[column] = at.simulation
             if column == "simulation":
-                guessed = [name for name in problem.estimated if name in unknown]
-                where = [problem.estimated.index(name) for name in guessed]
-                moved = at.of_simulation[:, where] != 0
-                table.loc[moved.any(axis=1), column] = np.nan
-                if moved.any():
+                guessed = {name: k for k, name in enumerate(problem.estimated) if name in unknown}
+                moved = at.of_simulation[:, list(guessed.values())] != 0
+                rows = moved.any(axis=1)
+                table.loc[rows, column] = np.nan
+                if rows.any():
                     names = ", ".join(name for name, some in zip(guessed, moved.any(axis=0), strict=True) if some)
-                    notes.append(
-                        f"{int(moved.any(axis=1).sum())} held-out measurements are not predicted, since the fitted ones "
-                        f"do not depend on {names}"
-                    )
+                    which = f"{int(rows.sum())} held-out measurements are not predicted"
+                    notes.append(f"{which}, since the fitted ones do not depend on {names}")
         except (KeyError, ValueError):
             continue  # the problem has no nominal values
         except SimulationFailedError:
