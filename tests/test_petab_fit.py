@@ -21,10 +21,13 @@ import metabolismgraph as mg
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import read_petab
 from metabolismgraph.kinetic_models import estimation
+from metabolismgraph.kinetic_models.compiled_model import CompiledModel, compile_rates
 from metabolismgraph.kinetic_models.fit_result import AT_UPPER, FLAT
+from metabolismgraph.kinetic_models.from_sbml import ModelFile
 from metabolismgraph.kinetic_models.likelihood import Likelihood
 from metabolismgraph.kinetic_models.priors import Priors
 from metabolismgraph.kinetic_models.sensitivities import SimulatedMeasurements, SimulationFailedError
+from metabolismgraph.kinetic_models.symbols import SYMBOLS
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "models"
 # A + B is conserved; the steady state before depends on k, and on the total.
@@ -417,3 +420,22 @@ def test_a_fixed_parameter_without_a_value(problem):  # noqa: F811
     rows = "k\tlog10\t0.001\t100\t7\t1\nsd\tlin\t0\t9\t\t0\n"
     with pytest.raises(InputError, match="observable a: sd has no value"):
         mg.fit_petab(decay(problem, [1.0], [1.0], rows, observables=ONE.replace("0.1", "sd")), 1)
+
+
+def test_compiled_rates_are_those_of_the_formulas(tmp_path):
+    model = document(
+        [reaction("R", "A", "B", "c * k * A / (0.5 + A)"), reaction("Q", "B", "", "c * B * (1 + sin(time))")],
+        kinds=[species("A"), species("B")],
+        parameters={"k": 1.3},
+    )
+    (tmp_path / "model.xml").write_text(model)
+    file = ModelFile(tmp_path / "model.xml")
+    plain, symbolic = file.model({}), file.model({}, SYMBOLS)
+    found = compile_rates(plain, symbolic)
+    assert isinstance(found, CompiledModel)
+    y = np.array([2.0, 0.7])
+    np.testing.assert_allclose(found.rate(0.3, y), plain.rate(0.3, y), rtol=1e-14)
+    np.testing.assert_allclose(found.jacobian(0.3, y), plain.jacobian(0.3, y), atol=1e-6)
+    # One that does not agree with the formulas is not taken.
+    other = file.model({"k": 1.2}, SYMBOLS)
+    assert compile_rates(plain, other) is plain

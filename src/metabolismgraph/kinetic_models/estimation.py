@@ -17,11 +17,12 @@ from scipy.stats import chi2, norm
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import read_petab
 from metabolismgraph.kinetic_models.fit_result import AT_LOWER, AT_UPPER, FLAT, OTHER, SAME, PetabFit
-from metabolismgraph.kinetic_models.likelihood import simulated_table
+from metabolismgraph.kinetic_models.likelihood import Compiler, simulated_table
 from metabolismgraph.kinetic_models.starts import draw_points
 from metabolismgraph.system.progress import Progress, silent
 
 try:
+    from metabolismgraph.kinetic_models.compiled_model import compile_rates
     from metabolismgraph.kinetic_models.held_out import predicted, split
     from metabolismgraph.kinetic_models.objective import Objective
     from metabolismgraph.kinetic_models.search import (
@@ -32,6 +33,7 @@ try:
         Start,
         run_start,
     )
+    from metabolismgraph.kinetic_models.symbols import SYMBOLS
 except ImportError as error:
     raise InputError(
         f"parameter estimation needs {error.name}, which is not installed; pip install 'metabolismgraph[petab]'"
@@ -160,7 +162,8 @@ def fit_petab(
 def _simulation(objective: Objective, point: Float[np.ndarray, " parameters"]) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """The simulated measurements by the second integrator; by the first one, with a note, if that one fails."""
     try:
-        return simulated_table(objective.problem, objective.fixed | objective.linear(point)), ()
+        values = objective.fixed | objective.linear(point)
+        return simulated_table(objective.problem, values, Compiler(SYMBOLS, compile_rates)), ()
     except InputError as error:
         at = objective.simulated(point)
         densities = objective.likelihood.log_densities(at.simulation, at.noise)
