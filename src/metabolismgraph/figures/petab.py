@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,13 +67,22 @@ def draw_measurements(fit: PetabFit, path: Path, dpi: int) -> Path:
 
 
 def draw_held_out(fit: PetabFit, path: Path, dpi: int) -> Path:
-    """Draw held-out measurements as points and their prediction as lines."""
+    """Draw held-out measurements as points and their prediction as lines, after fitted ones of the same conditions."""
+    same = fit.simulation["simulationConditionId"].isin(fit.held_out["simulationConditionId"])
+    same &= fit.simulation["observableId"].isin(fit.held_out["observableId"])
+    table = pd.concat([fit.held_out.assign(fitted=False), fit.simulation[same].assign(fitted=True)], ignore_index=True)
     with applied():
-        return save(_measurements(fit, fit.held_out, "predicted"), path, dpi)
+        return save(_measurements(fit, table, "predicted"), path, dpi)
 
 
 def _measurements(fit: PetabFit, table: pd.DataFrame, what: str) -> Figure:
+    """A panel per observable.
+
+    Args:
+        table: measurements with simulations; those with `fitted` are drawn as open circles.
+    """
     rows = table.astype({"observableId": str, "simulationConditionId": str})
+    rows["fitted"] = rows["fitted"].astype(bool) if "fitted" in rows else False
     observables = list(dict.fromkeys(rows["observableId"]))
     shown = observables[:_MOST]
     conditions = list(dict.fromkeys(rows["simulationConditionId"]))
@@ -89,10 +99,13 @@ def _measurements(fit: PetabFit, table: pd.DataFrame, what: str) -> Figure:
         ax.set_axis_off()
     if len(observables) > _MOST:
         figure.suptitle(f"the first {_MOST} of {len(observables)} observables")
+    point: dict[str, Any] = {"color": "0.3", "marker": "o", "linestyle": "none", "markersize": 4}
+    fitted = Line2D([], [], **point, markerfacecolor="none", label="measured and fitted")
     legend_below(
         figure,
         [
-            Line2D([], [], color="0.3", marker="o", linestyle="none", markersize=4, label="measured"),
+            Line2D([], [], **point, label="measured, held out" if rows["fitted"].any() else "measured"),
+            *([fitted] if rows["fitted"].any() else []),
             Line2D([], [], color="0.3", label=what),
             *(
                 Line2D([], [], color=colours[name], linewidth=4, label=name)
@@ -117,7 +130,9 @@ def _panel(ax: Axes, rows: pd.DataFrame, colours: dict[str, str], *, logarithmic
             measured, simulated = positive(measured), positive(simulated)
         alone = len(np.unique(ordered["time"])) == 1
         ax.plot(ordered["time"], simulated, color=colour, marker="_" if alone else None, markersize=12)
-        ax.plot(ordered["time"], measured, "o", color=colour, markersize=4)
+        fitted, time = ordered["fitted"].to_numpy(dtype=bool), ordered["time"].to_numpy(float)
+        ax.plot(time[~fitted], measured[~fitted], "o", color=colour, markersize=4)
+        ax.plot(time[fitted], measured[fitted], "o", color=colour, markerfacecolor="none", markersize=4)
     if logarithmic:
         ax.set_yscale("log")
     if not finite.size:
