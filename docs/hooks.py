@@ -46,7 +46,12 @@ READERS = {
     "The numbers": ("system/observations.py", "reactions/fit.py"),
     "Folders of data sets": ("formats/dataset.py",),
     "Models to simulate": ("kinetic_models/from_sbml.py", "kinetic_models/simulation.py"),
-    "Models and tables": ("kinetic_models/problem.py", "kinetic_models/experiments.py"),
+    "Models and tables": (
+        "kinetic_models/problem.py",
+        "kinetic_models/experiments.py",
+        "kinetic_models/edited_model.py",
+        "kinetic_models/comparison.py",
+    ),
     "PEtab problems": (
         "formats/petab.py",
         "formats/petab_v2.py",
@@ -55,6 +60,7 @@ READERS = {
         "kinetic_models/priors.py",
         "kinetic_models/starts.py",
         "kinetic_models/held_out.py",
+        "kinetic_models/objective.py",
         "kinetic_models/estimation.py",
         "runs/petab.py",
     ),

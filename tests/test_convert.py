@@ -401,7 +401,7 @@ def test_conversions_that_are_refused(decay, folder, monkeypatch, capsys, source
 
 
 def test_options_of_the_published_program_are_refused_elsewhere(decay, monkeypatch, capsys):
-    assert "no data folder of the published program" in refused(
+    assert "not a data folder of the published program; leave out" in refused(
         monkeypatch, capsys, "convert", decay, "decay.xml", "--delta-t", 1
     )
 
@@ -411,5 +411,5 @@ def test_a_target_that_cannot_be_written(decay, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("metabolismgraph.formats.model_conversion.write_bytes", full)
-    with pytest.raises(InputError, match="decay.xml not be written: No space left on device"):
+    with pytest.raises(InputError, match="decay.xml cannot be written: No space left on device"):
         mg.convert(decay, "decay.xml")

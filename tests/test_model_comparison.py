@@ -219,7 +219,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     words = ["fit-model", tmp_path / "true.xml", *files, "--noise", NOISE, "--law", "R=mass_action,michaelis_menten"]
     words += ["--starts", "2", "--processes", "1", "--out", tmp_path / "fit"]
     assert call(monkeypatch, *map(str, words)) == 0
-    assert "AICc: above the least one" in capsys.readouterr().out
+    assert "AICc: difference from the least one" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "fit" / "comparison.csv", index_col=0)
     assert table.index.tolist() == ["michaelis_menten", "mass_action"]
     for name in table.index:

@@ -168,7 +168,7 @@ def test_later_measurements_are_predicted(tmp_path):
     assert rows["interpolation"].iloc[0] == pytest.approx((values[4] + values[6]) / 2)
     errors = rows["interpolation"] - values[5:]
     assert found.loc[("one", "of_A"), "error_interpolation"] == pytest.approx(np.sqrt((errors**2).mean()))
-    with pytest.raises(InputError, match="no measurement is later than 4, after which they are to be held out"):
+    with pytest.raises(InputError, match="no measurement is later than 4, to be held out; give an earlier time"):
         mg.fit_petab(problem.path, 1, hold_out_after=4.0)
     with pytest.raises(InputError, match="nothing is left to be fitted"):
         mg.fit_petab(problem.path, 1, hold_out_after=-1.0)
@@ -344,15 +344,15 @@ REFUSED = [
     ({"laws": {"R": "linear"}}, "law 'linear' of R is not known; known: mass_action, .*, hill, learned, from_model"),
     ({"homeostasis": ["C"]}, "homeostasis: no species is named C; nearest: "),
     ({"homeostasis": ["A", "*"]}, "homeostasis of A is given twice"),
-    ({"homeostasis": ["A"], "inputs": ["A"]}, "homeostasis of A: not measured, or not changed by reactions"),
+    ({"homeostasis": ["A"], "inputs": ["A"]}, "homeostasis of A: no such species is measured and changes"),
     ({"laws": {"*": "hill"}, "model": WITH_RATE}, "R_rate is needed as the id of a new"),
     ({"estimate": ["kk"]}, "no parameter or species is named kk; nearest: k"),
     ({"fold": 1.0}, "fold must be larger than 1, not 1"),
     ({"prior": 0.5}, "prior must be larger than 1, not 0.5"),
     ({"noise": 0.0}, "noise must be positive, not 0"),
-    ({"relative": ["X"]}, "one.csv: no measured species is named X, whose values are to be relative"),
+    ({"relative": ["X"]}, "one.csv: relative: no measured species is named X"),
     ({"deviations": "*_sd"}, r"one.csv: no name of a column or row is like '\*_sd'; found: time, A, B"),
-    ({"deviations": "sigma"}, "no column 'sigma' beside species and values; for A_sd beside A it is "),
+    ({"deviations": "sigma"}, "no column 'sigma' of a long table; for columns A_sd beside A, give "),
     (
         {"deviations": "s*", "tables": {"one": {"time": TIMES, "A": a(1, 1), "sA": [*TIMES[:-1], np.nan]}}},
         "A at time 0 has no positive standard deviation; give one, or leave out the value",

@@ -210,7 +210,8 @@ def test_no_prior_and_an_impossible_one(problem):
         ("uniform 11;12", "the prior allows no value between the bounds"),
         ("student 1;2", "prior student is not known; known: cauchy, chisquare"),
         ("rayleigh 1;2", "priorParameters is '1;2'; expected one number"),
-        ("gamma 0;2", "the second number must be positive"),
+        ("gamma 0;2", "both numbers must be positive"),
+        ("exponential 0", "the number must be positive"),
     ):
         path = problem(parameters=f"{header}k 0 10 1 true {entry}\ndose 0 9 5 false . .\nsd . . 0.5 false . .\n")
         with pytest.raises(InputError, match=f"parameter k: .*{message}"):
@@ -244,7 +245,7 @@ def test_a_fit_and_its_files(problem, monkeypatch, tmp_path):
 REFUSED = [
     ("spec", "model_files", "problems: []\nmodel_files", "problems is not a key of PEtab version 2"),
     ("spec", "condition_files", "extensions: {sciml: {version: 1.0.0, required: true}}\ncondition_files", "sciml"),
-    ("spec", "condition_files", "extensions: [sciml]\ncondition_files", "extensions must be given by name"),
+    ("spec", "condition_files", "extensions: [sciml]\ncondition_files", "extensions must be a mapping of names"),
     ("spec", "language: sbml", "language: bngl", "model decay is bngl; only sbml is supported"),
     ("spec", ", language: sbml", "", "model decay needs language and location"),
     ("spec", "{decay:", "{other: {}, decay:", "expected one model in model_files"),
@@ -277,8 +278,8 @@ REFUSED = [
         "modelId other is not that of the model, decay",
     ),
     ("measurements", "a . 0.6 1", "b . 0.6 1", "name observable b, which is not defined"),
-    ("measurements", "a early 1 2", "a early 1 1.9", "row 2 of the measurements: time is before the begin"),
-    ("measurements", "a . 0.6 1", "a . 0.6 -1", "row 1 of the measurements: time is before the begin"),
+    ("measurements", "a early 1 2", "a early 1 1.9", "row 2 of the measurements: time is before the start"),
+    ("measurements", "a . 0.6 1", "a . 0.6 -1", "row 1 of the measurements: time is before the start"),
     ("measurements", "a . 0.6 1", "a . 0.6 soon", "row 1 of the measurements: time is not a number"),
     ("measurements", "experimentId", "simulationConditionId", "column experimentId is missing"),
     ("conditions", "A+2*dose", "B+2*dose", "parameter B has no value"),
@@ -286,7 +287,7 @@ REFUSED = [
     ("conditions", "A+2*dose", ".", "condition more: the targetValue of A is empty"),
     ("conditions", " A ", " . ", "condition more: targetId is empty"),
     ("conditions", " A ", " k ", "condition more: k is in the parameter table"),
-    ("conditions", " A ", " X ", "the change of X at time 3 is not of a parameter"),
+    ("conditions", " A ", " X ", "X, which changes at time 3, is not a parameter"),
     ("conditions", "A A+2*dose", "c A+2*dose", "the change of c depends on A, which is not a constant"),
     ("conditions", "more A A+2*dose", "more A 1\nmore A 2", "A gets two values at time 3"),
     ("experiments", "early 2 .", "early 2 more", "A depends on A, which is not in the parameter table"),

@@ -249,7 +249,9 @@ def convert(
         )
         return
     if checkpoint is not None or delta_t is not None or set_:
-        raise InputError(f"{source}: no data folder of the published program; leave out its options")
+        raise InputError(
+            f"{source}: not a data folder of the published program; leave out --checkpoint, --delta-t and --set"
+        )
     from metabolismgraph.runs.conversion import convert
 
     notes = convert(source, target, overwrite=overwrite)

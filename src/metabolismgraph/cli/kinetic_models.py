@@ -38,12 +38,13 @@ Homeostasis = Annotated[
     list[str] | None,
     typer.Option(
         metavar="SPECIES",
-        help="it is pulled to a baseline; with * and ?: one pull for all of a pattern; compared with none; repeatable",
+        help="it is pulled to a baseline; a pattern with * and ? has one pull; the model is compared with the one "
+        "without; repeatable",
     ),
 ]
 Minutes = Annotated[
     float | None,
-    typer.Option(min=0, help="of computing for each start, which ends with its best point; default: no limit"),
+    typer.Option(min=0, help="CPU time of each start, which then ends with its best point; default: no limit"),
 ]
 FitFolder = Annotated[
     Path | None,
@@ -195,8 +196,8 @@ def fit_model(
         typer.Option(
             "--law",
             metavar="REACTION=LAW",
-            help="mass_action, power_law, michaelis_menten, hill or learned instead of the law of the model; with * "
-            "and ?; several, with commas, are compared; repeatable",
+            help="mass_action, power_law, michaelis_menten, hill or learned instead of from_model, the law of the "
+            "model; reactions with * and ?; several laws, with commas, are compared; repeatable",
         ),
     ] = None,
     homeostasis: Homeostasis = None,
@@ -215,7 +216,8 @@ def fit_model(
         list[str] | None,
         typer.Option(
             metavar="SPECIES",
-            help="its values are only proportional to its concentration, by one factor for each table; repeatable",
+            help="its values are only proportional to its concentration, with one scale for each table; with * and ?; "
+            "repeatable",
         ),
     ] = None,
     starts: Starts = 20,
@@ -277,7 +279,7 @@ def _folder(out: Path | None, name: str, *, overwrite: bool) -> Path:
 def _options(
     starts: int, hold_out_after: float | None, minutes: float | None, seed: int, processes: int | None
 ) -> dict[str, Any]:
-    """Those of `fit_petab`."""
+    """Options of `compare_problems`."""
     from metabolismgraph.processes import cores
 
     return {
@@ -300,7 +302,7 @@ def _fit(
     """Fit one problem, or compare several.
 
     Args:
-        problems: writes them into a folder.
+        problems: writes the problems into a folder, and returns them by name.
         options: of `compare_problems`.
     """
     from metabolismgraph.cli.tables import comparison_page, petab_page, progress_bars

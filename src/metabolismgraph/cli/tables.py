@@ -40,7 +40,7 @@ _VERDICTS: Mapping[Classification | None, str] = {
     "partial": "[yellow]partial[/]",
     "failed": "[red]fail[/]",
 }
-_FOR_VARIANCE = 3  # measurements of an observable
+_FOR_VARIANCE = 3  # least number of measurements of an observable for R2
 _MOST_ROWS = 40
 _FILES = {
     "rate_constants.csv, homeostasis.csv, parameters.csv": "all rows, with errors and reasons",
@@ -351,8 +351,8 @@ def comparison_page(comparison: Comparison, folder: Path) -> list[Table | Text]:
         found = f"{row['found']} of {row['starts']}"
         table.add_row(str(name), str(row["parameters"]), log_likelihood, difference, predicted, found, test)
     explained = (
-        "k: parameters; AICc: above the least one; R2: median of held-out data; starts: how many found it; "
-        "p: of the likelihood ratio to a special case"
+        "k: number of parameters; AICc: difference from the least one; R2: of held-out data, median; "
+        "starts: how many found the estimates; p: of the likelihood-ratio test against a special case"
     )
     page: list[Table | Text] = [table, Text(explained)]
     page += [Text(f"note: {note}", style="yellow") for note in comparison.notes]
@@ -365,7 +365,7 @@ def _prediction_table(held_out: pd.DataFrame) -> list[Table | Text]:
     from metabolismgraph.kinetic_models.held_out import PREDICTIONS, skill
 
     found = skill(held_out)
-    # One or two values have no variance to speak of.
+    # R2 relates to the variance, of which one or two values say little.
     few = found["measurements"].max() < _FOR_VARIANCE
     quantity, name = ("error", "root mean square error") if few else ("R2", "R2")
     table = Table(

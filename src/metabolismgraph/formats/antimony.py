@@ -1,4 +1,4 @@
-"""Antimony, a language for models (Smith et al. 2009): to SBML and back, by libAntimony."""
+"""Conversion of models between Antimony (Smith et al. 2009) and SBML, by libAntimony."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _converted(model: bytes, wanted: Literal["sbml", "antimony"], source: str) -
         text = model.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{source}: not a text file; write the model in UTF-8") from None
-    if "\0" in text:  # where the library would end it
+    if "\0" in text:  # the library would read no further
         raise InputError(f"{source}: not a text file (it holds a NUL character); write the model in UTF-8")
     if wanted == "sbml" and text.lstrip().startswith("<"):
         raise InputError(f"{source}: looks like SBML, not Antimony; give the file the suffix .xml")

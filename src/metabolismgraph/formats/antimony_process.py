@@ -2,7 +2,8 @@
 
 The argument is the format that is wanted. The library keeps state between models, changes the working folder while it
 is loaded, and may end the process. It would also read any file that a model imports, so the process gives up the right
-to open files before it loads the model. Models within models can be exponentially large, so its memory is limited.
+to open files before it loads the model. A short file with models within models can make an exponentially large one, so
+its memory is limited.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _MEDIA_TYPES = {
     ".xml": "application/xml",
     ".yaml": "application/x-yaml",
 }
-_EARLIEST = (1980, 1, 1, 0, 0, 0)  # of a zip file: equal files give equal archives
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # date of a zip file; the same for all, so that equal files give equal archives
 _REGULAR_FILE = 0o100644 << 16
 
 
@@ -76,7 +76,7 @@ def _manifest(files: Mapping[str, bytes], master: str) -> bytes:
 
 
 def _format(name: str, content: bytes) -> str:
-    """The address that stands for the format of a file."""
+    """The URI of the format of a file."""
     suffix = Path(name).suffix
     if suffix == ".xml":
         sbml = re.search(rb"<sbml\b[^>]*>", content)

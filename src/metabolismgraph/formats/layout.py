@@ -61,10 +61,10 @@ def is_nameless(column: Any) -> bool:
 
 
 def deviations_of(path: Path, table: pd.DataFrame, pattern: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The table without standard deviations; and one with them in the place of the values.
+    """The table without standard deviations, and one with these in place of the values.
 
     Args:
-        pattern: name of their columns (or rows), with `*` for that of the species; of a long table, that of the column.
+        pattern: name of their columns (or rows), with `*` for the species; in a long table, the name of their column.
 
     Raises:
         InputError: there are none.
@@ -74,7 +74,7 @@ def deviations_of(path: Path, table: pd.DataFrame, pattern: str) -> tuple[pd.Dat
         column = next((column for column, name in names.items() if name == pattern), None)
         values = next((other for other in table.columns if role_of(other) == "concentration"), None)
         if column is None or values is None:
-            raise InputError(f"{path}: no column {pattern!r} beside species and values; for A_sd beside A it is '*_sd'")
+            raise InputError(f"{path}: no column {pattern!r} of a long table; for columns A_sd beside A, give '*_sd'")
         without = table.drop(columns=column)
         return without, without.assign(**{values: table[column]})
     before, after = pattern.split("*")

@@ -1,4 +1,4 @@
-"""Conversion of models between SBML and Antimony, with a comparison of what both files say."""
+"""Conversion of models between SBML and Antimony, with a comparison of both files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from metabolismgraph.formats.sbml_reader import INHIBITORS
 from metabolismgraph.formats.wording import some
 
 _TOLERANCE, _FORMULA_TOLERANCE = 1e-12, 1e-10  # relative; libAntimony writes 15 significant digits
-_RENAMED = {"default": "default_compartment"}  # other reserved words get an underscore
+_RENAMED = {"default": "default_compartment"}  # other reserved words get an underscore at the end
 _USUAL_UNITS = ("volume", "area", "length")  # of compartments: those of the model
-_POINTS = 5  # at which formulas are compared that are written in different ways
+_POINTS = 5  # number of points at which formulas are compared that are not written alike
 
 
 def convert_model(source: Path, target: Path) -> tuple[str, ...]:
     """Write an SBML model in Antimony, or an Antimony model as SBML Level 3 Version 2.
 
-    What the Antimony file says of species, reactions, rate laws, values, rules, events and constraints is compared with
-    the SBML file. Parameters of the law of one reaction become parameters of the model, called REACTION_PARAMETER.
+    The Antimony file is read again, and its species, reactions, rate laws, values, rules, events and constraints are
+    compared with those of the SBML file. Parameters of the law of one reaction become parameters of the model, called
+    REACTION_PARAMETER.
 
     Returns:
-        Notes on what is not kept, and on names in Antimony without a value, such as misspelt ones.
+        Notes on what is not kept; from Antimony, on names without a value, such as misspelt ones.
 
     Raises:
         InputError: the model is missing or invalid, or Antimony cannot express it.
@@ -62,7 +63,7 @@ def convert_model(source: Path, target: Path) -> tuple[str, ...]:
 
 
 def _follow_renaming(document: Any, written: Any) -> list[str]:
-    """Rename in a document what has another name in Antimony, where it is a reserved word; returns notes."""
+    """Rename in a document what libAntimony has renamed, since the name is a reserved word; returns notes."""
     ids = {element.getIdAttribute() for element in written.getModel().getListOfAllElements()}
     notes = []
     elements = list(document.getModel().getListOfAllElements())
@@ -84,7 +85,7 @@ def _convert(document: Any, option: str) -> None:
 
 
 def _labels(document: Any) -> Iterator[tuple[str, str]]:
-    """What a document says beside the mathematics: names, units, comments and drawings."""
+    """What a document says apart from the mathematics: names, units, comments and drawings."""
     model = document.getModel()
     lists = (model.getListOfCompartments(), model.getListOfSpecies(), model.getListOfParameters())
     for element in (*lists[0], *lists[1], *lists[2], *model.getListOfReactions()):
@@ -117,7 +118,7 @@ def _additions(elements: Sequence[Any]) -> Iterator[tuple[str, str]]:
 
 
 def _meaning(document: Any) -> Iterator[tuple[str, Any]]:
-    """What a model says, by words for it: texts, numbers and formulas."""
+    """The mathematics of a model: texts, numbers and formulas, by a description of each."""
     _convert(document, "expandFunctionDefinitions")
     index = ModelIndex(document)
     model = index.model
@@ -140,7 +141,7 @@ def _meaning(document: Any) -> Iterator[tuple[str, Any]]:
         yield f"the products of {name}", _side(index, reaction.getListOfProducts())
         law = reaction.getKineticLaw()
         yield f"the rate law of {name}", None if law is None else law.getMath()
-        if law is None:  # otherwise the law tells the modifiers
+        if law is None:  # a law implies the modifiers
             modifiers = reaction.getListOfModifiers()
             yield f"the modifiers of {name}", sorted((m.getSpecies(), m.getSBOTerm() in INHIBITORS) for m in modifiers)
     for i, rule in enumerate(model.getListOfRules()):

@@ -9,7 +9,7 @@ import libsbml
 
 from metabolismgraph.formats.formula import FormulaError, children
 
-_LOG = "logarithm"  # libsbml has the arguments of `log` in the other order
+_LOG = "logarithm"  # stands for `log`, which libsbml takes to base 10, or with the base first
 
 
 def parse_formula(text: str) -> Any:
@@ -29,7 +29,7 @@ def parse_formula(text: str) -> Any:
 
 
 def _translate(node: Any) -> None:
-    """Make logarithms of the functions that stand for them."""
+    """Replace the functions that stand for logarithms."""
     if node.getType() == libsbml.AST_FUNCTION and node.getName() == _LOG:
         if node.getNumChildren() == 1:
             node.setType(libsbml.AST_FUNCTION_LN)

@@ -16,7 +16,7 @@ from metabolismgraph.formats.formula import TIME, FormulaError, names
 from metabolismgraph.formats.petab_formula import parse_formula
 from metabolismgraph.text import one_line
 
-_AS_IS = "as is"  # the experiment of measurements that name none; no id has a space
+_AS_IS = "as is"  # name of the experiment of measurements without one; not an id, since it has a space
 _NEEDED = {
     "parameter": ("parameterId", "lowerBound", "upperBound", "estimate"),
     "measurement": ("observableId", "experimentId", "measurement", "time"),
@@ -26,7 +26,7 @@ _NEEDED = {
     "mapping": ("petabEntityId", "modelEntityId"),
 }
 _KEYS = ("format_version", "id", "model_files", *(f"{kind}_files" for kind in _NEEDED), "extensions")
-# Columns of version 1 whose meaning version 2 has elsewhere, or nowhere.
+# Columns of version 1 that version 2 states otherwise, or not at all.
 _OLD = ("parameterScale", "objectivePriorType", "initializationPriorType", "observableTransformation")
 _NOISE = {"normal": ("lin", "normal"), "laplace": ("lin", "laplace")}
 _NOISE |= {"log-normal": ("log", "normal"), "log-laplace": ("log", "laplace")}
@@ -38,11 +38,11 @@ _PLACEHOLDERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Period:
-    """A part of an experiment, until the next one begins.
+    """A part of an experiment, until the next one starts.
 
     Attributes:
-        time: of its begin; -inf: it lasts until the states are at rest.
-        changes: ids of the model with numbers or formulas that become their values at the begin.
+        time: of its start; -inf: it lasts until the states are at rest.
+        changes: new values at the start, numbers or formulas, by id in the model.
     """
 
     time: float
@@ -83,7 +83,7 @@ def read_version_2(path: Path, spec: Mapping[str, Any]) -> _Parts:
     early = measurements["time"] < measurements["simulationConditionId"].map(begins)
     if early.any():
         row = int(early.to_numpy().argmax()) + 1
-        raise InputError(f"{path}: row {row} of the measurements: time is before the begin of the experiment")
+        raise InputError(f"{path}: row {row} of the measurements: time is before the start of the experiment")
     return model, parameters, pd.DataFrame(index=list(experiments)), observables, measurements, experiments
 
 
@@ -93,10 +93,10 @@ def _tables(path: Path, spec: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
             raise InputError(f"{path}: {key} is not a key of PEtab version 2; known: {', '.join(_KEYS)}")
     extensions = spec.get("extensions") or {}
     if not isinstance(extensions, dict):
-        raise InputError(f"{path}: extensions must be given by name")
+        raise InputError(f"{path}: extensions must be a mapping of names to settings")
     for name, extension in extensions.items():
         if not isinstance(extension, dict) or extension.get("required", True):
-            raise InputError(f"{path}: the extension {name} is not supported")
+            raise InputError(f"{path}: the extension {name} is required, and not supported")
     tables = {}
     for kind in _NEEDED:
         named = spec.get(f"{kind}_files") or []

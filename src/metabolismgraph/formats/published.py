@@ -41,7 +41,7 @@ Module = TypeVar("Module", bound=eqx.Module)
 
 
 def is_published(path: Path) -> bool:
-    """Whether a folder has a file of a data folder of the published program."""
+    """Whether a folder has one of the files of the published program."""
     return any((path / name).exists() for name in (_GRAPH, _STOICHIOMETRY, "x_list_0.npy"))
 
 

@@ -1,4 +1,4 @@
-"""Tables of concentrations as CSV, Parquet and NetCDF, without a model."""
+"""Conversion of tables of concentrations to CSV, Parquet and NetCDF, without a model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def convert_table(source: Path, target: Path) -> tuple[str, ...]:
 
 
 def _names(table: pd.DataFrame) -> list[str]:
-    """What may be species in a table: names of columns without a role, or of rows."""
+    """Names that may be species: those of columns without a role, or of rows."""
     role = {role_of(column): column for column in table.columns}
     if "species" in role and "concentration" in role:
         names = list(table[role["species"]].dropna())
@@ -81,7 +81,7 @@ def write_simulation(simulated: pd.DataFrame, path: Path, *, chosen: bool = Fals
 
 
 def simulation_csv(simulated: pd.DataFrame) -> str:
-    """A table of `simulate_model` as CSV, with as many digits as it has correct ones."""
+    """A table of `simulate_model` as CSV, with 12 significant digits."""
     return simulated.to_csv(index=False, float_format="%.12g", lineterminator="\n")
 
 

@@ -124,7 +124,7 @@ class PartialTable:
         run: of each row, from zero.
         labels: of the runs, as in the table; empty if it has no column for them.
         columns: concentrations per species with a column, in the unit of the table; NaN for an empty cell.
-        deviations: standard deviations per species for which the table has them.
+        deviations: their standard deviations, for species where the table has them.
         units: that the header states.
         notes: all assumptions, in sentences.
     """
@@ -521,7 +521,7 @@ class _Reader:
 
 
 def _refuse_repeats(time: np.ndarray, *, replicates: bool = False) -> None:
-    """Raise an error where time goes back, or, without replicates, stands still."""
+    """Refuse times that decrease or, without replicates, repeat."""
     back = np.flatnonzero(np.diff(time) < 0 if replicates else np.diff(time) <= 0)
     if back.size:
         k = int(back[0])
@@ -563,7 +563,7 @@ def _complete(path: Path, table: pd.DataFrame, column: Any) -> Float[np.ndarray,
 def _runs(
     path: Path, table: pd.DataFrame, roles: Mapping[str, Any]
 ) -> tuple[Int[np.ndarray, " rows"], tuple[str, ...]]:
-    """Index of the run of each row, in the order of first occurrences of the labels, and these, which can be text."""
+    """Index of the run of each row, and the labels of the runs, which can be text, in order of first occurrence."""
     if "run" not in roles:
         return np.zeros(len(table), dtype=np.int64), ()
     code, labels = pd.factorize(table[roles["run"]])

@@ -1,4 +1,4 @@
-"""Models of the same measurements compared: other rate laws, with and without homeostasis."""
+"""Comparison of models of the same measurements: other rate laws, with and without homeostasis."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from metabolismgraph.kinetic_models.held_out import skill
 from metabolismgraph.kinetic_models.problem import ModelProblem, write_model_problem
 from metabolismgraph.system.progress import Progress, silent
 
-_GLOB = r"[^\w.-]"  # in the name of a folder
+_GLOB = r"[^\w.-]"  # characters, such as those of patterns, that the name of a folder should not have
 _EQUAL = 2.0  # difference of AICc within which models are about equally good (Burnham & Anderson 2002)
 
 
@@ -34,8 +34,8 @@ class Comparison:
         table: by the name of the model, the best one first: numbers of estimated `parameters` and `measurements`,
             `minus_log_L` at the estimates, `AIC`, `AICc` (infinite with too few measurements), `difference` of AICc
             from the least one, `special_case`: the largest of the other models that it contains, `p_value` of the
-            likelihood-ratio test against that one, `R2_held_out`: median over held-out observables, `found` and
-            `starts`: how many starts found the estimates, and of how many.
+            likelihood-ratio test against that one (NaN if further parameters have priors), `R2_held_out`: median over
+            held-out observables, `found` and `starts`: how many starts found the estimates, of how many.
         notes: sentences on what not to trust.
     """
 
@@ -54,8 +54,8 @@ def variants_of(laws: Mapping[str, Sequence[str]], homeostasis: Sequence[str] = 
     """The variants of a model that are to be compared, by name.
 
     Args:
-        laws: several laws, by reaction: one variant for each combination.
-        homeostasis: each of them with and without homeostasis, see `write_model_problem`.
+        laws: laws by reaction; one variant for each combination.
+        homeostasis: see `write_model_problem`; each variant with it and without it.
 
     Returns:
         Options of `write_model_problem`, by names that may be those of folders.
@@ -89,13 +89,13 @@ def compare_models(
     The criterion is AIC = 2 k - 2 log L, for k parameters, with its correction for few measurements (Burnham & Anderson
     2002). A model whose parameters are some of those of another is its special case: the likelihood-ratio test compares
     them (Wilks 1938), with as many degrees of freedom as there are more parameters. Where one of these is at a bound in
-    the special case, as the pull of homeostasis is, the p-value is too large, not too small. The larger model has more
-    starts, at the estimates of its special cases.
+    the special case, as the pull of homeostasis is, the p-value is too large, not too small. The larger model has one
+    more start for each special case, with its estimates.
 
     Args:
         model, tables: as for `write_model_problem`.
         variants: options of `write_model_problem`, such as `laws` and `homeostasis`, by the name of the variant.
-        folder: for the problems, one folder each.
+        folder: for the problems, one folder in it for each.
         starts, seed, processes, progress: as for `fit_petab`.
         options: of `write_model_problem`, for all variants.
 
@@ -200,7 +200,7 @@ def _special_case(name: str, fits: Mapping[str, PetabFit]) -> str | None:
 
 
 def _p_value(fit: PetabFit, inside: PetabFit) -> float:
-    """That of the likelihood-ratio test; NaN if further parameters have priors."""
+    """The p-value of the likelihood-ratio test; NaN if further parameters have priors."""
     more = fit.estimates.index.difference(inside.estimates.index)
     priors = fit.problem.parameters.get("objectivePriorType")
     if priors is not None and priors.loc[more].notna().any():

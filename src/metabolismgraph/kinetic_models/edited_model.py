@@ -19,7 +19,7 @@ from metabolismgraph.formats.sbml_writer import free_id
 from metabolismgraph.kinetic_models.experiments import Experiment, straight_lines, values_of
 from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LAWS, LOG10, Argument, Law, Parameter
 
-# Bounds and starts of a pull, in reciprocals of the length of the series; and of a baseline, in those of the values.
+# Bounds and starts of a pull, in reciprocals of the length of the series; bounds of a baseline, relative to the values.
 _WEAKEST, _STRONGEST, _PULLS = 1e-4, 100.0, (0.03, 3.0)
 _BEYOND = 10.0
 _UNKNOWN = np.array([0.3, 1.0, 3.0])  # concentrations that are expected, relative to the initial one
@@ -32,7 +32,7 @@ class EditedModel:
         path: of the model.
         document: libsbml's, in which parameters of laws are parameters of the model.
         index: the elements of the model as it is now.
-        experiments: all of them.
+        experiments: those that are fitted, and those that are held out.
         inputs: species that follow their measured values.
         number: id of the parameter that is the number of the experiment; empty if there is none.
         parameters: of the new laws.
@@ -60,7 +60,7 @@ class EditedModel:
         return {*index.parameters, *index.species, *index.compartments, *index.reactions, *index.functions}
 
     def _new(self, name: str) -> str:
-        """A name that the model must not have yet."""
+        """The name, if the model does not have it yet."""
         if name in self._taken:
             raise InputError(f"{self.path}: {name} is needed as the id of a new parameter; rename that of the model")
         return name
@@ -107,7 +107,8 @@ class EditedModel:
         """Let species be pulled to a baseline: rate pull (baseline - c). Those of one pattern have the same pull.
 
         Raises:
-            InputError: no species has a name, one has two, or reactions do not change it; or there is no series.
+            InputError: no species has a name, or one belongs to two patterns; none of a pattern is measured and changed
+                by reactions; or there is no time course.
         """
         index, pulled = self.index, set[str]()
         span = max((float(experiment.time[-1]) for experiment in self.fitted), default=0.0)
@@ -122,7 +123,7 @@ class EditedModel:
             # A pattern stands for measured species; one without measurements has to be named.
             free = [name for name in free if name == pattern or values_of(self.fitted, name).any()]
             if not free:
-                raise InputError(f"{self.path}: homeostasis of {pattern}: not measured, or not changed by reactions")
+                raise InputError(f"{self.path}: homeostasis of {pattern}: no such species is measured and changes")
             if pulled & set(free):
                 raise InputError(f"{self.path}: homeostasis of {min(pulled & set(free))} is given twice")
             pulled |= set(free)
@@ -138,7 +139,7 @@ class EditedModel:
         self.index = ModelIndex(self.document)
 
     def _produce(self, species: str, rate: str) -> None:
-        """Add the reaction of homeostasis: it makes a species, or takes it away, with a rate per volume."""
+        """Add the reaction of homeostasis, which produces a species, or consumes it, with a rate per volume."""
         reaction = self.document.getModel().createReaction()
         reaction.setId(self._new(f"homeostasis_{species}"))
         reaction.setReversible(True)
@@ -153,7 +154,7 @@ class EditedModel:
         """Give reactions other laws.
 
         Raises:
-            InputError: no reaction or no law has a name.
+            InputError: no reaction has a name, a law is not known, or a reaction changes no species.
         """
         index, wanted = self.index, dict[str, str]()
         for pattern, law in laws.items():
@@ -195,7 +196,7 @@ class EditedModel:
         return (index.initial(species) or 1.0) * _UNKNOWN
 
     def _flux(self, written: Any) -> float:
-        """The size that the flux of a reaction may have: that of the changes of its species."""
+        """Order of magnitude of the flux of a reaction, from the rates of change of its species."""
         sizes = []
         for reference in (*written.getListOfReactants(), *written.getListOfProducts()):
             for experiment in self.fitted:

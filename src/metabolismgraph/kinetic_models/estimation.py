@@ -72,8 +72,8 @@ def fit_petab(
         starts: their number.
         hold_out: conditions, or experiments of version 2, whose measurements are not fitted but predicted.
         hold_out_after: later measurements are not fitted but predicted.
-        also_from: further starts, by parameter on linear scale; the nominal value where there is none.
-        minutes: of computing for each start, which then ends with the best point so far.
+        also_from: further starts, by parameter on linear scale; others have their nominal value.
+        minutes: CPU time of each start, which then ends with the best point so far.
         seed: of the starts; without a limit of time the result depends on it alone, not on `processes`.
         processes: starts that run at the same time.
         progress: see `Progress`.

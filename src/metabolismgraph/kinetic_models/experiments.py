@@ -30,7 +30,7 @@ class Experiment:
         time: from zero.
         measured: concentrations by species; NaN for an empty cell.
         deviations: their standard deviations, for species of which they are given.
-        table: name of the file, in which a relative species has one scale.
+        table: name of the file without endings; a relative species has one scale in it.
         relative: species whose values are only proportional to their concentrations.
     """
 
@@ -123,14 +123,14 @@ def read_experiments(
         raise InputError(f"{tables[0]}: no column or species is named {name!r} ({name}={names[name]})")
     for pattern in relative:
         if not any(fnmatch.filter(each.measured, pattern) for each in found):
-            raise InputError(f"{tables[0]}: no measured species is named {pattern}, whose values are to be relative")
+            raise InputError(f"{tables[0]}: relative: no measured species is named {pattern}")
     return found, notes
 
 
 def experiments_of(problem: PetabProblem) -> list[Experiment]:
-    """The measured concentrations of a problem, one experiment for each condition; replicates have their mean.
+    """The measured concentrations of a problem, one experiment for each condition; the mean of replicates.
 
-    Only observables that are the id of a species count.
+    Only observables whose formula is the id of a species count.
     """
     index, found = ModelIndex(read_document(problem.model)), []
     formulas = problem.observables["observableFormula"].astype(str).str.strip()

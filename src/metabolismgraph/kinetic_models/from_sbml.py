@@ -51,7 +51,7 @@ class ModelFile:
             values: other values of parameters, compartments and species at the start, as formulas see them; those that
                 depend on them by initial assignments or rules follow.
             operations: see `operations_of`; values may then be symbols.
-            begin: time of the start.
+            begin: time of the initial state.
 
         Raises:
             InputError: the file has events, delays, algebraic rules, fast reactions or rates of change in formulas; a

@@ -41,7 +41,9 @@ def split(
             )
     late = (rows["time"].astype(float) > after) & (after < math.inf)
     if after < math.inf and not late.any():
-        raise InputError(f"{problem.path}: no measurement is later than {after:g}, after which they are to be held out")
+        raise InputError(
+            f"{problem.path}: no measurement is later than {after:g}, to be held out; give an earlier time"
+        )
     held = of.isin(list(conditions)) | late
     if held.all():
         raise InputError(f"{problem.path}: all measurements are held out; nothing is left to be fitted")

@@ -28,10 +28,10 @@ class Stage:
     """The model in a period of an experiment.
 
     Attributes:
-        begin: time; -inf: the period lasts until nothing changes.
+        begin: time of the start; -inf: the period lasts until the states are at rest.
         end: time of the next period, which does not belong to this one; infinite for the last.
-        model: its `start` holds in the first period.
-        entered: the states at the begin from those at the end of the period before; None in the first period.
+        model: its `start` is used in the first period only.
+        entered: the states at the start from those at the end of the period before; None in the first period.
     """
 
     begin: float
@@ -40,7 +40,7 @@ class Stage:
     entered: Callable[[Sequence[Values]], list[Values]] | None
 
     def own(self, times: Float[np.ndarray, " times"]) -> Float[np.ndarray, " own"]:
-        """Those of some times that belong to the period; nothing is measured in one without a begin."""
+        """Those of some times that belong to the period; none if it starts at -inf."""
         if math.isinf(self.begin):
             return times[:0]
         return times[(times >= self.begin) & ((times < self.end) | math.isinf(self.end))]
@@ -103,15 +103,15 @@ class Measurements:
         return found
 
     def _changed(self, before: KineticModel, period: Period, parameters: Mapping[str, Values]) -> KineticModel:
-        """The model with other constants; all that are not changed keep their values, whatever made them."""
+        """The model with other constants; those that are not changed keep their values from the period before."""
         constants = dict(before.constants)
         known = {**before.constants, TIME: np.float64(period.time), **parameters}
         new = {name: entry for name, entry in period.changes.items() if name not in before.states}
         for name, entry in new.items():
             if name not in constants and state_key(name) not in constants:
                 raise InputError(
-                    f"{self.problem.path}: the change of {name} at time {period.time:g} is not of a "
-                    "parameter, compartment or species of the model, or of one that a rule computes"
+                    f"{self.problem.path}: {name}, which changes at time {period.time:g}, is not a parameter, "
+                    "compartment or species of the model, or a rule computes it"
                 )
             value = self._number(entry, known, name)
             constants[name if name in constants else state_key(name)] = value
@@ -130,7 +130,7 @@ class Measurements:
         parameters: Mapping[str, Values],
         states: Sequence[Values],
     ) -> list[Values]:
-        """The states at the begin of a period, from those at the end of the one before.
+        """The states at the start of a period, from those at the end of the one before.
 
         Where the size of a compartment changes, the values of its species as formulas see them stay.
         """
@@ -176,7 +176,7 @@ class Measurements:
         """A number, or the value of a formula of known quantities.
 
         Args:
-            constant: what is to have this value, if it may not depend on the state.
+            constant: id of the constant that gets this value, which may then not depend on the state.
         """
         try:
             return float(entry)
@@ -186,7 +186,7 @@ class Measurements:
             if constant:
                 raise InputError(
                     f"{self.problem.path}: the change of {constant} depends on {name}, which is not a constant; only "
-                    "changes of quantities that are integrated may do so yet"
+                    "changes of states may depend on such quantities"
                 )
             raise InputError(f"{self.problem.path}: parameter {name} has no value")
         with np.errstate(all="ignore"):

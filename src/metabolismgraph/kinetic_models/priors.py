@@ -18,7 +18,7 @@ from metabolismgraph.kinetic_models.scales import UNITS, from_scale
 from metabolismgraph.kinetic_models.starts import two_numbers
 
 # From a value on the scale of the parameter table: the variable whose distribution has a shape below, its
-# derivative, and how often the linear value divides its density, to make of it one on linear scale.
+# derivative, and the power of the linear value that divides its density, to give a density on linear scale.
 _Variable = Callable[[float, str], tuple[float, float, float]]
 
 
@@ -177,7 +177,7 @@ class Priors:
 
 
 def _prior(problem: PetabProblem, index: int, name: str, row: Mapping[str, Any]) -> _Prior | None:
-    """As version 1 has it."""
+    """The prior of a parameter in version 1; None if there is none."""
     kind = row.get("objectivePriorType")
     if kind is None or pd.isna(kind):
         return None
@@ -187,7 +187,7 @@ def _prior(problem: PetabProblem, index: int, name: str, row: Mapping[str, Any])
 
 
 def _prior_2(problem: PetabProblem, index: int, name: str, row: Mapping[str, Any]) -> _Prior | None:
-    """As version 2 has it, cut off at the bounds."""
+    """The prior of a parameter in version 2, cut off at the bounds; None if there is none."""
     kind = row.get("priorDistribution")
     if kind is None or pd.isna(kind):
         return None

@@ -149,15 +149,16 @@ def write_model_problem(
 
 
 def write_with_homeostasis(path: str | Path, homeostasis: Sequence[str], folder: str | Path) -> ModelProblem:
-    """Write a PEtab problem whose model has homeostasis too, see `write_model_problem`.
+    """Write a PEtab problem again, with homeostasis added to its model; see `write_model_problem`.
 
     Args:
         path: YAML file of the problem.
-        homeostasis: as for `write_model_problem`. A species counts as measured if an observable is its id.
+        homeostasis: as for `write_model_problem`. A species counts as measured if the formula of an
+            observable is its id.
         folder: a new folder for the new problem.
 
     Raises:
-        InputError: as for `fit_petab`; or as for `write_model_problem`.
+        InputError: as for `fit_petab` and `write_model_problem`; or the problem is of version 2.
     """
     problem = read_petab(Path(path))
     if problem.experiments:
@@ -188,7 +189,7 @@ class _Tables:
         self._model, self._index = model, model.index
         self._estimate, self._fold, self._prior, self._noise = estimate, fold, prior, noise
         self.notes: list[str] = []
-        self._noises: dict[tuple[str, str], str] = {}  # of relative species in each table
+        self._noises: dict[tuple[str, str], str] = {}  # noise of relative species, by species and table
         self._parameters = [_row(parameter) for parameter in model.parameters]
         self._parameters += [_row(parameter, value) for parameter, value in self._of_model()]
         self._observables = list(self._observed())
@@ -264,7 +265,7 @@ class _Tables:
                 )
             if given:
                 noise = f"noiseParameter1_of_{name}"
-            elif relative:  # sizes of tables are not comparable
+            elif relative:  # values of different tables are not comparable
                 tables = dict.fromkeys(e.table for e in measured)
                 self._noises |= {
                     (name, table): self._noise_of(name, [e for e in measured if e.table == table], f"{name}_{table}")
@@ -279,7 +280,7 @@ class _Tables:
             yield {"observableId": f"of_{name}", "observableFormula": formula, "noiseFormula": noise}
 
     def _noise_of(self, name: str, measured: Sequence[Experiment], of: str) -> str:
-        """Standard deviation of some measurements, which may be a parameter; with relative noise, what is added.
+        """Standard deviation of some measurements, a parameter or a number; with relative noise, the term to add.
 
         Args:
             of: end of the id of the parameter.
@@ -333,7 +334,7 @@ class _Tables:
         return rows
 
     def _volume(self, species: str) -> float:
-        """What makes the id of a species, which may be an amount, of a concentration."""
+        """Factor from the concentration of a species to the quantity of its id, which may be an amount."""
         return self._index.size_of(species) if self._index.species[species].getHasOnlySubstanceUnits() else 1.0
 
     def _of_file(self, name: str) -> float:

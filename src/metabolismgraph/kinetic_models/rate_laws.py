@@ -31,7 +31,7 @@ class Parameter:
         lower, upper: bounds.
         start: range of the starts, within the bounds.
         prior: centre and standard deviation on the scale of the parameter table; None for none.
-        given: value with which the model is the one without the parameter; None if there is none.
+        given: nominal value, at which the model is nearest to the one without the parameter; None: from the starts.
     """
 
     id: str
@@ -110,7 +110,7 @@ def power_law(reaction: str, arguments: tuple[Argument, ...], size: float) -> La
 def michaelis_menten(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
     """A product of c / (K + c), each to the power of its stoichiometry (Michaelis & Menten 1913).
 
-    What is not consumed changes the rate by a factor (1 + e c / K) / (1 + c / K), from 1 without it to e.
+    A species that is not consumed changes the rate by a factor (1 + e c / K) / (1 + c / K), from 1 without it to e.
     """
     return _saturating(reaction, arguments, size, hill=False)
 
@@ -118,7 +118,7 @@ def michaelis_menten(reaction: str, arguments: tuple[Argument, ...], size: float
 def hill(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
     """A product of c^h / (K^h + c^h) with Hill coefficients h of at least 1 (Hill 1910).
 
-    What is not consumed changes the rate as in `michaelis_menten`, with powers.
+    A species that is not consumed changes the rate as in `michaelis_menten`, with powers.
     """
     return _saturating(reaction, arguments, size, hill=True)
 

@@ -25,7 +25,7 @@ _ON_THE_WAY, _FEW_STEPS = 1e-2, 80  # the same, and most steps, for each part of
 
 
 class _OutOfTimeError(Exception):
-    """A start has computed as long as it may."""
+    """A start has reached its limit of CPU time."""
 
 
 class Start(NamedTuple):
@@ -60,7 +60,7 @@ def run_start(
 
     Args:
         fit: name of the call of `fit_petab`.
-        seconds: of computing, after which the best point so far is the result.
+        seconds: of CPU time, after which the best point so far is the result.
     """
     if fit not in OBJECTIVES:
         OBJECTIVES.clear()
@@ -143,7 +143,7 @@ def search(
     """Value, point and reason of the end of a search.
 
     Args:
-        deadline: time of the process at which it ends with the best point so far.
+        deadline: CPU time of the process at which the search ends with the best point so far.
     """
     best = (math.inf, point)
 

@@ -187,7 +187,8 @@ class _Leg:
     """The states over a period.
 
     Attributes:
-        entered: the states at its begin from those at the end of the period before, and the parameters.
+        entered: the states at its start from those at the end of the period before, and the parameters; None in the
+            first period.
     """
 
     def __init__(self, stage: Stage, times: Float[np.ndarray, " times"], point: ca.SX):
@@ -249,7 +250,7 @@ class _Map:
 
 
 class Course:
-    """The states at several times, from those at the begin."""
+    """The states at several times, from those at the start."""
 
     def __init__(self, model: KineticModel, point: ca.SX, times: Float[np.ndarray, " times"], begin: float = 0.0):
         rates, time_matters = _rates(model, point)

@@ -77,10 +77,11 @@ def simulate_model(
 
 
 def integrate(model: KineticModel, time: Float[np.ndarray, " times"], begin: float = 0.0) -> Environment:
-    """The values of every id of a model at given times, from its state at the begin, by LSODA (Petzold 1983).
+    """The values of every id of a model at given times, from its initial state, by LSODA (Petzold 1983).
 
     Args:
-        time: increasing, not before the begin.
+        time: increasing, not before `begin`.
+        begin: time of the initial state.
 
     Raises:
         InputError: a state has no value at the start, the integration fails, or a formula cannot be evaluated.
@@ -124,7 +125,7 @@ def steady_state(model: KineticModel, begin: float = 0.0) -> Float[np.ndarray, "
     """The states of a model when they have come to rest, by integration over longer and longer times.
 
     Args:
-        begin: the time of the start.
+        begin: time of the initial state.
 
     Raises:
         InputError: they do not come to rest, or the integration fails.

@@ -76,10 +76,10 @@ def two_numbers(
     shape: str,
     of_one: Callable[[float], tuple[float, float]] | None = None,
 ) -> tuple[float, float]:
-    """The parameters of a distribution: ends of a uniform one, or centre and width, or order and scale.
+    """The parameters of a distribution: ends of a uniform one, location and scale, or shape and scale of a gamma one.
 
     Args:
-        of_one: makes both of the one number that there is.
+        of_one: both from the only number that the table has; None: the table has both.
 
     Raises:
         InputError: they are not two numbers in order, or not one number.
@@ -91,8 +91,9 @@ def two_numbers(
     except (ValueError, TypeError):
         raise InputError(f"{problem.path}: parameter {name}: {column} is {entry!r}; expected {wanted}") from None
     if not (second > first if shape == "uniform" else second > 0) or (shape == "gamma" and not first > 0):
+        which = "the number" if of_one is not None else "both numbers" if shape == "gamma" else "the second number"
         raise InputError(
-            f"{problem.path}: parameter {name}: {column} is {entry!r}; the second number must be "
+            f"{problem.path}: parameter {name}: {column} is {entry!r}; {which} must be "
             f"{'larger than the first' if shape == 'uniform' else 'positive'}"
         )
     return first, second

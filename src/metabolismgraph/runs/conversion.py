@@ -62,7 +62,7 @@ def convert(source: str | Path, target: str | Path, *, overwrite: bool = False) 
     except RecursionError:
         raise InputError(f"{source}: a formula is nested too deeply to be read; write it with fewer brackets") from None
     except OSError as error:
-        raise InputError(f"{source} cannot be read, or {target} not be written: {error.strerror}") from None
+        raise InputError(f"{source} cannot be read, or {target} cannot be written: {error.strerror}") from None
 
 
 def _converter(source: Path, target: Path) -> Callable[[Path, Path], tuple[str, ...]] | None:
@@ -81,5 +81,5 @@ def _convert_folder(source: Path, target: Path) -> tuple[str, ...]:
             return ()
     raise InputError(
         f"{source}: not the folder of a finished fit ({petab.MODEL} and {petab.ESTIMATES}, or {FITTED_MODEL} and "
-        f"{MANIFEST})"
+        f"{MANIFEST}); of a comparison, give the folder of one model"
     )

@@ -90,7 +90,7 @@ def write_comparison(comparison: Comparison, folder: Path, *, made: Path, overwr
     """Write the table of a comparison, and the folder of every fit in it, all of them or none.
 
     Args:
-        made: folder of problems that were made for it, whose files are to be kept.
+        made: folder of the problems that were written for the comparison; their files are kept.
 
     Raises:
         InputError: as for `check_new`, or the folder cannot be written.
