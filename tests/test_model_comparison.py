@@ -193,6 +193,29 @@ def test_species_of_one_pattern_have_the_same_pull(tmp_path):
     assert {"pull_A", "baseline_A", "baseline_B"} < set(found["same"])
 
 
+def test_special_cases(tmp_path):
+    model = document(
+        [reaction("R", "2 A", "", "c * k * A^2"), reaction("Q", "A", "", "c * k * A")],
+        kinds=[species("A")],
+        parameters={"k": 1.0},
+    )
+    files = measured(tmp_path, model, (4.0,))
+
+    def problem(name, **options):
+        return mg.write_model_problem(tmp_path / "true.xml", files, tmp_path / name, noise=NOISE, **options)
+
+    # k is estimated for Q in both, but the law of the model for R is not a special case of another one.
+    plain = problem("plain")
+    laws = {law: problem(law, laws={"R": law}) for law in ("mass_action", "michaelis_menten", "hill", "power_law")}
+    assert set(plain.estimated) < set(laws["hill"].estimated)
+    assert not any(larger.contains(plain) for larger in laws.values())
+    assert laws["hill"].contains(laws["michaelis_menten"])
+    assert laws["michaelis_menten"].contains(laws["mass_action"])
+    assert not laws["michaelis_menten"].contains(laws["hill"])
+    assert not laws["hill"].contains(laws["power_law"])
+    assert problem("pulled", homeostasis=["A"]).contains(plain)
+
+
 def test_names_of_variants():
     assert list(variants_of({"R": ["learned"]})) == ["model"]
     assert list(variants_of({"R": ["hill", "learned"], "Q": ["mass_action"]})) == ["hill", "learned"]

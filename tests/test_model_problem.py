@@ -194,6 +194,8 @@ SPREAD = np.array([0.1, 0.2, 0.1, 0.2])
 def with_deviations(layout):
     """Values of A with their standard deviations."""
     wide = pd.DataFrame({"time": TIMES[:4], "A": a(0.7, 4.0)[:4], "A SD": SPREAD})
+    if layout == "units":
+        return wide.rename(columns={"A": "A (mM)", "A SD": "A SD (mM)"}), "* SD"
     if layout == "wide":
         return wide, "* SD"
     if layout == "rows":
@@ -202,7 +204,7 @@ def with_deviations(layout):
     return long, "sigma"
 
 
-@pytest.mark.parametrize("layout", ["wide", "rows", "long"])
+@pytest.mark.parametrize("layout", ["wide", "units", "rows", "long"])
 def test_standard_deviations_are_read(tmp_path, layout):
     table, deviations = with_deviations(layout)
     problem = made(tmp_path, chain(B=0), {"one": table}, deviations=deviations, noise=0.3)
@@ -253,18 +255,51 @@ def test_relative_values(tmp_path):
 
 
 def test_what_the_fitted_measurements_do_not_tell_is_not_predicted(tmp_path):
-    # The scale of B in the held-out table is known from nowhere.
+    # The scale of B in one table is known from nowhere, if that table is held out.
     tables = {
         "one": {"time": TIMES, "A": a(0.7, 4.0), "B": 50 * b(0.7, 0.3, 4.0)},
         "two": {"time": TIMES, "A": a(0.7, 2.0), "B": 0.03 * b(0.7, 0.3, 2.0)},
     }
-    _, fit = fitted(
-        tmp_path, chain(A=4, B=0), tables, starts=2, noise=0.01, relative=["B"], held_out=["two"], inputs=[]
-    )
+    options = {"noise": 0.01, "relative": ["B"]}
+    problem = made(tmp_path, chain(A=4, B=0), tables, **options)
+    fit = mg.fit_petab(problem.path, 2, hold_out=["two"])
     rows = fit.held_out.set_index("observableId")["simulation"]
-    assert rows.loc["of_B"].iloc[1:].isna().all()
-    np.testing.assert_allclose(rows.loc["of_A"], tables["two"]["A"], rtol=1e-3)
-    assert "8 held-out measurements are not predicted, since the fitted ones do not depend on scale_B_two" in fit.notes
+    assert rows.isna().sum() == 17  # all but the exact zero
+    assert "17 held-out measurements are not predicted, since the fitted ones do not depend on scale_B_two, " in str(
+        fit.notes
+    )
+    # From tables, the initial concentration is the measured one, and B is left out.
+    problem, fit = fitted(tmp_path / "two", chain(A=4, B=0), tables, starts=2, held_out=["two"], inputs=[], **options)
+    assert "scale_B_two" not in problem.estimated
+    assert (
+        problem.notes[0] == "Relative values of held-out tables are not predicted, since their scale is not known: B."
+    )
+    assert set(fit.held_out["observableId"]) == {"of_A"}
+    np.testing.assert_allclose(fit.held_out["simulation"], tables["two"]["A"], rtol=1e-3)
+
+
+def test_tables_of_the_same_name_have_scales_of_their_own(tmp_path):
+    (tmp_path / "model.xml").write_text(chain(A=4, B=0))
+    for folder, scale in (("two", 50), ("three", 0.03)):
+        table = pd.DataFrame({"time": TIMES, "A": a(0.7, 4.0), "B": scale * b(0.7, 0.3, 4.0)})
+        table.to_csv(tmp_path / folder / "data.csv", index=False)
+    files = [tmp_path / folder / "data.csv" for folder in ("two", "three")]
+    problem = mg.write_model_problem(tmp_path / "model.xml", files, tmp_path / "problem", relative=["B"])
+    assert sum(name.startswith("scale_B_") for name in problem.estimated) == 2
+
+
+def test_later_measurements_that_are_held_out_have_no_say(tmp_path):
+    # The bounds, starts and knots are those without the last value.
+    early = {"time": TIMES, "A": a(0.7, 4.0), "B": b(0.7, 0.3, 4.0)}
+    late = {name: np.append(values[:-1], [4 if name == "time" else 1e6]) for name, values in early.items()}
+    found = []
+    for folder, table in (("two", early), ("three", late)):
+        problem = made(
+            tmp_path / folder, CHAIN, {"one": table}, hold_out_after=3.9, laws={"R": "learned"}, homeostasis=["A"]
+        )
+        read = read_petab(problem.path)
+        found.append((read.parameters.to_csv(), read.observables.to_csv(), read.model.read_text()))
+    assert found[0] == found[1]
 
 
 def saturating(value):
@@ -350,6 +385,7 @@ REFUSED = [
     ({"fold": 1.0}, "fold must be larger than 1, not 1"),
     ({"prior": 0.5}, "prior must be larger than 1, not 0.5"),
     ({"noise": 0.0}, "noise must be positive, not 0"),
+    ({"relative": ["A"], "inputs": ["A"]}, "model.xml: input A has relative values; an input needs concentrations"),
     ({"relative": ["X"]}, "one.csv: relative: no measured species is named X"),
     ({"deviations": "*_sd"}, r"one.csv: no name of a column or row is like '\*_sd'; found: time, A, B"),
     ({"deviations": "sigma"}, "no column 'sigma' of a long table; for columns A_sd beside A, give "),

@@ -232,9 +232,12 @@ def convert(
         typer.Option(min=0, help="published program: time between frames; default: found from x_list and y_list"),
     ] = None,
     config: Annotated[
-        str,
-        typer.Option(help="published program: configuration of the checkpoint, for its aggr_type, and of later runs"),
-    ] = "oscillatory_rank50",
+        str | None,
+        typer.Option(
+            help="published program: configuration of the checkpoint, for its aggr_type, and of later runs; default: "
+            "oscillatory_rank50"
+        ),
+    ] = None,
     set_: Set = None,
     *,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the target")] = False,
@@ -244,13 +247,13 @@ def convert(
     from metabolismgraph.formats.published import is_published
 
     if is_published(source):
-        _convert_published(
-            source, target, checkpoint, read_config(config, set_), delta_t, overwrite=overwrite, quiet=quiet
-        )
+        read = read_config(config or "oscillatory_rank50", set_)
+        _convert_published(source, target, checkpoint, read, delta_t, overwrite=overwrite, quiet=quiet)
         return
-    if checkpoint is not None or delta_t is not None or set_:
+    if checkpoint is not None or delta_t is not None or set_ or config is not None:
         raise InputError(
-            f"{source}: not a data folder of the published program; leave out --checkpoint, --delta-t and --set"
+            f"{source}: not a data folder of the published program; leave out --checkpoint, --delta-t, --config and "
+            "--set"
         )
     from metabolismgraph.runs.conversion import convert
 

@@ -147,14 +147,18 @@ def fit_petab(
     from metabolismgraph.kinetic_models.problem import ModelProblem, write_with_homeostasis
 
     def problems(place: Path) -> dict[str, ModelProblem]:
-        first = ModelProblem(problem, tuple(hold_out or ()), read_petab(problem).estimated, ())
+        last = math.inf if hold_out_after is None else hold_out_after
+        first = ModelProblem(problem, tuple(hold_out or ()), read_petab(problem).estimated, hold_out_after=last)
         if not homeostasis:
             return {"model": first}
         more = write_with_homeostasis(problem, homeostasis, place / "homeostasis")
-        return {"no_homeostasis": first, "homeostasis": dataclasses.replace(more, held_out=first.held_out)}
+        return {
+            "no_homeostasis": first,
+            "homeostasis": dataclasses.replace(more, held_out=first.held_out, hold_out_after=last),
+        }
 
     folder = _folder(out, problem.stem, overwrite=overwrite)
-    options = _options(starts, hold_out_after, minutes, seed, processes)
+    options = _options(starts, minutes, seed, processes)
     _fit(problems, folder, options, overwrite=overwrite, quiet=quiet)
 
 
@@ -248,6 +252,7 @@ def fit_model(
                 tables,
                 place / name,
                 held_out=hold_out or [],
+                hold_out_after=math.inf if hold_out_after is None else hold_out_after,
                 estimate=estimate or ["*"],
                 fold=fold,
                 prior=prior,
@@ -263,7 +268,7 @@ def fit_model(
         }
 
     folder = _folder(out, model.name.split(".")[0], overwrite=overwrite)
-    options = _options(starts, hold_out_after, minutes, seed, processes)
+    options = _options(starts, minutes, seed, processes)
     _fit(problems, folder, options, overwrite=overwrite, quiet=quiet)
 
 
@@ -276,15 +281,12 @@ def _folder(out: Path | None, name: str, *, overwrite: bool) -> Path:
     return folder
 
 
-def _options(
-    starts: int, hold_out_after: float | None, minutes: float | None, seed: int, processes: int | None
-) -> dict[str, Any]:
+def _options(starts: int, minutes: float | None, seed: int, processes: int | None) -> dict[str, Any]:
     """Options of `compare_problems`."""
     from metabolismgraph.processes import cores
 
     return {
         "starts": starts,
-        "hold_out_after": math.inf if hold_out_after is None else hold_out_after,
         "minutes": math.inf if minutes is None else minutes,
         "seed": seed,
         "processes": processes or len(cores()),

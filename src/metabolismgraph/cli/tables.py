@@ -341,7 +341,7 @@ def petab_page(fit: PetabFit, folder: Path, assumptions: Sequence[str] = ()) -> 
 
 def comparison_page(comparison: Comparison, folder: Path) -> list[Table | Text]:
     """The models of a comparison, the best one first, and notes."""
-    names = ("k", "-log L", "AICc", "R2", "starts")
+    names = ("k", "-log L", "ΔAICc", "R2", "starts")
     columns = [Column(name, justify="right", no_wrap=True) for name in names]
     table = Table("model", *columns, "p, against")
     for name, row in comparison.table.iterrows():

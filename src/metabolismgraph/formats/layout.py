@@ -11,6 +11,7 @@ import pandas as pd
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.headers import Vocabulary, clean, role_of
+from metabolismgraph.formats.units import split_unit
 from metabolismgraph.formats.wording import some
 
 _NAMELESS = re.compile(r"Unnamed: \d+|")
@@ -80,8 +81,10 @@ def deviations_of(path: Path, table: pd.DataFrame, pattern: str) -> tuple[pd.Dat
     before, after = pattern.split("*")
 
     def species(label: str) -> str | None:
-        inside = label.startswith(before) and label.endswith(after) and len(label) > len(before) + len(after)
-        return label[len(before) : len(label) - len(after)].strip() if inside else None
+        name, unit = split_unit(label)
+        inside = name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)
+        found = name[len(before) : len(name) - len(after)].strip()
+        return (found if unit is None else f"{found} ({unit})") if inside else None
 
     if times_of_header(table):
         found = table.iloc[:, 0].map(lambda label: species(clean(label)))

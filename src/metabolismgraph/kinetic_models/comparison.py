@@ -79,6 +79,7 @@ def compare_models(
     folder: str | Path,
     *,
     starts: int = 20,
+    minutes: float = math.inf,
     seed: int = 0,
     processes: int = 1,
     progress: Progress = silent,
@@ -87,8 +88,8 @@ def compare_models(
     r"""Fit variants of an SBML model to tables of concentrations, and compare them by likelihood and parameters.
 
     The criterion is AIC = 2 k - 2 log L, for k parameters, with its correction for few measurements (Burnham & Anderson
-    2002). A model whose parameters are some of those of another is its special case: the likelihood-ratio test compares
-    them (Wilks 1938), with as many degrees of freedom as there are more parameters. Where one of these is at a bound in
+    2002). The likelihood-ratio test compares a model with its largest special case
+    (Wilks 1938), with as many degrees of freedom as there are more parameters. Where one of these is at a bound in
     the special case, as the pull of homeostasis is, the p-value is too large, not too small. The larger model has one
     more start for each special case, with its estimates.
 
@@ -96,7 +97,7 @@ def compare_models(
         model, tables: as for `write_model_problem`.
         variants: options of `write_model_problem`, such as `laws` and `homeostasis`, by the name of the variant.
         folder: for the problems, one folder in it for each.
-        starts, seed, processes, progress: as for `fit_petab`.
+        starts, minutes, seed, processes, progress: as for `fit_petab`.
         options: of `write_model_problem`, for all variants.
 
     Raises:
@@ -130,7 +131,7 @@ def compare_models(
         name: write_model_problem(model, tables, Path(folder) / name, **{**options, **own})
         for name, own in variants.items()
     }
-    return compare_problems(problems, starts, seed=seed, processes=processes, progress=progress)
+    return compare_problems(problems, starts, minutes=minutes, seed=seed, processes=processes, progress=progress)
 
 
 def compare_problems(
@@ -153,26 +154,26 @@ def compare_problems(
             raise InputError(f"{path}: {name} and {first} do not have the same measurements; they cannot be compared")
     fits = dict[str, PetabFit]()
     for name, problem in sorted(problems.items(), key=lambda item: len(item[1].estimated)):
-        inside = [fits[other] for other in fits if set(problems[other].estimated) < set(problem.estimated)]
+        inside = [fits[other] for other in fits if problem.contains(problems[other])]
         best = [{str(key): float(value) for key, value in fit.estimates["estimate"].items()} for fit in inside]
 
         def report(stage: str, share: float, said: str, name: str = name) -> None:
             progress(f"{name}: {stage}", share, said)
 
-        given = {"hold_out": problem.held_out, **options}
+        given = {"hold_out": problem.held_out, "hold_out_after": problem.hold_out_after, **options}
         fits[name] = fit_petab(problem.path, starts, also_from=best, progress=report, **given)
     ordered = {name: fits[name] for name in problems}
-    table = _table(ordered)
-    return Comparison(problems, ordered, table, _notes(table, ordered))
+    table = _table(problems, ordered)
+    return Comparison(problems, ordered, table, _notes(table))
 
 
-def _table(fits: Mapping[str, PetabFit]) -> pd.DataFrame:
+def _table(problems: Mapping[str, ModelProblem], fits: Mapping[str, PetabFit]) -> pd.DataFrame:
     rows = {}
     for name, fit in fits.items():
         k, n = len(fit.estimates), len(fit.simulation)
         minus_log_likelihood = -float(fit.simulation["log_likelihood"].sum())
         criterion = 2 * k + 2 * minus_log_likelihood
-        inside = _special_case(name, fits)
+        inside = _special_case(name, problems)
         rows[name] = {
             "parameters": k,
             "measurements": n,
@@ -192,11 +193,10 @@ def _table(fits: Mapping[str, PetabFit]) -> pd.DataFrame:
     return table
 
 
-def _special_case(name: str, fits: Mapping[str, PetabFit]) -> str | None:
-    """The largest of the other models whose parameters are some of those of a model."""
-    own = set(fits[name].estimates.index)
-    inside = [other for other, fit in fits.items() if set(fit.estimates.index) < own]
-    return max(inside, key=lambda other: len(fits[other].estimates), default=None)
+def _special_case(name: str, problems: Mapping[str, ModelProblem]) -> str | None:
+    """The largest of the other models that are special cases of a model."""
+    inside = [other for other in problems if problems[name].contains(problems[other])]
+    return max(inside, key=lambda other: len(problems[other].estimated), default=None)
 
 
 def _p_value(fit: PetabFit, inside: PetabFit) -> float:
@@ -208,10 +208,10 @@ def _p_value(fit: PetabFit, inside: PetabFit) -> float:
     return float(chi2.sf(max(0.0, 2 * (inside.objective - fit.objective)), len(more)))
 
 
-def _notes(table: pd.DataFrame, fits: Mapping[str, PetabFit]) -> tuple[str, ...]:
-    notes = []
+def _notes(table: pd.DataFrame) -> tuple[str, ...]:
+    notes, minus_log_likelihood = [], table["minus_log_L"]
     for name, inside in table["special_case"].items():
-        if inside and fits[str(name)].objective > fits[inside].objective + SAME:
+        if inside and minus_log_likelihood[str(name)] > minus_log_likelihood[inside] + SAME:
             notes.append(
                 f"{name} has a lower likelihood than its special case {inside}: more starts are needed to compare them"
             )

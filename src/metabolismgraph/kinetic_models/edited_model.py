@@ -36,6 +36,8 @@ class EditedModel:
         inputs: species that follow their measured values.
         number: id of the parameter that is the number of the experiment; empty if there is none.
         parameters: of the new laws.
+        laws: by reaction.
+        pulled: species with homeostasis.
     """
 
     def __init__(self, path: Path, experiments: Sequence[Experiment]):
@@ -48,6 +50,8 @@ class EditedModel:
         self.inputs: tuple[str, ...] = ()
         self.number = ""
         self.parameters: list[Parameter] = []
+        self.laws = dict.fromkeys(self.index.reactions, FROM_MODEL)
+        self.pulled: frozenset[str] = frozenset()
 
     @property
     def fitted(self) -> list[Experiment]:
@@ -78,6 +82,8 @@ class EditedModel:
         """
         index, model = self.index, self.document.getModel()
         for name in inputs:
+            if any(name in experiment.relative for experiment in self.experiments):
+                raise InputError(f"{self.path}: input {name} has relative values; an input needs concentrations")
             if name not in index.species:
                 raise InputError(
                     f"{self.path}: input {name} is not a species of the model; "
@@ -136,6 +142,7 @@ class EditedModel:
                 baseline = Parameter(f"baseline_{name}", LOG10, low / _BEYOND, high * _BEYOND, (low, high * 1.1))
                 self._add(baseline)
                 self._produce(name, f"{pull.id} * ({baseline.id} - {self.concentration(name)})")
+        self.pulled = frozenset(pulled)
         self.index = ModelIndex(self.document)
 
     def _produce(self, species: str, rate: str) -> None:
@@ -165,6 +172,7 @@ class EditedModel:
             if law not in {*LAWS, FROM_MODEL}:
                 raise InputError(f"law {law!r} of {pattern} is not known; known: {', '.join([*LAWS, FROM_MODEL])}")
             wanted |= dict.fromkeys(found, law)
+        self.laws |= wanted
         for name, law in wanted.items():
             if law != FROM_MODEL:
                 written = index.reactions[name]

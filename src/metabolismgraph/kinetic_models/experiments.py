@@ -30,8 +30,9 @@ class Experiment:
         time: from zero.
         measured: concentrations by species; NaN for an empty cell.
         deviations: their standard deviations, for species of which they are given.
-        table: name of the file without endings; a relative species has one scale in it.
+        table: its first experiment; a relative species has one scale in it.
         relative: species whose values are only proportional to their concentrations.
+        last: later measurements are held out.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Experiment:
     deviations: Mapping[str, Float[np.ndarray, " rows"]] = dataclasses.field(default_factory=dict)
     table: str = ""
     relative: frozenset[str] = frozenset()
+    last: float = math.inf
 
     def known(self, species: str) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " known"]]:
         """Times and values of the measurements of a species."""
@@ -49,9 +51,15 @@ class Experiment:
         return self.time[there], values[there]
 
     def concentrations(self, species: str) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " known"]]:
-        """Times and values of the measurements of a species that are concentrations."""
+        """Times and values of the measurements of a species that are concentrations, without those held out."""
         time, values = self.known(species)
-        return (time[:0], values[:0]) if species in self.relative else (time, values)
+        there = (time <= self.last) & (species not in self.relative)
+        return time[there], values[there]
+
+    def fitted(self, species: str) -> Float[np.ndarray, " fitted"]:
+        """Values of the measurements of a species that are not held out."""
+        time, values = self.known(species)
+        return values[(time <= self.last) & (not self.held_out)]
 
     def spread(self, species: str) -> Float[np.ndarray, " known"] | None:
         """Standard deviations of the measurements of a species; None if they are not given."""
@@ -60,14 +68,23 @@ class Experiment:
 
     def means(self, species: str) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, " times"]]:
         """Times and mean concentrations of the replicates of a species."""
-        time, values = self.concentrations(species)
-        times, where, counts = np.unique(time, return_inverse=True, return_counts=True)
-        return times, np.bincount(where, values, len(times)) / counts
+        return _means(*self.concentrations(species))
+
+    def input(self, species: str) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, " times"]]:
+        """Times and mean values of a species that the model follows, at all times."""
+        return _means(*self.known(species))
 
     def at_start(self, species: str) -> float:
         """The value at time zero; NaN if it was not measured."""
         time, values = self.means(species)
         return float(values[0]) if len(time) and time[0] == 0 else math.nan
+
+
+def _means(
+    time: Float[np.ndarray, " known"], values: Float[np.ndarray, " known"]
+) -> tuple[Float[np.ndarray, " times"], Float[np.ndarray, " times"]]:
+    times, where, counts = np.unique(time, return_inverse=True, return_counts=True)
+    return times, np.bincount(where, values, len(times)) / counts
 
 
 def read_experiments(
@@ -78,6 +95,7 @@ def read_experiments(
     *,
     deviations: str | None,
     relative: Sequence[str],
+    last: float,
     skip_unknown: bool,
 ) -> tuple[list[Experiment], list[str]]:
     """All runs of some tables, and notes.
@@ -85,6 +103,7 @@ def read_experiments(
     Args:
         names, deviations, skip_unknown: see `read_partial_table`.
         relative: species, with `*` and `?`, whose values are only proportional to their concentrations.
+        last: later measurements are held out.
 
     Raises:
         InputError: as for `read_partial_table`; tables have different units; a table has no species of the
@@ -104,7 +123,7 @@ def read_experiments(
             raise InputError(f"{path}: no column is a species of the model")
         own = list(table.notes)
         runs = np.unique(table.run)
-        stem = re.sub(r"^(?=\d)|\W", "_", path.name.split(".")[0], flags=re.ASCII)
+        stem, scale = re.sub(r"^(?=\d)|\W", "_", path.name.split(".")[0], flags=re.ASCII), ""
         for run in runs:
             rows = np.flatnonzero(table.run == run)
             rows = rows[np.argsort(table.time[rows], kind="stable")]
@@ -116,7 +135,9 @@ def read_experiments(
                 {key: column[rows] for key, column in columns.items()} for columns in (table.columns, table.deviations)
             )
             own_scale = frozenset(key for pattern in relative for key in fnmatch.filter(measured, pattern))
-            found.append(Experiment(name, held, table.time[rows] - first, measured, spread, stem, own_scale))
+            scale = scale or name  # files in several folders may have the same name
+            time = table.time[rows] - first
+            found.append(Experiment(name, held, time, measured, spread, scale, own_scale, last))
         notes += own if len(tables) + len(held_out) == 1 else [f"{path.name}: {note}" for note in own]
     if unused:
         name = min(unused)
@@ -161,7 +182,7 @@ def straight_lines(experiments: Sequence[Experiment], species: str, number: str)
     """
     curves = []
     for experiment in experiments:
-        time, values = experiment.means(species)
+        time, values = experiment.input(species)
         if not len(time):
             raise InputError(f"input {species} has no value in experiment {experiment.id}")
         pieces = [f"{values[0]:.12g}, time <= {time[0]:.12g}"]

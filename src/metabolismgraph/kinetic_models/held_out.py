@@ -39,7 +39,7 @@ def split(
             raise InputError(
                 f"{problem.path}: no measurement has condition or experiment {name}, to be held out; nearest: {near}"
             )
-    late = (rows["time"].astype(float) > after) & (after < math.inf)
+    late = rows["time"].astype(float) > after
     if after < math.inf and not late.any():
         raise InputError(
             f"{problem.path}: no measurement is later than {after:g}, to be held out; give an earlier time"

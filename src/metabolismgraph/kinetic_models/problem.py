@@ -20,7 +20,7 @@ from metabolismgraph.formats.sbml import read_sbml
 from metabolismgraph.formats.wording import some
 from metabolismgraph.kinetic_models.edited_model import EditedModel
 from metabolismgraph.kinetic_models.experiments import Experiment, experiments_of, read_experiments, values_of
-from metabolismgraph.kinetic_models.rate_laws import LOG10, Parameter
+from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LOG10, SPECIAL_CASE_OF, Parameter
 
 _NEAR, _FOLD = 0.1, 3.0  # starts and bounds of a measured initial value: relative distance, and factor
 _LEAST_NOISE, _MOST_NOISE = 1e-4, 10.0  # bounds of a standard deviation, in ranges of the species
@@ -38,12 +38,27 @@ class ModelProblem:
         held_out: conditions whose measurements are not to be fitted.
         estimated: ids of its parameters.
         notes: assumptions, in sentences.
+        hold_out_after: later measurements are not to be fitted.
+        laws: by reaction, as for `write_model_problem`.
+        pulled: species with homeostasis.
     """
 
     path: Path
     held_out: tuple[str, ...]
     estimated: tuple[str, ...]
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    hold_out_after: float = math.inf
+    laws: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    pulled: frozenset[str] = frozenset()
+
+    def contains(self, other: ModelProblem) -> bool:
+        """Whether the model of another problem is a special case of this one."""
+        pairs = ((law, self.laws.get(reaction, FROM_MODEL)) for reaction, law in other.laws.items())
+        return (
+            set(other.estimated) < set(self.estimated)
+            and other.pulled <= self.pulled
+            and all(one == larger or larger in SPECIAL_CASE_OF.get(one, ()) for one, larger in pairs)
+        )
 
 
 def write_model_problem(
@@ -52,6 +67,7 @@ def write_model_problem(
     folder: str | Path,
     *,
     held_out: Sequence[str | Path] = (),
+    hold_out_after: float = math.inf,
     estimate: Sequence[str] = (_EVERYTHING,),
     fold: float = 100.0,
     prior: float | None = None,
@@ -74,6 +90,7 @@ def write_model_problem(
         tables: as for `fit_from_files`, but species may be missing.
         folder: a new folder for the problem.
         held_out: tables that are not fitted but predicted.
+        hold_out_after: later measurements are not fitted but predicted; bounds and starts do not depend on them.
         estimate: ids, with `*` and `?`, of parameters to be estimated, and of species without measurements whose
             initial concentration is. `*` alone: all parameters. A parameter of the law of one reaction is called
             REACTION_PARAMETER.
@@ -136,6 +153,7 @@ def write_model_problem(
         names or {},
         deviations=deviations,
         relative=relative,
+        last=hold_out_after,
         skip_unknown=skip_unknown,
     )
     edited = EditedModel(source, experiments)
@@ -145,7 +163,8 @@ def write_model_problem(
     made = _Tables(edited, estimate, fold, prior, noise)
     path = made.write(Path(folder))
     held = tuple(experiment.id for experiment in experiments if experiment.held_out)
-    return ModelProblem(path, held, made.estimated, (*notes, *made.notes))
+    said = (*notes, *made.notes)
+    return ModelProblem(path, held, made.estimated, said, hold_out_after, edited.laws, edited.pulled)
 
 
 def write_with_homeostasis(path: str | Path, homeostasis: Sequence[str], folder: str | Path) -> ModelProblem:
@@ -173,7 +192,7 @@ def write_with_homeostasis(path: str | Path, homeostasis: Sequence[str], folder:
         "measurements": problem.measurements,
     }
     written = write_petab(Path(folder), libsbml.writeSBMLToString(edited.document), tables)
-    return ModelProblem(written, (), read_petab(written).estimated, ())
+    return ModelProblem(written, (), read_petab(written).estimated, laws=edited.laws, pulled=edited.pulled)
 
 
 class _Tables:
@@ -189,12 +208,18 @@ class _Tables:
         self._model, self._index = model, model.index
         self._estimate, self._fold, self._prior, self._noise = estimate, fold, prior, noise
         self.notes: list[str] = []
+        self._left_out: set[tuple[str, str]] = set()  # relative species in held-out experiments
         self._noises: dict[tuple[str, str], str] = {}  # noise of relative species, by species and table
         self._parameters = [_row(parameter) for parameter in model.parameters]
         self._parameters += [_row(parameter, value) for parameter, value in self._of_model()]
         self._observables = list(self._observed())
         if not self._observables:
             raise InputError(f"{model.path}: nothing is to be fitted: all species with measurements are inputs")
+        if self._left_out:
+            names = sorted({name for name, _ in self._left_out})
+            self.notes.append(
+                f"Relative values of held-out tables are not predicted, since their scale is not known: {some(names)}."
+            )
         self._conditions = self._initial_values()
 
     @property
@@ -255,6 +280,10 @@ class _Tables:
             formula = self._model.concentration(name)
             relative = any(name in experiment.relative for experiment in measured)
             if relative:
+                self._left_out |= {(name, e.id) for e in measured if e.held_out}
+                measured = [e for e in measured if not e.held_out]
+                if not measured:
+                    continue
                 formula = f"observableParameter1_of_{name} * {formula}"
                 self._add_scales(name, measured)
             given = [e for e in measured if name in e.deviations]
@@ -285,11 +314,9 @@ class _Tables:
         Args:
             of: end of the id of the parameter.
         """
-        everything, fitted = (
-            np.concatenate([np.zeros(0), *(experiment.known(name)[1] for experiment in part)])
-            for part in (measured, [experiment for experiment in measured if not experiment.held_out])
-        )
-        most = float(everything.max()) or 1.0
+        everything = np.concatenate([experiment.known(name)[1] for experiment in measured])
+        fitted = np.concatenate([experiment.fitted(name) for experiment in measured])
+        most = float((fitted if fitted.size else everything).max()) or 1.0
         if self._noise is not None:
             return f"{_DETECTION * most:.12g}"
         size = float(np.ptp(fitted if fitted.size else everything)) or most
@@ -303,7 +330,7 @@ class _Tables:
         """Parameters for the values of a relative species, one for each table."""
         expected = self._index.initial(name) or 1.0
         for table in dict.fromkeys(experiment.table for experiment in measured):
-            most = max(float(e.known(name)[1].max()) for e in measured if e.table == table) or 1.0
+            most = max(float(e.fitted(name).max(initial=0.0)) for e in measured if e.table == table) or 1.0
             middle = most / expected
             bounds, start = (middle / _SCALES, middle * _SCALES), (middle / _NEARER, middle * _NEARER)
             self._parameters.append(_row(Parameter(_scale_of(name, table), LOG10, *bounds, start)))
@@ -373,6 +400,8 @@ class _Tables:
         for row in self._observables:
             name = row["observableId"].removeprefix("of_")
             for experiment in self._model.experiments:
+                if (name, experiment.id) in self._left_out:
+                    continue
                 time, values = experiment.known(name)
                 spread, relative = experiment.spread(name), name in experiment.relative
                 of_table = self._noises.get((name, experiment.table), "")

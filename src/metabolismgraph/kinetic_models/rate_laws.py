@@ -130,16 +130,15 @@ def _saturating(reaction: str, arguments: tuple[Argument, ...], size: float, *, 
         least, most = float(a.values.min()), float(a.values.max())
         half = Parameter(f"{reaction}_half_{a.species}", LOG10, least / _BEYOND, most * _BEYOND, (least, most * 1.1))
         parameters.append(half)
-        power = f"{a.order or 1.0:.12g}"
+        power = "1"
         if hill:
             coefficient = Parameter(f"{reaction}_hill_{a.species}", LIN, 1.0, _HILL, (1.0, 2.0))
             parameters.append(coefficient)
             power = coefficient.id
-        inside = power if hill else "1"  # (c / (K + c))^order, or c^h / (K^h + c^h)
-        here, there = (f"({c} / {half.id})^{inside}" for c in (_positive(a), f"{a.reference:.12g}"))
-        if a.order:
-            saturation = f"((1 + {there}) / (1 + {here}))" + ("" if hill else f"^{power}")
-            factors += [f"{_relative(a, a.reference)}^{power}", saturation]
+        here, there = (f"({c} / {half.id})^{power}" for c in (_positive(a), f"{a.reference:.12g}"))
+        if a.order:  # (c^h / (K^h + c^h))^order
+            saturation = f"{_relative(a, a.reference)}^{power} * (1 + {there}) / (1 + {here})"
+            factors.append(f"({saturation})^{a.order:.12g}")
         else:
             effect = Parameter(f"{reaction}_effect_{a.species}", LOG10, 1 / _EFFECT, _EFFECT, (0.3, 3.0))
             parameters.append(effect)
@@ -200,4 +199,10 @@ LAWS: Mapping[str, Callable[[str, tuple[Argument, ...], float], Law]] = {
     "michaelis_menten": michaelis_menten,
     "hill": hill,
     "learned": learned,
+}
+# Laws, each with those of which it is a special case.
+SPECIAL_CASE_OF: Mapping[str, tuple[str, ...]] = {
+    "mass_action": ("power_law", "michaelis_menten", "hill", "learned"),
+    "power_law": ("learned",),
+    "michaelis_menten": ("hill",),
 }
