@@ -116,7 +116,7 @@ def michaelis_menten(reaction: str, arguments: tuple[Argument, ...], size: float
 
 
 def hill(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
-    """A product of c^h / (K^h + c^h) with Hill coefficients h of at least 1 (Hill 1910).
+    """A product of c^h / (K^h + c^h), each to the power of its stoichiometry, with h of at least 1 (Hill 1910).
 
     A species that is not consumed changes the rate as in `michaelis_menten`, with powers.
     """
