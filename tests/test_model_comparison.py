@@ -193,6 +193,19 @@ def test_species_of_one_pattern_have_the_same_pull(tmp_path):
     assert {"pull_A", "baseline_A", "baseline_B"} < set(found["same"])
 
 
+def test_a_species_that_is_used_up(tmp_path):
+    # The rate at the geometric mean of the concentrations is thousands of times smaller than most of the time.
+    model = document([reaction("R", "2 A", "", "c * 20 * (A / (1 + A))^2")], kinds=[species("A")])
+    files = measured(tmp_path, model, (40.0,), times=np.linspace(0, 30, 40))
+    found = compared(tmp_path, files, variants_of({"R": ["michaelis_menten", "hill"]}), starts=2)
+    assert found.best == "michaelis_menten"
+    assert found.table.loc["hill", "p_value"] > 0.01
+    assert found.fits["michaelis_menten"].estimates.loc["R_half_A", "estimate"] == pytest.approx(1.0, rel=0.2)
+    assert any(note.startswith("hill: at a bound: R_hill_A") for note in found.notes) or (
+        found.fits["hill"].estimates.loc["R_hill_A", "estimate"] > 1.0
+    )
+
+
 def test_special_cases(tmp_path):
     model = document(
         [reaction("R", "2 A", "", "c * k * A^2"), reaction("Q", "A", "", "c * k * A")],

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_cli import call
-from test_sbml import document, reaction, species
+from test_sbml import document, mathml, reaction, species
 
 import metabolismgraph as mg
 from metabolismgraph.errors import InputError
@@ -302,6 +302,34 @@ def test_later_measurements_that_are_held_out_have_no_say(tmp_path):
     assert found[0] == found[1]
 
 
+def test_deviations_of_amounts_and_of_names_that_stand_for_others(tmp_path):
+    # Amounts in a volume of 2, whose deviations have no unit of their own; Glc stands for A.
+    table = {"time": TIMES, "Glc (mmol)": 2 * a(0.7, 4.0), "Glc_sd": np.full(9, 0.2)}
+    options = {"deviations": "*_sd", "names": {"Glc": "A"}, "skip_unknown": True}
+    problem = made(tmp_path, chain(B=0, size=2), {"one": table}, **options)
+    rows = read_petab(problem.path).measurements
+    assert rows["measurement"].iloc[0] == 4
+    assert set(rows["noiseParameters"]) == {0.1}
+
+
+def test_species_that_reactions_do_not_change_begin_where_they_were_measured(tmp_path):
+    # E is a boundary species, and S has a rate rule; both differ from the model.
+    model = document(
+        [reaction("R", "A", "", "c * k * A * E * S")],
+        kinds=[species("A"), species("E", boundary="true"), species("S", boundary="true")],
+        parameters={"k": 0.5},
+        more=f'<listOfRules><rateRule variable="S">{mathml("-0.1 * S")}</rateRule></listOfRules>',
+    )
+    s = 3 * np.exp(-0.1 * TIMES)
+    amount = 5 * np.exp(-0.2 * 2 * 3 * (1 - np.exp(-0.1 * TIMES)) / 0.1)
+    table = {"time": TIMES, "A": amount, "E": np.full(9, 2.0), "S": s}
+    problem, fit = fitted(tmp_path, model, {"one": table}, noise=0.01, starts=2)
+    assert fit.estimates.loc[["k", "initial_S_one"], "estimate"].tolist() == pytest.approx([0.2, 3.0], rel=0.01)
+    assert problem.notes == (
+        "Constant in the model, at the first measurement: E; as an input, a species follows its measurements.",
+    )
+
+
 def saturating(value):
     """A Michaelis-Menten law."""
     return document(
@@ -357,7 +385,7 @@ def test_a_learned_law_has_the_rate_at_the_reference_and_bends_at_knots():
         "R_bend2_A",
         "R_bend3_A",
     ]
-    assert law.parameters[0].start == (1.0, 9.0)
+    assert law.parameters[0].start == (0.5, 9.0)  # at half of the largest concentration
     assert law.parameters[1].lower == 1.0
     modifier = learned("R", (Argument("I", "I", 0.0, np.array([1.0, 2.0, 4.0])),), 3.0)
     assert modifier.parameters[1].lower == 0.0
@@ -372,6 +400,7 @@ def test_amounts(tmp_path):
 
 
 WITH_RATE = CHAIN.replace("<listOfParameters>", '<listOfParameters><parameter id="R_rate" value="1" constant="true"/>')
+WITH_SD = WITH_RATE.replace("R_rate", "sd_A")
 REFUSED = [
     ({"inputs": ["C"]}, "input C is not a species of the model; nearest: "),
     ({"inputs": ["A", "B"]}, "nothing is to be fitted: all species with measurements are inputs"),
@@ -387,6 +416,19 @@ REFUSED = [
     ({"noise": 0.0}, "noise must be positive, not 0"),
     ({"relative": ["A"], "inputs": ["A"]}, "model.xml: input A has relative values; an input needs concentrations"),
     ({"relative": ["X"]}, "one.csv: relative: no measured species is named X"),
+    ({"deviations": "*"}, "one.csv: every name is like the pattern '.' of standard deviations; give one such as"),
+    (
+        {"deviations": "*B", "tables": {"one": {"time": TIMES, "A": a(1, 1), "B": a(1, 1)}}},
+        "no name of a column or row is like|B is a species of the model",
+    ),
+    ({"hold_out_after": 4.0}, "model.xml: no measurement is later than 4 after the first one of its run"),
+    ({"hold_out_after": -1.0}, "model.xml: all measurements are held out; nothing is left to be fitted"),
+    ({"hold_out_after": np.nan}, "hold_out_after must be a time, not nan"),
+    ({"model": WITH_SD}, "model.xml: sd_A is needed as the id of a new parameter; rename that of the model"),
+    (
+        {"deviations": "*_sd", "tables": {"one": {"time": TIMES, "A (mM)": a(1, 1), "A_sd (uM)": a(1, 1)}}},
+        "one.csv: standard deviations are in uM, values in mM; write them in the same unit",
+    ),
     ({"deviations": "*_sd"}, r"one.csv: no name of a column or row is like '\*_sd'; found: time, A, B"),
     ({"deviations": "sigma"}, "no column 'sigma' of a long table; for columns A_sd beside A, give "),
     (

@@ -32,7 +32,13 @@ Starts = Annotated[int, typer.Option(min=1, help="number of starts between the b
 Seed = Annotated[int, typer.Option(min=0, help="of the starts")]
 Processes = Annotated[int | None, typer.Option(min=1, help="starts that run at the same time; default: one per core")]
 HoldOutAfter = Annotated[
-    float | None, typer.Option("--hold-out-after", metavar="TIME", help="predict later measurements, do not fit them")
+    float | None,
+    typer.Option(
+        "--hold-out-after",
+        metavar="TIME",
+        help="predict later measurements, do not fit them; time is counted from the first measurement of a run or the "
+        "begin of an experiment",
+    ),
 ]
 Homeostasis = Annotated[
     list[str] | None,
@@ -241,7 +247,7 @@ def fit_model(
     from metabolismgraph.kinetic_models.problem import write_model_problem
 
     laws = {
-        reaction: [name.strip() for name in names.split(",")]
+        reaction: list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
         for reaction, names in read_pairs("--law", law, "REACTION=LAW, such as v1=learned").items()
     }
 

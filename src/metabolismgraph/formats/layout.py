@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,30 +62,42 @@ def is_nameless(column: Any) -> bool:
     return _NAMELESS.fullmatch(clean(column)) is not None or clean(column).casefold() == "index"
 
 
-def deviations_of(path: Path, table: pd.DataFrame, pattern: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The table without standard deviations, and one with these in place of the values.
+def deviations_of(
+    path: Path, table: pd.DataFrame, pattern: str, vocabulary: Vocabulary, names: Mapping[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table without standard deviations; and one with these instead of the values.
 
     Args:
-        pattern: name of their columns (or rows), with `*` for the species; in a long table, the name of their column.
+        pattern: name of their columns (or rows), with `*` for that of the species; in a long table, the name of one
+            column.
+        vocabulary: names of the model.
+        names: what names stand for.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, the pattern is not a name with one `*`, or a species has such a name.
     """
-    names = {column: clean(column) for column in table.columns}
+    labels = {column: clean(column) for column in table.columns}
     if pattern.count("*") != 1:
-        column = next((column for column, name in names.items() if name == pattern), None)
+        column = next((column for column, name in labels.items() if name == pattern), None)
         values = next((other for other in table.columns if role_of(other) == "concentration"), None)
         if column is None or values is None:
             raise InputError(f"{path}: no column {pattern!r} of a long table; for columns A_sd beside A, give '*_sd'")
         without = table.drop(columns=column)
         return without, without.assign(**{values: table[column]})
     before, after = pattern.split("*")
+    if not before + after:
+        raise InputError(f"{path}: every name is like the pattern '*' of standard deviations; give one such as '*_sd'")
 
     def species(label: str) -> str | None:
         name, unit = split_unit(label)
         inside = name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)
+        if not inside or role_of(label) in {"time", "run"}:
+            return None
+        if name in vocabulary.species:
+            raise InputError(f"{path}: {name} is a species of the model, but like {pattern!r}; use another pattern")
         found = name[len(before) : len(name) - len(after)].strip()
-        return (found if unit is None else f"{found} ({unit})") if inside else None
+        found = names.get(found, found)
+        return found if unit is None else f"{found} ({unit})"
 
     if times_of_header(table):
         found = table.iloc[:, 0].map(lambda label: species(clean(label)))
@@ -92,10 +105,10 @@ def deviations_of(path: Path, table: pd.DataFrame, pattern: str) -> tuple[pd.Dat
         turned = table[marked].reset_index(drop=True)
         turned.isetitem(0, found[marked].to_numpy())
         return table[~marked].reset_index(drop=True), _there(path, turned, len(turned), pattern, list(table.iloc[:, 0]))
-    renamed = {column: name for column, label in names.items() if (name := species(label)) is not None}
+    renamed = {column: name for column, label in labels.items() if (name := species(label)) is not None}
     kept = [column for column in table.columns if role_of(column) in {"time", "run"}]
     deviations = table[[*kept, *renamed]].rename(columns=renamed)
-    return table.drop(columns=list(renamed)), _there(path, deviations, len(renamed), pattern, list(names.values()))
+    return table.drop(columns=list(renamed)), _there(path, deviations, len(renamed), pattern, list(labels.values()))
 
 
 def _there(path: Path, table: pd.DataFrame, count: int, pattern: str, names: list[Any]) -> pd.DataFrame:

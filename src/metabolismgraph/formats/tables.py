@@ -161,7 +161,9 @@ def read_partial_table(
             positive.
     """
     cells, renamed = _cells(path, names or {})
-    table, of_values = (cells.table, None) if deviations is None else deviations_of(path, cells.table, deviations)
+    table, of_values = cells.table, None
+    if deviations is not None:
+        table, of_values = deviations_of(path, table, deviations, _vocabulary(network, model), names or {})
 
     def read(part: pd.DataFrame) -> tuple[_Columns, _Reader]:
         whole = dataclasses.replace(cells, table=part)
@@ -182,13 +184,27 @@ def read_partial_table(
         for key, values in known.items():
             if (values < 0).any() or np.isinf(values).any():
                 raise InputError(f"{path}: {key} has a value that is negative or not finite; correct it")
-        spread = {} if of_values is None else _deviations(known, *read(of_values))
+        spread = {}
+        if of_values is not None:
+            of_spread, other = read(of_values)
+            _check_unit(reader, other)
+            spread = _deviations(known, of_spread)
+            reader.divide(spread, columns.found, said=False)
     found = PartialTable(columns.time, columns.run, columns.labels, known, spread, reader.stated, tuple(reader.notes))
     return found, frozenset(renamed)
 
 
-def _deviations(known: Mapping[str, np.ndarray], columns: _Columns, reader: _Reader) -> dict[str, np.ndarray]:
-    """Standard deviations of some species, in the unit of their concentrations."""
+def _check_unit(values: _Reader, deviations: _Reader) -> None:
+    """Standard deviations have the unit of the values, unless they state another one, which is an error."""
+    one, other = values.stated[0], deviations.stated[0]
+    if other is not None and (one is None or same_unit(one) != same_unit(other)):
+        raise InputError(
+            f"standard deviations are in {other}, values in {one or 'no stated unit'}; write them in the same unit"
+        )
+
+
+def _deviations(known: Mapping[str, np.ndarray], columns: _Columns) -> dict[str, np.ndarray]:
+    """Standard deviations of some species, as the table has them."""
     spread = {key: values for key, values in columns.known.items() if key in known and np.isfinite(values).any()}
     for key, values in spread.items():
         wrong = np.isfinite(known[key]) & ~((values > 0) & (values < np.inf))
@@ -197,7 +213,6 @@ def _deviations(known: Mapping[str, np.ndarray], columns: _Columns, reader: _Rea
             raise InputError(
                 f"{key} at time {t:g} has no positive standard deviation; give one, or leave out the value"
             )
-    reader.divide(spread, columns.found)
     return spread
 
 
@@ -246,6 +261,12 @@ def _cells(path: Path, names: Mapping[str, str]) -> tuple[Cells, list[str]]:
     return cells, renamed
 
 
+def _vocabulary(network: ReactionNetwork, model: FixedValues | None) -> Vocabulary:
+    return Vocabulary(
+        network, getattr(model, "names", {}), getattr(model, "other_ids", ()), getattr(model, "amounts", ())
+    )
+
+
 def _read_columns(
     path: Path,
     cells: Cells,
@@ -256,9 +277,7 @@ def _read_columns(
     replicates: bool = False,
 ) -> tuple[_Columns, _Reader]:
     """The content of a table, and its reader with notes."""
-    vocabulary = Vocabulary(
-        network, getattr(model, "names", {}), getattr(model, "other_ids", ()), getattr(model, "amounts", ())
-    )
+    vocabulary = _vocabulary(network, model)
     table, notes = cells.table, list[str]()
     if skip_unknown:
         table, notes = without_unknown(table, vocabulary)
@@ -501,12 +520,12 @@ class _Reader:
             )
             self.notes.append(counted(wording, clipped, count))
 
-    def divide(self, known: dict[str, np.ndarray], found: Assignment) -> None:
-        """Divide amounts by volumes."""
+    def divide(self, known: dict[str, np.ndarray], found: Assignment, *, said: bool = True) -> None:
+        """Divide amounts by volumes; with a note if it is to be said."""
         divided = [key for key in self._divided(found) if key in known]
         for key in divided:
             known[key] = known[key] / self.network.volume[self.network.species.index(key)]
-        if divided:
+        if divided and said:
             self.notes.append(f"Amounts were divided by the volume of the compartment ({some(divided)}).")
 
     def _filled(self, time: np.ndarray, known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

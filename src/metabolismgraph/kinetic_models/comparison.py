@@ -16,7 +16,7 @@ from scipy.stats import chi2
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import read_petab
 from metabolismgraph.kinetic_models.estimation import fit_petab
-from metabolismgraph.kinetic_models.fit_result import SAME, PetabFit
+from metabolismgraph.kinetic_models.fit_result import AT_LOWER, AT_UPPER, SAME, PetabFit
 from metabolismgraph.kinetic_models.held_out import skill
 from metabolismgraph.kinetic_models.problem import ModelProblem, write_model_problem
 from metabolismgraph.system.progress import Progress, silent
@@ -164,7 +164,7 @@ def compare_problems(
         fits[name] = fit_petab(problem.path, starts, also_from=best, progress=report, **given)
     ordered = {name: fits[name] for name in problems}
     table = _table(problems, ordered)
-    return Comparison(problems, ordered, table, _notes(table))
+    return Comparison(problems, ordered, table, _notes(table, ordered))
 
 
 def _table(problems: Mapping[str, ModelProblem], fits: Mapping[str, PetabFit]) -> pd.DataFrame:
@@ -208,7 +208,7 @@ def _p_value(fit: PetabFit, inside: PetabFit) -> float:
     return float(chi2.sf(max(0.0, 2 * (inside.objective - fit.objective)), len(more)))
 
 
-def _notes(table: pd.DataFrame) -> tuple[str, ...]:
+def _notes(table: pd.DataFrame, fits: Mapping[str, PetabFit]) -> tuple[str, ...]:
     notes, minus_log_likelihood = [], table["minus_log_L"]
     for name, inside in table["special_case"].items():
         if inside and minus_log_likelihood[str(name)] > minus_log_likelihood[inside] + SAME:
@@ -221,4 +221,8 @@ def _notes(table: pd.DataFrame) -> tuple[str, ...]:
     if close:
         best = table.index[0]
         notes.append(f"by AICc, these are about as good as {best}: {', '.join(close)}")
+    for name, fit in fits.items():
+        bound = fit.estimates.index[fit.estimates["note"].isin([AT_LOWER, AT_UPPER])]
+        if len(bound):
+            notes.append(f"{name}: at a bound: {', '.join(map(str, bound))}")
     return tuple(notes)

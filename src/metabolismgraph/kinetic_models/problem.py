@@ -90,7 +90,8 @@ def write_model_problem(
         tables: as for `fit_from_files`, but species may be missing.
         folder: a new folder for the problem.
         held_out: tables that are not fitted but predicted.
-        hold_out_after: later measurements are not fitted but predicted; bounds and starts do not depend on them.
+        hold_out_after: time after the first measurement of a run; later measurements are not fitted but predicted, and
+            bounds and starts do not depend on them.
         estimate: ids, with `*` and `?`, of parameters to be estimated, and of species without measurements whose
             initial concentration is. `*` alone: all parameters. A parameter of the law of one reaction is called
             REACTION_PARAMETER.
@@ -143,6 +144,8 @@ def write_model_problem(
         raise InputError(f"fold must be larger than 1, not {fold:g}")
     if prior is not None and not 1 < prior < math.inf:
         raise InputError(f"prior must be larger than 1, not {prior:g}")
+    if math.isnan(hold_out_after):
+        raise InputError("hold_out_after must be a time, not nan")
     if noise is not None and not 0 < noise < math.inf:
         raise InputError(f"noise must be positive, not {noise:g}")
     read = read_sbml(source)
@@ -156,6 +159,11 @@ def write_model_problem(
         last=hold_out_after,
         skip_unknown=skip_unknown,
     )
+    late = [float(experiment.time[-1]) > hold_out_after for experiment in experiments if not experiment.held_out]
+    if hold_out_after < math.inf and not any(late):
+        raise InputError(f"{source}: no measurement is later than {hold_out_after:g} after the first one of its run")
+    if hold_out_after < 0:
+        raise InputError(f"{source}: all measurements are held out; nothing is left to be fitted")
     edited = EditedModel(source, experiments)
     edited.clamp(inputs)
     edited.replace_laws(laws or {})
@@ -212,6 +220,7 @@ class _Tables:
         self._noises: dict[tuple[str, str], str] = {}  # noise of relative species, by species and table
         self._parameters = [_row(parameter) for parameter in model.parameters]
         self._parameters += [_row(parameter, value) for parameter, value in self._of_model()]
+        self._of_laws = {row["parameterId"] for row in self._parameters}
         self._observables = list(self._observed())
         if not self._observables:
             raise InputError(f"{model.path}: nothing is to be fitted: all species with measurements are inputs")
@@ -229,6 +238,7 @@ class _Tables:
 
     def write(self, folder: Path) -> Path:
         """Write all files, or none; returns the path of the YAML file."""
+        self._check_ids()
         tables = {
             "parameters": self._parameters,
             "conditions": self._conditions,
@@ -237,6 +247,17 @@ class _Tables:
         }
         frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
         return write_petab(folder, libsbml.writeSBMLToString(self._model.document), frames)
+
+    def _check_ids(self) -> None:
+        """Raise an error where the id of a new parameter is one of the model, or of another new one."""
+        index = self._index
+        taken = {*index.parameters, *index.species, *index.compartments, *index.reactions, *index.functions}
+        ids = list(self.estimated)
+        twice = [name for k, name in enumerate(ids) if name in ids[:k] or (name in taken and name not in self._of_laws)]
+        if twice:
+            raise InputError(
+                f"{self._model.path}: {twice[0]} is needed as the id of a new parameter; rename that of the model"
+            )
 
     def _named(self, name: str) -> bool:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self._estimate)
@@ -338,7 +359,15 @@ class _Tables:
     def _initial_values(self) -> list[dict[str, Any]]:
         """Rows of the condition table: number of the experiment, and initial values."""
         index = self._index
-        changing = [name for name in index.species if name not in index.fixed]
+        ruled = {*index.assigned, *self._model.inputs}
+        seen = {name for name in index.species if any(len(e.known(name)[0]) for e in self._model.experiments)}
+        changing = [name for name in index.species if name not in ruled and (name not in index.fixed or name in seen)]
+        still = [name for name in changing if name in index.fixed and name not in index.rated]
+        if still:
+            self.notes.append(
+                f"Constant in the model, at the first measurement: {some(still, len(still))}; as an input, a species "
+                "follows its measurements."
+            )
         rows = []
         from_model: set[str] = set()
         for number, experiment in enumerate(self._model.experiments):

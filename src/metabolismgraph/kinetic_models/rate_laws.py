@@ -89,21 +89,27 @@ class Law:
     parameters: tuple[Parameter, ...]
 
 
-def _rate(reaction: str, size: float) -> Parameter:
-    """The rate at the reference concentrations."""
-    return Parameter(f"{reaction}_rate", LOG10, size / 1e3, size * 1e3, (size / 3, size * 3))
+def _rate(reaction: str, arguments: tuple[Argument, ...], size: float) -> Parameter:
+    """The rate at the reference concentrations.
+
+    Args:
+        size: of the rate in the series, mostly at large concentrations. At the reference it is smaller, the more the
+            concentrations fall.
+    """
+    low = size * math.prod((a.reference / float(a.values.max())) ** a.order for a in arguments)
+    return Parameter(f"{reaction}_rate", LOG10, low / 1e3, size * 1e3, (low / 3, size * 3))
 
 
 def mass_action(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
     """The rate constant times the concentrations of the reactants, each to the power of its stoichiometry."""
-    rate = _rate(reaction, size)
+    rate = _rate(reaction, arguments, size)
     factors = [f"{_relative(a, a.reference)}^{a.order:.12g}" for a in arguments if a.order]
     return Law(" * ".join([rate.id, *factors]), (rate,))
 
 
 def power_law(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
     """A product of powers of concentrations (Savageau 1969), with positive exponents of reactants."""
-    rate = _rate(reaction, size)
+    rate = _rate(reaction, arguments, size)
     return _product(rate, (_power(reaction, a, 0.0 if a.order else -_EXPONENT) for a in arguments))
 
 
@@ -125,7 +131,7 @@ def hill(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
 
 def _saturating(reaction: str, arguments: tuple[Argument, ...], size: float, *, hill: bool) -> Law:
     """Factors that are 1 at the reference concentrations."""
-    factors, parameters = list[str](), [_rate(reaction, size)]
+    factors, parameters = list[str](), [_rate(reaction, arguments, size)]
     for a in arguments:
         least, most = float(a.values.min()), float(a.values.max())
         half = Parameter(f"{reaction}_half_{a.species}", LOG10, least / _BEYOND, most * _BEYOND, (least, most * 1.1))
@@ -165,7 +171,7 @@ def learned(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
             at_reference = 1 + (a.reference / knot) ** sharp
             base = f"(1 + {_relative(a, knot)}^{sharp:.12g})/{at_reference:.12g}"
             factors.append((f"({base})^({bend.id}/{sharp:.12g})", bend))
-    return _product(_rate(reaction, size), factors)
+    return _product(_rate(reaction, arguments, size), factors)
 
 
 def _product(rate: Parameter, factors: Iterable[tuple[str, Parameter]]) -> Law:
