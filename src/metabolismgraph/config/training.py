@@ -14,6 +14,7 @@ _GRADIENT_ONLY = (
     *("learning_rate_k", "learning_rate_sub", "coeff_MLP_sub_diff", "coeff_MLP_sub_norm", "coeff_MLP_node_L1"),
     *("coeff_k_floor", "k_floor_threshold", "recurrent_training", "time_step", "phase1_snapshots"),
 )
+_NOT_IMPLICIT = ("nuisance_degree", "derivative", "log_k_prior")
 
 
 class Training(Section):
@@ -32,11 +33,12 @@ class Training(Section):
     )
 
     # Phase 1, projection
-    phase1_method: Literal["auto", "projection", "gradient", "shooting"] = Field(
+    phase1_method: Literal["auto", "projection", "gradient", "shooting", "implicit"] = Field(
         "auto",
         description="method of Phase 1: projection = exact least squares for k from dc/dt, for clean and fine samples; "
         "shooting = fit of trajectories over growing windows, for noise and coarse samples; auto = projection, then "
-        "shooting where that does not explain dc/dt; gradient = minibatch Adam on all parameters, as published",
+        "shooting where that does not explain dc/dt; gradient = minibatch Adam on all parameters, as published; "
+        "implicit = implicit integration between frames, for stiff networks of mass action without homeostasis",
     )
     phase1_max_iterations: int = Field(300, ge=1, description="largest number of L-BFGS iterations")
     phase1_tolerance: float = Field(
@@ -187,7 +189,10 @@ class Training(Section):
     @property
     def without_effect(self) -> tuple[str, ...]:
         """Keys with other values than their defaults that the chosen method of Phase 1 does not use."""
-        unread = _PROJECTION_ONLY if self.phase1_method == "gradient" else _GRADIENT_ONLY
+        unread = {
+            "gradient": _PROJECTION_ONLY,
+            "implicit": (*_PROJECTION_ONLY, *_GRADIENT_ONLY, *_NOT_IMPLICIT),
+        }.get(self.phase1_method, _GRADIENT_ONLY)
         fields = type(self).model_fields
         return tuple(
             key for key in (*unread, *_LEARNED_STOICHIOMETRY) if getattr(self, key) != fields[key].get_default()

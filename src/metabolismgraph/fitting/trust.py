@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.integrate
 import scipy.interpolate
+import scipy.linalg
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.config import GraphModel, Training
-from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence
+from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence, WindowEvidence
 from metabolismgraph.reactions.verdict import TOO_COARSE
 from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
 from metabolismgraph.system.kinetics import Structure, evaluate_law
@@ -31,7 +32,8 @@ from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 from metabolismgraph.trajectories.check import Check, Errors, check_trajectories
 from metabolismgraph.trajectories.fit import FOLLOWED
-from metabolismgraph.trajectories.noise import NoiseModel
+from metabolismgraph.trajectories.implicit_windows import WindowData, evaluate, triangular
+from metabolismgraph.trajectories.noise import NoiseModel, noise_of_differences
 
 # Largest acceptable errors, relative to the signal of a species: residual, systematic residual, prediction error.
 _MAX_UNEXPLAINED = 0.1
@@ -55,6 +57,9 @@ _MAX_EXCESS, _MAX_CORRELATION, _MAX_NOISE, _ROUNDING = 1.5, 0.15, 0.5, 1e-5
 _ERROR_OF_NOISE = 3.6  # two sampling errors of the noise of differences, relative, times the root of the frames
 _LEAST_WINDOW, _LONG_WINDOW = 32, 32
 _CHAOTIC = 1e3  # growth of an error of an initial state above which a window is hard to follow
+# For fits of implicit windows: relative noise and error of the integrator below which nothing is seen, multiple of the
+# expected error, relative noise of the concentrations, and decades of the prior of log10 k.
+_LEAST_NOISE, _SOLVER_ERROR, _TIMES_EXPECTED, _MAX_WINDOW_NOISE, _DECADES = 1e-6, 1e-6, 2.0, 0.2, 3.0
 _MAX_ERROR = 1e3  # relative errors are cut off here; an infinite one becomes this
 
 
@@ -98,6 +103,8 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
     moving = _moving(observations)
     line = (np.where(moving, found.slope, 0.0), np.where(moving, found.offset, 0.0))
     held = observations.held_out(*training.held_out)
+    if found.windows is not None:
+        return _trust_in_windows(observations, found, found.windows, training)
     if found.trajectories is not None:
         return _trust_in_trajectories(observations, found, found.trajectories, structure, line, held)
     k = 10.0**found.log_k
@@ -186,6 +193,57 @@ def _trust_in_trajectories(
         why_not.append("no frames were held out that could test a prediction")
     misfit = np.where(moving, np.sqrt(max(evidence.chi2 - 1, 0.0)) * evidence.noise / spread, np.nan)
     return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
+
+
+def _trust_in_windows(
+    observations: Observations, found: Phase1Result, evidence: WindowEvidence, training: Training
+) -> Trust:
+    """The verdict on a fit of implicit windows: every frame must lead to the next one, in held-out frames too.
+
+    A residual is held against the fit only where it exceeds the effect of the noise of the data and, in held-out
+    frames, that of the errors of log10 k.
+    """
+    seen, unseen = observations.split(*training.held_out)
+    names, k = observations.network.species, 10.0**found.log_k
+    data = WindowData.of(observations)
+    moving, c = data.equation.moving, observations.concentration
+    level = np.median(c[:, moving], axis=0)
+    high = noise_of_differences(seen)[moving][level > 0] / level[level > 0]
+    noise = max(float(np.median(high)) if high.size else 0.0, _LEAST_NOISE)
+    spread = np.ptp(c[:, moving], axis=0)
+    rounding = _SOLVER_ERROR * c[:, moving].max(axis=0)
+
+    def shares(
+        part: Observations, uncertain: np.ndarray | None
+    ) -> tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"]]:
+        windows = dataclasses.replace(WindowData.of(part), typical=data.typical)
+        own = evaluate(windows, k, noise, uncertain)
+        residual = np.where(np.isfinite(own.residual), own.residual, np.inf)
+        change = windows.end[:, moving] - windows.start[:, moving]
+        signal = np.maximum(np.maximum(_rms(change), _OF_RANGE * spread), rounding)
+        with np.errstate(invalid="ignore", over="ignore"):
+            size, expected = _rms(residual), _rms(np.where(np.isfinite(own.error), own.error, 0.0))
+        beyond = np.where(size > _TIMES_EXPECTED * expected + rounding, size, 0.0)
+        whole, excess = np.full(len(names), np.nan), np.full(len(names), np.nan)
+        whole[moving], excess[moving] = np.minimum([size / signal, beyond / signal], _MAX_ERROR)
+        return whole, excess
+
+    why_not = [] if found.converged else ["Phase 1 did not converge"]
+    unexplained, misfit = shares(seen, None)
+    text = "residual of windows up to {share} of the change, beyond the noise of the data ({names})"
+    why_not += _complaint(misfit, _MAX_MISFIT, text, names)
+    if evidence.noise > _MAX_WINDOW_NOISE:
+        why_not.append(f"the residual of windows is {evidence.noise:.0%} of the concentrations")
+    held_out = np.full(len(names), np.nan)
+    if unseen is None:
+        why_not.append("no frames were held out that could test a prediction")
+    else:
+        m = len(k)
+        factor = triangular(evidence.root, np.eye(m) / _DECADES)
+        held_out, excess = shares(unseen, scipy.linalg.solve_triangular(factor, np.eye(m)))
+        text = "error of held-out windows up to {share} of the change, beyond its expected error ({names})"
+        why_not += _complaint(excess, _MAX_PREDICTION_ERROR, text, names)
+    return Trust(tuple(why_not), unexplained, misfit, held_out, np.full(len(names), np.nan))
 
 
 def _moving(observations: Observations) -> Bool[np.ndarray, " species"]:

@@ -1,4 +1,4 @@
-"""Phase 1, rate constants and substrate function: by variable projection (here) or gradient descent (`gradient`)."""
+"""Phase 1, rate constants and substrate function: by variable projection (here) or another method."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
+from metabolismgraph.reactions.by_implicit_windows import check_implicit, fit_by_implicit_windows
 from metabolismgraph.reactions.by_shooting import fit_by_shooting, noise_of_derivative, why_not_shooting
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.diagnostics import LAW_REJECTED, check_fit
@@ -74,6 +75,8 @@ def fit_reactions(
         InputError: all species are fixed or there is no reaction, data at a steady state, fewer equations than
             unknowns, no finite solution, or settings that the method does not support.
     """
+    if training.phase1_method == "implicit":
+        check_implicit(observations, training)
     check_size(observations, training)
     _check_gaps(observations, graph_model, training)
     if training.phase1_method == "gradient":
@@ -87,6 +90,8 @@ def _fit_in_units(
     observations: Observations, graph_model: GraphModel, training: Training, progress: Progress, units: Units
 ) -> Phase1Result:
     """Projection or shooting, on observations in `units`; with "auto", the one that suits the data."""
+    if training.phase1_method == "implicit":
+        return fit_by_implicit_windows(observations, graph_model, training, progress)
     given = (observations, graph_model, training, progress, units)
     unsuitable = why_not_shooting(graph_model)
     if training.phase1_method == "shooting":
@@ -225,7 +230,8 @@ def check_size(observations: Observations, training: Training) -> None:
     equations = sum(
         int(np.maximum(measured[observations.run == r].sum(axis=0) - 1, 0).sum()) for r in set(observations.run)
     )
-    unknowns = network.n_reactions + moving * (training.nuisance_degree + 1)
+    lines = 0 if training.phase1_method == "implicit" else training.nuisance_degree + 1
+    unknowns = network.n_reactions + moving * lines
     if network.n_reactions == 0 or moving == 0:
         raise InputError(f"network {network.id}: nothing to fit: there is no reaction, or all species are fixed")
     c = observations.concentration
@@ -235,9 +241,10 @@ def check_size(observations: Observations, training: Training) -> None:
             "rate constant can be determined from these data; perturb the system, or start it from another state"
         )
     if equations < unknowns:
+        homeostasis = f" and homeostasis of {moving} species" if lines else ""
         raise InputError(
-            f"{observations.n_frames} frames give {equations} equations for {unknowns} unknowns (rate constants and "
-            f"homeostasis of {moving} species); at least {-(-unknowns // moving) + 1} frames are needed"
+            f"{observations.n_frames} frames give {equations} equations for {unknowns} unknowns (rate constants"
+            f"{homeostasis}); at least {-(-unknowns // moving) + 1} frames are needed"
         )
 
 

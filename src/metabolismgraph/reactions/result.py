@@ -93,6 +93,20 @@ class TrajectoryEvidence:
 
 
 @dataclasses.dataclass(frozen=True)
+class WindowEvidence:
+    """What a fit of implicit windows knows beyond its estimates.
+
+    Attributes:
+        noise: relative standard deviation of the concentrations that the residuals show, at least that of the
+            integration.
+        root: triangular root of the information on log10 k, for this noise.
+    """
+
+    noise: float
+    root: Float[np.ndarray, "reactions reactions"]
+
+
+@dataclasses.dataclass(frozen=True)
 class Phase1Result:
     """The result of Phase 1.
 
@@ -118,6 +132,7 @@ class Phase1Result:
         alpha: f(1, 1) as the method learned it, before it was divided out of f and multiplied into k. Ideally 1; it is
             1 by construction where the method fixes it.
         trajectories: evidence of a fit of trajectories; None for the other methods.
+        windows: evidence of a fit of implicit windows; None for the other methods.
     """
 
     mlp_sub: AnySubstrateFunction
@@ -141,6 +156,7 @@ class Phase1Result:
     notes: tuple[str, ...]
     alpha: float = 1.0
     trajectories: TrajectoryEvidence | None = None
+    windows: WindowEvidence | None = None
 
     @property
     def line_covariance(self) -> Float[np.ndarray, "lines lines"]:

@@ -26,6 +26,7 @@ TOO_COARSE = "samples are too far apart"
 NOT_APART = "not distinguishable from homeostasis"
 AT_ZERO = "zero within its error"
 SPANS_A_DECADE = "its 95 % interval spans more than a decade"
+NOT_REPRODUCED = "another start ends elsewhere"
 NOT_TRUSTED = "the fit is not to be trusted"
 
 

@@ -22,7 +22,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.reactions.identifiability import Combination, Identifiability
-from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence
+from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence, WindowEvidence
 from metabolismgraph.system.model import MetabolismModel, NodeFunction, empty_substrate_function
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
@@ -58,6 +58,9 @@ def save_phase1(path: Path, result: Phase1Result, seconds: float) -> None:
     arrays |= {f"trajectories.{name}": value for name, value in evidence.items() if isinstance(value, np.ndarray)}
     meta = {name: getattr(result, name) for name in _PHASE1_WORDS} | {"groups": found.groups}
     meta["combinations"] = [[(c.reactions, c.coefficients) for c in group] for group in found.combinations]
+    if result.windows is not None:
+        arrays["windows.root"] = result.windows.root
+        meta["windows"] = {"noise": result.windows.noise}
     meta["trajectories"] = {name: value for name, value in evidence.items() if not isinstance(value, np.ndarray)}
     _write(path, arrays, {"seconds": seconds, **meta})
 
@@ -69,7 +72,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         InputError: a file is missing or damaged, or belongs to a network of another shape.
     """
     arrays, meta = _read(path)
-    meta = {"alpha": 1.0, "trajectories": {}, **meta}  # older checkpoints do not tell
+    meta = {"alpha": 1.0, "trajectories": {}, "windows": {}, **meta}  # older checkpoints do not tell
     wanted = (*_PHASE1_ARRAYS, *_PHASE1_WORDS, "groups", "combinations")
     absent = [name for name in wanted if name not in {**arrays, **meta}]
     prefix = "trajectories."
@@ -96,6 +99,7 @@ def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
         notes=tuple(meta["notes"]),
         alpha=meta["alpha"],
         trajectories=TrajectoryEvidence(**evidence) if evidence else None,
+        windows=WindowEvidence(root=arrays["windows.root"], **meta["windows"]) if meta["windows"] else None,
     )
 
 

@@ -45,7 +45,13 @@ STRATEGIES: Mapping[str, type[Strategy]] = {
     "shooting": Shooting,
 }
 # The strategy that suits a method of Phase 1. With auto, it depends on the method that was chosen, see `make_plan`.
-_DEFAULT = {"auto": "residual", "projection": "residual", "shooting": "shooting", "gradient": "orthogonalised"}
+_DEFAULT = {
+    "auto": "residual",
+    "projection": "residual",
+    "shooting": "shooting",
+    "gradient": "orthogonalised",
+    "implicit": "residual",
+}
 _WHERE = "training.strategies"
 _REPLACED = ("steps", "schedule")  # parts of the plan with a note if a later strategy replaces them
 # Order of application: the strategy that sets the residuals, then the one that sets the objective, then all others in
