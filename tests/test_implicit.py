@@ -27,7 +27,7 @@ SETTINGS = (
     "training.homeostasis_training=false",
     "graph_model.rate_law=mass_action",
 )
-LOG_SPACED = np.concatenate([[0.0], np.geomspace(1e-5, 1e5, 80)])
+LOG_SPACED = np.concatenate([[0.0], np.geomspace(1e-5, 1e5, 50)])
 
 
 def fit(observations, *more):
@@ -119,7 +119,7 @@ def test_gaps_are_refused(robertson):
     c = robertson.concentration.copy()
     c[5, 1] = np.nan
     gaps = mg.Observations.with_gaps(robertson.network, robertson.time, robertson.run, c)
-    with pytest.raises(mg.InputError, match="1 of 195 are missing"):
+    with pytest.raises(mg.InputError, match="1 of 123 are missing"):
         fit(gaps)
 
 

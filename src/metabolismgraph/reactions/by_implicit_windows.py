@@ -11,7 +11,7 @@ from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.identifiability import identify
-from metabolismgraph.reactions.notes import setting_notes
+from metabolismgraph.reactions.notes import unread_notes
 from metabolismgraph.reactions.projection import with_exponent
 from metabolismgraph.reactions.result import Phase1Result, WindowEvidence
 from metabolismgraph.reactions.verdict import NOT_REPRODUCED, Estimates, Verdict, judge
@@ -130,7 +130,7 @@ def fit_by_implicit_windows(
         converged=best.converged,
         rule=data.rule,
         notes=(
-            *setting_notes(data),
+            *unread_notes(training),
             f"implicit windows: {len(steps)} of two frames; the residual is {best.left:.2g} of the concentrations",
             *determined_notes(verdict, network.reactions),
             *([] if best.converged else [unfinished]),

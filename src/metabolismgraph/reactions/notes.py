@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool
 
+from metabolismgraph.config import Training
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.normal_equations import follows_equation
 
@@ -36,7 +37,12 @@ def setting_notes(data: Phase1Data) -> list[str]:
     if undeclared:
         names = ", ".join(undeclared[:5]) + ", ..." * (len(undeclared) > 5)
         notes.append(f"{len(undeclared)} species are constant and were taken as fixed: {names}")
-    if training.without_effect:
-        names = ", ".join(f"training.{key}" for key in training.without_effect)
-        notes.append(f"without effect, since phase1_method is {training.phase1_method}: {names}")
-    return notes
+    return notes + unread_notes(training)
+
+
+def unread_notes(training: Training) -> list[str]:
+    """A note on settings without effect; empty if there are none."""
+    if not training.without_effect:
+        return []
+    names = ", ".join(f"training.{key}" for key in training.without_effect)
+    return [f"without effect, since phase1_method is {training.phase1_method}: {names}"]

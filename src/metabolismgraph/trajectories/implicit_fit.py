@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import scipy.optimize
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress
@@ -15,6 +15,7 @@ from metabolismgraph.trajectories.implicit_windows import LOG_10, Misfit, Window
 
 _FIRST_NOISE = 1e-4  # relative, of the measurements, before there are residuals
 _LEAST_NOISE, _LEAST_AT_END = 1e-7, 1e-8  # on the way, and with all windows
+_MOST_AT_START = 0.1  # of that which follows the residual of the start
 # Longest windows of each stage, as decades of the longest one, and windows that a further stage adds at least.
 _STAGES, _FURTHER = (-3.0, -1.5, 0.0), 5
 _PRIOR = 3.0  # decades, of the prior on log10 k around its start
@@ -24,6 +25,7 @@ _SETTLED, _NEARLY = 0.02, 0.1  # decades of a step of well determined rate const
 _GAIN, _GAIN_PER_VALUE = 1.0, 1e-4  # of the log likelihood, below which they end
 _WELL = 0.1  # standard error of log10 k of a well determined rate constant
 _MOST_DAMPING = 1e8
+_DIGITS = 9  # to which coefficients are compared
 _ELSEWHERE = 1.0  # decades above the first result from which the second fit starts, at most
 
 
@@ -48,7 +50,7 @@ class ImplicitFit:
     @property
     def left(self) -> float:
         """Rms residual, relative to the concentrations."""
-        return self.misfit.noise * float(np.sqrt(self.misfit.chi2 / max(self.misfit.values, 1)))
+        return self.misfit.left
 
 
 def fit_implicitly(observations: Observations, progress: Progress) -> ImplicitFit:
@@ -62,11 +64,22 @@ def fit_from_elsewhere(observations: Observations, found: ImplicitFit, seed: int
     """The same fit from another start: every rate constant of a result times a random factor of up to ten.
 
     Rate constants that are too small for the intervals have local minima with small standard errors, while data say
-    nothing on those that are too large. So the factors are above one.
+    nothing on those that are too large. So the factors are above one. Opposite reactions have the same factor, which
+    keeps their equilibrium.
     """
     data = WindowData.of(observations)
     factor = 10.0 ** np.random.default_rng(seed).uniform(0.0, _ELSEWHERE, len(found.k))
-    return _fit_growing(data, found.k * factor, progress, 0.5)
+    return _fit_growing(data, found.k * factor[_partners(data.equation.stoichiometry)], progress, 0.5)
+
+
+def _partners(stoichiometry: Float[np.ndarray, "moving reactions"]) -> Int[np.ndarray, " reactions"]:
+    """For every reaction, the first one whose net stoichiometry is proportional."""
+    first: dict[bytes, int] = {}
+    found = np.arange(stoichiometry.shape[1])
+    for j, column in enumerate(stoichiometry.T):
+        lead = column[np.argmax(column != 0)] or 1.0
+        found[j] = first.setdefault((np.round(column / lead, _DIGITS) + 0.0).tobytes(), j)
+    return found
 
 
 def _fit_growing(data: WindowData, k: Float[np.ndarray, " reactions"], progress: Progress, begin: float) -> ImplicitFit:
@@ -114,6 +127,7 @@ def _descend(
     """
     damping, converged, losses = 1e-3, False, []
     now = evaluate(data, k, noise)
+    now = now.with_noise(float(np.clip(now.left, noise, _MOST_AT_START)))
     change = np.zeros(len(k))
     for _ in range(_ITERATIONS):
         factor = _factor(now, k, center, damping)
@@ -126,7 +140,7 @@ def _descend(
         if there.failed <= now.failed and gain > 0:
             k, now, damping = k * factor, there, max(damping / 10, 1e-10)
             losses.append(now.deviance / max(now.values, 1))
-            follows = max(now.noise * float(np.sqrt(now.chi2 / max(now.values, 1))), least)
+            follows = max(now.left, least)
             if gain < little and follows > 0.5 * now.noise and moved < _SETTLED:
                 converged = True
                 break

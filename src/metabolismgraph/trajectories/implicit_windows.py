@@ -82,6 +82,11 @@ class Misfit:
         """Minus twice the log likelihood, up to a constant."""
         return self.chi2 + self.log_det
 
+    @property
+    def left(self) -> float:
+        """The noise for which the sum of squares is that of its expectation."""
+        return self.noise * float(np.sqrt(self.chi2 / max(self.values, 1)))
+
     def with_noise(self, noise: float) -> Misfit:
         """The same residuals for another noise of the measurements, without a new integration."""
         ratio = self.noise / noise
