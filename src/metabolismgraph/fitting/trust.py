@@ -59,7 +59,7 @@ _LEAST_WINDOW, _LONG_WINDOW = 32, 32
 _CHAOTIC = 1e3  # growth of an error of an initial state above which a window is hard to follow
 # For fits of implicit windows: relative noise and error of the integrator below which nothing is seen, multiple of the
 # expected error, relative noise of the concentrations, and decades of the prior of log10 k.
-_LEAST_NOISE, _SOLVER_ERROR, _TIMES_EXPECTED, _MAX_WINDOW_NOISE, _DECADES = 1e-6, 1e-6, 2.0, 0.2, 3.0
+_LEAST_NOISE, _SOLVER_ERROR, _TIMES_EXPECTED, _MAX_WINDOW_NOISE, _DECADES = 1e-6, 1e-6, 3.0, 0.2, 3.0
 _MAX_ERROR = 1e3  # relative errors are cut off here; an infinite one becomes this
 
 

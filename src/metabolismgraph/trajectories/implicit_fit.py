@@ -26,7 +26,7 @@ _GAIN, _GAIN_PER_VALUE = 1.0, 1e-4  # of the log likelihood, below which they en
 _WELL = 0.1  # standard error of log10 k of a well determined rate constant
 _MOST_DAMPING = 1e8
 _DIGITS = 9  # to which coefficients are compared
-_ELSEWHERE = 1.0  # decades above the first result from which the second fit starts, at most
+_ELSEWHERE = (0.7, 1.0)  # decades above the first result from which the second fit starts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +61,14 @@ def fit_implicitly(observations: Observations, progress: Progress) -> ImplicitFi
 
 
 def fit_from_elsewhere(observations: Observations, found: ImplicitFit, seed: int, progress: Progress) -> ImplicitFit:
-    """The same fit from another start: every rate constant of a result times a random factor of up to ten.
+    """The same fit from another start: every rate constant of a result times a random factor of five to ten.
 
     Rate constants that are too small for the intervals have local minima with small standard errors, while data say
-    nothing on those that are too large. So the factors are above one. Opposite reactions have the same factor, which
-    keeps their equilibrium.
+    nothing on those that are too large. So the factors are above one, and so large that noise does not lead back.
+    Opposite reactions have the same factor, which keeps their equilibrium.
     """
     data = WindowData.of(observations)
-    factor = 10.0 ** np.random.default_rng(seed).uniform(0.0, _ELSEWHERE, len(found.k))
+    factor = 10.0 ** np.random.default_rng(seed).uniform(*_ELSEWHERE, len(found.k))
     return _fit_growing(data, found.k * factor[_partners(data.equation.stoichiometry)], progress, 0.5)
 
 

@@ -274,11 +274,14 @@ def _step_of_sensitivity(
     states = np.repeat(full[None], 3, axis=0)
     states[:, equation.moving] = stages
     jacobians = np.stack([equation.jacobian(one, k) for one in states]) * ratio
-    by_k = equation.stoichiometry * (k * equation.unit_rates(states))[:, None, :]
-    right = np.repeat(sensitivity[None], 3, axis=0)
-    right[:, :, size:] += np.einsum("pq,qij->pij", h * _A, by_k)
+    rates = k * equation.unit_rates(states)
     factors = scipy.linalg.lu_factor(_newton_matrix(jacobians, h), check_finite=False)
-    solution = scipy.linalg.lu_solve(
-        factors, right.reshape(3 * size, -1) / stage_scale[:, None], check_finite=False, overwrite_b=True
-    )
-    return np.asarray(solution[2 * size :] * typical[:, None])
+    # Only the last stage is wanted, so the transposed system has fewer right-hand sides.
+    last = np.eye(3 * size)[:, 2 * size :]
+    adjoint = scipy.linalg.lu_solve(factors, last, trans=1, check_finite=False, overwrite_b=True)
+    rows = (adjoint / stage_scale[:, None]).reshape(3, size, size)
+    found = rows.sum(axis=0).T @ sensitivity
+    weighted = np.einsum("pq,pij->qij", h * _A, rows)
+    for stage in range(3):
+        found[:, size:] += (equation.operator.T @ weighted[stage]).T * rates[stage]
+    return np.asarray(found * typical[:, None])
