@@ -14,7 +14,7 @@ from metabolismgraph.reactions.identifiability import identify
 from metabolismgraph.reactions.notes import unread_notes
 from metabolismgraph.reactions.projection import with_exponent
 from metabolismgraph.reactions.result import Phase1Result, WindowEvidence
-from metabolismgraph.reactions.verdict import NOT_REPRODUCED, Estimates, Verdict, judge
+from metabolismgraph.reactions.verdict import NOT_REPRODUCED, NOT_TRUSTED, Estimates, Verdict, judge
 from metabolismgraph.reactions.verdict import notes as determined_notes
 from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.observations import Observations
@@ -99,7 +99,11 @@ def fit_by_implicit_windows(
     error = best.misfit.errors(noise)
     nothing = np.zeros(m, dtype=bool)
     estimates = Estimates(best.k, best.k * LOG_10 * error, ~nothing, nothing, np.full(m, np.nan))
-    verdict = _only_reproduced(judge(promised, promised, estimates), _reproduced(best, other, error))
+    verdict = judge(promised, promised, estimates)
+    if best.converged:
+        verdict = _without(verdict, ~_reproduced(best, other, error), NOT_REPRODUCED)
+    else:  # standard errors hold at a minimum only
+        verdict = _without(verdict, ~nothing, NOT_TRUSTED)
     still = np.zeros(network.n_species)
     unknown = np.full(network.n_species, np.inf)
     equation_noise = np.zeros(network.n_species)
@@ -148,10 +152,10 @@ def _reproduced(
     return np.asarray((apart <= limit) & (best.last_step <= limit))
 
 
-def _only_reproduced(verdict: Verdict, reproduced: Bool[np.ndarray, " reactions"]) -> Verdict:
-    """The verdict, with rate constants that two starts do not agree on as not determined."""
-    lost = verdict.determined & ~reproduced
-    reason = np.where(lost, NOT_REPRODUCED, np.array(verdict.reason, dtype=object))
+def _without(verdict: Verdict, doubted: Bool[np.ndarray, " reactions"], why: str) -> Verdict:
+    """The verdict, with some rate constants as not determined for a reason."""
+    lost = verdict.determined & doubted
+    reason = np.where(lost, why, np.array(verdict.reason, dtype=object))
     return dataclasses.replace(
         verdict,
         determined=verdict.determined & ~lost,
