@@ -36,8 +36,7 @@ HoldOutAfter = Annotated[
     typer.Option(
         "--hold-out-after",
         metavar="TIME",
-        help="predict later measurements, do not fit them; time is counted from the first measurement of a run or the "
-        "begin of an experiment",
+        help="predict later measurements, do not fit them; in `fit-model`, counted from the first measurement of a run",
     ),
 ]
 Homeostasis = Annotated[
