@@ -15,7 +15,7 @@ from metabolismgraph.files import write_bytes
 from metabolismgraph.formats.antimony import antimony_of, is_antimony, sbml_of
 from metabolismgraph.formats.formula import FormulaError, evaluate, names
 from metabolismgraph.formats.quantities import ModelIndex
-from metabolismgraph.formats.sbml import parse, read_content
+from metabolismgraph.formats.sbml import convert_document, parse, read_content
 from metabolismgraph.formats.sbml_reader import INHIBITORS
 from metabolismgraph.formats.wording import some
 
@@ -45,7 +45,7 @@ def convert_model(source: Path, target: Path) -> tuple[str, ...]:
         unset = [name for name in (*index.species, *index.parameters) if _initial(index, name) is None]
         write_bytes(target, content)
         return (f"Without a value: {some(unset)}.",) if unset else ()
-    _convert(document, "promoteLocalParameters")
+    convert_document(document, "promoteLocalParameters")
     content = antimony_of(libsbml.writeSBMLToString(document).encode(), str(source))
     try:
         written = parse(sbml_of(content, str(target)), str(target), needs_network=False)
@@ -76,12 +76,6 @@ def _follow_renaming(document: Any, written: Any) -> list[str]:
                 other.renameSIdRefs(name, new)
             notes.append(f"{name} is a reserved word of Antimony: it is called {new} there.")
     return notes
-
-
-def _convert(document: Any, option: str) -> None:
-    properties = libsbml.ConversionProperties()
-    properties.addOption(option, True)
-    document.convert(properties)
 
 
 def _labels(document: Any) -> Iterator[tuple[str, str]]:
@@ -119,7 +113,7 @@ def _additions(elements: Sequence[Any]) -> Iterator[tuple[str, str]]:
 
 def _meaning(document: Any) -> Iterator[tuple[str, Any]]:
     """The mathematics of a model: texts, numbers and formulas, by a description of each."""
-    _convert(document, "expandFunctionDefinitions")
+    convert_document(document, "expandFunctionDefinitions")
     index = ModelIndex(document)
     model = index.model
     for name in (*index.compartments, *index.parameters, *index.species):

@@ -132,6 +132,13 @@ def read_document(path: Path, *, needs_network: bool = True) -> Any:
     return parse(read_content(path), str(path), needs_network=needs_network)
 
 
+def convert_document(document: Any, option: str) -> None:
+    """Change a document by one of libsbml's conversions, such as `promoteLocalParameters`."""
+    properties = libsbml.ConversionProperties()
+    properties.addOption(option, True)
+    document.convert(properties)
+
+
 def parse(content: bytes, source: str, *, needs_network: bool = True) -> Any:
     """The libsbml document of the content of a file, after checks.
 

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.quantities import ModelIndex
-from metabolismgraph.formats.sbml import read_document
+from metabolismgraph.formats.sbml import convert_document, read_document
 from metabolismgraph.formats.sbml_writer import free_id
 from metabolismgraph.kinetic_models.experiments import Experiment, straight_lines, values_of
 from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LAWS, LOG10, Argument, Law, Parameter
@@ -43,9 +43,7 @@ class EditedModel:
     def __init__(self, path: Path, experiments: Sequence[Experiment]):
         self.path, self.experiments = path, experiments
         self.document = read_document(path)
-        promoted = libsbml.ConversionProperties()
-        promoted.addOption("promoteLocalParameters", True)
-        self.document.convert(promoted)
+        convert_document(self.document, "promoteLocalParameters")
         self.index = ModelIndex(self.document)
         self.inputs: tuple[str, ...] = ()
         self.number = ""
@@ -59,13 +57,14 @@ class EditedModel:
         return [experiment for experiment in self.experiments if not experiment.held_out]
 
     @property
-    def _taken(self) -> set[str]:
+    def taken(self) -> set[str]:
+        """Ids of the model as it is now."""
         index = self.index
         return {*index.parameters, *index.species, *index.compartments, *index.reactions, *index.functions}
 
     def _new(self, name: str) -> str:
         """The name, if the model does not have it yet."""
-        if name in self._taken:
+        if name in self.taken:
             raise InputError(f"{self.path}: {name} is needed as the id of a new parameter; rename that of the model")
         return name
 
@@ -90,7 +89,7 @@ class EditedModel:
                     f"nearest: {nearest_name(name, set(index.species))}"
                 )
         if inputs and len(self.experiments) > 1:
-            self.number = free_id("experiment", self._taken)
+            self.number = free_id("experiment", self.taken)
             self._add_parameter(self.number, 0.0)
         for name in inputs:
             formula, species = straight_lines(self.experiments, name, self.number), index.species[name]

@@ -250,8 +250,7 @@ class _Tables:
 
     def _check_ids(self) -> None:
         """Raise an error where the id of a new parameter is one of the model, or of another new one."""
-        index = self._index
-        taken = {*index.parameters, *index.species, *index.compartments, *index.reactions, *index.functions}
+        taken = self._model.taken
         ids = list(self.estimated)
         twice = [name for k, name in enumerate(ids) if name in ids[:k] or (name in taken and name not in self._of_laws)]
         if twice:
