@@ -17,6 +17,7 @@ from metabolismgraph.cli.options import (
     Quiet,
     console,
     interruptible,
+    read_formulas,
     read_names,
     read_pairs,
     read_values,
@@ -229,6 +230,22 @@ def fit_model(
             "repeatable",
         ),
     ] = None,
+    offset: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPECIES",
+            help="its values have an offset, such as a background, one for each table; also with --relative; with * "
+            "and ?; repeatable",
+        ),
+    ] = None,
+    observable: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--observable",
+            metavar="NAME=FORMULA",
+            help="a column of this name has values of a formula of concentrations, such as 'total=A + 2*B'; repeatable",
+        ),
+    ] = None,
     starts: Starts = 20,
     seed: Seed = 0,
     processes: Processes = None,
@@ -265,6 +282,8 @@ def fit_model(
                 noise=noise,
                 deviations=deviations,
                 relative=relative or [],
+                offset=offset or [],
+                observables=read_formulas("--observable", observable),
                 names=read_names(map_),
                 skip_unknown=skip_unknown,
                 **variant,

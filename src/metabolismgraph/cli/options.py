@@ -71,6 +71,22 @@ def read_pairs(option: str, pairs: list[str] | None, form: str) -> dict[str, str
     return _unique_pairs(option, pairs, parse, form)
 
 
+def read_formulas(option: str, pairs: list[str] | None) -> dict[str, str]:
+    """Formulas by name, from NAME=FORMULA; a formula may have an equals sign.
+
+    Raises:
+        InputError: a pair is not of this form, or a name is given twice.
+    """
+
+    def parse(pair: str) -> tuple[str, str]:
+        name, _, formula = (part.strip() for part in pair.partition("="))
+        if not (name and formula):
+            raise ValueError
+        return name, formula
+
+    return _unique_pairs(option, pairs, parse, "NAME=FORMULA, such as total=A+2*B")
+
+
 def read_values(pairs: list[str] | None) -> dict[str, float]:
     """Values by id, from ID=VALUE.
 

@@ -24,8 +24,10 @@ from metabolismgraph.figures.style import (
     positive,
     save,
 )
+from metabolismgraph.formats.petab import sides_of
 from metabolismgraph.kinetic_models.fit_result import SAME, PetabFit
 
+_LIMITS = {-1: ("v", "below a limit"), 1: ("^", "above a limit")}  # marker and label by side
 _COLUMNS, _WIDTH, _HEIGHT, _FOR_LEGEND = 4, 3.0, 2.4, 0.8  # inches
 _MOST = 24  # panels
 _LEAST = 1e-3  # of the vertical axis of a waterfall
@@ -79,10 +81,12 @@ def _measurements(fit: PetabFit, table: pd.DataFrame, what: str) -> Figure:
     """A panel per observable.
 
     Args:
-        table: measurements with simulations; those with `fitted` are drawn as open circles.
+        table: measurements with simulations; those with `fitted` are drawn as open circles, limits as open triangles
+            that point to where the values are.
     """
     rows = table.astype({"observableId": str, "simulationConditionId": str})
     rows["fitted"] = rows["fitted"].astype(bool) if "fitted" in rows else False
+    rows["side"] = sides_of(rows)
     observables = list(dict.fromkeys(rows["observableId"]))
     shown = observables[:_MOST]
     conditions = list(dict.fromkeys(rows["simulationConditionId"]))
@@ -101,11 +105,16 @@ def _measurements(fit: PetabFit, table: pd.DataFrame, what: str) -> Figure:
         figure.suptitle(f"the first {_MOST} of {len(observables)} observables")
     point: dict[str, Any] = {"color": "0.3", "marker": "o", "linestyle": "none", "markersize": 4}
     fitted = Line2D([], [], **point, markerfacecolor="none", label="measured and fitted")
+    limits = {side: limit for side, limit in _LIMITS.items() if (rows["side"] == side).any()}
     legend_below(
         figure,
         [
             Line2D([], [], **point, label="measured, held out" if rows["fitted"].any() else "measured"),
             *([fitted] if rows["fitted"].any() else []),
+            *(
+                Line2D([], [], **{**point, "marker": marker}, markerfacecolor="none", label=label)
+                for marker, label in limits.values()
+            ),
             Line2D([], [], color="0.3", label=what),
             *(
                 Line2D([], [], color=colours[name], linewidth=4, label=name)
@@ -131,8 +140,13 @@ def _panel(ax: Axes, rows: pd.DataFrame, colours: dict[str, str], *, logarithmic
         alone = len(np.unique(ordered["time"])) == 1
         ax.plot(ordered["time"], simulated, color=colour, marker="_" if alone else None, markersize=12)
         fitted, time = ordered["fitted"].to_numpy(dtype=bool), ordered["time"].to_numpy(float)
-        ax.plot(time[~fitted], measured[~fitted], "o", color=colour, markersize=4)
-        ax.plot(time[fitted], measured[fitted], "o", color=colour, markerfacecolor="none", markersize=4)
+        side = ordered["side"].to_numpy(int)
+        for which, marker, face in (
+            ((side == 0) & ~fitted, "o", colour),
+            ((side == 0) & fitted, "o", "none"),
+            *((side == below_or_above, marker, "none") for below_or_above, (marker, _) in _LIMITS.items()),
+        ):
+            ax.plot(time[which], measured[which], marker, color=colour, markerfacecolor=face, markersize=4)
     if logarithmic:
         ax.set_yscale("log")
     if not finite.size:

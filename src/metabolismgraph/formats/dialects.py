@@ -34,7 +34,8 @@ _MISSING = (
 )
 _WITH_COMMA = re.compile(r"[-+]?[\d.]*(,\d*)+([eEdD][-+]?\d+)?")
 _DECIMAL = re.compile(r"[-+]?\d*,\d+([eEdD][-+]?\d+)?")
-_DECIMAL_CELL = re.compile(r"^\s*([-+]?\d*),(\d+(?:[eEdD][-+]?\d+)?)\s*$")
+LIMIT_SIGNS = "<>≤≥"  # before the limit that a value is below, or above
+_DECIMAL_CELL = re.compile(rf"^\s*([{LIMIT_SIGNS}]?=?\s*[-+]?\d*),(\d+(?:[eEdD][-+]?\d+)?)\s*$")
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
@@ -264,7 +265,7 @@ def _decimal(path: Path, body: str, separator: str) -> str:
     if separator == "," or not re.search(r"\d,\d|,\d", body):
         return "."
     split = re.compile(r"[\s\"]+" if separator == _SPACES else rf"[{re.escape(separator)}\n\"]")
-    cells = {cell.strip() for cell in split.split(body)}
+    cells = {cell.strip().lstrip(f"{LIMIT_SIGNS}= ") for cell in split.split(body)}
     commas = [cell for cell in cells if _WITH_COMMA.fullmatch(cell) and "," in cell]
     if not commas:
         return "."

@@ -77,7 +77,7 @@ class Meaning:
 
 
 class Vocabulary:
-    """The names that a model defines."""
+    """The names that a model defines, and those of observables, which count as species."""
 
     def __init__(
         self,
@@ -85,9 +85,10 @@ class Vocabulary:
         names: Mapping[str, str] | None = None,
         other_ids: Collection[str] = (),
         amounts: Collection[str] = (),
+        observables: Collection[str] = (),
     ) -> None:
         self.network = network
-        self.species = frozenset(network.species)
+        self.species = frozenset(network.species) | frozenset(observables)
         self.others = (frozenset(other_ids) | frozenset(network.reactions)) - self.species
         self.amounts = frozenset(amounts)
         shown = {key: clean(name) for key, name in (names or {}).items() if clean(name)}

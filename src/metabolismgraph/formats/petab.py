@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
+from jaxtyping import Int
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import new_folder
@@ -23,6 +25,10 @@ _NEEDED = {
     "measurements": ("observableId", "simulationConditionId", "measurement", "time"),
 }
 _CHOICES = {"observableTransformation": ("lin", "log", "log10"), "noiseDistribution": ("normal", "laplace")}
+# Columns for censored measurements, which PEtab does not have, by their names in pyPESTO.
+MEASUREMENT_TYPE, CENSORING_BOUNDS = "measurementType", "censoringBounds"
+SIDES = {"left-censored": -1, "right-censored": 1}
+KINDS = {side: kind for kind, side in SIDES.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +39,7 @@ class PetabProblem:
         path: the YAML file.
         model: the SBML file.
         parameters, conditions, observables: tables by id, with the columns of version 1; see `read_version_2`.
-        measurements: one row per measured value.
+        measurements: one row per measured value, or per limit, see `sides_of`.
         experiments: in version 2 the periods of every experiment; empty in version 1.
     """
 
@@ -70,9 +76,36 @@ def read_petab(path: Path) -> PetabProblem:
     if version.partition(".")[0] not in ("1", "2"):
         raise InputError(f"{path}: PEtab version {version or 'unknown'} is not supported, only versions 1 and 2")
     found = PetabProblem(path, *read_version_2(path, spec)) if version.startswith("2") else _version_1(path, spec)
+    found = dataclasses.replace(found, measurements=_with_limits(path, found.measurements))
     _check(found)
     _check_parameters(path, found.parameters)
     return found
+
+
+def sides_of(measurements: pd.DataFrame) -> Int[np.ndarray, " rows"]:
+    """Where the measured value of each row is: -1 below the number in the table, a limit; 1 above it; 0 there."""
+    if MEASUREMENT_TYPE not in measurements:
+        return np.zeros(len(measurements), dtype=int)
+    return measurements[MEASUREMENT_TYPE].map(SIDES).fillna(0).to_numpy(int)
+
+
+def _with_limits(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """The measurement table with limits in the column of the measurements."""
+    if MEASUREMENT_TYPE not in rows:
+        return rows
+    kinds = rows[MEASUREMENT_TYPE].dropna()
+    other = kinds[~kinds.isin(SIDES)]
+    if len(other):
+        raise InputError(
+            f"{path}: {MEASUREMENT_TYPE} {other.iloc[0]} is not supported; known: {', '.join(SIDES)}, or empty"
+        )
+    limits = pd.to_numeric(rows.get(CENSORING_BOUNDS, pd.Series(index=rows.index, dtype=float)), errors="coerce")
+    censored = rows[MEASUREMENT_TYPE].notna()
+    without = (censored & limits.isna()).to_numpy()
+    if without.any():
+        row = int(without.argmax()) + 1
+        raise InputError(f"{path}: row {row} of the measurements: {CENSORING_BOUNDS} is not a number")
+    return rows.assign(measurement=rows["measurement"].where(~censored, limits))
 
 
 def _version_1(path: Path, spec: Mapping[str, Any]) -> PetabProblem:

@@ -6,8 +6,11 @@ import re
 from typing import Any
 
 import libsbml
+import numpy as np
 
-from metabolismgraph.formats.formula import FormulaError, children
+from metabolismgraph.errors import InputError
+from metabolismgraph.formats.formula import TIME, FormulaError, children, evaluate, names
+from metabolismgraph.text import one_line
 
 _LOG = "logarithm"  # stands for `log`, which libsbml takes to base 10, or with the base first
 
@@ -26,6 +29,25 @@ def parse_formula(text: str) -> Any:
         raise FormulaError
     _translate(node)
     return node
+
+
+def formula_names(text: str, where: str) -> set[str]:
+    """The names in a formula.
+
+    Args:
+        where: begin of a message.
+
+    Raises:
+        InputError: the formula is not valid, or names a function that is not known.
+    """
+    try:
+        node = parse_formula(text)
+        evaluate(node, lambda _: np.float64(1), {})  # knows functions and their numbers of arguments
+    except FormulaError:
+        raise InputError(
+            f"{where}: the formula {one_line(text, 80)!r} is not valid; write it as in 'A + 2*B'"
+        ) from None
+    return {"time" if name == TIME else name for name in names(node)}
 
 
 def _translate(node: Any) -> None:

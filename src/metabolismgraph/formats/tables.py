@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fnmatch
 import gzip
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -21,7 +22,7 @@ from jaxtyping import Float, Int
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
-from metabolismgraph.formats.dialects import Cells, read_cells
+from metabolismgraph.formats.dialects import LIMIT_SIGNS, Cells, read_cells
 from metabolismgraph.formats.headers import RUN_NAMES, Assignment, Vocabulary, assign, clean, one_unit, time_unit
 from metabolismgraph.formats.layout import arranged, deviations_of, roles_of, without_unknown
 from metabolismgraph.formats.units import is_amount, same_unit, split_unit
@@ -33,6 +34,7 @@ from metabolismgraph.text import one_line
 Units = tuple[str | None, str | None]  # of concentrations (or amounts) and of times; None where none is stated
 _UNSUPPORTED = "unmeasured species are not supported yet"
 _TINY = 1e-6  # largest solver error below zero, relative to the largest value of a species
+_LIMIT = re.compile(rf"^([{LIMIT_SIGNS}])=?\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eEdD][-+]?\d+)?)$")
 _FORTRAN = re.compile(r"^([-+]?(?:\d+(?:\.\d*)?|\.\d+))[dD]([-+]?\d+)$")
 
 
@@ -123,7 +125,10 @@ class PartialTable:
         time: of each row.
         run: of each row, from zero.
         labels: of the runs, as in the table; empty if it has no column for them.
-        columns: concentrations per species with a column, in the unit of the table; NaN for an empty cell.
+        columns: concentrations per species with a column, in the unit of the table, and values of observables; NaN for
+            an empty cell.
+        sides: where the measured value is, as the columns: -1 below the number in the column, a limit; 1 above it; 0
+            there.
         deviations: their standard deviations, for species where the table has them.
         units: that the header states.
         notes: all assumptions, in sentences.
@@ -133,6 +138,7 @@ class PartialTable:
     run: Int[np.ndarray, " rows"]
     labels: tuple[str, ...]
     columns: dict[str, Float[np.ndarray, " rows"]]
+    sides: dict[str, Int[np.ndarray, " rows"]]
     deviations: dict[str, Float[np.ndarray, " rows"]]
     units: Units
     notes: tuple[str, ...]
@@ -146,6 +152,9 @@ def read_partial_table(
     *,
     deviations: str | None = None,
     skip_unknown: bool = False,
+    limits: bool = False,
+    signed: Sequence[str] = (),
+    observables: Collection[str] = (),
 ) -> tuple[PartialTable, frozenset[str]]:
     """Read a table with some species of a network, and which of the given names it has.
 
@@ -155,6 +164,9 @@ def read_partial_table(
         names: as in `read_several_timeseries`.
         deviations: columns with standard deviations, see `deviations_of`.
         skip_unknown: leave out columns that are not of the model, with a note, instead of an error.
+        limits: whether a cell may be a limit, such as <0.5, below or above which the value is.
+        signed: names, with `*` and `?`, whose values may be negative.
+        observables: names of formulas of concentrations, which columns may have like species.
 
     Raises:
         InputError: as for `read_timeseries`, but species may be missing; or a standard deviation is missing or not
@@ -163,11 +175,13 @@ def read_partial_table(
     cells, renamed = _cells(path, names or {})
     table, of_values = cells.table, None
     if deviations is not None:
-        table, of_values = deviations_of(path, table, deviations, _vocabulary(network, model), names or {})
+        vocabulary = _vocabulary(network, model, observables)
+        table, of_values = deviations_of(path, table, deviations, vocabulary, names or {})
 
     def read(part: pd.DataFrame) -> tuple[_Columns, _Reader]:
         whole = dataclasses.replace(cells, table=part)
-        return _read_columns(path, whole, network, model, skip_unknown=skip_unknown, replicates=True)
+        options = {"skip_unknown": skip_unknown, "replicates": True, "limits": limits}
+        return _read_columns(path, whole, network, model, observables, **options)
 
     columns, reader = read(table)
     with _naming(path):
@@ -175,22 +189,34 @@ def read_partial_table(
             _refuse_repeats(columns.time, replicates=True)
         if (np.diff(columns.time) == 0)[np.diff(columns.run) == 0].any():
             reader.notes.append("Rows with the same time are replicates.")
+        in_amounts = sorted(columns.found.amounts & set(observables))
+        if in_amounts:
+            raise InputError(
+                f"{path}: {in_amounts[0]} is a formula of concentrations, and has the unit of an amount; divide its "
+                "values by the volume"
+            )
         empty = [key for key, values in columns.known.items() if np.isnan(values).all()]
         known = {key: values for key, values in columns.known.items() if key not in empty}
         if empty:
             reader.notes.append(f"Columns without a value were left out: {some(empty)}.")
-        reader.clip(known)
+        positive = {key: v for key, v in known.items() if not any(fnmatch.fnmatchcase(key, one) for one in signed)}
+        reader.clip(positive)
+        known |= positive
         reader.divide(known, columns.found)
         for key, values in known.items():
-            if (values < 0).any() or np.isinf(values).any():
+            if (key in positive and (values < 0).any()) or np.isinf(values).any():
                 raise InputError(f"{path}: {key} has a value that is negative or not finite; correct it")
+            if key in positive and ((values == 0) & (columns.sides[key] < 0)).any():
+                raise InputError(f"{path}: {key} has a value below 0, which no concentration is; correct it")
         spread = {}
         if of_values is not None:
             of_spread, other = read(of_values)
             _check_unit(reader, other)
             spread = _deviations(known, of_spread)
             reader.divide(spread, columns.found, said=False)
-    found = PartialTable(columns.time, columns.run, columns.labels, known, spread, reader.stated, tuple(reader.notes))
+    sides = {key: columns.sides[key] for key in known}
+    notes = tuple(reader.notes)
+    found = PartialTable(columns.time, columns.run, columns.labels, known, sides, spread, reader.stated, notes)
     return found, frozenset(renamed)
 
 
@@ -207,6 +233,8 @@ def _deviations(known: Mapping[str, np.ndarray], columns: _Columns) -> dict[str,
     """Standard deviations of some species, as the table has them."""
     spread = {key: values for key, values in columns.known.items() if key in known and np.isfinite(values).any()}
     for key, values in spread.items():
+        if columns.sides[key].any():
+            raise InputError(f"a standard deviation of {key} is a limit; give a number")
         wrong = np.isfinite(known[key]) & ~((values > 0) & (values < np.inf))
         if wrong.any():
             t = columns.time[int(wrong.argmax())]
@@ -261,9 +289,13 @@ def _cells(path: Path, names: Mapping[str, str]) -> tuple[Cells, list[str]]:
     return cells, renamed
 
 
-def _vocabulary(network: ReactionNetwork, model: FixedValues | None) -> Vocabulary:
+def _vocabulary(network: ReactionNetwork, model: FixedValues | None, observables: Collection[str] = ()) -> Vocabulary:
     return Vocabulary(
-        network, getattr(model, "names", {}), getattr(model, "other_ids", ()), getattr(model, "amounts", ())
+        network,
+        getattr(model, "names", {}),
+        getattr(model, "other_ids", ()),
+        getattr(model, "amounts", ()),
+        observables,
     )
 
 
@@ -272,18 +304,20 @@ def _read_columns(
     cells: Cells,
     network: ReactionNetwork,
     model: FixedValues | None,
+    observables: Collection[str] = (),
     *,
     skip_unknown: bool = False,
     replicates: bool = False,
+    limits: bool = False,
 ) -> tuple[_Columns, _Reader]:
     """The content of a table, and its reader with notes."""
-    vocabulary = _vocabulary(network, model)
+    vocabulary = _vocabulary(network, model, observables)
     table, notes = cells.table, list[str]()
     if skip_unknown:
         table, notes = without_unknown(table, vocabulary)
     table, more = arranged(path, table, vocabulary)
     roles = roles_of(path, table, vocabulary)
-    reader = _Reader(path, network, model, vocabulary, cells.units, [*cells.notes, *notes, *more])
+    reader = _Reader(path, network, model, vocabulary, cells.units, [*cells.notes, *notes, *more], limits)
     with _naming(path):
         if "species" in roles:
             return reader.long(table, roles, replicates=replicates), reader
@@ -359,12 +393,13 @@ def write_timeseries(observations: Observations, path: Path) -> None:
 
 
 class _Columns(NamedTuple):
-    """The content of a table: rows in the order of their runs, NaN for an empty cell."""
+    """The content of a table: rows in the order of their runs, NaN for an empty cell; `sides` as in `PartialTable`."""
 
     time: Float[np.ndarray, " frames"]
     run: Int[np.ndarray, " frames"]
     labels: tuple[str, ...]  # of the runs; empty without a column for them
     known: dict[str, np.ndarray]
+    sides: dict[str, np.ndarray]
     found: Assignment
     what: str  # what a species has: a column or rows
     has_runs: bool
@@ -380,6 +415,7 @@ class _Reader:
     vocabulary: Vocabulary
     units: Mapping[str, str]
     notes: list[str]
+    limits: bool  # whether a cell may be one
     stated: Units = (None, None)
 
     def wide(self, table: pd.DataFrame, roles: Mapping[str, Any]) -> _Columns:
@@ -392,8 +428,9 @@ class _Reader:
         time = _complete(self.path, table, roles["time"])
         run, labels = _runs(self.path, table, roles)
         order = np.argsort(run, kind="stable")
-        known = {key: _numbers(self.path, table, column)[order] for key, column in found.species.items()}
-        return _Columns(time[order], run[order], labels, known, found, "column", "run" in roles)
+        cells = {key: self._values(table, column) for key, column in found.species.items()}
+        known, sides = ({key: part[k][order] for key, part in cells.items()} for k in (0, 1))
+        return _Columns(time[order], run[order], labels, known, sides, found, "column", "run" in roles)
 
     def long(self, table: pd.DataFrame, roles: Mapping[str, Any], *, replicates: bool) -> _Columns:
         special = set(roles.values())
@@ -434,10 +471,31 @@ class _Reader:
                 f"{self.path}: {labels[again]} at time {time[again]:g} occurs twice (data row {again + 1}); "
                 "keep one row, or distinguish repeats by a column 'run'"
             )
-        cells = np.full(len(frames) * len(index), np.nan)
-        cells[cell] = _numbers(self.path, table, roles["concentration"])
-        known = dict(zip(found.species, cells.reshape(len(frames), len(index)).T, strict=True))
-        return _Columns(frames[:, 1], frames[:, 0].astype(np.int64), runs, known, found, "row", True)
+        values, sides = self._values(table, roles["concentration"])
+
+        def wide(given: np.ndarray, empty: float) -> dict[str, np.ndarray]:
+            cells = np.full(len(frames) * len(index), empty, dtype=given.dtype)
+            cells[cell] = given
+            return dict(zip(found.species, cells.reshape(len(frames), len(index)).T, strict=True))
+
+        known = wide(values, np.nan)
+        return _Columns(frames[:, 1], frames[:, 0].astype(np.int64), runs, known, wide(sides, 0), found, "row", True)
+
+    def _values(self, table: pd.DataFrame, column: Any) -> tuple[Float[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
+        """A column as numbers, and where the measured values are, see `PartialTable`."""
+        cells = table[column]
+        if cells.dtype.kind in "iuf":
+            return _numbers(self.path, cells, column), np.zeros(len(cells), dtype=np.int64)
+        parts = cells.astype("string").str.strip().str.extract(_LIMIT)
+        limit = parts[0].notna().to_numpy(dtype=bool)
+        if limit.any() and not self.limits:
+            row = _first(limit)
+            raise InputError(
+                f"{self.path}: column {str(column)!r}, data row {row}: {cells.iloc[row - 1]!r} is a limit, of which "
+                "only fit-model makes use; leave the cell empty to go without the value"
+            )
+        sides = np.where(limit, np.where(parts[0].isin(list("<≤")), -1, 1), 0)
+        return _numbers(self.path, cells.where(~limit, parts[1]), column), sides
 
     def _unit(self, column: Any) -> str | None:
         return time_unit(column) or self.units.get(str(column))
@@ -445,7 +503,7 @@ class _Reader:
     def _divided(self, found: Assignment) -> list[str]:
         """Species with amounts that must be divided by the volume."""
         volume = dict(zip(self.network.species, self.network.volume.tolist(), strict=True))
-        return [key for key in found.species if key in found.amounts and volume[key] != 1]
+        return [key for key in found.species if key in found.amounts and volume.get(key) not in (None, 1)]
 
     def _note_roles(self, roles: Mapping[str, Any], unit: str | None, found: Assignment) -> None:
         """Notes on units, and on columns for time and run with other names."""
@@ -550,23 +608,24 @@ def _refuse_repeats(time: np.ndarray, *, replicates: bool = False) -> None:
         )
 
 
-def _numbers(path: Path, table: pd.DataFrame, column: Any) -> Float[np.ndarray, " rows"]:
+def _numbers(path: Path, given: pd.Series, column: Any) -> Float[np.ndarray, " rows"]:
     """A column as numbers, with NaN for a missing cell.
 
     Raises:
         InputError: a cell is not a number.
     """
-    cells = table[column]
+    cells = given
     if cells.dtype.kind not in "iuf":
         # Text, dates or booleans: only text of the form of a number is accepted.
         text = cells.astype("string").str.strip()
         text = text.str.replace(_FORTRAN, r"\1e\2", regex=True)
         cells = pd.Series(pd.to_numeric(text, errors="coerce"))
-        wrong = (cells.isna() & table[column].notna()).to_numpy(dtype=bool)
+        wrong = (cells.isna() & given.notna()).to_numpy(dtype=bool)
         if wrong.any():
             row = _first(wrong)
-            found = one_line(table[column].iloc[row - 1], 40)
-            what = "with a decimal point" if re.fullmatch(r"[-+]?\d*,\d+", found) else "or correct it"
+            found = one_line(given.iloc[row - 1], 40)
+            comma = re.fullmatch(rf"[{LIMIT_SIGNS}]?=?\s*[-+]?\d*,\d+", found)
+            what = "with a decimal point" if comma else "or correct it"
             raise InputError(
                 f"{path}: column {str(column)!r}, data row {row}: {found!r} is not a number; write it {what}"
             )
@@ -574,7 +633,7 @@ def _numbers(path: Path, table: pd.DataFrame, column: Any) -> Float[np.ndarray, 
 
 
 def _complete(path: Path, table: pd.DataFrame, column: Any) -> Float[np.ndarray, " rows"]:
-    values = _numbers(path, table, column)
+    values = _numbers(path, table[column], column)
     _refuse_empty(path, column, np.isnan(values))
     return values
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from jaxtyping import Float
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
+from metabolismgraph.formats.petab_formula import formula_names
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml import convert_document, read_document
 from metabolismgraph.formats.sbml_writer import free_id
@@ -22,6 +24,7 @@ from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LAWS, LOG10, Ar
 # Bounds and starts of a pull, in reciprocals of the length of the series; bounds of a baseline, relative to the values.
 _WEAKEST, _STRONGEST, _PULLS = 1e-4, 100.0, (0.03, 3.0)
 _BEYOND = 10.0
+_WORD = r"(?<![\w.])[A-Za-z_]\w*"  # in a formula
 _UNKNOWN = np.array([0.3, 1.0, 3.0])  # concentrations that are expected, relative to the initial one
 
 
@@ -38,6 +41,7 @@ class EditedModel:
         parameters: of the new laws.
         laws: by reaction.
         pulled: species with homeostasis.
+        observables: formulas of ids of the model, by name.
     """
 
     def __init__(self, path: Path, experiments: Sequence[Experiment]):
@@ -50,6 +54,7 @@ class EditedModel:
         self.parameters: list[Parameter] = []
         self.laws = dict.fromkeys(self.index.reactions, FROM_MODEL)
         self.pulled: frozenset[str] = frozenset()
+        self.observables: dict[str, str] = {}
 
     @property
     def fitted(self) -> list[Experiment]:
@@ -73,6 +78,39 @@ class EditedModel:
         written = self.index.species[species]
         return f"({species} / {written.getCompartment()})" if written.getHasOnlySubstanceUnits() else species
 
+    def observe(self, formulas: Mapping[str, str]) -> None:
+        """Give formulas of concentrations, parameters and compartments a name, for their measurements.
+
+        Raises:
+            InputError: a name is not a new id, or a formula is not valid or has something else in it.
+        """
+        index = self.index
+        known = {*index.species, *index.parameters, *index.compartments}
+        for name, text in formulas.items():
+            where = f"{self.path}: observable {name}"
+            if name in self.taken:
+                raise InputError(
+                    f"{where}: the model has this id already; choose another name, and map the column to it"
+                )
+            if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+                raise InputError(
+                    f"{where}: a name has letters, digits and underscores only; map the column to such a name"
+                )
+            mentioned, words = formula_names(text, where), set(re.findall(_WORD, text))
+            if words & known - mentioned:
+                hidden = min(words & known - mentioned)
+                raise InputError(f"{where}: {hidden} has another meaning in formulas; rename it in the model")
+            for unknown in sorted(mentioned - known):
+                near = nearest_name(unknown, known)
+                raise InputError(f"{where}: {unknown} is no species, parameter or compartment; nearest: {near}")
+            if not mentioned & set(index.species):
+                raise InputError(f"{where}: the formula {text!r} has no species in it")
+            self.observables[name] = re.sub(
+                _WORD,
+                lambda word: self.concentration(word[0]) if word[0] in index.species else word[0],
+                text.strip(),
+            )
+
     def clamp(self, inputs: Sequence[str]) -> None:
         """Let species follow their measured values.
 
@@ -81,8 +119,10 @@ class EditedModel:
         """
         index, model = self.index, self.document.getModel()
         for name in inputs:
-            if any(name in experiment.relative for experiment in self.experiments):
+            if any(name in experiment.relative | experiment.offset for experiment in self.experiments):
                 raise InputError(f"{self.path}: input {name} has relative values; an input needs concentrations")
+            if any(experiment.side(name).any() for experiment in self.experiments):
+                raise InputError(f"{self.path}: input {name} has limits; an input needs concentrations")
             if name not in index.species:
                 raise InputError(
                     f"{self.path}: input {name} is not a species of the model; "

@@ -40,7 +40,7 @@ except ImportError as error:
     ) from None
 
 _TRIES = 20  # points of which the likeliest one is a start
-_AT_BOUND = 1e-3  # distance on the scale of the parameter table
+_AT_BOUND = 1e-3  # distance on the scale of the parameter table; on linear scale at most this share of the range
 _WIDE = math.log(10)  # logarithm of the ratio of the ends of a 95 % interval
 _AGREED = 1e-3  # difference of the objective between two integrators, absolute and relative
 _FAR = 5.0  # standard errors: a start with equal likelihood that is farther away is another optimum
@@ -184,7 +184,9 @@ def _estimates(
         information: of the measurements and priors, at the point.
         equal: points of all starts with the best likelihood.
     """
-    below, above = point - objective.lower < _AT_BOUND, objective.upper - point < _AT_BOUND
+    linear = np.array([scale == "lin" for scale in objective.scales])
+    near = _AT_BOUND * np.where(linear, np.minimum(objective.upper - objective.lower, 1.0), 1.0)
+    below, above = point - objective.lower < near, objective.upper - point < near
     free = ~(below | above)
     error = np.full(len(point), np.nan)
     error[free] = _standard_errors(information[np.ix_(free, free)])
@@ -196,7 +198,7 @@ def _estimates(
         # Half the width of an interval on linear scale may be as large as the estimate.
         width, most = (2 * half[i], 2 * abs(point[i])) if scale == "lin" else (2 * half[i], _WIDE)
         wide = free[i] and (width * (math.log(10) if scale == "log10" else 1.0) > most)
-        other = free[i] and bool((np.abs(equal[:, i] - point[i]) > _FAR * error[i] + _AT_BOUND).any())
+        other = free[i] and bool((np.abs(equal[:, i] - point[i]) > _FAR * error[i] + near[i]).any())
         rows.append(
             {
                 "estimate": objective.linear(point)[name],
@@ -242,9 +244,10 @@ def _notes(objective: Objective, best: Start, fit: PetabFit, again: float) -> tu
     if best.ending == STILL_IMPROVING:
         notes.append(f"the best start was still improving after {MOST_STEPS} steps")
     at = objective.simulated(best.point)
-    freedom = len(at.simulation) - int((estimates["note"] == "").sum())
+    exact = objective.likelihood.exact
+    freedom = int(exact.sum()) - int((estimates["note"] == "").sum())
     if freedom > 0 and not np.any(at.of_noise):
-        misfit = float((objective.likelihood.residuals(at.simulation, at.noise) ** 2).sum())
+        misfit = float((objective.likelihood.residuals(at.simulation, at.noise)[exact] ** 2).sum())
         chance = float(chi2.sf(misfit, freedom))
         if chance < _UNLIKELY:
             notes.append(

@@ -6,14 +6,14 @@ import dataclasses
 import fnmatch
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.petab import PetabProblem
+from metabolismgraph.formats.petab import PetabProblem, sides_of
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml import SbmlModel, read_document
 from metabolismgraph.formats.sbml_writer import free_id
@@ -28,10 +28,13 @@ class Experiment:
         id: made of the name of the file.
         held_out: whether it is to be predicted, not fitted.
         time: from zero.
-        measured: concentrations by species; NaN for an empty cell.
+        measured: concentrations by species, and values by observable; NaN for an empty cell.
+        sides: by the same names, where the measured value is: -1 below the number in `measured`, a limit; 1 above it; 0
+            there.
         deviations: their standard deviations, for species of which they are given.
         table: its first experiment; a relative species has one scale in it.
-        relative: species whose values are only proportional to their concentrations.
+        relative: species, or observables, whose values are only proportional to their concentrations.
+        offset: those whose values have an offset.
         last: later measurements are held out.
     """
 
@@ -39,27 +42,37 @@ class Experiment:
     held_out: bool
     time: Float[np.ndarray, " rows"]
     measured: Mapping[str, Float[np.ndarray, " rows"]]
+    sides: Mapping[str, Int[np.ndarray, " rows"]] = dataclasses.field(default_factory=dict)
     deviations: Mapping[str, Float[np.ndarray, " rows"]] = dataclasses.field(default_factory=dict)
     table: str = ""
     relative: frozenset[str] = frozenset()
+    offset: frozenset[str] = frozenset()
     last: float = math.inf
 
     def known(self, species: str) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " known"]]:
-        """Times and values of the measurements of a species."""
+        """Times and values, or limits, of the measurements of a species."""
         values = self.measured.get(species, np.full(len(self.time), np.nan))
         there = np.isfinite(values)
         return self.time[there], values[there]
 
+    def side(self, species: str) -> Int[np.ndarray, " known"]:
+        """Where the measured values are, see `sides`."""
+        values = self.measured.get(species, np.full(len(self.time), np.nan))
+        found: np.ndarray = self.sides.get(species, np.zeros(len(self.time), dtype=int))[np.isfinite(values)]
+        return found
+
     def concentrations(self, species: str) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " known"]]:
-        """Times and values of the measurements of a species that are concentrations, without those held out."""
+        """Times and values of the measurements of a species that are concentrations, not limits and not held out."""
         time, values = self.known(species)
-        there = (time <= self.last) & (species not in self.relative)
+        there = (time <= self.last) & (self.side(species) == 0) & (species not in self.relative | self.offset)
         return time[there], values[there]
 
-    def fitted(self, species: str) -> Float[np.ndarray, " fitted"]:
-        """Values of the measurements of a species that are not held out."""
+    def fitted(self, species: str, *, limits: bool = False) -> Float[np.ndarray, " fitted"]:
+        """Values, or limits, of the measurements of a species that are not held out."""
         time, values = self.known(species)
-        return values[(time <= self.last) & (not self.held_out)]
+        wanted = (self.side(species) != 0) == limits
+        found: np.ndarray = values[(time <= self.last) & wanted & (not self.held_out)]
+        return found
 
     def spread(self, species: str) -> Float[np.ndarray, " known"] | None:
         """Standard deviations of the measurements of a species; None if they are not given."""
@@ -75,9 +88,16 @@ class Experiment:
         return _means(*self.known(species))
 
     def at_start(self, species: str) -> float:
-        """The value at time zero; NaN if it was not measured."""
+        """The value at time zero; NaN if it was not measured, or a replicate of it is a limit."""
         time, values = self.means(species)
-        return float(values[0]) if len(time) and time[0] == 0 else math.nan
+        return float(values[0]) if len(time) and time[0] == 0 and not self.limit_at_start(species) else math.nan
+
+    def limit_at_start(self, species: str) -> tuple[float, int] | None:
+        """The largest value or limit at time zero, and the side of the limits there; None if there is no limit."""
+        (time, values), side = self.known(species), self.side(species)
+        first = (time == 0) & (time <= self.last) & (species not in self.relative | self.offset)
+        sides = side[first & (side != 0)]
+        return (float(values[first].max()), int(sides[0])) if sides.size else None
 
 
 def _means(
@@ -95,6 +115,8 @@ def read_experiments(
     *,
     deviations: str | None,
     relative: Sequence[str],
+    offset: Sequence[str],
+    observables: Collection[str],
     last: float,
     skip_unknown: bool,
 ) -> tuple[list[Experiment], list[str]]:
@@ -102,25 +124,34 @@ def read_experiments(
 
     Args:
         names, deviations, skip_unknown: see `read_partial_table`.
-        relative: species, with `*` and `?`, whose values are only proportional to their concentrations.
+        relative, offset: patterns of species, and observables, see `Experiment`.
+        observables: names of formulas.
         last: later measurements are held out.
 
     Raises:
         InputError: as for `read_partial_table`; tables have different units; a table has no species of the
-            model; or no table has one of the names.
+            model; or no table has one of the names or observables.
     """
     found: list[Experiment] = []
     notes, unused = list[str](), set(names)
     first_units: Units | None = None
     for path, held in (*((path, False) for path in tables), *((path, True) for path in held_out)):
         table, used = read_partial_table(
-            path, model.network, model, names, deviations=deviations, skip_unknown=skip_unknown
+            path,
+            model.network,
+            model,
+            names,
+            deviations=deviations,
+            skip_unknown=skip_unknown,
+            limits=True,
+            signed=[*observables, *offset],
+            observables=observables,
         )
         unused -= used
         first_units = first_units or table.units
         compare_units(tables[0], first_units, path, table.units)
         if not table.columns:
-            raise InputError(f"{path}: no column is a species of the model")
+            raise InputError(f"{path}: no column is a species of the model{' or an observable' if observables else ''}")
         own = list(table.notes)
         runs = np.unique(table.run)
         stem, scale = re.sub(r"^(?=\d)|\W", "_", path.name.split(".")[0], flags=re.ASCII), ""
@@ -131,34 +162,40 @@ def read_experiments(
             if first != 0:
                 own.append(f"Times are counted from the first one, {first:g}.")
             name = free_id(stem if len(runs) == 1 else f"{stem}_{run}", {each.id for each in found})
-            measured, spread = (
-                {key: column[rows] for key, column in columns.items()} for columns in (table.columns, table.deviations)
+            measured, sides, spread = (
+                {key: column[rows] for key, column in columns.items()}
+                for columns in (table.columns, table.sides, table.deviations)
             )
-            own_scale = frozenset(key for pattern in relative for key in fnmatch.filter(measured, pattern))
+            scaled, shifted = (
+                frozenset(key for pattern in patterns for key in fnmatch.filter(measured, pattern))
+                for patterns in (relative, offset)
+            )
             scale = scale or name  # files in several folders may have the same name
             time = table.time[rows] - first
-            found.append(Experiment(name, held, time, measured, spread, scale, own_scale, last))
+            found.append(Experiment(name, held, time, measured, sides, spread, scale, scaled, shifted, last))
         notes += own if len(tables) + len(held_out) == 1 else [f"{path.name}: {note}" for note in own]
     if unused:
         name = min(unused)
         raise InputError(f"{tables[0]}: no column or species is named {name!r} ({name}={names[name]})")
-    for pattern in relative:
-        if not any(fnmatch.filter(each.measured, pattern) for each in found):
-            raise InputError(f"{tables[0]}: relative: no measured species is named {pattern}")
+    for option, patterns in (("relative", relative), ("offset", offset), ("observable", observables)):
+        for pattern in patterns:
+            if not any(fnmatch.filter(each.measured, pattern) for each in found):
+                what = "column with values" if option == "observable" else "measured species"
+                raise InputError(f"{tables[0]}: {option}: no {what} is named {pattern}")
     return found, notes
 
 
 def experiments_of(problem: PetabProblem) -> list[Experiment]:
     """The measured concentrations of a problem, one experiment for each condition; the mean of replicates.
 
-    Only observables whose formula is the id of a species count.
+    Only observables whose formula is the id of a species count, and no limits.
     """
     index, found = ModelIndex(read_document(problem.model)), []
     formulas = problem.observables["observableFormula"].astype(str).str.strip()
     species = formulas[formulas.isin(index.species)]
     volumes = {name: index.size_of(name) if s.getHasOnlySubstanceUnits() else 1.0 for name, s in index.species.items()}
     for name, part in problem.measurements.groupby("simulationConditionId"):
-        rows = part[np.isfinite(part["time"].astype(float))]
+        rows = part[np.isfinite(part["time"].astype(float)) & (sides_of(part) == 0)]
         wide = rows.pivot_table(index="time", columns="observableId", values="measurement", dropna=False)
         measured = {s: wide[o].to_numpy(float) / volumes[s] for o, s in species.items() if o in wide}
         if len(wide):

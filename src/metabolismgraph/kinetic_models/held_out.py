@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.petab import PetabProblem
+from metabolismgraph.formats.petab import PetabProblem, sides_of
 from metabolismgraph.kinetic_models.scales import to_scale
 from metabolismgraph.kinetic_models.sensitivities import SimulatedMeasurements, SimulationFailedError
 
@@ -98,17 +98,20 @@ def predicted(
     groups = ["simulationConditionId", "observableId"]
     everything = pd.concat([table.assign(held=table.index), fitted.measurements.assign(held=-1)], ignore_index=True)
     for _, part in everything.groupby(groups):
-        found = _interpolated(part["time"].to_numpy(float), part["measurement"].to_numpy(float))
+        exact = sides_of(part) == 0
+        found = _interpolated(part["time"].to_numpy(float), part["measurement"].to_numpy(float), exact)
         held = part["held"].to_numpy() >= 0
         table.loc[part["held"].to_numpy()[held], "interpolation"] = found[held]
     return table, tuple(notes)
 
 
-def _interpolated(time: Float[np.ndarray, " rows"], values: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
-    """Each value from those at other times, constant beyond them."""
+def _interpolated(
+    time: Float[np.ndarray, " rows"], values: Float[np.ndarray, " rows"], exact: Bool[np.ndarray, " rows"]
+) -> Float[np.ndarray, " rows"]:
+    """Each value from those at other times, without limits, constant beyond them."""
     found = np.full(len(time), np.nan)
     for k, t in enumerate(time):
-        others = np.isfinite(time) & (time != t)
+        others = np.isfinite(time) & (time != t) & exact
         if others.any():
             order = np.argsort(time[others], kind="stable")
             found[k] = np.interp(t, time[others][order], values[others][order])
@@ -119,18 +122,19 @@ def skill(table: pd.DataFrame) -> pd.DataFrame:
     """How well each observable is predicted in each condition.
 
     Returns:
-        By condition and observable: the number of `measurements`; for each prediction R2, the share of the variance
-        that it explains: 1 for a perfect one, 0 for one as good as the mean, negative for a worse one, NaN for a
-        constant observable; and its root mean square error.
+        By condition and observable: the number of `measurements`, of which limits are none; for each prediction R2,
+        the share of the variance that it explains: 1 for a perfect one, 0 for one as good as the mean, negative for a
+        worse one, NaN for a constant observable; and its root mean square error.
     """
     rows = []
-    for (condition, observable), part in table.groupby(["simulationConditionId", "observableId"], sort=False):
+    for (condition, observable), rows_of in table.groupby(["simulationConditionId", "observableId"], sort=False):
+        part = rows_of[sides_of(rows_of) == 0]
         y = part["measurement"].to_numpy(float)
-        spread = float(((y - y.mean()) ** 2).sum())
+        spread = float(((y - y.mean()) ** 2).sum()) if len(y) else 0.0
         row = {"condition": condition, "observable": observable, "measurements": len(y)}
         for name in PREDICTIONS:
             misfit = float(((part[name].to_numpy(float) - y) ** 2).sum())
             row[f"R2_{name}"] = 1 - misfit / spread if spread > 0 else np.nan
-            row[f"error_{name}"] = math.sqrt(misfit / len(y))
+            row[f"error_{name}"] = math.sqrt(misfit / len(y)) if len(y) else np.nan
         rows.append(row)
     return pd.DataFrame(rows).set_index(["condition", "observable"])

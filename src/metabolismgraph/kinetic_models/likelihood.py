@@ -11,14 +11,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
+from scipy.special import erfcx, log_ndtr
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.formula import Operations
-from metabolismgraph.formats.petab import PetabProblem, read_petab
+from metabolismgraph.formats.petab import PetabProblem, read_petab, sides_of
 from metabolismgraph.kinetic_models.measurements import Measurements, Stage
 from metabolismgraph.kinetic_models.model import Environment, KineticModel, state_key
 from metabolismgraph.kinetic_models.simulation import integrate, steady_state
+
+_FAR_BELOW = -1e4  # argument of log Phi below which its curvature is -1 to eight digits
 
 
 class Compiler(NamedTuple):
@@ -138,13 +141,16 @@ def _values_at(stages: Sequence[Stage], times: Float[np.ndarray, " times"]) -> d
 
 
 class Likelihood:
-    """Density of the measurements of a problem, given their simulated values and noise.
+    """Density of the measurements of a problem, given their simulated values and noise; of limits the probability.
+
+    A value below a limit has the probability Phi((limit - simulated) / noise) (Tobin 1958).
 
     Attributes:
-        measured: values after the transformation.
+        measured: values, or limits, after the transformation.
+        exact: whether the row is a measured value, not a limit.
 
     Raises:
-        InputError: a measurement with a logarithmic transformation is not positive.
+        InputError: a measurement with a logarithmic transformation is not positive, or a limit has Laplace noise.
     """
 
     def __init__(self, problem: PetabProblem):
@@ -159,10 +165,19 @@ class Likelihood:
             k = int(wrong.argmax())
             raise InputError(f"{problem.path}: a measurement on a {scale[k]} scale is {measured[k]:g}, not positive")
         self._laplace = _setting(settings, "noiseDistribution", "normal") == "laplace"
+        self._side = sides_of(rows)
+        self.exact = self._side == 0
+        wrong = self._laplace & ~self.exact
+        if wrong.any():
+            name = rows["observableId"].iloc[int(wrong.argmax())]
+            raise InputError(
+                f"{problem.path}: observable {name} has a censored measurement and Laplace noise; only normal noise is "
+                "supported for these"
+            )
         positive = np.where(self._logarithmic, measured, 1.0)
         self.measured = np.where(self._logarithmic, np.log(positive) / self._base, measured)
         # Log of the derivative of the transformation.
-        self._change = np.where(self._logarithmic, -np.log(positive * self._base), 0.0)
+        self._change = np.where(self._logarithmic & self.exact, -np.log(positive * self._base), 0.0)
 
     def log_densities(
         self, simulated: Float[np.ndarray, " rows"], noise: Float[np.ndarray, " rows"]
@@ -173,6 +188,7 @@ class Likelihood:
             normal = -0.5 * np.log(2 * np.pi * noise**2) - 0.5 * z**2
             laplace = -np.log(2 * noise) - np.abs(z)
             found = self._change + np.where(self._laplace, laplace, normal)
+            found = np.where(self.exact, found, log_ndtr(-self._side * z))
         return np.where((noise > 0) & np.isfinite(found), found, -np.inf)
 
     def gradient(
@@ -184,6 +200,9 @@ class Likelihood:
     ) -> tuple[Float[np.ndarray, " parameters"], Float[np.ndarray, "parameters parameters"]]:
         """Gradient of the negative logarithm of the likelihood, and Fisher information.
 
+        That of a limit is the Gauss-Newton form: log Phi is concave, so that its second derivative by its argument,
+        without that of the argument by the parameters, is positive semidefinite.
+
         Args:
             of_simulated, of_noise: derivatives of both with respect to the parameters.
         """
@@ -191,11 +210,15 @@ class Likelihood:
             z = self.residuals(simulated, noise)
             factor = np.where(self._logarithmic, 1 / (simulated * self._base), 1.0) / noise
             of_mean, of_noise = of_simulated * factor[:, None], of_noise / noise[:, None]
-        by_mean = -np.where(self._laplace, np.sign(z), z)
-        by_noise = 1 - np.where(self._laplace, np.abs(z), z**2)
+            slope, curvature = _log_phi(-self._side * z)
+        by_mean = np.where(self.exact, -np.where(self._laplace, np.sign(z), z), -self._side * slope)
+        by_noise = np.where(self.exact, 1 - np.where(self._laplace, np.abs(z), z**2), -self._side * slope * z)
         gradient = by_mean @ of_mean + by_noise @ of_noise
+        exact, limit = self.exact[:, None], ~self.exact
         weight = np.where(self._laplace, 1.0, 2.0)[:, None]
-        return gradient, of_mean.T @ of_mean + of_noise.T @ (weight * of_noise)
+        information = of_mean.T @ (exact * of_mean) + of_noise.T @ (exact * weight * of_noise)
+        of_z = of_mean[limit] + z[limit, None] * of_noise[limit]
+        return gradient, information + of_z.T @ (curvature[limit, None] * of_z)
 
     def residuals(
         self, simulated: Float[np.ndarray, " rows"], noise: Float[np.ndarray, " rows"]
@@ -208,6 +231,12 @@ class Likelihood:
         with np.errstate(all="ignore"):
             found: np.ndarray = np.where(self._logarithmic, np.log(simulated) / self._base, simulated)
         return found
+
+
+def _log_phi(z: Float[np.ndarray, " rows"]) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """First and negative second derivative of the logarithm of the normal distribution function."""
+    slope = math.sqrt(2 / math.pi) / erfcx(-z / math.sqrt(2))  # without a quotient of two vanishing numbers
+    return slope, np.where(z < _FAR_BELOW, 1.0, slope * (z + slope))
 
 
 def _setting(settings: pd.DataFrame, column: str, usual: str) -> np.ndarray:

@@ -93,7 +93,8 @@ class Objective:
         z = self.likelihood.residuals(at.simulation, at.noise)
         found, noise = point.copy(), at.noise.copy()
         for k, rows in self.noise_scales.items():
-            factor = math.sqrt(float(np.mean(z[rows] ** 2))) or 1.0
+            exact = z[rows & self.likelihood.exact]
+            factor = math.sqrt(float(np.mean(exact**2))) if exact.any() else 1.0
             found[k] = self.scaled(point, k, factor)
             unit = UNITS.get(self.scales[k])
             noise[rows] *= found[k] / point[k] if unit is None else math.exp((found[k] - point[k]) * unit)
@@ -206,7 +207,7 @@ class Part:
         at = self._objective.simulated_only(point)
         likelihood, found = self._objective.likelihood, point.copy()
         for k, rows in self._whole.noise_scales.items():
-            here = rows[self._rows]
+            here = rows[self._rows] & likelihood.exact
             size = float(np.ptp(likelihood.measured[here])) if here.any() else 0.0
             if size > 0:
                 found[k] = self._whole.scaled(point, k, self.noise * size / float(at.noise[here].mean()))

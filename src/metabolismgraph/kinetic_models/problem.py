@@ -12,20 +12,25 @@ from typing import Any
 import libsbml
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.petab import read_petab, write_petab
+from metabolismgraph.formats.formula import FormulaError
+from metabolismgraph.formats.petab import CENSORING_BOUNDS, KINDS, MEASUREMENT_TYPE, read_petab, sides_of, write_petab
+from metabolismgraph.formats.petab_formula import parse_formula
 from metabolismgraph.formats.sbml import read_sbml
 from metabolismgraph.formats.wording import some
 from metabolismgraph.kinetic_models.edited_model import EditedModel
 from metabolismgraph.kinetic_models.experiments import Experiment, experiments_of, read_experiments, values_of
-from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LOG10, SPECIAL_CASE_OF, Parameter
+from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LIN, LOG10, SPECIAL_CASE_OF, Parameter
 
 _NEAR, _FOLD = 0.1, 3.0  # starts and bounds of a measured initial value: relative distance, and factor
 _LEAST_NOISE, _MOST_NOISE = 1e-4, 10.0  # bounds of a standard deviation, in ranges of the species
 _DETECTION = 0.01  # concentration below which relative noise does not fall, relative to the largest one
 _SCALES, _NEARER = 1e4, 30.0  # bounds and starts of the scale of relative values: factors
+_OFFSETS = 10.0  # bounds of an offset beyond the values: ranges of these
+_BEYOND_LIMIT = 1e4  # bounds of an initial value of which a limit was measured: factor beyond it
 _EVERYTHING = "*"
 
 
@@ -77,13 +82,16 @@ def write_model_problem(
     noise: float | None = None,
     deviations: str | None = None,
     relative: Sequence[str] = (),
+    offset: Sequence[str] = (),
+    observables: Mapping[str, str] | None = None,
     names: Mapping[str, str] | None = None,
     skip_unknown: bool = False,
 ) -> ModelProblem:
     r"""Write a PEtab problem (version 1) for an SBML model and tables of concentrations, for `fit_petab`.
 
     Every run of a table is an experiment. Initial concentrations are estimated near the measured ones; those of
-    held-out experiments are the measured ones; those of species without measurements are those of the model.
+    held-out experiments are the measured ones; those of species without measurements are those of the model. A cell
+    such as <0.5 states that the value is below this limit, >9 that it is above; see `Likelihood`.
 
     Args:
         model: SBML or Antimony file with a kinetic law for every reaction.
@@ -108,6 +116,11 @@ def write_model_problem(
             they take the place of the noise.
         relative: species, with `*` and `?`, whose values are only proportional to their concentrations. The scale of a
             species in each table is estimated.
+        offset: species, with `*` and `?`, whose values have an offset, such as a background. That of a species in each
+            table is estimated; with `relative`, it is added to scale times concentration.
+        observables: formulas of concentrations, parameters and compartments, by name, such as
+            {"total": "A + 2*B"}. A column of that name has their values, and other options take the name as that of a
+            species.
         names: what names in the tables stand for.
         skip_unknown: leave out columns that the model does not have, with a note.
 
@@ -156,6 +169,8 @@ def write_model_problem(
         names or {},
         deviations=deviations,
         relative=relative,
+        offset=offset,
+        observables=observables or {},
         last=hold_out_after,
         skip_unknown=skip_unknown,
     )
@@ -168,6 +183,7 @@ def write_model_problem(
     edited.clamp(inputs)
     edited.replace_laws(laws or {})
     edited.add_homeostasis(homeostasis)
+    edited.observe(observables or {})
     made = _Tables(edited, estimate, fold, prior, noise)
     path = made.write(Path(folder))
     held = tuple(experiment.id for experiment in experiments if experiment.held_out)
@@ -216,7 +232,7 @@ class _Tables:
         self._model, self._index = model, model.index
         self._estimate, self._fold, self._prior, self._noise = estimate, fold, prior, noise
         self.notes: list[str] = []
-        self._left_out: set[tuple[str, str]] = set()  # relative species in held-out experiments
+        self._left_out: set[tuple[str, str]] = set()  # species with a scale or an offset in held-out experiments
         self._noises: dict[tuple[str, str], str] = {}  # noise of relative species, by species and table
         self._parameters = [_row(parameter) for parameter in model.parameters]
         self._parameters += [_row(parameter, value) for parameter, value in self._of_model()]
@@ -226,8 +242,9 @@ class _Tables:
             raise InputError(f"{model.path}: nothing is to be fitted: all species with measurements are inputs")
         if self._left_out:
             names = sorted({name for name, _ in self._left_out})
+            what = "offset" if any(experiment.offset & set(names) for experiment in model.experiments) else "scale"
             self.notes.append(
-                f"Relative values of held-out tables are not predicted, since their scale is not known: {some(names)}."
+                f"Relative values of held-out tables are not predicted, since their {what} is not known: {some(names)}."
             )
         self._conditions = self._initial_values()
 
@@ -246,7 +263,17 @@ class _Tables:
             "measurements": list(self._measurements()),
         }
         frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
+        self._note_limits(frames["measurements"])
         return write_petab(folder, libsbml.writeSBMLToString(self._model.document), frames)
+
+    def _note_limits(self, rows: pd.DataFrame) -> None:
+        limits = rows[sides_of(rows) != 0]
+        if len(limits):
+            names = list(dict.fromkeys(limits["observableId"].str.removeprefix("of_")))
+            self.notes.append(
+                f"{len(limits)} of {len(rows)} values are limits ({some(names)}). The problem has them as pyPESTO has, "
+                f"in columns {MEASUREMENT_TYPE} and {CENSORING_BOUNDS}; programs without these take them as values."
+            )
 
     def _check_ids(self) -> None:
         """Raise an error where the id of a new parameter is one of the model, or of another new one."""
@@ -272,6 +299,7 @@ class _Tables:
         laws = [written.getKineticLaw() for written in index.reactions.values()]
         formulas = [*(law.getMath() for law in laws if law is not None), *index.assigned.values()]
         formulas += [rule.getMath() for rule in index.model.getListOfRules() if rule.isRate()]
+        formulas += [parse_formula(formula) for formula in self._model.observables.values()]
         used = set[str]().union(*(index.mentioned(formula) for formula in formulas if formula is not None))
         left = []
         for name, written in index.parameters.items():
@@ -293,40 +321,51 @@ class _Tables:
 
     def _observed(self) -> Iterable[dict[str, Any]]:
         """Rows of the observable table; parameters of scales and of the noise are added to those of the problem."""
-        for name in self._index.species:
+        species = {name: self._model.concentration(name) for name in self._index.species}
+        for name, formula in (species | self._model.observables).items():
             measured = [e for e in self._model.experiments if len(e.known(name)[0])]
-            if not measured or name in self._model.inputs:
-                continue
-            formula = self._model.concentration(name)
-            relative = any(name in experiment.relative for experiment in measured)
-            if relative:
+            if any(name in e.relative | e.offset for e in measured):
                 self._left_out |= {(name, e.id) for e in measured if e.held_out}
                 measured = [e for e in measured if not e.held_out]
-                if not measured:
-                    continue
-                formula = f"observableParameter1_of_{name} * {formula}"
-                self._add_scales(name, measured)
-            given = [e for e in measured if name in e.deviations]
-            if given and len(given) < len(measured):
-                without = next(e for e in measured if e not in given)
-                raise InputError(
-                    f"{self._model.path}: {name} has standard deviations in {given[0].id}, not in {without.id}"
-                )
-            if given:
-                noise = f"noiseParameter1_of_{name}"
-            elif relative:  # values of different tables are not comparable
-                tables = dict.fromkeys(e.table for e in measured)
-                self._noises |= {
-                    (name, table): self._noise_of(name, [e for e in measured if e.table == table], f"{name}_{table}")
-                    for table in tables
-                }
-                of_table = f"noiseParameter1_of_{name}"
-                noise = of_table if self._noise is None else f"{self._noise:.12g} * (of_{name} + {of_table})"
-            elif self._noise is None:
-                noise = self._noise_of(name, measured, name)
-            else:
-                noise = f"{self._noise:.12g} * ({formula} + {self._noise_of(name, measured, name)})"
-            yield {"observableId": f"of_{name}", "observableFormula": formula, "noiseFormula": noise}
+            if measured and name not in self._model.inputs:
+                scaled = self._scaled(name, formula, measured)
+                noise = self._noise_formula(name, scaled, measured)
+                yield {"observableId": f"of_{name}", "observableFormula": scaled, "noiseFormula": noise}
+
+    def _scaled(self, name: str, formula: str, measured: Sequence[Experiment]) -> str:
+        """The formula of a species or observable with scale and offset, whose parameters are added."""
+        relative, shifted = name in measured[0].relative, name in measured[0].offset
+        if not relative and not shifted:
+            return formula
+        expected = self._at_start(formula)
+        for table, own in _by_table(measured).items():
+            self._add_scale_and_offset(name, table, own, expected)
+        factor = f"observableParameter1_of_{name} * " if relative else ""
+        term = f" + observableParameter{1 + relative}_of_{name}" if shifted else ""
+        return f"{factor}{f'({formula})' if name in self._model.observables else formula}{term}"
+
+    def _noise_formula(self, name: str, formula: str, measured: Sequence[Experiment]) -> str:
+        """The noise of a species or observable, whose parameters are added."""
+        given, of_table = [e for e in measured if name in e.deviations], f"noiseParameter1_of_{name}"
+        if given and len(given) < len(measured):
+            without = next(e for e in measured if e not in given)
+            raise InputError(
+                f"{self._model.path}: {name} has standard deviations in {given[0].id}, not in {without.id}"
+            )
+        if given:
+            return of_table
+        relative = name in measured[0].relative
+        if relative:  # values of different tables are not comparable
+            for table, own in _by_table(measured).items():
+                self._noises[name, table] = self._noise_of(name, own, f"{name}_{table}")
+        least = of_table if relative else self._noise_of(name, measured, name)
+        if self._noise is None:
+            return least
+        if name in self._model.observables or name in measured[0].offset:  # which may be negative
+            size = f"abs(of_{name})"
+        else:
+            size = f"of_{name}" if relative else formula
+        return f"{self._noise:.12g} * ({size} + {least})"
 
     def _noise_of(self, name: str, measured: Sequence[Experiment], of: str) -> str:
         """Standard deviation of some measurements, a parameter or a number; with relative noise, the term to add.
@@ -334,26 +373,49 @@ class _Tables:
         Args:
             of: end of the id of the parameter.
         """
-        everything = np.concatenate([experiment.known(name)[1] for experiment in measured])
-        fitted = np.concatenate([experiment.fitted(name) for experiment in measured])
-        most = float((fitted if fitted.size else everything).max()) or 1.0
+        values = _typical(name, measured)
+        most = float(np.abs(values).max()) or 1.0
         if self._noise is not None:
             return f"{_DETECTION * most:.12g}"
-        size = float(np.ptp(fitted if fitted.size else everything)) or most
-        if not fitted.size:
+        size = float(np.ptp(values)) or most
+        if not any(experiment.fitted(name).size for experiment in measured):
+            if any(experiment.fitted(name, limits=True).size for experiment in measured):
+                raise InputError(
+                    f"{self._model.path}: all values of {name} to be fitted are limits, from which its noise cannot be "
+                    "estimated; give noise or deviations"
+                )
             return f"{size / 10:.12g}"
         parameter = Parameter(f"sd_{of}", LOG10, size * _LEAST_NOISE, size * _MOST_NOISE, (size / 10, size))
         self._parameters.append(_row(parameter))
         return parameter.id
 
-    def _add_scales(self, name: str, measured: Sequence[Experiment]) -> None:
-        """Parameters for the values of a relative species, one for each table."""
-        expected = self._index.initial(name) or 1.0
-        for table in dict.fromkeys(experiment.table for experiment in measured):
-            most = max(float(e.fitted(name).max(initial=0.0)) for e in measured if e.table == table) or 1.0
-            middle = most / expected
+    def _at_start(self, formula: str) -> float:
+        """Size of a formula at the start of the model; 1 if there is none."""
+        try:
+            value = abs(float(self._index.start.evaluate(parse_formula(formula))))
+        except FormulaError:
+            return 1.0
+        return value if 0 < value < math.inf else 1.0
+
+    def _add_scale_and_offset(self, name: str, table: str, own: Sequence[Experiment], expected: float) -> None:
+        """Parameters of the values in a table.
+
+        Args:
+            own: experiments of the table.
+            expected: size of the concentration, or observable.
+        """
+        relative, shifted = name in own[0].relative, name in own[0].offset
+        values = _typical(name, own)
+        most = float(np.abs(values).max()) or 1.0
+        size = float(np.ptp(values)) or most
+        if relative:
+            middle = (size if shifted else most) / expected
             bounds, start = (middle / _SCALES, middle * _SCALES), (middle / _NEARER, middle * _NEARER)
             self._parameters.append(_row(Parameter(_scale_of(name, table), LOG10, *bounds, start)))
+        if shifted:
+            low, high, reach = float(values.min()), float(values.max()), size if relative else max(size, expected)
+            bounds = (low - _OFFSETS * reach, high + _OFFSETS * reach)
+            self._parameters.append(_row(Parameter(_offset_of(name, table), LIN, *bounds, (low - reach, high))))
 
     def _initial_values(self) -> list[dict[str, Any]]:
         """Rows of the condition table: number of the experiment, and initial values."""
@@ -369,6 +431,14 @@ class _Tables:
             )
         rows = []
         from_model: set[str] = set()
+        from_limits = [
+            name for name in changing if any(e.limit_at_start(name) and not e.held_out for e in self._model.experiments)
+        ]
+        if from_limits:
+            self.notes.append(
+                "Limits are no measured initial concentrations, which are estimated below or above them: "
+                f"{some(from_limits, len(from_limits))}."
+            )
         for number, experiment in enumerate(self._model.experiments):
             row: dict[str, Any] = {"conditionId": experiment.id}
             if self._model.number:
@@ -411,6 +481,10 @@ class _Tables:
             bounds, start = (value / _FOLD, value * _FOLD), (value * (1 - _NEAR), value * (1 + _NEAR))
         elif experiment.held_out:
             return None
+        elif (limit := experiment.limit_at_start(name)) is not None:
+            most, side = limit
+            bounds = (most / _BEYOND_LIMIT, most * _FOLD) if side < 0 else (most / _FOLD, most * _BEYOND_LIMIT)
+            start = (most / _NEARER, most) if side < 0 else (most, most * _NEARER)
         elif seen.size:
             start = (float(seen.min()), float(seen.max()) * (1 + _NEAR))
             bounds = (start[0] / _FOLD, start[1] * _FOLD)
@@ -431,21 +505,42 @@ class _Tables:
                 if (name, experiment.id) in self._left_out:
                     continue
                 time, values = experiment.known(name)
-                spread, relative = experiment.spread(name), name in experiment.relative
+                spread, side = experiment.spread(name), experiment.side(name)
+                parameters = [_scale_of(name, experiment.table)] * (name in experiment.relative)
+                parameters += [_offset_of(name, experiment.table)] * (name in experiment.offset)
                 of_table = self._noises.get((name, experiment.table), "")
                 for k, (t, value) in enumerate(zip(time, values, strict=True)):
+                    limit = {MEASUREMENT_TYPE: KINDS[side[k]], CENSORING_BOUNDS: float(value)} if side[k] else {}
                     yield {
                         "observableId": row["observableId"],
                         "simulationConditionId": experiment.id,
                         "measurement": float(value),
                         "time": float(t),
-                        "observableParameters": _scale_of(name, experiment.table) if relative else "",
+                        "observableParameters": ";".join(parameters),
                         "noiseParameters": of_table if spread is None else f"{spread[k]:.12g}",
+                        **limit,
                     }
+
+
+def _by_table(experiments: Sequence[Experiment]) -> dict[str, list[Experiment]]:
+    """Experiments by their table."""
+    return {e.table: [other for other in experiments if other.table == e.table] for e in experiments}
+
+
+def _typical(name: str, measured: Sequence[Experiment]) -> Float[np.ndarray, " values"]:
+    """Values of some measurements to be fitted; without these, their limits; without these, those held out."""
+    fitted = np.concatenate([experiment.fitted(name) for experiment in measured])
+    limits = np.concatenate([experiment.fitted(name, limits=True) for experiment in measured])
+    held_out = np.concatenate([experiment.known(name)[1] for experiment in measured])
+    return next(values for values in (fitted, limits, held_out) if values.size)
 
 
 def _scale_of(species: str, table: str) -> str:
     return f"scale_{species}_{table}"
+
+
+def _offset_of(species: str, table: str) -> str:
+    return f"offset_{species}_{table}"
 
 
 def _row(parameter: Parameter, nominal: float | None = None) -> dict[str, Any]:
