@@ -11,7 +11,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.stats import chi2, norm
 
 from metabolismgraph.errors import InputError
@@ -153,7 +153,7 @@ def fit_petab(
     table = pd.DataFrame([start._asdict() for start in ordered], index=numbers).drop(columns="point")
     points = pd.DataFrame([objective.linear(start.point) for start in ordered], index=numbers)
     again = objective.priors.terms(best.point)[0] - float(simulation["log_likelihood"].sum())
-    unknown = [name for name, own in zip(objective.names, np.diag(information), strict=True) if own == 0]
+    unknown = [name for name, none in zip(objective.names, _unseen(information), strict=True) if none]
     held_out, failed = predicted(held, problem, objective.fixed | objective.linear(best.point), unknown)
     result = PetabFit(problem, objective.quantity, best.objective, estimates, table, points, simulation, held_out, ())
     return dataclasses.replace(result, notes=(*checked, *failed, *_notes(objective, best, result, again)))
@@ -213,12 +213,19 @@ def _estimates(
 
 def _standard_errors(information: Float[np.ndarray, "free free"]) -> Float[np.ndarray, " free"]:
     """Square roots of the diagonal of the inverse; very large along directions without information."""
-    scale = np.sqrt(np.diag(information))
-    scale = np.where(scale > 0, scale, 1.0)
-    values, vectors = np.linalg.eigh(information / np.outer(scale, scale))
+    seen = ~_unseen(information)
+    scale = np.where(seen, np.sqrt(np.diag(information)), 1.0)
+    values, vectors = np.linalg.eigh(np.outer(seen, seen) * information / np.outer(scale, scale))
     values = np.maximum(values, np.finfo(float).eps * max(len(values), 1) * values.max(initial=1.0))
     errors: np.ndarray = np.sqrt((vectors**2 / values).sum(axis=1)) / scale
     return errors
+
+
+def _unseen(information: Float[np.ndarray, "free free"]) -> Bool[np.ndarray, " free"]:
+    """Parameters about which nothing is known but rounding errors of derivatives, as with limits that are far away."""
+    own = np.diag(information)
+    unseen: np.ndarray = own <= np.finfo(float).eps ** 2 * own.max(initial=0.0)
+    return unseen
 
 
 def _notes(objective: Objective, best: Start, fit: PetabFit, again: float) -> tuple[str, ...]:
