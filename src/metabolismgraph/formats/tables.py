@@ -479,7 +479,7 @@ class _Reader:
             return dict(zip(found.species, cells.reshape(len(frames), len(index)).T, strict=True))
 
         known = wide(values, np.nan)
-        return _Columns(frames[:, 1], frames[:, 0].astype(np.int64), runs, known, wide(sides, 0), found, "row", True)
+        return _Columns(frames[:, 1], frames[:, 0].astype(np.int64), runs, known, wide(sides, 0.0), found, "row", True)
 
     def _values(self, table: pd.DataFrame, column: Any) -> tuple[Float[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
         """A column as numbers, and where the measured values are, see `PartialTable`."""
@@ -490,9 +490,10 @@ class _Reader:
         limit = parts[0].notna().to_numpy(dtype=bool)
         if limit.any() and not self.limits:
             row = _first(limit)
+            found = one_line(cells.iloc[row - 1], 40)
             raise InputError(
-                f"{self.path}: column {str(column)!r}, data row {row}: {cells.iloc[row - 1]!r} is a limit, of which "
-                "only fit-model makes use; leave the cell empty to go without the value"
+                f"{self.path}: column {str(column)!r}, data row {row}: {found!r} is a limit, of which only fit-model "
+                "makes use; leave the cell empty to go without the value"
             )
         sides = np.where(limit, np.where(parts[0].isin(list("<≤")), -1, 1), 0)
         return _numbers(self.path, cells.where(~limit, parts[1]), column), sides

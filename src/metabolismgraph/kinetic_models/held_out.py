@@ -82,7 +82,9 @@ def predicted(
             table[column] = at.simulation
             if column == "simulation":
                 guessed = {name: k for k, name in enumerate(problem.estimated) if name in unknown}
-                moved = at.of_simulation[:, list(guessed.values())] != 0
+                slopes = np.abs(at.of_simulation)
+                least = np.finfo(float).eps * slopes.max(axis=1, keepdims=True, initial=0.0)  # of rounding errors
+                moved = slopes[:, list(guessed.values())] > least
                 rows = moved.any(axis=1)
                 table.loc[rows, column] = np.nan
                 if rows.any():

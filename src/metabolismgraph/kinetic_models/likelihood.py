@@ -45,7 +45,8 @@ def simulate_petab(path: str | Path, values: Mapping[str, float] | None = None) 
 
     Returns:
         The measurement table with the columns `simulation`, `noise` (standard deviation, or scale of a Laplace
-        distribution) and `log_likelihood` (natural logarithm of the density) of every row.
+        distribution) and `log_likelihood` (natural logarithm of the density, or of the probability of a limit) of
+        every row.
 
     Raises:
         InputError: as for `read_petab`, `Measurements` and `integrate`; a parameter has no value; a formula names

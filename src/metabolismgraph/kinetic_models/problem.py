@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.formula import FormulaError
+from metabolismgraph.formats.formula import FormulaError, names
 from metabolismgraph.formats.petab import CENSORING_BOUNDS, KINDS, MEASUREMENT_TYPE, read_petab, sides_of, write_petab
 from metabolismgraph.formats.petab_formula import parse_formula
 from metabolismgraph.formats.sbml import read_sbml
@@ -237,14 +237,16 @@ class _Tables:
         self._parameters = [_row(parameter) for parameter in model.parameters]
         self._parameters += [_row(parameter, value) for parameter, value in self._of_model()]
         self._of_laws = {row["parameterId"] for row in self._parameters}
+        self._note_amounts()
         self._observables = list(self._observed())
         if not self._observables:
             raise InputError(f"{model.path}: nothing is to be fitted: all species with measurements are inputs")
         if self._left_out:
-            names = sorted({name for name, _ in self._left_out})
-            what = "offset" if any(experiment.offset & set(names) for experiment in model.experiments) else "scale"
+            left_out = sorted({name for name, _ in self._left_out})
+            what = "offset" if any(experiment.offset & set(left_out) for experiment in model.experiments) else "scale"
             self.notes.append(
-                f"Relative values of held-out tables are not predicted, since their {what} is not known: {some(names)}."
+                "Relative values of held-out tables are not predicted, since their "
+                f"{what} is not known: {some(left_out)}."
             )
         self._conditions = self._initial_values()
 
@@ -265,6 +267,18 @@ class _Tables:
         frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
         self._note_limits(frames["measurements"])
         return write_petab(folder, libsbml.writeSBMLToString(self._model.document), frames)
+
+    def _note_amounts(self) -> None:
+        """A note on species whose ids are amounts in the model, and concentrations in formulas of observables."""
+        formulas = [parse_formula(formula) for formula in self._model.observables.values()]
+        mentioned = set[str]().union(*map(names, formulas))
+        amounts = [name for name in self._index.species if name in mentioned and self._volume(name) != 1]
+        if amounts:
+            self.notes.append(
+                "Amounts in the model, but concentrations in formulas of observables: "
+                f"{some(amounts, len(amounts))}; an amount is written with its compartment, such as "
+                f"{self._index.species[amounts[0]].getCompartment()}*{amounts[0]}."
+            )
 
     def _note_limits(self, rows: pd.DataFrame) -> None:
         limits = rows[sides_of(rows) != 0]
@@ -431,13 +445,11 @@ class _Tables:
             )
         rows = []
         from_model: set[str] = set()
-        from_limits = [
-            name for name in changing if any(e.limit_at_start(name) and not e.held_out for e in self._model.experiments)
-        ]
-        if from_limits:
+        limits = [name for name in changing if any(e.limit_at_start(name) for e in self._model.experiments)]
+        if limits:
             self.notes.append(
-                "Limits are no measured initial concentrations, which are estimated below or above them: "
-                f"{some(from_limits, len(from_limits))}."
+                "Limits are no measured initial concentrations; these are estimated below or above them, and are those "
+                f"of the model in held-out tables: {some(limits, len(limits))}."
             )
         for number, experiment in enumerate(self._model.experiments):
             row: dict[str, Any] = {"conditionId": experiment.id}
