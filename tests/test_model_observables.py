@@ -313,6 +313,23 @@ def test_values_above_a_limit_and_later_ones_held_out(tmp_path):
     assert skill(fit.held_out)["R2_simulation"].min() > 0.99
 
 
+def test_a_limit_of_the_logarithm_of_zero(tmp_path):
+    table = {"one": {"time": TIMES, "A": A, "log": ["<-2", *np.log10(B[1:])]}}
+    _, fit = fitted(tmp_path, tables=table, observables={"log": "log10(B)"})
+    assert fit.estimates.loc[["k", "q"], "estimate"].tolist() == pytest.approx([0.7, 0.3], rel=1e-3)
+    assert fit.simulation["log_likelihood"].iloc[9] == 0
+
+
+def test_limits_that_are_missed_are_named(tmp_path):
+    table = {"one": {"time": TIMES, "A": A, "B": limited(B, 1.2), "A_sd": np.full(9, 0.01), "B_sd": np.full(9, 0.01)}}
+    table["one"]["B"][3] = "<1"
+    _, fit = fitted(tmp_path, tables=table, deviations="*_sd")
+    assert (
+        "1 limits are missed by more than 3 standard deviations (of_B); the model or the noise is not right"
+        in fit.notes
+    )
+
+
 def test_values_that_are_all_limits(tmp_path):
     table = {"one": {"time": TIMES, "A": A, "B": ["<9"] * 9}}
     with pytest.raises(InputError, match="all values of B to be fitted are limits, from which its noise cannot be est"):

@@ -70,6 +70,17 @@ def test_periods_begin_at_any_time_and_change_states(problem):
     assert (gradient != 0).all()
 
 
+def test_limits(problem):
+    header = "observableId experimentId measurement time measurementType censoringBounds\n"
+    path = problem(measurements=header + "a . 9 1 left-censored 0.6\na . 0.4 2 . .\n")
+    found = mg.simulate_petab(path)
+    assert found["measurement"].tolist() == [0.6, 0.4]
+    at = np.exp(-0.7 * np.array([1, 2]))
+    expected = [norm.logcdf(0.6, at[0], 0.5), norm.logpdf(0.4, at[1], 0.5)]
+    assert found["log_likelihood"].tolist() == pytest.approx(expected, rel=1e-6)
+    compared(path)
+
+
 def test_noise_and_placeholders(problem):
     path = problem(
         observables="observableId observableFormula noiseFormula noiseDistribution observablePlaceholders "

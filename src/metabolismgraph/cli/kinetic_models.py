@@ -176,7 +176,8 @@ def fit_model(
         Path, typer.Argument(help="SBML Level 2 or 3, or Antimony, with a kinetic law for every reaction")
     ],
     tables: Annotated[
-        list[Path], typer.Argument(help="concentrations over time, as for `fit`; species may be missing")
+        list[Path],
+        typer.Argument(help="concentrations over time, as for `fit`; species may be missing; <0.5 is a limit"),
     ],
     out: FitFolder = None,
     hold_out: Annotated[

@@ -35,7 +35,8 @@ _MISSING = (
 _WITH_COMMA = re.compile(r"[-+]?[\d.]*(,\d*)+([eEdD][-+]?\d+)?")
 _DECIMAL = re.compile(r"[-+]?\d*,\d+([eEdD][-+]?\d+)?")
 LIMIT_SIGNS = "<>≤≥"  # before the limit that a value is below, or above
-_DECIMAL_CELL = re.compile(rf"^\s*([{LIMIT_SIGNS}]?=?\s*[-+]?\d*),(\d+(?:[eEdD][-+]?\d+)?)\s*$")
+_SIGN = rf"(?:[{LIMIT_SIGNS}]=?\s*)?"
+_DECIMAL_CELL = re.compile(rf"^\s*({_SIGN}[-+]?\d*),(\d+(?:[eEdD][-+]?\d+)?)\s*$")
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
@@ -265,7 +266,7 @@ def _decimal(path: Path, body: str, separator: str) -> str:
     if separator == "," or not re.search(r"\d,\d|,\d", body):
         return "."
     split = re.compile(r"[\s\"]+" if separator == _SPACES else rf"[{re.escape(separator)}\n\"]")
-    cells = {cell.strip().lstrip(f"{LIMIT_SIGNS}= ") for cell in split.split(body)}
+    cells = {re.sub(f"^{_SIGN}", "", cell.strip()) for cell in split.split(body)}
     commas = [cell for cell in cells if _WITH_COMMA.fullmatch(cell) and "," in cell]
     if not commas:
         return "."

@@ -9,7 +9,7 @@ import libsbml
 import numpy as np
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.formula import TIME, FormulaError, children, evaluate, names
+from metabolismgraph.formats.formula import FormulaError, children, evaluate, names
 from metabolismgraph.text import one_line
 
 _LOG = "logarithm"  # stands for `log`, which libsbml takes to base 10, or with the base first
@@ -32,7 +32,7 @@ def parse_formula(text: str) -> Any:
 
 
 def formula_names(text: str, where: str) -> set[str]:
-    """The names in a formula.
+    """The names in a formula, including `TIME`.
 
     Args:
         where: begin of a message.
@@ -47,7 +47,7 @@ def formula_names(text: str, where: str) -> set[str]:
         raise InputError(
             f"{where}: the formula {one_line(text, 80)!r} is not valid; write it as in 'A + 2*B'"
         ) from None
-    return {"time" if name == TIME else name for name in names(node)}
+    return names(node)
 
 
 def _translate(node: Any) -> None:

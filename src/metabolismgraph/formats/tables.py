@@ -496,7 +496,7 @@ class _Reader:
                 "makes use; leave the cell empty to go without the value"
             )
         sides = np.where(limit, np.where(parts[0].isin(list("<≤")), -1, 1), 0)
-        return _numbers(self.path, cells.where(~limit, parts[1]), column), sides
+        return _numbers(self.path, cells.astype(object).where(~limit, parts[1]), column), sides
 
     def _unit(self, column: Any) -> str | None:
         return time_unit(column) or self.units.get(str(column))

@@ -100,7 +100,8 @@ class EditedModel:
             if words & known - mentioned:
                 hidden = min(words & known - mentioned)
                 raise InputError(f"{where}: {hidden} has another meaning in formulas; rename it in the model")
-            for unknown in sorted(mentioned - known):
+            for name_of in sorted(mentioned - known):
+                unknown = name_of.removeprefix("csymbol ")
                 near = nearest_name(unknown, known)
                 raise InputError(f"{where}: {unknown} is no species, parameter or compartment; nearest: {near}")
             if not mentioned & set(index.species):

@@ -44,6 +44,7 @@ _AT_BOUND = 1e-3  # distance on the scale of the parameter table; on linear scal
 _WIDE = math.log(10)  # logarithm of the ratio of the ends of a 95 % interval
 _AGREED = 1e-3  # difference of the objective between two integrators, absolute and relative
 _FAR = 5.0  # standard errors: a start with equal likelihood that is farther away is another optimum
+_MISSED = 3.0  # standard deviations between a limit and a simulated value on its other side
 _UNLIKELY = 0.01  # p-value of the misfit
 
 
@@ -261,6 +262,13 @@ def _notes(objective: Objective, best: Start, fit: PetabFit, again: float) -> tu
                 f"the residuals are larger than the given noise: chi-squared {misfit:.4g} for {freedom} degrees of "
                 f"freedom, p = {chance:.1g}; the model or the noise is not right, and intervals are too narrow"
             )
+    missed = objective.likelihood.missed(at.simulation, at.noise) > _MISSED
+    if missed.any():
+        where = ", ".join(dict.fromkeys(objective.problem.measurements["observableId"][missed]))
+        notes.append(
+            f"{int(missed.sum())} limits are missed by more than {_MISSED:g} standard deviations ({where}); the model "
+            "or the noise is not right"
+        )
     for what, names in (
         (FLAT, estimates.index[estimates["note"] == FLAT]),
         ("not unique, since other starts have an equal likelihood", estimates.index[estimates["note"] == OTHER]),

@@ -212,14 +212,23 @@ class Likelihood:
             factor = np.where(self._logarithmic, 1 / (simulated * self._base), 1.0) / noise
             of_mean, of_noise = of_simulated * factor[:, None], of_noise / noise[:, None]
             slope, curvature = _log_phi(-self._side * z)
-        by_mean = np.where(self.exact, -np.where(self._laplace, np.sign(z), z), -self._side * slope)
-        by_noise = np.where(self.exact, 1 - np.where(self._laplace, np.abs(z), z**2), -self._side * slope * z)
-        gradient = by_mean @ of_mean + by_noise @ of_noise
-        exact, limit = self.exact[:, None], ~self.exact
-        weight = np.where(self._laplace, 1.0, 2.0)[:, None]
-        information = of_mean.T @ (exact * of_mean) + of_noise.T @ (exact * weight * of_noise)
-        of_z = of_mean[limit] + z[limit, None] * of_noise[limit]
-        return gradient, information + of_z.T @ (curvature[limit, None] * of_z)
+            # Certain limits have no slope, also where the simulated value is infinite, as the logarithm of zero.
+            certain = ~self.exact & (slope == 0)
+            z, of_mean, of_noise = np.where(certain, 0, z), *(np.where(certain, 0, x.T).T for x in (of_mean, of_noise))
+            by_mean = np.where(self.exact, -np.where(self._laplace, np.sign(z), z), -self._side * slope)
+            by_noise = np.where(self.exact, 1 - np.where(self._laplace, np.abs(z), z**2), -self._side * slope * z)
+            gradient = by_mean @ of_mean + by_noise @ of_noise
+            exact, weight = self.exact[:, None], np.where(self._laplace, 1.0, 2.0)[:, None]
+            information = of_mean.T @ (exact * of_mean) + of_noise.T @ (exact * weight * of_noise)
+            of_z = (~self.exact & ~certain)[:, None] * (of_mean + z[:, None] * of_noise)
+            return gradient, information + of_z.T @ (curvature[:, None] * of_z)
+
+    def missed(
+        self, simulated: Float[np.ndarray, " rows"], noise: Float[np.ndarray, " rows"]
+    ) -> Float[np.ndarray, " rows"]:
+        """How far simulated values are on the other side of the limits, relative to their noise; zero for values."""
+        found: np.ndarray = np.maximum(self._side * self.residuals(simulated, noise), 0.0)
+        return found
 
     def residuals(
         self, simulated: Float[np.ndarray, " rows"], noise: Float[np.ndarray, " rows"]
@@ -237,7 +246,8 @@ class Likelihood:
 def _log_phi(z: Float[np.ndarray, " rows"]) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
     """First and negative second derivative of the logarithm of the normal distribution function."""
     slope = math.sqrt(2 / math.pi) / erfcx(-z / math.sqrt(2))  # without a quotient of two vanishing numbers
-    return slope, np.where(z < _FAR_BELOW, 1.0, slope * (z + slope))
+    curvature = np.where(slope > 0, slope * (z + slope), 0.0)
+    return slope, np.where(z < _FAR_BELOW, 1.0, curvature)
 
 
 def _setting(settings: pd.DataFrame, column: str, usual: str) -> np.ndarray:
