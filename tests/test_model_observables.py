@@ -345,7 +345,8 @@ def test_values_that_are_all_limits(tmp_path):
 
 
 REFUSED_LIMITS = [
-    ({"A": ["<0", "1", "1"]}, "A has a value below 0, which no concentration is; correct it"),
+    ({"A": ["<0", "1", "1"]}, "A has the limit 0, which says nothing of a concentration; correct it"),
+    ({"A": [">0", "1", "1"]}, "A has the limit 0, which says nothing of a concentration; correct it"),
     ({"A": ["<0.5x", "1", "1"]}, "column 'A', data row 1: '<0.5x' is not a number"),
     ({"A": ["<0,5", "1", "1"]}, "column 'A', data row 1: '<0,5' is not a number; write it with a decimal point"),
     ({"time": ["<0", "1", "2"]}, "column 'time', data row 1: '<0' is not a number"),

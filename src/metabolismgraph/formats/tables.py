@@ -206,8 +206,8 @@ def read_partial_table(
         for key, values in known.items():
             if (key in positive and (values < 0).any()) or np.isinf(values).any():
                 raise InputError(f"{path}: {key} has a value that is negative or not finite; correct it")
-            if key in positive and ((values == 0) & (columns.sides[key] < 0)).any():
-                raise InputError(f"{path}: {key} has a value below 0, which no concentration is; correct it")
+            if key in positive and ((values == 0) & (columns.sides[key] != 0)).any():
+                raise InputError(f"{path}: {key} has the limit 0, which says nothing of a concentration; correct it")
         spread = {}
         if of_values is not None:
             of_spread, other = read(of_values)

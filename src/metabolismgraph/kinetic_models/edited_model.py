@@ -20,6 +20,7 @@ from metabolismgraph.formats.sbml import convert_document, read_document
 from metabolismgraph.formats.sbml_writer import free_id
 from metabolismgraph.kinetic_models.experiments import Experiment, straight_lines, values_of
 from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LAWS, LOG10, Argument, Law, Parameter
+from metabolismgraph.text import one_line
 
 # Bounds and starts of a pull, in reciprocals of the length of the series; bounds of a baseline, relative to the values.
 _WEAKEST, _STRONGEST, _PULLS = 1e-4, 100.0, (0.03, 3.0)
@@ -87,7 +88,7 @@ class EditedModel:
         index = self.index
         known = {*index.species, *index.parameters, *index.compartments}
         for name, text in formulas.items():
-            where = f"{self.path}: observable {name}"
+            where = f"{self.path}: observable {one_line(name, 40)}"
             if name in self.taken:
                 raise InputError(
                     f"{where}: the model has this id already; choose another name, and map the column to it"
@@ -109,7 +110,7 @@ class EditedModel:
             self.observables[name] = re.sub(
                 _WORD,
                 lambda word: self.concentration(word[0]) if word[0] in index.species else word[0],
-                text.strip(),
+                " ".join(text.split()),
             )
 
     def clamp(self, inputs: Sequence[str]) -> None:
