@@ -458,6 +458,22 @@ def test_offsets(tmp_path):
         made(tmp_path / "b", MODEL, tables, offset=["B"], inputs=["B"])
 
 
+def test_a_held_out_table_of_which_nothing_can_be_predicted(tmp_path):
+    tables = {"one": {"time": TIMES, "A": A, "B": B}, "two": {"time": TIMES, "B": B}}
+    written, fit = fitted(tmp_path, tables=tables, starts=1, relative=["B"], held_out=["two"])
+    assert written.held_out == ()
+    assert len(fit.held_out) == 0
+    assert written.notes[-1] == "Held out, without a measurement to predict: two."
+
+
+def test_ids_of_observables_that_the_model_has(tmp_path):
+    model = MODEL.replace(
+        "<listOfParameters>", '<listOfParameters><parameter id="of_total" value="1" constant="true"/>'
+    )
+    with pytest.raises(InputError, match="of_total is needed as the id of an observable; rename that of the model"):
+        made(tmp_path, model, WITH_TOTAL, observables=TOTAL)
+
+
 @pytest.fixture(autouse=True)
 def _folder(tmp_path):
     (tmp_path / "b").mkdir()

@@ -186,9 +186,11 @@ def write_model_problem(
     edited.observe(observables or {})
     made = _Tables(edited, estimate, fold, prior, noise)
     path = made.write(Path(folder))
-    held = tuple(experiment.id for experiment in experiments if experiment.held_out)
-    said = (*notes, *made.notes)
-    return ModelProblem(path, held, made.estimated, said, hold_out_after, edited.laws, edited.pulled)
+    held = [experiment.id for experiment in experiments if experiment.held_out]
+    predicted = tuple(name for name in held if name in made.measured)
+    empty = [name for name in held if name not in predicted]
+    said = (*notes, *made.notes, *([f"Held out, without a measurement to predict: {some(empty)}."] if empty else []))
+    return ModelProblem(path, predicted, made.estimated, said, hold_out_after, edited.laws, edited.pulled)
 
 
 def write_with_homeostasis(path: str | Path, homeostasis: Sequence[str], folder: str | Path) -> ModelProblem:
@@ -255,6 +257,11 @@ class _Tables:
         """Ids of the parameters."""
         return tuple(row["parameterId"] for row in self._parameters)
 
+    @property
+    def measured(self) -> set[str]:
+        """Ids of the experiments with measurements."""
+        return {row["simulationConditionId"] for row in self._measurements()}
+
     def write(self, folder: Path) -> Path:
         """Write all files, or none; returns the path of the YAML file."""
         self._check_ids()
@@ -290,9 +297,13 @@ class _Tables:
             )
 
     def _check_ids(self) -> None:
-        """Raise an error where the id of a new parameter is one of the model, or of another new one."""
+        """Raise an error where the id of an observable or parameter is one of the model, or of another parameter."""
         taken = self._model.taken
         ids = list(self.estimated)
+        for name in taken & {row["observableId"] for row in self._observables}:
+            raise InputError(
+                f"{self._model.path}: {name} is needed as the id of an observable; rename that of the model"
+            )
         twice = [name for k, name in enumerate(ids) if name in ids[:k] or (name in taken and name not in self._of_laws)]
         if twice:
             raise InputError(
