@@ -8,9 +8,7 @@ from typing import Any
 import libsbml
 import numpy as np
 
-from metabolismgraph.errors import InputError
 from metabolismgraph.formats.formula import FormulaError, children, evaluate, names
-from metabolismgraph.text import one_line
 
 _LOG = "logarithm"  # stands for `log`, which libsbml takes to base 10, or with the base first
 
@@ -31,22 +29,14 @@ def parse_formula(text: str) -> Any:
     return node
 
 
-def formula_names(text: str, where: str) -> set[str]:
+def formula_names(text: str) -> set[str]:
     """The names in a formula, including `TIME`.
 
-    Args:
-        where: begin of a message.
-
     Raises:
-        InputError: the formula is not valid, or names a function that is not known.
+        FormulaError: it is not valid, or has a function that is not known, or a wrong number of arguments.
     """
-    try:
-        node = parse_formula(text)
-        evaluate(node, lambda _: np.float64(1), {})  # knows functions and their numbers of arguments
-    except FormulaError:
-        raise InputError(
-            f"{where}: the formula {one_line(text, 80)!r} is not valid; write it as in 'A + 2*B'"
-        ) from None
+    node = parse_formula(text)
+    evaluate(node, lambda _: np.float64(1), {})
     return names(node)
 
 

@@ -14,7 +14,8 @@ from jaxtyping import Float
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.petab_formula import formula_names
+from metabolismgraph.formats.formula import FormulaError
+from metabolismgraph.formats.petab_formula import formula_names, parse_formula
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml import convert_document, read_document
 from metabolismgraph.formats.sbml_writer import free_id
@@ -97,7 +98,11 @@ class EditedModel:
                 raise InputError(
                     f"{where}: a name has letters, digits and underscores only; map the column to such a name"
                 )
-            mentioned, words = formula_names(text, where), set(re.findall(_WORD, text))
+            try:
+                mentioned, words = formula_names(text), set(re.findall(_WORD, text))
+            except FormulaError:
+                shown = one_line(text, 80)
+                raise InputError(f"{where}: the formula {shown!r} is not valid; write it as in 'A + 2*B'") from None
             if words & known - mentioned:
                 hidden = min(words & known - mentioned)
                 raise InputError(f"{where}: {hidden} has another meaning in formulas; rename it in the model")
@@ -105,8 +110,8 @@ class EditedModel:
                 unknown = name_of.removeprefix("csymbol ")
                 near = nearest_name(unknown, known)
                 raise InputError(f"{where}: {unknown} is no species, parameter or compartment; nearest: {near}")
-            if not mentioned & set(index.species):
-                raise InputError(f"{where}: the formula {text!r} has no species in it")
+            if not index.mentioned(parse_formula(text)) & {*index.species, *index.rated}:
+                raise InputError(f"{where}: the formula {text!r} does not depend on a species")
             self.observables[name] = re.sub(
                 _WORD,
                 lambda word: self.concentration(word[0]) if word[0] in index.species else word[0],
