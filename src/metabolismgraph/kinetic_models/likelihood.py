@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.special import erfcx, log_ndtr
 
 from metabolismgraph.config.messages import nearest_name
@@ -236,6 +236,19 @@ class Likelihood:
         """Measured minus simulated values after the transformation, relative to their noise."""
         found: np.ndarray = (self.measured - self._transformed(simulated)) / noise
         return found
+
+    def standardised(
+        self, simulated: Float[np.ndarray, " some"], noise: Float[np.ndarray, " some"], rows: Int[np.ndarray, " some"]
+    ) -> tuple[Float[np.ndarray, " some"], Float[np.ndarray, " some"]]:
+        """Simulated minus measured values of some rows, relative to their noise, and derivatives by simulated values.
+
+        Both are zero for limits.
+        """
+        logarithmic, base, exact = self._logarithmic[rows], self._base[rows], self.exact[rows]
+        with np.errstate(all="ignore"):
+            values = np.where(logarithmic, np.log(simulated) / base, simulated)
+            slopes = np.where(logarithmic, 1 / (simulated * base), 1.0) / noise
+            return np.where(exact, (values - self.measured[rows]) / noise, 0.0), np.where(exact, slopes, 0.0)
 
     def _transformed(self, simulated: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
         with np.errstate(all="ignore"):

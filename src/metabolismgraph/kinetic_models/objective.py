@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import PetabProblem
+from metabolismgraph.kinetic_models.collocation import Collocation
 from metabolismgraph.kinetic_models.likelihood import Likelihood
 from metabolismgraph.kinetic_models.priors import Priors
 from metabolismgraph.kinetic_models.scales import UNITS, from_scale, to_scale
@@ -119,6 +120,14 @@ class Objective:
         series = [*(np.flatnonzero(times <= known[count - 1]) for count in counts), np.arange(len(times))]
         parts = [Part(self, rows, _CALM) for rows in series]
         return [*parts, parts[-1].with_noise(_CALMER)]
+
+    @functools.cached_property
+    def collocation(self) -> Collocation | None:
+        """The same problem with the states as further unknowns; None where this is not possible, or for few times."""
+        if not self.parts:
+            return None
+        found = Collocation(self.problem, self.fixed, self.noise_scales, self.lower, self.upper)
+        return found if found.possible else None
 
     @functools.cached_property
     def noise_scales(self) -> dict[int, Bool[np.ndarray, " rows"]]:

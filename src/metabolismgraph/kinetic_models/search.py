@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import fides
@@ -22,6 +22,9 @@ STILL_IMPROVING, OUT_OF_TIME = fides.ExitFlag.MAXITER.name, "OUT_OF_TIME"
 MOST_STEPS = 500  # of each of two searches
 _COARSE, _FINE = 1e-3, 1e-8  # change of the objective at which the first and the second one end
 _ON_THE_WAY, _FEW_STEPS = 1e-2, 80  # the same, and most steps, for each part of the series
+
+
+_Way = Callable[[Objective, np.ndarray, float], np.ndarray | None]
 
 
 class _OutOfTimeError(Exception):
@@ -67,9 +70,11 @@ def run_start(
         OBJECTIVES[fit] = Objective(problem)
     objective, before = OBJECTIVES[fit], time.process_time()
     objective.evaluations, objective.precise = 0, True
-    # Of a series, every second start begins with a part of it: neither way is the better one for all problems.
-    led, deadline = number % 2 and len(points) > 1, before + seconds
-    point = _first_point(objective, objective.parts if led else [], points, deadline)
+    # No way is the best one for all problems.
+    deadline, way = before + seconds, None
+    if len(points) > 1:
+        way = {1: _led, 3: _followed}.get(number % 4)
+    point = _first_point(objective, way, points, deadline)
     value, ending = math.inf, "no finite likelihood"
     if point is not None:
         # The Fisher information leaves out the curvature of the residuals, without which the last steps are small.
@@ -88,10 +93,10 @@ def run_start(
 
 
 def _first_point(
-    objective: Objective, parts: Sequence[Part], points: Float[np.ndarray, "tries parameters"], deadline: float
+    objective: Objective, way: _Way | None, points: Float[np.ndarray, "tries parameters"], deadline: float
 ) -> Float[np.ndarray, " parameters"] | None:
-    """Where the parts of a series lead; otherwise the likeliest of some points. None if none has a likelihood."""
-    led = _led(parts, points, deadline)
+    """Where a way leads; otherwise the likeliest of some points. None if none has a likelihood."""
+    led = None if way is None else way(objective, points, deadline)
     for some in ([] if led is None else [led], points):
         tried = list[tuple[float, np.ndarray]]()
         for point in some:
@@ -107,13 +112,13 @@ def _first_point(
 
 
 def _led(
-    parts: Sequence[Part], points: Float[np.ndarray, "tries parameters"], deadline: float
+    objective: Objective, points: Float[np.ndarray, "tries parameters"], deadline: float
 ) -> Float[np.ndarray, " parameters"] | None:
     """Where the way through the parts of a series ends, from the likeliest of some points; None without parts.
 
     From far away, a fit of a whole oscillation misses its phase, and ends in a flat line.
     """
-    tried = []
+    tried, parts = [], objective.parts
     for candidate in points if parts else ():
         with contextlib.suppress(SimulationFailedError):
             parts[0].begin(candidate)
@@ -130,6 +135,13 @@ def _led(
             break  # the point so far may still be better than a random one
         point = part.whole_point(free)
     return point
+
+
+def _followed(
+    objective: Objective, points: Float[np.ndarray, "tries parameters"], deadline: float
+) -> Float[np.ndarray, " parameters"] | None:
+    """Where collocation leads from the first point; None where it is not possible."""
+    return None if objective.collocation is None else objective.collocation.lead(points[0], deadline)
 
 
 def search(

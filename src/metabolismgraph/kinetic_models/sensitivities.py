@@ -69,6 +69,31 @@ class Tracked:
     derivative: Float[np.ndarray, "entries directions"]
 
 
+class SymbolicProblem:
+    """The measurements of a problem as functions of symbols.
+
+    Args:
+        fixed: values of the parameters that are not estimated, on linear scale.
+
+    Attributes:
+        measurements: with symbols.
+        point: symbols of the estimated parameters, on the scales of the parameter table.
+        parameters: all parameters on linear scale.
+
+    Raises:
+        InputError: as for `Measurements`.
+    """
+
+    def __init__(self, problem: PetabProblem, fixed: Mapping[str, float]):
+        self.measurements = Measurements(problem, SYMBOLS)
+        self.point = ca.SX.sym("point", len(problem.estimated))
+        scales = problem.parameters["parameterScale"]
+        values = {
+            name: from_scale(self.point[k], str(scales[name]), ca.exp) for k, name in enumerate(problem.estimated)
+        }
+        self.parameters: Mapping[str, Values] = {**fixed} | values
+
+
 class SimulatedMeasurements:
     """The simulated values and noise of all measurements, as functions of the estimated parameters.
 
@@ -85,15 +110,10 @@ class SimulatedMeasurements:
     """
 
     def __init__(self, problem: PetabProblem, fixed: Mapping[str, float]):
-        self._measurements = Measurements(problem, SYMBOLS)
-        self.names = problem.estimated
-        point = ca.SX.sym("point", len(self.names))
-        scales = problem.parameters["parameterScale"]
-        values = {name: from_scale(point[k], str(scales[name]), ca.exp) for k, name in enumerate(self.names)}
-        parameters = {**fixed} | values
+        symbols = SymbolicProblem(problem, fixed)
+        self.names, self._rows = problem.estimated, len(symbols.measurements.rows)
         self._groups = [
-            (part.index.to_numpy(), _Group(self._measurements, periods, part, point, parameters))
-            for periods, part in self._measurements.groups()
+            (part.index.to_numpy(), _Group(symbols, periods, part)) for periods, part in symbols.measurements.groups()
         ]
 
     def at(self, point: Float[np.ndarray, " parameters"], *, derivatives: bool, precise: bool = True) -> Simulated:
@@ -105,7 +125,7 @@ class SimulatedMeasurements:
         Raises:
             SimulationFailedError: the integration fails, or a steady state is not reached.
         """
-        rows, given = len(self._measurements.rows), np.asarray(point, dtype=float)
+        rows, given = self._rows, np.asarray(point, dtype=float)
         found, slopes = np.full((2, rows), np.nan), np.zeros((2, rows, len(given) if derivatives else 0))
         for index, group in self._groups:
             try:
@@ -147,22 +167,15 @@ class _Group:
         needed: numbers of the parameters on which they depend, which are the directions of derivatives.
     """
 
-    def __init__(
-        self,
-        measurements: Measurements,
-        periods: Sequence[Period],
-        part: pd.DataFrame,
-        point: ca.SX,
-        parameters: Mapping[str, Values],
-    ):
-        stages = measurements.stages(periods, parameters)
+    def __init__(self, symbols: SymbolicProblem, periods: Sequence[Period], part: pd.DataFrame):
+        point, stages = symbols.point, symbols.measurements.stages(periods, symbols.parameters)
         times = np.unique(part["time"].to_numpy(float))
         self._start = _Map([ca.vertcat(*stages[0].model.start)], [point])
         self._legs = [_Leg(stage, times, point) for stage in stages] if stages[0].model.states else []
         models = {t: stage.model for stage in stages for t in map(float, stage.own(times))}
-        self._observed = _observed(measurements, models, part, point, parameters)
+        self._observed = observed(symbols, models, part)
         # Parameters of other experiments, and those of noise alone, need no sensitivities of states.
-        of_states = [self._start.outputs, *(_equations(stage.model)[3] for stage in stages)]
+        of_states = [self._start.outputs, *(equations(stage.model)[3] for stage in stages)]
         of_states += [leg.entered.outputs for leg in self._legs if leg.entered is not None]
         self._moving = np.flatnonzero(ca.which_depends(ca.vertcat(*of_states), point, 1, False))
         seen = np.flatnonzero(ca.which_depends(self._observed.outputs, point, 1, False))
@@ -229,7 +242,7 @@ class _Map:
     """
 
     def __init__(self, outputs: list[Any], inputs: list[Any]):
-        self.outputs = ca.vec(ca.horzcat(*outputs))
+        self.inputs, self.outputs = inputs, ca.vec(ca.horzcat(*outputs))
         self._function = ca.Function("f", inputs, [self.outputs])
         self._forward: ca.Function | None = None
 
@@ -290,11 +303,11 @@ class _Rest:
     """The states when they have come to rest."""
 
     def __init__(self, model: KineticModel, point: ca.SX):
-        y, time, sizes, ode = _equations(model)
+        y, time, sizes, ode = equations(model)
         span = ca.SX.sym("span")
         # Over one unit of time that stands for the span.
-        equations = {"x": y, "p": ca.vertcat(point, sizes, span), "ode": span * ca.substitute(ode, time, 1e300)}
-        self._solver = ca.integrator("solver", "cvodes", equations, 0.0, 1.0, _OPTIONS)
+        problem = {"x": y, "p": ca.vertcat(point, sizes, span), "ode": span * ca.substitute(ode, time, 1e300)}
+        self._solver = ca.integrator("solver", "cvodes", problem, 0.0, 1.0, _OPTIONS)
         rate = ca.substitute(ca.substitute(ode, sizes, ca.SX.ones(len(model.states))), time, 1e300)
         self._rate = ca.Function("rate", [y, point], [rate, ca.jacobian(rate, y), ca.jacobian(rate, point)])
 
@@ -320,7 +333,7 @@ class _Rest:
         return Tracked(y, np.linalg.solve(np.eye(len(y)) - step * by_states, right))
 
 
-def _equations(model: KineticModel) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
+def equations(model: KineticModel) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
     """Symbols of the states in units of their sizes, time and sizes; and rates of change."""
     count = len(model.states)
     y, time, sizes = ca.SX.sym("y", count), ca.SX.sym("t"), ca.SX.sym("sizes", count)
@@ -329,22 +342,16 @@ def _equations(model: KineticModel) -> tuple[ca.SX, ca.SX, ca.SX, ca.SX]:
 
 
 def _rates(model: KineticModel, point: ca.SX) -> tuple[ca.Function, bool]:
-    """Rates of change, see `_equations`, as a function, and whether they depend on time.
+    """Rates of change, see `equations`, as a function, and whether they depend on time.
 
     Its derivatives along many directions are products with its Jacobian, which is computed once.
     """
-    y, time, sizes, ode = _equations(model)
+    y, time, sizes, ode = equations(model)
     options = {"never_inline": True, "jac_penalty": 0}
     return ca.Function("rates", [y, point, sizes, time], [ca.densify(ode)], options), bool(ca.depends_on(ode, time))
 
 
-def _observed(
-    measurements: Measurements,
-    models: Mapping[float, KineticModel],
-    part: pd.DataFrame,
-    point: ca.SX,
-    parameters: Mapping[str, Values],
-) -> _Map:
+def observed(symbols: SymbolicProblem, models: Mapping[float, KineticModel], part: pd.DataFrame) -> _Map:
     """Simulated values, then noise, of the rows of a group, from the states at all times and the parameters.
 
     Args:
@@ -352,8 +359,10 @@ def _observed(
     """
     y = [ca.SX.sym("y", len(model.states)) for model in models.values()]
     at = {t: model.values(ca.SX(t), _each(x)) for (t, model), x in zip(models.items(), y, strict=True)}
-    rows = [measurements.simulated(row, at[float(row["time"])], parameters) for _, row in part.iterrows()]
-    return _Map([ca.vertcat(*column) for column in zip(*rows, strict=True)], [ca.vertcat(*y), point])
+    rows = [
+        symbols.measurements.simulated(row, at[float(row["time"])], symbols.parameters) for _, row in part.iterrows()
+    ]
+    return _Map([ca.vertcat(*column) for column in zip(*rows, strict=True)], [ca.vertcat(*y), symbols.point])
 
 
 def _each(vector: ca.SX) -> list[ca.SX]:
