@@ -129,6 +129,10 @@ class _Normal:
         np.add.at(self.slope[:, self._end], edges, by_states * residuals[:, None])
         self._add_of_point(by_point, residuals)
 
+    def is_finite(self) -> bool:
+        """Whether all derivatives exist."""
+        return bool(np.isfinite(self.of_point).all() and np.isfinite(self.own).all() and np.isfinite(self.mixed).all())
+
     def _add_of_point(self, by_point: Float[np.ndarray, "rows parameters"], r: Float[np.ndarray, " rows"]) -> None:
         self.of_point += by_point.T @ by_point
         self.slope_of_point += by_point.T @ r
@@ -162,7 +166,7 @@ class _Eliminated:
         self.of_point = normal.of_point - all_rows[:, :-1].T @ all_rows[:, :-1]
         self.slope_of_point = normal.slope_of_point - all_rows[:, :-1].T @ all_rows[:, -1]
 
-    def step(self, of_point: Float[np.ndarray, " parameters"]) -> Float[np.ndarray, "elements+1 block"]:
+    def step(self, of_point: Float[np.ndarray, " parameters"]) -> Float[np.ndarray, "edges block"]:
         """The step of the states that belongs to one of the parameters."""
         found = np.zeros(self._solved.shape[:2])
         for e in reversed(range(len(found))):
@@ -210,13 +214,13 @@ class _Experiment:
         self._amounts = np.array([name in model.species for name in model.states])
         self.sizes, self.noise, self.mesh = np.ones(count), np.ones(len(part)), _Mesh(self._begin, self._times, 1)
 
-    def begin(self, point: Float[np.ndarray, " parameters"]) -> Float[np.ndarray, "elements+1 block"]:
+    def begin(self, point: Float[np.ndarray, " parameters"]) -> Float[np.ndarray, "edges block"]:
         """States on the first mesh that stay as they are at the start."""
         self.mesh = _Mesh(self._begin, self._times, 1)
         self.sizes = np.ones(len(self.states))
         return np.tile(_numbers(self._start(point)[0])[:, 0], (len(self.mesh) + 1, 3))
 
-    def refine(self, states: Float[np.ndarray, "elements+1 block"], finer: int) -> Float[np.ndarray, "finer+1 block"]:
+    def refine(self, states: Float[np.ndarray, "edges block"], finer: int) -> Float[np.ndarray, "finer block"]:
         """States on a finer mesh, which is that of the experiment from then on, by the polynomials of the elements."""
         old, self.mesh = self.mesh, _Mesh(self._begin, self._times, finer)
         nodes = np.append(0.0, _NODES)
@@ -234,7 +238,7 @@ class _Experiment:
         return found
 
     def simulated(
-        self, states: Float[np.ndarray, "elements+1 block"], point: Float[np.ndarray, " parameters"]
+        self, states: Float[np.ndarray, "edges block"], point: Float[np.ndarray, " parameters"]
     ) -> tuple[
         Float[np.ndarray, " rows"],
         Float[np.ndarray, " rows"],
@@ -248,7 +252,7 @@ class _Experiment:
 
     def terms(
         self,
-        states: Float[np.ndarray, "elements+1 block"],
+        states: Float[np.ndarray, "edges block"],
         point: Float[np.ndarray, " parameters"],
         likelihood: Likelihood,
         defect: float,
@@ -290,7 +294,7 @@ class _Experiment:
 
     def cost(
         self,
-        states: Float[np.ndarray, "elements+1 block"],
+        states: Float[np.ndarray, "edges block"],
         point: Float[np.ndarray, " parameters"],
         likelihood: Likelihood,
         defect: float,
@@ -308,20 +312,20 @@ class _Experiment:
         residuals, _ = likelihood.standardised(self.simulated(states, point)[0], self.noise, self.rows)
         return 0.5 * float((defects**2).sum() + (first**2).sum() + (residuals**2).sum())
 
-    def _ends(self, states: Float[np.ndarray, "elements+1 block"]) -> Float[np.ndarray, "elements+1 states"]:
+    def _ends(self, states: Float[np.ndarray, "edges block"]) -> Float[np.ndarray, "edges states"]:
         return states[:, 2 * len(self.states) :]
 
-    def _at_nodes(self, states: Float[np.ndarray, "elements+1 block"]) -> Float[np.ndarray, "elements 3 states"]:
+    def _at_nodes(self, states: Float[np.ndarray, "edges block"]) -> Float[np.ndarray, "elements 3 states"]:
         return states[1:].reshape(len(states) - 1, 3, -1)
 
     def _at(
-        self, states: Float[np.ndarray, "elements+1 block"], point: Float[np.ndarray, " parameters"]
+        self, states: Float[np.ndarray, "edges block"], point: Float[np.ndarray, " parameters"]
     ) -> tuple[Float[np.ndarray, "states nodes"], Float[np.ndarray, " parameters"], Float[np.ndarray, "1 nodes"]]:
         """Arguments of the rates at all nodes."""
         return states[1:].reshape(-1, len(self.states)).T, point, self.mesh.times[None]
 
     def _defects(
-        self, states: Float[np.ndarray, "elements+1 block"], rates: Float[np.ndarray, "elements 3 states"]
+        self, states: Float[np.ndarray, "edges block"], rates: Float[np.ndarray, "elements 3 states"]
     ) -> Float[np.ndarray, "elements block"]:
         """What the rate equations leave at the nodes, in units of the states."""
         steps = np.einsum("e,pq,eqs->eps", self.mesh.widths, _A, rates).reshape(len(self.mesh), -1)
@@ -438,7 +442,8 @@ class Collocation:
                 own.terms(x, at.point, self._likelihood, defect, moving=moving)
                 for own, x in zip(self._experiments, at.states, strict=True)
             ]
-        return self._priors.terms(at.point)[0] + sum(cost for cost, _ in found), [normal for _, normal in found]
+        cost, normals = self._priors.terms(at.point)[0] + sum(cost for cost, _ in found), [one for _, one in found]
+        return (cost if all(normal.is_finite() for normal in normals) else math.inf), normals
 
     def _cost(self, at: _At, defect: float, *, moving: bool) -> float:
         with np.errstate(all="ignore"):
