@@ -73,7 +73,7 @@ def run_start(
     # No way is the best one for all problems.
     deadline, way = before + seconds, None
     if len(points) > 1:
-        way = {1: _led, 3: _followed}.get(number % 4)
+        way = {1: _followed, 3: _led}.get(number % 4)
     point = _first_point(objective, way, points, deadline)
     value, ending = math.inf, "no finite likelihood"
     if point is not None:
