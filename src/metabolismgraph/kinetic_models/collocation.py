@@ -43,6 +43,7 @@ _WAY = (
     *((2, defect, 60) for defect in (0.003, 0.001, 0.0003)),
     *((4, defect, 60) for defect in (0.001, 0.0003, 0.0001)),
 )
+_HOPELESS = 100.0  # cost of a measurement at which the way ends
 _LOOSE = 1e4  # defects while states follow the measurements alone
 _MOST = 4e7  # numbers in the largest array, of the finest mesh
 _STEPS = 10  # most steps of that
@@ -229,7 +230,7 @@ class _Experiment:
         place = (self.mesh.times - old.edges[element]) / old.widths[element]
         weights = [np.prod([(place - x) / (own - x) for x in nodes if x != own], axis=0) for own in nodes]
         found = np.einsum("kn,nks->ns", weights, known[element]).reshape(len(self.mesh), -1)
-        return self.allowed(np.concatenate([states[:1], found]))
+        return np.concatenate([states[:1], found])
 
     def allowed(self, states: Float[np.ndarray, "rows block"]) -> Float[np.ndarray, "rows block"]:
         """States without negative amounts of species."""
@@ -364,8 +365,8 @@ class Collocation:
 
     def lead(
         self, point: Float[np.ndarray, " parameters"], deadline: float = math.inf
-    ) -> Float[np.ndarray, " parameters"]:
-        """Parameters with which the solution follows the measurements, from others.
+    ) -> Float[np.ndarray, " parameters"] | None:
+        """Parameters with which the solution follows the measurements, from others; None if it cannot follow them.
 
         Args:
             deadline: CPU time of the process at which the way ends.
@@ -375,12 +376,15 @@ class Collocation:
         at = _At(point, states)
         at = self._minimise(at, _LOOSE, _STEPS, deadline, moving=False)
         self._assume_sizes(at.states)
-        mesh = 1
+        at, mesh = self._allowed(at), 1
         for finer, defect, steps in _WAY:
             if finer != mesh:
                 refined = [own.refine(x, finer) for own, x in zip(self._experiments, at.states, strict=True)]
-                at, mesh = _At(at.point, refined), finer
+                at, mesh = self._allowed(_At(at.point, refined)), finer
             at = self._minimise(at, defect, steps, deadline, moving=True)
+            # As with reactions near equilibrium, which magnify the noise of the measurements.
+            if not self._cost(at, defect, moving=True) < _HOPELESS * len(self._likelihood.measured):
+                return None
         return at.point
 
     def _assume_noise(self, states: Sequence[np.ndarray], point: Float[np.ndarray, " parameters"]) -> None:
@@ -405,6 +409,9 @@ class Collocation:
         typical = float(np.mean([size for size in largest.values() if size > 0] or [1.0]))
         for experiment in self._experiments:
             experiment.sizes = np.array([largest[name] or typical for name in experiment.states])
+
+    def _allowed(self, at: _At) -> _At:
+        return _At(at.point, [own.allowed(x) for own, x in zip(self._experiments, at.states, strict=True)])
 
     def _minimise(self, at: _At, defect: float, steps: int, deadline: float, *, moving: bool) -> _At:
         """Levenberg and Marquardt's method; the damping follows the gain (Nielsen 1999).
@@ -478,8 +485,8 @@ class Collocation:
         slope = slope + sum(normal.slope_of_point for normal in normals)
         gain = -float(slope @ step) - sum(float((own.slope * x).sum()) for own, x in zip(normals, steps, strict=True))
         point = np.clip(at.point + step, self._lower, self._upper)
-        states = [own.allowed(x + dx) for own, x, dx in zip(self._experiments, at.states, steps, strict=True)]
-        return _At(point, states), gain / 2
+        states = [x + dx for x, dx in zip(at.states, steps, strict=True)]
+        return (self._allowed(_At(point, states)) if moving else _At(point, states)), gain / 2
 
 
 class _At(NamedTuple):
