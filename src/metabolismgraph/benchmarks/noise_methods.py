@@ -22,11 +22,11 @@ from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.threads import single_thread
 from metabolismgraph.system.units import Units
 from metabolismgraph.trajectories.bound import Bound, cramer_rao_bound
 from metabolismgraph.trajectories.integrators import EulerSteps
 from metabolismgraph.trajectories.stages import Stages
-from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.weak_form import weak_form
 
 WINDOW = 480  # frames of the windows for which the bound is computed, if a fit has no longer ones

@@ -21,13 +21,13 @@ from metabolismgraph.benchmarks.noise_methods import Estimate, Sample
 from metabolismgraph.errors import InputError
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.threads import single_thread
 from metabolismgraph.trajectories.integrators import EulerSteps
 from metabolismgraph.trajectories.misfit import Measurements
 from metabolismgraph.trajectories.problem import Problem
 from metabolismgraph.trajectories.rates import FLOOR, RateEquation, RateFunction
 from metabolismgraph.trajectories.sensitivities import sensitivities
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
-from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.weak_form import not_too_small
 from metabolismgraph.trajectories.windows import Windows
 

@@ -18,9 +18,9 @@ from jaxtyping import Float
 from metabolismgraph.benchmarks.noise_methods import Estimate, Sample
 from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.threads import single_thread
 from metabolismgraph.system.units import Units
 from metabolismgraph.trajectories.stages import Stages
-from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.weak_form import Averages, Equations, not_too_small
 
 _TOLERANCE = 1.05  # misfit that an augmentation may leave, relative to the least one

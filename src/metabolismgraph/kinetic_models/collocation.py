@@ -24,17 +24,8 @@ from metabolismgraph.kinetic_models.likelihood import Likelihood
 from metabolismgraph.kinetic_models.measurements import Stage
 from metabolismgraph.kinetic_models.priors import Priors
 from metabolismgraph.kinetic_models.sensitivities import SymbolicProblem, equations, observed
+from metabolismgraph.system.radau import MATRIX, NODES
 
-# Radau IIA of order 5 (Hairer & Wanner 1996, chapter IV.8).
-_ROOT = math.sqrt(6.0)
-_A = np.array(
-    [
-        [(88 - 7 * _ROOT) / 360, (296 - 169 * _ROOT) / 1800, (-2 + 3 * _ROOT) / 225],
-        [(296 + 169 * _ROOT) / 1800, (88 + 7 * _ROOT) / 360, (-2 - 3 * _ROOT) / 225],
-        [(16 - _ROOT) / 36, (16 + _ROOT) / 36, 1 / 9],
-    ]
-)
-_NODES = np.array([(4 - _ROOT) / 10, (4 + _ROOT) / 10, 1.0])
 _NOISE = 0.02  # that is assumed where it is estimated, in ranges of the measurements
 _LEAST = 40  # elements of the first mesh
 # Finer and finer meshes, and smaller and smaller defects, in sizes of the states; most steps of each.
@@ -44,9 +35,8 @@ _WAY = (
     *((4, defect, 60) for defect in (0.001, 0.0003, 0.0001)),
 )
 _HOPELESS = 100.0  # cost of a measurement at which the way ends
-_LOOSE = 1e4  # defects while states follow the measurements alone
+_LOOSE, _STEPS = 1e4, 10  # defects, and most steps, while states follow the measurements alone
 _MOST = 4e7  # numbers in the largest array, of the finest mesh
-_STEPS = 10  # most steps of that
 _TINY = 1e-12  # added to a diagonal
 _FLOOR = 1e-6  # least amount of a species, in its sizes
 _DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-3, 1e-10, 1e8
@@ -69,7 +59,7 @@ class _Mesh:
         pieces = [np.linspace(a, b, n + 1)[1:] for a, b, n in zip(known, known[1:], counts, strict=False)]
         self.edges = np.concatenate([known[:1], *pieces])
         self.widths = np.diff(self.edges)
-        self.times = (self.edges[:-1, None] + self.widths[:, None] * _NODES).ravel()
+        self.times = (self.edges[:-1, None] + self.widths[:, None] * NODES).ravel()
 
     def __len__(self) -> int:
         return len(self.widths)
@@ -224,7 +214,7 @@ class _Experiment:
     def refine(self, states: Float[np.ndarray, "edges block"], finer: int) -> Float[np.ndarray, "finer block"]:
         """States on a finer mesh, which is that of the experiment from then on, by the polynomials of the elements."""
         old, self.mesh = self.mesh, _Mesh(self._begin, self._times, finer)
-        nodes = np.append(0.0, _NODES)
+        nodes = np.append(0.0, NODES)
         known = np.concatenate([self._ends(states)[:-1, None], self._at_nodes(states)], axis=1)
         element = np.clip(np.searchsorted(old.edges, self.mesh.times) - 1, 0, len(old) - 1)
         place = (self.mesh.times - old.edges[element]) / old.widths[element]
@@ -276,7 +266,7 @@ class _Experiment:
             for matrix, (row, column), values in zip(matrices, self._places, found[1:], strict=True):
                 matrix[:, row, column] = _numbers(values).T
         by_nodes, by_point = (
-            np.einsum(indices, -self.mesh.widths, _A, matrix.reshape(elements, 3, s, -1), optimize=True)
+            np.einsum(indices, -self.mesh.widths, MATRIX, matrix.reshape(elements, 3, s, -1), optimize=True)
             for indices, matrix in zip(("e,pq,eqij->epiqj", "e,pq,eqij->epij"), matrices, strict=True)
         )
         own = (by_nodes.reshape(elements, 3 * s, 3 * s) + np.eye(3 * s)) * weights[:, None]
@@ -329,7 +319,7 @@ class _Experiment:
         self, states: Float[np.ndarray, "edges block"], rates: Float[np.ndarray, "elements 3 states"]
     ) -> Float[np.ndarray, "elements block"]:
         """What the rate equations leave at the nodes, in units of the states."""
-        steps = np.einsum("e,pq,eqs->eps", self.mesh.widths, _A, rates).reshape(len(self.mesh), -1)
+        steps = np.einsum("e,pq,eqs->eps", self.mesh.widths, MATRIX, rates).reshape(len(self.mesh), -1)
         found: np.ndarray = states[1:] - np.tile(self._ends(states)[:-1], 3) - steps
         return found
 

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from metabolismgraph.formats.petab import PetabProblem
 from metabolismgraph.kinetic_models.objective import Objective, Part
 from metabolismgraph.kinetic_models.sensitivities import SimulationFailedError
+from metabolismgraph.system.threads import single_thread
 from metabolismgraph.text import one_line
 
 STILL_IMPROVING, OUT_OF_TIME = fides.ExitFlag.MAXITER.name, "OUT_OF_TIME"
@@ -68,7 +69,13 @@ def run_start(
     if fit not in OBJECTIVES:
         OBJECTIVES.clear()
         OBJECTIVES[fit] = Objective(problem)
-    objective, before = OBJECTIVES[fit], time.process_time()
+    # Threads of linear algebra with small matrices wait for one another longer than they work.
+    with single_thread():
+        return number, _run(OBJECTIVES[fit], number, points, seconds)
+
+
+def _run(objective: Objective, number: int, points: Float[np.ndarray, "tries parameters"], seconds: float) -> Start:
+    before = time.process_time()
     objective.evaluations, objective.precise = 0, True
     # No way is the best one for all problems.
     deadline, way = before + seconds, None
@@ -87,7 +94,7 @@ def run_start(
             value, point, ending = search(objective, point, _FINE, curved, deadline)
         except (RuntimeError, ValueError, np.linalg.LinAlgError) as error:
             ending = f"the optimiser failed: {one_line(error)}"
-    return number, Start(
+    return Start(
         value, points[0] if point is None else point, objective.evaluations, time.process_time() - before, ending
     )
 

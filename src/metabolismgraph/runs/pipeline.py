@@ -49,9 +49,9 @@ from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
+from metabolismgraph.system.threads import ONE_THREAD
 from metabolismgraph.system.trainable import check_frozen
 from metabolismgraph.text import one_line
-from metabolismgraph.trajectories.threads import ONE_THREAD
 
 _log = logging.getLogger(__name__)
 _OBSERVATIONS = "observations"

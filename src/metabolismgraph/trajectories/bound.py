@@ -14,13 +14,13 @@ from jaxtyping import Float
 
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.threads import single_thread
 from metabolismgraph.trajectories.gauss_newton import fit_windows
 from metabolismgraph.trajectories.integrators import Integrator
 from metabolismgraph.trajectories.misfit import Measurements
 from metabolismgraph.trajectories.problem import Problem
 from metabolismgraph.trajectories.rates import Unknowns
 from metabolismgraph.trajectories.stages import Stages
-from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.windows import Windows
 
 

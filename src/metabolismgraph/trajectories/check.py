@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations
+from metabolismgraph.system.threads import single_thread
 from metabolismgraph.trajectories.integrators import Integrator
 from metabolismgraph.trajectories.misfit import Measurements
 from metabolismgraph.trajectories.noise import NoiseModel, smooth
@@ -18,7 +19,6 @@ from metabolismgraph.trajectories.problem import Problem
 from metabolismgraph.trajectories.rates import FLOOR, RateEquation
 from metabolismgraph.trajectories.shooting import linearise, positive, relax
 from metabolismgraph.trajectories.substrate_spline import SubstrateSpline
-from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.ties import relax_pieces
 from metabolismgraph.trajectories.windows import Windows
 

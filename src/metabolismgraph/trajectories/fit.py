@@ -13,6 +13,7 @@ from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
+from metabolismgraph.system.threads import single_thread
 from metabolismgraph.trajectories.choice import most_likely, possible_integrators
 from metabolismgraph.trajectories.gauss_newton import Fitted, Goal
 from metabolismgraph.trajectories.integrators import Integrator
@@ -21,7 +22,6 @@ from metabolismgraph.trajectories.noise import NoiseModel
 from metabolismgraph.trajectories.rates import RateEquation
 from metabolismgraph.trajectories.sensitivities import growth
 from metabolismgraph.trajectories.stages import FOLLOWED, Stage, Stages
-from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.ties import GAPS
 from metabolismgraph.trajectories.windows import Windows
 

@@ -15,19 +15,8 @@ import scipy.sparse
 from jaxtyping import Float, Int
 
 from metabolismgraph.system.network import ReactionNetwork
+from metabolismgraph.system.radau import ERROR, MATRIX, NODES, REAL
 
-# Radau IIA of order 5 (Hairer & Wanner 1996, chapter IV.8): its matrix, its nodes, and its error estimate.
-_ROOT = np.sqrt(6.0)
-_A = np.array(
-    [
-        [(88 - 7 * _ROOT) / 360, (296 - 169 * _ROOT) / 1800, (-2 + 3 * _ROOT) / 225],
-        [(296 + 169 * _ROOT) / 1800, (88 + 7 * _ROOT) / 360, (-2 - 3 * _ROOT) / 225],
-        [(16 - _ROOT) / 36, (16 + _ROOT) / 36, 1 / 9],
-    ]
-)
-_NODES = np.array([(4 - _ROOT) / 10, (4 + _ROOT) / 10, 1.0])
-_ERROR = np.array([-13 - 7 * _ROOT, -13 + 7 * _ROOT, -1.0]) / 3
-_REAL = 3 + 3 ** (2 / 3) - 3 ** (1 / 3)  # real eigenvalue of the inverse of the matrix
 FLOOR = 1e-3  # errors are relative to a concentration plus this share of the typical one
 _NEWTON, _SOLVED, _NEARLY = 12, 1e-11, 1e-9  # iterations; relative change that ends them, and one that is accepted
 _SMALL = 1000  # entries of a stoichiometry for which dense products are faster
@@ -176,8 +165,8 @@ def integrate_window(
             continue
         # The embedded error estimate, filtered by the real eigenvalue; a second filter where it is too large.
         matrix = -jacobian * ratio
-        matrix[diagonal, diagonal] += _REAL / h
-        correction = (stages - x).T @ _ERROR / h
+        matrix[diagonal, diagonal] += REAL / h
+        correction = (stages - x).T @ ERROR / h
         weight = np.abs(x) + FLOOR * typical
         error = typical * np.linalg.solve(matrix, (slope + correction) / typical)
         size_of_error = float(np.max(np.abs(error) / weight))
@@ -199,7 +188,7 @@ def integrate_window(
 
 def _newton_matrix(jacobians: Float[np.ndarray, "3 moving moving"], h: float) -> Float[np.ndarray, "unknowns unknowns"]:
     size = jacobians.shape[1]
-    matrix = np.einsum("pq,qij->piqj", -h * _A, jacobians).reshape(3 * size, 3 * size)
+    matrix = np.einsum("pq,qij->piqj", -h * MATRIX, jacobians).reshape(3 * size, 3 * size)
     matrix[np.arange(3 * size), np.arange(3 * size)] += 1.0
     return np.asarray(matrix)
 
@@ -209,7 +198,7 @@ def _extrapolated(
 ) -> Float[np.ndarray, "3 moving"]:
     """Stages by the collocation polynomial of the step before; the state where that is far below it."""
     last, start, stages = previous
-    at, c = 1 + _NODES * h / last, _NODES
+    at, c = 1 + NODES * h / last, NODES
     guess = ((at - c[0]) * (at - c[1]) * (at - c[2]) / (-c[0] * c[1] * c[2]))[:, None] * start
     for q in range(3):
         a, b = (r for r in range(3) if r != q)
@@ -236,7 +225,7 @@ def _solve_stages(
     states, stages, last, change = np.repeat(full[None], 3, axis=0), guess, np.inf, np.inf
     for iteration in range(_NEWTON):
         states[:, equation.moving] = stages
-        defect = (stages - x - h * _A @ equation.rate(states, k)).ravel()
+        defect = (stages - x - h * MATRIX @ equation.rate(states, k)).ravel()
         if not np.isfinite(defect).all():
             return None
         step = (scale * scipy.linalg.lu_solve(factors, defect / scale, check_finite=False)).reshape(stages.shape)
@@ -281,7 +270,7 @@ def _step_of_sensitivity(
     adjoint = scipy.linalg.lu_solve(factors, last, trans=1, check_finite=False, overwrite_b=True)
     rows = (adjoint / stage_scale[:, None]).reshape(3, size, size)
     found = rows.sum(axis=0).T @ sensitivity
-    weighted = np.einsum("pq,pij->qij", h * _A, rows)
+    weighted = np.einsum("pq,pij->qij", h * MATRIX, rows)
     for stage in range(3):
         found[:, size:] += (equation.operator.T @ weighted[stage]).T * rates[stage]
     return np.asarray(found * typical[:, None])

@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.reactions.verdict import TWO_SIDED
 from metabolismgraph.system.progress import Progress, silent
+from metabolismgraph.system.threads import single_thread
 from metabolismgraph.trajectories.gauss_newton import fit_windows
 from metabolismgraph.trajectories.misfit import Measurements
-from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.uncertainty.fitted_model import FittedModel
 
 SAMPLES = 20

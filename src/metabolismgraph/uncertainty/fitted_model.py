@@ -14,13 +14,13 @@ from metabolismgraph.reactions.by_shooting import ShootingSetting
 from metabolismgraph.reactions.identifiability import Identifiability
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.network import ReactionNetwork
+from metabolismgraph.system.threads import single_thread
 from metabolismgraph.system.units import Units
 from metabolismgraph.trajectories.misfit import ROBUST
 from metabolismgraph.trajectories.noise import NoiseModel
 from metabolismgraph.trajectories.problem import Problem
 from metabolismgraph.trajectories.shooting import relax
 from metabolismgraph.trajectories.stages import FOLLOWED, Stages, Start
-from metabolismgraph.trajectories.threads import single_thread
 
 _RELAXATIONS = 12
 _BY_DATA = 0.5  # largest standard error of a determined unknown, in standard deviations of its prior

@@ -12,9 +12,9 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.homeostasis.types_from_lines import inverse_of_lines
 from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.threads import single_thread
 from metabolismgraph.trajectories.rates import RateEquation
 from metabolismgraph.trajectories.stages import Stages, Start
-from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.trajectories.windows import Windows
 from metabolismgraph.uncertainty.fitted_model import FittedModel
 

@@ -27,8 +27,8 @@ from jaxtyping import Float, Int
 
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.system.progress import Progress, silent
+from metabolismgraph.system.threads import single_thread
 from metabolismgraph.trajectories.sensitivities import sensitivities
-from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.uncertainty.fitted_model import FittedModel
 
 _SERIES = 10  # measurements of a series

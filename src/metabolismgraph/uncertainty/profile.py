@@ -26,11 +26,11 @@ from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.reactions.equations import written_combination, written_unit
 from metabolismgraph.reactions.verdict import NOT_APART, TWO_SIDED
 from metabolismgraph.system.progress import Progress, silent
+from metabolismgraph.system.threads import single_thread
 from metabolismgraph.trajectories.gauss_newton import Fitted, fit_windows
 from metabolismgraph.trajectories.problem import Problem
 from metabolismgraph.trajectories.rates import LOG_10
 from metabolismgraph.trajectories.shooting import linearise
-from metabolismgraph.trajectories.threads import single_thread
 from metabolismgraph.uncertainty.fitted_model import FittedModel
 
 THRESHOLD = 3.84  # 95 % quantile of chi squared with one degree of freedom
