@@ -8,7 +8,7 @@ from test_sbml import document, reaction, species
 
 import metabolismgraph as mg
 from metabolismgraph.formats.petab import read_petab
-from metabolismgraph.kinetic_models.collocation import Collocation
+from metabolismgraph.kinetic_models.collocation import SoftCollocation
 from metabolismgraph.kinetic_models.objective import Objective
 from metabolismgraph.kinetic_models.starts import draw_points
 
@@ -58,7 +58,7 @@ def true_values(cycle):
 
 def collocation_of(path):
     objective = Objective(read_petab(path))
-    return objective, Collocation(
+    return objective, SoftCollocation(
         objective.problem, objective.fixed, objective.noise_scales, objective.lower, objective.upper
     )
 
@@ -137,7 +137,7 @@ def test_a_point_without_derivatives_leads_nowhere(cycle):
     )
     objective = Objective(read_petab(path))
     point = objective.nearest(TRUE)[0]
-    collocation = Collocation(objective.problem, objective.fixed, {}, objective.lower, objective.upper)
+    collocation = SoftCollocation(objective.problem, objective.fixed, {}, objective.lower, objective.upper)
     assert collocation.lead(point) is None
 
 

@@ -324,7 +324,7 @@ class _Experiment:
         return found
 
 
-class Collocation:
+class SoftCollocation:
     """The way from parameters to better ones, for problems whose experiments have one period each.
 
     Args:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import PetabProblem
-from metabolismgraph.kinetic_models.collocation import Collocation
+from metabolismgraph.kinetic_models.collocation import SoftCollocation
 from metabolismgraph.kinetic_models.likelihood import Likelihood
 from metabolismgraph.kinetic_models.priors import Priors
 from metabolismgraph.kinetic_models.scales import UNITS, from_scale, to_scale
@@ -122,11 +122,11 @@ class Objective:
         return [*parts, parts[-1].with_noise(_CALMER)]
 
     @functools.cached_property
-    def collocation(self) -> Collocation | None:
+    def collocation(self) -> SoftCollocation | None:
         """The same problem with the states as further unknowns; None where this is not possible, or for few times."""
         if not self.parts:
             return None
-        found = Collocation(self.problem, self.fixed, self.noise_scales, self.lower, self.upper)
+        found = SoftCollocation(self.problem, self.fixed, self.noise_scales, self.lower, self.upper)
         return found if found.possible else None
 
     @functools.cached_property

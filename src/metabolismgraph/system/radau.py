@@ -1,4 +1,4 @@
-"""Coefficients of Radau IIA of order 5, the collocation method for stiff equations (Hairer & Wanner 1996, chapter IV.8)."""
+"""Radau IIA of order 5, a collocation method for stiff equations (Hairer & Wanner 1996, chapter IV.8)."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float
 
+from metabolismgraph.system.radau import MATRIX
 from metabolismgraph.trajectories.rates import RateFunction, Rates
 
 States = Float[np.ndarray, "batch species"]
@@ -177,23 +178,12 @@ class RungeKutta(Integrator):
         return c + step * total, pull_back
 
 
-# Radau IIA with three stages, of order 5, L-stable (Hairer & Wanner 1996, section IV.5).
-_ROOT = np.sqrt(6.0)
-_STAGES = np.array(
-    [
-        [(88 - 7 * _ROOT) / 360, (296 - 169 * _ROOT) / 1800, (-2 + 3 * _ROOT) / 225],
-        [(296 + 169 * _ROOT) / 1800, (88 + 7 * _ROOT) / 360, (-2 - 3 * _ROOT) / 225],
-        [(16 - _ROOT) / 36, (16 + _ROOT) / 36, 1 / 9],
-    ]
-)
-
-
 @dataclasses.dataclass(frozen=True)
 class Collocation(Integrator):
     """Radau IIA collocation with three stages: order 5, stable for any step, for continuous processes."""
 
     method: ClassVar[str] = "radau"
-    stages: ClassVar[int] = len(_STAGES)
+    stages: ClassVar[int] = len(MATRIX)
 
     @property
     def name(self) -> str:
@@ -211,7 +201,7 @@ class Collocation(Integrator):
         scale = np.abs(c).max(axis=1, keepdims=True)[..., None] + rate.equation.floor
         for _ in range(_NEWTON):
             at = rate(g.reshape(-1, n))
-            error = g - c[:, None] - np.einsum("pq,b,bqi->bpi", _STAGES, h, at.rate.reshape(g.shape))
+            error = g - c[:, None] - np.einsum("pq,b,bqi->bpi", MATRIX, h, at.rate.reshape(g.shape))
             change = _solve(_newton_matrix(rate, at, h), error.reshape(size, -1, 1)).reshape(g.shape)
             g = g - change
             if not np.isfinite(g).all() or (np.abs(change) <= _CONVERGED * scale).all():
@@ -235,7 +225,7 @@ class Collocation(Integrator):
             unknowns = np.zeros((*rows.shape[:2], rate.equation.unknowns.total if by_unknowns else 0))
             for q in range(self.stages if by_unknowns else 0):
                 stage = Rates(*(part.reshape(size, self.stages, -1)[:, q] for part in at))
-                unknowns += rate.by_unknowns(stage, np.einsum("p,b,brpi->bri", _STAGES[:, q], h, of_stages))
+                unknowns += rate.by_unknowns(stage, np.einsum("p,b,brpi->bri", MATRIX[:, q], h, of_stages))
             return of_stages.sum(axis=2), unknowns
 
         return g[:, -1], pull_back
@@ -250,9 +240,9 @@ def _newton_matrix(
     rate: RateFunction, rates: Rates, h: Float[np.ndarray, " batch"]
 ) -> Float[np.ndarray, "batch stage_species stage_species"]:
     """1 - h (A x Jacobian), with the Jacobian of every stage."""
-    n, stages = rates.c.shape[1], len(_STAGES)
+    n, stages = rates.c.shape[1], len(MATRIX)
     jacobian = rate.by_state(rates).reshape(-1, stages, n, n)
-    whole = np.einsum("pq,b,bqij->bpiqj", _STAGES, -h, jacobian).reshape(-1, stages * n, stages * n)
+    whole = np.einsum("pq,b,bqij->bpiqj", MATRIX, -h, jacobian).reshape(-1, stages * n, stages * n)
     whole[:, np.arange(stages * n), np.arange(stages * n)] += 1.0
     return np.asarray(whole)
 
