@@ -280,8 +280,7 @@ class _Experiment:
         residuals, factor = likelihood.standardised(values, self.noise, self.rows)
         edges = self.mesh.edges_at(self._times)[self._of_row]
         normal.add_residuals(residuals, edges, by_states * factor[:, None], values_by_point * factor[:, None])
-        cost = 0.5 * float((defects**2).sum() + (first**2).sum() + (residuals**2).sum())
-        return cost, normal
+        return _half_squares(defects, first, residuals), normal
 
     def cost(
         self,
@@ -301,7 +300,7 @@ class _Experiment:
         defects = self._defects(states, rates) * np.tile(weight, 3)
         first = (_numbers(self._start(point)[0])[:, 0] - self._ends(states)[0]) * weight
         residuals, _ = likelihood.standardised(self.simulated(states, point)[0], self.noise, self.rows)
-        return 0.5 * float((defects**2).sum() + (first**2).sum() + (residuals**2).sum())
+        return _half_squares(defects, first, residuals)
 
     def _ends(self, states: Float[np.ndarray, "edges block"]) -> Float[np.ndarray, "edges states"]:
         return states[:, 2 * len(self.states) :]
@@ -484,6 +483,10 @@ class _At(NamedTuple):
 
     point: Float[np.ndarray, " parameters"]
     states: list[np.ndarray]
+
+
+def _half_squares(*misfits: np.ndarray) -> float:
+    return 0.5 * sum(float((x**2).sum()) for x in misfits)
 
 
 def _is_small(stage: Stage, rows: pd.DataFrame, parameters: int) -> bool:
