@@ -91,7 +91,7 @@ def test_a_relative_formula_in_two_tables_one_of_them_held_out(tmp_path):
     written, fit = fitted(tmp_path, tables=tables, held_out=["three"], **options)
     found = fit.estimates.loc[["scale_total_one", "scale_total_two", "q"], "estimate"]
     assert found.tolist() == pytest.approx([50, 0.1, 0.3], rel=2e-3)
-    left_out = "Relative values of held-out tables are not predicted, since their scale is not known: total."
+    left_out = "Values with a scale or an offset in held-out tables are not predicted, since it is not known: total."
     assert left_out in written.notes
     # Without a scale, the formula is predicted.
     tables.pop("two")
@@ -182,10 +182,10 @@ def test_limits_are_read_and_written(tmp_path, layout):
     assert rows["measurementType"].tolist() == ["right-censored", "", "", "left-censored", "left-censored", "", "", ""]
     assert rows["censoringBounds"].tolist() == ["3.0", "", "", "1.5", "0.5", "", "", ""]
     assert written.notes[-2:] == (
-        "Limits are no measured initial concentrations; these are estimated below or above them, and are those of the "
-        "model in held-out tables: A, B.",
-        "3 of 8 values are limits (A, B). The problem has them as pyPESTO has, in columns measurementType and "
-        "censoringBounds; programs without these take them as values.",
+        "3 of 8 values are limits (A, B). The problem marks them by the columns measurementType and censoringBounds, "
+        "as pyPESTO does; programs that do not know these take the limits as values.",
+        "Limits at time zero (A, B): initial concentrations are estimated below or above these, and are those of the "
+        "model in held-out tables.",
     )
     bounds = read_petab(written.path).parameters[["lowerBound", "upperBound"]]
     assert bounds.loc["initial_A_one"].tolist() == pytest.approx([1, 3e4])
@@ -458,7 +458,7 @@ def test_offsets(tmp_path):
     expected = {"k": 0.7, "q": 0.3, "offset_B_one": 3, "offset_B_two": -1, "initial_A_one": 4, "initial_A_two": 2}
     assert found == pytest.approx(expected, rel=2e-3)
     assert written.notes == (
-        "Relative values of held-out tables are not predicted, since their offset is not known: B.",
+        "Values with a scale or an offset in held-out tables are not predicted, since it is not known: B.",
         "Initial concentrations without a measurement are those of the model: B.",
     )
     with pytest.raises(InputError, match="one.csv: offset: no measured species is named X"):
