@@ -83,7 +83,7 @@ def read_petab(path: Path) -> PetabProblem:
 
 
 def sides_of(measurements: pd.DataFrame) -> Int[np.ndarray, " rows"]:
-    """Where the measured value of each row is: -1 below the number in the table, a limit; 1 above it; 0 there."""
+    """By row: 0 where the number is the measured value; -1 where it is a limit that this is below, 1 where above."""
     if MEASUREMENT_TYPE not in measurements:
         return np.zeros(len(measurements), dtype=int)
     return measurements[MEASUREMENT_TYPE].map(SIDES).fillna(0).to_numpy(int)
@@ -91,20 +91,16 @@ def sides_of(measurements: pd.DataFrame) -> Int[np.ndarray, " rows"]:
 
 def _with_limits(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
     """The measurement table with limits in the column of the measurements."""
-    if MEASUREMENT_TYPE not in rows:
-        return rows
-    kinds = rows[MEASUREMENT_TYPE].dropna()
-    other = kinds[~kinds.isin(SIDES)]
-    if len(other):
-        raise InputError(
-            f"{path}: {MEASUREMENT_TYPE} {other.iloc[0]} is not supported; known: {', '.join(SIDES)}, or empty"
-        )
-    limits = pd.to_numeric(rows.get(CENSORING_BOUNDS, pd.Series(index=rows.index, dtype=float)), errors="coerce")
-    censored = rows[MEASUREMENT_TYPE].notna()
-    without = (censored & limits.isna()).to_numpy()
-    if without.any():
-        row = int(without.argmax()) + 1
-        raise InputError(f"{path}: row {row} of the measurements: {CENSORING_BOUNDS} is not a number")
+    empty = pd.Series(np.nan, index=rows.index)
+    kinds, bounds = rows.get(MEASUREMENT_TYPE, empty), rows.get(CENSORING_BOUNDS, empty)
+    censored, limits = kinds.notna(), pd.to_numeric(bounds, errors="coerce")
+    for wrong, what in (
+        (censored & ~kinds.isin(SIDES), f"{MEASUREMENT_TYPE} is not supported; known: {', '.join(SIDES)}, or empty"),
+        (censored & limits.isna(), f"{CENSORING_BOUNDS} is not a number"),
+        (~censored & bounds.notna(), f"{CENSORING_BOUNDS} needs a {MEASUREMENT_TYPE}"),
+    ):
+        if wrong.any():
+            raise InputError(f"{path}: row {int(wrong.to_numpy().argmax()) + 1} of the measurements: {what}")
     return rows.assign(measurement=rows["measurement"].where(~censored, limits))
 
 

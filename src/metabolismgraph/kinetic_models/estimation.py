@@ -44,7 +44,7 @@ _AT_BOUND = 1e-3  # distance on the scale of the parameter table; on linear scal
 _WIDE = math.log(10)  # logarithm of the ratio of the ends of a 95 % interval
 _AGREED = 1e-3  # difference of the objective between two integrators, absolute and relative
 _FAR = 5.0  # standard errors: a start with equal likelihood that is farther away is another optimum
-_MISSED = 3.0  # standard deviations between a limit and a simulated value on its other side
+_MISSED = 3.0  # standard deviations of a simulated value from a limit on whose wrong side it is
 _UNLIKELY = 0.01  # p-value of the misfit
 
 
@@ -266,8 +266,8 @@ def _notes(objective: Objective, best: Start, fit: PetabFit, again: float) -> tu
     if missed.any():
         where = ", ".join(dict.fromkeys(objective.problem.measurements["observableId"][missed]))
         notes.append(
-            f"{int(missed.sum())} limits are missed by more than {_MISSED:g} standard deviations ({where}); the model "
-            "or the noise is not right"
+            f"limits that are missed by more than {_MISSED:g} standard deviations: {int(missed.sum())} ({where}); the "
+            "model or the noise is not right"
         )
     for what, names in (
         (FLAT, estimates.index[estimates["note"] == FLAT]),

@@ -87,7 +87,7 @@ def write_model_problem(
 
     Every run of a table is an experiment. Initial concentrations are estimated near the measured ones; those of
     held-out experiments are the measured ones; those of species without measurements are those of the model. A cell
-    such as <0.5 states that the value is below this limit, >9 that it is above; see `Likelihood`.
+    such as <0.5 states that the value is below this limit, >9 that it is above (censored; see `Likelihood`).
 
     Args:
         model: SBML or Antimony file with a kinetic law for every reaction.
