@@ -147,11 +147,11 @@ def test_names_and_units_of_formulas_that_are_refused(tmp_path):
     spaced = {"one": {"time": TIMES, "my total": A}}
     with pytest.raises(InputError, match="a name has letters, digits and underscores only; map the column to "):
         made(tmp_path, MODEL, spaced, observables={"my total": "A"})
-    amounts = {"one": {"time": TIMES, "A (mmol)": A, "total (mmol)": A}}
-    with pytest.raises(
-        InputError, match="one.csv: total is a formula of concentrations, and has the unit of an amount"
-    ):
-        made(tmp_path, chain(A=4, B=0, size=2), amounts, observables=TOTAL)
+    amounts = pd.DataFrame({"time": TIMES, "A (mmol)": A, "total (mmol)": A})
+    long = amounts.set_axis(["time", "A", "total"], axis=1).melt("time", var_name="species", value_name="value (mmol)")
+    for table in (amounts, long):
+        with pytest.raises(InputError, match="total is a formula of concentrations, and has the unit of an amount"):
+            made(tmp_path, chain(A=4, B=0, size=2), {"one": table}, observables=TOTAL)
     called_pi = document([reaction("R", "pi", "", "c * k * pi")], kinds=[species("pi")], parameters={"k": 1.0})
     with pytest.raises(InputError, match="observable y: pi has another meaning in formulas; rename it in the model"):
         made(tmp_path, called_pi, {"one": {"time": TIMES, "pi": A, "y": A}}, observables={"y": "2 * pi"})

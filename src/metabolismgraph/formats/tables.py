@@ -450,8 +450,9 @@ class _Reader:
         if labels.isna().any():
             row = _first(labels.isna().to_numpy())
             raise InputError(f"{self.path}: the species of data row {row} is missing; fill it in")
-        found = assign(self.path, "species", list(pd.unique(labels)), self.vocabulary, {})
         in_header = self._unit(roles["concentration"])
+        units = dict.fromkeys(labels, in_header) if in_header and is_amount(in_header) else {}
+        found = assign(self.path, "species", list(pd.unique(labels)), self.vocabulary, units)
         if clean(roles["concentration"]).casefold().startswith("conc") or (in_header and not is_amount(in_header)):
             found = dataclasses.replace(
                 found, amounts=frozenset()
