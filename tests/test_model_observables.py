@@ -18,6 +18,7 @@ from metabolismgraph.cli import kinetic_models as command
 from metabolismgraph.errors import InputError
 from metabolismgraph.figures import petab as figures
 from metabolismgraph.formats.petab import PetabProblem, read_petab
+from metabolismgraph.kinetic_models import estimation
 from metabolismgraph.kinetic_models.held_out import skill
 from metabolismgraph.kinetic_models.likelihood import Likelihood
 from metabolismgraph.kinetic_models.problem import write_with_homeostasis
@@ -371,6 +372,15 @@ def test_values_that_are_all_limits(tmp_path):
     errors = [each.estimates.loc["k", "standard_error"] for each in (fit, without)]
     assert errors[0] == pytest.approx(errors[1], rel=1e-3)
     assert "1 held-out measurements are not predicted, since the fitted ones do not depend on " in str(fit.notes)
+
+
+def test_what_is_known_does_not_depend_on_units():
+    # The first two are known to a hundredth of their range; the third is not known.
+    between = np.array([1e-10, 1e10, 1e12])
+    errors = estimation._standard_errors(np.diag([1e24, 1e-16, 0.0]), between)
+    assert errors[:2].tolist() == pytest.approx([1e-12, 1e8])
+    assert errors[2] > 1e6 * between[2]
+    assert estimation._unseen(np.diag([1e24, 1e-16, 1e-60]), between).tolist() == [False, False, True]
 
 
 REFUSED_LIMITS = [
