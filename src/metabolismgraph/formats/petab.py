@@ -94,14 +94,24 @@ def _with_limits(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
     empty = pd.Series(np.nan, index=rows.index)
     kinds, bounds = rows.get(MEASUREMENT_TYPE, empty), rows.get(CENSORING_BOUNDS, empty)
     censored, limits = kinds.notna(), pd.to_numeric(bounds, errors="coerce")
-    for wrong, what in (
-        (censored & ~kinds.isin(SIDES), f"{MEASUREMENT_TYPE} is not supported; known: {', '.join(SIDES)}, or empty"),
-        (censored & limits.isna(), f"{CENSORING_BOUNDS} is not a number"),
-        (~censored & bounds.notna(), f"{CENSORING_BOUNDS} needs a {MEASUREMENT_TYPE}"),
-    ):
-        if wrong.any():
-            raise InputError(f"{path}: row {int(wrong.to_numpy().argmax()) + 1} of the measurements: {what}")
+    unknown, without, alone = censored & ~kinds.isin(SIDES), censored & limits.isna(), ~censored & bounds.notna()
+    if unknown.any():
+        raise InputError(
+            f"{path}: row {_first(unknown)} of the measurements: {MEASUREMENT_TYPE} is not supported; known: "
+            f"{', '.join(SIDES)}, or empty"
+        )
+    if without.any():
+        raise InputError(f"{path}: row {_first(without)} of the measurements: {CENSORING_BOUNDS} is not a number")
+    if alone.any():
+        raise InputError(
+            f"{path}: row {_first(alone)} of the measurements: {CENSORING_BOUNDS} needs a {MEASUREMENT_TYPE}"
+        )
     return rows.assign(measurement=rows["measurement"].where(~censored, limits))
+
+
+def _first(wrong: pd.Series) -> int:
+    """Number of the first wrong row, from 1."""
+    return int(wrong.to_numpy().argmax()) + 1
 
 
 def _version_1(path: Path, spec: Mapping[str, Any]) -> PetabProblem:
@@ -203,8 +213,7 @@ def _check(problem: PetabProblem) -> None:
     ):
         if column in rows:
             if column != "preequilibrationConditionId" and rows[column].isna().any():
-                row = int(rows[column].isna().to_numpy().argmax()) + 1
-                raise InputError(f"{path}: row {row} of the measurements: {column} is empty")
+                raise InputError(f"{path}: row {_first(rows[column].isna())} of the measurements: {column} is empty")
             unknown = sorted(set(rows[column].dropna().astype(str)) - set(table.index))
             if unknown:
                 raise InputError(f"{path}: the measurements name {what} {unknown[0]}, which is not defined")
@@ -216,11 +225,11 @@ def _check(problem: PetabProblem) -> None:
     for column in ("measurement", "time"):
         numbers = pd.to_numeric(rows[column], errors="coerce")
         if numbers.isna().any():
-            row = int(numbers.isna().to_numpy().argmax()) + 1
-            raise InputError(f"{path}: row {row} of the measurements: {column} is not a number")
+            raise InputError(f"{path}: row {_first(numbers.isna())} of the measurements: {column} is not a number")
         if column == "time" and not problem.experiments and (numbers < 0).any():
-            row = int((numbers < 0).to_numpy().argmax()) + 1
-            raise InputError(f"{path}: row {row} of the measurements: time is negative; an experiment begins at zero")
+            raise InputError(
+                f"{path}: row {_first(numbers < 0)} of the measurements: time is negative; an experiment begins at zero"
+            )
         if column == "measurement" and not numbers.map(math.isfinite).all():
             raise InputError(f"{path}: a measurement is not finite")
 
