@@ -50,6 +50,8 @@ READERS = {
         "kinetic_models/problem.py",
         "kinetic_models/experiments.py",
         "kinetic_models/edited_model.py",
+        "kinetic_models/observable_formulas.py",
+        "kinetic_models/observable_table.py",
         "kinetic_models/comparison.py",
     ),
     "PEtab problems": (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from test_cli import call
+from command_line import call
 
 import metabolismgraph as mg
 from metabolismgraph.formats.petab import read_petab

@@ -7,7 +7,7 @@ import casadi as ca
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import call
+from command_line import call
 from test_sbml import MATHML, document, level2, mathml, reaction, species
 
 import metabolismgraph as mg

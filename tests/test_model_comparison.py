@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import call
+from command_line import call
 from test_formula import parse
 from test_model_problem import CHAIN, TIMES, a
 from test_sbml import document, reaction, species

@@ -2,22 +2,23 @@
 
 from pathlib import Path
 
-import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import call
 from scipy.optimize import minimize
 from scipy.special import log_ndtr
 from scipy.stats import norm
-from test_cli import call
 from test_model_problem import CHAIN, TIMES, a, b, chain, made
-from test_petab import TABLES, problem  # noqa: F401 (a fixture)
+from test_petab import problem  # noqa: F401 (a fixture)
 from test_sbml import document, mathml, reaction, species
 
 import metabolismgraph as mg
+from metabolismgraph.cli import kinetic_models as command
 from metabolismgraph.errors import InputError
 from metabolismgraph.figures import petab as figures
 from metabolismgraph.formats.petab import PetabProblem, read_petab
+from metabolismgraph.kinetic_models import estimation
 from metabolismgraph.kinetic_models.held_out import skill
 from metabolismgraph.kinetic_models.likelihood import Likelihood
 from metabolismgraph.kinetic_models.problem import write_with_homeostasis
@@ -28,10 +29,17 @@ MODEL = chain(A=4, B=0)
 ONLY_A = document([reaction("R", "A", "", "c * k * A")], kinds=[species("A")], parameters={"k": 1.0})
 
 
-def fitted(tmp_path, model=MODEL, tables=None, starts=2, **options):
+def fitted(tmp_path, model=MODEL, tables=None, starts=1, **options):
     tmp_path.mkdir(exist_ok=True)
     written = made(tmp_path, model, tables, **options)
     return written, mg.fit_petab(written.path, starts, hold_out=written.held_out, hold_out_after=written.hold_out_after)
+
+
+def simulated(tmp_path, model, tables, values, **options):
+    """A problem, and simulated and measured values with these parameters."""
+    written = made(tmp_path, model, tables, **options)
+    table = mg.simulate_petab(written.path, values)
+    return written, table["simulation"].to_numpy(), table["measurement"].to_numpy()
 
 
 def limited(values, limit, sign="<"):
@@ -54,8 +62,11 @@ def test_a_formula_of_species_alone(tmp_path):
 def test_ids_in_formulas_are_concentrations(tmp_path):
     model = chain(laws=("k * A", "q * B"), amount="true", size=2, A=4, B=0)
     table = {"time": TIMES, "[A]": A, "total": A + 2 * B, "mol": 2 * B}
-    written, fit = fitted(tmp_path, model, {"one": table}, observables=TOTAL | {"mol": "c*B"}, noise=0.01, held_out=[])
-    assert fit.estimates.loc[["k", "q"], "estimate"].tolist() == pytest.approx([0.7, 0.3], rel=1e-3)
+    truth = {"k": 0.7, "q": 0.3, "initial_A_one": 2 * 4}
+    written, found, measured = simulated(
+        tmp_path, model, {"one": table}, truth, observables=TOTAL | {"mol": "c*B"}, noise=0.01
+    )
+    np.testing.assert_allclose(found, measured, rtol=1e-5, atol=1e-8)
     assert (
         "Amounts in the model, but concentrations in formulas of observables: A, B; an amount is written with its "
         "compartment, such as c*A." in written.notes
@@ -77,8 +88,10 @@ def test_a_parameter_that_a_rule_computes(tmp_path):
     model = MODEL.replace("<listOfReactions>", f"{rule}<listOfReactions>")
     model = model.replace("<listOfParameters>", '<listOfParameters><parameter id="s" constant="false"/>')
     options = {"observables": {"y": "10 * s"}, "noise": 0.01}
-    _, fit = fitted(tmp_path, model, {"one": {"time": TIMES, "y": 10 * (A + 2 * B)}}, **options)
-    assert fit.estimates["estimate"].to_dict() == pytest.approx({"k": 0.7, "q": 0.3}, rel=1e-3)
+    table = {"one": {"time": TIMES, "y": 10 * (A + 2 * B)}}
+    written, found, measured = simulated(tmp_path, model, table, {"k": 0.7, "q": 0.3}, **options)
+    np.testing.assert_allclose(found, measured, rtol=1e-5)
+    assert written.estimated == ("k", "q")
 
 
 def test_a_relative_formula_in_two_tables_one_of_them_held_out(tmp_path):
@@ -91,20 +104,18 @@ def test_a_relative_formula_in_two_tables_one_of_them_held_out(tmp_path):
     written, fit = fitted(tmp_path, tables=tables, held_out=["three"], **options)
     found = fit.estimates.loc[["scale_total_one", "scale_total_two", "q"], "estimate"]
     assert found.tolist() == pytest.approx([50, 0.1, 0.3], rel=2e-3)
-    left_out = "Relative values of held-out tables are not predicted, since their scale is not known: total."
+    left_out = "Values with a scale or an offset in held-out tables are not predicted, since it is not known: total."
     assert left_out in written.notes
-    # Without a scale, the formula is predicted.
-    tables.pop("two")
-    tables["one"]["total"] = A + 2 * B
-    _, fit = fitted(tmp_path / "b", tables=tables, held_out=["three"], observables=TOTAL, noise=0.01)
-    assert skill(fit.held_out).loc[("three", "of_total"), "R2_simulation"] > 0.9999
+    assert set(fit.held_out["observableId"]) == {"of_A"}
 
 
 def test_the_initial_concentration_of_a_species_in_a_formula_is_estimated_on_request(tmp_path):
     table = {"one": {"time": TIMES, "A": A, "total": A + 2 * (B + 0.5 * np.exp(-0.3 * TIMES))}}
     options = {"observables": TOTAL, "noise": 0.01, "estimate": ["k", "q", "B"]}
-    _, fit = fitted(tmp_path, chain(A=4, B=2), table, **options)
-    assert fit.estimates.loc["initial_B_one", "estimate"] == pytest.approx(0.5, rel=0.01)
+    truth = {"k": 0.7, "q": 0.3, "initial_A_one": 4, "initial_B_one": 0.5}
+    written, found, measured = simulated(tmp_path, chain(A=4, B=2), table, truth, **options)
+    np.testing.assert_allclose(found, measured, rtol=1e-5)
+    assert written.estimated == tuple(truth)
 
 
 def test_models_are_compared_by_formulas(tmp_path):
@@ -128,10 +139,7 @@ REFUSED_FORMULAS = [
     ({"total": ""}, "the formula '' is not valid"),
     ({"total": "2 * k"}, r"observable total: the formula '2 \* k' does not depend on a species"),
     ({"total": "A", "B": "A"}, "observable B: the model has this id already; choose another name"),
-    (
-        {"total": "A", "k": "A"},
-        "observable k: the model has this id already|observable: no column with values is named k",
-    ),
+    ({"total": "A", "k": "A"}, "one.csv: observable: no column with values is named k"),
     ({"total": "A", "sum": "A + B"}, "one.csv: observable: no column with values is named sum"),
     ({}, "'total' is not a species of network"),
 ]
@@ -150,11 +158,11 @@ def test_names_and_units_of_formulas_that_are_refused(tmp_path):
     spaced = {"one": {"time": TIMES, "my total": A}}
     with pytest.raises(InputError, match="a name has letters, digits and underscores only; map the column to "):
         made(tmp_path, MODEL, spaced, observables={"my total": "A"})
-    amounts = {"one": {"time": TIMES, "A (mmol)": A, "total (mmol)": A}}
-    with pytest.raises(
-        InputError, match="one.csv: total is a formula of concentrations, and has the unit of an amount"
-    ):
-        made(tmp_path, chain(A=4, B=0, size=2), amounts, observables=TOTAL)
+    amounts = pd.DataFrame({"time": TIMES, "A (mmol)": A, "total (mmol)": A})
+    long = amounts.set_axis(["time", "A", "total"], axis=1).melt("time", var_name="species", value_name="value (mmol)")
+    for table in (amounts, long):
+        with pytest.raises(InputError, match="total is a formula of concentrations, and has the unit of an amount"):
+            made(tmp_path, chain(A=4, B=0, size=2), {"one": table}, observables=TOTAL)
     called_pi = document([reaction("R", "pi", "", "c * k * pi")], kinds=[species("pi")], parameters={"k": 1.0})
     with pytest.raises(InputError, match="observable y: pi has another meaning in formulas; rename it in the model"):
         made(tmp_path, called_pi, {"one": {"time": TIMES, "pi": A, "y": A}}, observables={"y": "2 * pi"})
@@ -182,10 +190,10 @@ def test_limits_are_read_and_written(tmp_path, layout):
     assert rows["measurementType"].tolist() == ["right-censored", "", "", "left-censored", "left-censored", "", "", ""]
     assert rows["censoringBounds"].tolist() == ["3.0", "", "", "1.5", "0.5", "", "", ""]
     assert written.notes[-2:] == (
-        "Limits are no measured initial concentrations; these are estimated below or above them, and are those of the "
-        "model in held-out tables: A, B.",
-        "3 of 8 values are limits (A, B). The problem has them as pyPESTO has, in columns measurementType and "
-        "censoringBounds; programs without these take them as values.",
+        "3 of 8 values are limits (A, B). The problem marks them by the columns measurementType and censoringBounds, "
+        "as pyPESTO does; programs that do not know these take the limits as values.",
+        "Limits at time zero (A, B): initial concentrations are estimated below or above these, and are those of the "
+        "model in held-out tables.",
     )
     bounds = read_petab(written.path).parameters[["lowerBound", "upperBound"]]
     assert bounds.loc["initial_A_one"].tolist() == pytest.approx([1, 3e4])
@@ -215,19 +223,19 @@ def test_a_replicate_that_is_a_limit_lowers_the_initial_concentration(tmp_path):
     assert bounds[["lowerBound", "upperBound"]].tolist() == pytest.approx([3e-5, 0.9])
 
 
-def test_the_limit_of_a_held_out_table_is_not_its_initial_concentration(tmp_path):
-    tables = {"one": {"time": TIMES, "A": A, "B": B}, "two": {"time": TIMES, "A": A, "B": ["<0.2", *B[1:-1], "<9"]}}
-    written, fit = fitted(tmp_path, tables=tables, held_out=["two"], noise=0.01)
+def test_a_held_out_table_with_limits(tmp_path):
+    two = {"time": TIMES, "A": A, "B": ["<0.2", *B[1:-1], "<9"], "total": A + 2 * B}
+    tables = {"one": {"time": TIMES, "A": A, "B": B}, "two": two}
+    written, fit = fitted(tmp_path, tables=tables, held_out=["two"], noise=0.01, observables=TOTAL)
+    # The limit at its start is not its initial concentration.
     assert read_petab(written.path).conditions.loc["two", "B"] == 0
     found = skill(fit.held_out)
     # Limits have no residual, and no line is drawn to them.
-    assert found["measurements"].tolist() == [9, 7]
+    assert found["measurements"].tolist() == [9, 7, 9]
     assert found["R2_simulation"].min() > 0.999
     rows = fit.held_out[fit.held_out["observableId"] == "of_B"]
     assert rows["interpolation"].iloc[1] == pytest.approx(B[2])
-    only = {**tables, "two": {"time": TIMES, "A": A, "B": ["<9"] * 9}}
-    _, fit = fitted(tmp_path / "b", tables=only, held_out=["two"], noise=0.01)
-    assert skill(fit.held_out).loc[("two", "of_B")].isna().sum() == 6
+    assert skill(rows.assign(measurementType="left-censored")).isna().sum(axis=1).tolist() == [6]
 
 
 SIDES = ["left-censored", "right-censored", np.nan]
@@ -291,40 +299,53 @@ def test_a_limit_counts_as_what_it_says(tmp_path):
     values = a(0.7, 4.0, times) + 0.5 * np.random.default_rng(0).standard_normal(len(times))
     low = values < 0.8
     assert low.mean() == pytest.approx(0.3, abs=0.02)
-    cells = {"as limits": limited(values, 0.8), "dropped": np.where(low, np.nan, values), "taken": values.clip(0.8)}
-    far = {}
-    for name, column in cells.items():
-        _, fit = fitted(tmp_path / name, ONLY_A.replace('A"', 'A"'), {"one": {"time": times, "A": column}})
-        found = fit.estimates.loc["k"]
-        far[name] = (found["estimate"] - 0.7) / (found["upper_95"] - found["lower_95"]) * 2 * 1.96
-        if name == "as limits":
-            assert found["lower_95"] < 0.7 < found["upper_95"]
-            estimates = fit.estimates["estimate"]
+    _, fit = fitted(tmp_path, ONLY_A, {"one": {"time": times, "A": limited(values, 0.8)}})
+    lower, upper = fit.estimates.loc["k", ["lower_95", "upper_95"]]
+    assert lower < 0.7 < upper
 
     # The same by another program: the likelihood in closed form, with a solver without derivatives.
-    def minus_log(x):
-        y, sd = a(x[0], x[1], times), np.exp(x[2])
-        exact = norm.logpdf(values[~low], y[~low], sd).sum()
-        return -exact - norm.logcdf(0.8, y[low], sd).sum()
+    def likeliest(measured, limits):
+        def minus_log(x):
+            y, sd = a(x[0], x[1], times), np.exp(x[2])
+            exact = norm.logpdf(measured, y, sd)[~low if limits != "taken" else slice(None)].sum()
+            return -exact - (norm.logcdf(0.8, y[low], sd).sum() if limits == "limits" else 0.0)
 
-    reference = minimize(minus_log, [1, 3, 0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9}).x
-    assert estimates[["k", "initial_A_one"]].tolist() == pytest.approx(reference[:2], rel=1e-4)
-    assert estimates["sd_A"] == pytest.approx(np.exp(reference[2]), rel=1e-4)
-    assert abs(far["as limits"]) < 2
-    assert far["dropped"] < -5
-    assert far["taken"] < -5
+        x = minimize(minus_log, [1, 3, 0], method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-9}).x
+        return [x[0], x[1], np.exp(x[2])]
+
+    found = fit.estimates.loc[["k", "initial_A_one", "sd_A"], "estimate"].tolist()
+    assert found == pytest.approx(likeliest(values, "limits"), rel=1e-4)
+    for biased in (likeliest(values, "dropped"), likeliest(values.clip(0.8), "taken")):
+        assert biased[0] < 0.7 - 5 * (upper - lower) / (2 * 1.96)
 
 
-def test_values_above_a_limit_and_later_ones_held_out(tmp_path):
+@pytest.fixture(scope="module")
+def both_sides(tmp_path_factory):
+    """A fit with limits below and above the values."""
     table = {"one": {"time": TIMES, "A": limited(A, 2.5, ">"), "B": limited(B, 0.1)}}
-    _, fit = fitted(tmp_path, tables=table, noise=0.01, hold_out_after=2.0, starts=4)
-    assert fit.estimates.loc[["k", "initial_A_one"], "estimate"].tolist() == pytest.approx([0.7, 4], rel=0.01)
-    assert skill(fit.held_out)["R2_simulation"].min() > 0.99
+    return fitted(tmp_path_factory.mktemp("both"), tables=table, noise=0.01, hold_out_after=2.0)[1]
+
+
+def test_values_above_a_limit_and_later_ones_held_out(both_sides):
+    found = both_sides.estimates.loc[["k", "initial_A_one"], "estimate"]
+    assert found.tolist() == pytest.approx([0.7, 4], rel=0.01)
+    assert skill(both_sides.held_out)["R2_simulation"].min() > 0.99
+
+
+def test_limits_are_triangles(both_sides):
+    figure = figures._measurements(both_sides, both_sides.simulation, "simulated")
+    points = [
+        {line.get_marker(): len(line.get_xdata()) for line in ax.lines if line.get_marker() in ("^", "v")}
+        for ax in figure.axes[:2]
+    ]
+    assert points == [{"v": 0, "^": 2}, {"v": 1, "^": 0}]
+    labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert labels == ["measured", "below a limit", "above a limit", "simulated"]
 
 
 def test_a_limit_of_the_logarithm_of_zero(tmp_path):
-    table = {"one": {"time": TIMES, "A": A, "log": ["<-2", *np.log10(B[1:])]}}
-    _, fit = fitted(tmp_path, tables=table, observables={"log": "log10(B)"})
+    table = {"time": TIMES, "A": A, "log": ["<-2", *np.log10(B[1:])]} | dict.fromkeys(["A_sd", "log_sd"], 0.01)
+    _, fit = fitted(tmp_path, tables={"one": table}, observables={"log": "log10(B)"}, deviations="*_sd")
     assert fit.estimates.loc[["k", "q"], "estimate"].tolist() == pytest.approx([0.7, 0.3], rel=1e-3)
     assert fit.simulation["log_likelihood"].iloc[9] == 0
 
@@ -334,7 +355,7 @@ def test_limits_that_are_missed_are_named(tmp_path):
     table["one"]["B"][3] = "<1"
     _, fit = fitted(tmp_path, tables=table, deviations="*_sd")
     assert (
-        "1 limits are missed by more than 3 standard deviations (of_B); the model or the noise is not right"
+        "limits that are missed by more than 3 standard deviations: 1 (of_B); the model or the noise is not right"
         in fit.notes
     )
 
@@ -344,13 +365,22 @@ def test_values_that_are_all_limits(tmp_path):
     with pytest.raises(InputError, match="all values of B to be fitted are limits, from which its noise cannot be est"):
         made(tmp_path, MODEL, table)
     # With noise that is given, they say nothing about q, and the interval of k is as without them.
-    written, fit = fitted(tmp_path, tables=table, noise=0.01)
+    _, fit = fitted(tmp_path, tables=table, noise=0.01, hold_out_after=3.9)
     assert fit.estimates.loc["q", "note"]
-    _, without = fitted(tmp_path / "b", tables={"one": {"time": TIMES, "A": A}}, noise=0.01)
+    without = {"one": {"time": TIMES, "A": A}}
+    _, without = fitted(tmp_path / "b", tables=without, noise=0.01, hold_out_after=3.9)
     errors = [each.estimates.loc["k", "standard_error"] for each in (fit, without)]
     assert errors[0] == pytest.approx(errors[1], rel=1e-3)
-    held = mg.fit_petab(written.path, 2, hold_out_after=3.9)
-    assert "1 held-out measurements are not predicted, since the fitted ones do not depend on " in str(held.notes)
+    assert "1 held-out measurements are not predicted, since the fitted ones do not depend on " in str(fit.notes)
+
+
+def test_what_is_known_does_not_depend_on_units():
+    # The first two are known to a hundredth of their range; the third is not known.
+    between = np.array([1e-10, 1e10, 1e12])
+    errors = estimation._standard_errors(np.diag([1e24, 1e-16, 0.0]), between)
+    assert errors[:2].tolist() == pytest.approx([1e-12, 1e8])
+    assert errors[2] > 1e6 * between[2]
+    assert estimation._unseen(np.diag([1e24, 1e-16, 1e-60]), between).tolist() == [False, False, True]
 
 
 REFUSED_LIMITS = [
@@ -377,9 +407,7 @@ def test_limits_that_are_refused(tmp_path, change, message):
 def test_a_fit_of_the_network_refuses_limits(tmp_path):
     (tmp_path / "model.xml").write_text(CHAIN)
     (tmp_path / "one.csv").write_text("time,A,B\n0,4,<0.5\n1,2,1\n")
-    message = (
-        "one.csv: column 'B', data row 1: '<0.5' is a limit, of which only fit-model makes use; leave the cell empty"
-    )
+    message = "one.csv: column 'B', data row 1: '<0.5' is a limit, which only fit-model supports; leave the cell empty"
     with pytest.raises(InputError, match=message):
         mg.read(tmp_path / "model.xml", tmp_path / "one.csv")
     with pytest.raises(InputError, match=message):
@@ -412,9 +440,10 @@ def test_limits_of_a_petab_problem(problem):  # noqa: F811
         (
             "interval-censored",
             "1;2",
-            "measurementType interval-censored is not supported; known: left-censored, ",
+            "row 2 of the measurements: measurementType is not supported; known: left-censored, right-censored, or ",
         ),
         ("left-censored", "", "row 2 of the measurements: censoringBounds is not a number"),
+        ("", "0.5", "row 2 of the measurements: censoringBounds needs a measurementType"),
     ):
         with pytest.raises(InputError, match=message):
             mg.simulate_petab(problem(**PROBLEM, measurements=censored(kind, bounds)))
@@ -428,20 +457,6 @@ def test_limits_are_no_values_for_homeostasis_of_a_petab_problem(tmp_path, probl
     bounds = [read_petab(each.path).parameters.loc["baseline_A", "upperBound"] for each in (high, low)]
     assert bounds[0] == bounds[1]
     assert read_petab(high.path).measurements["measurementType"].tolist() == [np.nan, "left-censored"]
-
-
-def test_limits_are_triangles(tmp_path):
-    table = {"one": {"time": TIMES, "A": limited(A, 3, ">"), "B": limited(B, 1)}}
-    _, fit = fitted(tmp_path, tables=table, noise=0.1, starts=1)
-    figure = figures._measurements(fit, fit.simulation, "simulated")
-    assert isinstance(figure, matplotlib.figure.Figure)
-    points = [
-        {line.get_marker(): len(line.get_xdata()) for line in ax.lines if line.get_marker() in ("^", "v")}
-        for ax in figure.axes[:2]
-    ]
-    assert points == [{"v": 0, "^": 1}, {"v": 1, "^": 0}]
-    labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    assert labels == ["measured", "below a limit", "above a limit", "simulated"]
 
 
 # -- offsets
@@ -458,7 +473,7 @@ def test_offsets(tmp_path):
     expected = {"k": 0.7, "q": 0.3, "offset_B_one": 3, "offset_B_two": -1, "initial_A_one": 4, "initial_A_two": 2}
     assert found == pytest.approx(expected, rel=2e-3)
     assert written.notes == (
-        "Relative values of held-out tables are not predicted, since their offset is not known: B.",
+        "Values with a scale or an offset in held-out tables are not predicted, since it is not known: B.",
         "Initial concentrations without a measurement are those of the model: B.",
     )
     with pytest.raises(InputError, match="one.csv: offset: no measured species is named X"):
@@ -469,9 +484,9 @@ def test_offsets(tmp_path):
 
 def test_a_held_out_table_of_which_nothing_can_be_predicted(tmp_path):
     tables = {"one": {"time": TIMES, "A": A, "B": B}, "two": {"time": TIMES, "B": B}}
-    written, fit = fitted(tmp_path, tables=tables, starts=1, relative=["B"], held_out=["two"])
+    written = made(tmp_path, MODEL, tables, relative=["B"], held_out=["two"])
     assert written.held_out == ()
-    assert len(fit.held_out) == 0
+    assert "two" not in set(read_petab(written.path).measurements["simulationConditionId"])
     assert written.notes[-1] == "Held out, without a measurement to predict: two."
 
 
@@ -493,7 +508,7 @@ def test_a_scale_and_an_offset_in_any_unit(tmp_path, size):
     noise = 0.01 * np.random.default_rng(0).standard_normal(9)
     table = {"one": {"time": TIMES, "A": A, "total": size * (A + 2 * B + noise + 20)}}
     options = {"observables": TOTAL, "relative": ["total"], "offset": ["total"]}
-    _, fit = fitted(tmp_path, tables=table, starts=4, **options)
+    _, fit = fitted(tmp_path, tables=table, **options)
     found = fit.estimates.loc[["k", "q", "scale_total_one", "offset_total_one"]]
     assert found["estimate"].tolist() == pytest.approx([0.7, 0.3, size, 20 * size], rel=0.02)
     assert found["note"].tolist() == [""] * 4
@@ -501,27 +516,19 @@ def test_a_scale_and_an_offset_in_any_unit(tmp_path, size):
 
 
 def test_command(tmp_path, monkeypatch, capsys):
-    made(
-        tmp_path,
-        MODEL,
-        {"one": {"time": TIMES, "A": limited(A, 0.5), "total": A + 2 * B, "B": B + 1}},
-        observables=TOTAL,
-    )
-    words = [
-        "fit-model",
-        tmp_path / "model.xml",
-        tmp_path / "one.csv",
-        "--observable",
-        "total=A + 2*B",
-        "--offset",
-        "B",
-    ]
-    words += ["--starts", "1", "--processes", "1", "--noise", "0.05", "--out", tmp_path / "fit"]
+    (tmp_path / "model.xml").write_text(MODEL)
+    table = {"time": TIMES, "A": limited(A, 0.5), "total": A + 2 * B, "B": B + 1}
+    pd.DataFrame(table).to_csv(tmp_path / "one.csv", index=False)
+    written = {}
+    # The fit itself is that of every other problem.
+    monkeypatch.setattr(command, "_fit", lambda problems, *_, **__: written.update(problems(tmp_path / "made")))
+    words = ["fit-model", tmp_path / "model.xml", tmp_path / "one.csv", "--observable", "total=A + 2*B"]
+    words += ["--offset", "B", "--noise", "0.05", "--out", tmp_path / "fit"]
     assert call(monkeypatch, *words) == 0
-    assert "values are limits (A)" in capsys.readouterr().out
-    estimates = pd.read_csv(tmp_path / "fit" / "estimates.csv", index_col=0)["estimate"]
-    assert estimates[["k", "q", "offset_B_one"]].tolist() == pytest.approx([0.7, 0.3, 1], rel=1e-2)
-    assert (tmp_path / "fit" / "measurements.png").stat().st_size > 0
+    (made_problem,) = written.values()
+    found = read_petab(made_problem.path).observables["observableFormula"].to_dict()
+    assert found == {"of_A": "A", "of_B": "B + observableParameter1_of_B", "of_total": "A + 2*B"}
+    assert "values are limits (A)" in str(made_problem.notes)
     for pair in ("total", "=A", "total="):
-        assert call(monkeypatch, *words, "--overwrite", "--observable", pair) == 2
+        assert call(monkeypatch, *words, "--observable", pair) == 2
         assert "expected NAME=FORMULA, such as total=A+2*B" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import call
+from command_line import call
 from test_sbml import document, mathml, reaction, species
 
 import metabolismgraph as mg
@@ -271,9 +271,8 @@ def test_what_the_fitted_measurements_do_not_tell_is_not_predicted(tmp_path):
     # From tables, the initial concentration is the measured one, and B is left out.
     problem, fit = fitted(tmp_path / "two", chain(A=4, B=0), tables, starts=2, held_out=["two"], inputs=[], **options)
     assert "scale_B_two" not in problem.estimated
-    assert (
-        problem.notes[0] == "Relative values of held-out tables are not predicted, since their scale is not known: B."
-    )
+    expected = "Values with a scale or an offset in held-out tables are not predicted, since it is not known: B."
+    assert problem.notes[0] == expected
     assert set(fit.held_out["observableId"]) == {"of_A"}
     np.testing.assert_allclose(fit.held_out["simulation"], tables["two"]["A"], rtol=1e-3)
 

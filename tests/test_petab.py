@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_cli import call
+from command_line import call
 from test_sbml import document, reaction, species
 
 import metabolismgraph as mg

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from command_line import call
 from scipy.stats import laplace, loglaplace, lognorm, norm
-from test_cli import call
 from test_petab import TABLES, YAML, problem  # noqa: F401 (a fixture)
 from test_sbml import document, reaction, species
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import call
 from scipy.stats import cauchy, chi2, expon, gamma, laplace, loglaplace, lognorm, loguniform, norm, rayleigh, uniform
-from test_cli import call
 from test_petab import normal
 from test_petab_fit import compared
 from test_sbml import document, mathml, reaction, species

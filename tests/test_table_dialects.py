@@ -313,6 +313,8 @@ DIVIDED = "Amounts were divided by the volume of the compartment (B)."
         (LONG, "B", True),
         (LONG.replace("value", "concentration"), "B", False),
         (LONG.replace("value", "value (mM)"), "B", False),
+        (LONG.replace("value", "value (mol)"), "", True),
+        (LONG.replace("value", "value (mol)").replace("B", "[B]"), "", False),
         (LONG.replace("B", "[B]"), "B", False),
     ],
 )

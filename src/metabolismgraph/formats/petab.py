@@ -83,7 +83,7 @@ def read_petab(path: Path) -> PetabProblem:
 
 
 def sides_of(measurements: pd.DataFrame) -> Int[np.ndarray, " rows"]:
-    """Where the measured value of each row is: -1 below the number in the table, a limit; 1 above it; 0 there."""
+    """By row: 0 where the number is the measured value; -1 where it is a limit that this is below, 1 where above."""
     if MEASUREMENT_TYPE not in measurements:
         return np.zeros(len(measurements), dtype=int)
     return measurements[MEASUREMENT_TYPE].map(SIDES).fillna(0).to_numpy(int)
@@ -91,21 +91,27 @@ def sides_of(measurements: pd.DataFrame) -> Int[np.ndarray, " rows"]:
 
 def _with_limits(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
     """The measurement table with limits in the column of the measurements."""
-    if MEASUREMENT_TYPE not in rows:
-        return rows
-    kinds = rows[MEASUREMENT_TYPE].dropna()
-    other = kinds[~kinds.isin(SIDES)]
-    if len(other):
+    empty = pd.Series(np.nan, index=rows.index)
+    kinds, bounds = rows.get(MEASUREMENT_TYPE, empty), rows.get(CENSORING_BOUNDS, empty)
+    censored, limits = kinds.notna(), pd.to_numeric(bounds, errors="coerce")
+    unknown, without, alone = censored & ~kinds.isin(SIDES), censored & limits.isna(), ~censored & bounds.notna()
+    if unknown.any():
         raise InputError(
-            f"{path}: {MEASUREMENT_TYPE} {other.iloc[0]} is not supported; known: {', '.join(SIDES)}, or empty"
+            f"{path}: row {_first(unknown)} of the measurements: {MEASUREMENT_TYPE} is not supported; known: "
+            f"{', '.join(SIDES)}, or empty"
         )
-    limits = pd.to_numeric(rows.get(CENSORING_BOUNDS, pd.Series(index=rows.index, dtype=float)), errors="coerce")
-    censored = rows[MEASUREMENT_TYPE].notna()
-    without = (censored & limits.isna()).to_numpy()
     if without.any():
-        row = int(without.argmax()) + 1
-        raise InputError(f"{path}: row {row} of the measurements: {CENSORING_BOUNDS} is not a number")
+        raise InputError(f"{path}: row {_first(without)} of the measurements: {CENSORING_BOUNDS} is not a number")
+    if alone.any():
+        raise InputError(
+            f"{path}: row {_first(alone)} of the measurements: {CENSORING_BOUNDS} needs a {MEASUREMENT_TYPE}"
+        )
     return rows.assign(measurement=rows["measurement"].where(~censored, limits))
+
+
+def _first(wrong: pd.Series) -> int:
+    """Number of the first wrong row, from 1."""
+    return int(wrong.to_numpy().argmax()) + 1
 
 
 def _version_1(path: Path, spec: Mapping[str, Any]) -> PetabProblem:
@@ -207,8 +213,7 @@ def _check(problem: PetabProblem) -> None:
     ):
         if column in rows:
             if column != "preequilibrationConditionId" and rows[column].isna().any():
-                row = int(rows[column].isna().to_numpy().argmax()) + 1
-                raise InputError(f"{path}: row {row} of the measurements: {column} is empty")
+                raise InputError(f"{path}: row {_first(rows[column].isna())} of the measurements: {column} is empty")
             unknown = sorted(set(rows[column].dropna().astype(str)) - set(table.index))
             if unknown:
                 raise InputError(f"{path}: the measurements name {what} {unknown[0]}, which is not defined")
@@ -220,11 +225,11 @@ def _check(problem: PetabProblem) -> None:
     for column in ("measurement", "time"):
         numbers = pd.to_numeric(rows[column], errors="coerce")
         if numbers.isna().any():
-            row = int(numbers.isna().to_numpy().argmax()) + 1
-            raise InputError(f"{path}: row {row} of the measurements: {column} is not a number")
+            raise InputError(f"{path}: row {_first(numbers.isna())} of the measurements: {column} is not a number")
         if column == "time" and not problem.experiments and (numbers < 0).any():
-            row = int((numbers < 0).to_numpy().argmax()) + 1
-            raise InputError(f"{path}: row {row} of the measurements: time is negative; an experiment begins at zero")
+            raise InputError(
+                f"{path}: row {_first(numbers < 0)} of the measurements: time is negative; an experiment begins at zero"
+            )
         if column == "measurement" and not numbers.map(math.isfinite).all():
             raise InputError(f"{path}: a measurement is not finite")
 

@@ -6,9 +6,8 @@ import re
 from typing import Any
 
 import libsbml
-import numpy as np
 
-from metabolismgraph.formats.formula import FormulaError, children, evaluate, names
+from metabolismgraph.formats.formula import FormulaError, children
 
 _LOG = "logarithm"  # stands for `log`, which libsbml takes to base 10, or with the base first
 
@@ -27,17 +26,6 @@ def parse_formula(text: str) -> Any:
         raise FormulaError
     _translate(node)
     return node
-
-
-def formula_names(text: str) -> set[str]:
-    """The names in a formula, including `TIME`.
-
-    Raises:
-        FormulaError: it is not valid, or has a function that is not known, or a wrong number of arguments.
-    """
-    node = parse_formula(text)
-    evaluate(node, lambda _: np.float64(1), {})
-    return names(node)
 
 
 def _translate(node: Any) -> None:

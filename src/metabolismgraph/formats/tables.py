@@ -127,8 +127,8 @@ class PartialTable:
         labels: of the runs, as in the table; empty if it has no column for them.
         columns: concentrations per species with a column, in the unit of the table, and values of observables; NaN for
             an empty cell.
-        sides: where the measured value is, as the columns: -1 below the number in the column, a limit; 1 above it; 0
-            there.
+        sides: by the same names, 0 where the number in the column is the measured value; -1 where it is a limit that
+            the measured value is below, 1 where above.
         deviations: their standard deviations, for species where the table has them.
         units: that the header states.
         notes: all assumptions, in sentences.
@@ -199,15 +199,11 @@ def read_partial_table(
         known = {key: values for key, values in columns.known.items() if key not in empty}
         if empty:
             reader.notes.append(f"Columns without a value were left out: {some(empty)}.")
-        positive = {key: v for key, v in known.items() if not any(fnmatch.fnmatchcase(key, one) for one in signed)}
-        reader.clip(positive)
-        known |= positive
+        concentrations = {key: known[key] for key in known if not any(fnmatch.fnmatchcase(key, p) for p in signed)}
+        reader.clip(concentrations)
+        known |= concentrations
         reader.divide(known, columns.found)
-        for key, values in known.items():
-            if (key in positive and (values < 0).any()) or np.isinf(values).any():
-                raise InputError(f"{path}: {key} has a value that is negative or not finite; correct it")
-            if key in positive and ((values == 0) & (columns.sides[key] != 0)).any():
-                raise InputError(f"{path}: {key} has the limit 0, which says nothing of a concentration; correct it")
+        _check_values(path, known, columns.sides, concentrations)
         spread = {}
         if of_values is not None:
             of_spread, other = read(of_values)
@@ -218,6 +214,16 @@ def read_partial_table(
     notes = tuple(reader.notes)
     found = PartialTable(columns.time, columns.run, columns.labels, known, sides, spread, reader.stated, notes)
     return found, frozenset(renamed)
+
+
+def _check_values(
+    path: Path, known: Mapping[str, np.ndarray], sides: Mapping[str, np.ndarray], concentrations: Collection[str]
+) -> None:
+    for key, values in known.items():
+        if np.isinf(values).any() or (key in concentrations and (values < 0).any()):
+            raise InputError(f"{path}: {key} has a value that is negative or not finite; correct it")
+        if key in concentrations and ((values == 0) & (sides[key] != 0)).any():
+            raise InputError(f"{path}: {key} has the limit 0, which says nothing of a concentration; correct it")
 
 
 def _check_unit(values: _Reader, deviations: _Reader) -> None:
@@ -444,8 +450,9 @@ class _Reader:
         if labels.isna().any():
             row = _first(labels.isna().to_numpy())
             raise InputError(f"{self.path}: the species of data row {row} is missing; fill it in")
-        found = assign(self.path, "species", list(pd.unique(labels)), self.vocabulary, {})
         in_header = self._unit(roles["concentration"])
+        units = dict.fromkeys(labels, in_header) if in_header and is_amount(in_header) else {}
+        found = assign(self.path, "species", list(pd.unique(labels)), self.vocabulary, units)
         if clean(roles["concentration"]).casefold().startswith("conc") or (in_header and not is_amount(in_header)):
             found = dataclasses.replace(
                 found, amounts=frozenset()
@@ -473,16 +480,16 @@ class _Reader:
             )
         values, sides = self._values(table, roles["concentration"])
 
-        def wide(given: np.ndarray, empty: float) -> dict[str, np.ndarray]:
+        def by_species(given: np.ndarray, empty: float) -> dict[str, np.ndarray]:
             cells = np.full(len(frames) * len(index), empty, dtype=given.dtype)
             cells[cell] = given
             return dict(zip(found.species, cells.reshape(len(frames), len(index)).T, strict=True))
 
-        known = wide(values, np.nan)
-        return _Columns(frames[:, 1], frames[:, 0].astype(np.int64), runs, known, wide(sides, 0.0), found, "row", True)
+        known, limits = by_species(values, np.nan), by_species(sides, 0.0)
+        return _Columns(frames[:, 1], frames[:, 0].astype(np.int64), runs, known, limits, found, "row", True)
 
     def _values(self, table: pd.DataFrame, column: Any) -> tuple[Float[np.ndarray, " rows"], Int[np.ndarray, " rows"]]:
-        """A column as numbers, and where the measured values are, see `PartialTable`."""
+        """A column as numbers, and which of them are limits, see `sides` of `PartialTable`."""
         cells = table[column]
         if cells.dtype.kind in "iuf":
             return _numbers(self.path, cells, column), np.zeros(len(cells), dtype=np.int64)
@@ -492,8 +499,8 @@ class _Reader:
             row = _first(limit)
             found = one_line(cells.iloc[row - 1], 40)
             raise InputError(
-                f"{self.path}: column {str(column)!r}, data row {row}: {found!r} is a limit, of which only fit-model "
-                "makes use; leave the cell empty to go without the value"
+                f"{self.path}: column {str(column)!r}, data row {row}: {found!r} is a limit, which only fit-model "
+                "supports; leave the cell empty to fit without it"
             )
         sides = np.where(limit, np.where(parts[0].isin(list("<≤")), -1, 1), 0)
         return _numbers(self.path, cells.astype(object).where(~limit, parts[1]), column), sides

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,15 @@ from jaxtyping import Float
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.formula import FormulaError
-from metabolismgraph.formats.petab_formula import formula_names, parse_formula
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml import convert_document, read_document
 from metabolismgraph.formats.sbml_writer import free_id
 from metabolismgraph.kinetic_models.experiments import Experiment, straight_lines, values_of
 from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LAWS, LOG10, Argument, Law, Parameter
-from metabolismgraph.text import one_line
 
 # Bounds and starts of a pull, in reciprocals of the length of the series; bounds of a baseline, relative to the values.
 _WEAKEST, _STRONGEST, _PULLS = 1e-4, 100.0, (0.03, 3.0)
 _BEYOND = 10.0
-_WORD = r"(?<![\w.])[A-Za-z_]\w*"  # in a formula
 _UNKNOWN = np.array([0.3, 1.0, 3.0])  # concentrations that are expected, relative to the initial one
 
 
@@ -43,7 +38,6 @@ class EditedModel:
         parameters: of the new laws.
         laws: by reaction.
         pulled: species with homeostasis.
-        observables: formulas of ids of the model, by name.
     """
 
     def __init__(self, path: Path, experiments: Sequence[Experiment]):
@@ -56,7 +50,6 @@ class EditedModel:
         self.parameters: list[Parameter] = []
         self.laws = dict.fromkeys(self.index.reactions, FROM_MODEL)
         self.pulled: frozenset[str] = frozenset()
-        self.observables: dict[str, str] = {}
 
     @property
     def fitted(self) -> list[Experiment]:
@@ -80,43 +73,9 @@ class EditedModel:
         written = self.index.species[species]
         return f"({species} / {written.getCompartment()})" if written.getHasOnlySubstanceUnits() else species
 
-    def observe(self, formulas: Mapping[str, str]) -> None:
-        """Give formulas of concentrations, parameters and compartments a name, for their measurements.
-
-        Raises:
-            InputError: a name is not a new id, or a formula is not valid or has something else in it.
-        """
-        index = self.index
-        known = {*index.species, *index.parameters, *index.compartments}
-        for name, text in formulas.items():
-            where = f"{self.path}: observable {one_line(name, 40)}"
-            if name in self.taken:
-                raise InputError(
-                    f"{where}: the model has this id already; choose another name, and map the column to it"
-                )
-            if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
-                raise InputError(
-                    f"{where}: a name has letters, digits and underscores only; map the column to such a name"
-                )
-            try:
-                mentioned, words = formula_names(text), set(re.findall(_WORD, text))
-            except FormulaError:
-                shown = one_line(text, 80)
-                raise InputError(f"{where}: the formula {shown!r} is not valid; write it as in 'A + 2*B'") from None
-            if words & known - mentioned:
-                hidden = min(words & known - mentioned)
-                raise InputError(f"{where}: {hidden} has another meaning in formulas; rename it in the model")
-            for name_of in sorted(mentioned - known):
-                unknown = name_of.removeprefix("csymbol ")
-                near = nearest_name(unknown, known)
-                raise InputError(f"{where}: {unknown} is no species, parameter or compartment; nearest: {near}")
-            if not index.mentioned(parse_formula(text)) & {*index.species, *index.rated}:
-                raise InputError(f"{where}: the formula {text!r} does not depend on a species")
-            self.observables[name] = re.sub(
-                _WORD,
-                lambda word: self.concentration(word[0]) if word[0] in index.species else word[0],
-                " ".join(text.split()),
-            )
+    def volume(self, species: str) -> float:
+        """Factor from the concentration of a species to the quantity of its id, which may be an amount."""
+        return self.index.size_of(species) if self.index.species[species].getHasOnlySubstanceUnits() else 1.0
 
     def clamp(self, inputs: Sequence[str]) -> None:
         """Let species follow their measured values.

@@ -44,7 +44,7 @@ _AT_BOUND = 1e-3  # distance on the scale of the parameter table; on linear scal
 _WIDE = math.log(10)  # logarithm of the ratio of the ends of a 95 % interval
 _AGREED = 1e-3  # difference of the objective between two integrators, absolute and relative
 _FAR = 5.0  # standard errors: a start with equal likelihood that is farther away is another optimum
-_MISSED = 3.0  # standard deviations between a limit and a simulated value on its other side
+_MISSED = 3.0  # standard deviations of a simulated value from a limit on whose wrong side it is
 _UNLIKELY = 0.01  # p-value of the misfit
 
 
@@ -154,7 +154,8 @@ def fit_petab(
     table = pd.DataFrame([start._asdict() for start in ordered], index=numbers).drop(columns="point")
     points = pd.DataFrame([objective.linear(start.point) for start in ordered], index=numbers)
     again = objective.priors.terms(best.point)[0] - float(simulation["log_likelihood"].sum())
-    unknown = [name for name, none in zip(objective.names, _unseen(information), strict=True) if none]
+    unseen = _unseen(information, objective.upper - objective.lower)
+    unknown = [name for name, none in zip(objective.names, unseen, strict=True) if none]
     held_out, failed = predicted(held, problem, objective.fixed | objective.linear(best.point), unknown)
     result = PetabFit(problem, objective.quantity, best.objective, estimates, table, points, simulation, held_out, ())
     return dataclasses.replace(result, notes=(*checked, *failed, *_notes(objective, best, result, again)))
@@ -186,11 +187,12 @@ def _estimates(
         equal: points of all starts with the best likelihood.
     """
     linear = np.array([scale == "lin" for scale in objective.scales])
-    near = _AT_BOUND * np.where(linear, np.minimum(objective.upper - objective.lower, 1.0), 1.0)
+    between = objective.upper - objective.lower
+    near = _AT_BOUND * np.where(linear, np.minimum(between, 1.0), 1.0)
     below, above = point - objective.lower < near, objective.upper - point < near
     free = ~(below | above)
     error = np.full(len(point), np.nan)
-    error[free] = _standard_errors(information[np.ix_(free, free)])
+    error[free] = _standard_errors(information[np.ix_(free, free)], between[free])
     half = norm.ppf(0.975) * np.where(free, error, 0.0)
     ends = np.clip([point - half, point + half], objective.lower, objective.upper)
     lower, upper = (objective.linear(end) for end in ends)
@@ -212,19 +214,31 @@ def _estimates(
     return pd.DataFrame(rows, index=pd.Index(objective.names, name="parameterId"))
 
 
-def _standard_errors(information: Float[np.ndarray, "free free"]) -> Float[np.ndarray, " free"]:
-    """Square roots of the diagonal of the inverse; very large along directions without information."""
-    seen = ~_unseen(information)
-    scale = np.where(seen, np.sqrt(np.diag(information)), 1.0)
+def _standard_errors(
+    information: Float[np.ndarray, "free free"], between: Float[np.ndarray, " free"]
+) -> Float[np.ndarray, " free"]:
+    """Square roots of the diagonal of the inverse; very large along directions without information.
+
+    Args:
+        between: distances of the bounds.
+    """
+    seen = ~_unseen(information, between)
+    scale = np.where(seen, np.sqrt(np.diag(information)), 1 / between)
     values, vectors = np.linalg.eigh(np.outer(seen, seen) * information / np.outer(scale, scale))
     values = np.maximum(values, np.finfo(float).eps * max(len(values), 1) * values.max(initial=1.0))
     errors: np.ndarray = np.sqrt((vectors**2 / values).sum(axis=1)) / scale
     return errors
 
 
-def _unseen(information: Float[np.ndarray, "free free"]) -> Bool[np.ndarray, " free"]:
-    """Parameters about which nothing is known but rounding errors of derivatives, as with limits that are far away."""
-    own = np.diag(information)
+def _unseen(
+    information: Float[np.ndarray, "free free"], between: Float[np.ndarray, " free"]
+) -> Bool[np.ndarray, " free"]:
+    """Parameters about which nothing is known but rounding errors of derivatives, as with limits that are far away.
+
+    Args:
+        between: distances of the bounds, which make parameters on linear scale comparable, whatever their units.
+    """
+    own = np.diag(information) * between**2
     unseen: np.ndarray = own <= np.finfo(float).eps ** 2 * own.max(initial=0.0)
     return unseen
 
@@ -266,8 +280,8 @@ def _notes(objective: Objective, best: Start, fit: PetabFit, again: float) -> tu
     if missed.any():
         where = ", ".join(dict.fromkeys(objective.problem.measurements["observableId"][missed]))
         notes.append(
-            f"{int(missed.sum())} limits are missed by more than {_MISSED:g} standard deviations ({where}); the model "
-            "or the noise is not right"
+            f"limits that are missed by more than {_MISSED:g} standard deviations: {int(missed.sum())} ({where}); the "
+            "model or the noise is not right"
         )
     for what, names in (
         (FLAT, estimates.index[estimates["note"] == FLAT]),

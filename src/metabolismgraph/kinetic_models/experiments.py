@@ -29,12 +29,11 @@ class Experiment:
         held_out: whether it is to be predicted, not fitted.
         time: from zero.
         measured: concentrations by species, and values by observable; NaN for an empty cell.
-        sides: by the same names, where the measured value is: -1 below the number in `measured`, a limit; 1 above it; 0
-            there.
+        sides: by the same names, which of these numbers are limits, see `PartialTable`.
         deviations: their standard deviations, for species of which they are given.
         table: its first experiment; a relative species has one scale in it.
         relative: species, or observables, whose values are only proportional to their concentrations.
-        offset: those whose values have an offset.
+        offset: species, or observables, whose values have an offset.
         last: later measurements are held out.
     """
 
@@ -56,7 +55,7 @@ class Experiment:
         return self.time[there], values[there]
 
     def side(self, species: str) -> Int[np.ndarray, " known"]:
-        """Where the measured values are, see `sides`."""
+        """Which measurements of a species are limits, see `sides`."""
         values = self.measured.get(species, np.full(len(self.time), np.nan))
         found: np.ndarray = self.sides.get(species, np.zeros(len(self.time), dtype=int))[np.isfinite(values)]
         return found

@@ -83,8 +83,8 @@ def predicted(
             if column == "simulation":
                 guessed = {name: k for k, name in enumerate(problem.estimated) if name in unknown}
                 slopes = np.abs(at.of_simulation)
-                least = np.finfo(float).eps * slopes.max(axis=1, keepdims=True, initial=0.0)  # of rounding errors
-                moved = slopes[:, list(guessed.values())] > least
+                rounding = np.finfo(float).eps * slopes.max(axis=1, keepdims=True, initial=0.0)
+                moved = slopes[:, list(guessed.values())] > rounding
                 rows = moved.any(axis=1)
                 table.loc[rows, column] = np.nan
                 if rows.any():
@@ -110,7 +110,7 @@ def predicted(
 def _interpolated(
     time: Float[np.ndarray, " rows"], values: Float[np.ndarray, " rows"], exact: Bool[np.ndarray, " rows"]
 ) -> Float[np.ndarray, " rows"]:
-    """Each value from those at other times, without limits, constant beyond them."""
+    """Each value from the exact ones at other times, constant beyond them."""
     found = np.full(len(time), np.nan)
     for k, t in enumerate(time):
         others = np.isfinite(time) & (time != t) & exact
@@ -124,18 +124,18 @@ def skill(table: pd.DataFrame) -> pd.DataFrame:
     """How well each observable is predicted in each condition.
 
     Returns:
-        By condition and observable: the number of `measurements`, of which limits are none; for each prediction R2,
-        the share of the variance that it explains: 1 for a perfect one, 0 for one as good as the mean, negative for a
-        worse one, NaN for a constant observable; and its root mean square error.
+        By condition and observable: the number of `measurements`, without limits; for each prediction R2, the share of
+        the variance that it explains: 1 for a perfect one, 0 for one as good as the mean, negative for a worse one, NaN
+        for a constant observable; and its root mean square error.
     """
     rows = []
-    for (condition, observable), rows_of in table.groupby(["simulationConditionId", "observableId"], sort=False):
-        part = rows_of[sides_of(rows_of) == 0]
-        y = part["measurement"].to_numpy(float)
+    for (condition, observable), part in table.groupby(["simulationConditionId", "observableId"], sort=False):
+        exact = part[sides_of(part) == 0]
+        y = exact["measurement"].to_numpy(float)
         spread = float(((y - y.mean()) ** 2).sum()) if len(y) else 0.0
         row = {"condition": condition, "observable": observable, "measurements": len(y)}
         for name in PREDICTIONS:
-            misfit = float(((part[name].to_numpy(float) - y) ** 2).sum())
+            misfit = float(((exact[name].to_numpy(float) - y) ** 2).sum())
             row[f"R2_{name}"] = 1 - misfit / spread if spread > 0 else np.nan
             row[f"error_{name}"] = math.sqrt(misfit / len(y)) if len(y) else np.nan
         rows.append(row)

@@ -10,26 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import libsbml
-import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.formula import FormulaError, names
-from metabolismgraph.formats.petab import CENSORING_BOUNDS, KINDS, MEASUREMENT_TYPE, read_petab, sides_of, write_petab
+from metabolismgraph.formats.petab import read_petab, write_petab
 from metabolismgraph.formats.petab_formula import parse_formula
 from metabolismgraph.formats.sbml import read_sbml
 from metabolismgraph.formats.wording import some
 from metabolismgraph.kinetic_models.edited_model import EditedModel
 from metabolismgraph.kinetic_models.experiments import Experiment, experiments_of, read_experiments, values_of
-from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LIN, LOG10, SPECIAL_CASE_OF, Parameter
+from metabolismgraph.kinetic_models.observable_formulas import in_ids_of
+from metabolismgraph.kinetic_models.observable_table import ObservableTable
+from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LOG10, SPECIAL_CASE_OF, Parameter
 
 _NEAR, _FOLD = 0.1, 3.0  # starts and bounds of a measured initial value: relative distance, and factor
-_LEAST_NOISE, _MOST_NOISE = 1e-4, 10.0  # bounds of a standard deviation, in ranges of the species
-_DETECTION = 0.01  # concentration below which relative noise does not fall, relative to the largest one
-_SCALES, _NEARER = 1e4, 30.0  # bounds and starts of the scale of relative values: factors
-_OFFSETS = 10.0  # bounds of an offset beyond the values: ranges of these
+_NEARER = 30.0  # starts of an initial value of which a limit was measured: factor beyond it
 _BEYOND_LIMIT = 1e4  # bounds of an initial value of which a limit was measured: factor beyond it
 _EVERYTHING = "*"
 
@@ -91,7 +87,7 @@ def write_model_problem(
 
     Every run of a table is an experiment. Initial concentrations are estimated near the measured ones; those of
     held-out experiments are the measured ones; those of species without measurements are those of the model. A cell
-    such as <0.5 states that the value is below this limit, >9 that it is above; see `Likelihood`.
+    such as <0.5 states that the value is below this limit, >9 that it is above (censored; see `Likelihood`).
 
     Args:
         model: SBML or Antimony file with a kinetic law for every reaction.
@@ -183,8 +179,7 @@ def write_model_problem(
     edited.clamp(inputs)
     edited.replace_laws(laws or {})
     edited.add_homeostasis(homeostasis)
-    edited.observe(observables or {})
-    made = _Tables(edited, estimate, fold, prior, noise)
+    made = _Tables(edited, in_ids_of(edited, observables or {}), estimate, fold, prior, noise)
     path = made.write(Path(folder))
     held = [experiment.id for experiment in experiments if experiment.held_out]
     predicted = tuple(name for name in held if name in made.measured)
@@ -229,27 +224,23 @@ class _Tables:
     """
 
     def __init__(
-        self, model: EditedModel, estimate: Sequence[str], fold: float, prior: float | None, noise: float | None
+        self,
+        model: EditedModel,
+        formulas: Mapping[str, str],
+        estimate: Sequence[str],
+        fold: float,
+        prior: float | None,
+        noise: float | None,
     ):
         self._model, self._index = model, model.index
-        self._estimate, self._fold, self._prior, self._noise = estimate, fold, prior, noise
+        self._estimate, self._fold, self._prior = estimate, fold, prior
         self.notes: list[str] = []
-        self._left_out: set[tuple[str, str]] = set()  # species with a scale or an offset in held-out experiments
-        self._noises: dict[tuple[str, str], str] = {}  # noise of relative species, by species and table
         self._parameters = [_row(parameter) for parameter in model.parameters]
-        self._parameters += [_row(parameter, value) for parameter, value in self._of_model()]
+        self._parameters += [_row(parameter, value) for parameter, value in self._of_model(formulas.values())]
         self._of_laws = {row["parameterId"] for row in self._parameters}
-        self._note_amounts()
-        self._observables = list(self._observed())
-        if not self._observables:
-            raise InputError(f"{model.path}: nothing is to be fitted: all species with measurements are inputs")
-        if self._left_out:
-            left_out = sorted({name for name, _ in self._left_out})
-            what = "offset" if any(experiment.offset & set(left_out) for experiment in model.experiments) else "scale"
-            self.notes.append(
-                "Relative values of held-out tables are not predicted, since their "
-                f"{what} is not known: {some(left_out)}."
-            )
+        self._observed = ObservableTable(model, formulas, noise)
+        self._parameters += [_row(parameter) for parameter in self._observed.parameters]
+        self.notes += self._observed.notes
         self._conditions = self._initial_values()
 
     @property
@@ -260,7 +251,7 @@ class _Tables:
     @property
     def measured(self) -> set[str]:
         """Ids of the experiments with measurements."""
-        return {row["simulationConditionId"] for row in self._measurements()}
+        return {row["simulationConditionId"] for row in self._observed.measurements}
 
     def write(self, folder: Path) -> Path:
         """Write all files, or none; returns the path of the YAML file."""
@@ -268,39 +259,17 @@ class _Tables:
         tables = {
             "parameters": self._parameters,
             "conditions": self._conditions,
-            "observables": self._observables,
-            "measurements": list(self._measurements()),
+            "observables": self._observed.rows,
+            "measurements": self._observed.measurements,
         }
         frames = {name: pd.DataFrame(rows) for name, rows in tables.items()}
-        self._note_limits(frames["measurements"])
         return write_petab(folder, libsbml.writeSBMLToString(self._model.document), frames)
-
-    def _note_amounts(self) -> None:
-        """A note on species whose ids are amounts in the model, and concentrations in formulas of observables."""
-        formulas = [parse_formula(formula) for formula in self._model.observables.values()]
-        mentioned = set[str]().union(*map(names, formulas))
-        amounts = [name for name in self._index.species if name in mentioned and self._volume(name) != 1]
-        if amounts:
-            self.notes.append(
-                "Amounts in the model, but concentrations in formulas of observables: "
-                f"{some(amounts, len(amounts))}; an amount is written with its compartment, such as "
-                f"{self._index.species[amounts[0]].getCompartment()}*{amounts[0]}."
-            )
-
-    def _note_limits(self, rows: pd.DataFrame) -> None:
-        limits = rows[sides_of(rows) != 0]
-        if len(limits):
-            names = list(dict.fromkeys(limits["observableId"].str.removeprefix("of_")))
-            self.notes.append(
-                f"{len(limits)} of {len(rows)} values are limits ({some(names)}). The problem has them as pyPESTO has, "
-                f"in columns {MEASUREMENT_TYPE} and {CENSORING_BOUNDS}; programs without these take them as values."
-            )
 
     def _check_ids(self) -> None:
         """Raise an error where the id of an observable or parameter is one of the model, or of another parameter."""
         taken = self._model.taken
         ids = list(self.estimated)
-        for name in taken & {row["observableId"] for row in self._observables}:
+        for name in taken & {row["observableId"] for row in self._observed.rows}:
             raise InputError(
                 f"{self._model.path}: {name} is needed as the id of an observable; rename that of the model"
             )
@@ -313,8 +282,12 @@ class _Tables:
     def _named(self, name: str) -> bool:
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self._estimate)
 
-    def _of_model(self) -> Iterable[tuple[Parameter, float]]:
-        """Parameters of the model that are to be estimated, with their values."""
+    def _of_model(self, measured: Iterable[str]) -> Iterable[tuple[Parameter, float]]:
+        """Parameters of the model that are to be estimated, with their values.
+
+        Args:
+            measured: formulas whose values are measured.
+        """
         index, path = self._index, self._model.path
         new = {parameter.id for parameter in self._model.parameters} | {self._model.number}
         for pattern in self._estimate:
@@ -324,7 +297,7 @@ class _Tables:
         laws = [written.getKineticLaw() for written in index.reactions.values()]
         formulas = [*(law.getMath() for law in laws if law is not None), *index.assigned.values()]
         formulas += [rule.getMath() for rule in index.model.getListOfRules() if rule.isRate()]
-        formulas += [parse_formula(formula) for formula in self._model.observables.values()]
+        formulas += [parse_formula(formula) for formula in measured]
         used = set[str]().union(*(index.mentioned(formula) for formula in formulas if formula is not None))
         left = []
         for name, written in index.parameters.items():
@@ -344,104 +317,6 @@ class _Tables:
                 f"Not estimated, since their value in the model is not positive: {some(left, len(left))}."
             )
 
-    def _observed(self) -> Iterable[dict[str, Any]]:
-        """Rows of the observable table; parameters of scales and of the noise are added to those of the problem."""
-        species = {name: self._model.concentration(name) for name in self._index.species}
-        for name, formula in (species | self._model.observables).items():
-            measured = [e for e in self._model.experiments if len(e.known(name)[0])]
-            if any(name in e.relative | e.offset for e in measured):
-                self._left_out |= {(name, e.id) for e in measured if e.held_out}
-                measured = [e for e in measured if not e.held_out]
-            if measured and name not in self._model.inputs:
-                scaled = self._scaled(name, formula, measured)
-                noise = self._noise_formula(name, scaled, measured)
-                yield {"observableId": f"of_{name}", "observableFormula": scaled, "noiseFormula": noise}
-
-    def _scaled(self, name: str, formula: str, measured: Sequence[Experiment]) -> str:
-        """The formula of a species or observable with scale and offset, whose parameters are added."""
-        relative, shifted = name in measured[0].relative, name in measured[0].offset
-        if not relative and not shifted:
-            return formula
-        expected = self._at_start(formula)
-        for table, own in _by_table(measured).items():
-            self._add_scale_and_offset(name, table, own, expected)
-        factor = f"observableParameter1_of_{name} * " if relative else ""
-        term = f" + observableParameter{1 + relative}_of_{name}" if shifted else ""
-        return f"{factor}{f'({formula})' if name in self._model.observables else formula}{term}"
-
-    def _noise_formula(self, name: str, formula: str, measured: Sequence[Experiment]) -> str:
-        """The noise of a species or observable, whose parameters are added."""
-        given, of_table = [e for e in measured if name in e.deviations], f"noiseParameter1_of_{name}"
-        if given and len(given) < len(measured):
-            without = next(e for e in measured if e not in given)
-            raise InputError(
-                f"{self._model.path}: {name} has standard deviations in {given[0].id}, not in {without.id}"
-            )
-        if given:
-            return of_table
-        relative = name in measured[0].relative
-        if relative:  # values of different tables are not comparable
-            for table, own in _by_table(measured).items():
-                self._noises[name, table] = self._noise_of(name, own, f"{name}_{table}")
-        least = of_table if relative else self._noise_of(name, measured, name)
-        if self._noise is None:
-            return least
-        if name in self._model.observables or name in measured[0].offset:  # which may be negative
-            size = f"abs(of_{name})"
-        else:
-            size = f"of_{name}" if relative else formula
-        return f"{self._noise:.12g} * ({size} + {least})"
-
-    def _noise_of(self, name: str, measured: Sequence[Experiment], of: str) -> str:
-        """Standard deviation of some measurements, a parameter or a number; with relative noise, the term to add.
-
-        Args:
-            of: end of the id of the parameter.
-        """
-        values = _typical(name, measured)
-        most = float(np.abs(values).max()) or 1.0
-        if self._noise is not None:
-            return f"{_DETECTION * most:.12g}"
-        size = float(np.ptp(values)) or most
-        if not any(experiment.fitted(name).size for experiment in measured):
-            if any(experiment.fitted(name, limits=True).size for experiment in measured):
-                raise InputError(
-                    f"{self._model.path}: all values of {name} to be fitted are limits, from which its noise cannot be "
-                    "estimated; give noise or deviations"
-                )
-            return f"{size / 10:.12g}"
-        parameter = Parameter(f"sd_{of}", LOG10, size * _LEAST_NOISE, size * _MOST_NOISE, (size / 10, size))
-        self._parameters.append(_row(parameter))
-        return parameter.id
-
-    def _at_start(self, formula: str) -> float:
-        """Size of a formula at the start of the model; 1 if there is none."""
-        try:
-            value = abs(float(self._index.start.evaluate(parse_formula(formula))))
-        except FormulaError:
-            return 1.0
-        return value if 0 < value < math.inf else 1.0
-
-    def _add_scale_and_offset(self, name: str, table: str, own: Sequence[Experiment], expected: float) -> None:
-        """Parameters of the values in a table.
-
-        Args:
-            own: experiments of the table.
-            expected: size of the concentration, or observable.
-        """
-        relative, shifted = name in own[0].relative, name in own[0].offset
-        values = _typical(name, own)
-        most = float(np.abs(values).max()) or 1.0
-        size = float(np.ptp(values)) or most
-        if relative:
-            middle = (size if shifted else most) / expected
-            bounds, start = (middle / _SCALES, middle * _SCALES), (middle / _NEARER, middle * _NEARER)
-            self._parameters.append(_row(Parameter(_scale_of(name, table), LOG10, *bounds, start)))
-        if shifted:
-            low, high, reach = float(values.min()), float(values.max()), size if relative else max(size, expected)
-            bounds = (low - _OFFSETS * reach, high + _OFFSETS * reach)
-            self._parameters.append(_row(Parameter(_offset_of(name, table), LIN, *bounds, (low - reach, high))))
-
     def _initial_values(self) -> list[dict[str, Any]]:
         """Rows of the condition table: number of the experiment, and initial values."""
         index = self._index
@@ -459,8 +334,8 @@ class _Tables:
         limits = [name for name in changing if any(e.limit_at_start(name) for e in self._model.experiments)]
         if limits:
             self.notes.append(
-                "Limits are no measured initial concentrations; these are estimated below or above them, and are those "
-                f"of the model in held-out tables: {some(limits, len(limits))}."
+                f"Limits at time zero ({some(limits, len(limits))}): initial concentrations are estimated below or "
+                "above these, and are those of the model in held-out tables."
             )
         for number, experiment in enumerate(self._model.experiments):
             row: dict[str, Any] = {"conditionId": experiment.id}
@@ -481,21 +356,17 @@ class _Tables:
             )
         return rows
 
-    def _volume(self, species: str) -> float:
-        """Factor from the concentration of a species to the quantity of its id, which may be an amount."""
-        return self._index.size_of(species) if self._index.species[species].getHasOnlySubstanceUnits() else 1.0
-
     def _of_file(self, name: str) -> float:
         value = self._index.initial(name)
         if value is None:
             raise InputError(
                 f"{self._model.path}: species {name} has neither a measured initial value nor one in the model"
             )
-        return value * self._volume(name)
+        return value * self._model.volume(name)
 
     def _initial_value(self, name: str, experiment: Experiment) -> float | str | None:
         """A number, the id of a parameter, or None for the value of the model."""
-        value, volume = experiment.at_start(name), self._volume(name)
+        value, volume = experiment.at_start(name), self._model.volume(name)
         if math.isfinite(value) and (experiment.held_out or value == 0):
             return value * volume
         seen = values_of(self._model.fitted, name)
@@ -520,50 +391,6 @@ class _Tables:
         parameter = Parameter(f"initial_{name}_{experiment.id}", LOG10, *scaled[0], scaled[1])
         self._parameters.append(_row(parameter))
         return parameter.id
-
-    def _measurements(self) -> Iterable[dict[str, Any]]:
-        for row in self._observables:
-            name = row["observableId"].removeprefix("of_")
-            for experiment in self._model.experiments:
-                if (name, experiment.id) in self._left_out:
-                    continue
-                time, values = experiment.known(name)
-                spread, side = experiment.spread(name), experiment.side(name)
-                parameters = [_scale_of(name, experiment.table)] * (name in experiment.relative)
-                parameters += [_offset_of(name, experiment.table)] * (name in experiment.offset)
-                of_table = self._noises.get((name, experiment.table), "")
-                for k, (t, value) in enumerate(zip(time, values, strict=True)):
-                    limit = {MEASUREMENT_TYPE: KINDS[side[k]], CENSORING_BOUNDS: float(value)} if side[k] else {}
-                    yield {
-                        "observableId": row["observableId"],
-                        "simulationConditionId": experiment.id,
-                        "measurement": float(value),
-                        "time": float(t),
-                        "observableParameters": ";".join(parameters),
-                        "noiseParameters": of_table if spread is None else f"{spread[k]:.12g}",
-                        **limit,
-                    }
-
-
-def _by_table(experiments: Sequence[Experiment]) -> dict[str, list[Experiment]]:
-    """Experiments by their table."""
-    return {e.table: [other for other in experiments if other.table == e.table] for e in experiments}
-
-
-def _typical(name: str, measured: Sequence[Experiment]) -> Float[np.ndarray, " values"]:
-    """Values of some measurements to be fitted; without these, their limits; without these, those held out."""
-    fitted = np.concatenate([experiment.fitted(name) for experiment in measured])
-    limits = np.concatenate([experiment.fitted(name, limits=True) for experiment in measured])
-    held_out = np.concatenate([experiment.known(name)[1] for experiment in measured])
-    return next(values for values in (fitted, limits, held_out) if values.size)
-
-
-def _scale_of(species: str, table: str) -> str:
-    return f"scale_{species}_{table}"
-
-
-def _offset_of(species: str, table: str) -> str:
-    return f"offset_{species}_{table}"
 
 
 def _row(parameter: Parameter, nominal: float | None = None) -> dict[str, Any]:
