@@ -144,7 +144,8 @@ def _values_at(stages: Sequence[Stage], times: Float[np.ndarray, " times"]) -> d
 class Likelihood:
     """Density of the measurements of a problem, given their simulated values and noise; of limits the probability.
 
-    A value below a limit has the probability Phi((limit - simulated) / noise) (Tobin 1958).
+    A value below a limit has the probability Phi((limit - simulated) / noise), one above it
+    Phi((simulated - limit) / noise) (Tobin 1958).
 
     Attributes:
         measured: values, or limits, after the transformation.
@@ -201,7 +202,7 @@ class Likelihood:
     ) -> tuple[Float[np.ndarray, " parameters"], Float[np.ndarray, "parameters parameters"]]:
         """Gradient of the negative logarithm of the likelihood, and Fisher information.
 
-        That of a limit is the Gauss-Newton form: log Phi is concave, so that its second derivative by its argument,
+        That of a limit is the Gauss-Newton form: -log Phi is convex, so that its second derivative by its argument,
         without that of the argument by the parameters, is positive semidefinite.
 
         Args:
@@ -210,18 +211,36 @@ class Likelihood:
         with np.errstate(all="ignore"):
             z = self.residuals(simulated, noise)
             factor = np.where(self._logarithmic, 1 / (simulated * self._base), 1.0) / noise
-            of_mean, of_noise = of_simulated * factor[:, None], of_noise / noise[:, None]
-            slope, curvature = _log_phi(-self._side * z)
-            # Certain limits have no slope, also where the simulated value is infinite, as the logarithm of zero.
-            certain = ~self.exact & (slope == 0)
-            z, of_mean, of_noise = np.where(certain, 0, z), *(np.where(certain, 0, x.T).T for x in (of_mean, of_noise))
-            by_mean = np.where(self.exact, -np.where(self._laplace, np.sign(z), z), -self._side * slope)
-            by_noise = np.where(self.exact, 1 - np.where(self._laplace, np.abs(z), z**2), -self._side * slope * z)
-            gradient = by_mean @ of_mean + by_noise @ of_noise
-            exact, weight = self.exact[:, None], np.where(self._laplace, 1.0, 2.0)[:, None]
-            information = of_mean.T @ (exact * of_mean) + of_noise.T @ (exact * weight * of_noise)
-            of_z = (~self.exact & ~certain)[:, None] * (of_mean + z[:, None] * of_noise)
-            return gradient, information + of_z.T @ (curvature[:, None] * of_z)
+            of_mean, relative = of_simulated * factor[:, None], of_noise / noise[:, None]
+            of_values, of_limits = self._of_values(z, of_mean, relative), self._of_limits(z, of_mean, relative)
+        return of_values[0] + of_limits[0], of_values[1] + of_limits[1]
+
+    def _of_values(
+        self,
+        z: Float[np.ndarray, " rows"],
+        of_mean: Float[np.ndarray, "rows parameters"],
+        of_noise: Float[np.ndarray, "rows parameters"],
+    ) -> tuple[Float[np.ndarray, " parameters"], Float[np.ndarray, "parameters parameters"]]:
+        """Gradient and information of the measured values; derivatives are relative to the noise."""
+        z, of_mean, of_noise, laplace = (x[self.exact] for x in (z, of_mean, of_noise, self._laplace))
+        by_mean = -np.where(laplace, np.sign(z), z)
+        by_noise = 1 - np.where(laplace, np.abs(z), z**2)
+        weight = np.where(laplace, 1.0, 2.0)[:, None]
+        return by_mean @ of_mean + by_noise @ of_noise, of_mean.T @ of_mean + of_noise.T @ (weight * of_noise)
+
+    def _of_limits(
+        self,
+        z: Float[np.ndarray, " rows"],
+        of_mean: Float[np.ndarray, "rows parameters"],
+        of_noise: Float[np.ndarray, "rows parameters"],
+    ) -> tuple[Float[np.ndarray, " parameters"], Float[np.ndarray, "parameters parameters"]]:
+        """The same of limits."""
+        slope, curvature = _log_phi(-self._side * z)
+        # Certain limits have no slope, also where the simulated value is infinite, as the logarithm of zero.
+        matters = ~self.exact & (slope != 0)
+        z, slope, curvature, side = z[matters], slope[matters], curvature[matters], self._side[matters]
+        of_z = of_mean[matters] + z[:, None] * of_noise[matters]
+        return -(side * slope) @ of_z, of_z.T @ (curvature[:, None] * of_z)
 
     def missed(
         self, simulated: Float[np.ndarray, " rows"], noise: Float[np.ndarray, " rows"]

@@ -84,8 +84,8 @@ class Objective:
     def refined(self, point: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
         """A point with the likeliest values of the parameters that only scale the noise, and the objective there.
 
-        These have a closed form. A value that is much too small makes a start useless: all other parameters then follow
-        the measurements that happen to agree most.
+        These have a closed form where the rows are measured values, not limits. A value that is much too small makes a
+        start useless: all other parameters then follow the measurements that happen to agree most.
 
         Raises:
             SimulationFailedError: there is no simulation at the point.
@@ -94,8 +94,8 @@ class Objective:
         z = self.likelihood.residuals(at.simulation, at.noise)
         found, noise = point.copy(), at.noise.copy()
         for k, rows in self.noise_scales.items():
-            exact = z[rows & self.likelihood.exact]
-            factor = math.sqrt(float(np.mean(exact**2))) if exact.any() else 1.0
+            residuals = z[rows & self.likelihood.exact]
+            factor = math.sqrt(float(np.mean(residuals**2))) if residuals.any() else 1.0
             found[k] = self.scaled(point, k, factor)
             unit = UNITS.get(self.scales[k])
             noise[rows] *= found[k] / point[k] if unit is None else math.exp((found[k] - point[k]) * unit)
