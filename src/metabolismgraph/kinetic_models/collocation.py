@@ -34,12 +34,12 @@ _WAY = (
     *((2, defect, 60) for defect in (0.003, 0.001, 0.0003)),
     *((4, defect, 60) for defect in (0.001, 0.0003, 0.0001)),
 )
-_HOPELESS = 100.0  # cost of a measurement at which the way ends
+_LARGEST, _HOPELESS = _WAY[0][1], 100.0  # defects, and the cost of a measurement with them at which the way ends
 _LOOSE, _STEPS = 1e4, 10  # defects, and most steps, while states follow the measurements alone
 _MOST = 4e7  # numbers in the largest array, of the finest mesh
 _TINY = 1e-12  # added to a diagonal
 _FLOOR = 1e-6  # least amount of a species, in its sizes
-_DAMPING, _LEAST_DAMPING, _MOST_DAMPING = 1e-3, 1e-10, 1e8
+_DAMPING, _LEAST_DAMPING, _SHORT, _MOST_DAMPING = 1e-3, 1e-10, 1.0, 1e8
 _SMALL, _SMALL_STEPS = 1e-3, 3  # relative gain, and how many such steps end a stage
 
 
@@ -372,7 +372,10 @@ class SoftCollocation:
                 at, mesh = self._allowed(_At(at.point, refined)), finer
             at = self._minimise(at, defect, steps, deadline, moving=True)
             # As with reactions near equilibrium, which magnify the noise of the measurements.
-            if not self._cost(at, defect, moving=True) < _HOPELESS * len(self._likelihood.measured):
+            if (
+                defect == _LARGEST
+                and not self._cost(at, defect, moving=True) < _HOPELESS * self._likelihood.measured.size
+            ):
                 return None
         return at.point
 
@@ -422,7 +425,8 @@ class SoftCollocation:
             gain = cost - changed
             if gain > 0:
                 at = new
-                small = small + 1 if gain < _SMALL * max(1.0, abs(cost)) else 0
+                # A step that the damping makes short says nothing of what is left to gain.
+                small = small + 1 if gain < _SMALL * max(1.0, abs(cost)) and damping < _SHORT else 0
                 if small == _SMALL_STEPS:
                     break
                 cost, normals = self._terms(at, defect, moving=moving)
