@@ -142,3 +142,13 @@ def test_parts_of_the_frames_are_held_out_in_turn(part):
     assert unseen.n_frames == 2
     assert set(np.unique(seen.transitions().dt)) == {1.0}
     assert len(np.unique(seen.run)) == (2 if 0 < first < 8 else 1)
+
+
+def test_what_is_interpolated_between_a_small_value_and_zero_is_not_negative():
+    """The last bits of a cubic can be, and a negative concentration would be refused."""
+    c = np.full((9, 2), np.nan)
+    c[[0, 3, 8], 0] = c[[0, 3, 8], 1] = 0.1, 2e-4, 0.0
+    data = Observations.with_gaps(NETWORK, 0.1 * np.arange(9), np.zeros(9, dtype=np.int64), c)
+    assert (data.concentration >= 0).all()
+    np.testing.assert_array_equal(data.concentration[[0, 3, 8], 0], c[[0, 3, 8], 0])
+    np.testing.assert_array_equal(np.flatnonzero(data.measured[:, 0]), [0, 3, 8])

@@ -220,4 +220,5 @@ def _interpolated(
     within = np.clip(time, seen[0], seen[-1])
     if len(seen) == 1 or not (np.diff(seen) > 0).all():  # time that goes back is refused later
         return np.asarray(np.interp(within, seen, values))
-    return np.asarray(scipy.interpolate.PchipInterpolator(seen, values)(within))
+    found = scipy.interpolate.PchipInterpolator(seen, values)(within)
+    return np.asarray(np.clip(found, values.min(), values.max()))  # rounding can lead below zero
