@@ -80,18 +80,17 @@ def test_derivatives(cycle, transformation):
     states = own.begin(point)
     states[1:] *= rng.uniform(0.5, 2.0, states[1:].shape)
     own.sizes = np.array([2.0, 3.0])
-    likelihood = collocation._likelihood
-    cost, normal = own.terms(states, point, likelihood, 0.1, moving=True)
-    assert cost == pytest.approx(own.cost(states, point, likelihood, 0.1, moving=True), rel=1e-12)
+    cost, normal = own.terms(states, point, 0.1, moving=True)
+    assert cost == pytest.approx(own.cost(states, point, 0.1, moving=True), rel=1e-12)
     h = 1e-6
     for k, slope in enumerate(normal.slope_of_point):
         step = h * np.eye(len(point))[k]
-        up, down = (own.cost(states, point + s, likelihood, 0.1, moving=True) for s in (step, -step))
+        up, down = (own.cost(states, point + s, 0.1, moving=True) for s in (step, -step))
         assert (up - down) / (2 * h) == pytest.approx(slope, rel=1e-5, abs=1e-4)
     for row, column in ((0, 4), (1, 0), (5, 3), (20, 4), (48, 5)):
         step = np.zeros_like(states)
         step[row, column] = h
-        up, down = (own.cost(states + s, point, likelihood, 0.1, moving=True) for s in (step, -step))
+        up, down = (own.cost(states + s, point, 0.1, moving=True) for s in (step, -step))
         assert (up - down) / (2 * h) == pytest.approx(normal.slope[row, column], rel=1e-5, abs=1e-4)
 
 

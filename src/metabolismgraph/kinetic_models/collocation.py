@@ -8,6 +8,7 @@ oscillation from far away misses its phase, and ends in a flat line.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from metabolismgraph.formats.petab import PetabProblem
 from metabolismgraph.kinetic_models.likelihood import Likelihood
 from metabolismgraph.kinetic_models.measurements import Stage
 from metabolismgraph.kinetic_models.priors import Priors
-from metabolismgraph.kinetic_models.sensitivities import SymbolicProblem, equations, observed
+from metabolismgraph.kinetic_models.sensitivities import SymbolicProblem, equations, numbers, observed
 from metabolismgraph.system.radau import MATRIX, NODES
 
 _NOISE = 0.02  # that is assumed where it is estimated, in ranges of the measurements
@@ -181,8 +182,9 @@ class _Experiment:
         noise: of these rows.
     """
 
-    def __init__(self, symbols: SymbolicProblem, stage: Stage, part: pd.DataFrame):
+    def __init__(self, symbols: SymbolicProblem, stage: Stage, part: pd.DataFrame, likelihood: Likelihood):
         model, point = stage.model, symbols.point
+        self._likelihood = likelihood
         self.states, self.rows, self._begin = model.states, part.index.to_numpy(), stage.begin
         time = part["time"].to_numpy(float)
         self._times, self._of_row = np.unique(time, return_inverse=True)
@@ -209,7 +211,7 @@ class _Experiment:
         """States on the first mesh that stay as they are at the start."""
         self.mesh = _Mesh(self._begin, self._times, 1)
         self.sizes = np.ones(len(self.states))
-        return np.tile(_numbers(self._start(point)[0])[:, 0], (len(self.mesh) + 1, 3))
+        return np.tile(numbers(self._start(point)[0])[:, 0], (len(self.mesh) + 1, 3))
 
     def refine(self, states: Float[np.ndarray, "edges block"], finer: int) -> Float[np.ndarray, "finer block"]:
         """States on a finer mesh, which is that of the experiment from then on, by the polynomials of the elements."""
@@ -238,14 +240,13 @@ class _Experiment:
     ]:
         """Simulated values and noise of the rows, and derivatives of the values by states and parameters."""
         ends = self._ends(states)[self.mesh.edges_at(self._times)]
-        values, noise, by_states, by_point = (_numbers(x) for x in self._observed(ends.ravel(), point))
+        values, noise, by_states, by_point = (numbers(x) for x in self._observed(ends.ravel(), point))
         return values[:, 0], noise[:, 0], by_states, by_point
 
     def terms(
         self,
         states: Float[np.ndarray, "edges block"],
         point: Float[np.ndarray, " parameters"],
-        likelihood: Likelihood,
         defect: float,
         *,
         moving: bool,
@@ -262,45 +263,55 @@ class _Experiment:
         rates, matrices = np.zeros((elements, 3, s)), [np.zeros((3 * elements, s, size)) for size in (s, n)]
         if moving:
             found = self._slopes.map(len(self.mesh.times))(*self._at(states, point))
-            rates = _numbers(found[0]).T.reshape(rates.shape)
+            rates = numbers(found[0]).T.reshape(rates.shape)
             for matrix, (row, column), values in zip(matrices, self._places, found[1:], strict=True):
-                matrix[:, row, column] = _numbers(values).T
+                matrix[:, row, column] = numbers(values).T
         by_nodes, by_point = (
             np.einsum(indices, -self.mesh.widths, MATRIX, matrix.reshape(elements, 3, s, -1), optimize=True)
             for indices, matrix in zip(("e,pq,eqij->epiqj", "e,pq,eqij->epij"), matrices, strict=True)
         )
         own = (by_nodes.reshape(elements, 3 * s, 3 * s) + np.eye(3 * s)) * weights[:, None]
-        defects = self._defects(states, rates) * weights
         by_end = -np.tile(np.eye(s), (3, 1)) * weights[:, None]
+        simulated, _, by_states, values_by_point = self.simulated(states, point)
+        start, start_by_point = (numbers(x) for x in self._start(point))
+        defects, first, residuals = self._misfits(states, rates, start[:, 0], simulated, weight)
         normal.add_defects(defects, own, by_end, by_point.reshape(elements, 3 * s, n) * weights[:, None])
-        start, start_by_point = (_numbers(x) for x in self._start(point))
-        first = (start[:, 0] - self._ends(states)[0]) * weight
         normal.add_residuals(first, np.zeros(s, dtype=int), -np.diag(weight), start_by_point * weight[:, None])
-        values, _, by_states, values_by_point = self.simulated(states, point)
-        residuals, factor = likelihood.standardised(values, self.noise, self.rows)
+        factor = np.where(self._likelihood.exact, -self._likelihood.slopes(simulated, self.noise), 0.0)[:, None]
         edges = self.mesh.edges_at(self._times)[self._of_row]
-        normal.add_residuals(residuals, edges, by_states * factor[:, None], values_by_point * factor[:, None])
+        normal.add_residuals(residuals, edges, by_states * factor, values_by_point * factor)
         return _half_squares(defects, first, residuals), normal
 
     def cost(
         self,
         states: Float[np.ndarray, "edges block"],
         point: Float[np.ndarray, " parameters"],
-        likelihood: Likelihood,
         defect: float,
         *,
         moving: bool,
     ) -> float:
         """The sum of `terms` alone, for a fraction of the time."""
-        weight = 1 / (defect * self.sizes)
         rates = np.zeros((len(self.mesh), 3, len(self.states)))
         if moving:
             found = self._rates.map(len(self.mesh.times))(*self._at(states, point))
-            rates = _numbers(found).T.reshape(rates.shape)
-        defects = self._defects(states, rates) * np.tile(weight, 3)
-        first = (_numbers(self._start(point)[0])[:, 0] - self._ends(states)[0]) * weight
-        residuals, _ = likelihood.standardised(self.simulated(states, point)[0], self.noise, self.rows)
-        return _half_squares(defects, first, residuals)
+            rates = numbers(found).T.reshape(rates.shape)
+        start, simulated = numbers(self._start(point)[0])[:, 0], self.simulated(states, point)[0]
+        return _half_squares(*self._misfits(states, rates, start, simulated, 1 / (defect * self.sizes)))
+
+    def _misfits(
+        self,
+        states: Float[np.ndarray, "edges block"],
+        rates: Float[np.ndarray, "elements 3 states"],
+        start: Float[np.ndarray, " states"],
+        simulated: Float[np.ndarray, " rows"],
+        weight: Float[np.ndarray, " states"],
+    ) -> tuple[Float[np.ndarray, "elements block"], Float[np.ndarray, " states"], Float[np.ndarray, " rows"]]:
+        """Weighted defects of the rate equations at the nodes, and of the start; residuals of values, not limits."""
+        steps = np.einsum("e,pq,eqs->eps", self.mesh.widths, MATRIX, rates).reshape(len(self.mesh), -1)
+        ends = self._ends(states)
+        defects = (states[1:] - np.tile(ends[:-1], 3) - steps) * np.tile(weight, 3)
+        residuals = np.where(self._likelihood.exact, self._likelihood.residuals(simulated, self.noise), 0.0)
+        return defects, (start - ends[0]) * weight, residuals
 
     def _ends(self, states: Float[np.ndarray, "edges block"]) -> Float[np.ndarray, "edges states"]:
         return states[:, 2 * len(self.states) :]
@@ -313,14 +324,6 @@ class _Experiment:
     ) -> tuple[Float[np.ndarray, "states nodes"], Float[np.ndarray, " parameters"], Float[np.ndarray, "1 nodes"]]:
         """Arguments of the rates at all nodes."""
         return states[1:].reshape(-1, len(self.states)).T, point, self.mesh.times[None]
-
-    def _defects(
-        self, states: Float[np.ndarray, "edges block"], rates: Float[np.ndarray, "elements 3 states"]
-    ) -> Float[np.ndarray, "elements block"]:
-        """What the rate equations leave at the nodes, in units of the states."""
-        steps = np.einsum("e,pq,eqs->eps", self.mesh.widths, MATRIX, rates).reshape(len(self.mesh), -1)
-        found: np.ndarray = states[1:] - np.tile(self._ends(states)[:-1], 3) - steps
-        return found
 
 
 class SoftCollocation:
@@ -350,7 +353,10 @@ class SoftCollocation:
             (symbols.measurements.stages(p, symbols.parameters), rows) for p, rows in symbols.measurements.groups()
         ]
         self.possible = all(len(stages) == 1 and _is_small(stages[0], rows, len(lower)) for stages, rows in groups)
-        self._experiments = [_Experiment(symbols, s[0], rows) for s, rows in groups] if self.possible else []
+        self._experiments = list[_Experiment]()
+        for stages, rows in groups if self.possible else ():
+            own = Likelihood(dataclasses.replace(problem, measurements=problem.measurements.iloc[rows.index]))
+            self._experiments.append(_Experiment(symbols, stages[0], rows, own))
 
     def lead(
         self, point: Float[np.ndarray, " parameters"], deadline: float = math.inf
@@ -385,10 +391,9 @@ class SoftCollocation:
         for experiment, x in zip(self._experiments, states, strict=True):
             noise[experiment.rows] = experiment.simulated(x, point)[1]
         for rows in self._noise_scales.values():
-            here = rows & likelihood.exact
-            size = float(np.ptp(likelihood.measured[here])) if here.any() else 0.0
+            size = likelihood.range_of(rows)
             if size > 0:
-                noise[rows] *= _NOISE * size / float(noise[here].mean())
+                noise[rows] *= _NOISE * size / float(noise[rows & likelihood.exact].mean())
         for experiment in self._experiments:
             experiment.noise = noise[experiment.rows]
 
@@ -439,7 +444,7 @@ class SoftCollocation:
     def _terms(self, at: _At, defect: float, *, moving: bool) -> tuple[float, list[_Normal]]:
         with np.errstate(all="ignore"):
             found = [
-                own.terms(x, at.point, self._likelihood, defect, moving=moving)
+                own.terms(x, at.point, defect, moving=moving)
                 for own, x in zip(self._experiments, at.states, strict=True)
             ]
         cost, normals = self._priors.terms(at.point)[0] + sum(cost for cost, _ in found), [one for _, one in found]
@@ -448,7 +453,7 @@ class SoftCollocation:
     def _cost(self, at: _At, defect: float, *, moving: bool) -> float:
         with np.errstate(all="ignore"):
             found = self._priors.terms(at.point)[0] + sum(
-                own.cost(x, at.point, self._likelihood, defect, moving=moving)
+                own.cost(x, at.point, defect, moving=moving)
                 for own, x in zip(self._experiments, at.states, strict=True)
             )
         return found if math.isfinite(found) else math.inf
@@ -499,8 +504,3 @@ def _is_small(stage: Stage, rows: pd.DataFrame, parameters: int) -> bool:
         return False
     elements = max(finer for finer, _, _ in _WAY) * (len(np.unique(times)) + _LEAST)
     return elements * 3 * states * (3 * states + parameters) < _MOST
-
-
-def _numbers(x: ca.DM) -> np.ndarray:
-    found: np.ndarray = x.full()
-    return found

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from scipy.special import erfcx, log_ndtr
 
 from metabolismgraph.config.messages import nearest_name
@@ -210,8 +210,8 @@ class Likelihood:
         """
         with np.errstate(all="ignore"):
             z = self.residuals(simulated, noise)
-            factor = np.where(self._logarithmic, 1 / (simulated * self._base), 1.0) / noise
-            of_mean, relative = of_simulated * factor[:, None], of_noise / noise[:, None]
+            of_mean = of_simulated * self.slopes(simulated, noise)[:, None]
+            relative = of_noise / noise[:, None]
             of_values, of_limits = self._of_values(z, of_mean, relative), self._of_limits(z, of_mean, relative)
         return of_values[0] + of_limits[0], of_values[1] + of_limits[1]
 
@@ -256,18 +256,18 @@ class Likelihood:
         found: np.ndarray = (self.measured - self._transformed(simulated)) / noise
         return found
 
-    def standardised(
-        self, simulated: Float[np.ndarray, " some"], noise: Float[np.ndarray, " some"], rows: Int[np.ndarray, " some"]
-    ) -> tuple[Float[np.ndarray, " some"], Float[np.ndarray, " some"]]:
-        """Simulated minus measured values of some rows, relative to their noise, and derivatives by simulated values.
-
-        Both are zero for limits.
-        """
-        logarithmic, base, exact = self._logarithmic[rows], self._base[rows], self.exact[rows]
+    def slopes(
+        self, simulated: Float[np.ndarray, " rows"], noise: Float[np.ndarray, " rows"]
+    ) -> Float[np.ndarray, " rows"]:
+        """Derivatives of simulated values after the transformation, relative to their noise, by those before it."""
         with np.errstate(all="ignore"):
-            values = np.where(logarithmic, np.log(simulated) / base, simulated)
-            slopes = np.where(logarithmic, 1 / (simulated * base), 1.0) / noise
-            return np.where(exact, (values - self.measured[rows]) / noise, 0.0), np.where(exact, slopes, 0.0)
+            found: np.ndarray = np.where(self._logarithmic, 1 / (simulated * self._base), 1.0) / noise
+        return found
+
+    def range_of(self, rows: Bool[np.ndarray, " rows"]) -> float:
+        """Range of some measured values after the transformation, without limits; 0 if there are none."""
+        values = self.measured[rows & self.exact]
+        return float(np.ptp(values)) if values.size else 0.0
 
     def _transformed(self, simulated: Float[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
         with np.errstate(all="ignore"):

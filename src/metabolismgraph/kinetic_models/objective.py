@@ -107,11 +107,17 @@ class Objective:
         wanted = point[k] * factor if unit is None else point[k] + math.log(factor) / unit
         return float(np.clip(wanted, self.lower[k] + margin, self.upper[k] - margin))
 
+    @property
+    def _times(self) -> Float[np.ndarray, " times"]:
+        """Finite times of measurements."""
+        times = self.problem.measurements["time"].to_numpy(float)
+        found: np.ndarray = np.unique(times[np.isfinite(times)])
+        return found
+
     @functools.cached_property
     def parts(self) -> list[Part]:
         """The problem with the measurements until some time only, for longer and longer times; empty for few times."""
-        times = self.problem.measurements["time"].to_numpy(float)
-        known = np.unique(times[np.isfinite(times)])
+        times, known = self.problem.measurements["time"].to_numpy(float), self._times
         if len(known) < _LEAST:
             return []
         counts = [_FIRST]
@@ -124,7 +130,7 @@ class Objective:
     @functools.cached_property
     def collocation(self) -> SoftCollocation | None:
         """The same problem with the states as further unknowns; None where this is not possible, or for few times."""
-        if not self.parts:
+        if len(self._times) < _LEAST:
             return None
         found = SoftCollocation(self.problem, self.fixed, self.noise_scales, self.lower, self.upper)
         return found if found.possible else None
@@ -217,7 +223,7 @@ class Part:
         likelihood, found = self._objective.likelihood, point.copy()
         for k, rows in self._whole.noise_scales.items():
             here = rows[self._rows] & likelihood.exact
-            size = float(np.ptp(likelihood.measured[here])) if here.any() else 0.0
+            size = likelihood.range_of(here)
             if size > 0:
                 found[k] = self._whole.scaled(point, k, self.noise * size / float(at.noise[here].mean()))
         self._point = found

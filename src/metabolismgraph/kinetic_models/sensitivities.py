@@ -248,7 +248,7 @@ class _Map:
 
     def value(self, inputs: list[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " entries"]:
         """The result alone."""
-        return _numbers(self._function(*inputs))[:, 0]
+        return numbers(self._function(*inputs))[:, 0]
 
     def __call__(self, inputs: list[Tracked], value: Float[np.ndarray, " entries"] | None = None) -> Tracked:
         """The result, which may be given if it is known, with its derivatives."""
@@ -259,7 +259,7 @@ class _Map:
             return _untracked(output, 0)
         if self._forward is None:
             self._forward = self._function.forward(count)
-        return Tracked(output, _numbers(self._forward(*values, output, *[x.derivative for x in inputs])))
+        return Tracked(output, numbers(self._forward(*values, output, *[x.derivative for x in inputs])))
 
 
 class Course:
@@ -316,9 +316,9 @@ class _Rest:
         while span < _LONGEST:
             sizes = _sizes(y)
             p = np.concatenate([point.value, sizes, [span]])
-            before, y = y, sizes * _numbers(self._solver(x0=y / sizes, p=p)["xf"])[:, 0]
+            before, y = y, sizes * numbers(self._solver(x0=y / sizes, p=p)["xf"])[:, 0]
             size = np.maximum(np.abs(y), _AT_REST * np.abs(y).max())
-            rate, by_states, by_point = (_numbers(x) for x in self._rate(y, point.value))
+            rate, by_states, by_point = (numbers(x) for x in self._rate(y, point.value))
             if (np.abs(y - before) <= _AT_REST * size).all() and (np.abs(rate[:, 0]) * span <= _AT_REST * size).all():
                 break
             span *= 10
@@ -382,5 +382,6 @@ def _sizes(states: Float[np.ndarray, " states"]) -> Float[np.ndarray, " states"]
     return np.full(len(states), np.abs(states).max(initial=0.0) or 1.0)
 
 
-def _numbers(x: ca.DM) -> np.ndarray:
+def numbers(x: ca.DM) -> np.ndarray:
+    """A matrix of CasADi as an array."""
     return np.asarray(x.full() if hasattr(x, "full") else x, dtype=float)
