@@ -118,6 +118,10 @@ class ModelIndex:
         """Size of the compartment of a species at the start."""
         return self.size(self.species[species].getCompartment())
 
+    def volume_of(self, species: str) -> float:
+        """Factor from the concentration of a species to the quantity of its id, which may be an amount."""
+        return self.size_of(species) if self.species[species].getHasOnlySubstanceUnits() else 1.0
+
 
 @dataclasses.dataclass
 class State:

@@ -73,10 +73,6 @@ class EditedModel:
         written = self.index.species[species]
         return f"({species} / {written.getCompartment()})" if written.getHasOnlySubstanceUnits() else species
 
-    def volume(self, species: str) -> float:
-        """Factor from the concentration of a species to the quantity of its id, which may be an amount."""
-        return self.index.size_of(species) if self.index.species[species].getHasOnlySubstanceUnits() else 1.0
-
     def clamp(self, inputs: Sequence[str]) -> None:
         """Let species follow their measured values.
 

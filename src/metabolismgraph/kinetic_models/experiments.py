@@ -192,11 +192,10 @@ def experiments_of(problem: PetabProblem) -> list[Experiment]:
     index, found = ModelIndex(read_document(problem.model)), []
     formulas = problem.observables["observableFormula"].astype(str).str.strip()
     species = formulas[formulas.isin(index.species)]
-    volumes = {name: index.size_of(name) if s.getHasOnlySubstanceUnits() else 1.0 for name, s in index.species.items()}
     for name, part in problem.measurements.groupby("simulationConditionId"):
         rows = part[np.isfinite(part["time"].astype(float)) & (sides_of(part) == 0)]
         wide = rows.pivot_table(index="time", columns="observableId", values="measurement", dropna=False)
-        measured = {s: wide[o].to_numpy(float) / volumes[s] for o, s in species.items() if o in wide}
+        measured = {s: wide[o].to_numpy(float) / index.volume_of(s) for o, s in species.items() if o in wide}
         if len(wide):
             found.append(Experiment(str(name), False, wide.index.to_numpy(float), measured))
     return found

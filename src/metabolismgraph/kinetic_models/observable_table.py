@@ -164,7 +164,7 @@ class ObservableTable:
         """Species whose ids are amounts in the model, and concentrations in formulas of observables."""
         model = self._model
         mentioned = set[str]().union(*(names(parse_formula(formula)) for formula in self._formulas.values()))
-        amounts = [name for name in model.index.species if name in mentioned and model.volume(name) != 1]
+        amounts = [name for name in model.index.species if name in mentioned and model.index.volume_of(name) != 1]
         if amounts:
             yield (
                 "Amounts in the model, but concentrations in formulas of observables: "

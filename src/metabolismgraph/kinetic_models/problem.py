@@ -362,11 +362,11 @@ class _Tables:
             raise InputError(
                 f"{self._model.path}: species {name} has neither a measured initial value nor one in the model"
             )
-        return value * self._model.volume(name)
+        return value * self._index.volume_of(name)
 
     def _initial_value(self, name: str, experiment: Experiment) -> float | str | None:
         """A number, the id of a parameter, or None for the value of the model."""
-        value, volume = experiment.at_start(name), self._model.volume(name)
+        value, volume = experiment.at_start(name), self._index.volume_of(name)
         if math.isfinite(value) and (experiment.held_out or value == 0):
             return value * volume
         seen = values_of(self._model.fitted, name)
