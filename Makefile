@@ -47,10 +47,10 @@ bench-noise: .venv/.ok  ## noise and coarse samples, every method: make bench-no
 bench-strategies: .venv/.ok  ## every strategy of Phase 2 on good and bad checkpoints: make bench-strategies ARGS=--quick
 	$(BIN)/metabolismgraph benchmark strategies $(ARGS)
 
-# The stamp is written last: an interrupted build is done again. The build backend is installed first, at the
-# version of constraints.txt, instead of at whatever version an isolated build would fetch.
+# The stamp is written last: an interrupted build is done again. Build backends, of this package and
+# of fides, are installed first, at the versions of constraints.txt, not at those that an isolated build would fetch.
 .venv/.ok: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt hatchling
+	$(BIN)/pip install -q -c constraints.txt hatchling setuptools
 	$(BIN)/pip install -q -c constraints.txt --no-build-isolation -e '.[dev,docs]'
 	@touch $@

@@ -135,6 +135,19 @@ def test_homeostasis_is_found_where_it_is(tmp_path, pull):
         assert found.best == "no_homeostasis"
 
 
+def test_no_p_value_of_fits_that_have_not_ended(tmp_path):
+    files = measured(tmp_path, decay("k * A", k=0.3), (6.0, 1.0))
+    laws = variants_of({"R": ["mass_action", "michaelis_menten"]})
+    done = compared(tmp_path, files, laws)
+    assert np.isfinite(done.table.loc["michaelis_menten", "p_value"])
+    assert not any(note.startswith("not ended") for note in done.notes)
+    cut = compared(tmp_path, files, laws, minutes=1e-9)
+    assert cut.table["p_value"].isna().all()
+    (note,) = (note for note in cut.notes if note.startswith("not ended"))
+    assert "mass_action" in note
+    assert "michaelis_menten" in note
+
+
 def test_homeostasis_of_a_petab_problem(tmp_path):
     files = measured(tmp_path, decay("(k * A + 0.2 * (A - 2))", k=0.1), (6.0, 1.0))
     (tmp_path / "true.xml").write_text(decay("k * A", k=1.0))

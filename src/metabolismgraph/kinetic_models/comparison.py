@@ -34,8 +34,9 @@ class Comparison:
         table: by the name of the model, the best one first: numbers of estimated `parameters` and `measurements`,
             `minus_log_L` at the estimates, `AIC`, `AICc` (infinite with too few measurements), `difference` of AICc
             from the least one, `special_case`: the largest of the other models that it contains, `p_value` of the
-            likelihood-ratio test against that one (NaN if further parameters have priors), `R2_held_out`: median over
-            held-out observables, `found` and `starts`: how many starts found the estimates, of how many.
+            likelihood-ratio test against that one (NaN if further parameters have priors, or the best start of one of
+            the two has not reached an optimum), `R2_held_out`: median over held-out observables, `found` and `starts`:
+            how many starts found the estimates, of how many.
         notes: sentences on what not to trust.
     """
 
@@ -200,7 +201,9 @@ def _special_case(name: str, problems: Mapping[str, ModelProblem]) -> str | None
 
 
 def _p_value(fit: PetabFit, inside: PetabFit) -> float:
-    """The p-value of the likelihood-ratio test; NaN if further parameters have priors."""
+    """The p-value of the likelihood-ratio test; NaN if further parameters have priors, or a fit has not ended."""
+    if not (fit.ended and inside.ended):
+        return math.nan
     more = fit.estimates.index.difference(inside.estimates.index)
     priors = fit.problem.parameters.get("objectivePriorType")
     if priors is not None and priors.loc[more].notna().any():
@@ -215,6 +218,17 @@ def _notes(table: pd.DataFrame, fits: Mapping[str, PetabFit]) -> tuple[str, ...]
             notes.append(
                 f"{name} has a lower likelihood than its special case {inside}: more starts are needed to compare them"
             )
+    early = [str(name) for name in table.index if not fits[str(name)].ended]
+    if early:
+        notes.append(
+            f"not ended: the best start of {', '.join(early)} ran out of time or steps before an optimum; with more of "
+            "them, likelihood and AICc may be better; p-values are left out"
+        )
+    once = [str(name) for name in table.index if fits[str(name)].reached == 1 and len(fits[str(name)].starts) > 1]
+    if once:
+        notes.append(
+            f"only one start found the best likelihood of {', '.join(once)}; more starts may change the comparison"
+        )
     if not math.isfinite(table["AICc"].iloc[0]):
         notes.append("no model has more measurements than parameters; AICc does not tell which one is the best")
     close = [str(name) for name in table.index[1:] if table.loc[name, "difference"] < _EQUAL]

@@ -16,7 +16,16 @@ from scipy.stats import chi2, norm
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.petab import read_petab
-from metabolismgraph.kinetic_models.fit_result import AT_LOWER, AT_UPPER, FLAT, OTHER, SAME, PetabFit
+from metabolismgraph.kinetic_models.fit_result import (
+    AT_LOWER,
+    AT_UPPER,
+    FLAT,
+    OTHER,
+    OUT_OF_TIME,
+    SAME,
+    STILL_IMPROVING,
+    PetabFit,
+)
 from metabolismgraph.kinetic_models.likelihood import Compiler, simulated_table
 from metabolismgraph.kinetic_models.starts import draw_points
 from metabolismgraph.system.progress import Progress, silent
@@ -25,14 +34,7 @@ try:
     from metabolismgraph.kinetic_models.compiled_model import compile_rates
     from metabolismgraph.kinetic_models.held_out import predicted, split
     from metabolismgraph.kinetic_models.objective import Objective
-    from metabolismgraph.kinetic_models.search import (
-        MOST_STEPS,
-        OBJECTIVES,
-        OUT_OF_TIME,
-        STILL_IMPROVING,
-        Start,
-        run_start,
-    )
+    from metabolismgraph.kinetic_models.search import MOST_STEPS, OBJECTIVES, Start, run_start
     from metabolismgraph.kinetic_models.symbols import SYMBOLS
 except ImportError as error:
     raise InputError(

@@ -9,6 +9,7 @@ import pandas as pd
 from metabolismgraph.formats.petab import PetabProblem
 
 AT_LOWER, AT_UPPER, FLAT, OTHER = "at its lower bound", "at its upper bound", "not determined", "not unique"
+STILL_IMPROVING, OUT_OF_TIME = "MAXITER", "OUT_OF_TIME"  # endings of a start that has not reached an optimum
 SAME = 0.1  # difference of the objective below which two starts have found the same optimum
 
 
@@ -25,7 +26,8 @@ class PetabFit:
             the parameter table, in version 2 on log10 scale for a positive lower bound (NaN at a bound), `note`: empty,
             "at its lower bound", "at its upper bound", "not determined", or "not unique": another start has an equal
             likelihood with a value far outside the interval.
-        starts: by number: `objective`, `evaluations`, `seconds`, `ending`.
+        starts: by number: `objective`, `evaluations`, `seconds`, `ending`: the reason as fides names it, or
+            "OUT_OF_TIME".
         points: by number of the start: the parameters that it found, on linear scale.
         simulation: see `simulate_petab`, at the estimates.
         held_out: see `predicted`; without rows if nothing was held out.
@@ -46,3 +48,9 @@ class PetabFit:
     def reached(self) -> int:
         """The number of starts that found the best likelihood."""
         return int((self.starts["objective"] < self.objective + SAME).sum())
+
+    @property
+    def ended(self) -> bool:
+        """Whether the best start reached an optimum, not a limit of time or steps."""
+        best = int(self.starts["objective"].argmin())
+        return self.starts["ending"].iloc[best] not in (STILL_IMPROVING, OUT_OF_TIME)

@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Float
 
 from metabolismgraph.formats.petab import PetabProblem
+from metabolismgraph.kinetic_models.fit_result import OUT_OF_TIME
 from metabolismgraph.kinetic_models.objective import Objective, Part
 from metabolismgraph.kinetic_models.sensitivities import SimulationFailedError
 from metabolismgraph.system.threads import single_thread
 from metabolismgraph.text import one_line
 
-STILL_IMPROVING, OUT_OF_TIME = fides.ExitFlag.MAXITER.name, "OUT_OF_TIME"
 MOST_STEPS = 500  # of each of two searches
 _COARSE, _FINE = 1e-3, 1e-8  # change of the objective at which the first and the second one end
 _ON_THE_WAY, _FEW_STEPS = 1e-2, 80  # the same, and most steps, for each part of the series
@@ -40,7 +40,7 @@ class Start(NamedTuple):
         point: parameters on the scales of the table.
         evaluations: of the likelihood.
         seconds: of computing.
-        ending: why it ended, as fides names it, or "OUT_OF_TIME".
+        ending: see `PetabFit.starts`.
     """
 
     objective: float
