@@ -147,17 +147,9 @@ def test_times_may_begin_later(simulate):
     np.testing.assert_allclose(simulate(text, time=np.array([0.0]))["A"], 1)
 
 
-EVENT = (
-    '<listOfEvents><event id="e" useValuesFromTriggerTime="true"><trigger initialValue="true" persistent="true">'
-    f'{mathml("time > 1")}</trigger><listOfEventAssignments><eventAssignment variable="k">{mathml("2")}'
-    "</eventAssignment></listOfEventAssignments></event></listOfEvents>"
-)
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (document([DECAY], parameters={"k": 1}, events=EVENT), "the model has events, which are not simulated yet"),
         (document([reaction("R", "A", "", "k * delay(A, 1)")], parameters={"k": 1}), "the model has delays"),
         (document([DECAY], parameters={"k": 1}).replace('fast="false"', 'fast="true"'), "the model has fast reactions"),
         (

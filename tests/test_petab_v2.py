@@ -327,13 +327,3 @@ def test_names_for_parts_of_the_model(problem, tmp_path):
 def test_homeostasis_is_refused(problem, tmp_path):
     with pytest.raises(InputError, match="homeostasis is not supported for PEtab version 2 yet"):
         write_with_homeostasis(problem(), ["A"], tmp_path / "more")
-
-
-def test_events_are_refused(problem):
-    event = (
-        '<listOfEvents><event useValuesFromTriggerTime="true"><trigger initialValue="true" persistent="true">'
-        '<math xmlns="http://www.w3.org/1998/Math/MathML"><true/></math></trigger></event></listOfEvents>'
-    )
-    model = document([reaction("R", "A", "", "c * k * A")], kinds=[species("A")], parameters={"k": 5.0}, events=event)
-    with pytest.raises(InputError, match="the model has events, which are not simulated yet"):
-        mg.simulate_petab(problem(model))

@@ -51,6 +51,13 @@ class ModelIndex:
         ]
 
     @functools.cached_property
+    def times_of_events(self) -> set[str]:
+        """All names on which triggers, delays and priorities of events depend."""
+        parts = ((e.getTrigger(), e.getDelay(), e.getPriority()) for e in self.model.getListOfEvents())
+        formulas = [part.getMath() for event in parts for part in event if part is not None]
+        return set[str]().union(*map(self.mentioned, formulas))
+
+    @functools.cached_property
     def start(self) -> State:
         """The model at time zero."""
         return State(self)

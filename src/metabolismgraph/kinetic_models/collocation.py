@@ -22,9 +22,9 @@ from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.formats.petab import PetabProblem
 from metabolismgraph.kinetic_models.likelihood import Likelihood
-from metabolismgraph.kinetic_models.measurements import Stage
 from metabolismgraph.kinetic_models.priors import Priors
 from metabolismgraph.kinetic_models.sensitivities import SymbolicProblem, equations, numbers, observed
+from metabolismgraph.kinetic_models.stages import Stage
 from metabolismgraph.system.radau import MATRIX, NODES
 
 _NOISE = 0.02  # that is assumed where it is estimated, in ranges of the measurements

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
+from metabolismgraph.formats.formula import TIME, names
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml import convert_document, read_document
 from metabolismgraph.formats.sbml_writer import free_id
@@ -77,7 +78,8 @@ class EditedModel:
         """Let species follow their measured values.
 
         Raises:
-            InputError: a name is not a species, or has no value in an experiment.
+            InputError: a name is not a species, or has no value in an experiment; or something else than the inputs
+                happens at given times, and an experiment does not begin at zero.
         """
         index, model = self.index, self.document.getModel()
         for name in inputs:
@@ -90,6 +92,9 @@ class EditedModel:
                     f"{self.path}: input {name} is not a species of the model; "
                     f"nearest: {nearest_name(name, set(index.species))}"
                 )
+            if name in index.events:
+                raise InputError(f"{self.path}: input {name} is changed by an event; remove the event, or the input")
+        self._check_times(inputs)
         if inputs and len(self.experiments) > 1:
             self.number = free_id("experiment", self.taken)
             self._add_parameter(self.number, 0.0)
@@ -109,6 +114,22 @@ class EditedModel:
             _set_math(rule, formula)
         self.inputs = tuple(inputs)
         self.index = ModelIndex(self.document)
+
+    def _check_times(self, inputs: Sequence[str]) -> None:
+        """Raise an error where times of the model would not be those of a table."""
+        index, model = self.index, self.document.getModel()
+        formulas = {f"the rule of {name}": node for name, node in index.assigned.items() if name not in inputs}
+        formulas |= {f"the rule of {r.getVariable()}": r.getMath() for r in model.getListOfRules() if r.isRate()}
+        laws = {name: reaction.getKineticLaw() for name, reaction in index.reactions.items()}
+        formulas |= {f"the law of {name}": law.getMath() for name, law in laws.items() if law is not None}
+        timed = [what for what, node in formulas.items() if TIME in names(node)]
+        timed += [f"event {event.getId()}" for event in model.getListOfEvents()]
+        for experiment in self.experiments if timed else ():
+            if experiment.first != 0:
+                raise InputError(
+                    f"{self.path}: {timed[0]} depends on the time, which is 0 at the initial state, but experiment "
+                    f"{experiment.id} begins at {experiment.first:g}; let its times begin at 0"
+                )
 
     def add_homeostasis(self, patterns: Sequence[str]) -> None:
         """Let species be pulled to a baseline: rate pull (baseline - c). Those of one pattern have the same pull.

@@ -35,6 +35,7 @@ class Experiment:
         relative: species, or observables, whose values are only proportional to their concentrations.
         offset: species, or observables, whose values have an offset.
         last: later measurements are held out.
+        first: the time of the table that is zero here.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Experiment:
     relative: frozenset[str] = frozenset()
     offset: frozenset[str] = frozenset()
     last: float = math.inf
+    first: float = 0.0
 
     def known(self, species: str) -> tuple[Float[np.ndarray, " known"], Float[np.ndarray, " known"]]:
         """Times and values, or limits, of the measurements of a species."""
@@ -171,7 +173,9 @@ def read_experiments(
             )
             scale = scale or name  # files in several folders may have the same name
             time = table.time[rows] - first
-            found.append(Experiment(name, held, time, measured, sides, spread, scale, scaled, shifted, last))
+            found.append(
+                Experiment(name, held, time, measured, sides, spread, scale, scaled, shifted, last, float(first))
+            )
         notes += own if len(tables) + len(held_out) == 1 else [f"{path.name}: {note}" for note in own]
     if unused:
         name = min(unused)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import graphlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from metabolismgraph.formats.formula import TIME, Compiled, FormulaError, Operat
 from metabolismgraph.formats.quantities import ModelIndex, local_parameters
 from metabolismgraph.formats.sbml import read_document
 from metabolismgraph.kinetic_models.model import Environment, KineticModel, state_key
+from metabolismgraph.kinetic_models.scheduled_events import ScheduledEvents
 
 _Term = tuple[float, Any, str]  # sign of a side of a reaction, reference to a species, reaction
 _Formulas = dict[str, tuple[set[str], Compiled]]  # names that are needed, and the formula, by id
@@ -54,9 +56,9 @@ class ModelFile:
             begin: time of the initial state.
 
         Raises:
-            InputError: the file has events, delays, algebraic rules, fast reactions or rates of change in formulas; a
-                quantity has no value, or depends on itself; a given value is of no quantity of the model, or of one
-                that a rule computes.
+            InputError: the file has delays, algebraic rules, fast reactions, rates of change in formulas, or events
+                that `ScheduledEvents` refuses; a quantity has no value, or depends on itself; a given value is of no
+                quantity of the model, or of one that a rule computes.
         """
         path = self._path
         try:
@@ -86,6 +88,7 @@ class _Builder:
         self.rules = {r.getVariable(): r.getMath() for r in self.model.getListOfRules() if r.isRate()}
         # Ids of references to species are quantities from Level 3 on.
         self.references: dict[str, Any] = dict(index.references) if self.model.getLevel() > 2 else {}
+        self.jumping = index.events - set(self.rules)
 
     def build(self) -> KineticModel:
         self._refuse_unsupported()
@@ -96,14 +99,20 @@ class _Builder:
         order = self._order({name: needed for name, (needed, _) in formulas.items()}, constants)
         moving = [name for name in index.species if name in terms]
         rates = [self._change(name, terms[name], constants, formulas) for name in moving]
+        known = (*index.species, *index.compartments, *index.parameters, *self.references)
+        resting = [name for name in known if name in self.jumping and name not in terms]
+        rates += [_constant(0.0) for _ in resting]
+        amounts = [name for name in (*moving, *resting) if name in index.species]
         for name, node in self.rules.items():
             self._check_known(name, node, constants, formulas)
             rates.append(self._formula(name, node)[1])
-        amounts = [start.get(name, np.nan) * self._factor(index.species[name], start) for name in moving]
-        return KineticModel(
+        factors = {name: self._factor(index.species[name], start) for name in amounts}
+        states = (*moving, *resting, *self.rules)
+        jumps = ScheduledEvents(self.source, index, start, self.begin, self._jump_formula(constants, formulas)).jumps
+        model = KineticModel(
             id=self.id,
-            states=(*moving, *self.rules),
-            start=(*amounts, *(start.get(name, np.nan) for name in self.rules)),
+            states=states,
+            start=tuple(start.get(name, np.nan) * factors.get(name, 1.0) for name in states),
             species=tuple(index.species),
             compartments={name: s.getCompartment() for name, s in index.species.items()},
             amounts=frozenset(name for name, s in index.species.items() if self._is_amount(s)),
@@ -115,7 +124,18 @@ class _Builder:
             constants=constants,
             computed=tuple((name, formulas[name][1]) for name in order),
             rates=tuple(rates),
+            jumps=tuple(jump for jump in jumps if jump.instant > (self.begin, False)),
         )
+        for jump in jumps[: len(jumps) - len(model.jumps)]:
+            model = dataclasses.replace(model, start=tuple(model.after(jump, model.start)))
+        return model
+
+    def _jump_formula(self, constants: Environment, formulas: _Formulas) -> Callable[[str, Any], Compiled]:
+        def formula(name: str, node: Any) -> Compiled:
+            self._check_known(name, node, constants, formulas)
+            return self._formula(name, node)[1]
+
+        return formula
 
     def _terms(self) -> dict[str, list[_Term]]:
         """For every species that reactions change: sign, reference and reaction of every occurrence."""
@@ -135,14 +155,15 @@ class _Builder:
         for name in (*index.compartments, *index.parameters, *self.references, *index.species):
             if name in index.assigned:
                 formulas[name] = self._formula(name, index.assigned[name])
-            elif name in self.rules:
+            elif name in self.rules or (name in self.jumping and name not in index.species):
                 formulas[name] = (set(), _getter(state_key(name)))
             elif name in index.species:
                 species, key = index.species[name], state_key(name)
-                if name not in terms and name in start:
+                changes = name in terms or name in self.jumping
+                if not changes and name in start:
                     constants[key] = start[name] * self._factor(species, start)
                 size = species.getCompartment()
-                if name in terms or name in start:
+                if changes or name in start:
                     formulas[name] = (set(), _getter(key)) if self._is_amount(species) else ({size}, _over(key, size))
             elif name in start:
                 constants[name] = start[name]
@@ -161,9 +182,9 @@ class _Builder:
         model = self.model
         formulas = [*self.index.assigned.values(), *self.rules.values(), *self.index.initially.values()]
         formulas += [r.getKineticLaw().getMath() for r in self.index.reactions.values() if r.getKineticLaw()]
+        formulas += [a.getMath() for e in model.getListOfEvents() for a in e.getListOfEventAssignments()]
         kinds = set[int]().union(*(_kinds(formula) for formula in formulas))
         for present, what in (
-            (model.getNumEvents() > 0, "events"),
             (any(r.isAlgebraic() for r in model.getListOfRules()), "algebraic rules"),
             (any(r.isSetFast() and r.getFast() for r in self.index.reactions.values()), "fast reactions"),
             (libsbml.AST_FUNCTION_DELAY in kinds, "delays"),
@@ -171,6 +192,8 @@ class _Builder:
         ):
             if present:
                 raise InputError(f"{self.source}: the model has {what}, which are not simulated yet")
+        for name in sorted(self.index.events & set(self.index.assigned)):
+            raise InputError(f"{self.source}: {name} is computed by a rule; an event cannot change it, too")
 
     def _check_given(self) -> None:
         known = {*self.index.parameters, *self.index.compartments, *self.index.species}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +17,9 @@ from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.formula import Operations
 from metabolismgraph.formats.petab import PetabProblem, read_petab, sides_of
-from metabolismgraph.kinetic_models.measurements import Measurements, Stage
-from metabolismgraph.kinetic_models.model import Environment, KineticModel, state_key
-from metabolismgraph.kinetic_models.simulation import integrate, steady_state
+from metabolismgraph.kinetic_models.measurements import Measurements
+from metabolismgraph.kinetic_models.model import KineticModel
+from metabolismgraph.kinetic_models.simulation import follow
 
 _FAR_BELOW = -1e4  # argument of log Phi below which its curvature is -1 to eight digits
 
@@ -49,7 +49,7 @@ def simulate_petab(path: str | Path, values: Mapping[str, float] | None = None) 
         every row.
 
     Raises:
-        InputError: as for `read_petab`, `Measurements` and `integrate`; a parameter has no value; a formula names
+        InputError: as for `read_petab`, `Measurements` and `follow`; a parameter has no value; a formula names
             an unknown quantity; or a measurement with a logarithmic transformation is not positive.
 
     Example:
@@ -113,32 +113,14 @@ def simulated_table(
                 dataclasses.replace(stage, model=compiler.compile(stage.model, other.model))
                 for stage, other in zip(stages, symbolic.stages(periods, parameters), strict=True)
             ]
-        at = _values_at(stages, np.unique(part["time"].to_numpy(float)))
-        for number, (_, row) in zip(part.index.to_numpy(), part.iterrows(), strict=True):
-            simulated[number], noise[number] = measurements.simulated(row, at[float(row["time"])], parameters)
-    found = {"simulation": simulated, "noise": noise, "log_likelihood": likelihood.log_densities(simulated, noise)}
-    return pd.concat([measurements.rows, pd.DataFrame(found)], axis=1)
-
-
-def _values_at(stages: Sequence[Stage], times: Float[np.ndarray, " times"]) -> dict[float, Environment]:
-    """The values of all ids at each time of an experiment."""
-    found: dict[float, Environment] = {}
-    states: list[float] = []
-    for stage in stages:
-        start = stage.model.start if stage.entered is None else tuple(stage.entered(states))
-        model = dataclasses.replace(stage.model, start=start)
-        if math.isinf(stage.begin):
-            states = list(steady_state(model))
-            continue
-        own = stage.own(times[np.isfinite(times)])
-        wanted = own if math.isinf(stage.end) else np.append(own, stage.end)
-        if wanted.size:
-            at = integrate(model, wanted, stage.begin)
-            found |= {float(t): {name: x[k] for name, x in at.items()} for k, t in enumerate(own)}
-            states = [float(at[state_key(name)][-1]) for name in model.states]
-    if math.isinf(times[-1]):
-        found[math.inf] = _single(model, steady_state(model, stage.begin))
-    return found
+        times, where = np.unique(part["time"].to_numpy(float), return_inverse=True)
+        found = follow(stages, times)
+        at = [{name: values[k] for name, values in found.items()} for k in range(len(times))]
+        for number, k, (_, row) in zip(part.index.to_numpy(), where, part.iterrows(), strict=True):
+            simulated[number], noise[number] = measurements.simulated(row, at[k], parameters)
+    densities = likelihood.log_densities(simulated, noise)
+    columns = {"simulation": simulated, "noise": noise, "log_likelihood": densities}
+    return pd.concat([measurements.rows, pd.DataFrame(columns)], axis=1)
 
 
 class Likelihood:
@@ -287,8 +269,3 @@ def _setting(settings: pd.DataFrame, column: str, usual: str) -> np.ndarray:
     if column not in settings:
         return np.full(len(settings), usual, dtype=object)
     return settings[column].fillna(usual).to_numpy(object)
-
-
-def _single(model: KineticModel, y: np.ndarray) -> Environment:
-    """Values of all ids at one state, long after the start."""
-    return {name: float(value) for name, value in model.values(np.float64(np.inf), y).items()}

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.formula import TIME, Compiled, FormulaError, Operations, Values, compiled, names
@@ -19,31 +18,9 @@ from metabolismgraph.formats.petab_formula import parse_formula
 from metabolismgraph.formats.petab_v2 import Period
 from metabolismgraph.kinetic_models.from_sbml import ModelFile
 from metabolismgraph.kinetic_models.model import Environment, KineticModel, state_key
+from metabolismgraph.kinetic_models.stages import Stage
 
 _PLACEHOLDERS = {"observableParameters": "observableParameter", "noiseParameters": "noiseParameter"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """The model in a period of an experiment.
-
-    Attributes:
-        begin: time of the start; -inf: the period lasts until the states are at rest.
-        end: time of the next period, which does not belong to this one; infinite for the last.
-        model: its `start` is used in the first period only.
-        entered: the states at the start from those at the end of the period before; None in the first period.
-    """
-
-    begin: float
-    end: float
-    model: KineticModel
-    entered: Callable[[Sequence[Values]], list[Values]] | None
-
-    def own(self, times: Float[np.ndarray, " times"]) -> Float[np.ndarray, " own"]:
-        """Those of some times that belong to the period; none if it starts at -inf."""
-        if math.isinf(self.begin):
-            return times[:0]
-        return times[(times >= self.begin) & ((times < self.end) | math.isinf(self.end))]
 
 
 class Measurements:
@@ -80,10 +57,11 @@ class Measurements:
             yield own or tuple(Period(t, self._changes(one)) for t, one in [*conditions, (0.0, name)]), part
 
     def stages(self, periods: Sequence[Period], parameters: Mapping[str, Values]) -> list[Stage]:
-        """The model in each period of an experiment, for values of the parameter table.
+        """The model in each period of an experiment, for values of the parameter table; periods are divided at events.
 
         Raises:
-            InputError: as for `ModelFile.model`, a parameter has no value, or a change depends on what it may not.
+            InputError: as for `ModelFile.model`, a parameter has no value, a change depends on what it may not, or
+                there are events and a period at -inf.
         """
         found: list[Stage] = []
         for period, end in zip(periods, [*(period.time for period in periods[1:]), math.inf], strict=True):
@@ -99,14 +77,23 @@ class Measurements:
                 model = self._file.model(values | given, self._operations, begin)
                 model = dataclasses.replace(model, constants=model.constants | outputs)
             entered = functools.partial(self._entered, found[-1].model, model, period, parameters) if found else None
+            if math.isinf(period.time) and model.jumps:
+                raise InputError(
+                    f"{self.problem.path}: events, and a steady state before the experiment, are not simulated "
+                    "together yet"
+                )
             found.append(Stage(period.time, end, model, entered))
-        return found
+        return [part for stage in found for part in stage.parts()]
 
     def _changed(self, before: KineticModel, period: Period, parameters: Mapping[str, Values]) -> KineticModel:
         """The model with other constants; those that are not changed keep their values from the period before."""
         constants = dict(before.constants)
         known = {**before.constants, TIME: np.float64(period.time), **parameters}
         new = {name: entry for name, entry in period.changes.items() if name not in before.states}
+        for name in sorted(set(new) & frozenset[str]().union(*(jump.depends for jump in before.jumps))):
+            raise InputError(
+                f"{self.problem.path}: {name}, on which the time of an event depends, changes at time {period.time:g}"
+            )
         for name, entry in new.items():
             if name not in constants and state_key(name) not in constants:
                 raise InputError(
@@ -140,7 +127,8 @@ class Measurements:
         for name, state in zip(model.states, states, strict=True):
             size = before.compartments.get(name, "") if name in model.diluted else ""
             old = values.get(size, 1.0)
-            new = model.constants.get(size, old)
+            resized = size in before.states and size in period.changes
+            new = self._number(period.changes[size], known) if resized else model.constants.get(size, old)
             if name in period.changes:
                 found.append(self._number(period.changes[name], known) * new)
             else:

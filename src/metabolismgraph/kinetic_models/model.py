@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -15,14 +16,36 @@ Environment = dict[str, Values]
 _STEP = 1e-8  # of differences, relative to the value
 
 
+class Instant(NamedTuple):
+    """A moment: of the values at a time, or just after them."""
+
+    time: float
+    after: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Jump:
+    """New values of states at a time.
+
+    Attributes:
+        instant: when it happens.
+        changes: formulas of the new values by id, from the values before.
+        depends: ids of the constants from which the time was computed.
+    """
+
+    instant: Instant
+    changes: Mapping[str, Compiled]
+    depends: frozenset[str]
+
+
 @dataclasses.dataclass(frozen=True)
 class KineticModel:
     """A model of ordinary differential equations, dy/dt = rate(t, y).
 
     Attributes:
         id: of the model.
-        states: ids of the quantities that are integrated: amounts of species that reactions change, and variables of
-            rate rules.
+        states: ids of the quantities that are integrated: amounts of species that reactions change, variables of
+            rate rules, and what else changes in jumps.
         start: their values at the start.
         species: ids of all species.
         compartments: for every species the id of its compartment.
@@ -31,6 +54,7 @@ class KineticModel:
         constants: values that never change, by id; amounts of constant species by their `state_key`.
         computed: ids with their formulas, so that each comes after those that it needs.
         rates: of change of the states.
+        jumps: in order of time, all after the start.
     """
 
     id: str
@@ -43,6 +67,7 @@ class KineticModel:
     constants: Environment
     computed: tuple[tuple[str, Compiled], ...]
     rates: tuple[Compiled, ...]
+    jumps: tuple[Jump, ...]
 
     def values(self, time: Values, y: Iterable[Values]) -> Environment:
         """The value of every id, as formulas see it, at a time or at several times.
@@ -55,14 +80,36 @@ class KineticModel:
             InputError: a formula cannot be evaluated.
         """
         environment = {**self.constants, TIME: time, **dict(zip(map(state_key, self.states), y, strict=True))}
+        for name, formula in self.computed:
+            environment[name] = self._value(name, formula, environment)
+        return environment
+
+    def after(self, jump: Jump, y: Sequence[Values]) -> list[Values]:
+        """The states after a jump, from those before it. The size of a compartment changes without its amounts.
+
+        Raises:
+            InputError: a formula cannot be evaluated.
+        """
+        before = self.values(np.float64(jump.instant.time), y)
+        new = {name: self._value(name, formula, before) for name, formula in jump.changes.items()}
+        found = []
+        for name, state in zip(self.states, y, strict=True):
+            size = self.compartments.get(name, "")
+            if name in new:
+                found.append(new[name] * (before[size] if name in self.diluted else 1.0))
+            elif size in new and name not in self.amounts | self.diluted:  # a concentration with a rate rule
+                found.append(state * before[size] / new[size])
+            else:
+                found.append(state)
+        return found
+
+    def _value(self, name: str, formula: Compiled, environment: Environment) -> Values:
         with np.errstate(all="ignore"):
             try:
-                for name, formula in self.computed:
-                    environment[name] = formula(environment)
+                return formula(environment)
             except FormulaError as error:
                 reason = str(error) or "has an operation with wrong arguments"
                 raise InputError(f"model {self.id}: the formula of {name} {reason}") from None
-        return environment
 
     def rate(self, time: float, y: Float[np.ndarray, " states"]) -> Float[np.ndarray, " states"]:
         """dy/dt."""

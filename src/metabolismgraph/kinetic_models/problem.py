@@ -298,12 +298,15 @@ class _Tables:
         formulas = [*(law.getMath() for law in laws if law is not None), *index.assigned.values()]
         formulas += [rule.getMath() for rule in index.model.getListOfRules() if rule.isRate()]
         formulas += [parse_formula(formula) for formula in measured]
+        formulas += [a.getMath() for event in index.model.getListOfEvents() for a in event.getListOfEventAssignments()]
         used = set[str]().union(*(index.mentioned(formula) for formula in formulas if formula is not None))
-        left = []
+        left, timed = [], index.times_of_events
         for name, written in index.parameters.items():
-            if name in new or name not in used or name in index.assigned or name in index.rated:
+            if name in new or name not in used | timed or name in index.assigned or name in index.rated:
                 continue
-            if self._named(name):
+            if name in timed and self._named(name):
+                self.notes.append(f"Not estimated, since the time of an event depends on it: {name}.")
+            elif self._named(name):
                 value = float(written.getValue()) if written.isSetValue() else math.nan
                 if 0 < value < math.inf:
                     within = min(self._fold, self._prior or self._fold)
@@ -323,7 +326,7 @@ class _Tables:
         ruled = {*index.assigned, *self._model.inputs}
         seen = {name for name in index.species if any(len(e.known(name)[0]) for e in self._model.experiments)}
         changing = [name for name in index.species if name not in ruled and (name not in index.fixed or name in seen)]
-        still = [name for name in changing if name in index.fixed and name not in index.rated]
+        still = [name for name in changing if name in index.fixed and name not in index.rated | index.events]
         if still:
             self.notes.append(
                 f"Constant in the model, at the first measurement: {some(still, len(still))}; as an input, a species "

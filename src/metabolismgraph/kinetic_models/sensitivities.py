@@ -19,9 +19,10 @@ from jaxtyping import Float
 from metabolismgraph.formats.formula import Values
 from metabolismgraph.formats.petab import PetabProblem
 from metabolismgraph.formats.petab_v2 import Period
-from metabolismgraph.kinetic_models.measurements import Measurements, Stage
+from metabolismgraph.kinetic_models.measurements import Measurements
 from metabolismgraph.kinetic_models.model import KineticModel
 from metabolismgraph.kinetic_models.scales import from_scale
+from metabolismgraph.kinetic_models.stages import Stage
 from metabolismgraph.kinetic_models.symbols import SYMBOLS
 
 # The absolute tolerance is relative to the size of a state.
@@ -212,9 +213,11 @@ class _Leg:
             self.entered = _Map([ca.vertcat(*stage.entered(_each(y)))], [y, point])
         own = stage.own(times)
         at, self._last = own[np.isfinite(own)], math.isinf(stage.end)
-        at = at if self._last else np.append(at, stage.end)
+        self._own = at.size
+        at = at if self._last else np.union1d(at, [stage.end])
         before = math.isinf(stage.begin)
-        self._course = Course(model, point, at, stage.begin) if at.size and not before else None
+        self._stands = not before and at.size > 0 and at[-1] == stage.begin
+        self._course = Course(model, point, at, stage.begin) if at.size and not before and not self._stands else None
         self._rest = _Rest(model, point) if before or not np.isfinite(own).all() else None
 
     def __call__(self, states: Tracked, point: Tracked, *, precise: bool) -> tuple[list[Tracked], Tracked]:
@@ -224,8 +227,10 @@ class _Leg:
         if self._course is not None:
             found = self._course(start, point, precise=precise)
             end = Tracked(found.value[-self._count :], found.derivative[-self._count :])
-            kept = len(found.value) - (0 if self._last else self._count)
+            kept = self._own * self._count
             seen.append(Tracked(found.value[:kept], found.derivative[:kept]))
+        elif self._stands and self._own:
+            seen.append(start)
         if self._rest is not None:
             end = self._rest(start, point)
             if self._last:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from jaxtyping import Float
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.errors import InputError
 from metabolismgraph.kinetic_models.from_sbml import ModelFile
-from metabolismgraph.kinetic_models.model import Environment, KineticModel
+from metabolismgraph.kinetic_models.model import Environment, KineticModel, state_key
+from metabolismgraph.kinetic_models.stages import Stage
 
 # Relative tolerance; absolute one relative to the largest value of a state, and what that one may be at most. The
 # largest value is not known before the integration.
@@ -39,7 +42,7 @@ def simulate_model(
         A column `time` and one per variable. A concentration is named [id] where the id alone could be an amount.
 
     Raises:
-        InputError: as for `ModelFile` and `integrate`; or a variable is not in the model.
+        InputError: as for `ModelFile` and `follow`; or a variable is not in the model.
 
     Example:
         >>> from pathlib import Path
@@ -65,7 +68,7 @@ def simulate_model(
     times = np.asarray(time, dtype=float)
     if times.ndim != 1 or not len(times) or not np.isfinite(times).all() or times[0] < 0 or (np.diff(times) <= 0).any():
         raise InputError(f"{path}: times must be finite, >= 0 and increasing")
-    found = integrate(model, times)
+    found = follow([*Stage(0.0, math.inf, model).parts()], times)
     if variables is None:
         return pd.DataFrame(
             {"time": times, **{_column(model, name): model.concentration(name, found) for name in model.species}}
@@ -76,8 +79,39 @@ def simulate_model(
     return pd.DataFrame({"time": times, **{name: found[name] for name in variables}})
 
 
+def follow(stages: Sequence[Stage], times: Float[np.ndarray, " times"]) -> Environment:
+    """The values of every id at given times, through the stages of an experiment.
+
+    Args:
+        times: increasing, in the stages; the last one may be infinite: at rest.
+
+    Raises:
+        InputError: as for `integrate` and `steady_state`.
+    """
+    found: list[Environment] = []
+    states: list[float] = []
+    for stage in stages:
+        start = stage.model.start if stage.entered is None else tuple(stage.entered(states))
+        model = dataclasses.replace(stage.model, start=start)
+        if math.isinf(stage.begin):
+            states = list(steady_state(model))
+            continue
+        own = stage.own(times[np.isfinite(times)])
+        wanted = own if math.isinf(stage.end) else np.union1d(own, [stage.end])
+        if wanted.size:
+            at = integrate(model, wanted, stage.begin)
+            found.append({name: values[: len(own)] for name, values in at.items()})
+            states = [float(at[state_key(name)][-1]) for name in model.states]
+    if math.isinf(times[-1]):
+        rest = steady_state(model, stage.begin)
+        found.append(_shaped(model.values(np.float64(np.inf), rest[:, None]), 1))
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
 def integrate(model: KineticModel, time: Float[np.ndarray, " times"], begin: float = 0.0) -> Environment:
     """The values of every id of a model at given times, from its initial state, by LSODA (Petzold 1983).
+
+    Its jumps are left out; see `follow`.
 
     Args:
         time: increasing, not before `begin`.
