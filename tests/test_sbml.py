@@ -517,12 +517,42 @@ def test_fast_reactions(read):
     assert note.endswith("only the ratio of its forward and backward k can be determined (R).")
 
 
-def test_functions_that_call_themselves(law):
-    function = f'<functionDefinition id="f">{mathml("lambda(x, 1 + f(x))")}</functionDefinition>'
-    reactions, constants, _ = law(
-        "f(A)", reversible="true", functions=f"<listOfFunctionDefinitions>{function}</listOfFunctionDefinitions>"
+def lambdas(**bodies):
+    """Functions of x."""
+    made = "".join(
+        f'<functionDefinition id="{name}">{mathml(f"lambda(x, {body})")}</functionDefinition>'
+        for name, body in bodies.items()
     )
-    assert (set(reactions), constants) == ({"R"}, {})
+    return f"<listOfFunctionDefinitions>{made}</listOfFunctionDefinitions>"
+
+
+@pytest.mark.parametrize(
+    ("formula", "bodies", "message"),
+    [
+        ("f(A)", {"f": "1 + f(x)"}, "function f calls itself"),
+        ("f(A)", {"f": "1 + g(x)", "g": "f(x)"}, "calls itself"),
+        ("A", {"f": "f(x)"}, "function f calls itself"),
+        ("f0(A)", {f"f{i}": f"f{i + 1}(x) + f{i + 1}(x)" for i in range(25)} | {"f25": "x"}, "more than 100000 oper"),
+        (
+            f"{'f(' * 40}A{')' * 40}",
+            {"f": "x + x"},
+            "a formula, with the functions that it calls, has more than 100000",
+        ),
+        ("f0(A)", {f"f{i}": f"f{i + 1}(x)" for i in range(40)} | {"f40": "x"}, "more than 30 deep"),
+    ],
+)
+def test_functions_that_would_never_end(law, formula, bodies, message):
+    with pytest.raises(InputError, match=message):
+        law(formula, functions=lambdas(**bodies))
+
+
+def test_nested_calls_evaluate_each_argument_once(law):
+    # Each call doubles the argument; with two evaluations for each, there would be a million.
+    doubled = "A"
+    for _ in range(12):
+        doubled = f"f({doubled})"
+    _, constants, _ = law(f"k * {doubled}", functions=lambdas(f="x + x"))
+    assert constants == {"R": 2.0 * 2**12}
 
 
 def test_a_varying_parameter_is_no_rate_constant(law):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import graphlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import libsbml
 import numpy as np
@@ -18,89 +20,162 @@ Operations = Mapping[int, Callable[..., Values]]  # by types of nodes
 
 TIME = "csymbol time"  # SBML ids do not contain spaces
 AVOGADRO = 6.02214179e23  # the value prescribed by SBML Level 3
-_MAX_CALLS = 30  # depth of nested calls of functions; a deeper one is taken as infinite recursion
+_MAX_CALLS = 30  # depth of nested calls of functions
 
 
 class FormulaError(Exception):
     """The formula cannot be evaluated: it is malformed, or a quantity in it has no value."""
 
 
-def evaluate(node: Any, lookup: Lookup, functions: Mapping[str, Any], calls: int = 0) -> Values:
+def evaluate(node: Any, lookup: Lookup, functions: Mapping[str, Any]) -> Values:
     """The value of a formula, which can be NaN or infinite.
 
     Args:
         node: syntax tree of libsbml.
         lookup: value by name, including `TIME`.
         functions: function definitions (libsbml) by id.
-        calls: depth of nested calls of functions.
 
     Raises:
         FormulaError: the formula cannot be evaluated.
     """
     with np.errstate(all="ignore"):
-        return compiled(node, lambda name: lambda _: lookup(name), functions, calls)(None)
+        return compiled(node, lambda name: lambda _: lookup(name), functions)(None)
 
 
 def compiled(
-    node: Any,
-    lookup: Callable[[str], Compiled],
-    functions: Mapping[str, Any],
-    calls: int = 0,
-    operations: Operations | None = None,
+    node: Any, lookup: Callable[[str], Compiled], functions: Mapping[str, Any], operations: Operations | None = None
 ) -> Compiled:
     """A formula as a function, for repeated evaluation.
 
     Args:
-        node, functions, calls: as for `evaluate`.
+        node, functions: as for `evaluate`.
         lookup: for every name, including `TIME`, the function that gives its value in an environment.
         operations: made by `operations_of`; None: those of NumPy.
 
     Raises:
         FormulaError: the formula is malformed. The function raises it if an operation has a wrong number of arguments.
     """
-    if node is None:  # Level 3 Version 2 allows formulas without content
-        raise FormulaError
-    kind = node.getType()
-    if node.isNumber() or kind in _CONSTANTS:
-        value = np.float64(node.getValue()) if node.isNumber() else _CONSTANTS[kind]
-        return lambda _: value
-    if kind in {libsbml.AST_NAME, libsbml.AST_NAME_TIME}:
-        return lookup(TIME if kind == libsbml.AST_NAME_TIME else node.getName())
-    known = _OPERATIONS if operations is None else operations
-    arguments = [compiled(child, lookup, functions, calls, known) for child in children(node)]
-    if kind == libsbml.AST_FUNCTION:
-        return _called(functions.get(node.getName()), arguments, functions, calls, known)
-    operation = known.get(kind)
-    if operation is None:
-        raise FormulaError
-
-    def apply(environment: Any) -> Values:
-        try:
-            return operation(*[argument(environment) for argument in arguments])
-        except (TypeError, ValueError):  # a wrong number of arguments
-            raise FormulaError from None
-
-    return apply
+    return _Compilation(functions, _OPERATIONS if operations is None else operations).formula(node, lookup)
 
 
-def _called(
-    definition: Any,
-    arguments: Sequence[Compiled],
-    functions: Mapping[str, Any],
-    calls: int,
-    operations: Operations,
-) -> Compiled:
-    """The body of a function of the model, with the arguments in the place of its own."""
-    if definition is None or calls == _MAX_CALLS or definition.getNumArguments() != len(arguments):
-        raise FormulaError
-    bound = {definition.getArgument(i).getName(): value for i, value in enumerate(arguments)}
+class _Compilation:
+    """The compilation of a formula, and once of each function that it calls."""
 
-    def lookup(name: str) -> Compiled:
-        if name not in bound:
+    def __init__(self, functions: Mapping[str, Any], operations: Operations):
+        self._functions, self._operations = functions, operations
+        self._bodies = dict[str, Compiled]()  # in the environment of their arguments
+        self._open = set[str]()
+
+    def formula(self, node: Any, lookup: Callable[[str], Compiled]) -> Compiled:
+        """See `compiled`."""
+        if node is None:  # Level 3 Version 2 allows formulas without content
             raise FormulaError
-        return bound[name]
+        kind = node.getType()
+        if node.isNumber() or kind in _CONSTANTS:
+            value = np.float64(node.getValue()) if node.isNumber() else _CONSTANTS[kind]
+            return lambda _: value
+        if kind in {libsbml.AST_NAME, libsbml.AST_NAME_TIME}:
+            return lookup(TIME if kind == libsbml.AST_NAME_TIME else node.getName())
+        arguments = [self.formula(child, lookup) for child in children(node)]
+        if kind == libsbml.AST_FUNCTION:
+            return self._call(node.getName(), arguments)
+        operation = self._operations.get(kind)
+        if operation is None:
+            raise FormulaError
 
-    return compiled(definition.getBody(), lookup, functions, calls + 1, operations)
+        def apply(environment: Any) -> Values:
+            try:
+                return operation(*[argument(environment) for argument in arguments])
+            except (TypeError, ValueError):  # a wrong number of arguments
+                raise FormulaError from None
+
+        return apply
+
+    def _call(self, name: str, arguments: Sequence[Compiled]) -> Compiled:
+        """A call of a function of the model.
+
+        Each argument is evaluated once, however often the body has it: nested calls would double the work each time.
+        """
+        definition = self._functions.get(name)
+        if definition is None or name in self._open or definition.getNumArguments() != len(arguments):
+            raise FormulaError
+        own = [definition.getArgument(i).getName() for i in range(len(arguments))]
+
+        def lookup(argument: str) -> Compiled:
+            if argument not in own:
+                raise FormulaError
+            return lambda bound: bound[argument]
+
+        if name not in self._bodies:
+            self._open.add(name)
+            self._bodies[name] = self.formula(definition.getBody(), lookup)
+            self._open.remove(name)
+        body = self._bodies[name]
+        return lambda environment: body({n: argument(environment) for n, argument in zip(own, arguments, strict=True)})
+
+
+class _Expanded(NamedTuple):
+    """Size of the body of a function, without its arguments, and how often it has each of them."""
+
+    size: int
+    arguments: Counter[str]
+
+
+def check_size(formulas: Iterable[Any], functions: Mapping[str, Any], most: int) -> None:
+    """Check that no formula is very long when functions of the model are replaced by their bodies.
+
+    A few functions, each of which calls the next one twice, make billions of operations.
+
+    Args:
+        formulas: syntax trees of libsbml.
+        most: numbers, names and operations that a formula may have.
+
+    Raises:
+        FormulaError: a formula is longer, a function calls itself, or functions call one another too deeply; with the
+            reason.
+    """
+    calls = {name: _called_functions(function.getBody()) & set(functions) for name, function in functions.items()}
+    try:
+        order = list(graphlib.TopologicalSorter(calls).static_order())
+    except graphlib.CycleError as error:
+        raise FormulaError(f"function {error.args[1][0]} calls itself") from None
+    known, depth = dict[str, _Expanded](), dict[str, int]()
+    for name in order:
+        depth[name] = 1 + max((depth[other] for other in calls[name]), default=0)
+        if depth[name] > _MAX_CALLS:
+            raise FormulaError(f"function {name} calls functions that call others more than {_MAX_CALLS} deep")
+        known[name] = _expanded(functions[name].getBody(), functions, known)
+        if known[name].size + known[name].arguments.total() > most:
+            raise FormulaError(f"function {name}, with the functions that it calls, has more than {most} operations")
+    for formula in formulas:
+        found = _expanded(formula, functions, known)
+        if found.size + found.arguments.total() > most:
+            raise FormulaError(f"a formula, with the functions that it calls, has more than {most} operations")
+
+
+def _called_functions(node: Any) -> set[str]:
+    if node is None:
+        return set()
+    own = {node.getName()} if node.getType() == libsbml.AST_FUNCTION else set()
+    return own.union(*(_called_functions(child) for child in children(node)))
+
+
+def _expanded(node: Any, functions: Mapping[str, Any], known: Mapping[str, _Expanded]) -> _Expanded:
+    """Numbers of operations, and of each name, of a formula with the bodies of its functions."""
+    if node is None:
+        return _Expanded(0, Counter())
+    if node.getType() == libsbml.AST_NAME:
+        return _Expanded(0, Counter([node.getName()]))
+    parts = [_expanded(child, functions, known) for child in children(node)]
+    called = known.get(node.getName()) if node.getType() == libsbml.AST_FUNCTION else None
+    if called is None:
+        return _Expanded(1 + sum(p.size for p in parts), sum((p.arguments for p in parts), Counter()))
+    definition, size, arguments = functions[node.getName()], called.size, Counter[str]()
+    for i, part in enumerate(parts[: definition.getNumArguments()]):
+        times = called.arguments[definition.getArgument(i).getName()]
+        size += times * part.size
+        arguments.update({name: times * count for name, count in part.arguments.items()})
+    return _Expanded(size, arguments)
 
 
 def children(node: Any) -> Iterator[Any]:

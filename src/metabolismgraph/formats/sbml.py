@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.files import read_bytes
 from metabolismgraph.formats import antimony, fixed
 from metabolismgraph.formats.fixed import FixedValue
+from metabolismgraph.formats.formula import FormulaError, check_size
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml_reader import BACKWARD, FORWARD, Reader
 from metabolismgraph.formats.sbml_writer import write_sbml
@@ -34,6 +35,8 @@ __all__ = [
     "write_sbml",
 ]
 
+_NESTED = "a formula is nested too deeply to be read; write it with fewer brackets"
+_MOST_OPERATIONS = 100_000  # of a formula, with the functions that it calls
 _MAX_DEPTH = 2000  # of nested elements; libsbml is recursive, and a stack overflow would end the process
 
 
@@ -110,7 +113,7 @@ def read_sbml(path: Path) -> SbmlModel:
         initial = {name: index.initial(name) for name in index.species}
         return SbmlModel(network, initial, reader.rate_constants, reader.notes(), fixed.fixed_values(index), index)
     except RecursionError:
-        raise InputError(f"{path}: a formula is nested too deeply to be read; write it with fewer brackets") from None
+        raise InputError(f"{path}: {_NESTED}") from None
 
 
 def read_content(path: Path) -> bytes:
@@ -170,10 +173,26 @@ def parse(content: bytes, source: str, *, needs_network: bool = True) -> Any:
         raise InputError(f"{source}: the model has no species; give a file with a reaction network")
     if needs_network and not model.getNumReactions():
         raise InputError(f"{source}: the model has no reactions; give a file with a reaction network")
+    functions = {f.getId(): f for f in model.getListOfFunctionDefinitions()}
+    try:
+        check_size(_formulas(model) if functions else (), functions, _MOST_OPERATIONS)
+    except FormulaError as error:
+        raise InputError(f"{source}: {error}; simplify the functions of the model") from None
+    except RecursionError:
+        raise InputError(f"{source}: {_NESTED}") from None
     hierarchy = model.getPlugin("comp")
     if hierarchy is not None and hierarchy.getNumSubmodels():
         raise InputError(f"{source}: the model consists of submodels; flatten it first (SBML package comp)")
     return document
+
+
+def _formulas(model: Any) -> Iterator[Any]:
+    """The kinetic laws, rules, initial assignments and parts of events of a model."""
+    laws = (reaction.getKineticLaw() for reaction in model.getListOfReactions())
+    parts = [*laws, *model.getListOfRules(), *model.getListOfInitialAssignments()]
+    for event in model.getListOfEvents():
+        parts += [event.getTrigger(), event.getDelay(), event.getPriority(), *event.getListOfEventAssignments()]
+    return (part.getMath() for part in parts if part is not None)
 
 
 def _depth(text: str) -> int:
