@@ -94,6 +94,89 @@ ATTACKS = {
         got = open(Liar(TRUTH + '/reactions.csv')).read()
         """,
     ),
+    "text that is a number": Attack(
+        "open",
+        """
+        class Liar(str):
+            __class__ = int
+        got = open(Liar(TRUTH + '/reactions.csv')).read()
+        """,
+    ),
+    "text that is a number, os.open, and no exception": Attack(
+        "open",
+        """
+        class Liar(str):
+            __class__ = int
+        try:
+            got = os.read(os.open(Liar(TRUTH + '/reactions.csv'), os.O_RDONLY), 100000)
+        except OSError:
+            pass
+        """,
+    ),
+    "text that is a number, os.listdir": Attack(
+        "os.listdir",
+        """
+        class Liar(str):
+            __class__ = int
+        got = os.listdir(Liar(TRUTH))
+        """,
+        wanted="reactions.csv",
+    ),
+    "text that is a number, os.scandir": Attack(
+        "os.scandir",
+        """
+        class Liar(str):
+            __class__ = int
+        got = [entry.name for entry in os.scandir(Liar(TRUTH))]
+        """,
+        wanted="reactions.csv",
+    ),
+    "text that ends the process when it is asked": Attack(
+        "open",
+        """
+        class Liar(str):
+            @property
+            def __class__(self):
+                os._exit(0)
+        got = open(Liar(TRUTH + '/reactions.csv')).read()
+        """,
+    ),
+    "bytes that end the process when they are read": Attack(
+        "open",
+        """
+        class Liar(str):
+            __class__ = bytes
+            def decode(self, *_):
+                os._exit(0)
+        got = open(Liar(TRUTH + '/reactions.csv')).read()
+        """,
+    ),
+    **{
+        f"os.{name}": Attack("metabolismgraph.taken_out", f"{code}; got = 'done'", wanted="done", kernel=False)
+        for name, code in {
+            "setpriority": "os.setpriority(os.PRIO_PROCESS, os.getpid(), 1)",
+            "sched_setaffinity": "os.sched_setaffinity(0, os.sched_getaffinity(0))",
+            "sched_setaffinity of posix": "import posix; posix.sched_setaffinity(0, posix.sched_getaffinity(0))",
+            "setpgid": "import posix; posix.setpgid(0, 0)",
+            "setsid": "os.fork() and os._exit(0) if not SEALED else 0; os.setsid()",
+            "mkfifo": "os.mkfifo(FOLDER + '/pipe')",
+            "pidfd_send_signal": "import signal; signal.pidfd_send_signal(os.open(FOLDER, 0) if SEALED else "
+            "os.pidfd_open(os.getpid()), 0)",
+        }.items()
+        if hasattr(os, name.split()[0]) or name.startswith("pidfd")
+    },
+    "resource.prlimit": Attack(
+        "resource.prlimit",
+        "import resource; resource.prlimit(os.getpid(), resource.RLIMIT_CORE, (0, 0)); got = 'done'",
+        wanted="done",
+        kernel=False,
+    ),
+    "resource.setrlimit": Attack(
+        "resource.setrlimit",
+        "import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); got = 'done'",
+        wanted="done",
+        kernel=False,
+    ),
     "os.open": Attack("open", "got = os.read(os.open(TRUTH + '/reactions.csv', os.O_RDONLY), 100000)"),
     "os.open, dir_fd": Attack(
         "open",

@@ -147,6 +147,11 @@ def test_times_may_begin_later(simulate):
     np.testing.assert_allclose(simulate(text, time=np.array([0.0]))["A"], 1)
 
 
+def test_rates_that_no_step_can_follow(simulate):
+    with pytest.raises(InputError, match="model test: the integration failed after time 0: its rates are too fast"):
+        simulate(document([DECAY], parameters={"k": 1e300}))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

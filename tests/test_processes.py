@@ -10,7 +10,7 @@ import psutil
 import pytest
 from test_architecture import FILES
 
-from metabolismgraph.processes import PIPE, Child, describe_exit, last_line, run
+from metabolismgraph.processes import PIPE, Child, describe_exit, environment, last_line, run
 
 SLEEPER = "import time; time.sleep(60)"
 PARENT = f"""
@@ -118,6 +118,19 @@ time.sleep(60)
         pid = int(process.stdout.readline())
         assert lives(pid)
     assert ends(pid)
+
+
+def test_an_environment_without_secrets(monkeypatch):
+    for name in ("ANTHROPIC_API_KEY", "METABOLISMGRAPH_KEY", "JAX_TOKEN", "AWS_SESSION", "DATABASE_URL"):
+        monkeypatch.setenv(name, "canary")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    few = environment(OPENBLAS_NUM_THREADS="1")
+    assert "canary" not in few.values()
+    assert few.items() >= {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1", "PATH": os.environ["PATH"]}.items()
+    # Only a benchmark, which runs nothing of others, passes on the whole environment.
+    assert [name for name, file in FILES.items() if "**os.environ" in file.read_text()] == ["benchmarks.recovery"]
+    shown = run([sys.executable, "-c", "import os; print(dict(os.environ))"], env=few).stdout
+    assert b"canary" not in shown
 
 
 def test_ends_in_words():

@@ -23,19 +23,38 @@ def test_what_is_written_is_read(events):
     stream = io.TextIOWrapper(stdout)
     for event in events:
         write_event(stream, **event)
-    assert list(read_events([stdout.getvalue()])) == events
+    assert list(read_events(io.BytesIO(stdout.getvalue()))) == events
 
 
 @given(st.binary())
 def test_anything_may_come(junk):
-    events = list(read_events([junk, b'\n{"event": "leak"}\n']))
+    events = list(read_events(io.BytesIO(junk + b'\n{"event": "leak"}\n')))
     assert events[-1] == {"event": "leak"}
     assert all(isinstance(event, dict) for event in events)
 
 
 def test_what_is_no_event_is_passed_over():
     lines = [b"text", b"[1]", b"3", b"[" * 100_000, b"1" * 10_000, b'{"a": ', b"\xff\xfe", b"", b'{"event": "passed"}']
-    assert list(read_events([line + b"\n" for line in lines])) == [{"event": "passed"}]
+    assert list(read_events(io.BytesIO(b"\n".join(lines)))) == [{"event": "passed"}]
+
+
+class Endless(io.RawIOBase):
+    """A line of 300 MB, then an event; only a little of it is in memory at a time."""
+
+    def __init__(self):
+        self.left = [b"x" * (1 << 20)] * 300 + [b'{"event": "progress"}\n', b'{"event": "passed"}\n']
+        self.taken = 0
+
+    def readline(self, size=-1):
+        assert 0 < size <= 1 << 22
+        self.taken += 1
+        return self.left.pop(0) if self.left else b""
+
+
+def test_a_line_without_end_is_not_kept():
+    stream = Endless()
+    assert list(read_events(stream)) == [{"event": "passed"}]
+    assert stream.taken > 300
 
 
 @pytest.mark.parametrize("module", sorted(name for name in FILES if name.startswith("sandbox.")))

@@ -31,6 +31,11 @@ def test_round_trip_to_the_last_digit(tmp_path, law):
     np.testing.assert_array_equal(again.rate_law, law)
 
 
+def test_a_folder_for_its_owner_alone(tmp_path):
+    TRUTH.save(tmp_path / "truth")
+    assert (tmp_path / "truth").stat().st_mode & 0o777 == 0o700
+
+
 def test_aligned_to_another_order():
     other = TRUTH.aligned(("C", "NA"), ("R1", "R0"))
     assert (other.species, other.reactions) == (("C", "NA"), ("R1", "R0"))

@@ -54,15 +54,18 @@ def check_new_file(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"{path}: there is no folder {path.parent}; make it, or choose another name")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write a file completely or not at all: under a temporary name in the same folder, flushed to disk, then renamed.
+
+    Args:
+        mode: permissions, of which the mask of the process takes some away.
 
     Raises:
         OSError: the file cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as stream:
+        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

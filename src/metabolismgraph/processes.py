@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -17,7 +18,27 @@ from typing import IO, Literal, NamedTuple
 Limit = Literal["time", "output"]
 PIPE, NULL, STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
 _TICK = 0.02  # seconds between two checks of limits
+# Variables of the environment that a child process of ours may need. Others, such as keys of services, it does not get.
+_VARIABLES = frozenset(
+    {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"}
+    | {"XDG_CACHE_HOME", "COLUMNS", "TERM", "NO_COLOR"}
+)
+_FAMILIES = (
+    *("LC_", "CUDA_", "NVIDIA_", "XLA_", "JAX_", "OMP_", "OPENBLAS_", "MKL_", "MPL", "METABOLISMGRAPH_"),
+    "COVERAGE_",
+)
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL", re.IGNORECASE)
 _TAIL = 20_000  # bytes at the end of an output that are searched for its last line
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a child process that runs code of this package: a few variables of this process, and more."""
+    few = {
+        name: value
+        for name, value in os.environ.items()
+        if (name in _VARIABLES or name.startswith(_FAMILIES)) and not _SECRET.search(name)
+    }
+    return few | more
 
 
 class Child:

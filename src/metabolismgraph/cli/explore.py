@@ -13,7 +13,7 @@ import typer
 
 from metabolismgraph.cli.options import Checkpoint, Quiet, Set, console, interruptible, read_config, say
 from metabolismgraph.errors import InputError, TrainingFailedError
-from metabolismgraph.processes import Child
+from metabolismgraph.processes import Child, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -434,7 +434,7 @@ def _make_base(
     command += ["--checkpoint", str(checkpoint)] if checkpoint else []
     # In the same group: an interrupt from the terminal reaches both, and the child ends in order.
     advice = f"interrupted; the same command with --out {path} continues"
-    with interruptible(advice), Child(command, own_group=False) as child:
+    with interruptible(advice), Child(command, env=environment(), own_group=False) as child:
         code = child.wait()
     if code:
         raise TrainingFailedError(f"{path / 'base'}: data and Phase 1 could not be made (see above)")

@@ -14,7 +14,7 @@ from metabolismgraph.text import one_line, printable
 
 SUFFIXES = frozenset({".ant", ".antimony"})
 _PROCESS = Path(__file__).with_name("antimony_process.py")
-_SECONDS, _MOST_BYTES = 120.0, 200_000_000
+_SECONDS, _MOST_BYTES = 20.0, 200_000_000
 _LINE = re.compile(r"Error in model string, line (\d+):\s*(.*)", re.DOTALL)
 _OPENS_A_FILE = re.compile(r"Input file .* exists|Could not open ", re.DOTALL)
 

@@ -3,7 +3,7 @@
 The argument is the format that is wanted. The library keeps state between models, changes the working folder while it
 is loaded, and may end the process. It would also read any file that a model imports, so the process gives up the right
 to open files before it loads the model. A short file with models within models can make an exponentially large one, so
-its memory is limited.
+its memory is limited, and its time, which also ends it where this process is killed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 
 import antimony
 
-_MEMORY = 4 << 30  # bytes
+_MEMORY, _SECONDS = 4 << 30, 60  # bytes, and seconds of the processor
 
 
 def main(wanted: str) -> int:
@@ -21,6 +21,7 @@ def main(wanted: str) -> int:
     model = sys.stdin.buffer.read().decode()
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
     load = antimony.loadAntimonyString if wanted == "sbml" else antimony.loadSBMLString
     if load(model) < 0:
         sys.stderr.write(antimony.getLastError())

@@ -43,6 +43,7 @@ class Truth:
     def save(self, folder: Path) -> None:
         """Write reactions.csv, metabolites.csv and, unless the rate law is mass action, rate_law.csv."""
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # for the eyes of its owner
         pd.DataFrame({"reaction": self.reactions, "k": self.k}).to_csv(folder / "reactions.csv", index=False)
         pd.DataFrame(
             {"metabolite": self.species, "type": self.type, "lambda": self.lam, "c_baseline": self.baseline}

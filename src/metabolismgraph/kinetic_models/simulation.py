@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from metabolismgraph.kinetic_models.stages import Stage
 # Relative tolerance; absolute one relative to the largest value of a state, and what that one may be at most. The
 # largest value is not known before the integration.
 _RELATIVE, _ABSOLUTE, _MOST_ABSOLUTE, _REPEATS = 1e-9, 1e-12, 1e-10, 3
+_STANDING, _PROGRESS = 2000, 1e-6  # evaluations without progress, in lengths of the integration
 _FIRST_SPAN, _LONGEST, _AT_REST = 10.0, 1e10, 1e-6  # times, and relative change of a state at rest
 
 
@@ -133,7 +134,7 @@ def integrate(model: KineticModel, time: Float[np.ndarray, " times"], begin: flo
     absolute = _ABSOLUTE * np.where(scale > 0, scale, float(scale.max()) or 1.0)
     for _ in range(_REPEATS):
         found = scipy.integrate.solve_ivp(
-            model.rate,
+            _watched(model, given[0], given[-1]),
             (given[0], given[-1]),
             start,
             "LSODA",
@@ -155,6 +156,24 @@ def integrate(model: KineticModel, time: Float[np.ndarray, " times"], begin: flo
     return _shaped(model.values(time, found.y[:, len(given) - len(time) :]), len(time))
 
 
+def _watched(
+    model: KineticModel, begin: float, end: float
+) -> Callable[[float, np.ndarray], Float[np.ndarray, " states"]]:
+    """The rate of change, which raises an error where the time stands still: LSODA would go on for ever."""
+    left, mark = _STANDING, begin
+
+    def rate(time: float, y: np.ndarray) -> Float[np.ndarray, " states"]:
+        nonlocal left, mark
+        left -= 1
+        if abs(time - mark) > _PROGRESS * (end - begin):
+            left, mark = _STANDING, time
+        if not left:
+            raise InputError(f"model {model.id}: the integration failed after time {mark:g}: its rates are too fast")
+        return model.rate(time, y)
+
+    return rate
+
+
 def steady_state(model: KineticModel, begin: float = 0.0) -> Float[np.ndarray, " states"]:
     """The states of a model when they have come to rest, by integration over longer and longer times.
 
@@ -169,7 +188,7 @@ def steady_state(model: KineticModel, begin: float = 0.0) -> Float[np.ndarray, "
         return y
     while span < _LONGEST:
         found = scipy.integrate.solve_ivp(
-            model.rate,
+            _watched(model, begin, begin + span),
             (begin, begin + span),
             y,
             "LSODA",

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import shutil
 import sys
 import time
@@ -32,7 +31,7 @@ from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.homeostasis.strategies import chosen
 from metabolismgraph.metrics import Value
-from metabolismgraph.processes import PIPE, Child, describe_exit, killed_from_outside, last_line
+from metabolismgraph.processes import PIPE, Child, describe_exit, environment, killed_from_outside, last_line
 from metabolismgraph.runs.checkpoint import (
     is_intact,
     load_observations,
@@ -453,7 +452,7 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None) -> 
         # -P: a file of the user must not replace a module of the same name.
         command = [sys.executable, "-P", "-m", "metabolismgraph.runs.train_process", str(folder.training)]
         command += [str(folder.given)] if folder.base else []
-        env = {**os.environ, **ONE_THREAD, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {})}
+        env = environment(**ONE_THREAD, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}))
         # In the same group, so that it ends with a job that is killed as a group; it cannot start processes itself.
         with Child(command, stdout=PIPE, stderr=stderr, env=env, own_group=False) as child:
             refused, leak = _follow(read_events(child.stdout), folder, progress)

@@ -7,8 +7,10 @@ as well, so that the reader must check every event.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
+
+_LONGEST = 1 << 20  # bytes of a line that is kept in memory
 
 
 @runtime_checkable
@@ -20,19 +22,36 @@ class Stream(Protocol):
     def flush(self) -> object: ...
 
 
+@runtime_checkable
+class Source(Protocol):
+    """A stream of bytes, such as a pipe."""
+
+    def readline(self, size: int, /) -> bytes: ...
+
+
 def write_event(stream: Stream, **fields: object) -> None:
     """Send one event at once."""
     stream.write(json.dumps(fields) + "\n")
     stream.flush()
 
 
-def read_events(stdout: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """Yield the events among the lines of standard output; other lines are ignored."""
+def read_events(stdout: Source) -> Iterator[dict[str, Any]]:
+    """Yield the events among the lines of standard output; other lines, and very long ones, are ignored."""
     # A carriage return ends a line too: progress bars leave one.
-    for line in (part for whole in stdout for part in whole.splitlines()):
+    for line in (part for whole in _lines(stdout) for part in whole.splitlines()):
         try:
             event = json.loads(line.decode(errors="replace"))
         except (ValueError, RecursionError):
             continue
         if isinstance(event, dict):
             yield event
+
+
+def _lines(stdout: Source) -> Iterator[bytes]:
+    """The lines of a stream, of any length: without those that would not fit into memory."""
+    middle = False
+    while piece := stdout.readline(_LONGEST):
+        ends = piece.endswith(b"\n") or len(piece) < _LONGEST
+        if ends and not middle:
+            yield piece
+        middle = not ends

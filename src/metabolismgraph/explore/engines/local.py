@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import time
 from collections import deque
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from metabolismgraph import processes
 from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT, Ended, Engine
-from metabolismgraph.processes import Child, describe_exit, killed_from_outside, last_line
+from metabolismgraph.processes import Child, describe_exit, environment, killed_from_outside, last_line
 from metabolismgraph.text import one_line
 
 JOB = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.job")
@@ -81,7 +80,7 @@ class ProcessEngine(Engine):
                         stdin=processes.PIPE,
                         stdout=out,
                         stderr=processes.STDOUT,
-                        env={**os.environ, "METABOLISMGRAPH_CORES": ",".join(map(str, self._shares[worker]))},
+                        env=environment(METABOLISMGRAPH_CORES=",".join(map(str, self._shares[worker]))),
                     )
             except OSError as error:
                 reason = f"could not be started ({error.strerror}: {error.filename or folder})"

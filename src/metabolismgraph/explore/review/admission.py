@@ -6,10 +6,10 @@ The file is executed in that process only. The output of the trial is not truste
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import operator
-import os
 import shutil
 import sys
 import tempfile
@@ -28,7 +28,7 @@ from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import custom
 from metabolismgraph.homeostasis.strategies.base import Part
-from metabolismgraph.processes import Completed, describe_exit, last_line, run
+from metabolismgraph.processes import Completed, describe_exit, environment, last_line, run
 from metabolismgraph.runs.checkpoint import (
     load_observations,
     load_phase1,
@@ -42,6 +42,7 @@ from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.text import one_line, printable
 
 _MOST_REASONS = 20
+_LARGEST_OUTPUT = 1 << 22  # bytes of output with which a trial ends
 _MOST_OUTPUT = 1 << 18  # bytes of the output of a trial that are read
 # The graphics card is for runs; compiled programs are read from the cache, and never written to it.
 _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
@@ -171,7 +172,8 @@ def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limi
         write_trial(folder, name, source, systems)
         command = [sys.executable, "-P", "-m", "metabolismgraph.explore.review.trial"]
         command += [str(folder.resolve()), name, str(math.ceil(time_limit) + 5)]
-        completed = run(command, seconds=time_limit, cwd=folder, env={**os.environ, **_ENVIRONMENT})
+        env = environment(**_ENVIRONMENT)
+        completed = run(command, seconds=time_limit, output=_LARGEST_OUTPUT, cwd=folder, env=env)
         verdict = _verdict(name, completed, time_limit)
         reasons = learned_faults(folder, systems) if verdict.accepted else []
         return Verdict.refused(*reasons) if reasons else verdict
@@ -220,7 +222,7 @@ def learned_faults(folder: Path, systems: TrialSystems) -> list[str]:
 
 
 def _verdict(name: str, completed: Completed, time_limit: float) -> Verdict:
-    events = list(read_events([completed.stdout[:_MOST_OUTPUT]]))
+    events = list(read_events(io.BytesIO(completed.stdout[:_MOST_OUTPUT])))
     reasons = _reasons(events, completed, time_limit)
     if reasons:
         return Verdict.refused(*reasons)
@@ -239,7 +241,8 @@ def _reasons(events: list[dict[str, Any]], completed: Completed, time_limit: flo
         tried = f"{leaks[-1].get('tried')} {leaks[-1].get('on')}" if leaks else "an unreported attempt"
         return [f"tried to reach outside its folder ({tried})"]
     if completed.limit:
-        return [f"took longer than {time_limit:g} s on trial; make it faster"]
+        too_much = {"output": f"wrote more than {_LARGEST_OUTPUT >> 20} MB of output on trial; let it print less"}
+        return [too_much.get(completed.limit, f"took longer than {time_limit:g} s on trial; make it faster")]
     if faults:
         return faults
     if completed.code != 0:

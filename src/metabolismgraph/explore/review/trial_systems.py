@@ -125,8 +125,7 @@ def secret_generator(base: Path, source: str) -> np.random.Generator:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, secrets.token_bytes(_KEY_BYTES))
-            path.chmod(0o600)
+            write_bytes(path, secrets.token_bytes(_KEY_BYTES), mode=0o600)
         secret = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be written or read ({error.strerror})") from None
