@@ -25,7 +25,9 @@ from metabolismgraph.kinetic_models.compiled_model import CompiledModel, compile
 from metabolismgraph.kinetic_models.fit_result import AT_UPPER, FLAT
 from metabolismgraph.kinetic_models.from_sbml import ModelFile
 from metabolismgraph.kinetic_models.likelihood import Likelihood
+from metabolismgraph.kinetic_models.objective import Part
 from metabolismgraph.kinetic_models.priors import Priors
+from metabolismgraph.kinetic_models.search import search
 from metabolismgraph.kinetic_models.sensitivities import SimulatedMeasurements, SimulationFailedError
 from metabolismgraph.kinetic_models.symbols import SYMBOLS
 
@@ -439,3 +441,29 @@ def test_compiled_rates_are_those_of_the_formulas(tmp_path):
     # One that does not agree with the formulas is not taken.
     other = file.model({"k": 1.2}, SYMBOLS)
     assert compile_rates(plain, other) is plain
+
+
+def test_a_search_goes_on_where_rounding_crosses_a_bound(monkeypatch):
+    """Fides refuses a step beyond a bound, be it by 1e-16."""
+
+    class Bowl(Part):
+        def __init__(self):
+            self.lower, self.upper = np.array([0.5, -1.0]), np.ones(2)
+
+        def __call__(self, free):
+            return float(free @ free), 2 * free, 2 * np.eye(2)
+
+    failures, minimize = [], fides.Optimizer.minimize
+
+    def rounded(self, start):
+        found = minimize(self, start)
+        if not failures:
+            failures.append(start)
+            raise RuntimeError("Exceeded lower bounds for indices [0] by [1.11022302e-16] at iteration 421.")
+        return found
+
+    monkeypatch.setattr(fides.Optimizer, "minimize", rounded)
+    value, point, _ = search(Bowl(), np.array([0.9, 0.9]), 1e-8, None)
+    assert failures
+    assert value == pytest.approx(0.25, abs=1e-4)
+    assert point == pytest.approx([0.5, 0.0], abs=1e-2)

@@ -22,6 +22,7 @@ from metabolismgraph.text import one_line
 
 MOST_STEPS = 500  # of each of two searches
 _COARSE, _FINE = 1e-3, 1e-8  # change of the objective at which the first and the second one end
+_ROUNDING = 1e-9  # distance from the bounds, in ranges between them, at which a search goes on after an error
 _ON_THE_WAY, _FEW_STEPS = 1e-2, 80  # the same, and most steps, for each part of the series
 
 
@@ -180,10 +181,18 @@ def search(
         fides.Options.FRTOL: 0.0,
         fides.Options.SUBSPACE_DIM: fides.SubSpaceDim.FULL,
     }
-    search = fides.Optimizer(watched, objective.upper, objective.lower, logging.CRITICAL, options, None, update)
+    margin, before = _ROUNDING * (objective.upper - objective.lower), math.inf
     with np.errstate(all="ignore"):
-        try:
-            value, found, *_ = search.minimize(point)
-        except _OutOfTimeError:
-            return *best, OUT_OF_TIME
-    return float(value), found, search.exitflag.name
+        while True:
+            search = fides.Optimizer(watched, objective.upper, objective.lower, logging.CRITICAL, options, None, update)
+            try:
+                value, found, *_ = search.minimize(point)
+            except _OutOfTimeError:
+                return *best, OUT_OF_TIME
+            except RuntimeError:
+                # Rounding may take a step beyond a bound, which fides refuses; the search goes on from the best point.
+                if not best[0] < before:
+                    raise
+                before, point = best[0], np.clip(best[1], objective.lower + margin, objective.upper - margin)
+                continue
+            return float(value), found, search.exitflag.name
