@@ -4,15 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import call
+from test_formula import parse
 from test_sbml import document, mathml, reaction, species
 
 import metabolismgraph as mg
 from metabolismgraph.errors import InputError
+from metabolismgraph.formats.formula import evaluate
 from metabolismgraph.formats.petab import read_petab
 from metabolismgraph.kinetic_models.fit_result import OTHER
 from metabolismgraph.kinetic_models.held_out import skill
 from metabolismgraph.kinetic_models.objective import Objective
-from metabolismgraph.kinetic_models.rate_laws import Argument, learned
+from metabolismgraph.kinetic_models.rate_laws import Argument, learned, learned_reversible
 from metabolismgraph.kinetic_models.starts import draw_points
 
 
@@ -390,6 +392,48 @@ def test_a_learned_law_has_the_rate_at_the_reference_and_bends_at_knots():
     assert modifier.parameters[1].lower == 0.0
 
 
+def test_a_reversible_law_may_be_mass_action():
+    values = np.array([1.0, 2.0, 4.0])
+    law = learned_reversible("R", (Argument("A", "A", 1.0, values), Argument("B", "B", 0.0, values, 1.0)), 3.0)
+    orders = {"R_exponent_A": 1.0, "R_backward_exponent_B": 1.0, "R_rate": 6.0, "R_backward_rate": 2.0}
+    given = {parameter.id: 0.0 for parameter in law.parameters} | orders
+    for x, y in ((3.0, 1.0), (1.0, 5.0), (0.0, 1.0), (1.0, 0.0)):
+        found = evaluate(parse(law.formula), (given | {"A": x, "B": y}).__getitem__, {})
+        assert float(found) == pytest.approx(3.0 * x - 1.0 * y)
+
+
+def test_a_reversible_law_consumes_what_it_changes():
+    values = np.array([1.0, 2.0, 4.0])
+    arguments = (Argument("A", "A", 1.0, values), Argument("B", "B", 0.0, values, 0.1), Argument("I", "I", 0.0, values))
+    law = learned_reversible("R", arguments, 3.0)
+    found = {parameter.id: parameter for parameter in law.parameters}
+    least = {name: found[name].lower for name in found if "exponent" in name}
+    assert least == {
+        "R_exponent_A": 1.0,
+        "R_exponent_B": 0.0,
+        "R_exponent_I": 0.0,
+        "R_backward_exponent_A": 0.0,
+        "R_backward_exponent_B": 1.0,
+        "R_backward_exponent_I": 0.0,
+    }
+    assert all(p.lower <= p.start[0] < p.start[1] <= p.upper for p in law.parameters)
+
+    def rate(**given):
+        values = {name: parameter.nominal for name, parameter in found.items()} | {"A": 2.0, "B": 2.0, "I": 2.0} | given
+        return float(evaluate(parse(law.formula), values.__getitem__, {}))
+
+    # At the geometric means of the concentrations.
+    assert rate(R_rate=7.0, R_backward_rate=3.0) == pytest.approx(4.0)
+    assert rate(B=0.0, R_exponent_B=0.0) > 0 > rate(A=0.0, R_backward_exponent_A=0.0)
+
+
+def test_a_reversible_law_depends_on_products(tmp_path):
+    """Which the law of the model does not name."""
+    table = {"one": {"time": TIMES, "A": a(0.7, 4.0)}}
+    problem = made(tmp_path, chain(laws=("c * k * A", "0 * c * q * B"), B=0), table, laws={"R": "learned_reversible"})
+    assert {"R_exponent_A", "R_backward_exponent_B"} < set(problem.estimated)
+
+
 def test_amounts(tmp_path):
     amount = chain(laws=("k * A", "q * B"), amount="true", size=2)
     table = {"one": {"time": TIMES, "[A]": a(0.7, 4.0), "[B]": b(0.7, 0.3, 4.0)}}
@@ -404,7 +448,10 @@ REFUSED = [
     ({"inputs": ["C"]}, "input C is not a species of the model; nearest: "),
     ({"inputs": ["A", "B"]}, "nothing is to be fitted: all species with measurements are inputs"),
     ({"laws": {"S": "learned"}}, "no reaction is named S; nearest: "),
-    ({"laws": {"R": "linear"}}, "law 'linear' of R is not known; known: mass_action, .*, hill, learned, from_model"),
+    (
+        {"laws": {"R": "linear"}},
+        "law 'linear' of R is not known; known: mass_action, .*, learned, learned_reversible, from_model",
+    ),
     ({"homeostasis": ["C"]}, "homeostasis: no species is named C; nearest: "),
     ({"homeostasis": ["A", "*"]}, "homeostasis of A is given twice"),
     ({"homeostasis": ["A"], "inputs": ["A"]}, "homeostasis of A: no such species is measured and changes"),

@@ -18,7 +18,7 @@ from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml import convert_document, read_document
 from metabolismgraph.formats.sbml_writer import free_id
 from metabolismgraph.kinetic_models.experiments import Experiment, straight_lines, values_of
-from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LAWS, LOG10, Argument, Law, Parameter
+from metabolismgraph.kinetic_models.rate_laws import FROM_MODEL, LAWS, LOG10, REVERSIBLE, Argument, Law, Parameter
 
 # Bounds and starts of a pull, in reciprocals of the length of the series; bounds of a baseline, relative to the values.
 _WEAKEST, _STRONGEST, _PULLS = 1e-4, 100.0, (0.03, 3.0)
@@ -198,23 +198,34 @@ class EditedModel:
         for name, law in wanted.items():
             if law != FROM_MODEL:
                 written = index.reactions[name]
-                self._replace(index, written, LAWS[law](name, self._arguments(index, written), self._flux(written)))
+                self._replace(
+                    index, written, LAWS[law](name, self._arguments(index, written, law), self._flux(written))
+                )
         self.index = ModelIndex(self.document)
 
-    def _arguments(self, index: ModelIndex, written: Any) -> tuple[Argument, ...]:
-        """Species on which a rate depends: those in the law of the model; without one, reactants and modifiers."""
-        orders: dict[str, float] = {}
-        for reference in written.getListOfReactants():
-            name = reference.getSpecies()
-            orders[name] = orders.get(name, 0.0) + float(reference.getStoichiometry())
-        law = written.getKineticLaw()
-        if law is not None and law.getMath() is not None:
-            mentioned = index.mentioned(law.getMath())
+    def _arguments(self, index: ModelIndex, written: Any, law: str) -> tuple[Argument, ...]:
+        """Species on which a rate depends: those in the law of the model; without one, reactants and modifiers.
+
+        A reversible law depends on all reactants and products, too.
+        """
+        consumed, produced = (
+            _orders(references) for references in (written.getListOfReactants(), written.getListOfProducts())
+        )
+        ends = [*consumed, *produced] if law in REVERSIBLE else []
+        known = written.getKineticLaw()
+        if known is not None and known.getMath() is not None:
+            mentioned = index.mentioned(known.getMath()) | set(ends)
             names = [name for name in index.species if name in mentioned]
         else:
-            names = [*orders, *(modifier.getSpecies() for modifier in written.getListOfModifiers())]
+            names = [*consumed, *(modifier.getSpecies() for modifier in written.getListOfModifiers()), *ends]
         return tuple(
-            Argument(name, self.concentration(name), orders.get(name, 0.0), self._expected(index, name))
+            Argument(
+                name,
+                self.concentration(name),
+                consumed.get(name, 0.0),
+                self._expected(index, name),
+                produced.get(name, 0.0),
+            )
             for name in dict.fromkeys(names)
         )
 
@@ -260,6 +271,15 @@ class EditedModel:
         parameter.setId(self._new(name))
         parameter.setValue(value)
         parameter.setConstant(True)
+
+
+def _orders(references: Any) -> dict[str, float]:
+    """Stoichiometry by species."""
+    orders: dict[str, float] = {}
+    for reference in references:
+        name = reference.getSpecies()
+        orders[name] = orders.get(name, 0.0) + float(reference.getStoichiometry())
+    return orders
 
 
 def _set_math(part: Any, formula: str) -> None:

@@ -18,6 +18,7 @@ _KNOTS = 3  # of a learned dependence on one species
 _LEAST_SPAN = math.log(4)  # of the knots of a species, in logarithms of its concentration
 _EXPONENT, _BEND = 4.0, 6.0  # largest exponent, and change of it at a knot
 _AROUND = 0.3  # of the order: exponents of the starts
+_BACKWARD = 1e5  # least backward rate, relative to the size of the rate
 _PRIOR_EXPONENT, _PRIOR_BEND = 1.0, 1.0  # standard deviations of their priors
 
 
@@ -60,12 +61,14 @@ class Argument:
         concentration: formula of its concentration.
         order: how many of it the reaction consumes; zero for modifiers and products.
         values: positive concentrations that it has, or may have.
+        produced: how many of it the reaction produces.
     """
 
     species: str
     concentration: str
     order: float
     values: Float[np.ndarray, " values"]
+    produced: float = 0.0
 
     @property
     def reference(self) -> float:
@@ -96,8 +99,13 @@ def _rate(reaction: str, arguments: tuple[Argument, ...], size: float) -> Parame
         size: of the rate in the series, mostly at large concentrations. At the reference it is smaller, the more the
             concentrations fall.
     """
-    low = size * math.prod((a.reference / float(a.values.max())) ** a.order for a in arguments)
+    low = size * math.prod(_fall(a) for a in arguments)
     return Parameter(f"{reaction}_rate", LOG10, low / 1e3, size * 1e3, (low / 3, size * 3))
+
+
+def _fall(argument: Argument) -> float:
+    """By which factor a rate is smaller at the reference concentration than at the largest one, by mass action."""
+    return float((argument.reference / float(argument.values.max())) ** argument.order)
 
 
 def mass_action(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
@@ -160,6 +168,30 @@ def learned(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
     at a knot. Mass action, Michaelis-Menten and Hill laws are special cases. Toward zero, the exponent is at least one
     for reactants, whose concentrations cannot become negative then, and not negative for others.
     """
+    return _learned(reaction, arguments, _rate(reaction, arguments, size))
+
+
+def learned_reversible(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
+    """A forward rate minus a backward one, each of which is a `learned` law of all species.
+
+    The forward rate consumes reactants, the backward one products; toward zero, exponents of these are at least one.
+    Both may depend on any species, such as an inhibitor, or ATP that stands for ADP.
+    """
+    back = tuple(dataclasses.replace(a, order=a.produced, produced=a.order) for a in arguments)
+    forward = _learned(reaction, arguments, _rate(reaction, arguments, size))
+    low = size * math.prod(_fall(a) for a in back)
+    # From a reaction that hardly runs backward to one near equilibrium.
+    rate = Parameter(f"{reaction}_backward_rate", LOG10, low / _BACKWARD, size * 1e3, (low / 30, size))
+    backward = _learned(f"{reaction}_backward", back, rate)
+    return Law(f"({forward.formula} - {backward.formula})", forward.parameters + backward.parameters)
+
+
+def _learned(reaction: str, arguments: tuple[Argument, ...], rate: Parameter) -> Law:
+    """A rate times functions of one concentration each.
+
+    Args:
+        reaction: with which the ids of the parameters begin.
+    """
     factors = []
     for a in arguments:
         factors.append(_power(reaction, a, 1.0 if a.order else 0.0))
@@ -171,7 +203,7 @@ def learned(reaction: str, arguments: tuple[Argument, ...], size: float) -> Law:
             at_reference = 1 + (a.reference / knot) ** sharp
             base = f"(1 + {_relative(a, knot)}^{sharp:.12g})/{at_reference:.12g}"
             factors.append((f"({base})^({bend.id}/{sharp:.12g})", bend))
-    return _product(_rate(reaction, arguments, size), factors)
+    return _product(rate, factors)
 
 
 def _product(rate: Parameter, factors: Iterable[tuple[str, Parameter]]) -> Law:
@@ -182,8 +214,8 @@ def _product(rate: Parameter, factors: Iterable[tuple[str, Parameter]]) -> Law:
 
 def _power(reaction: str, argument: Argument, least: float) -> tuple[str, Parameter]:
     """A power of a concentration, and its exponent."""
-    start = (max(argument.order - _AROUND, least), argument.order + _AROUND)
-    prior = (argument.order, _PRIOR_EXPONENT)
+    order = max(argument.order, least)
+    start, prior = (max(order - _AROUND, least), order + _AROUND), (order, _PRIOR_EXPONENT)
     exponent = Parameter(f"{reaction}_exponent_{argument.species}", LIN, least, _EXPONENT, start, prior)
     return f"{_relative(argument, argument.reference)}^{exponent.id}", exponent
 
@@ -205,7 +237,9 @@ LAWS: Mapping[str, Callable[[str, tuple[Argument, ...], float], Law]] = {
     "michaelis_menten": michaelis_menten,
     "hill": hill,
     "learned": learned,
+    "learned_reversible": learned_reversible,
 }
+REVERSIBLE = ("learned_reversible",)  # laws that depend on products, too
 # Laws, each with those of which it is a special case.
 SPECIAL_CASE_OF: Mapping[str, tuple[str, ...]] = {
     "mass_action": ("power_law", "michaelis_menten", "hill", "learned"),
