@@ -209,6 +209,13 @@ def test_what_is_wrong_is_said_in_one_line(write: Write, text: str, message: str
     ("text", "message"),
     [
         ("training:\n  seed: 1\n  seed: 2\n", ", line 3: not valid YAML (key seed is given twice)"),
+        ("[" * 3000 + "]" * 3000, ": nested too deeply to be read"),
+        ("training:\n  seed: 1e30\n", ": training.seed is 1e+30, expected a whole number"),
+        (
+            "a0: &a0 {k: 1}\n"
+            + "".join(f"a{i}: &a{i}\n  <<: [{', '.join([f'*a{i - 1}'] * 4)}]\n" for i in range(1, 30)),
+            ", line 14: not valid YAML (too many merged keys)",
+        ),
         ("training: {seed: [1}", ", line 1: not valid YAML (expected ',' or ']', but got '}')"),
         ("[1, 2]: 3", ", line 1: not valid YAML (found unhashable key)"),
         ("dataset: 2023-13-45", ": not valid YAML (month must be in 1..12)"),

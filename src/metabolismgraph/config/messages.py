@@ -63,7 +63,7 @@ _BOUNDS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 _PLAIN_WORDS = {
     **dict.fromkeys(("float_parsing", "float_type"), "a number"),
     "finite_number": "a finite number",
-    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), "a whole number"),
     **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
     "string_type": "text (put it in quotes)",
     "tuple_type": "a list in brackets, such as [0.001, 0.002] or [residual]",

@@ -1,4 +1,4 @@
-"""Reading and writing of YAML, without two pitfalls of reading, and with exact round trips of text."""
+"""Reading and writing of YAML, without pitfalls of reading, and with exact round trips of text."""
 
 from __future__ import annotations
 
@@ -10,9 +10,19 @@ import yaml
 
 from metabolismgraph.errors import InputError
 
+_MOST_MERGED = 10_000  # keys of a mapping after merging
+
 
 class Loader(yaml.SafeLoader):
-    """A safe loader for which 1E-3 is a number, as in YAML 1.2, and a duplicate key is an error."""
+    """A safe loader for which 1E-3 is a number, as in YAML 1.2, and a duplicate key is an error.
+
+    Mappings that merge others, which merge others, do not grow without limit.
+    """
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_MERGED:
+            raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -58,3 +68,5 @@ def parse_yaml(text: str, where: str) -> object:
         line = f", line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise InputError(f"{where}{line}: not valid YAML ({problem})") from None
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply to be read") from None
