@@ -58,7 +58,7 @@ def check_fit(reweighted: ReweightedFit[F], model: LinearModel, fitted: Solution
         model: the linear regression with these.
         fitted: its solution, with unconstrained rate constants.
     """
-    data = reweighted.data
+    data = reweighted.rows
     table = data.tabulated_reactions(reweighted.f)
     learned = ~table.structure.rate_laws.known
     covariance, hidden = fitted.covariance, np.zeros(len(fitted.k), dtype=bool)
@@ -96,7 +96,7 @@ def _sampling_errors(reweighted: ReweightedFit[F], fitted: Solution) -> Float[np
     from every second to every fourth frame is 2^p times the first change, and e = change / (growth - 1)
     (Richardson 1911; Roache 1998).
     """
-    data = reweighted.data
+    data = reweighted.rows
     if data.rule == "forward" and np.exp(reweighted.losses[-1] / 2) < _DISCRETE:
         return None  # Euler steps have no discretisation error, and every second frame follows another equation
     # All estimates must use the same entries: all usable ones. If the fit had no outliers, its solution is one of them.
@@ -134,7 +134,7 @@ def _law_notes(
     unknowns = len(fitted.k) + fitted.theta.size
     if (model.weight > 0).sum() < _ENTRIES_PER_UNKNOWN * unknowns:
         return []
-    free, shapes = _best_shapes(reweighted.data, table, model, fitted)
+    free, shapes = _best_shapes(reweighted.rows, table, model, fitted)
     statistic = fitted.misfit * np.log(fitted.misfit / max(free, 1e-12 * fitted.misfit))
     p_value = float(scipy.special.chdtrc(shapes, statistic))
     # The second condition is one of effect size: with many frames, a tiny misfit of the law is significant too.

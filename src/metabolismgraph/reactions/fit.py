@@ -143,7 +143,7 @@ def _fit_by_projection(
     network = observations.network
     reweighted = _settle(observations, graph_model, training, progress)
     progress("phase 1", 1.0, "")
-    data, keep = reweighted.data, reweighted.keep
+    data, keep = reweighted.rows, reweighted.keep
     model = data.linear_model(reweighted.f, keep, reweighted.weight)
     fitted = model.solve()
     if not bool(np.isfinite(fitted.k).all()):

@@ -39,7 +39,7 @@ class ReweightedFit(Generic[F]):
     """The result of the reweighting.
 
     Attributes:
-        data: the data under the chosen rule for dc/dt.
+        rows: the data under the chosen rule for dc/dt.
         f: the substrate function.
         keep: entries in use; False for outliers.
         weight: 1 / variance of dc/dt of each species.
@@ -48,7 +48,7 @@ class ReweightedFit(Generic[F]):
         converged: whether the minimisation of the last round converged.
     """
 
-    data: Phase1Data
+    rows: Phase1Data
     f: F
     keep: Bool[np.ndarray, "transitions species"]
     weight: Float[np.ndarray, " species"]

@@ -16,6 +16,7 @@ from metabolismgraph.config.section import Section
 from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import shown
 from metabolismgraph.explore.review import syntax
+from metabolismgraph.explore.review.allowed_names import LIBRARIES
 from metabolismgraph.explore.search_space import DEFAULT, Move, Range, SearchSpace, shipped_space
 from metabolismgraph.explore.settings import reasons_without_effect
 from metabolismgraph.homeostasis.strategies import STRATEGIES, Declared
@@ -35,6 +36,7 @@ EXAMPLES: Mapping[str, type[Strategy]] = {
 # Classes of attributes of what a strategy file may import.
 _REACHED = (Phase1Result, Perceptron, Structure)
 _OURS = "metabolismgraph."
+_DISTRIBUTIONS = "jax.scipy.stats."  # one module each
 _SEEN = {
     "MLP_sub": "good|bad: what is seen",
     "MLP_node": "active|inactive: slopes seen",
@@ -153,9 +155,13 @@ def without_effect() -> str:
 
 
 def libraries() -> str:
-    """Modules outside the package that a strategy file may import; names in brackets where only these may be used."""
-    found = {module: names for module, names in syntax.modules().items() if not module.startswith(_OURS)}
-    return ", ".join(f"{module} ({', '.join(sorted(names))})" if names else module for module, names in found.items())
+    """Modules outside the package that a strategy file may import; names in brackets where there are few."""
+    found = []
+    for module, names in syntax.modules().items():
+        if not module.startswith((_OURS, _DISTRIBUTIONS)) and names:
+            few = f" ({', '.join(sorted(names))})" if module not in LIBRARIES else ""
+            found.append(f"{module}{few}")
+    return ", ".join(found)
 
 
 @functools.cache

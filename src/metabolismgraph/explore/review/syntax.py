@@ -1,60 +1,60 @@
 """Review of a strategy file by its syntax tree only: no part of it is executed.
 
-Allowed modules and names are listed; all others are refused. Names are looked up in the libraries themselves, so that
-aliases and modules within other modules are recognised.
+Allowed modules and names are listed (those of other libraries in `allowed_names.py`); all others are refused. Names are
+looked up in the libraries themselves, so that aliases and modules within other modules are recognised.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
+import difflib
 import importlib
 import itertools
 import keyword
 import re
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
+from metabolismgraph.config.messages import nearest_name
+from metabolismgraph.explore.review import allowed_names
 from metabolismgraph.homeostasis.strategies import STRATEGIES, custom
 from metabolismgraph.text import one_line
 
 LARGEST = 20_000  # characters of a file
 _MOST_REASONS = 20
 _MOST_NUMBERS = 24  # in one literal; a quadrature rule or a stencil has fewer
+_SIMILAR = 0.6  # of two names, between 0 and 1
 _LARGEST_NUMBER = 2**53  # larger whole numbers hold a table in their digits
 
-# Modules and their allowed names; None: all public names but modules. Listed modules may be reached through their
-# parents.
-_MODULES: dict[str, frozenset[str] | None] = {
+# Modules and their allowed names. Listed modules may be reached through their parents.
+_MODULES: dict[str, frozenset[str]] = {
     "__future__": frozenset({"annotations"}),
     "abc": frozenset({"ABC", "abstractmethod"}),
     "collections.abc": frozenset({"Callable", "Iterable", "Iterator", "Mapping", "Sequence"}),
     "dataclasses": frozenset({"dataclass", "field", "replace"}),
     "functools": frozenset({"partial", "reduce"}),
-    **dict.fromkeys(("itertools", "math")),
     "typing": frozenset({"Any", "ClassVar", "Final", "Literal", "NamedTuple", "cast"}),
-    **dict.fromkeys(("numpy", "numpy.fft", "numpy.linalg", "numpy.polynomial")),
-    "numpy.random": frozenset({"default_rng", "Generator"}),
+    **allowed_names.LIBRARIES,
     "jax": frozenset(
         {
             *("Array", "checkpoint", "eval_shape", "grad", "hessian", "jacfwd", "jacrev", "jit", "jvp", "linearize"),
             *("remat", "value_and_grad", "vjp", "vmap"),
         }
     ),
-    **dict.fromkeys(("jax.lax", "jax.nn", "jax.nn.initializers", "jax.numpy", "jax.numpy.fft", "jax.numpy.linalg")),
-    **dict.fromkeys(("jax.random", "jax.scipy", "jax.scipy.linalg", "jax.scipy.special", "jax.scipy.stats")),
-    "jax.tree": None,
     "jax.tree_util": frozenset({"Partial", "tree_leaves", "tree_map", "tree_reduce"}),
     "jaxtyping": frozenset({"Array", "Bool", "Float", "Int", "Key", "PRNGKeyArray", "Scalar"}),
     "equinox": frozenset(
         {
-            *("Module", "Partial", "apply_updates", "combine", "field", "filter", "filter_grad", "filter_jit"),
-            *("filter_value_and_grad", "filter_vmap", "is_array", "is_inexact_array", "partition", "tree_at"),
+            *("Module", "Partial", "apply_updates", "combine", "field", "filter", "filter_grad", "filter_hessian"),
+            *("filter_jacfwd", "filter_jacrev", "filter_jit", "filter_jvp", "filter_value_and_grad", "filter_vjp"),
+            *("filter_vmap", "is_array", "is_array_like", "is_inexact_array", "partition", "tree_at", "tree_equal"),
         }
     ),
-    **dict.fromkeys(("equinox.nn", "optax")),
     "pydantic": frozenset({"Field", "PositiveInt"}),
     "metabolismgraph.config": frozenset({"GraphModel", "Training"}),
     "metabolismgraph.errors": frozenset({"InputError"}),
@@ -99,34 +99,30 @@ _BUILTINS = frozenset(
         *("TypeError", "ValueError", "ZeroDivisionError"),
     }
 )
-# Refused attributes of any object: files, code, frames, global settings of libraries.
-_ATTRIBUTES = frozenset(
-    {
-        *("DataSource", "dump", "dumps", "frombuffer", "fromfile", "fromregex", "genfromtxt", "load", "loads"),
-        *("loadtxt", "memmap", "open", "open_memmap", "read", "save", "savetxt", "savez", "savez_compressed"),
-        *("tofile", "write", "unsafe_buffer_pointer", "ctypes", "setflags", "flags", "format", "format_map"),
-        *("from_dlpack", "to_dlpack", "dlpack", "callback", "io_callback", "pure_callback", "host_callback"),
-        *("debug_callback", "debug", "ffi", "ffi_call", "export", "profiler", "experimental", "interpreters", "infeed"),
-        *("outfeed", "set_printoptions", "set_string_function", "seterr", "seterrcall", "setbufsize", "mro"),
-        *("bmat", "frompyfunc", "vectorize", "show_config", "show_runtime", "info", "get_include", "test"),
-        *("parse_file", "parse_raw", "construct", "from_orm", "model_post_init"),
-        *("f_back", "f_builtins", "f_code", "f_globals", "f_locals", "tb_frame", "tb_next", "gi_frame", "gi_code"),
-        *("cr_frame", "ag_frame", "func_globals", "co_code", "model_construct", "model_rebuild", "model_config"),
-        *("clear_caches", "clear_cache", "cache_clear"),
-    }
-)
 _DUNDERS = frozenset({"__call__", "__check_init__", "__len__", "__post_init__"})  # allowed special methods
-_GENERATORS = frozenset({"default_rng", "key", "PRNGKey"})
 _DECORATORS = frozenset(
     {
-        *("abc.abstractmethod", "abstractmethod", "classmethod", "dataclasses.dataclass", "dataclass"),
-        *("eqx.filter_jit", "equinox.filter_jit", "jax.checkpoint", "jax.jit", "property", "staticmethod"),
+        *(
+            "abc.abstractmethod",
+            "classmethod",
+            "dataclasses.dataclass",
+            "equinox.filter_jit",
+            "jax.checkpoint",
+            "jax.jit",
+        ),
+        *("property", "staticmethod"),
     }
 )
-_MAKERS = frozenset({"Field", "dataclasses.field", "eqx.field", "equinox.field", "field", "frozenset"})
-_VALUES = (ast.Constant, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.UnaryOp, ast.BinOp, ast.Name, ast.Attribute)
+_MAKERS = frozenset({"pydantic.Field", "dataclasses.field", "equinox.field", "frozenset"})
+# With these, values that differ could be equal, and a compiled function would keep what it was given first.
+_EQUALITY = frozenset({"compare", "eq", "hash", "unsafe_hash"})
+_CONTAINERS = (ast.List, ast.Set, ast.Dict, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_VALUES = (ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.Name, ast.Attribute)
 _IN_VALUES = (*_VALUES, ast.Subscript, ast.Starred, ast.unaryop, ast.operator, ast.expr_context)
 _IN_ANNOTATIONS = (ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.Tuple, ast.List, ast.BinOp, ast.BitOr)
+_OBJECTS = re.compile(r"[|=<>]?\d*O\d*|object(?:_|0)?")  # what numpy reads as the dtype of objects
+_ARRAY_MODULES = frozenset({"numpy", "jax.numpy", "jax.lax"})
+_ATTRIBUTES = allowed_names.ATTRIBUTES
 _SHAPE = re.compile(r"\.\.\.|[\w*#+\- ]*")
 _STATEMENTS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 _REFUSED_NODES: dict[type[ast.AST], str] = {
@@ -136,6 +132,11 @@ _REFUSED_NODES: dict[type[ast.AST], str] = {
     **dict.fromkeys((ast.AsyncFunctionDef, ast.AsyncFor, ast.AsyncWith), "async: write plain functions"),
     # Its patterns read attributes by any name.
     ast.Match: "match: write it with if",
+    **{
+        getattr(ast, kind): "type parameters: write annotations without them"
+        for kind in ("TypeAlias", "TypeVar", "ParamSpec", "TypeVarTuple")
+        if hasattr(ast, kind)
+    },
 }
 # Words in names of the truth of a system.
 _LABELS = frozenset(
@@ -152,8 +153,8 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _DESCRIPTIVE = frozenset({"summary", "reference"})  # texts for people, as docstrings are
 
 
-def modules() -> Mapping[str, frozenset[str] | None]:
-    """The modules that a strategy file may import, with the names that it may use; None: all public names."""
+def modules() -> Mapping[str, frozenset[str]]:
+    """The modules that a strategy file may import, with the names that it may use."""
     return types.MappingProxyType(_MODULES)
 
 
@@ -209,16 +210,23 @@ class _File:
 
     Attributes:
         modules: imported modules by their local name.
-        imported: all imported names.
-        own: names that the file defines, attributes included.
+        imported: all imported names, with what they are in full.
+        own: names that classes of the file define, attributes included.
     """
 
     def __init__(self, tree: ast.Module):
         self.tree = tree
         self.modules: dict[str, types.ModuleType] = {}
         self.imported: dict[str, str] = {}
-        self.own = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-        self.own |= {name for node in ast.walk(tree) if isinstance(node, ast.AnnAssign) for name in _assigned(node)}
+        self.classes = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+        inside = [node for kind in self.classes.values() for node in kind.body]
+        self.own = {node.name for node in inside if isinstance(node, ast.FunctionDef)}
+        self.own |= {
+            name for node in inside if isinstance(node, ast.AnnAssign | ast.Assign) for name in _assigned(node)
+        }
+        self.called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        self.decorating = {id(part) for node in ast.walk(tree) for part in getattr(node, "decorator_list", ())}
+        self.types = _types(tree)
         self.descriptive = _descriptive(tree)
         # Expressions before the dot of an attribute.
         self.ways = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
@@ -229,15 +237,14 @@ class _File:
             ast.ClassDef: self._class,
             ast.Constant: self._constant,
             **dict.fromkeys((ast.Dict, ast.List, ast.Set, ast.Tuple), _table),
-            ast.ExceptHandler: _handler,
+            ast.ExceptHandler: self._handler,
             ast.FunctionDef: self._function,
             ast.Lambda: self._function,
             ast.Name: self._name,
             ast.Subscript: self._subscript,
             ast.alias: lambda node: _bound(node.asname or ""),
-            ast.arg: lambda node: _bound(node.arg),
-            # The argument gt of Field means "greater than".
-            ast.keyword: lambda node: _labels(node.arg or "") if node.arg != "gt" else iter(()),
+            ast.arg: lambda node: self._argument(node.arg),
+            ast.keyword: self._keyword,
             **dict.fromkeys(_REFUSED_NODES, lambda node: iter((_REFUSED_NODES[type(node)],))),
         }
 
@@ -266,24 +273,36 @@ class _File:
                 if node.level or alias.name == "*":
                     yield f"{where}relative or star import; name module and names in full"
                     continue
+                full = f"{node.module}.{alias.name}"
                 reason = self._from(node.module or "", alias.name, local)
             elif alias.name in _MODULES and not alias.name.startswith("metabolismgraph"):
-                reason = None
-                self.modules[local] = importlib.import_module(alias.name if alias.asname else local)
+                reason, full = None, alias.name if alias.asname else local
+                self.modules[local] = importlib.import_module(full)
             else:
-                reason = f"import of {alias.name} is not allowed"
-            self.imported[local] = alias.name
+                reason, full = f"import of {alias.name} is not allowed{_nearest(alias.name, _MODULES)}", alias.name
+            if self.imported.setdefault(local, full) != full:
+                yield f"{where}{local}: is the name of two imports; choose another by as"
+            elif hasattr(builtins, local):
+                yield f"{where}{local}: a built-in has that name; choose another by as"
             if reason:
                 yield where + reason
 
     def _from(self, module: str, name: str, local: str) -> str | None:
         if module not in _MODULES:
-            return f"import of {module} is not allowed"
+            return f"import of {module} is not allowed{_nearest(module, _MODULES)}"
         home = importlib.import_module(module)
-        problem = _forbidden(home, name)
-        if problem is None and isinstance(getattr(home, name, None), types.ModuleType):
+        if (problem := _forbidden(home, name)) is not None:
+            return f"import of {name} from {module} is not allowed{problem}"
+        if isinstance(getattr(home, name, None), types.ModuleType):
             self.modules[local] = getattr(home, name)
-        return problem and f"import of {name} from {module} is not allowed"
+        return None
+
+    def _named(self, node: ast.expr) -> str:
+        """What an expression names, in full: of a module, a built-in or the file; empty for other expressions."""
+        if isinstance(node, ast.Name):
+            return self.imported.get(node.id, node.id)
+        home = self._reached(node.value) if isinstance(node, ast.Attribute) else None
+        return f"{home.__name__}.{node.attr}" if isinstance(node, ast.Attribute) and home is not None else ""
 
     def _reached(self, node: ast.expr) -> types.ModuleType | None:
         """The module that an expression names; None for other expressions."""
@@ -305,7 +324,8 @@ class _File:
             if not isinstance(node, _STATEMENTS):
                 yield f"line {node.lineno}: statement at the top; only imports, constants, functions and classes there"
             elif isinstance(node, ast.Assign | ast.AnnAssign):
-                yield from _constant(node.value, "a constant")
+                for reason in self._value(node.value, "a constant", makers=("frozenset",)):
+                    yield f"line {node.lineno}: {reason}"
 
     def _subscript(self, node: ast.Subscript) -> Iterator[str]:
         stored = isinstance(node.ctx, ast.Store | ast.Del)
@@ -315,7 +335,7 @@ class _File:
     def _function(self, node: ast.FunctionDef | ast.Lambda) -> Iterator[str]:
         defaults = [*node.args.defaults, *(d for d in node.args.kw_defaults if d is not None)]
         for default in defaults:
-            yield from _constant(default, "a default argument")
+            yield from self._value(default, "a default argument")
         for argument in ast.walk(node.args):
             if isinstance(argument, ast.arg) and argument.annotation is not None:
                 yield from _annotation(argument.annotation)
@@ -333,7 +353,7 @@ class _File:
                 yield f"class {node.name}: derive it from a named class"
         for i, inside in enumerate(node.body):
             if isinstance(inside, ast.Assign | ast.AnnAssign):
-                yield from _constant(inside.value, "a value of a class", makers=True)
+                yield from self._value(inside.value, "a value of a class", makers=_MAKERS)
                 if "model_config" in _assigned(inside):
                     yield "model_config: leave it as it is in Strategy"
             elif not (isinstance(inside, ast.FunctionDef | ast.Pass) or (i == 0 and _is_text(inside))):
@@ -344,16 +364,45 @@ class _File:
     def _defined(self, node: ast.FunctionDef | ast.ClassDef) -> Iterator[str]:
         if "__" in node.name and node.name not in _DUNDERS:
             yield f"{node.name}: no special methods but {', '.join(sorted(_DUNDERS))}"
-        if hasattr(builtins, node.name):
-            yield f"{node.name}: a built-in has that name; choose another"
+        if hasattr(builtins, node.name) or node.name in self.imported:
+            yield f"{node.name}: a built-in or an import has that name; choose another"
         yield from _labels(node.name)
         for decorator in node.decorator_list:
-            call = isinstance(decorator, ast.Call)
-            named = ast.unparse(decorator.func if isinstance(decorator, ast.Call) else decorator)
-            if named not in _DECORATORS or (call and named not in {"dataclass", "dataclasses.dataclass"}):
-                yield f"decorator {named} is not allowed"
-            for argument in decorator.keywords if isinstance(decorator, ast.Call) else ():
-                yield from _constant(argument.value, "an argument of a decorator")
+            call = decorator if isinstance(decorator, ast.Call) else None
+            named = self._named(decorator if call is None else call.func)
+            if named not in _DECORATORS or (call and named != "dataclasses.dataclass"):
+                yield f"decorator {ast.unparse(decorator if call is None else call.func)} is not allowed"
+            for argument in call.keywords if call else ():
+                yield from self._value(argument.value, "an argument of a decorator")
+
+    def _value(self, node: ast.expr | None, what: str, *, makers: Collection[str] = ()) -> Iterator[str]:
+        """Reasons to refuse a value that is there when the file is loaded, and as long as it is.
+
+        Args:
+            makers: functions that may be called, such as `Field`.
+        """
+        if node is None:
+            return
+        if makers and isinstance(node, ast.Call):
+            named = self._named(node.func)
+            if named not in makers:
+                yield f"{what} is computed at import (it calls {ast.unparse(node.func)}); do so in a function"
+                return
+            for argument in (*node.args, *(k.value for k in node.keywords)):
+                # What a frozenset is made of is not kept.
+                inside = named == "frozenset" and isinstance(argument, ast.Set | ast.List)
+                for value in argument.elts if inside else [argument]:
+                    yield from self._value(value, what)
+            return
+        for part in ast.walk(node):
+            if isinstance(part, _CONTAINERS):
+                kind = type(part).__name__.lower()
+                yield f"{what} is a {kind}: state between calls is not allowed; write a tuple or a frozenset"
+                return
+            if not isinstance(part, _IN_VALUES) or isinstance(part, ast.Pow | ast.LShift):
+                kind = type(part).__name__
+                yield f"{what} is computed at import ({kind}); write the value, or compute it in a function"
+                return
 
     # Names
 
@@ -367,6 +416,8 @@ class _File:
                 yield f"{name}: a module is not a value; use its functions"
             elif hasattr(builtins, name) and name not in _BUILTINS:
                 yield f"{name} is not allowed"
+            elif name in self.imported:
+                yield from self._used(node)
         elif name in self.imported or hasattr(builtins, name):
             yield f"{name}: assigned to, but it is an import or a built-in; choose another name"
 
@@ -378,25 +429,96 @@ class _File:
         home = self._reached(node.value)
         if home is not None:
             problem = _forbidden(home, name)
-            if problem:
-                yield problem
+            if problem is not None:
+                yield f"{home.__name__}.{name} is not allowed{problem}"
             elif id(node) not in self.ways and self._reached(node) is not None:
                 yield f"{home.__name__}.{name}: a module is not a value; use its functions"
-        elif name in _ATTRIBUTES or (name.startswith("_") and not self._is_own(name)):
-            yield f"attribute {name} is not allowed"
+            else:
+                yield from self._used(node)
+        elif name in _ATTRIBUTES or (name.startswith("_") and not self._is_own(node)):
+            yield f"attribute {name} is not allowed; choose another name for what the file defines"
 
-    def _is_own(self, name: str) -> bool:
-        return name == "_replace" or (name in self.own and "__" not in name)
+    def _used(self, node: ast.Name | ast.Attribute) -> Iterator[str]:
+        """Types and compilers are not values that could be passed on, and used as something else."""
+        named = self._named(node)
+        if named in allowed_names.ONLY_TYPES and id(node) not in self.types:
+            yield f"{named} is a type for annotations and isinstance; make arrays by asarray or zeros"
+        if named in allowed_names.COMPILERS and id(node) not in self.called | self.decorating:
+            yield f"{named}: not a value; call it with a function, or decorate one"
+
+    def _is_own(self, node: ast.Attribute) -> bool:
+        if node.attr == "_replace":
+            return True
+        its = isinstance(node.value, ast.Name) and (node.value.id in {"self", "cls"} or node.value.id in self.classes)
+        return its and node.attr in self.own and "__" not in node.attr
+
+    # Calls
 
     def _call(self, node: ast.Call) -> Iterator[str]:
-        """A generator of random numbers with a seed that the file fixes."""
-        f = node.func
-        named = self.imported.get(f.id) if isinstance(f, ast.Name) else None
-        if isinstance(f, ast.Attribute) and self._reached(f.value) is not None:
-            named = f.attr
-        fixed = node.args and not any(isinstance(part, ast.Name) for part in ast.walk(node.args[0]))
-        if named in _GENERATORS and fixed:
-            yield f"{named} with a fixed seed; draw random numbers from data.key"
+        """Arguments that would compile otherwise, or make arrays of something else than numbers."""
+        named = self._named(node.func)
+        given = {keyword.arg for keyword in node.keywords}
+        if None in given:
+            yield "** in a call; write its arguments out"
+        if named in allowed_names.COMPILERS:
+            other = given - allowed_names.COMPILERS[named] - {None}
+            if other:
+                yield f"{named} with {', '.join(sorted(map(str, other)))}; name static and donated arguments only"
+            if len(node.args) != 1 or isinstance(node.args[0], ast.Starred):
+                yield f"{named} takes one function; write {named}(function)"
+        elif given & _EQUALITY and named in {"dataclasses.dataclass", "dataclasses.field"}:
+            yield f"{named} with {', '.join(sorted(map(str, given & _EQUALITY)))}: leave comparison as it is"
+        if "where" in given and "out" not in given and _is_ufunc(named):
+            yield f"{named} with where, but without out: entries are not set; write {named.partition('.')[0]}.where"
+        yield from self._dtype_by_position(node, named)
+
+    def _dtype_by_position(self, node: ast.Call, named: str) -> Iterator[str]:
+        home, _, name = named.rpartition(".")
+        if home in _ARRAY_MODULES:
+            at = allowed_names.DTYPE_AT.get(name)
+        else:
+            at = allowed_names.DTYPE_OF_METHOD.get(node.func.attr) if isinstance(node.func, ast.Attribute) else None
+        if at is None:
+            return
+        if home in _ARRAY_MODULES and any(isinstance(argument, ast.Starred) for argument in node.args[: at + 1]):
+            yield f"{named} with *; write its arguments out"
+        elif len(node.args) > at:
+            yield from self._dtype(node.args[at])
+
+    def _keyword(self, node: ast.keyword) -> Iterator[str]:
+        # The argument gt of Field means "greater than".
+        if node.arg is not None and node.arg != "gt":
+            yield from _labels(node.arg)
+        if node.arg in allowed_names.DTYPE_KEYWORDS:
+            yield from self._dtype(node.value)
+        if node.arg in allowed_names.KEYWORDS:
+            yield f"argument {node.arg} is not allowed; leave it out"
+
+    def _dtype(self, node: ast.expr) -> Iterator[str]:
+        """A type of entries has a name: text and lists could say that entries are objects."""
+        home, _, name = self._named(node).rpartition(".")
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield f"the text {one_line(node.value, 20)!r} as a dtype; write a name, such as jnp.float64"
+        elif not (
+            (isinstance(node, ast.Constant) and node.value is None)
+            or (home in _ARRAY_MODULES and name in allowed_names.DTYPES)
+            or (not home and name in allowed_names.BUILTIN_DTYPES)
+            or (isinstance(node, ast.Attribute) and node.attr == "dtype")
+        ):
+            yield (
+                f"the dtype {one_line(ast.unparse(node), 30)} is not allowed; write jnp.float64, float, int, bool, or "
+                "that of an array, x.dtype"
+            )
+
+    def _handler(self, node: ast.ExceptHandler) -> Iterator[str]:
+        yield from self._argument(node.name or "")
+        if node.type is None:
+            yield "except without an exception; name one"
+
+    def _argument(self, name: str) -> Iterator[str]:
+        yield from _bound(name)
+        if name in self.imported or (name and hasattr(builtins, name) and name in _BUILTINS):
+            yield f"{name}: an import or a built-in has that name; choose another"
 
     def _constant(self, node: ast.Constant) -> Iterator[str]:
         if type(node.value) is int and node.value > _LARGEST_NUMBER:
@@ -404,6 +526,8 @@ class _File:
         if isinstance(node.value, str) and id(node) not in self.descriptive:
             if "__" in node.value:
                 yield "a text with two underscores is not allowed"
+            if _OBJECTS.fullmatch(node.value):
+                yield f"the text {node.value!r}: arrays hold numbers, not objects; write a dtype such as jnp.float64"
             yield from _labels(node.value)
 
     # The strategy itself
@@ -412,7 +536,7 @@ class _File:
         kinds = {
             local
             for local, name in self.imported.items()
-            if name == "Strategy" or name in {kind.__name__ for kind in STRATEGIES.values()}
+            if name.rpartition(".")[2] in {"Strategy", *(kind.__name__ for kind in STRATEGIES.values())}
         }
         classes = [node for node in self.tree.body if isinstance(node, ast.ClassDef)]
         found = []
@@ -436,39 +560,42 @@ class _File:
 
 
 def _forbidden(home: types.ModuleType, name: str) -> str | None:
-    """The reason to refuse a name of a module; None if it is allowed."""
+    """What to write in place of a name of a module that is not allowed, which may be empty; None if it is allowed."""
     path = f"{home.__name__}.{name}"
     allowed = _MODULES.get(home.__name__, frozenset())
     if path in _MODULES:
         return None
-    if name.startswith("_") or name in _ATTRIBUTES or (allowed is not None and name not in allowed):
-        return f"{path} is not allowed"
-    # A name that is not listed must exist, and must not be a module.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = getattr(home, name, None)
-    return f"{path} is not allowed" if found is None or isinstance(found, types.ModuleType) else None
+        exists = hasattr(home, name) and not isinstance(getattr(home, name), types.ModuleType)
+    if name in allowed and exists:
+        return None
+    return f"; {allowed_names.INSTEAD[path]}" if path in allowed_names.INSTEAD else _nearest(name, allowed - {name})
 
 
-def _constant(node: ast.expr | None, what: str, *, makers: bool = False) -> Iterator[str]:
-    """Reasons to refuse a value that is computed when the file is loaded.
+def _nearest(name: str, names: Collection[str]) -> str:
+    """The most similar of the names that are allowed, for a message; empty if none is similar."""
+    near = nearest_name(name, names) if names else ""
+    return f"; nearest: {near}" if difflib.SequenceMatcher(None, name, near).ratio() > _SIMILAR else ""
 
-    Args:
-        makers: whether calls of `Field` and similar functions are allowed.
-    """
-    if node is None:
-        return
-    if makers and isinstance(node, ast.Call):
-        named = ast.unparse(node.func)
-        if named not in _MAKERS:
-            yield f"{what} calls {named}; calls belong in functions"
-        for argument in (*node.args, *(k.value for k in node.keywords)):
-            yield from _constant(argument, what)
-        return
-    for part in ast.walk(node):
-        if not isinstance(part, _IN_VALUES) or isinstance(part, ast.Pow | ast.LShift):
-            yield f"{what} is computed at import ({type(part).__name__}); write the value, or compute it in a function"
-            return
+
+def _is_ufunc(named: str) -> bool:
+    """Whether a function of numpy leaves entries as they were in memory, where it is told to."""
+    home, _, name = named.rpartition(".")
+    return home == "numpy" and isinstance(getattr(np, name, None), np.ufunc)
+
+
+def _types(tree: ast.Module) -> frozenset[int]:
+    """Expressions that are types: in annotations, and the second argument of isinstance."""
+    found: list[ast.expr | None] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AnnAssign | ast.arg):
+            found.append(node.annotation)
+        elif isinstance(node, ast.FunctionDef):
+            found.append(node.returns)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            found += node.args[1:]
+    return frozenset(id(part) for node in found if node is not None for part in ast.walk(node))
 
 
 def _table(node: ast.Dict | ast.List | ast.Set | ast.Tuple) -> Iterator[str]:
@@ -507,12 +634,6 @@ def _descriptive(tree: ast.Module) -> frozenset[int]:
         if isinstance(node, ast.keyword) and node.arg == "description":
             found.append(node.value)
     return frozenset(id(node) for node in found)
-
-
-def _handler(node: ast.ExceptHandler) -> Iterator[str]:
-    yield from _bound(node.name or "")
-    if node.type is None:
-        yield "except without an exception; name one"
 
 
 def _bound(name: str) -> Iterator[str]:

@@ -75,7 +75,7 @@ def refine_reactions(
         start=lambda _, problem: Spline.through(data.phase1.mlp_sub, problem),
         learn=functools.partial(learn_spline, max_iterations=iterations, tolerance=tolerance, progress=progress),
     )
-    rows, keep = reweighted.data, reweighted.keep
+    rows, keep = reweighted.rows, reweighted.keep
     fitted = rows.linear_model(reweighted.f, keep, reweighted.weight).solve()
     lines = rows.lines_with_errors(fitted.theta, fitted.theta_covariance)
     c = data.observations.concentration
