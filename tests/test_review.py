@@ -229,7 +229,9 @@ STATIC = {
     "key from numbers": Hostile(
         written("jax.random.wrap_key_data(jnp.asarray([0, 1]))\nreturn plan"), f"jax.random.wrap_key_data {NOT}; use"
     ),
-    "numbers of a key": Hostile(written("jnp.uint32(7)\nreturn plan"), f"jax.numpy.uint32 {NOT}; nearest: u?int32"),
+    "type of the numbers of a key": Hostile(
+        written("jnp.uint32(7)\nreturn plan"), f"jax.numpy.uint32 {NOT}; nearest: u?int32"
+    ),
     "random numbers of its own": Hostile(
         written("return dataclasses.replace(plan, steps=int(np.random.default_rng().integers(1, 10**9)))"),
         f"numpy.random {NOT}; draw random numbers by jax.random, from data.key",
@@ -272,7 +274,7 @@ STATIC = {
     ),
     "dtype of objects, passed on": Hostile(
         written("f = functools.partial(np.zeros, 3, 'O')\nreturn plan"),
-        "the text 'O': arrays hold numbers, not objects",
+        "numpy.zeros: not a value; call it where it is named",
     ),
     "dtype of records": Hostile(
         written("np.zeros(3, [('a', 'O')])\nreturn plan"), "the dtype .* is not allowed; write"
@@ -301,8 +303,52 @@ STATIC = {
     },
     "memory that is not set": Hostile(written("np.empty(9)\nreturn plan"), f"numpy.empty {NOT}; zeros has entries"),
     "memory that is not set, by where": Hostile(
-        written("np.sqrt(data.at, where=data.at > 0)\nreturn plan"), "numpy.sqrt with where, but without out"
+        written("np.sqrt(data.at, where=data.at > 0)\nreturn plan"), "where in a call that leaves entries unset; write"
     ),
+    "memory that is not set, by another name": Hostile(
+        written("f = np.add\nf(1, data.at, where=False)\nreturn plan"), "where in a call that leaves entries unset"
+    ),
+    "memory that is not set, by no output": Hostile(
+        written("np.add(1, data.at, out=None, where=False)\nreturn plan"), "where in a call that leaves entries unset"
+    ),
+    "memory that is not set, passed on": Hostile(
+        written("functools.partial(np.add, where=False)\nreturn plan"), "where in a call that leaves entries unset"
+    ),
+    "memory that is not set, by a product": Hostile(
+        written("np.add.outer(1, data.at, where=False)\nreturn plan"), "where in a call that leaves entries unset"
+    ),
+    "memory that is not set, by pad": Hostile(
+        written("np.pad(data.at, 1, 'emp' + 'ty')\nreturn plan"), "numpy.pad with a mode that may leave entries unset"
+    ),
+    "array at an address, in isinstance": Hostile(
+        written("isinstance(1, (n := np.ndarray))\nreturn plan"), "numpy.ndarray is a type for"
+    ),
+    "array at an address, called in isinstance": Hostile(
+        written("isinstance(1, np.ndarray(3))\nreturn plan"), "numpy.ndarray is a type for"
+    ),
+    "constructor under another name": Hostile(
+        written("z = np.zeros\nz(3, 'ob' + 'ject')\nreturn plan"), "numpy.zeros: not a value; call it where it is named"
+    ),
+    "constructor in a choice": Hostile(
+        written("(np.zeros if plan else np.ones)(3, 'V8')\nreturn plan"), "numpy.zeros: not a value; call it where"
+    ),
+    "method under another name": Hostile(
+        written("f = data.at.astype\nf('V8')\nreturn plan"), "astype: not a value; call it with a dtype"
+    ),
+    "dtype of its own": Hostile(
+        written(top="class A(eqx.Module):\n    dtype: int"), "class A: dtype is an attribute of arrays only; choose"
+    ),
+    "dtype by a tuple with names": Hostile(
+        written("NamedTuple('A', (('x', 1),))\nreturn plan", top="from typing import NamedTuple"),
+        "NamedTuple: not a value; derive a class from it",
+    ),
+    "dtype by a copy": Hostile(
+        written("data.training.copy(update={'x': 1})\nreturn plan"), "argument update is not allowed; leave it out"
+    ),
+    "dtype of a key, as a text": Hostile(
+        written("jax.lax.iota('uint32', 2)\nreturn plan"), "the text 'uint32', a dtype; write a name"
+    ),
+    "something else called self": Hostile(written("self = data.at\nreturn plan"), "self: assigned to, but it is"),
     "import of what is not a function of numbers": Hostile(
         written(top="from numpy import frombufer"), f"import of frombufer from numpy {NOT}"
     ),

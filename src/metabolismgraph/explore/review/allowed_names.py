@@ -115,7 +115,7 @@ _LAYERS = """
     AdaptiveAvgPool1d AdaptiveAvgPool2d AdaptiveAvgPool3d AdaptiveMaxPool1d AdaptiveMaxPool2d AdaptiveMaxPool3d
     AvgPool1d AvgPool2d AvgPool3d Conv Conv1d Conv2d Conv3d ConvTranspose ConvTranspose1d ConvTranspose2d
     ConvTranspose3d Dropout Embedding GRUCell GroupNorm Identity LSTMCell Lambda LayerNorm Linear MLP MaxPool1d
-    MaxPool2d MaxPool3d MultiheadAttention PReLU RMSNorm RotaryPositionalEmbedding Sequential WeightNorm
+    MaxPool2d MaxPool3d MultiheadAttention PReLU RMSNorm Sequential WeightNorm
     inference_mode
 """
 _LOSSES = """
@@ -214,8 +214,8 @@ ONLY_TYPES = frozenset({"numpy.ndarray", "jax.numpy.ndarray"})
 
 # Where the type of entries stands among the arguments, for functions that take it without its keyword.
 _AT = {
-    1: "array asanyarray asarray asarray_chkfinite ascontiguousarray astype convert_element_type dstack empty "
-    "empty_like hstack identity indices ones ones_like vstack zeros zeros_like",
+    1: "array asanyarray asarray asarray_chkfinite ascontiguousarray astype convert_element_type empty "
+    "empty_like identity indices ones ones_like zeros zeros_like",
     2: "cumprod cumsum full full_like mean nancumprod nancumsum nanmean nanprod nanstd nansum nanvar prod std sum var",
     3: "arange eye tri",
     4: "geomspace trace",
@@ -228,8 +228,16 @@ DTYPE_OF_METHOD: Mapping[str, int] = {name: at for at, names in _OF_METHODS.item
 DTYPE_KEYWORDS = frozenset(
     {"dtype", "new_dtype", "param_dtype", "mu_dtype", "accumulator_dtype", "preferred_element_type"}
 )
-# Arguments by which a function would compile otherwise, or read memory as something else.
-KEYWORDS = frozenset({"compiler_options", "otypes", "refcheck", "sig", "xla_metadata"})
+# Arguments by which a function would compile otherwise, read memory as something else, or change attributes.
+KEYWORDS = frozenset({"call", "compiler_options", "otypes", "refcheck", "sig", "signature", "update", "xla_metadata"})
+# Functions that are called by their names only, where their arguments are seen.
+_MAKERS = f"{_AT[1]} full full_like pad {_AT[3]} {_AT[5]} geomspace"
+NOT_PASSED_ON = frozenset(f"numpy.{name}" for name in _MAKERS.split())
+# What may be told where to act, since the other entries are set.
+_WHERE = "all any average max mean min nanmax nanmean nanmin nanprod nanstd nansum nanvar prod std sum var"
+WITH_WHERE = frozenset(_WHERE.split())
+_SET = "array asarray copy full full_like ones ones_like zeros zeros_like"
+SET_BY = frozenset(f"numpy.{name}" for name in _SET.split())
 
 # Functions that compile, and the arguments that they may be given besides the function.
 COMPILERS: Mapping[str, frozenset[str]] = {
@@ -270,7 +278,8 @@ _REFUSED = """
     throw
 
     register unregister keywords defjvp defvjp defjvps def_partial_eval parse_file parse_raw parse_obj construct
-    from_orm update_forward_refs schema schema_json validate json model_computed_fields model_config model_construct
+    from_orm update_forward_refs schema schema_json validate json model_computed_fields model_config model_copy
+    model_construct
     model_dump_json model_extra model_fields model_fields_set model_json_schema model_parametrized_name
     model_post_init model_rebuild model_validate model_validate_json model_validate_strings
 """

@@ -18,8 +18,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from metabolismgraph.config.messages import nearest_name
 from metabolismgraph.explore.review import allowed_names
 from metabolismgraph.homeostasis.strategies import STRATEGIES, custom
@@ -120,7 +118,7 @@ _CONTAINERS = (ast.List, ast.Set, ast.Dict, ast.ListComp, ast.SetComp, ast.DictC
 _VALUES = (ast.Constant, ast.Tuple, ast.UnaryOp, ast.BinOp, ast.Name, ast.Attribute)
 _IN_VALUES = (*_VALUES, ast.Subscript, ast.Starred, ast.unaryop, ast.operator, ast.expr_context)
 _IN_ANNOTATIONS = (ast.Name, ast.Attribute, ast.Subscript, ast.Constant, ast.Tuple, ast.List, ast.BinOp, ast.BitOr)
-_OBJECTS = re.compile(r"[|=<>]?\d*O\d*|object(?:_|0)?")  # what numpy reads as the dtype of objects
+_OBJECTS = re.compile(r"[|=<>]?\d*O\d*|object(?:_|0)?|uint\d*")  # what numpy reads as a dtype of objects or keys
 _ARRAY_MODULES = frozenset({"numpy", "jax.numpy", "jax.lax"})
 _ATTRIBUTES = allowed_names.ATTRIBUTES
 _SHAPE = re.compile(r"\.\.\.|[\w*#+\- ]*")
@@ -227,6 +225,7 @@ class _File:
         self.called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         self.decorating = {id(part) for node in ast.walk(tree) for part in getattr(node, "decorator_list", ())}
         self.types = _types(tree)
+        self.bases = {id(base) for kind in self.classes.values() for base in kind.bases}
         self.descriptive = _descriptive(tree)
         # Expressions before the dot of an attribute.
         self.ways = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
@@ -346,6 +345,8 @@ class _File:
 
     def _class(self, node: ast.ClassDef) -> Iterator[str]:
         yield from self._defined(node)
+        if any("dtype" in (getattr(inside, "name", ""), *_names(inside)) for inside in node.body):
+            yield f"class {node.name}: dtype is an attribute of arrays only; choose another name"
         if node.keywords:
             yield f"class {node.name}: arguments of a class, such as a metaclass, are not allowed"
         for base in node.bases:
@@ -390,8 +391,10 @@ class _File:
                 return
             for argument in (*node.args, *(k.value for k in node.keywords)):
                 # What a frozenset is made of is not kept.
-                inside = named == "frozenset" and isinstance(argument, ast.Set | ast.List)
-                for value in argument.elts if inside else [argument]:
+                elements = (
+                    argument.elts if isinstance(argument, ast.Set | ast.List) and named == "frozenset" else [argument]
+                )
+                for value in elements:
                     yield from self._value(value, what)
             return
         for part in ast.walk(node):
@@ -418,8 +421,8 @@ class _File:
                 yield f"{name} is not allowed"
             elif name in self.imported:
                 yield from self._used(node)
-        elif name in self.imported or hasattr(builtins, name):
-            yield f"{name}: assigned to, but it is an import or a built-in; choose another name"
+        elif name in self.imported or hasattr(builtins, name) or name in {"self", "cls"}:
+            yield f"{name}: assigned to, but it is an import or a built-in, or self; choose another name"
 
     def _attribute(self, node: ast.Attribute) -> Iterator[str]:
         name = node.attr
@@ -435,6 +438,8 @@ class _File:
                 yield f"{home.__name__}.{name}: a module is not a value; use its functions"
             else:
                 yield from self._used(node)
+        elif name == "astype" and id(node) not in self.called:
+            yield "astype: not a value; call it with a dtype"
         elif name in _ATTRIBUTES or (name.startswith("_") and not self._is_own(node)):
             yield f"attribute {name} is not allowed; choose another name for what the file defines"
 
@@ -445,6 +450,10 @@ class _File:
             yield f"{named} is a type for annotations and isinstance; make arrays by asarray or zeros"
         if named in allowed_names.COMPILERS and id(node) not in self.called | self.decorating:
             yield f"{named}: not a value; call it with a function, or decorate one"
+        if named in allowed_names.NOT_PASSED_ON and id(node) not in self.called:
+            yield f"{named}: not a value; call it where it is named, in a lambda if need be"
+        if named == "typing.NamedTuple" and id(node) not in self.bases:
+            yield "NamedTuple: not a value; derive a class from it"
 
     def _is_own(self, node: ast.Attribute) -> bool:
         if node.attr == "_replace":
@@ -468,9 +477,23 @@ class _File:
                 yield f"{named} takes one function; write {named}(function)"
         elif given & _EQUALITY and named in {"dataclasses.dataclass", "dataclasses.field"}:
             yield f"{named} with {', '.join(sorted(map(str, given & _EQUALITY)))}: leave comparison as it is"
-        if "where" in given and "out" not in given and _is_ufunc(named):
-            yield f"{named} with where, but without out: entries are not set; write {named.partition('.')[0]}.where"
+        if "where" in given and not self._sets_all(node, named):
+            yield "where in a call that leaves entries unset; write np.where, or the function with out=np.zeros(...)"
+        if named == "numpy.pad":
+            mode = [*node.args[2:3], *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
+            if any(not isinstance(value, ast.Constant) or value.value == "empty" for value in mode):
+                yield "numpy.pad with a mode that may leave entries unset; write its mode as a text, such as 'edge'"
         yield from self._dtype_by_position(node, named)
+
+    def _sets_all(self, node: ast.Call, named: str) -> bool:
+        """Whether a call with the argument where gives an array all of whose entries are set."""
+        home, _, name = named.rpartition(".")
+        made = next((keyword.value for keyword in node.keywords if keyword.arg == "out"), None)
+        if home == "numpy" and isinstance(made, ast.Call):
+            return self._named(made.func) in allowed_names.SET_BY
+        if home:
+            return home.startswith("jax.") or (home == "numpy" and name in allowed_names.WITH_WHERE)
+        return isinstance(node.func, ast.Attribute) and node.func.attr in allowed_names.WITH_WHERE
 
     def _dtype_by_position(self, node: ast.Call, named: str) -> Iterator[str]:
         home, _, name = named.rpartition(".")
@@ -527,7 +550,7 @@ class _File:
             if "__" in node.value:
                 yield "a text with two underscores is not allowed"
             if _OBJECTS.fullmatch(node.value):
-                yield f"the text {node.value!r}: arrays hold numbers, not objects; write a dtype such as jnp.float64"
+                yield f"the text {node.value!r}, a dtype; write a name, such as jnp.float64"
             yield from _labels(node.value)
 
     # The strategy itself
@@ -579,10 +602,9 @@ def _nearest(name: str, names: Collection[str]) -> str:
     return f"; nearest: {near}" if difflib.SequenceMatcher(None, name, near).ratio() > _SIMILAR else ""
 
 
-def _is_ufunc(named: str) -> bool:
-    """Whether a function of numpy leaves entries as they were in memory, where it is told to."""
-    home, _, name = named.rpartition(".")
-    return home == "numpy" and isinstance(getattr(np, name, None), np.ufunc)
+def _only_names(node: ast.expr) -> bool:
+    parts = (ast.Name, ast.Attribute, ast.Tuple, ast.BinOp, ast.BitOr, ast.expr_context)
+    return all(isinstance(part, parts) for part in ast.walk(node))
 
 
 def _types(tree: ast.Module) -> frozenset[int]:
@@ -594,7 +616,7 @@ def _types(tree: ast.Module) -> frozenset[int]:
         elif isinstance(node, ast.FunctionDef):
             found.append(node.returns)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
-            found += node.args[1:]
+            found += [kind for kind in node.args[1:] if _only_names(kind)]
     return frozenset(id(part) for node in found if node is not None for part in ast.walk(node))
 
 
@@ -610,6 +632,12 @@ def _annotation(node: ast.expr) -> Iterator[str]:
             yield "an annotation with more than names"
         elif isinstance(part, ast.Constant) and isinstance(part.value, str) and not _SHAPE.fullmatch(part.value):
             yield "a text in an annotation that is not a shape"
+
+
+def _names(node: ast.stmt) -> set[str]:
+    """All names that a statement binds outside functions and classes."""
+    defined = isinstance(node, ast.FunctionDef | ast.ClassDef)
+    return set() if defined else {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
 def _assigned(node: ast.Assign | ast.AnnAssign) -> list[str]:
