@@ -320,6 +320,16 @@ STATIC = {
     "memory that is not set, by pad": Hostile(
         written("np.pad(data.at, 1, 'emp' + 'ty')\nreturn plan"), "numpy.pad with a mode that may leave entries unset"
     ),
+    "memory that is not set, by pad with *": Hostile(
+        written("np.pad(*(data.at, 1, 'empty'))\nreturn plan"), "numpy.pad with a mode that may leave entries unset"
+    ),
+    "store in a type of jaxtyping": Hostile(
+        written("d = Float.dtypes\nd[0] = 1\nreturn plan", top="from jaxtyping import Float"), "attribute dtypes is not"
+    ),
+    "store in the defaults of a named tuple": Hostile(
+        written("d = A._field_defaults\nd['x'] = 1\nreturn plan", body="_field_defaults: int = 1"),
+        "attribute _field_defaults is not allowed",
+    ),
     "array at an address, in isinstance": Hostile(
         written("isinstance(1, (n := np.ndarray))\nreturn plan"), "numpy.ndarray is a type for"
     ),
@@ -705,6 +715,7 @@ HARMLESS = {
     "scan": "jax.lax.scan(lambda carry, x: (carry + x, carry), jnp.zeros(2), jnp.ones((3, 2)))",
     "loops": "jax.lax.fori_loop(0, 3, lambda i, x: x + i, jax.lax.while_loop(lambda x: x < 3, lambda x: x + 1, 0))",
     "choices": "jax.lax.cond(jnp.any(data.at > 0), jnp.sin, jnp.cos, jax.lax.stop_gradient(jnp.asarray(data.at)))",
+    "vectorize": "jnp.vectorize(jnp.dot, signature='(n),(n)->()')(jnp.ones((3, 2)), jnp.ones(2))",
     "vmap and grad": "jax.vmap(jax.grad(lambda x: jnp.sum(x**2)))(jnp.ones((3, 2)))",
     "jit": "jax.jit(lambda x, n: x * n, static_argnums=1)(jnp.ones(2, dtype=jnp.float64), 3)",
     "static arguments by name": "jax.jit(len, static_argnames=('n',), donate_argnums=(0,))",

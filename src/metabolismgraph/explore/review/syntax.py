@@ -278,7 +278,7 @@ class _File:
                 reason, full = None, alias.name if alias.asname else local
                 self.modules[local] = importlib.import_module(full)
             else:
-                reason, full = f"import of {alias.name} is not allowed{_nearest(alias.name, _MODULES)}", alias.name
+                reason, full = _no_module(alias.name), alias.name
             if self.imported.setdefault(local, full) != full:
                 yield f"{where}{local}: is the name of two imports; choose another by as"
             elif hasattr(builtins, local):
@@ -288,7 +288,7 @@ class _File:
 
     def _from(self, module: str, name: str, local: str) -> str | None:
         if module not in _MODULES:
-            return f"import of {module} is not allowed{_nearest(module, _MODULES)}"
+            return _no_module(module)
         home = importlib.import_module(module)
         if (problem := _forbidden(home, name)) is not None:
             return f"import of {name} from {module} is not allowed{problem}"
@@ -469,6 +469,10 @@ class _File:
         given = {keyword.arg for keyword in node.keywords}
         if None in given:
             yield "** in a call; write its arguments out"
+        # Of this function, it says which dimensions there are.
+        of_shapes = {"signature"} if named == "jax.numpy.vectorize" else set()
+        for name in sorted(allowed_names.KEYWORDS & given - of_shapes):
+            yield f"argument {name} is not allowed; leave it out"
         if named in allowed_names.COMPILERS:
             other = given - allowed_names.COMPILERS[named] - {None}
             if other:
@@ -481,7 +485,8 @@ class _File:
             yield "where in a call that leaves entries unset; write np.where, or the function with out=np.zeros(...)"
         if named == "numpy.pad":
             mode = [*node.args[2:3], *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
-            if any(not isinstance(value, ast.Constant) or value.value == "empty" for value in mode):
+            hidden = any(isinstance(argument, ast.Starred) for argument in node.args)
+            if hidden or any(not isinstance(value, ast.Constant) or value.value == "empty" for value in mode):
                 yield "numpy.pad with a mode that may leave entries unset; write its mode as a text, such as 'edge'"
         yield from self._dtype_by_position(node, named)
 
@@ -514,8 +519,6 @@ class _File:
             yield from _labels(node.arg)
         if node.arg in allowed_names.DTYPE_KEYWORDS:
             yield from self._dtype(node.value)
-        if node.arg in allowed_names.KEYWORDS:
-            yield f"argument {node.arg} is not allowed; leave it out"
 
     def _dtype(self, node: ast.expr) -> Iterator[str]:
         """A type of entries has a name: text and lists could say that entries are objects."""
@@ -594,6 +597,11 @@ def _forbidden(home: types.ModuleType, name: str) -> str | None:
     if name in allowed and exists:
         return None
     return f"; {allowed_names.INSTEAD[path]}" if path in allowed_names.INSTEAD else _nearest(name, allowed - {name})
+
+
+def _no_module(name: str) -> str:
+    instead = allowed_names.INSTEAD.get(name)
+    return f"import of {name} is not allowed{f'; {instead}' if instead else _nearest(name, _MODULES)}"
 
 
 def _nearest(name: str, names: Collection[str]) -> str:
