@@ -456,6 +456,9 @@ STATIC = {
         written("x = data.at._value\nreturn plan", top="class A:\n    _value: int = 1"), f"attribute _value {NOT}"
     ),
     "nothing": Hostile("", "0 subclasses of Strategy"),
+    "argument that hides a built-in": Hostile(
+        written(top="def f(float):\n    return float"), "float: an import or a built"
+    ),
     "two strategies": Hostile(
         written() + "\nclass Odder(Strategy):\n    pass\n", "2 subclasses of Strategy; write one"
     ),
@@ -791,7 +794,7 @@ def test_definitions_pass_the_reading():
 
 
     @jax.jit
-    def f(x: np.ndarray | jax.Array, shape: tuple[int, ...] = (1, 2)) -> np.ndarray:
+    def f(x: np.ndarray | jax.Array, max=1.0, slice=None, shape: tuple[int, ...] = (1, 2)) -> np.ndarray:
         return x
     """
     assert static_reasons("odd", written(top="from typing import NamedTuple\n" + textwrap.dedent(top))) == ()

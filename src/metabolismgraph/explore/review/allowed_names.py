@@ -202,6 +202,7 @@ INSTEAD: Mapping[str, str] = {
     **dict.fromkeys(("numpy.r_", "jax.numpy.r_"), "write concatenate"),
     **dict.fromkeys(("numpy.dtype", "jax.numpy.dtype"), "write jnp.float64 or x.dtype"),
     **dict.fromkeys(("numpy.object_", "jax.numpy.object_"), "arrays hold numbers"),
+    "numpy.polynomial.Polynomial": "write numpy.polyfit and polyval",
     "numpy.random": "draw random numbers by jax.random, from data.key",
     **dict.fromkeys((f"jax.random.{name}" for name in ("PRNGKey", "key", "wrap_key_data", "clone")), "use data.key"),
 }

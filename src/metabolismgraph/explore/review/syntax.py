@@ -112,6 +112,10 @@ _DECORATORS = frozenset(
     }
 )
 _MAKERS = frozenset({"pydantic.Field", "dataclasses.field", "equinox.field", "frozenset"})
+# Built-in names whose meaning the review takes for granted.
+_RELIED_ON = frozenset(
+    {"classmethod", "frozenset", "isinstance", "property", "staticmethod", *allowed_names.BUILTIN_DTYPES}
+)
 # With these, values that differ could be equal, and a compiled function would keep what it was given first.
 _EQUALITY = frozenset({"compare", "eq", "hash", "unsafe_hash"})
 _CONTAINERS = (ast.List, ast.Set, ast.Dict, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -281,7 +285,7 @@ class _File:
                 reason, full = _no_module(alias.name), alias.name
             if self.imported.setdefault(local, full) != full:
                 yield f"{where}{local}: is the name of two imports; choose another by as"
-            elif hasattr(builtins, local):
+            elif local in _RELIED_ON:
                 yield f"{where}{local}: a built-in has that name; choose another by as"
             if reason:
                 yield where + reason
@@ -543,7 +547,7 @@ class _File:
 
     def _argument(self, name: str) -> Iterator[str]:
         yield from _bound(name)
-        if name in self.imported or (name and hasattr(builtins, name) and name in _BUILTINS):
+        if name in self.imported or name in _RELIED_ON:
             yield f"{name}: an import or a built-in has that name; choose another"
 
     def _constant(self, node: ast.Constant) -> Iterator[str]:
