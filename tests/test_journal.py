@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from metabolismgraph import json_lines as module
 from metabolismgraph.errors import InputError
+from metabolismgraph.explore import journal as journal_module
 from metabolismgraph.explore.events import EVENT, Failed
 from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.state import State
@@ -269,6 +270,25 @@ def test_a_lock_that_ends_in_a_moment_is_waited_for(made):
         holder.stdout.readline()
         with made.held():
             made.append(journals.failed(4))
+
+
+def test_the_lock_of_an_explorer_that_has_ended_is_waited_for_longer(made, monkeypatch):
+    """Its child holds the lock longer than the patience with an explorer that runs."""
+    monkeypatch.setattr(journal_module, "_LOCK_PATIENCE", 0.0)
+    gone = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    gone.wait()
+    lock = made.path.with_suffix(".lock")
+    command = [sys.executable, "-I", "-S", "-c", HOLDER.replace("60", "1"), str(lock)]
+    for number, message in ((gone.pid, ""), (os.getpid(), "another explorer"), ("no number", "another explorer")):
+        lock.write_text(str(number))
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+            holder.stdout.readline()
+            if message:
+                with pytest.raises(InputError, match=message), made.held():
+                    pytest.fail("got in")
+            else:
+                with made.held():
+                    assert lock.read_text() == str(os.getpid())
 
 
 def test_children_do_not_keep_the_lock(made):

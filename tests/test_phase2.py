@@ -1,15 +1,18 @@
 """Phase 2: types and slopes recovered, Phase 1 untouched."""
 
 import dataclasses
+import hashlib
+import json
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from recovered import assert_types, lines
 
-from metabolismgraph.errors import FirewallError
+from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.homeostasis import fit as phase2
 from metabolismgraph.homeostasis.binned_regression import condense, regress, solve_outputs
@@ -315,6 +318,31 @@ def test_same_seed_same_bits(small, small_phase1, small_phase2, small_config):
     for a, b in zip(jax.tree.leaves(again.model), jax.tree.leaves(small_phase2.model), strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(again.losses, small_phase2.losses)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda arrays, meta: meta.pop("loss_unit"), "loss_unit is missing, or of another kind"),
+        (lambda arrays, meta: meta.update(node_magnitude="big"), "node_magnitude is missing, or of another kind"),
+        (lambda arrays, meta: meta.update(notes=[1]), "a note is not a text"),
+        (lambda arrays, meta: arrays.pop("losses"), "losses are missing, or of another shape"),
+        (lambda arrays, meta: arrays.update(losses=np.zeros((2, 2))), "losses are missing, or of another shape"),
+        (lambda arrays, meta: arrays.update({"snapshot.x": np.zeros(1)}), "snapshot.x is not known"),
+        (lambda arrays, meta: arrays.update({"snapshot": np.zeros(1), "snapshot.": np.zeros(1)}), "snapshot. is not"),
+    ],
+)
+def test_a_checkpoint_with_a_valid_digest_and_other_content(tmp_path, small_phase2, small_config, change, message):
+    path = tmp_path / "phase2"
+    save_phase2(path, small_phase2, 1.0)
+    arrays = safetensors.numpy.load_file(path.with_suffix(".safetensors"))
+    meta = json.loads(path.with_suffix(".json").read_text())
+    change(arrays, meta)
+    content = safetensors.numpy.save(arrays)
+    path.with_suffix(".safetensors").write_bytes(content)
+    path.with_suffix(".json").write_text(json.dumps(meta | {"sha256": hashlib.sha256(content).hexdigest()}))
+    with pytest.raises(InputError, match=f"holds no result of Phase 2 .{message}.*; train it again"):
+        load_phase2(path, small_config.graph_model)
 
 
 def test_models_on_the_way_are_kept_and_read_back(tmp_path, small, small_phase1, small_config):

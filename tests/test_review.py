@@ -691,6 +691,8 @@ def test_what_a_strategy_declares(verdicts):
     assert declared.summary.endswith("no labels")
     assert declared.options["properties"]["wait"]["default"] == 0.5
     assert Declaration.model_validate_json(json.dumps(declared.as_dict())) == declared
+    told = declared.as_dict() | {"summary": "clears\x1b[2J\u202e the\nscreen"}
+    assert Declaration.model_validate_json(json.dumps(told)).summary == "clears [2J the screen"
     declared.check({"wait": 0.3})
     declared.check({"wait": 0})
     for options, message in (

@@ -31,6 +31,7 @@ from metabolismgraph.runs.uncertainty import Uncertainty
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.progress import Progress as Report
 from metabolismgraph.system.progress import silent
+from metabolismgraph.text import printable
 
 if TYPE_CHECKING:
     from metabolismgraph.kinetic_models.comparison import Comparison
@@ -106,7 +107,7 @@ def answer_page(evaluation: Evaluation, folder: Path) -> list[Table | Text]:
     notes = [f"note: {note}" for note in evaluation.notes]
     if len(notes) > _MOST_NOTES:
         notes = [*notes[: _MOST_NOTES - 1], f"... and {len(notes) - _MOST_NOTES + 1} more notes in metrics.json"]
-    page += [Text("\n" * (number == 0) + note) for number, note in enumerate(notes)]
+    page += [Text("\n" * (number == 0) + printable(note)) for number, note in enumerate(notes)]
     page.append(Text(f"\nIn {folder}:"))
     files = Table(box=None, pad_edge=False, show_header=False)
     for name, what in _FILES.items():
@@ -184,7 +185,7 @@ def summary_table(metrics: Mapping[str, Value], notes: Sequence[str]) -> Table:
             verdict = _VERDICTS.get(metric.verdict(value), "")
             table.add_row(name, _shown(value), verdict, Text(f"{metric.meaning}{unit}"))
     if notes:
-        table.caption = Text("\n".join(f"note: {note}" for note in notes))
+        table.caption = Text("\n".join(f"note: {printable(note)}" for note in notes))
     return table
 
 
@@ -334,7 +335,7 @@ def petab_page(fit: PetabFit, folder: Path, assumptions: Sequence[str] = ()) -> 
     if len(fit.held_out):
         page += _prediction_table(fit.held_out)
     page += [Text(f"assumed: {note}") for note in assumptions]
-    page += [Text(f"note: {note}", style="yellow") for note in fit.notes]
+    page += [Text(f"note: {printable(note)}", style="yellow") for note in fit.notes]
     page.append(Text(f"tables and figures are in {folder}"))
     return page
 
@@ -355,7 +356,7 @@ def comparison_page(comparison: Comparison, folder: Path) -> list[Table | Text]:
         "starts: how many found the estimates; p: of the likelihood-ratio test against a special case"
     )
     page: list[Table | Text] = [table, Text(explained)]
-    page += [Text(f"note: {note}", style="yellow") for note in comparison.notes]
+    page += [Text(f"note: {printable(note)}", style="yellow") for note in comparison.notes]
     page.append(Text(f"the fit of every model is in {folder}, with its notes"))
     return page
 

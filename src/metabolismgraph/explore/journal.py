@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TextIO
 
 from pydantic import ValidationError
 
@@ -16,7 +18,7 @@ from metabolismgraph.explore.events import EVENT, Event
 from metabolismgraph.json_lines import append_line, read_lines
 
 JOURNAL = "journal.jsonl"
-_LOCK_PATIENCE = 1.0  # seconds
+_LOCK_PATIENCE, _LONGER = 1.0, 30.0  # seconds; where the explorer that made the lock has ended
 
 
 class HeldError(InputError):
@@ -43,20 +45,24 @@ class Journal:
         """
         path = self.path.with_suffix(".lock")
         try:
-            opened = path.open("a")
+            opened = path.open("a+")
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be made ({error.strerror}); choose a folder that can be written"
             ) from None
         with opened as stream:
-            # A killed explorer's lock lives on for a moment, in a child between its fork and its new program.
-            until = time.monotonic() + _LOCK_PATIENCE
+            # A killed explorer's lock lives on for a moment, in a child between its fork and its new program. On a busy
+            # machine this moment is long.
+            begin = time.monotonic()
             while not _lock(stream.fileno()):
-                if time.monotonic() > until:
+                if time.monotonic() > begin + (_LONGER if _has_ended(stream) else _LOCK_PATIENCE):
                     raise HeldError(
                         f"{self.path.parent}: another explorer is running there; wait for it, or stop it first"
                     )
                 time.sleep(0.02)
+            stream.truncate(0)
+            stream.write(str(os.getpid()))
+            stream.flush()
             yield
 
     def append(self, event: Event) -> Event:
@@ -93,6 +99,19 @@ def _lock(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _has_ended(stream: TextIO) -> bool:
+    """Whether the process that wrote its number into a lock has ended; False if there is no number."""
+    stream.seek(0)
+    number = stream.read(20)
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, OverflowError, OSError):
+        return False
+    return False
 
 
 def _event(value: object) -> Event:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +47,8 @@ _IDENTIFIABILITY_ARRAYS = ("identifiable", "null_space", "eigenvalues")
 _PHASE1_WORDS = ("converged", "rule", "law_fails", "reasons", "notes", "alpha")
 _OBSERVED_ARRAYS = ("time", "run", "concentration")
 _ANY_KEY = 0  # shapes only: the random numbers drawn with it are replaced
+
+_SNAPSHOT = re.compile(r"snapshot\.\d{1,15}\.")
 
 Module = TypeVar("Module")
 
@@ -120,6 +124,8 @@ def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
         InputError: a file is missing or damaged, or belongs to a network of another shape.
     """
     arrays, meta = _read(path)
+    if fault := _phase2_fault(arrays, meta):
+        raise InputError(f"{path}.safetensors: holds no result of Phase 2 ({fault}); train it again")
     key = jax.random.key(_ANY_KEY)
     empty = MetabolismModel(
         log_k=jnp.zeros(0),
@@ -142,6 +148,19 @@ def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
         node_magnitude=meta["node_magnitude"],
         notes=tuple(meta["notes"]),
     )
+
+
+def _phase2_fault(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
+    """What is wrong with the content of a checkpoint of Phase 2; empty if nothing is."""
+    for name, kind in (("loss_unit", str), ("node_magnitude", (int, float)), ("notes", list)):
+        if not isinstance(meta.get(name), kind):
+            return f"{name} is missing, or of another kind"
+    if not all(isinstance(note, str) for note in meta["notes"]):
+        return "a note is not a text"
+    if arrays.get("losses", np.zeros(())).ndim != 1:
+        return "losses are missing, or of another shape"
+    strange = [name for name in arrays if name.startswith("snapshot.") and not _SNAPSHOT.match(name)]
+    return f"{strange[0]} is not known" if strange else ""
 
 
 def save_observations(path: Path, observations: Observations) -> None:

@@ -50,7 +50,7 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.threads import ONE_THREAD
 from metabolismgraph.system.trainable import check_frozen
-from metabolismgraph.text import one_line
+from metabolismgraph.text import one_line, printable
 
 _log = logging.getLogger(__name__)
 _OBSERVATIONS = "observations"
@@ -499,7 +499,7 @@ def _follow(events: Iterable[dict[str, Any]], folder: RunFolder, progress: Progr
                 folder.record(sandbox=["audit hook", *(["kernel"] if kernel else [])])
                 sealed = True
             case {"event": "progress", "stage": str(stage), "done": float() | int() as done, "message": str(message)}:
-                progress(stage, float(done), message)
+                progress(printable(stage), float(done), one_line(printable(message)))
             case {
                 "event": "finished",
                 "stage": "phase 1" | "phase 2" | "refine" as stage,
@@ -507,9 +507,9 @@ def _follow(events: Iterable[dict[str, Any]], folder: RunFolder, progress: Progr
             }:
                 folder.finish(stage, float(seconds))
             case {"event": "refused", "message": str(message)}:
-                refused = one_line(message)
+                refused = one_line(printable(message))
             case {"event": "leak", "tried": str(tried), "on": str(on)}:
-                leak = one_line(f"{tried} {on}")
+                leak = one_line(printable(f"{tried} {on}"))
     return refused, leak
 
 

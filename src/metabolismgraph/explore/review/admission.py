@@ -60,7 +60,12 @@ _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "exclusiveMaximum": (operator.lt, "less than"),
 }
 
-Line = Annotated[str, AfterValidator(one_line)]
+
+def _line(text: str) -> str:
+    return one_line(printable(text))
+
+
+Line = Annotated[str, AfterValidator(_line)]  # without characters that a terminal would obey
 
 
 class Declaration(BaseModel):
