@@ -54,18 +54,20 @@ def check_new_file(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"{path}: there is no folder {path.parent}; make it, or choose another name")
 
 
-def write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+def write_bytes(path: Path, content: bytes, *, mode: int | None = None) -> None:
     """Write a file completely or not at all: under a temporary name in the same folder, flushed to disk, then renamed.
 
     Args:
-        mode: permissions, of which the mask of the process takes some away.
+        mode: permissions; None: the usual ones.
 
     Raises:
         OSError: the file cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as stream:
+        # A sealed process may not use os.open, which does not report what a relative path is relative to.
+        opener = None if mode is None else lambda name, flags: os.open(name, flags, mode)
+        with open(part, "wb", opener=opener) as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
