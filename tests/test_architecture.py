@@ -11,7 +11,19 @@ import metabolismgraph
 PACKAGE = Path(metabolismgraph.__file__).parent
 # From the ground up. A module may import from its own folder and from those before it.
 FLOORS = (
-    *("errors", "text", "files", "json_lines", "processes", "metrics", "config", "system", "formats", "kinetic_models"),
+    *(
+        "errors",
+        "text",
+        "files",
+        "json_lines",
+        "processes",
+        "secret_keys",
+        "metrics",
+        "config",
+        "system",
+        "formats",
+        "kinetic_models",
+    ),
     *(
         "trajectories",
         "reactions",

@@ -324,6 +324,24 @@ def test_without_the_truth_no_metric_that_used_it_is_shown():
         assert "held_out_skill, the share" in prompt.system
 
 
+@pytest.mark.parametrize("primary", ["avg_slope_ratio", "validation"])
+def test_no_question_tells_how_strong_homeostasis_is_beside_ratios_to_it(primary):
+    """Slope and ratio give the true slope, which a strategy file could contain."""
+    sizes = {
+        **{f"MLP_node_{part}{name}_0": -0.0012345 for part in ("slope", "offset") for name in ("", "_cluster")},
+        "MLP_node_gt_slope_0": -0.0013579,
+        "MLP_node_slope_0_observed": -0.0012345,
+        "lambda_cluster_0": 0.0012345,
+        "phase2_node_magnitude": 0.0012345,
+        "refined_MLP_node_slope_0": -0.0012345,
+    }
+    state = SmallLoop(opened(primary), Steady(), lambda i: metrics(0.5 + 0.01 * i) | sizes).run(2).state
+    for prompt in (for_proposal(state, 3, 0, []), for_reading(state, (1, 2), []), for_submission(state, 1, [])):
+        assert ("0012345" in prompt.text) == (primary == "validation")
+        assert "0013579" not in prompt.text
+        assert ("slope_ratio_0=0.51" in prompt.text) == (primary == "avg_slope_ratio")
+
+
 def picture(path, size=8):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (size, size), "red").save(path)
@@ -346,10 +364,11 @@ def test_the_latest_whole_figures_are_shown(tmp_path):
     second[1].write_bytes(second[1].read_bytes()[:-20])
     second[2].write_bytes(second[2].read_bytes()[:8] + b" " * 3_000_000 + second[2].read_bytes()[-12:])
     prompt = for_reading(state, (1, 2), [], Context(tmp_path))
-    assert prompt.images == (first[0], second[0], first[1], first[2])
+    # Those of MLP_node show how strong true homeostasis is.
+    assert prompt.images == (first[1], first[2])
     inside, _ = fences(prompt)
     captions = inside["figures, in the order in which they are attached"].split("\n")
-    assert captions[1] == "figure 2: iteration 2, MLP_node, MLP_node_p2_000600.png"
+    assert captions[1] == "figure 2: iteration 1, rate constants, comparison_p2_000600.png"
     assert str(tmp_path) not in prompt.text
     assert for_reading(state, (1, 2), []).images == ()
     assert for_reading(state, (1, 2), [], Context(tmp_path / "elsewhere")).images == ()
@@ -357,7 +376,7 @@ def test_the_latest_whole_figures_are_shown(tmp_path):
 
 def test_there_are_never_too_many_figures(tmp_path):
     state = SmallLoop(opened(n_parallel=8, n_iter_block=8), Steady()).run(8).state
-    wanted = [figures_of(tmp_path, i)[0] for i in range(1, 9)]
+    wanted = [figures_of(tmp_path, i)[1] for i in range(1, 9)]
     images = for_reading(state, range(1, 9), [], Context(tmp_path)).images
     assert len(images) == pictures.MOST
     assert list(images[:8]) == wanted

@@ -138,6 +138,23 @@ def test_an_interrupted_run_resumes(tmp_path, monkeypatch):
     assert (out / "metrics.json").exists()
 
 
+def test_a_system_with_a_key_is_simulated_again_by_its_key_alone(monkeypatch, capsys, tmp_path):
+    secret = ("--set", "simulation.secret=true", "--set", "simulation.n_frames=50", "--quiet")
+    truths = {}
+    key = tmp_path / "a" / "truth" / "secret.key"
+    for name, given in {"a": (), "b": (), "again": ("--secret", key)}.items():
+        assert call(monkeypatch, "simulate", "small", "--out", tmp_path / name, *secret, *given) == 0
+        truths[name] = (tmp_path / name / "truth" / "reactions.csv").read_text()
+    assert truths["a"] == truths["again"] != truths["b"]
+    assert (tmp_path / "again" / "truth" / "secret.key").read_bytes() == key.read_bytes()
+    key.write_bytes(b"short")
+    for command in ("simulate", "run"):
+        capsys.readouterr()
+        assert call(monkeypatch, command, "small", "--out", tmp_path / "c", *secret, "--secret", key) == 2
+        assert "secret.key: not a key (5 bytes, expected 32)" in capsys.readouterr().err
+        assert not (tmp_path / "c").exists()
+
+
 @pytest.fixture
 def without_figures(monkeypatch):
     """Commands that draw nothing: figures take a third of their time."""

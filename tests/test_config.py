@@ -122,9 +122,16 @@ def test_shipped_configs_are_what_they_are_called() -> None:
     published, quick = load_config("explore_rank50_published"), load_config("explore_rank50")
     assert published.exploration.data_augmentation_loop == 1000
     same = {"exploration.data_augmentation_loop": 10, "exploration.slot_minutes": 30.0}
-    assert published.replace(same).model_dump(exclude={"description", "dataset"}) == quick.model_dump(
-        exclude={"description", "dataset"}
-    )
+    others = {"description", "dataset", "simulation"}
+    assert published.replace(same).model_dump(exclude=others) == quick.model_dump(exclude=others)
+    drawn = {
+        "secret",
+        *(f"homeostatic_{name}_{kind}" for name in ("lambda", "baseline") for kind in ("range", "per_type")),
+    }
+    assert published.simulation == Config().simulation
+    assert quick.simulation.model_dump(exclude=drawn) == Config().simulation.model_dump(exclude=drawn)
+    assert quick.simulation.secret
+    assert quick.simulation == load_config("explore_joint_rank50").simulation
     assert load_config("types3").simulation.lambda_of_type == (0.0005, 0.002, 0.004)
 
 
@@ -178,6 +185,15 @@ def test_an_empty_file_is_all_defaults(write: Write) -> None:
         (
             "simulation: {n_metabolites: 2, n_metabolite_types: 3, homeostatic_strength: 0, baseline_concentration: 5}",
             "simulation.n_metabolite_types (3) must not exceed n_metabolites (2)",
+        ),
+        (
+            "simulation: {homeostatic_lambda_range: [1e-3, 2e-3], homeostatic_lambda_per_type: [1e-3, 2e-3]}",
+            "simulation.homeostatic_lambda_range and homeostatic_lambda_per_type are both given; "
+            "leave one of them empty",
+        ),
+        (
+            "simulation: {homeostatic_baseline_range: [6, 4]}",
+            "simulation.homeostatic_baseline_range must be [lower, upper]",
         ),
         (
             "simulation: {n_metabolite_types: 3}",

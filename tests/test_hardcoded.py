@@ -344,7 +344,7 @@ def test_a_damaged_secret_is_refused(training, tmp_path):
     systems_for("x", folder)
     (key,) = (tmp_path / "base" / "data").iterdir()
     key.write_bytes(b"short")
-    with pytest.raises(InputError, match="review.key: damaged; remove it"):
+    with pytest.raises(InputError, match="review.key: not a key"):
         systems_for("x", folder)
 
 

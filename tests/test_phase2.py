@@ -1,6 +1,7 @@
 """Phase 2: types and slopes recovered, Phase 1 untouched."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 
@@ -19,6 +20,7 @@ from metabolismgraph.homeostasis.binned_regression import condense, regress, sol
 from metabolismgraph.homeostasis.fit import fit_homeostasis, initial_model, response_coordinates
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies import make_plan, residual
+from metabolismgraph.homeostasis.training_plan import Schedule
 from metabolismgraph.reactions.fit import fit_reactions
 from metabolismgraph.runs.checkpoint import load_phase2, save_phase2
 from metabolismgraph.system.trainable import check_frozen
@@ -308,6 +310,32 @@ def test_a_random_start_is_random_and_reproducible(data, small_config):
     np.testing.assert_array_equal(start(1), start(1))
     assert (start(1) != start(2)).all()
     assert 0.5 < start(1).std() < 1.5
+
+
+# -- comparison with MLP_node = 0
+
+
+def test_the_gain_tells_learning_from_none(tmp_path, small, small_phase1, small_phase2, small_config):
+    assert small_phase2.gain > 0.999
+    save_phase2(tmp_path / "phase2", small_phase2, 1.0)
+    assert load_phase2(tmp_path / "phase2", small_config.graph_model).gain == small_phase2.gain
+
+
+@pytest.mark.parametrize(("factor", "low", "high"), [(0.0, 0.0, 0.0), (1.0, 0.5, 1.0), (2.5, -3.0, -0.5)])
+def test_the_gain_of_an_answer_without_training(small, small_phase1, small_config, monkeypatch, factor, low, high):
+    """No pull is worth nothing, the right one something, and one that is far too strong less than nothing."""
+
+    def plan_of(data, progress):
+        plan = make_plan(data, progress)
+        scaled = {name: factor * getattr(plan.residuals, name) for name in ("residual", "slope", "offset")}
+        residuals = dataclasses.replace(plan.residuals, **scaled) if factor else plan.residuals
+        start = functools.partial(residual.start_from_line, points=condense(residuals)) if factor else plan.start
+        return dataclasses.replace(plan, residuals=residuals, start=start, steps=100, schedule=Schedule(peak=0.0))
+
+    monkeypatch.setattr(phase2, "make_plan", plan_of)
+    training = small_config.training.model_copy(update={"strategies": ()})
+    found = fit_homeostasis(small.observations, small_phase1, small_config.graph_model, training)
+    assert low <= found.gain <= high
 
 
 # -- reproducibility

@@ -1,5 +1,6 @@
 """The simulator, against steps computed by hand in NumPy from the truth that it gives out."""
 
+import itertools
 import re
 
 import numpy as np
@@ -240,6 +241,56 @@ def test_a_share_of_cycles():
     reactions = drawn(n_metabolites=30, n_reactions=40, cycle_fraction=0.3).to_reactions()
     assert [len(r.substrates) == 2 and min(r.net.values()) == -1 for r in reactions[:12]] == [True] * 12
     assert sum(any(s in r.substrates and r.net.get(s, -1) > 0 for s in r.substrates) for r in reactions) == 12
+
+
+# -- a secret key
+
+
+def test_a_secret_key_changes_all_but_the_network_and_gives_it_again(plain):
+    noisy = configured(secret=True, noise_model_level=0.01, measurement_noise_level=0.01)
+    one, other = simulate(noisy), simulate(noisy)
+    assert one.observations.network.to_json() == plain.observations.network.to_json()
+    again = simulate(noisy, secret=one.truth.secret)
+    np.testing.assert_array_equal(again.observations.concentration, one.observations.concentration)
+    np.testing.assert_array_equal(again.truth.k, one.truth.k)
+    for first, second in itertools.combinations([plain, one, other], 2):
+        assert not np.isin(first.truth.k, second.truth.k).any()
+        assert not np.isin(first.observations.concentration[0], second.observations.concentration[0]).any()
+    assert plain.truth.secret is None
+    assert simulate(configured(), secret=one.truth.secret).truth.secret == one.truth.secret
+
+
+def test_noise_depends_on_the_key():
+    still = {
+        "log_k_min": -20.0,
+        "log_k_max": -20.0,
+        "homeostatic_lambda_per_type": [0.0, 0.0],
+        "noise_model_level": 0.1,
+    }
+    changes = []
+    for seed, key in ((1, None), (1, bytes(32)), (1, bytes(31) + b"1"), (2, bytes(32))):
+        c = simulate(configured(seed=seed, concentration_min=50.0, concentration_max=51.0, **still), secret=key)
+        changes.append(np.diff(c.observations.concentration, axis=0)[0])
+    assert all(not np.allclose(a, b, atol=1e-3) for a, b in itertools.combinations(changes, 2))
+
+
+@pytest.mark.parametrize("types", [1, 2, 5])
+def test_homeostasis_from_ranges(types):
+    ranges = {"homeostatic_lambda_range": [1e-3, 4e-3], "homeostatic_baseline_range": [3, 7]}
+    ranges |= {"homeostatic_lambda_per_type": [], "homeostatic_baseline_per_type": []}
+    found = [run(seed=seed, n_metabolite_types=types, **ranges).truth for seed in range(5)]
+    for truth in found:
+        lam, baseline = ([x[truth.type == t][0] for t in range(types)] for x in (truth.lam, truth.baseline))
+        assert min(lam) > 1e-3
+        assert max(lam) < 4e-3
+        assert min(baseline) > 3
+        assert max(baseline) < 7
+        # Types are apart: by at least half of an equal share of the range.
+        assert (np.diff(np.sort(np.log(lam))) > 0.499 * np.log(4) / types).all()
+        np.testing.assert_array_equal(truth.lam, np.array(lam)[truth.type])
+    assert len({truth.lam.max() for truth in found}) == 5
+    fixed = {"homeostatic_lambda_per_type": [0.001] * types, "homeostatic_baseline_per_type": [5.0] * types}
+    np.testing.assert_array_equal(found[0].k, run(seed=0, n_metabolite_types=types, **fixed).truth.k)
 
 
 # -- blow-up

@@ -74,6 +74,15 @@ def test_a_run_is_worth_the_mean_over_its_types(ratios):
     assert 0.0 <= found.reward <= 1.0
 
 
+@pytest.mark.parametrize(
+    ("gain", "state"), [(0.01, "scored"), (0.0, "negative"), (-0.3, "negative"), (None, "scored"), (math.nan, "scored")]
+)
+def test_a_training_that_is_no_better_than_none_is_no_success(gain, state):
+    found = score(journals.finished(1, 1.0, 1.0, phase2_gain=gain), PHASE2, "avg_slope_ratio")
+    assert (found.state, found.reward) == (state, 1.0 if state == "scored" else 0.0)
+    assert found.classification == ("converged" if state == "scored" else "failed")
+
+
 def test_opposite_errors_do_not_cancel():
     hit, cancelled = (score(journals.finished(1, *r), PHASE2, "avg_slope_ratio") for r in ((1.0, 1.0), (0.2, 1.8)))
     assert cancelled.classification == "converged"  # as published, from the average

@@ -7,6 +7,7 @@ import pytest
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.ground_truth.truth import Truth
+from metabolismgraph.secret_keys import new_key
 
 TRUTH = Truth(
     reactions=("R0", "R1"),
@@ -34,6 +35,20 @@ def test_round_trip_to_the_last_digit(tmp_path, law):
 def test_a_folder_for_its_owner_alone(tmp_path):
     TRUTH.save(tmp_path / "truth")
     assert (tmp_path / "truth").stat().st_mode & 0o777 == 0o700
+    assert not (tmp_path / "truth" / "secret.key").exists()
+
+
+def test_the_key_of_a_system_is_kept_with_its_truth(tmp_path):
+    key = new_key()
+    dataclasses.replace(TRUTH, secret=key).save(tmp_path / "truth")
+    assert (tmp_path / "truth" / "secret.key").stat().st_mode & 0o777 == 0o600
+    assert Truth.load(tmp_path / "truth").secret == key
+    assert key.hex() not in repr(Truth.load(tmp_path / "truth"))
+    (tmp_path / "truth" / "secret.key").write_bytes(key + b"\n")
+    with pytest.raises(InputError, match=r"secret.key: not a key \(33 bytes, expected 32\)"):
+        Truth.load(tmp_path / "truth")
+    TRUTH.save(tmp_path / "truth")
+    assert Truth.load(tmp_path / "truth").secret is None
 
 
 def test_aligned_to_another_order():

@@ -187,6 +187,11 @@ METRICS = (
     Metric("phase1_iterations", "iterations of Phase 1"),
     Metric("phase1_converged", "whether Phase 1 converged"),
     Metric("phase2_loss", "mean squared error at the end of Phase 2", better="lower"),
+    Metric(
+        "phase2_gain",
+        "share of the loss of MLP_node = 0 that Phase 2 removes; not above 0: it has learned nothing",
+        better="higher",
+    ),
     Metric("phase2_node_magnitude", "mean |MLP_node| over the data", "concentration/time"),
 )
 

@@ -26,6 +26,7 @@ from metabolismgraph.cli.options import (
     Overwrite,
     Quiet,
     Resume,
+    Secret,
     Set,
     console,
     interruptible,
@@ -101,6 +102,7 @@ def run(
     config: ConfigName = "oscillatory_rank50",
     out: Out = None,
     checkpoint: Checkpoint = None,
+    secret: Secret = None,
     set_: Set = None,
     *,
     resume: Resume = False,
@@ -115,7 +117,13 @@ def run(
     folder = _run_folder(out, settings.dataset or "run", resume=resume)
     with _resumable(folder), progress_bars(console(), quiet=quiet) as progress:
         evaluation = pipeline.run(
-            settings, folder, checkpoint=checkpoint, resume=resume, overwrite=overwrite, progress=progress
+            settings,
+            folder,
+            checkpoint=checkpoint,
+            secret=secret,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
         )
     _show(evaluation, folder, quiet=quiet)
 
@@ -124,6 +132,7 @@ def run(
 def simulate(
     config: ConfigName = "oscillatory_rank50",
     out: Annotated[Path | None, typer.Option(help="folder of the data set; default: a new one under data/")] = None,
+    secret: Secret = None,
     set_: Set = None,
     *,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the data set in the folder")] = False,
@@ -135,10 +144,12 @@ def simulate(
     from metabolismgraph.formats.dataset import new_dataset_folder, write_dataset
     from metabolismgraph.ground_truth.simulator import simulate as make
     from metabolismgraph.runs.folder import free_path
+    from metabolismgraph.secret_keys import read_key
 
+    key = read_key(secret) if secret else None
     folder = new_dataset_folder(out or free_path(Path("data") / (settings.dataset or "simulated")), overwrite=overwrite)
     with progress_bars(console(), quiet=quiet) as progress:
-        simulated = make(settings, lambda share: progress("simulate", share, ""))
+        simulated = make(settings, lambda share: progress("simulate", share, ""), secret=key)
     write_dataset(folder, simulated.observations)
     simulated.truth.save(folder / "truth")
     if not quiet:

@@ -34,6 +34,9 @@ Out = Annotated[Path | None, typer.Option(help="run folder; default: a new one u
 Checkpoint = Annotated[
     Path | None, typer.Option(help="run folder, or phase1.safetensors, to start Phase 2 from; Phase 1 is skipped")
 ]
+Secret = Annotated[
+    Path | None, typer.Option(help="secret.key of a truth folder, to simulate its system again; default: a new key")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="continue the run in the folder after its last finished stage")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="remove the run in the folder first")]
 Anyway = Annotated[bool, typer.Option("--anyway", help="also for a fit that is not to be trusted")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,12 @@ FOR_ALL_TYPES = {
     "homeostatic_strength": "homeostatic_lambda_per_type",
     "baseline_concentration": "homeostatic_baseline_per_type",
 }
+# Keys with a range from which values are drawn, and the keys with a list of values that they replace.
+_RANGES = {
+    "homeostatic_lambda_range": "homeostatic_lambda_per_type",
+    "homeostatic_baseline_range": "homeostatic_baseline_per_type",
+}
+_Positive = Annotated[float, Field(gt=0)]
 
 
 class Simulation(Section):
@@ -38,6 +44,11 @@ class Simulation(Section):
     )
     n_runs: int = Field(1, ge=1, description="runs of the same system from different initial states")
     seed: int = Field(42, ge=0, description="seed of network, rate constants, initial states and noise")
+    secret: bool = Field(
+        False,
+        description="draw all but the network with a secret key as well, which is kept with the truth (secret.key): "
+        "the configuration alone does not give the system again",
+    )
     concentration_min: float = Field(1.0, ge=0, description="lower end of the uniform initial concentrations [c]")
     concentration_max: float = Field(9.0, gt=0, description="upper end of the uniform initial concentrations [c]")
     cycle_fraction: float = Field(
@@ -71,6 +82,12 @@ class Simulation(Section):
         (4.0, 6.0),
         description="baseline of each type [c]; empty, or only baseline_concentration is given: that value for all",
     )
+    homeostatic_lambda_range: tuple[_Positive, _Positive] | None = Field(
+        None, description="range from which lambda of each type is drawn, log-uniform in parts [1/time]; null: as given"
+    )
+    homeostatic_baseline_range: tuple[_Positive, _Positive] | None = Field(
+        None, description="range from which the baseline of each type is drawn, as for lambda [c]; null: as given"
+    )
     baseline_mode: Literal["fixed", "initial"] = Field(
         "fixed", description="baseline of homeostasis: fixed, as configured, or initial, the initial concentration"
     )
@@ -91,19 +108,28 @@ class Simulation(Section):
     @model_validator(mode="before")
     @classmethod
     def _one_value_for_all_types(cls, raw: Any) -> Any:
-        # A value for all types, without a list, must not be overridden by the default list.
+        # A value for all types, or a range, without a list, must not be overridden by the default list.
         if not isinstance(raw, Mapping):
             return raw
         raw = dict(raw)
         for for_all, per_type in FOR_ALL_TYPES.items():
             if for_all in raw and per_type not in raw:
                 raw[per_type] = ()
+        for drawn, per_type in _RANGES.items():
+            if raw.get(drawn) is not None:
+                raw.setdefault(per_type, ())
         return raw
 
     @model_validator(mode="after")
     def _consistent(self) -> Simulation:
         check_order(self, "concentration_min", "concentration_max")
         check_order(self, "log_k_min", "log_k_max")
+        for drawn, per_type in _RANGES.items():
+            limits = getattr(self, drawn)
+            if limits is not None and limits[0] > limits[1]:
+                raise ValueError(f"{drawn} must be [lower, upper]")
+            if limits is not None and getattr(self, per_type):
+                raise ValueError(f"{drawn} and {per_type} are both given; leave one of them empty")
         for key in FOR_ALL_TYPES.values():
             n = len(getattr(self, key))
             if n not in (0, self.n_metabolite_types):
@@ -119,10 +145,10 @@ class Simulation(Section):
 
     @property
     def lambda_of_type(self) -> tuple[float, ...]:
-        """Homeostatic strength of each type, 1/time."""
+        """Homeostatic strength of each type, 1/time (not used beside homeostatic_lambda_range)."""
         return self.homeostatic_lambda_per_type or (self.homeostatic_strength,) * self.n_metabolite_types
 
     @property
     def baseline_of_type(self) -> tuple[float, ...]:
-        """Baseline concentration of each type (not used if baseline_mode is initial)."""
+        """Baseline concentration of each type (not used if baseline_mode is initial, or beside a range)."""
         return self.homeostatic_baseline_per_type or (self.baseline_concentration,) * self.n_metabolite_types

@@ -362,6 +362,7 @@ def homeostasis_metrics(
     metrics: dict[str, Value] = {
         "phase2_loss": float(phase2.losses[-1]),
         "phase2_node_magnitude": phase2.node_magnitude,
+        "phase2_gain": phase2.gain,
         "embedding_n_clusters": len(np.unique(clusters[moving])),
         "embedding_n_unassigned": count_outliers(embeddings[moving], training.cluster_distance_threshold),
         "embedding_silhouette": float(silhouette_score(embeddings[moving], clusters[moving])) if several else None,

@@ -37,8 +37,8 @@ def score(outcome: Finished | Failed, space: SearchSpace, primary: str) -> Score
 
     States: `failed`, no metrics by fault of the configuration; `lost`, none by fault of the machine; `nan`, no number
     for a metric that the reward requires; `negative`, the metric behind the reward is below zero, as for a pull away
-    from the baseline or for predictions that are worse than without homeostasis. The reward of all these is zero; that
-    of a lost run is not used.
+    from the baseline or for predictions that are worse than without homeostasis, or the loss of training has not come
+    below that of MLP_node = 0. The reward of all these is zero; that of a lost run is not used.
     """
     if isinstance(outcome, Failed):
         return _scored(outcome, "lost" if outcome.cause == "machine" else "failed", 0.0, (), "failed")
@@ -49,7 +49,8 @@ def score(outcome: Finished | Failed, space: SearchSpace, primary: str) -> Score
     if not is_number(leading) or terms is None:
         return _scored(outcome, "nan", 0.0, (), "failed")
     parts = tuple(part for each in terms for part in each)
-    if leading < 0:
+    gain = metrics.get("phase2_gain")
+    if leading < 0 or (is_number(gain) and gain <= 0):
         return _scored(outcome, "negative", 0.0, parts, "failed")
     weights = [term.weight for term in wanted.terms]
     means = [sum(each) / len(each) if each else 0.0 for each in terms]

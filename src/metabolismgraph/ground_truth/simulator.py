@@ -2,6 +2,9 @@
 
 As in the published benchmark (Allier 2026): autocatalytic reactions A + B -> 2 B in closed cycles,
 other reactions random and mass-conserving, explicit Euler steps, concentrations clamped at zero.
+
+The seed alone determines a system. With `simulation.secret`, all but the network depends on a secret key as well, which
+is kept with the truth: training, which may know the configuration, cannot draw the same truth again.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from metabolismgraph.errors import SimulationDivergedError
 from metabolismgraph.ground_truth.rate_laws import chosen_rate_law
 from metabolismgraph.ground_truth.rate_laws.base import RateLaw
 from metabolismgraph.ground_truth.truth import Truth
+from metabolismgraph.secret_keys import new_key
 from metabolismgraph.system.kinetics import (
     Aggregation,
     Scalar,
@@ -45,14 +49,17 @@ class Simulated(NamedTuple):
     truth: Truth
 
 
-def simulate(config: Config, progress: Callable[[float], None] = lambda _: None) -> Simulated:
-    """Simulate a data set; the same configuration and seed give identical bits.
+def simulate(
+    config: Config, progress: Callable[[float], None] = lambda _: None, *, secret: bytes | None = None
+) -> Simulated:
+    """Simulate a data set; the same configuration, seed and secret give identical bits.
 
     Concentrations are rounded to float32, the precision of published data sets.
 
     Args:
         config: `simulation` and `graph_model.aggr_type` are used.
         progress: called with the completed share.
+        secret: a key, which the truth then contains; None: with `simulation.secret` a new one, otherwise none.
 
     Raises:
         SimulationDivergedError: the trajectory diverged; with frame, metabolite and fastest reaction.
@@ -64,24 +71,30 @@ def simulate(config: Config, progress: Callable[[float], None] = lambda _: None)
         ((101, 30), (72,))
     """
     settings = config.simulation
-    streams = np.random.default_rng(settings.seed).spawn(4)
-    network = random_network(settings, config.dataset or "simulated", streams[0])
-    truth = _draw_truth(settings, network, streams[1])
+    secret = new_key() if secret is None and settings.secret else secret
+    of_network, *streams = np.random.default_rng(settings.seed).spawn(4)
+    network = random_network(settings, config.dataset or "simulated", of_network)
+    noise_seed = settings.seed
+    if secret is not None:
+        *streams, of_noise = np.random.default_rng([settings.seed, *secret]).spawn(4)
+        noise_seed = int(of_noise.integers(2**32))
+    of_truth, of_initial, of_measurement = streams
+    truth = _draw_truth(settings, network, of_truth, secret)
     system = _System.of(settings, network, truth, config.graph_model.aggr_type)
     frames = settings.n_frames + 1
     trajectories = []
     for r in range(settings.n_runs):
-        initial = streams[2].uniform(settings.concentration_min, settings.concentration_max, network.n_species)
+        initial = of_initial.uniform(settings.concentration_min, settings.concentration_max, network.n_species)
         if settings.baseline_mode == "initial":
             system = dataclasses.replace(system, baseline=jnp.asarray(initial))
             truth = dataclasses.replace(truth, baseline=initial) if r == 0 else truth
-        key = jax.random.fold_in(jax.random.key(settings.seed), r)
+        key = jax.random.fold_in(jax.random.key(noise_seed), r)
 
         def report(share: float, r: int = r) -> None:
             progress((r + share) / settings.n_runs)
 
         trajectories.append(_trajectory(system, network, settings, initial, key, report))
-    c = _measure(np.concatenate(trajectories), settings, streams[3])
+    c = _measure(np.concatenate(trajectories), settings, of_measurement)
     observations = Observations(
         network=network,
         # Rounded as in a written table: a fit of the file uses identical numbers.
@@ -128,10 +141,19 @@ def _random_reaction(
             return substrates, {s: -v for s, v in substrates.items()} | products
 
 
-def _draw_truth(settings: Simulation, network: ReactionNetwork, rng: np.random.Generator) -> Truth:
+def _draw_truth(
+    settings: Simulation, network: ReactionNetwork, rng: np.random.Generator, secret: bytes | None
+) -> Truth:
     k = 10.0 ** rng.uniform(settings.log_k_min, settings.log_k_max, network.n_reactions)
     # Equal numbers of each type, in random order: the order of species must not reveal types.
     types = rng.permutation(np.arange(network.n_species) * settings.n_metabolite_types // network.n_species)
+    lam, baseline = (
+        np.array(configured) if drawn_from is None else spread(*drawn_from, settings.n_metabolite_types, rng)
+        for configured, drawn_from in (
+            (settings.lambda_of_type, settings.homeostatic_lambda_range),
+            (settings.baseline_of_type, settings.homeostatic_baseline_range),
+        )
+    )
     law, rate_law = chosen_rate_law(settings), None
     if not law.is_mass_action:
         orders = np.unique(network.edge_order) if network.edge_order.size else np.ones(1)
@@ -147,10 +169,20 @@ def _draw_truth(settings: Simulation, network: ReactionNetwork, rng: np.random.G
         species=network.species,
         k=k,
         type=types,
-        lam=np.array(settings.lambda_of_type)[types],
-        baseline=np.array(settings.baseline_of_type)[types],
+        lam=lam[types],
+        baseline=baseline[types],
         rate_law=rate_law,
+        secret=secret,
     )
+
+
+def spread(low: float, high: float, n: int, rng: np.random.Generator) -> Float[np.ndarray, " n"]:
+    """Random values between `low` and `high` in random order, of which no two are close together.
+
+    The range is divided into `n` parts of equal ratio; each part contains one value, in its middle half.
+    """
+    share = (rng.permutation(n) + rng.uniform(0.25, 0.75, n)) / n
+    return np.asarray(low * (high / low) ** share)
 
 
 @pytree

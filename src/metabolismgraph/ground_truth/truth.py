@@ -10,6 +10,9 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.secret_keys import read_key, write_key
+
+KEY = "secret.key"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Truth:
         baseline: baseline concentration of homeostasis.
         rate_law: table of the substrate function with columns order, concentration and f, and f(1) = 1;
             None: mass action, f = c^order.
+        secret: key with which the system was drawn, see `simulate`; None without one.
 
     Example:
         >>> import metabolismgraph as mg
@@ -39,16 +43,20 @@ class Truth:
     lam: Float[np.ndarray, " species"]
     baseline: Float[np.ndarray, " species"]
     rate_law: Float[np.ndarray, "points 3"] | None = None
+    secret: bytes | None = dataclasses.field(default=None, repr=False)
 
     def save(self, folder: Path) -> None:
-        """Write reactions.csv, metabolites.csv and, unless the rate law is mass action, rate_law.csv."""
+        """Write reactions.csv, metabolites.csv and, where they exist, rate_law.csv and secret.key."""
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # for the eyes of its owner
         pd.DataFrame({"reaction": self.reactions, "k": self.k}).to_csv(folder / "reactions.csv", index=False)
         pd.DataFrame(
             {"metabolite": self.species, "type": self.type, "lambda": self.lam, "c_baseline": self.baseline}
         ).to_csv(folder / "metabolites.csv", index=False)
-        (folder / "rate_law.csv").unlink(missing_ok=True)
+        for name in ("rate_law.csv", KEY):
+            (folder / name).unlink(missing_ok=True)
+        if self.secret is not None:
+            write_key(folder / KEY, self.secret)
         if self.rate_law is not None:
             pd.DataFrame(self.rate_law, columns=["order", "concentration", "f"]).to_csv(
                 folder / "rate_law.csv", index=False
@@ -59,7 +67,7 @@ class Truth:
         """Read a truth folder.
 
         Raises:
-            InputError: a table or a column is missing, or a value is not a number.
+            InputError: a table or a column is missing, a value is not a number, or the key is damaged.
         """
         reactions = _read(folder / "reactions.csv", {"reaction": str, "k": float})
         metabolites = _read(
@@ -76,6 +84,7 @@ class Truth:
             rate_law=_read(law, {"order": float, "concentration": float, "f": float}).to_numpy(np.float64)
             if law.exists()
             else None,
+            secret=read_key(folder / KEY) if (folder / KEY).exists() else None,
         )
 
     def aligned(self, species: tuple[str, ...], reactions: tuple[str, ...]) -> Truth:

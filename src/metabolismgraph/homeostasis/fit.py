@@ -35,7 +35,8 @@ _CHUNK = 100  # gradient steps between two progress reports
 # Least scale of response coefficients, relative to their median magnitude: smaller differences count as equal.
 _RESOLUTION = 0.05
 # Purposes of random keys, see `Phase2Data.key`.
-_WEIGHTS, _BATCHES = 2, 3
+_WEIGHTS, _BATCHES, _COMPARISON = 2, 3, 4
+_COMPARED = 8  # minibatches for the comparison with MLP_node = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Phase2Result:
         components: further loss terms and monitored quantities by name, per gradient step.
         node_magnitude: mean absolute output of MLP_node over the data, in concentration/time.
         notes: plain sentences for the user.
+        gain: share of the loss of MLP_node = 0 that the trained one removes, on the same minibatches; None if unknown.
         snapshots: `training.phase2_snapshots` models on the way by their numbers of gradient steps, for figures.
     """
 
@@ -58,6 +60,7 @@ class Phase2Result:
     components: Mapping[str, Float[np.ndarray, " steps"]]
     node_magnitude: float
     notes: tuple[str, ...]
+    gain: float | None = None
     snapshots: Mapping[int, MetabolismModel] = dataclasses.field(default_factory=dict)
 
 
@@ -93,6 +96,8 @@ def fit_homeostasis(
     model, losses, components, snapshots = _descend(plan.start(before), plan, data, progress)
     model, polished = plan.finish(model, progress)
     check_frozen(before, model)
+    keys = jax.random.split(data.key(_COMPARISON), _COMPARED)
+    learned, nothing = (float(_mean_loss(each, plan.objective, keys)) for each in (model, before))
     progress("phase 2", 1.0, "")
     losses = np.concatenate([losses, polished])
     if data is not given:
@@ -107,6 +112,7 @@ def fit_homeostasis(
         components=components,
         node_magnitude=float(np.mean(np.abs(np.asarray(response)))),
         notes=plan.notes,
+        gain=1 - learned / nothing if nothing > 0 else None,
         snapshots=snapshots,
     )
 
@@ -162,6 +168,12 @@ def response_coordinates(
         )
         coordinates[moving, axis] = np.clip((value[moving] - center) / scale, -1.5, 1.5)
     return coordinates[:, :dim]
+
+
+@eqx.filter_jit
+def _mean_loss(model: MetabolismModel, objective: Objective, keys: Key[Array, " batches"]) -> Float[Array, ""]:
+    """The mean loss of a model at the end of training, over minibatches."""
+    return jnp.mean(jax.lax.map(lambda key: objective(model, key, jnp.asarray(1.0)).value, keys))
 
 
 class _Carry(NamedTuple):

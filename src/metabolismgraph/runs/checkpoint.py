@@ -114,6 +114,7 @@ def save_phase2(path: Path, result: Phase2Result, seconds: float) -> None:
     for step, model in result.snapshots.items():
         arrays |= _named(_trained(model), f"snapshot.{step}")
     meta = {"node_magnitude": result.node_magnitude, "loss_unit": result.loss_unit, "notes": list(result.notes)}
+    meta |= {"gain": result.gain}
     _write(path, arrays, {"seconds": seconds, **meta})
 
 
@@ -147,6 +148,7 @@ def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
         },
         node_magnitude=meta["node_magnitude"],
         notes=tuple(meta["notes"]),
+        gain=meta.get("gain"),  # older checkpoints have none
     )
 
 
@@ -155,6 +157,8 @@ def _phase2_fault(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> 
     for name, kind in (("loss_unit", str), ("node_magnitude", (int, float)), ("notes", list)):
         if not isinstance(meta.get(name), kind):
             return f"{name} is missing, or of another kind"
+    if not isinstance(meta.get("gain"), (int, float, type(None))):
+        return "gain is of another kind"
     if not all(isinstance(note, str) for note in meta["notes"]):
         return "a note is not a text"
     if arrays.get("losses", np.zeros(())).ndim != 1:

@@ -45,6 +45,7 @@ from metabolismgraph.runs.folder import MANIFEST, RunFolder
 from metabolismgraph.runs.published import config_of, results_of
 from metabolismgraph.sandbox.audit_hook import LEAK
 from metabolismgraph.sandbox.protocol import read_events
+from metabolismgraph.secret_keys import read_key
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
@@ -65,6 +66,7 @@ def run(
     out: Path,
     *,
     checkpoint: Path | None = None,
+    secret: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: Progress = silent,
@@ -73,18 +75,20 @@ def run(
 
     Args:
         checkpoint: run folder or phase1 file to start Phase 2 from; Phase 1 is then skipped.
+        secret: secret.key of the truth of a system that is to be simulated again, see `simulate`.
 
     Raises:
-        InputError: `out` cannot be used.
+        InputError: `out` cannot be used, or the key is damaged.
         SimulationDivergedError: concentrations diverged.
         FirewallError: training tried to reach something outside its folder.
         TrainingFailedError: the training process failed.
     """
     config, start = _checked(config, checkpoint)
+    key = read_key(secret) if secret else None
     folder = _folder(out, config, {"command": "run", **_named(start)}, resume=resume, overwrite=overwrite)
 
     def make() -> None:
-        simulated = simulate(config, lambda share: progress("simulate", share, ""))
+        simulated = simulate(config, lambda share: progress("simulate", share, ""), secret=key)
         _write_dataset(folder, simulated.observations)
         simulated.truth.save(folder.data / "truth")
         _hand_over(folder, simulated.observations, start)

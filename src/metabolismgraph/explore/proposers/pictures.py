@@ -24,6 +24,9 @@ _FIGURES = {
 def figures(state: State, iterations: Sequence[Iteration], folder: Path, questions: Path) -> list[tuple[str, Path]]:
     """The latest figures with captions, at most `MOST`: the losses of all runs, MLP_node, embeddings, rate constants.
 
+    Figures of a run that was compared with the truth show the truth. Without an oracle none of them is shown, and with
+    one all but MLP_node, see `standing`.
+
     Args:
         folder: of the exploration.
         questions: folder for the figure of the losses.
@@ -35,8 +38,8 @@ def figures(state: State, iterations: Sequence[Iteration], folder: Path, questio
             found.append(("loss curves of the batch", path))
     for what, pattern in _FIGURES.items():
         for iteration in iterations:
-            # Figures of a run that was compared with the truth show the truth.
-            may_be_shown = state.opened.oracle or all(map(needs_no_truth, iteration.metrics))
+            compared = not all(map(needs_no_truth, iteration.metrics))
+            may_be_shown = what != "MLP_node" if state.opened.oracle else not compared
             if iteration.started is None or not may_be_shown:
                 continue
             latest = max((folder / iteration.started.folder).glob(pattern), key=lambda p: p.name, default=None)

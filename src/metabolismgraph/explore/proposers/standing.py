@@ -1,6 +1,7 @@
 """The standing of an exploration as text for prompts.
 
-Where the primary metric does not use the truth, metrics and lines of text that do are left out.
+Where the primary metric does not use the truth, metrics and lines of text that do are left out. Where it does, sizes of
+learned homeostasis are: beside the ratios to true slopes they would tell these, and a strategy file could contain them.
 """
 
 from __future__ import annotations
@@ -118,7 +119,14 @@ def same_metrics(state: State) -> dict[str, Any]:
 
 def known_metrics(state: State, iteration: Iteration) -> dict[str, Any]:
     """The metrics of a run that the exploration may know."""
-    return {name: v for name, v in iteration.metrics.items() if state.opened.oracle or needs_no_truth(name)}
+    may_be_known = tells_no_size if state.opened.oracle else needs_no_truth
+    return {name: value for name, value in iteration.metrics.items() if may_be_known(name)}
+
+
+def tells_no_size(name: str) -> bool:
+    """Whether a metric tells no concentration, rate or strength of homeostasis."""
+    metric = find(name)
+    return metric is None or metric.unit in {"", "minutes"}
 
 
 def needs_no_truth(name: str) -> bool:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,16 +27,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.fit import response_coordinates
 from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.secret_keys import new_key, read_key, write_key
 from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.integrate import STEPS
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 
 KEY = "review.key"  # in the folder of data of the base run
-_KEY_BYTES = 32
 _MOST_FRAMES = 3000
 _WEAK, _STRONG = (0.35, 0.45), (2.0, 2.5)  # lambdas of the hidden systems, relative to the typical slope of Phase 1
 _RESOLVED = 0.5  # largest residual that homeostasis may leave, relative to its own rms
@@ -125,13 +123,10 @@ def secret_generator(base: Path, source: str) -> np.random.Generator:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, secrets.token_bytes(_KEY_BYTES), mode=0o600)
-        secret = path.read_bytes()
+            write_key(path, new_key())
     except OSError as error:
-        raise InputError(f"{path}: cannot be written or read ({error.strerror})") from None
-    if len(secret) != _KEY_BYTES:
-        raise InputError(f"{path}: damaged; remove it, and the next review makes another")
-    return np.random.default_rng(list(hashlib.sha256(secret + source.encode()).digest()))
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    return np.random.default_rng(list(hashlib.sha256(read_key(path) + source.encode()).digest()))
 
 
 def _beginning(data: Phase2Data) -> Phase2Data:
