@@ -52,10 +52,13 @@ class ModelIndex:
 
     @functools.cached_property
     def times_of_events(self) -> set[str]:
-        """All names on which triggers, delays and priorities of events depend."""
-        parts = ((e.getTrigger(), e.getDelay(), e.getPriority()) for e in self.model.getListOfEvents())
-        formulas = [part.getMath() for event in parts for part in event if part is not None]
-        return set[str]().union(*map(self.mentioned, formulas))
+        """All names on which the times of events depend."""
+        return set[str]().union(*map(self.times_of, self.model.getListOfEvents()))
+
+    def times_of(self, event: Any) -> set[str]:
+        """All names on which trigger, delay and priority of an event depend."""
+        parts = (event.getTrigger(), event.getDelay(), event.getPriority())
+        return set[str]().union(*(self.mentioned(part.getMath()) for part in parts if part is not None))
 
     @functools.cached_property
     def start(self) -> State:

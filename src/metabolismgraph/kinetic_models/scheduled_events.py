@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import libsbml
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.formula import TIME, Compiled, FormulaError, children, evaluate, names
+from metabolismgraph.formats.formula import TIME, Compiled, FormulaError, Values, children, evaluate, names
 from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.kinetic_models.model import Environment, Instant, Jump
 
@@ -136,9 +136,11 @@ class ScheduledEvents:
                 yield self._evaluated(f"the trigger of event {name}", side)
 
     def _is_true(self, name: str, node: Any, time: float) -> bool:
-        known = {**self._start, TIME: time}
+        def value(of: str) -> Values:
+            return time if of == TIME else self._start[of]
+
         try:
-            return bool(evaluate(node, known.__getitem__, self._index.functions))
+            return bool(evaluate(node, value, self._index.functions))
         except (FormulaError, KeyError):
             raise self._refusal(f"the trigger of event {name} cannot be evaluated") from None
 
@@ -189,12 +191,8 @@ class ScheduledEvents:
                     f"events at {at} change the concentration of {name} and the size of its compartment {size}, which "
                     "simulators do in different orders; change one of them later"
                 )
-        return Jump(instant, changes, frozenset[str]().union(*(self._needed(one.event) for one in group)))
-
-    def _needed(self, event: Any) -> set[str]:
-        """Names on which the time of an event depends."""
-        parts = (event.getTrigger(), event.getDelay(), event.getPriority())
-        return set[str]().union(*(self._index.mentioned(part.getMath()) for part in parts if part is not None)) - {TIME}
+        needed = set[str]().union(*(self._index.times_of(one.event) for one in group))
+        return Jump(instant, changes, frozenset(needed - {TIME}))
 
     def _refusal(self, reason: str) -> InputError:
         return InputError(f"{self._source}: {reason}")
