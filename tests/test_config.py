@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from metabolismgraph.config import Config, OldKeyWarning, load_config, shipped_configs
 from metabolismgraph.config.tree import KEYS
 from metabolismgraph.errors import InputError
+from metabolismgraph.explore.start import prepared
 
 Write = Callable[[str], Path]
 
@@ -128,9 +129,11 @@ def test_shipped_configs_are_what_they_are_called() -> None:
         "secret",
         *(f"homeostatic_{name}_{kind}" for name in ("lambda", "baseline") for kind in ("range", "per_type")),
     }
-    assert published.simulation == Config().simulation
+    assert published.simulation == Config().replace({"simulation.secret": False}).simulation
     assert quick.simulation.model_dump(exclude=drawn) == Config().simulation.model_dump(exclude=drawn)
-    assert quick.simulation.secret
+    assert quick.simulation.secret is None
+    assert prepared(quick).simulation.secret
+    assert not prepared(published).simulation.secret
     assert quick.simulation == load_config("explore_joint_rank50").simulation
     assert load_config("types3").simulation.lambda_of_type == (0.0005, 0.002, 0.004)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -21,7 +21,8 @@ class Section(BaseModel):
     @classmethod
     def _no_bool_for_a_number(cls, value: object, info: Any) -> object:
         # pydantic accepts true as 1, and in YAML `yes`, `no`, `on` and `off` are booleans too.
-        if isinstance(value, bool) and cls.model_fields[info.field_name].annotation is not bool:
+        annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise ValueError("expected a value that is not true or false")
         return value
 

@@ -44,10 +44,10 @@ class Simulation(Section):
     )
     n_runs: int = Field(1, ge=1, description="runs of the same system from different initial states")
     seed: int = Field(42, ge=0, description="seed of network, rate constants, initial states and noise")
-    secret: bool = Field(
-        False,
+    secret: bool | None = Field(
+        None,
         description="draw all but the network with a secret key as well, which is kept with the truth (secret.key): "
-        "the configuration alone does not give the system again",
+        "the configuration alone does not give the system again; null: in explorations",
     )
     concentration_min: float = Field(1.0, ge=0, description="lower end of the uniform initial concentrations [c]")
     concentration_max: float = Field(9.0, gt=0, description="upper end of the uniform initial concentrations [c]")

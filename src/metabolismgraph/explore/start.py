@@ -16,6 +16,9 @@ from metabolismgraph.homeostasis.strategies import chosen
 def prepared(config: Config) -> Config:
     """The initial configuration of an exploration: what its search space fixes, and section `exploration` applied.
 
+    A simulated system is drawn with a secret key, unless the configuration says otherwise: a strategy file that draws
+    the systems of some seeds does not find it.
+
     Raises:
         InputError: the search space cannot be read, a value is out of range, Phase 2 is switched off or its strategies
             make no sense.
@@ -25,6 +28,8 @@ def prepared(config: Config) -> Config:
     if space.strategies:
         chosen(config.training)
     check_parts(config, config.exploration.replicates)
+    if config.simulation.secret is None:
+        config = config.replace({"simulation.secret": True})
     return space.prepare(config)
 
 
