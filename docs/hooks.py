@@ -20,6 +20,7 @@ from metabolismgraph.cli.app import app
 from metabolismgraph.config import Config, shipped_configs
 from metabolismgraph.config.tree import SECTIONS
 from metabolismgraph.homeostasis.strategies import STRATEGIES
+from metabolismgraph.schedulers.settings import ClusterSettings
 
 if TYPE_CHECKING:
     from mkdocs.structure.files import Files
@@ -145,6 +146,11 @@ def configuration() -> str:
     return "\n".join(lines)
 
 
+def cluster_settings() -> str:
+    """Every setting of a cluster."""
+    return "\n".join(_keys(ClusterSettings, ""))
+
+
 def _keys(section: Any, prefix: str, leave_out: Any = ()) -> Iterator[str]:
     yield "| key | default | unit | meaning |\n|---|---|---|---|"
     for name, field in section.model_fields.items():
@@ -244,6 +250,7 @@ def python() -> str:
 MADE = {
     "command line": command_line,
     "configuration": configuration,
+    "cluster settings": cluster_settings,
     "shipped configurations": shipped,
     "strategies": strategies,
     "refusals": refusals,

@@ -20,6 +20,7 @@ FLOORS = (
         "secret_keys",
         "metrics",
         "config",
+        "schedulers",
         "system",
         "formats",
         "kinetic_models",

@@ -31,12 +31,18 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL", re.IGNORECASE)
 _TAIL = 20_000  # bytes at the end of an output that are searched for its last line
 
 
-def environment(**more: str) -> dict[str, str]:
-    """The environment of a child process that runs code of this package: a few variables of this process, and more."""
+def environment(*also: str, **more: str) -> dict[str, str]:
+    """The environment of a child process that runs code of this package: a few variables of this process, and more.
+
+    Args:
+        also: further variables of this process; with an underscore at the end, the beginnings of their names.
+        more: values by name.
+    """
+    families = (*_FAMILIES, *(name for name in also if name.endswith("_")))
     few = {
         name: value
         for name, value in os.environ.items()
-        if (name in _VARIABLES or name.startswith(_FAMILIES)) and not _SECRET.search(name)
+        if (name in _VARIABLES or name in also or name.startswith(families)) and not _SECRET.search(name)
     }
     return few | more
 

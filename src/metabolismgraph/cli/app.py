@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metabolismgraph.cli.cluster import add_cluster_commands
 from metabolismgraph.cli.compiled import keep_compiled_programs
 from metabolismgraph.cli.explore import explore
 from metabolismgraph.cli.kinetic_models import kinetic_models
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 benchmark = typer.Typer(no_args_is_help=True, help="Measure how well, and how fast, known systems are recovered.")
 app.add_typer(benchmark, name="benchmark")
+add_cluster_commands(explore)
 app.add_typer(explore, name="explore")
 app.add_typer(kinetic_models)
 

@@ -1,0 +1,205 @@
+"""What schedulers have in common."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import re
+import shlex
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.processes import Completed, environment, run
+from metabolismgraph.schedulers.settings import ClusterSettings
+from metabolismgraph.text import one_line, printable
+
+# Of a job that has ended: completed; failed by itself; cancelled by somebody; or lost with its node, preempted, stopped
+# at its walltime or memory limit, or killed by a signal.
+State = Literal[
+    "waiting", "running", "completed", "failed", "cancelled", "node", "preempted", "walltime", "memory", "killed"
+]
+LOST: frozenset[State] = frozenset({"node", "preempted", "walltime", "memory", "killed"})
+_SECONDS = 30.0  # time limit of a command
+_MOST = 1 << 24  # bytes of an answer
+# Variables that commands of schedulers need. Those of a surrounding job are left out: they would change the new one. So
+# is the folder for temporary files, which another computer may not have.
+_VARIABLES = (
+    "LSF_",
+    "XLSF_",
+    "EGO_",
+    "LSB_DEFAULTQUEUE",
+    "LSB_DEFAULTPROJECT",
+    "SLURM_CONF",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+)
+_OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "out of memory")
+# Numbers of threads that libraries would otherwise take from the cores of the whole node.
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class SilentError(Exception):
+    """The scheduler did not answer: nothing is known, not even whether a submission has arrived."""
+
+
+class RejectedError(InputError):
+    """The scheduler refuses a job, in its own words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A job to be submitted.
+
+    Attributes:
+        name: by which it is found again; letters, digits, - and _ only.
+        folder: its working directory, on a disk that all nodes share.
+        output: file for its output and errors.
+        minutes: its walltime.
+        command: program and arguments.
+        settings: resources, and what the site requires.
+        guard: a shell command before all others; the job ends at once if it fails.
+    """
+
+    name: str
+    folder: Path
+    output: Path
+    minutes: int
+    command: Sequence[str]
+    settings: ClusterSettings
+    guard: str = "true"
+
+    def __post_init__(self) -> None:
+        for path in (self.folder, self.output):
+            if re.search(r'[%"\\]', str(path)) or not str(path).isprintable():
+                raise InputError(f"{path}: schedulers give % and quotes in names a meaning; choose another folder")
+
+
+class Seen(NamedTuple):
+    """What a scheduler says of a job.
+
+    Attributes:
+        native: its number there.
+        name: as in `Job`.
+        state: see `State`.
+        words: the scheduler's own words.
+    """
+
+    native: str
+    name: str
+    state: State
+    words: str
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state not in {"waiting", "running"}
+
+
+class Scheduler(abc.ABC):
+    """A scheduler by its own commands.
+
+    Attributes:
+        name: in settings and messages.
+        unanswered: parts of error messages of a scheduler that does not answer.
+    """
+
+    name: ClassVar[str]
+    unanswered: ClassVar[tuple[str, ...]]
+
+    @abc.abstractmethod
+    def directives(self, job: Job) -> list[str]:
+        """The lines at the top of a script that ask for resources."""
+
+    @abc.abstractmethod
+    def submit(self, script: str) -> str:
+        """Submit a script; returns the number of the job.
+
+        Raises:
+            RejectedError: the scheduler refuses it.
+            SilentError: no answer; the job may have been submitted.
+        """
+
+    @abc.abstractmethod
+    def look(self, natives: Collection[str]) -> dict[str, Seen]:
+        """The jobs with these numbers; those that the scheduler does not know (any more) are missing.
+
+        Raises:
+            SilentError: no answer.
+        """
+
+    @abc.abstractmethod
+    def find(self, name: str) -> list[Seen]:
+        """The jobs of this user with exactly this name, the oldest first.
+
+        Raises:
+            SilentError: no answer.
+        """
+
+    @abc.abstractmethod
+    def cancel(self, native: str) -> None:
+        """End a job; one that has ended, or is not known, is not an error.
+
+        Raises:
+            SilentError: no answer.
+        """
+
+    def script(self, job: Job) -> str:
+        """A shell script that runs a job with the threads of its cores."""
+        threads = [f"export {name}={job.settings.cores}" for name in _THREADS]
+        lines = [
+            "#!/bin/bash",
+            *self.directives(job),
+            f"cd {shlex.quote(str(job.folder))} || exit 1",
+            f"{{ {job.guard}; }} || exit 0",
+            *threads,
+            *job.settings.setup,
+            f"exec {shlex.join(job.command)} </dev/null",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _ask(self, command: Sequence[str], stdin: str = "") -> Completed:
+        """Run a command of the scheduler.
+
+        Raises:
+            InputError: there is no such command.
+            SilentError: it takes too long, or says that the scheduler does not answer.
+        """
+        try:
+            done = run(command, stdin=stdin.encode(), seconds=_SECONDS, output=_MOST, env=command_environment())
+        except OSError as error:
+            raise InputError(
+                f"{command[0]}: cannot be started ({error.strerror}); is this a computer of a {self.name} cluster?"
+            ) from None
+        message = _message(done)
+        if done.limit or any(part in message for part in self.unanswered):
+            raise SilentError(message or f"{command[0]} has taken more than {_SECONDS:g} s")
+        return done
+
+
+def command_environment() -> dict[str, str]:
+    """The environment of commands, which jobs inherit: without keys, and without variables of a surrounding job."""
+    found = environment(*_VARIABLES, LC_ALL="C")
+    found.pop("TMPDIR", None)
+    return found
+
+
+def ran_out_of_memory(output: str) -> bool:
+    """Whether the output of a job that was killed tells that it had used too much memory."""
+    return any(word in output.lower() for word in _OUT_OF_MEMORY)
+
+
+def answer(done: Completed) -> str:
+    """The standard output of a command."""
+    return done.stdout.decode(errors="replace")
+
+
+def rejection(command: str, done: Completed) -> RejectedError:
+    """The refusal of a job."""
+    return RejectedError(f"{command} refuses the job: {_message(done) or f'exit code {done.code}'}")
+
+
+def _message(done: Completed) -> str:
+    """The error output of a command, on one line."""
+    return one_line(printable(done.stderr.decode(errors="replace")), 300)

@@ -1,0 +1,67 @@
+"""What a cluster wants to know of its jobs: settings of a place, which are not part of an exploration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from metabolismgraph.config.messages import parse_options
+from metabolismgraph.config.section import Section
+from metabolismgraph.config.yaml_text import parse_yaml
+from metabolismgraph.errors import InputError
+from metabolismgraph.files import read_bytes
+
+
+def _check_line(text: str) -> str:
+    # A line break would begin another directive, or another command.
+    if not text.isprintable():
+        raise ValueError("must be one line of printable characters")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_check_line)]
+
+
+class ClusterSettings(Section):
+    """Resources of a job, and what a site requires besides.
+
+    Example:
+        >>> ClusterSettings(queue="short", directives=("--qos=long",)).cores
+        1
+    """
+
+    queue: Line = Field("", description="partition (Slurm) or queue (LSF); empty: the default one")
+    account: Line = Field("", description="account (Slurm) or project (LSF); empty: the default one")
+    cores: int = Field(1, ge=1, description="cores of a job")
+    memory_gb: float = Field(4.0, gt=0, description="memory of a job [GB]")
+    gpus: int = Field(0, ge=0, description="graphics cards of a job")
+    directives: tuple[Line, ...] = Field((), description="further options of the scheduler, such as --qos=long")
+    setup: tuple[Line, ...] = Field((), description="shell commands before the job, such as module load python")
+    memory_per_slot: bool = Field(False, description="LSF: whether the site counts memory per core")
+    memory_unit: Literal["KB", "MB", "GB"] = Field("MB", description="LSF: unit of limits (LSF_UNIT_FOR_LIMITS)")
+
+
+def read_settings(path: Path | None, changes: Sequence[str] = ()) -> ClusterSettings:
+    """Settings of a YAML file, with changes such as "queue=short"; values are read as YAML.
+
+    Raises:
+        InputError: the file cannot be read, or a key or value is wrong.
+    """
+    tree: object = {}
+    if path is not None:
+        try:
+            tree = parse_yaml(read_bytes(path).decode(), str(path)) or {}
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: not a text file; settings of a cluster are YAML in UTF-8") from None
+        if not isinstance(tree, dict):
+            raise InputError(f"{path}: expected lines such as `queue: short`")
+    merged = dict(tree) if isinstance(tree, dict) else {}
+    for change in changes:
+        key, separator, value = change.partition("=")
+        if not separator:
+            raise InputError(f"--setting {change}: expected key=value, such as queue=short")
+        merged[key.strip()] = parse_yaml(value, f"--setting {change}")
+    return parse_options(ClusterSettings, merged, str(path or "--setting"), "the cluster", "setting")
