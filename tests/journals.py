@@ -6,7 +6,9 @@ whatever is not given. Nothing is random: the same call gives the same events.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from metabolismgraph.explore.events import (
     Reviewed,
     Scored,
     Started,
+    Warned,
 )
 from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, StrategyFile, Submission
@@ -88,6 +91,15 @@ def metrics_of(*ratios: float | None, **given: Any) -> dict[str, Any]:
     return found | given
 
 
+def begun(iteration: int) -> Started:
+    return Started(iteration=iteration, folder=f"runs/{iteration:04d}/run")
+
+
+def warned(reason: str) -> Warned:
+    """An event that may stand anywhere."""
+    return Warned(about="hook on_iteration", reason=reason)
+
+
 def finished(iteration: int, *ratios: float | None, **given: Any) -> Finished:
     """An iteration that ended with these slope ratios, and with other metrics by name."""
     return Finished(iteration=iteration, metrics=metrics_of(*ratios, **given), seconds=75.0)
@@ -135,7 +147,7 @@ def reviewed(block: int, *, n_iter_block: int = 8, file: StrategyFile | None = N
         "iteration": block * n_iter_block + 1,
         "changes": {},
         "submission": Submission(file=file, rationale="nothing calls for new code", reference="strategy 5"),
-        "landed": "a" * 64 if file and not reasons else None,
+        "landed": file.digest if file and not reasons else None,
         "reasons": reasons,
         "by": "rules",
     }
@@ -256,3 +268,17 @@ def journal(folder: Path, events: Sequence[Event]) -> Journal:
     for event in events:
         found.append(event)
     return found
+
+
+def changed(made: Journal, change: Callable[[list[dict[str, Any]]], None], *, digests: bool = True) -> Journal:
+    """A journal after a change of its lines by somebody who makes their digests again, or removes them all."""
+    lines = [json.loads(line) for line in made.path.read_text(encoding="utf-8").splitlines()]
+    change(lines)
+    chain = ""
+    for line in lines:
+        line.pop("chain", None)
+        if digests:
+            content = json.dumps(line, sort_keys=True, separators=(",", ":"))
+            chain = line["chain"] = hashlib.sha256((chain + content).encode()).hexdigest()
+    made.path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return made

@@ -118,7 +118,7 @@ def test_a_replay_gives_the_same_proposals_and_scores(explored, tmp_path, monkey
 
 
 def timeless(event):
-    event = {key: value for key, value in event.items() if key not in {"time", "seconds", "started", "waited"}}
+    event = {key: value for key, value in event.items() if key not in {"time", "seconds", "started", "waited", "chain"}}
     if "metrics" in event:
         event["metrics"] = {k: v for k, v in event["metrics"].items() if k != "training_time_min"}
     return event

@@ -5,6 +5,7 @@ import random
 import re
 from collections import Counter
 
+import journals
 import pytest
 from explorer_lives import opened
 from questions import Steady
@@ -65,8 +66,10 @@ def explored(path, iterations, *, seconds=float, workers=4, proposer=None, stopp
     """A new exploration, run to the number of iterations: events and engine."""
     if not path.exists():
         opened(path, **({"batches": "asynchronous"} | ROLLOUTS | settings))
-        config = path / "journal.jsonl"
-        config.write_text(config.read_text().replace('"strategies":null', '"strategies":[]'))  # they use rollouts
+        # They use rollouts.
+        journals.changed(
+            ExplorationFolder(path).journal, lambda lines: lines[0]["config"]["training"].update(strategies=[])
+        )
     engine = VirtualEngine(workers, seconds)
     Explorer(ExplorationFolder(path), engine, proposer or Steady(), stopping=stopping).run(iterations)
     return ExplorationFolder(path).journal.read(), engine

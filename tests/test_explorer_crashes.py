@@ -38,8 +38,9 @@ def events_of(path):
 
 
 def untimed(path):
-    """A journal without what may differ from one time to the next."""
+    """A journal without what may differ from one time to the next. Its digests do; they are checked when it is read."""
     lines = [json.loads(line) for line in (path / "journal.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
+    assert [line["event"] for line in lines if line.pop("chain")] == [event.event for event in events_of(path)]
     return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
 
 

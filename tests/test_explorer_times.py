@@ -63,11 +63,10 @@ def test_a_journal_of_an_earlier_version_has_hours_and_no_share():
 
 
 def test_a_damaged_time_is_an_error_of_its_line(tmp_path):
-    journal = journals.journal(tmp_path / "x", [journals.opened(TWO), journals.proposed(1), ran(1, at(0), 60.0)])
-    journal.path.write_text(
-        journal.path.read_text().replace(at(0), "soon") + journals.opened().model_dump_json() + "\n"
-    )
-    with pytest.raises(InputError, match=r"line 3.*Invalid isoformat string: 'soon'"):
+    events = [journals.opened(TWO), journals.proposed(1), journals.begun(1), ran(1, at(0), 60.0)]
+    journal = journals.journal(tmp_path / "x", events)
+    journals.changed(journal, lambda lines: lines[3].update(started="soon"))
+    with pytest.raises(InputError, match=r"line 4.*Invalid isoformat string: 'soon'"):
         journal.read()
 
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from metabolismgraph import json_lines as module
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore import journal as journal_module
-from metabolismgraph.explore.events import EVENT, Failed
+from metabolismgraph.explore.events import EVENT, Failed, Validated
 from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.state import State
 
@@ -60,7 +61,7 @@ def test_events_come_back_in_their_order(made):
 
 
 def test_what_append_returns_is_what_is_read(made):
-    stamped = made.append(journals.failed(4, "nothing"))
+    stamped = made.append(journals.warned("nothing"))
     assert made.read()[-1] == stamped
     assert stamped.time > made.read()[-2].time or stamped.time == made.read()[-2].time
 
@@ -68,8 +69,8 @@ def test_what_append_returns_is_what_is_read(made):
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 def test_what_is_not_a_number_is_none_in_the_next_life(tmp_path, number):
     written = journals.finished(1, 0.5, odd=number)
-    made = journals.journal(tmp_path, [written])
-    assert made.read()[0].metrics["odd"] is None
+    made = journals.journal(tmp_path, [journals.opened(), journals.proposed(1), journals.begun(1), written])
+    assert made.read()[-1].metrics["odd"] is None
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"])))
@@ -78,7 +79,7 @@ def test_no_text_breaks_a_line(tmp_path_factory, text):
     """Line and paragraph separators, carriage returns and NUL are characters like any other."""
     odd = f"{text}\u2028\u2029\x85\x0b\x0c\x1c\r\n\0{text}"
     folder = tmp_path_factory.mktemp("odd")
-    made = journals.journal(folder, [journals.failed(1, odd), journals.failed(2, "after")])
+    made = journals.journal(folder, [journals.warned(odd), journals.warned("after")])
     assert [event.reason for event in made.read()] == [odd, "after"]
 
 
@@ -126,7 +127,7 @@ def test_what_is_appended_after_a_torn_line_stands_alone(made):
     start = whole.rstrip(b"\n").rfind(b"\n") + 1
     for length in range(start, len(whole)):
         made.path.write_bytes(whole[:length])
-        made.append(journals.failed(4, "went on"))
+        made.append(journals.warned("went on"))
         events = made.read()
         assert untimed(events[:-1]) == FOUR[:-1], length
         assert events[-1].reason == "went on"
@@ -137,7 +138,7 @@ def test_a_torn_line_longer_than_any_buffer_is_cut_off(made):
     whole = made.path.read_bytes()
     made.path.write_bytes(whole + b'{"event": "failed", "reason": "' + b"x" * 1_000_000)
     assert untimed(made.read()) == FOUR
-    made.append(journals.failed(4, "went on"))
+    made.append(journals.warned("went on"))
     assert made.path.read_bytes().startswith(whole + b'{"time"')
     assert made.read()[-1].reason == "went on"
 
@@ -190,13 +191,139 @@ def test_no_journal_and_an_unreadable_one_are_told_apart(tmp_path):
         Journal(tmp_path / "journal.jsonl").append(journals.failed(1))
 
 
+# -- changed by hand
+
+
+EDITS = {
+    "a reward": lambda lines: [line.replace(b'"reward":0.', b'"reward":0.9') for line in lines],
+    "an outcome deleted": lambda lines: [line for line in lines if b'"finished"' not in line],
+    "an outcome doubled": lambda lines: [each for line in lines for each in (line,) * (1 + (b'"finished"' in line))],
+    "two lines swapped": lambda lines: [*lines[:8], lines[9], lines[8], *lines[10:]],
+    "a line put in": lambda lines: [*lines[:8], journals.warned("it").model_dump_json().encode(), *lines[8:]],
+    "the first line": lambda lines: [lines[0].replace(b'"name":"demo"', b'"name":"domo"'), *lines[1:]],
+    "the last line": lambda lines: [*lines[:-1], lines[-1].replace(b"rates move", b"rates do not move")],
+    "the time of a line": lambda lines: [*lines[:3], lines[3].replace(b'"time":"2', b'"time":"1'), *lines[4:]],
+    "digests taken away in the middle": lambda lines: [
+        *lines[:6],
+        *(line.partition(b',"chain"')[0] + b"}" for line in lines[6:]),
+    ],
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_a_line_changed_by_hand_is_named(made, edit):
+    lines = made.path.read_bytes().splitlines()
+    after = edit(lines)
+    first = next(number for number, (one, other) in enumerate(zip(lines, after, strict=False), 1) if one != other)
+    made.path.write_bytes(b"".join(line + b"\n" for line in after))
+    with pytest.raises(
+        InputError, match=rf"journal.jsonl, line {first}: damaged \(it[^\n]*digest[^\n]*delete that line"
+    ):
+        made.read()
+
+
+def test_a_journal_cut_after_any_line_is_read_and_goes_on(made):
+    """As a researcher may do with a damaged one; also what a crash leaves."""
+    lines = made.path.read_bytes().splitlines(keepends=True)
+    for number in range(1, len(lines) + 1):
+        made.path.write_bytes(b"".join(lines[:number]))
+        made.append(journals.warned("went on"))
+        assert untimed(made.read()) == [*FOUR[:number], journals.warned("went on")]
+
+
+def test_an_older_journal_is_read_with_a_warning_until_a_line_is_appended(made):
+    journals.changed(made, lambda lines: None, digests=False)
+    with pytest.warns(UserWarning, match=r"journal.jsonl: written by an earlier version, without digests"):
+        assert untimed(made.read()) == FOUR
+    made.append(journals.warned("went on"))
+    assert made.read()[-1].reason == "went on"  # without a warning
+    made.path.write_bytes(made.path.read_bytes().replace(b'"name": "demo"', b'"name": "domo"'))
+    with pytest.raises(InputError, match=rf"line {len(FOUR) + 1}: damaged \(its digest does not follow"):
+        made.read()
+
+
+def test_digests_are_as_described(made):
+    """By another program, from the description alone."""
+    before = made.path.read_bytes()
+    journals.changed(made, lambda lines: None)
+    assert [json.loads(line) for line in before.splitlines()] == [
+        json.loads(line) for line in made.path.read_bytes().splitlines()
+    ]
+
+
+def put(kind, **fields):
+    """A change of the first event of a kind."""
+    return lambda lines: next(line for line in lines if line["event"] == kind).update(fields)
+
+
+def again(kind):
+    """The first event of a kind, twice."""
+    return lambda lines: lines.insert(*next((n, dict(line)) for n, line in enumerate(lines) if line["event"] == kind))
+
+
+def without(kind):
+    return lambda lines: lines.remove(next(line for line in lines if line["event"] == kind))
+
+
+FILE = journals.strategy_file()
+CONTRADICTIONS = {
+    "a reward of 5": (put("scored", reward=5.0), "a reward of 5 in state scored"),
+    "a reward below zero": (put("scored", reward=-0.5), "a reward of -0.5"),
+    "a reward that is no number": (put("scored", reward=float("nan")), "a reward of nan"),
+    "a part of 2": (put("scored", parts=[2.0]), "a reward of 2"),
+    "a reward of a failure": (put("scored", state="nan"), "in state nan"),
+    "a failure with metrics": (put("scored", state="failed", reward=0.0), "the run has metrics, but is failed"),
+    "iteration -1": (put("proposed", iteration=-1), "iteration -1 is proposed where 1 is the next one"),
+    "iteration 7": (put("proposed", iteration=7), "iteration 7 is proposed where 1 is the next one"),
+    "an iteration proposed twice": (again("proposed"), "iteration 1 is proposed where 2 is the next one"),
+    "an iteration left out": (without("proposed"), "iteration 2 is proposed where 1 is the next one"),
+    "a run that never began": (without("started"), "iteration 1 is ended, but was proposed before"),
+    "a run that began twice": (again("started"), "iteration 1 is started, but was started before"),
+    "an outcome left out": (without("finished"), "iteration 1 is scored, but was started before"),
+    "an outcome twice": (again("finished"), "iteration 1 is ended, but was ended before"),
+    "a verdict twice": (again("scored"), "iteration 1 is scored, but was scored before"),
+    "a verdict left out": (without("scored"), "iteration 1 is read, but has no verdict"),
+    "an outcome of no iteration": (put("finished", iteration=9), "iteration 9 is ended, but was not proposed before"),
+    "a reading twice": (again("remembered"), "iteration 4 was read before"),
+    "another seed of the data": (put("proposed", changes={"simulation.seed": 1}), "changes names simulation.seed"),
+    "another variation": (put("proposed", variation={"training.batch_size": 1}), "variation names"),
+    "a node of the future": (put("proposed", node=3), "there is no node 3"),
+    "a parent of the future": (put("proposed", parent=3), "there is no node 3 as a parent"),
+    "a file that never landed": (put("proposed", files={"mine": "a" * 64}), "a strategy file that was not accepted"),
+    "seconds below zero": (put("finished", seconds=-1.0), "greater than or equal to 0"),
+    "two beginnings": (again("opened"), "an exploration begins only once"),
+    "a reward that the space lacks": (put("opened", primary="best"), "the search space has no reward best"),
+    "a configuration of something else": (put("opened", config={"training": 3}), "config: "),
+    "a space of something else": (put("opened", space={}), "space: "),
+    "another file than the one that landed": (put("reviewed", landed="b" * 64), "digest is not that of the file"),
+    "a file landed without a file": (put("reviewed", submission={"rationale": "none"}), "digest is not that of the"),
+    "a block twice": (again("reviewed"), "block 1 begins after block 1"),
+    "a block that starts elsewhere": (put("reviewed", changes={"simulation.seed": 1}), "changes names simulation.seed"),
+    "a run of a node that is none": (put("validated", node=99), "there is no node 99"),
+    "a reward of 5 with a fresh seed": (put("validated", reward=5.0), "a reward of 5"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+@pytest.mark.parametrize("digests", [True, False])
+def test_a_contradiction_is_named_by_its_line_whatever_the_digests_say(tmp_path, change, said, digests):
+    fresh = {"number": 0, "seed": 1042, "metrics": {}, "reason": "broke", "seconds": 1.0, "state": "failed"}
+    events = journals.exploration(9, reviews={1: journals.reviewed(1, file=FILE)})
+    events.append(Validated(node=1, reward=0.0, classification="failed", **fresh))
+    made = journals.journal(tmp_path, events)
+    assert untimed(made.read()) == events
+    journals.changed(made, change, digests=digests)
+    with pytest.raises(InputError, match=rf"^[^\n]*journal.jsonl, line \d+: damaged \([^\n]*{re.escape(said)}[^\n]*$"):
+        made.read()
+
+
 # -- a full disk
 
 
 def test_a_disk_that_fills_up_in_the_middle_of_a_line_leaves_the_journal_whole(made):
     """With room for every number of bytes less than the line: neither its head nor its tail stays behind."""
     whole = made.path.read_bytes()
-    extra = journals.failed(4, "x" * 60)
+    extra = journals.warned("x" * 60)
     made.append(extra)
     length = made.path.stat().st_size - len(whole)
     made.path.write_bytes(whole)
@@ -228,7 +355,7 @@ def test_a_line_that_cannot_be_forced_to_the_disk_does_not_count(made, monkeypat
         with pytest.raises(InputError, match="No space left on device.*explore resume"):
             made.append(journals.failed(4))
     assert made.path.read_bytes() == whole
-    made.append(journals.failed(4, "went on"))
+    made.append(journals.warned("went on"))
     assert made.read()[-1].reason == "went on"
 
 
@@ -260,7 +387,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free(made):
         holder.kill()
         holder.wait()
     with made.held():
-        made.append(journals.failed(4))
+        made.append(journals.warned("went on"))
 
 
 def test_a_lock_that_ends_in_a_moment_is_waited_for(made):
@@ -269,7 +396,7 @@ def test_a_lock_that_ends_in_a_moment_is_waited_for(made):
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         holder.stdout.readline()
         with made.held():
-            made.append(journals.failed(4))
+            made.append(journals.warned("went on"))
 
 
 def test_the_lock_of_an_explorer_that_has_ended_is_waited_for_longer(made, monkeypatch):

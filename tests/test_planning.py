@@ -301,7 +301,7 @@ def test_own_strategies_are_known_once_they_have_landed():
     refused = journals.reviewed(1, file=journals.strategy_file("mine"), reasons=("opens a file",))
     assert "unknown strategy mine" in refusal([("strategies", [], ["mine"])], state=state_of(refused))
     found = planned([("strategies", [], ["mine", "contrastive"])], state=state_of(own()))
-    assert found.files == {"mine": "a" * 64}
+    assert found.files == {"mine": journals.strategy_file("mine").digest}
     assert found.code == code_of(found.files) != planned().code
 
 
@@ -325,7 +325,11 @@ def test_another_version_of_a_file_is_another_node():
     later = planned([("strategies", [], ["mine"])], state=state, iteration=5)
     assert (later.node, later.files) == (5, {"mine": "b" * 64})
     again = planned(parent=1, mode="replicate", state=state, iteration=5)
-    assert (again.node, again.files, again.code) == (1, {"mine": "a" * 64}, state.iterations[0].proposed.code)
+    assert (again.node, again.files, again.code) == (
+        1,
+        {"mine": journals.strategy_file("mine").digest},
+        state.iterations[0].proposed.code,
+    )
 
 
 # -- parents and replicates

@@ -245,13 +245,13 @@ def test_a_curve_that_is_not_finite_or_short_has_no_slope():
 
 def with_file(*outcomes):
     """An exploration whose strategy file landed before block 1, and was used by runs with these outcomes."""
-    digest = "a" * 64
-    events = [opened(n_iter_block=4), reviewed(1, n_iter_block=4, file=strategy_file(source="# its source\n"))]
+    file = strategy_file(source="# its source\n")
+    events = [opened(n_iter_block=4), reviewed(1, n_iter_block=4, file=file)]
     for i in range(1, 5):
         events += [proposed_one(i), Finished(iteration=i, metrics=metrics_of(0.5, 0.5), seconds=1.0)]
         events.append(score(events[-1], PHASE2, "avg_slope_ratio"))
     for i, outcome in enumerate(outcomes, 5):
-        events += [proposed_one(i, files={"mine": digest}), Started(iteration=i, folder=f"runs/{i:04d}/run")]
+        events += [proposed_one(i, files={"mine": file.digest}), Started(iteration=i, folder=f"runs/{i:04d}/run")]
         events += [outcome(i), score(outcome(i), PHASE2, "avg_slope_ratio")]
     return State.of(events)
 

@@ -166,7 +166,7 @@ def test_boundary_says_what_was_submitted_what_landed_and_where_it_goes_on():
     )
     review = reviewed(1, file=strategy_file(), changes={"training.batch_size": 8}, by="llm", note="in time")
     landed = analysis.render(exploration(9, reviews={1: review})).split(analysis.BOUNDARY)[1]
-    assert f"Landed: yes, {'a' * 64}\nBy: llm: in time\nStarts from: training.batch_size=8\n" in landed
+    assert f"Landed: yes, {strategy_file().digest}\nBy: llm: in time\nStarts from: training.batch_size=8\n" in landed
     assert "Submitted: no code\nStarts from" in analysis.render(exploration(9))
 
 

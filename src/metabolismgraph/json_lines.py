@@ -14,6 +14,21 @@ T = TypeVar("T")
 _BLOCK = 4096  # bytes
 
 
+def last_line(path: Path) -> bytes:
+    """The last complete line, without its line break; empty if there is none, or no file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if not path.exists():
+        return b""
+    end = _end_of_line(path) - 1
+    start = _end_of_line(path, end)
+    with path.open("rb") as stream:
+        stream.seek(start)
+        return stream.read(max(0, end - start))
+
+
 def append_line(path: Path, line: str) -> None:
     """Append one line, flushed to disk, in place of an incomplete last line.
 
@@ -23,7 +38,7 @@ def append_line(path: Path, line: str) -> None:
     content = line.encode() + b"\n"
     # Unbuffered: if the disk is full, a buffer would be written on closing, after the file has been truncated.
     with path.open("ab", buffering=0) as stream:
-        end = _end_of_last_line(path)
+        end = _end_of_line(path)
         if end < stream.tell():
             stream.truncate(end)
         try:
@@ -65,10 +80,10 @@ def read_lines(path: Path, parse: Callable[[Any], T], remedy: str) -> list[T]:
     return found
 
 
-def _end_of_last_line(path: Path) -> int:
-    """Length of the file up to and including its last line break."""
+def _end_of_line(path: Path, before: int | None = None) -> int:
+    """Length of a file, or of its first `before` bytes, up to and including the last line break."""
     with path.open("rb") as stream:
-        position = stream.seek(0, os.SEEK_END)
+        position = stream.seek(0, os.SEEK_END) if before is None else before
         while position > 0:
             start = max(0, position - _BLOCK)
             stream.seek(start)

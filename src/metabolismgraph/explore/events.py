@@ -25,6 +25,7 @@ def _check_time(text: str) -> str:
     return text
 
 
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Time = Annotated[str, AfterValidator(_check_time)]  # ISO 8601, UTC; empty where it is not known
 
 
@@ -85,8 +86,8 @@ class Answered(_Event):
     error: str | None
     input_tokens: int
     output_tokens: int
-    cost: float
-    seconds: float
+    cost: Amount
+    seconds: Amount
     invalid: tuple[str, ...] = ()
 
 
@@ -166,9 +167,9 @@ class _End(_Event):
     """
 
     iteration: int
-    seconds: float
+    seconds: Amount
     started: Time = ""
-    waited: float = 0.0
+    waited: Amount = 0.0
 
 
 class Finished(_End):
@@ -253,7 +254,7 @@ class Validated(_Event):
     variation: dict[str, int] = {}
     metrics: Metrics
     reason: str | None
-    seconds: float
+    seconds: Amount
     state: ScoreState
     reward: float
     classification: str

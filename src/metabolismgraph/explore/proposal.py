@@ -6,6 +6,7 @@ descriptions of the fields.
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 
@@ -82,6 +83,11 @@ class StrategyFile(_Answer):
     source: str = Field(description="the whole file: imports and one subclass of Strategy", max_length=20_000)
     rationale: Line = Field(description="why it should work")
     reference: Line = Field(description="the paper that it follows, or the number of a strategy of the list")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 digest of the source."""
+        return hashlib.sha256(self.source.encode()).hexdigest()
 
 
 class Submission(_Answer):
