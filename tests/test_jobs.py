@@ -245,7 +245,7 @@ def test_a_flipped_byte_is_found_and_nothing_is_scored(again, name, place, monke
     content[len(content) // 2 if place == "middle" else -1] ^= 1
     path.write_bytes(content)
     # Training again is not what is looked at here: it would repair what is the run's own.
-    monkeypatch.setattr("metabolismgraph.runs.pipeline._train", lambda *arguments: None)
+    monkeypatch.setattr("metabolismgraph.runs.pipeline._train", lambda *arguments, **named: None)
     found = evaluated(again)
     assert found.metrics is None
     assert path.stem in found.reason

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from metabolismgraph.explore.folder import ExplorationFolder
     from metabolismgraph.explore.inbox import Message
     from metabolismgraph.explore.proposers.base import Proposer
+    from metabolismgraph.explore.search_space import SearchSpace
     from metabolismgraph.explore.state import State
 
 explore = typer.Typer(
@@ -32,6 +33,12 @@ explore = typer.Typer(
 
 Folder = Annotated[Path, typer.Argument(help="folder of the exploration")]
 Iterations = Annotated[int, typer.Option(min=1, help="total number of iterations, finished ones included")]
+Unsafe = Annotated[
+    bool,
+    typer.Option(
+        "--unsafe-strategies", help="execute strategy files also where the kernel does not confine them (no Landlock)"
+    ),
+]
 Record = Annotated[Path | None, typer.Option(help="for proposer replay: the exploration whose answers are repeated")]
 
 
@@ -68,6 +75,7 @@ def start(
     approve: Annotated[
         bool, typer.Option("--approve", help="strategy files that passed the review wait for `explore approve`")
     ] = False,
+    unsafe_strategies: Unsafe = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything, print the estimate of time and cost, and end")
     ] = False,
@@ -79,6 +87,7 @@ def start(
     """
     overrides = [*(set_ or []), *([f"exploration.primary={primary}"] if primary else [])]
     overrides += ["exploration.approve=true"] if approve else []
+    overrides += ["exploration.unsafe_strategies=true"] if unsafe_strategies else []
     overrides += [f"exploration.proposer={proposer}"] if proposer and proposer != "replay" else []
     settings = read_config(config or ("oscillatory_rank50" if network else "explore_rank50"), overrides)
     from metabolismgraph.explore.continuation import start_from
@@ -112,6 +121,7 @@ def start(
     chosen = _proposer(settings, path, kind, record)
     check_hooks(settings.exploration)
     check_free(path)
+    _say_whether_confined(space, kind, unsafe=settings.exploration.unsafe_strategies)
     if dry_run or (kind in {"llm", "command"} and not quiet):
         from metabolismgraph.cli.explore_tables import estimate_lines
 
@@ -132,16 +142,20 @@ def resume(
     ] = None,
     record: Record = None,
     *,
+    unsafe_strategies: Unsafe = False,
     quiet: Quiet = False,
 ) -> None:
     """Continue an interrupted or paused exploration, or run more iterations."""
     from metabolismgraph.explore.events import Paused
     from metabolismgraph.explore.inbox import new_id, researcher
 
-    opened, state = _read_own(folder)
+    opened, state = _read_own(folder, unsafe=unsafe_strategies)
     block = state.settings.n_iter_block
     wanted = iterations or max(16, -(-len(state.iterations) // block) * block)
     proposer = _proposer(state.config, folder, state.opened.proposer, record)
+    _say_whether_confined(
+        state.space, state.opened.proposer, unsafe=unsafe_strategies or state.settings.unsafe_strategies
+    )
     if state.paused is not None:
         opened.inbox.put(Paused(id=new_id(), by=researcher(), on=False))
     _continue(opened, wanted, proposer, quiet=quiet)
@@ -279,13 +293,15 @@ def repeat(
     folder: Folder,
     iteration: Annotated[int, typer.Argument(min=1, help="number of the iteration")],
     out: Annotated[Path | None, typer.Option(help="folder of the run; default: a new one under runs/")] = None,
+    *,
+    unsafe_strategies: Unsafe = False,
 ) -> None:
     """Run one iteration alone again, from the exploration's data and Phase 1, and compare the metrics."""
     from metabolismgraph.cli.explore_tables import repeated_page
     from metabolismgraph.explore.repeat import repeat as run_again
     from metabolismgraph.runs.folder import free_path
 
-    opened, state = _read_own(folder)
+    opened, state = _read_own(folder, unsafe=unsafe_strategies)
     _check_iteration(state, iteration, folder)
     place = out or free_path(Path("runs") / f"{state.opened.name}-{iteration:04d}")
     with interruptible(f"interrupted; what was written is in {place}"), console(stderr=True).status("training"):
@@ -339,6 +355,8 @@ def validate(
     folder: Folder,
     node: Annotated[int | None, typer.Argument(min=1, help="id of the node; default: the best one")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="total number of runs with fresh seeds")] = 12,
+    *,
+    unsafe_strategies: Unsafe = False,
 ) -> None:
     """Run a node with seeds that the search has not seen: how often it converges, how much it scatters."""
     from metabolismgraph.cli.explore_tables import validation_table
@@ -346,7 +364,7 @@ def validate(
     from metabolismgraph.explore.tree import best
     from metabolismgraph.explore.validation import validate as run_validation
 
-    opened, state = _read(folder)
+    opened, state = _read(folder, unsafe=unsafe_strategies)
     found = best(state)
     if node is None and found is None:
         raise InputError(f"{folder}: no node is proven best yet; name the node to validate")
@@ -361,9 +379,9 @@ def validate(
     console().print(f"node {chosen}: {result}")
 
 
-def _read_own(path: Path) -> tuple[ExplorationFolder, State]:
+def _read_own(path: Path, *, unsafe: bool = False) -> tuple[ExplorationFolder, State]:
     """An exploration that this program can continue."""
-    opened, state = _read(path)
+    opened, state = _read(path, unsafe=unsafe)
     if state.imported:
         raise InputError(f"{path}: an imported log cannot be continued; start an exploration")
     return opened, state
@@ -383,12 +401,22 @@ def _send(folder: ExplorationFolder, message: Message, effect: str) -> None:
     console().print(f"{where}: {effect}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _read(path: Path) -> tuple[ExplorationFolder, State]:
+def _read(path: Path, *, unsafe: bool = False) -> tuple[ExplorationFolder, State]:
     from metabolismgraph.explore.folder import ExplorationFolder
     from metabolismgraph.explore.state import State
 
-    folder = ExplorationFolder(path)
+    folder = ExplorationFolder(path, unsafe_strategies=unsafe)
     return folder, State.of(folder.journal.read())
+
+
+def _say_whether_confined(space: SearchSpace, proposer: str, *, unsafe: bool) -> None:
+    """Say that the kernel does not confine strategy files, where the proposer may submit some."""
+    from metabolismgraph.sandbox import landlock
+
+    if not space.strategies or proposer == "rules" or landlock.available():
+        return
+    alone = "warning: this kernel has no Landlock: Python's audit hook alone confines strategy files (see Security)"
+    say(alone if unsafe else f"note: {landlock.MISSING}")
 
 
 def _proposer(config: Config, folder: Path, kind: str, record: Path | None) -> Proposer:

@@ -97,6 +97,9 @@ class Exploration(Section):
     approve: bool = Field(
         False, description="whether strategy files that passed the review wait for the approval of a researcher"
     )
+    unsafe_strategies: bool = Field(
+        False, description="whether strategy files are executed where the kernel has no Landlock, see Security"
+    )
     hooks: dict[Hook, _Words] = Field(
         {},
         description="programs with arguments, which get JSON on standard input: on_iteration is run after every "

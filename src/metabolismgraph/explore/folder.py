@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.job import JOB, LOCK
 from metabolismgraph.explore.engines.outcome import OUTCOME, START, read_start
 from metabolismgraph.explore.events import Proposed
@@ -16,6 +17,7 @@ from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.planning import configuration
 from metabolismgraph.explore.state import State
 from metabolismgraph.files import write_bytes
+from metabolismgraph.sandbox import landlock
 
 
 class Begin(NamedTuple):
@@ -35,10 +37,13 @@ class ExplorationFolder:
     `bases/` (the same for replicates with other data, see `exploration.replicates_vary`), `runs/NNNN/` (one per
     iteration), `strategies/` (accepted strategy files, under git), `cache/` (compiled programs), `inbox/` (messages of
     researchers that the explorer has not taken yet).
+
+    Args:
+        unsafe_strategies: as exploration.unsafe_strategies, whatever the exploration began with.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, *, unsafe_strategies: bool = False):
+        self.path, self._unsafe = path, unsafe_strategies
         self.journal = Journal(path / JOURNAL)
         self.inbox = Inbox(path / INBOX)
 
@@ -53,6 +58,13 @@ class ExplorationFolder:
     def job(self, iteration: int) -> Path:
         """The folder of an iteration's job; the run folder is `run` in it."""
         return self.path / "runs" / f"{iteration:04d}"
+
+    def takes_files(self, state: State) -> bool:
+        """Whether strategy files are executed here."""
+        return self._allows_unsafe(state) or landlock.available()
+
+    def _allows_unsafe(self, state: State) -> bool:
+        return self._unsafe or state.settings.unsafe_strategies
 
     def tidy(self) -> None:
         """Remove views that a crash left incomplete."""
@@ -85,7 +97,10 @@ class ExplorationFolder:
 
         Raises:
             OSError: it cannot be written.
+            InputError: it has strategy files, which are not executed here.
         """
+        if proposed.files and not self.takes_files(state):
+            raise InputError(f"iteration {proposed.iteration}: {landlock.MISSING}")
         folder = folder or self.job(proposed.iteration)
         sources = {r.landed: r.file.source for r in state.reviews if r.file and r.landed}
         given = {"training.seed": proposed.seed, **proposed.variation}
@@ -95,6 +110,7 @@ class ExplorationFolder:
             "base": os.path.relpath(self.base, folder),
             "variation": dict(proposed.variation),
             "strategies": {name: sources[digest] for name, digest in proposed.files.items()},
+            "unsafe_strategies": self._allows_unsafe(state),
             # Strategy files may write to this folder, so that each version of the code has its own.
             "cache": os.path.relpath(self.path / "cache" / proposed.code, folder),
             "truth": state.opened.oracle,

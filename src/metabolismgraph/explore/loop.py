@@ -54,6 +54,7 @@ from metabolismgraph.explore.reward import score
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import settled
 from metabolismgraph.homeostasis.strategies import names
+from metabolismgraph.sandbox import landlock
 from metabolismgraph.text import one_line
 
 _log = logging.getLogger(__name__)
@@ -127,6 +128,7 @@ class Explorer:
             self._state = State.of(self._events)
             if self._state.imported:
                 raise InputError(f"{self._folder.path}: an imported log cannot be continued; start an exploration")
+            self._proposer.takes_files = self._folder.takes_files(self._state)
             self._folder.tidy()
             try:
                 while not (reason := self._step(iterations)):
@@ -191,13 +193,19 @@ class Explorer:
         """
         before = len(self._events)
         for event in self._folder.inbox.take(self._events, decisions=decisions):
-            if isinstance(event, Approved) and event.accepted:
-                for file in (review.file for review in self._state.held if review.held == event.digest):
-                    assert file is not None
-                    self._history.land(file.name, file.source, file.rationale, file.reference)
-            self._record(event)
+            self._record(self._carried_out(event) if isinstance(event, Approved) else event)
         if len(self._events) > before:
             write_views(self._folder.path, self._events)
+
+    def _carried_out(self, decision: Approved) -> Approved:
+        """The decision on a strategy file, once an accepted one is committed; refused if none is executed here."""
+        if decision.accepted and not self._folder.takes_files(self._state):
+            return decision.model_copy(update={"accepted": False, "reason": landlock.MISSING})
+        held = [review.file for review in self._state.held if review.held == decision.digest]
+        for file in held if decision.accepted else ():
+            assert file is not None
+            self._history.land(file.name, file.source, file.rationale, file.reference)
+        return decision
 
     def _follow_suggestion(self, iteration: int) -> bool:
         """Whether an iteration follows the proposal of a researcher; those that are not valid any more are refused."""
@@ -357,6 +365,8 @@ class Explorer:
             if (file := value.file) is not None:
                 if not state.space.strategies:
                     raise RefusedError("this search space has no strategies; leave file empty")
+                if not self._folder.takes_files(state):
+                    raise RefusedError(landlock.MISSING)
                 scratch = self._folder.path / "review"
                 verdict = self._review(file.name, file.source, self._folder.base / "training", scratch)
                 if not verdict.accepted:

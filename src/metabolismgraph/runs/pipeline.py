@@ -43,6 +43,8 @@ from metabolismgraph.runs.checkpoint import (
 )
 from metabolismgraph.runs.folder import MANIFEST, RunFolder
 from metabolismgraph.runs.published import config_of, results_of
+from metabolismgraph.runs.train_process import KERNEL, UNGUARDED
+from metabolismgraph.sandbox import landlock
 from metabolismgraph.sandbox.audit_hook import LEAK
 from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.secret_keys import read_key
@@ -252,6 +254,7 @@ def run_phase2(
     out: Path,
     *,
     strategies: Mapping[str, str] | None = None,
+    unsafe_strategies: bool = False,
     cache: Path | None = None,
     truth: bool = True,
     progress: Progress = silent,
@@ -260,14 +263,18 @@ def run_phase2(
 
     Args:
         strategies: reviewed strategy files that the configuration names: name -> source.
+        unsafe_strategies: whether to execute them also where the kernel does not restrict training.
         cache: folder of compiled programs that training may read and write.
         truth: whether to compare with the truth of the base, where it has one.
 
     Raises:
         InputError: `base` has no finished Phase 1, or does not fit the configuration, or `out` cannot be used.
         FirewallError: training tried to reach something outside its folder.
-        TrainingFailedError: the training process failed.
+        TrainingFailedError: the training process failed, or strategy files are not executed here.
     """
+    kernel = bool(strategies) and not unsafe_strategies
+    if kernel and not landlock.available():
+        raise TrainingLostError(landlock.MISSING)
     given = RunFolder.open(base)
     if not given.is_finished("phase 1"):
         raise InputError(f"{base}: its Phase 1 is not finished; run it with --resume first")
@@ -280,7 +287,7 @@ def run_phase2(
         _write_settings(folder)
         folder.record(observations=str(given.manifest["observations"]))
         folder.finish("given", 0.0)
-    _train(folder, progress, cache)
+    _train(folder, progress, cache, kernel=kernel)
     return _judge(folder, folder.config, _own_truth(folder) if truth else None, progress)
 
 
@@ -444,7 +451,12 @@ def _observations_digest(folder: RunFolder) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _train(folder: RunFolder, progress: Progress, cache: Path | None = None) -> None:
+def _train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, kernel: bool = False) -> None:
+    """Train in a process of its own.
+
+    Args:
+        kernel: whether to train only where the kernel restricts the process.
+    """
     training = folder.config.training
     phases = {} if folder.base else {"phase 1": _CHECKPOINT}
     if training.homeostasis_training:
@@ -456,6 +468,7 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None) -> 
         # -P: a file of the user must not replace a module of the same name.
         command = [sys.executable, "-P", "-m", "metabolismgraph.runs.train_process", str(folder.training)]
         command += [str(folder.given)] if folder.base else []
+        command += [KERNEL] if kernel else []
         env = environment(**ONE_THREAD, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}))
         # In the same group, so that it ends with a job that is killed as a group; it cannot start processes itself.
         with Child(command, stdout=PIPE, stderr=stderr, env=env, own_group=False) as child:
@@ -466,6 +479,8 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None) -> 
         raise FirewallError(folder.leak)
     if refused is not None:
         raise InputError(refused)
+    if kernel and code == UNGUARDED:
+        raise TrainingLostError(landlock.MISSING)
     if code:
         # Text of the process is not a reason: it may have been written by the code of a strategy.
         lost = killed_from_outside(code) or not _has_room(folder.training)

@@ -1,4 +1,6 @@
-"""Training in a separate process: `python -P -m metabolismgraph.runs.train_process FOLDER [SHARED]`.
+"""Training in a separate process: `python -P -m metabolismgraph.runs.train_process FOLDER [SHARED] [--kernel]`.
+
+With the option --kernel it does not train where the kernel does not restrict it.
 
 The folder holds the observations, settings.json (sections `graph_model` and `training`) and strategy files
 (`strategies/NAME.py`). It holds neither truth nor simulation nor its seed. Checkpoints are written to it. If a folder
@@ -9,15 +11,27 @@ has no access to other files but its libraries (`sandbox/audit_hook.py`). Progre
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from metabolismgraph.sandbox import audit_hook
 from metabolismgraph.sandbox.protocol import write_event
 
+KERNEL = "--kernel"
+UNGUARDED = os.EX_UNAVAILABLE
 
-def main(folder: Path, shared: Path | None = None) -> int:
-    """Exit code: 0, 2 where the input cannot be used, `audit_hook.LEAK` after an attempt to leave the folder."""
+
+def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> int:
+    """Train; returns the exit code.
+
+    Args:
+        kernel: whether to train only where the kernel restricts this process.
+
+    Returns:
+        0; 2 where the input cannot be used; `audit_hook.LEAK` after an attempt to leave the folder; `UNGUARDED` where
+        the kernel is required and does not restrict this process.
+    """
     held_by_kernel = audit_hook.seal(folder, shared)
     # Everything heavy is imported inside the sandbox.
     import jax  # noqa: PLC0415
@@ -29,6 +43,8 @@ def main(folder: Path, shared: Path | None = None) -> int:
     jax.devices()
     audit_hook.activate()
     write_event(sys.stdout, event="sealed", kernel=held_by_kernel)
+    if kernel and not held_by_kernel:
+        return UNGUARDED
     try:
         train_folder(folder, shared)
     except InputError as error:
@@ -38,4 +54,5 @@ def main(folder: Path, shared: Path | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(Path, sys.argv[1:3])))
+    places = [Path(argument) for argument in sys.argv[1:] if argument != KERNEL]
+    sys.exit(main(*places, kernel=KERNEL in sys.argv))

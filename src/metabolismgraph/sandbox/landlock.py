@@ -14,6 +14,10 @@ import stat
 import struct
 import sys
 
+MISSING = (
+    "strategy files are not executed here, since this kernel has no Landlock to confine them; use Linux 5.13 or newer, "
+    "or give --unsafe-strategies"
+)
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # system calls, the same on every architecture
 _ASK_VERSION = 1
 _PATH_BENEATH = 1
@@ -41,6 +45,13 @@ class Allowed:
     writable: tuple[str, ...]
     listed: tuple[str, ...]
     devices: tuple[str, ...]
+
+
+def available() -> bool:
+    """Whether the kernel has Landlock."""
+    if sys.platform != "linux":
+        return False
+    return _call(ctypes.CDLL(None, use_errno=True), _CREATE_RULESET, None, 0, _ASK_VERSION) >= 1
 
 
 def confine(allowed: Allowed) -> bool:

@@ -120,6 +120,7 @@ def run_job(folder: Path) -> dict[str, Any]:
             base,
             out,
             strategies=job["strategies"],
+            unsafe_strategies=job.get("unsafe_strategies", False),
             cache=None if users and not job["strategies"] else cache,
             truth=job["truth"],
         )

@@ -103,7 +103,7 @@ class AskingProposer(Proposer):
 
     @property
     def _context(self) -> Context:
-        return Context(self._folder, self._transport.shows_images, self.iterations)
+        return Context(self._folder, self._transport.shows_images, self.iterations, self.takes_files)
 
     def _ask(self, prompt: Prompt, state: State, iteration: int, refusals: Sequence[str]) -> Exchange:
         started = time.perf_counter()

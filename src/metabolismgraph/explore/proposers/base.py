@@ -72,11 +72,13 @@ class Proposer(abc.ABC):
         ends: iterations in the order in which their ends are to be recorded, with asynchronous batches; empty: as they
             end.
         iterations: total number at the end of the exploration, for proposers that plan ahead; None if it is not known.
+        takes_files: whether the exploration takes strategy files on this machine.
     """
 
     name: str
     ends: Sequence[int] = ()
     iterations: int | None = None
+    takes_files: bool = True
 
     @abc.abstractmethod
     def propose(self, state: State, iteration: int, slot: Slot, refusals: Sequence[str]) -> Answer[Proposal]:

@@ -38,7 +38,8 @@ _DATA = re.compile(r"\[data: (.+)\]\n(.+)", re.DOTALL)
 # Templates in the place of others, for search spaces that are not the one of the package for Phase 2.
 _OF_A_SPACE = {"metrics": "metrics_space", "moves": "moves_space"}
 _OF_DESCENT = {"task": "task_descent"}
-_WITHOUT_STRATEGIES = {"search_space": "search_space_plain", "answer": "answer_plain", "submission": "submission_plain"}
+_WITHOUT_FILES = {"submission": "submission_plain"}
+_WITHOUT_STRATEGIES = {"search_space": "search_space_plain", "answer": "answer_plain", **_WITHOUT_FILES}
 
 _MOVES_ORACLE = {
     "near": "avg_slope_ratio lies in 0.5-1.5",
@@ -89,11 +90,13 @@ class Context:
         folder: of the exploration, for facts of its system, loss curves and figures; None to leave them out.
         images: whether to show figures.
         iterations: their total number at the end; None if it is not known.
+        files: whether a strategy file may be submitted.
     """
 
     folder: Path | None = None
     images: bool = True
     iterations: int | None = None
+    files: bool = True
 
 
 def for_proposal(
@@ -175,7 +178,7 @@ def _prompt(
         _say(text, _template("message_refusals"), standing.refused(state, kind, iteration, refusals))
     # The mark is at the end of the instructions, because it differs from message to message: what comes before can be
     # cached by the server.
-    variants = _variants(state)
+    variants = _variants(state) | ({} if context.files else _WITHOUT_FILES)
     system = _template(variants.get(kind, kind), tuple(variants.items()))
     return Prompt(kind, _filled(system, {**values, "mark": text.mark()}), text.fenced(), images, schema)
 
