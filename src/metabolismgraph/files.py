@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import gzip
 import os
 import shutil
@@ -13,6 +15,8 @@ from pathlib import Path
 from metabolismgraph.errors import InputError
 from metabolismgraph.text import one_line
 
+ROOM = 1 << 25  # bytes; the files that a run writes are smaller
+_OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})
 _GZIP = b"\x1f\x8b"
 
 
@@ -93,3 +97,31 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def lack_of_room(folder: Path, size: int = ROOM) -> str:
+    """Why a file of that size [bytes] cannot be written in a folder; empty if it can."""
+    probe = folder / f".room.{os.getpid()}.part"
+    try:
+        with probe.open("wb") as stream:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(stream.fileno(), 0, size)
+            else:
+                stream.write(bytes(size))
+                stream.flush()
+                os.fsync(stream.fileno())
+    except OSError as error:
+        return error.strerror or "it cannot be written"
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return ""
+
+
+def is_fault_of_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised in place of, says that a disk is full, damaged or gone."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _OF_DISKS:
+            return True
+        error = error.__cause__ or error.__context__
+    return False

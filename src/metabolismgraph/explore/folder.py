@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -73,7 +74,8 @@ class ExplorationFolder:
 
     def discard_outcome(self, iteration: int) -> None:
         """Remove the outcome of a run that was lost; the next run of the iteration continues from its checkpoints."""
-        (self.job(iteration) / OUTCOME).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # then the next run reports the same
+            (self.job(iteration) / OUTCOME).unlink()
 
     def begin(self, iteration: int) -> Begin:
         """When the last run of an iteration began, and how long it had waited for a worker."""

@@ -53,6 +53,7 @@ from metabolismgraph.explore.review.history import StrategyHistory, digest_of
 from metabolismgraph.explore.reward import score
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import settled
+from metabolismgraph.files import lack_of_room
 from metabolismgraph.homeostasis.strategies import names
 from metabolismgraph.sandbox import landlock
 from metabolismgraph.text import one_line
@@ -119,7 +120,7 @@ class Explorer:
             iterations: their total number, finished ones included.
 
         Raises:
-            InputError: the journal is damaged, held by another explorer or cannot be written.
+            InputError: the journal is damaged or held by another explorer, or a file cannot be written.
             KeyboardInterrupt: after a second interrupt; all jobs have ended.
         """
         self._proposer.iterations = iterations
@@ -139,6 +140,11 @@ class Explorer:
                 self._engine.close()
                 with contextlib.suppress(InputError):
                     self._end_with(one_line(error) or "stopped at once")
+                if isinstance(error, OSError):
+                    where = error.filename or self._folder.path
+                    raise InputError(
+                        f"{where}: {error.strerror}; make room or give access, then `explore resume`"
+                    ) from error
                 raise
             self._engine.close()
             self._end_with(reason)
@@ -370,6 +376,7 @@ class Explorer:
                 scratch = self._folder.path / "review"
                 verdict = self._review(file.name, file.source, self._folder.base / "training", scratch)
                 if not verdict.accepted:
+                    self._check_room("the review of a strategy file ended")
                     raise RefusedError("; ".join(verdict.reasons))
                 landed, declaration = digest_of(file.source), verdict.declaration and verdict.declaration.as_dict()
             reviewed = Reviewed(
@@ -437,7 +444,7 @@ class Explorer:
             self._folder.describe(proposed, self._state)
         except OSError as error:
             reason = f"{error.filename or self._folder.job(i)}: {error.strerror}"
-            self._outcomes[i] = Failed(iteration=i, reason=reason, seconds=0.0, cause="machine")
+            self._keep(Failed(iteration=i, reason=reason, seconds=0.0, cause="machine"))
             return
         self._submitted |= {i}
         self._engine.submit(i, self._folder.job(i))
@@ -454,15 +461,37 @@ class Explorer:
         self._watch(self._state, self._running)
 
     def _keep(self, outcome: Finished | Failed) -> None:
-        """Keep the outcome, unless the run was lost and may be repeated: then it is."""
+        """Keep the outcome, unless the run was lost and may be repeated: then it is.
+
+        Raises:
+            InputError: it was lost, and the disk is full: nothing is recorded, so that the next explorer runs it again.
+        """
         i = outcome.iteration
         lost = isinstance(outcome, Failed) and outcome.cause == "machine"
+        if lost:
+            self._check_room(f"iteration {i} was lost", i)
         if not lost or len(self._state.iterations[i - 1].losses) >= self._state.settings.retries:
             self._outcomes[i] = outcome
             return
         self._folder.discard_outcome(i)
         self._record(Lost(**outcome.model_dump(exclude={"event", "time", "cause"})))
         self._submit(i)
+
+    def _check_room(self, what: str, iteration: int | None = None) -> None:
+        """Check, after a fault, that the disk has room.
+
+        Args:
+            what: happened.
+            iteration: whose outcome, the fault, is to be forgotten otherwise.
+
+        Raises:
+            InputError: it has none.
+        """
+        lack = lack_of_room(self._folder.path)
+        if lack:
+            if iteration is not None:
+                self._folder.discard_outcome(iteration)
+            raise InputError(f"{self._folder.path}: {lack} ({what}); make room or give access, then `explore resume`")
 
     def _next_end(self) -> int | None:
         """The iteration whose end is recorded next; None if it has not ended yet.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.base import Engine
-from metabolismgraph.explore.engines.outcome import read_outcome
+from metabolismgraph.explore.engines.outcome import OUTCOME, read_outcome
 from metabolismgraph.explore.events import Failed, Finished, Proposed, Validated
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.planning import replicate_of
@@ -51,7 +51,7 @@ def validate(
             if number not in done:
                 planned = _planned(found.first, state, number)
                 place = folder.path / "validation" / f"{node:04d}" / f"{number:04d}"
-                if read_outcome(place) is None:
+                if not _has_result(place):
                     folder.describe(planned, state, place)
                 waiting[number] = (planned, place)
                 engine.submit(number, place)
@@ -79,8 +79,23 @@ def _planned(first: Proposed, state: State, number: int) -> Proposed:
     return first.model_copy(update={"seed": seed, "variation": variation})
 
 
+def _has_result(place: Path) -> bool:
+    """Whether a job has an outcome that is not the machine's fault; another one is removed."""
+    try:
+        found = read_outcome(place)
+    except ValueError:
+        found = None
+    if found is not None and (found.metrics is not None or found.cause == "idea"):
+        return True
+    (place / OUTCOME).unlink(missing_ok=True)
+    return False
+
+
 def _outcome(node: int, place: Path, failure: str | None, seconds: float) -> Finished | Failed:
-    found = read_outcome(place)
+    try:
+        found = read_outcome(place)
+    except ValueError as error:
+        return Failed(iteration=node, reason=str(error), seconds=seconds, cause="machine")
     if found is not None and found.metrics is not None:
         return Finished(iteration=node, metrics=found.metrics, seconds=found.seconds)
     if found is not None:

@@ -22,7 +22,7 @@ from metabolismgraph.config import Config, Plotting
 from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError, TrainingLostError
 from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
 from metabolismgraph.evaluation.report import analysis_log, metrics_json
-from metabolismgraph.files import write_bytes
+from metabolismgraph.files import lack_of_room, write_bytes
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.formats.published import read_published_data, read_published_model
 from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
@@ -43,7 +43,7 @@ from metabolismgraph.runs.checkpoint import (
 )
 from metabolismgraph.runs.folder import MANIFEST, RunFolder
 from metabolismgraph.runs.published import config_of, results_of
-from metabolismgraph.runs.train_process import KERNEL, UNGUARDED
+from metabolismgraph.runs.train_process import KERNEL, NO_ROOM, UNGUARDED
 from metabolismgraph.sandbox import landlock
 from metabolismgraph.sandbox.audit_hook import LEAK
 from metabolismgraph.sandbox.protocol import read_events
@@ -60,7 +60,6 @@ _OBSERVATIONS = "observations"
 _CHECKPOINT = "phase1"
 _SOURCE = "network_as_given.xml"
 _ERRORS = "stderr.txt"
-_ROOM = 4096  # bytes that must fit on the disk
 
 
 def run(
@@ -483,22 +482,11 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, 
         raise TrainingLostError(landlock.MISSING)
     if code:
         # Text of the process is not a reason: it may have been written by the code of a strategy.
-        lost = killed_from_outside(code) or not _has_room(folder.training)
+        lost = killed_from_outside(code) or code == NO_ROOM or lack_of_room(folder.training)
         raise (TrainingLostError if lost else TrainingFailedError)(
             f"training {describe_exit(code)} ({last_line(errors) or 'no message'}); see {errors}, "
             "then continue with --resume"
         )
-
-
-def _has_room(folder: Path) -> bool:
-    """Whether a small file can be written in a folder."""
-    probe = folder / "room.part"
-    try:
-        write_bytes(probe, bytes(_ROOM))
-        probe.unlink()
-    except OSError:
-        return False
-    return True
 
 
 def _follow(events: Iterable[dict[str, Any]], folder: RunFolder, progress: Progress) -> tuple[str | None, str | None]:

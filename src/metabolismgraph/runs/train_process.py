@@ -19,7 +19,7 @@ from metabolismgraph.sandbox import audit_hook
 from metabolismgraph.sandbox.protocol import write_event
 
 KERNEL = "--kernel"
-UNGUARDED = os.EX_UNAVAILABLE
+UNGUARDED, NO_ROOM = os.EX_UNAVAILABLE, os.EX_IOERR
 
 
 def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> int:
@@ -30,13 +30,14 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
 
     Returns:
         0; 2 where the input cannot be used; `audit_hook.LEAK` after an attempt to leave the folder; `UNGUARDED` where
-        the kernel is required and does not restrict this process.
+        the kernel is required and does not restrict this process; `NO_ROOM` if the disk is full.
     """
     held_by_kernel = audit_hook.seal(folder, shared)
     # Everything heavy is imported inside the sandbox.
     import jax  # noqa: PLC0415
 
     from metabolismgraph.errors import InputError  # noqa: PLC0415
+    from metabolismgraph.files import is_fault_of_disk  # noqa: PLC0415
     from metabolismgraph.runs.train_folder import train_folder  # noqa: PLC0415
 
     # Libraries read settings, from files too, when they look for devices: before the sandbox is active.
@@ -50,6 +51,11 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
     except InputError as error:
         write_event(sys.stdout, event="refused", message=str(error))
         return 2
+    except OSError as error:
+        if not is_fault_of_disk(error):
+            raise
+        sys.stderr.write(f"{error.strerror}\n")
+        return NO_ROOM
     return 0
 
 

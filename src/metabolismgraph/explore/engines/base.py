@@ -11,6 +11,7 @@ from metabolismgraph.processes import cores
 
 STDOUT = "stdout.txt"  # output of a job, in its folder
 NO_ROOM = os.EX_IOERR  # exit code of a job that could not write its outcome
+UNFLUSHED = 120  # exit code of Python where it cannot write the rest of standard output
 
 
 # Of a failure: the configuration or its strategy; or the machine, its disk or a limit of time.

@@ -26,8 +26,9 @@ from metabolismgraph.errors import (
     TrainingFailedError,
     TrainingLostError,
 )
-from metabolismgraph.explore.engines.base import NO_ROOM
+from metabolismgraph.explore.engines.base import NO_ROOM, Cause
 from metabolismgraph.explore.engines.outcome import Outcome, read_outcome, write_outcome, write_start
+from metabolismgraph.files import is_fault_of_disk, lack_of_room
 from metabolismgraph.processes import end_with_parent
 from metabolismgraph.text import one_line
 
@@ -43,16 +44,15 @@ def main(folder: Path) -> int:
     cores = os.environ.get("METABOLISMGRAPH_CORES")
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
-    with (folder / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if read_outcome(folder) is None:
-            outcome = _outcome(folder)
-            try:
-                write_outcome(folder, outcome)
-            except OSError as error:
-                with contextlib.suppress(OSError):
-                    os.write(1, f"{error.strerror}\n".encode())
-                return NO_ROOM
+    try:
+        with (folder / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if read_outcome(folder) is None:
+                write_outcome(folder, _outcome(folder))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.write(1, f"{error.strerror}\n".encode())
+        return NO_ROOM
     return 0
 
 
@@ -61,17 +61,25 @@ def _outcome(folder: Path) -> Outcome:
     try:
         write_start(folder)
         metrics = run_job(folder)
-    except TrainingLostError as error:
-        return Outcome(None, one_line(error), time.perf_counter() - started, "machine")
     except (InputError, FirewallError, SimulationDivergedError, TrainingFailedError) as error:
-        return Outcome(None, one_line(error), time.perf_counter() - started)
+        return Outcome(None, one_line(error), time.perf_counter() - started, _cause(error, folder))
     except OSError as error:
         reason = one_line(f"{error.filename or folder}: {error.strerror}")
         return Outcome(None, reason, time.perf_counter() - started, "machine")
     except Exception as error:
-        traceback.print_exc()
-        return Outcome(None, one_line(f"{type(error).__name__}: {error}"), time.perf_counter() - started)
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        reason = one_line(f"{type(error).__name__}: {error}")
+        return Outcome(None, reason, time.perf_counter() - started, _cause(error, folder))
     return Outcome(metrics, None, time.perf_counter() - started)
+
+
+def _cause(error: Exception, folder: Path) -> Cause:
+    """What is to blame for an error: the machine also for errors of libraries that do not say that the disk is full."""
+    if isinstance(error, FirewallError):
+        return "idea"
+    lost = isinstance(error, TrainingLostError) or is_fault_of_disk(error) or lack_of_room(folder)
+    return "machine" if lost else "idea"
 
 
 def run_job(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metabolismgraph import processes
-from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT, Ended, Engine
+from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT, UNFLUSHED, Ended, Engine
 from metabolismgraph.processes import Child, describe_exit, environment, killed_from_outside, last_line
 from metabolismgraph.text import one_line
 
@@ -98,7 +98,7 @@ class ProcessEngine(Engine):
             del self._running[job]
             late = f"took longer than exploration.slot_minutes = {self.limit / 60:g} and was stopped"
             reason = late if code is None else _reason(code, running.folder)
-            lost = code is None or code == NO_ROOM or killed_from_outside(code)
+            lost = code is None or code in {NO_ROOM, UNFLUSHED} or killed_from_outside(code)
             self._ended.append(Ended(job, reason, seconds, "machine" if lost else "idea"))
 
 
@@ -112,5 +112,6 @@ def _shares(n_workers: int) -> list[list[int]]:
 def _reason(code: int, folder: Path) -> str | None:
     if code == 0:
         return None
-    how = "could not write its result; check the space on the disk" if code == NO_ROOM else describe_exit(code)
+    full = code in {NO_ROOM, UNFLUSHED}
+    how = "could not write its result; check the space on the disk" if full else describe_exit(code)
     return one_line(f"{how} ({last_line(folder / STDOUT) or 'no message'})")

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from metabolismgraph.config import nearest_name
+from metabolismgraph.errors import InputError
 from metabolismgraph.explore.proposal import (
     IterationReading,
     Mutation,
@@ -35,7 +36,7 @@ from metabolismgraph.explore.proposers.prompt import (
 )
 from metabolismgraph.explore.proposers.standing import MOST_MEMORY
 from metabolismgraph.explore.state import State
-from metabolismgraph.files import write_bytes
+from metabolismgraph.files import is_fault_of_disk, write_bytes
 from metabolismgraph.text import one_line
 
 MOST_CHARACTERS = 200_000  # of an answer
@@ -119,6 +120,8 @@ class AskingProposer(Proposer):
             exchange = dataclasses.replace(_recordable(error.exchange), answer=None, error=reason)
             raise UnavailableError(reason, exchange) from error
         except Exception as error:
+            if is_fault_of_disk(error):
+                raise InputError(f"{self._questions}: {one_line(error)}; make room, then `explore resume`") from None
             # After any error of a library the exploration continues without an answer.
             reason = recordable(one_line(f"{type(error).__name__}: {error}"))
             exchange = Exchange(None, reason, seconds=time.perf_counter() - started)

@@ -1,0 +1,93 @@
+"""The real command with real training, killed at random moments, each time followed by the same or `resume` at once."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import psutil
+import pytest
+from command_line import QUICK
+from hypothesis import settings
+
+from metabolismgraph.explore.folder import ExplorationFolder
+
+KILLS = 20
+WORDS = [
+    *(*QUICK, "--quiet"),
+    *("--set", "training.strategies=[residual]", "--set", "training.phase2_steps=20"),
+    *("--set", "exploration.n_parallel=2", "--set", "exploration.n_iter_block=4"),
+    *("--set", "exploration.until_settled=false"),
+]
+
+
+def begun(out, iterations):
+    """The explorer, begun or continued, as a process of a session of its own."""
+    journal = out / "journal.jsonl"
+    words = ["resume", out] if journal.exists() and b"\n" in journal.read_bytes() else ["start", "small", "--out", out]
+    options = ["--iterations", iterations, *(WORDS if words[0] == "start" else ["--quiet"])]
+    command = [sys.executable, "-m", "metabolismgraph", "explore", *map(str, (*words, *options))]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def working_in(out, patience):
+    """Command lines of processes that work in a folder, after a time in which they may end."""
+    until = time.monotonic() + patience
+    while True:
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            line = " ".join(process.info["cmdline"] or ())
+            if str(out) in line and process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
+                found.append(line)
+        if not found or time.monotonic() > until:
+            return found
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(settings.get_current_profile_name() != "long", reason="takes minutes: make test-long")
+def test_nothing_is_lost_doubled_or_refused_and_no_process_stays(tmp_path):
+    out, rng = tmp_path / "x", random.Random(11)
+    iterations, kills, refused, longest = 4, [], [], 20.0
+    while len(kills) < KILLS:
+        before = len(out.joinpath("journal.jsonl").read_bytes()) if out.joinpath("journal.jsonl").exists() else 0
+        process = begun(out, iterations)
+        try:
+            _, said = process.communicate(timeout=rng.uniform(0.5, longest))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            journal = out / "journal.jsonl"
+            after = len(journal.read_bytes()) if journal.exists() else 0
+            longest = 20.0 if after > before else longest * 1.5  # where it got nowhere, the next one lives longer
+            kills.append(after)
+        else:
+            if process.returncode:
+                refused.append(said)
+                assert len(refused) < 3, refused
+            iterations += 4
+    process = begun(out, iterations)
+    _, said = process.communicate()
+    orphans = working_in(out, patience=15.0)
+    events = ExplorationFolder(out).journal.read()
+    ends = Counter(event.iteration for event in events if event.event in {"finished", "failed"})
+    finished = [event.iteration for event in events if event.event == "finished"]
+    figures = {
+        "kills": len(kills),
+        "places": len(set(kills)),
+        "iterations": iterations,
+        "lost": iterations - len(ends),
+        "doubled": sum(number > 1 for number in ends.values()),
+        "failed": len(ends) - len(set(finished)),
+        "run again": sum(event.event == "lost" for event in events),
+        "refused": refused + ([said] if process.returncode else []),
+        "orphans": orphans,
+    }
+    sys.stdout.write(json.dumps(figures) + "\n")
+    wanted = {"lost": 0, "doubled": 0, "failed": 0, "run again": 0, "refused": [], "orphans": []}
+    assert {name: figures[name] for name in wanted} == wanted
