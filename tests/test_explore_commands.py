@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from command_line import QUICK, call, refused
+from test_explorer_crashes import left_behind
 
 TINY = [
     *QUICK,
@@ -115,6 +116,29 @@ def test_a_replay_gives_the_same_proposals_and_scores(explored, tmp_path, monkey
         for folder in (out, explored)
     )
     assert ours == theirs
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_making_data_and_phase_1_ends_with_the_explorer_and_goes_on(number, code, tmp_path):
+    """Even when the explorer alone is killed: two processes would otherwise write to one folder."""
+    out = tmp_path / "x"
+    heeding = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from metabolismgraph.cli import main; main()"
+    )
+    words = command("start", "small", "--iterations", 1, "--out", out, "--quiet", *TINY)[3:]
+    child = subprocess.Popen([sys.executable, "-c", heeding, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    for _ in range(1200):
+        if (out / "base" / "training" / "settings.json").exists():
+            break
+        time.sleep(0.05)
+    child.send_signal(number)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == code
+    assert b"Traceback" not in errors
+    assert (b"interrupted; the same command with --out" in errors) == (number == signal.SIGINT)
+    assert left_behind(out) == []
+    assert not (out / "journal.jsonl").exists()
 
 
 def timeless(event):

@@ -1,18 +1,16 @@
 """The real command with real training, killed at random moments, each time followed by the same or `resume` at once."""
 
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 
-import psutil
 import pytest
 from command_line import QUICK
 from hypothesis import settings
+from test_explorer_crashes import left_behind
 
 from metabolismgraph.explore.folder import ExplorationFolder
 
@@ -34,20 +32,6 @@ def begun(out, iterations):
     return subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-
-
-def working_in(out, patience):
-    """Command lines of processes that work in a folder, after a time in which they may end."""
-    until = time.monotonic() + patience
-    while True:
-        found = []
-        for process in psutil.process_iter(["cmdline", "status"]):
-            line = " ".join(process.info["cmdline"] or ())
-            if str(out) in line and process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
-                found.append(line)
-        if not found or time.monotonic() > until:
-            return found
-        time.sleep(0.1)
 
 
 @pytest.mark.skipif(settings.get_current_profile_name() != "long", reason="takes minutes: make test-long")
@@ -73,7 +57,7 @@ def test_nothing_is_lost_doubled_or_refused_and_no_process_stays(tmp_path):
             iterations += 4
     process = begun(out, iterations)
     _, said = process.communicate()
-    orphans = working_in(out, patience=15.0)
+    orphans = left_behind(out, patience=15.0)
     events = ExplorationFolder(out).journal.read()
     ends = Counter(event.iteration for event in events if event.event in {"finished", "failed"})
     finished = [event.iteration for event in events if event.event == "finished"]

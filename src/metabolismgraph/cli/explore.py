@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import typer
 
 from metabolismgraph.cli.options import Checkpoint, Quiet, Set, console, interruptible, read_config, say
 from metabolismgraph.errors import InputError, TrainingFailedError
-from metabolismgraph.processes import Child, environment
+from metabolismgraph.processes import PIPE, Child, environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 explore = typer.Typer(
     no_args_is_help=True, help="Search over configurations and strategies of Phase 2: propose, run, read, remember."
 )
+
+# The program for data and Phase 1; it does not outlive an explorer that is killed.
+_BASE = """
+from metabolismgraph.processes import end_with_parent
+end_with_parent()
+from metabolismgraph.cli import main
+main()
+"""
 
 Folder = Annotated[Path, typer.Argument(help="folder of the exploration")]
 Iterations = Annotated[int, typer.Option(min=1, help="total number of iterations, finished ones included")]
@@ -447,10 +456,13 @@ def _make_base(
     base = config.replace(changes)
     # The base does not depend on the section `exploration`; it may exist from an earlier attempt.
     base = base.model_copy(update={"exploration": Exploration()})
-    path.mkdir(parents=True, exist_ok=True)
     written = path / "base.yaml"
-    written.write_text(base.to_yaml())
-    command = [sys.executable, "-P", "-m", "metabolismgraph"]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        written.write_text(base.to_yaml())
+    except OSError as error:
+        raise InputError(f"{written}: cannot be written ({error.strerror}); make room or give access") from None
+    command = [sys.executable, "-P", "-c", _BASE]
     if network is not None and timeseries is not None:
         command += ["fit", str(network), str(timeseries), "--config", str(written)]
         command += ["--truth", str(truth)] if truth else []
@@ -460,10 +472,14 @@ def _make_base(
         data = f"simulated, {config.dataset}"
     command += ["--out", str(path / "base"), "--resume", *(["--quiet"] if quiet else [])]
     command += ["--checkpoint", str(checkpoint)] if checkpoint else []
-    # In the same group: an interrupt from the terminal reaches both, and the child ends in order.
     advice = f"interrupted; the same command with --out {path} continues"
-    with interruptible(advice), Child(command, env=environment(), own_group=False) as child:
-        code = child.wait()
+    with interruptible(advice), Child(command, stdin=PIPE, env=environment()) as child:
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            os.kill(child.pid, signal.SIGINT)  # it ends in order
+            child.wait()
+            raise
     if code:
         raise TrainingFailedError(f"{path / 'base'}: data and Phase 1 could not be made (see above)")
     written.unlink()
