@@ -205,7 +205,7 @@ def test_an_empty_file_is_all_defaults(write: Write) -> None:
         ),
         (
             "simulation: {homeostatic_lambda_per_type: 0.1}",
-            "simulation.homeostatic_lambda_per_type is 0.1, expected a list in brackets, such as [0.001, 0.002] or "
+            "simulation.homeostatic_lambda_per_type is 0.1, expected a list in brackets, such as [4.5, 5.5] or "
             "[residual]",
         ),
         ("graph_model: {aggr_type: mull}", "graph_model.aggr_type is 'mull', expected 'mul' or 'add'"),

@@ -2,7 +2,8 @@
 
 Every attack runs three times: without walls, where it must get hold of the secret (or it proves nothing); sealed,
 where it must not, and its process must end with the leak code and a report; and behind the kernel's wall alone, as
-if it had found a way to switch the audit hook off. `pytest -s` prints the table.
+if it had found a way to switch the audit hook off. The report is that of the hook, which comes before the call that the
+kernel would refuse: the hook alone stops it as well. `pytest -s` prints the table.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import safetensors.numpy
 import xarray as xr
 from command_line import call
 
-from metabolismgraph.config import load_config
+from metabolismgraph.config import Simulation, load_config
 from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.formats.dataset import write_dataset
 from metabolismgraph.ground_truth.simulator import simulate
@@ -56,9 +57,10 @@ class Attack:
 
     Attributes:
         event: what the report must say was tried.
-        code: sees TRUTH, FOLDER (training), RUN, PACKAGE and PORT (of somebody who knows the truth).
+        code: sees TRUTH, FOLDER (training), RUN, PACKAGE, PROJECT (its source tree) and PORT (of somebody who knows the
+            truth).
         wanted: what it is after; None: the first rate constant.
-        kernel: whether the kernel alone stops it; it lets everything in the package be read.
+        kernel: whether the kernel alone stops it.
         before: what training itself has imported by then.
     """
 
@@ -347,7 +349,6 @@ ATTACKS = {
         "open",
         "got = open(PACKAGE + '/ground_truth/simulator.py').read(); compile(got, 's', 'exec')",
         "def simulate(",
-        kernel=False,
     ),
     "simulating again": Attack(
         "import",
@@ -356,8 +357,42 @@ ATTACKS = {
         from metabolismgraph.config import load_config
         got = str(simulate(load_config('small', OVERRIDES)).truth.k.tolist())
         """,
-        kernel=False,
     ),
+    "defaults of the simulation": Attack(
+        "open",
+        "import metabolismgraph.config as c; got = str(c.Simulation().homeostatic_lambda_per_type)",
+        str(Simulation().homeostatic_lambda_per_type),
+    ),
+    "defaults of the simulation, in the whole configuration": Attack(
+        "import",
+        "from metabolismgraph.config import Config; got = str(Config().simulation.homeostatic_lambda_per_type)",
+        str(Simulation().homeostatic_lambda_per_type),
+    ),
+    "defaults of the simulation, as source": Attack(
+        "open", "got = open(PACKAGE + '/config/simulation.py').read()", "homeostatic_lambda_per_type"
+    ),
+    "shipped configuration": Attack(
+        "open", "got = open(PACKAGE + '/config/shipped/small.yaml').read()", "n_reactions: 72"
+    ),
+    "shipped configuration, as a resource": Attack(
+        "open",
+        """
+        from importlib import resources
+        got = (resources.files('metabolismgraph.config') / 'shipped' / 'small.yaml').read_text()
+        """,
+        "n_reactions: 72",
+    ),
+    "shipped configuration, from the folder above": Attack(
+        "open",
+        "here = os.open(PACKAGE + '/config', 0); "
+        "got = os.read(os.open('shipped/small.yaml', 0, dir_fd=here), 100000).decode()",
+        "n_reactions: 72",
+    ),
+    "tests beside the package": Attack(
+        "open", "got = open(PROJECT + '/tests/test_config.py').read()", "homeostatic_lambda_per_type"
+    ),
+    "changes beside the package": Attack("open", "got = open(PROJECT + '/CHANGELOG.md').read()", "# Changelog"),
+    "folder beside the package": Attack("os.listdir", "got = str(os.listdir(PROJECT))", "pyproject.toml"),
     "seed from the manifest": Attack("open", "got = open(RUN + '/manifest.json').read()", str(SEED)),
     "socket": Attack(
         "socket.getaddrinfo",
@@ -628,6 +663,7 @@ def given(target):
             "FOLDER": str(target.run.training),
             "RUN": str(target.run.path),
             "PACKAGE": str(Path(pipeline.__file__).parents[1]),
+            "PROJECT": str(Path(__file__).resolve().parents[1]),
             "OVERRIDES": OVERRIDES,
             "PORT": server.server_address[1],
         }
@@ -778,6 +814,13 @@ def test_the_exit_code_alone_marks_a_run(run, config):
     assert _results(folder) == set()
 
 
+def test_a_system_call_that_ends_training_marks_the_run(run, config):
+    folder = run("import os, signal; os.kill(os.getpid(), signal.SIGSYS)")
+    with pytest.raises(FirewallError, match="outside its folder .a system call that training does not make"):
+        pipeline.run(config, folder, resume=True)
+    assert _results(folder) == set()
+
+
 def test_an_attack_after_the_last_result_marks_the_run(run, config):
     events = [json.dumps({"event": "finished", "stage": f"phase {i}", "seconds": 1}) for i in (1, 2)]
     code = f"print({events[0]!r}, {events[1]!r}, sep='\\n', flush=True)\nopen('../data/truth/reactions.csv')"
@@ -834,6 +877,28 @@ print(*sorted(sys.modules))
     assert not {f"metabolismgraph.{name}" for name in audit_hook._HIDDEN} & set(answer.stdout.split())
 
 
+def test_the_kernel_is_told_of_no_hidden_file(tmp_path):
+    package = tmp_path / "site-packages" / "metabolismgraph"
+    for name in ("ground_truth/truth.py", "config/shipped/small.yaml", "config/__pycache__/simulation.c.pyc"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).touch()
+    shown = ("config/__pycache__/training.c.pyc", "config/training.py", "config/simulations.py", "text.py")
+    for name in ("config/simulation.py", *shown):
+        (package / name).touch()
+    (package / "link").symlink_to(package)
+    around, library = tmp_path / "runs", tmp_path / "runs" / "library"
+    library.mkdir(parents=True)
+    bounds = audit_hook._bounds(around / "training")._replace(
+        package=f"{package}/", libraries=(f"{tmp_path}/", f"{library}/"), around=(f"{around}/",)
+    )
+    readable, listed = audit_hook._readable_for_kernel(bounds)
+    assert {path for path in readable if path.startswith(f"{tmp_path}")} == {
+        str(library), *(f"{package}/{name}" for name in shown)
+    }  # fmt: skip
+    folders = {f"{tmp_path}", f"{package.parent}", f"{package}", f"{package}/config", f"{package}/config/__pycache__"}
+    assert {path for path in listed if path.startswith(f"{tmp_path}")} == {f"{folder}/" for folder in folders}
+
+
 @pytest.fixture
 def hook(tmp_path, monkeypatch):
     """The audit hook itself, called here instead of by the interpreter; it ends by an exception."""
@@ -873,6 +938,17 @@ NOT_FINE = {
         "r",
         0,
     ),
+    **{
+        f"the package's {name}": ("open", f"{Path(audit_hook.__file__).parents[1]}/{name}", "r", 0)
+        for name in (
+            "config/__pycache__/simulation.c.pyc",
+            "config/simulation.py",
+            "Config/SIMULATION.py",
+            "__pycache__/benchmarks.c.pyc",
+            "config/shipped",
+            "config/\u017fhipped/small.yaml",  # the same file where cases are folded
+        )
+    },
     "a benchmark": ("open", f"{Path(audit_hook.__file__).parents[1]}/benchmarks/recovery.py", "r", 0),
     "a reader": ("import", "h5py", None, None, None, None),
     "a name that is none": ("import", 1, None, None, None, None),
@@ -934,7 +1010,7 @@ def test_links_that_go_round_are_refused(hook):
 
 def test_the_hook_looks_nothing_up_that_can_be_replaced():
     """The functions it consists of use their own names and attributes of built-in types only."""
-    makers = {"_resolver", "_reader", "_judge_files", "_judge_imports", "_terminator", "_hook"}
+    makers = {"_resolver", "_hidden_test", "_reader", "_judge_files", "_judge_imports", "_terminator", "_hook"}
 
     def inner(code: CodeType) -> Iterator[CodeType]:
         for part in code.co_consts:

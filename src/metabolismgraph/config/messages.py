@@ -66,7 +66,7 @@ _PLAIN_WORDS = {
     **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), "a whole number"),
     **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
     "string_type": "text (put it in quotes)",
-    "tuple_type": "a list in brackets, such as [0.001, 0.002] or [residual]",
+    "tuple_type": "a list in brackets, such as [4.5, 5.5] or [residual]",
     **dict.fromkeys(("missing", "too_long"), "two numbers, such as [-2, -1]"),
 }
 

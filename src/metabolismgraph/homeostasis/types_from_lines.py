@@ -66,9 +66,9 @@ def find_types(
         seed: of the starts of the mixture.
 
     Example:
-        >>> slope, offset = np.repeat([-0.001, -0.002], 20), np.repeat([0.004, 0.012], 20)
-        >>> noise = np.random.default_rng(0).normal(size=(2, 40)) * [[1e-4], [4e-4]]
-        >>> found = find_types(slope + noise[0], offset + noise[1], np.diag(np.repeat([1e-8, 1.6e-7], 40)))
+        >>> slope, offset = np.repeat([-0.1, -0.2], 20), np.repeat([0.3, 0.9], 20)
+        >>> noise = np.random.default_rng(0).normal(size=(2, 40)) * [[0.01], [0.04]]
+        >>> found = find_types(slope + noise[0], offset + noise[1], np.diag(np.repeat([1e-4, 1.6e-3], 40)))
         >>> len(found.line), len(set(found.member_of[:20])), len(set(found.member_of[20:]))
         (2, 1, 1)
     """

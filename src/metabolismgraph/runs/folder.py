@@ -184,8 +184,8 @@ class RunFolder:
         """Write entries of the manifest.
 
         They are `observations` (checksum of what training was given), `notes` (assumptions and omissions of the readers
-        of network and table) and `sandbox` (the restrictions of training: the audit hook, and the kernel where
-        available).
+        of network and table) and `sandbox` (the restrictions of training: the audit hook, and where available
+        those of files by the kernel and of system calls).
         """
         self.manifest |= entries
         self._write()

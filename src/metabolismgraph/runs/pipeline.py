@@ -45,7 +45,7 @@ from metabolismgraph.runs.folder import MANIFEST, RunFolder
 from metabolismgraph.runs.published import config_of, results_of
 from metabolismgraph.runs.train_process import KERNEL, NO_ROOM, UNGUARDED
 from metabolismgraph.sandbox import landlock
-from metabolismgraph.sandbox.audit_hook import LEAK
+from metabolismgraph.sandbox.audit_hook import attempt_of
 from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.secret_keys import read_key
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
@@ -473,8 +473,8 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, 
         with Child(command, stdout=PIPE, stderr=stderr, env=env, own_group=False) as child:
             refused, leak = _follow(read_events(child.stdout), folder, progress)
             code = child.wait()
-    if leak or code == LEAK:
-        folder.mark_leak(leak or "an unreported attempt")
+    if attempt := leak or attempt_of(code):
+        folder.mark_leak(attempt)
         raise FirewallError(folder.leak)
     if refused is not None:
         raise InputError(refused)
@@ -502,8 +502,9 @@ def _follow(events: Iterable[dict[str, Any]], folder: RunFolder, progress: Progr
     for event in events:
         match event:
             # Only the first one: it is written before untrusted code runs.
-            case {"event": "sealed", "kernel": bool(kernel)} if not sealed:
-                folder.record(sandbox=["audit hook", *(["kernel"] if kernel else [])])
+            case {"event": "sealed", "kernel": bool(kernel), "calls": bool(calls)} if not sealed:
+                guards = {"audit hook": True, "kernel": kernel, "system calls": calls}
+                folder.record(sandbox=[name for name, there in guards.items() if there])
                 sealed = True
             case {"event": "progress", "stage": str(stage), "done": float() | int() as done, "message": str(message)}:
                 progress(printable(stage), float(done), one_line(printable(message)))

@@ -42,8 +42,9 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
 
     # Libraries read settings, from files too, when they look for devices: before the sandbox is active.
     jax.devices()
-    audit_hook.activate()
-    write_event(sys.stdout, event="sealed", kernel=held_by_kernel)
+    # For a GPU, XLA may start compilers.
+    calls_filtered = audit_hook.activate(programs=jax.default_backend() != "cpu")
+    write_event(sys.stdout, event="sealed", kernel=held_by_kernel, calls=calls_filtered)
     if kernel and not held_by_kernel:
         return UNGUARDED
     try:

@@ -1,9 +1,10 @@
 """The sandbox of training: the process has access to its folder and its libraries, and ends at any other access.
 
-Training code is not trusted, since it may search for the truth. Two guards restrict it. Where the kernel has Landlock,
-the kernel refuses all other files (`landlock.py`), and the process cannot undo that. On every system, an audit hook
-(PEP 578) refuses and reports attempts of Python code to open, load or start something else. The first attempt after
-start-up ends the process at once with the code `LEAK`, so that catching the exception has no effect.
+Training code is not trusted, as it may search for the truth. Three guards restrict it. A kernel with Landlock refuses
+all other files (`landlock.py`), and one with seccomp ends the process at system calls that act on other processes
+(`seccomp.py`); the process cannot undo that. On every system, an audit hook (PEP 578) refuses and reports attempts of
+Python code to open, load or start something else. The first attempt after start-up ends the process at once with the
+code `LEAK`, so that catching the exception has no effect.
 
 Readers in C and C++ raise no audit event. They are not loaded; functions of that kind in libraries that training
 needs are disabled (`_DISABLED_FUNCTIONS`). The hook alone does not stop code that writes to the memory of its own
@@ -21,6 +22,7 @@ import glob
 import importlib
 import json.encoder
 import os
+import signal
 import site
 import sys
 import sysconfig
@@ -28,7 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metabolismgraph.sandbox import landlock
+from metabolismgraph.sandbox import landlock, seccomp
 
 LEAK = 86  # exit code after an attempt
 # Readable files of a shared folder.
@@ -41,7 +43,8 @@ _FINE, _QUIET, _REFUSED = range(3)  # verdicts; a quiet refusal does not count a
 _ACTIVATE = "metabolismgraph.activate"
 _TAKEN_OUT = "metabolismgraph.taken_out"
 _PACKAGE = "metabolismgraph"
-_HIDDEN = frozenset({"ground_truth", "evaluation", "benchmarks"})
+# Modules and folders of the package that hold true values, or compute them.
+_HIDDEN = frozenset({"ground_truth", "evaluation", "benchmarks", "config/simulation", "config/shipped"})
 # They open files, start processes or make interpreters without an audit event.
 _READERS = frozenset(
     {
@@ -91,6 +94,7 @@ _EVENTS = frozenset(
     {
         *("os.system", "os.posix_spawn", "os.link", "os.symlink", "os.kill", "os.killpg", "os.chdir", "os.startfile"),
         *("resource.setrlimit", "resource.prlimit"),
+        *("os.utime", "os.chmod", "os.chown", "os.chflags", "os.setxattr", "os.removexattr"),
         # These show or change the execution of other code, the hook included.
         *("sys._current_frames", "sys._current_exceptions", "sys.settrace", "sys.setprofile", "sys.remote_exec"),
         *("cpython.PyInterpreterState_New", _TAKEN_OUT),
@@ -105,12 +109,6 @@ _CHANGES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "os.rmdir": ((0,), (1,)),
     "os.rename": ((0, 1), (2, 3)),
     "os.truncate": ((0,), ()),
-    "os.utime": ((0,), (3,)),
-    "os.chmod": ((0,), (2,)),
-    "os.chown": ((0,), (3,)),
-    "os.chflags": ((0,), ()),
-    "os.setxattr": ((0,), ()),
-    "os.removexattr": ((0,), ()),
 }
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _MOST_LINKS = 40  # the limit of the kernel
@@ -134,6 +132,7 @@ _KERNEL_FOLDERS = (
     *("/proc/self", "/proc/sys", "/proc/driver", "/proc/devices", "/proc/loadavg", "/proc/mounts"),
 )
 _DEVICES = (*_SYSTEM_FILES, "/dev/full", "/dev/dxg", "/dev/kfd", "/dev/dri")
+_SOURCES = ("/usr/src/", "/usr/local/src/")  # projects with their runs lie there in some containers
 
 
 class Bounds(NamedTuple):
@@ -200,11 +199,12 @@ def seal(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True
     os.environ["TMPDIR"] = bounds.folder.rstrip("/")
     for path in bounds.cache:
         Path(path).mkdir(parents=True, exist_ok=True)
+    readable, listed = _readable_for_kernel(bounds)
     held = landlock.confine(
         landlock.Allowed(
-            readable=(*_KERNEL_FOLDERS, *_linker_folders(), bounds.package, *bounds.libraries, *bounds.single_files),
+            readable=(*readable, *bounds.single_files),
             writable=(*bounds.own, "/dev/shm"),  # noqa: S108 (shared memory of GPU libraries)
-            listed=tuple(bounds.listed),
+            listed=(*bounds.listed, *listed),
             devices=(*_DEVICES, *glob.glob("/dev/nvidia*")),  # noqa: PTH207
         )
     )
@@ -212,8 +212,15 @@ def seal(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True
     return held
 
 
-def activate() -> None:
-    """End start-up: after this call a refused attempt ends the process."""
+def activate(*, programs: bool = False) -> bool:
+    """End start-up: after this call a refused attempt ends the process.
+
+    Args:
+        programs: whether libraries may start other programs, as compilers of accelerators do.
+
+    Returns:
+        whether the kernel filters system calls as well.
+    """
     for name in (*sys.builtin_module_names, *_DISABLED_FUNCTIONS):
         # Functions are disabled in loaded modules: load them now.
         if name not in _READERS and ("." not in name or name.partition(".")[0] in sys.modules):
@@ -224,7 +231,15 @@ def activate() -> None:
         for attribute in attributes:
             if hasattr(owner, attribute):
                 setattr(owner, attribute, _taken_out(f"{name}.{attribute}"))
+    filtered = seccomp.restrict(programs=programs)
     sys.audit(_ACTIVATE)
+    return filtered
+
+
+def attempt_of(code: int) -> str | None:
+    """The attempt behind the exit code of a sealed process that has reported none; None for other codes."""
+    calls = {LEAK: "an unreported attempt", -signal.SIGSYS: "a system call that training does not make"}
+    return calls.get(code)
 
 
 def _loaded(name: str) -> object:
@@ -278,6 +293,31 @@ def _prefix(path: str) -> str:
     return path.rstrip("/") + "/"
 
 
+def _readable_for_kernel(bounds: Bounds) -> tuple[set[str], set[str]]:
+    """Readable folders and files without hidden ones, and the folders that hold both kinds, to be listed only."""
+    places = [f"{bounds.package}{name}" for name in _HIDDEN]
+    names = [(os.path.dirname(place), os.path.basename(place)) for place in places]  # noqa: PTH119, PTH120
+    compiled = [f"{glob.escape(folder)}/__pycache__/{name}.*" for folder, name in names]
+    patterns = [*(f"{glob.escape(place)}.*" for place in places), *compiled]
+    files = [path for pattern in patterns for path in glob.glob(pattern)]  # noqa: PTH207
+    hidden = {*map(_prefix, (*places, *files)), *_SOURCES, *bounds.around}
+    readable: set[str] = set()
+    listed: set[str] = set()
+    pending = [os.path.realpath(path) for path in (*_KERNEL_FOLDERS, *_linker_folders(), bounds.package)]
+    pending += bounds.libraries
+    while pending:
+        path = _prefix(pending.pop())
+        if path in hidden:
+            continue
+        if not any(one.startswith(path) for one in hidden):
+            readable.add(path.rstrip("/") or "/")
+        elif path not in listed:
+            listed.add(path)
+            # A rule for a link would be one for its target.
+            pending += [entry.path for entry in os.scandir(path) if not entry.is_symlink()]
+    return readable, listed
+
+
 def _linker_folders() -> tuple[str, ...]:
     return tuple(path for path in os.environ.get("LD_LIBRARY_PATH", "").split(":") if path)
 
@@ -326,10 +366,27 @@ def _resolver() -> Resolve:
     return resolve
 
 
+def _hidden_test() -> Callable[[str], bool]:
+    """Make the test whether a path in the package is hidden, or is compiled from what is hidden."""
+    hidden = frozenset("/" + name for name in _HIDDEN)
+
+    def is_hidden(path: str) -> bool:
+        name = ""
+        for part in path.casefold().split("/"):
+            if part != "__pycache__":
+                name += "/" + part.partition(".")[0]
+            if name in hidden:
+                return True
+        return False
+
+    return is_hidden
+
+
 def _reader(bounds: Bounds) -> Callable[[str], bool]:
     """Make the test whether a resolved path may be read."""
     folder, around, package, within, files = bounds.folder, bounds.around, bounds.package, bounds.within, bounds.files
-    shared, libraries, hidden, length = bounds.shared, bounds.libraries, _HIDDEN, len(bounds.package)
+    shared, libraries, length = bounds.shared, bounds.libraries, len(bounds.package)
+    package, is_hidden = package.casefold(), _hidden_test()
     lstat, failure = os.lstat, OSError
     file_type, ordinary = _FILE_TYPE, frozenset({_REGULAR, _FOLDER})
 
@@ -340,9 +397,9 @@ def _reader(bounds: Bounds) -> Callable[[str], bool]:
                 return lstat(path[:-1]).st_mode & file_type in ordinary
             except failure:
                 return True
-        if path.startswith(package):
-            first, _, rest = path[length:].partition("/")
-            return (rest if first == "__pycache__" else first).partition(".")[0] not in hidden
+        # Some file systems do not distinguish cases.
+        if path.casefold().startswith(package):
+            return not is_hidden(path[length:])
         if path in shared:
             return True
         if path.startswith(around):
@@ -395,7 +452,7 @@ def _judge_files(bounds: Bounds, resolve: Resolve) -> Callable[[str, tuple[Any, 
 def _judge_imports(bounds: Bounds, resolve: Resolve) -> Callable[[tuple[Any, ...], bool], int]:
     """Make the judge of imports: of a module by its name, and of compiled code by its file."""
     sites, libraries, own, kind, text = bounds.sites, bounds.libraries, bounds.own, type, str
-    package, hidden, readers, native, once, length = _PACKAGE, _HIDDEN, _READERS, _NATIVE, _ONCE, len
+    package, is_hidden, readers, native, once, length = _PACKAGE, _hidden_test(), _READERS, _NATIVE, _ONCE, len
     fine, quiet, refused = _FINE, _QUIET, _REFUSED
 
     def compiled(file: Any, active: bool) -> int:
@@ -417,7 +474,7 @@ def _judge_imports(bounds: Bounds, resolve: Resolve) -> Callable[[tuple[Any, ...
         if kind(name) is not text:
             return refused
         first, _, rest = name.partition(".")
-        if first in readers or (first == package and rest.partition(".")[0] in hidden):
+        if first in readers or (first == package and is_hidden(rest.replace(".", "/"))):
             return refused
         return fine if file is None else compiled(file, active)
 

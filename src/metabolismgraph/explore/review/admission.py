@@ -37,7 +37,7 @@ from metabolismgraph.runs.checkpoint import (
     save_phase1,
 )
 from metabolismgraph.runs.train_folder import read_settings
-from metabolismgraph.sandbox.audit_hook import LEAK
+from metabolismgraph.sandbox.audit_hook import attempt_of
 from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.text import one_line, printable
 
@@ -242,8 +242,8 @@ def _reasons(events: list[dict[str, Any]], completed: Completed, time_limit: flo
     """Reasons for the failure of a trial; empty if it passed."""
     leaks = [event for event in events if event.get("event") == "leak"]
     faults = [str(event.get("fault")) for event in events if event.get("event") == "fault"]
-    if leaks or completed.code == LEAK:
-        tried = f"{leaks[-1].get('tried')} {leaks[-1].get('on')}" if leaks else "an unreported attempt"
+    tried = f"{leaks[-1].get('tried')} {leaks[-1].get('on')}" if leaks else attempt_of(completed.code)
+    if tried:
         return [f"tried to reach outside its folder ({tried})"]
     if completed.limit:
         too_much = {"output": f"wrote more than {_LARGEST_OUTPUT >> 20} MB of output on trial; let it print less"}
