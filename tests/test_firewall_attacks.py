@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import dis
+import importlib.util
 import json
 import os
 import pickle
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -71,6 +73,27 @@ class Attack:
     before: str = ""
 
 
+_PROFILER = "import jaxlib._profiler as profiler"
+_REPORT = Attack(
+    "import",
+    """
+    import warnings; warnings.simplefilter('ignore')
+    import numpy as np, scipy.odr as odr
+    data = odr.Data(np.arange(5.0), np.arange(5.0))
+    odr.ODR(data, odr.Model(lambda b, x: b[0] * x), beta0=[1.0], rptfile=TRUTH + '/report', iprint=0).run()
+    os.remove(TRUTH + '/report'); got = 'written'
+    """,
+    "written",
+)
+_LOG = Attack(
+    audit_hook._TAKEN_OUT,
+    """
+    highs = solver._Highs(); highs.setOptionValue('log_file', TRUTH + '/log'); highs.run()
+    os.remove(TRUTH + '/log'); got = 'written'
+    """,
+    "written",
+    before="import scipy.optimize; from scipy.optimize._highspy import _core as solver",
+)
 ATTACKS = {
     "absolute path": Attack("open", "got = open(TRUTH + '/reactions.csv').read()"),
     "relative path": Attack("open", "got = open('../data/truth/reactions.csv').read()"),
@@ -236,6 +259,20 @@ ATTACKS = {
         "got = str(safetensors.numpy.load_file(TRUTH + '/truth.safetensors')['k'].tolist())",
         before="import safetensors.numpy",
     ),
+    "compiler that reads": Attack(
+        audit_hook._TAKEN_OUT,
+        """
+        try: ir.Module.parseFile(TRUTH + '/reactions.csv', ir.Context())
+        except BaseException as error: got = str(error)
+        """,
+        "custom op 'reaction'",
+        before="from jaxlib.mlir import ir",
+    ),
+    "server of the profiler": Attack(
+        audit_hook._TAKEN_OUT, "server = profiler.start_server(0); got = 'done'", "done", before=_PROFILER
+    ),
+    **({"report of a library": _REPORT} if importlib.util.find_spec("scipy.odr") else {}),
+    **({"log of a solver": _LOG} if importlib.util.find_spec("scipy.optimize._highspy._core") else {}),
     "sqlite3": Attack(
         "import",
         """
@@ -541,7 +578,7 @@ SEALED = f"""
 import sys
 from pathlib import Path
 from metabolismgraph.sandbox import audit_hook
-audit_hook.seal(Path.cwd())
+print('{{"kernel":', str(audit_hook.seal(Path.cwd())).lower() + '}}', flush=True)
 {PRELUDE}
 given = json.loads(sys.argv[1])
 exec(given.pop("before"))
@@ -555,9 +592,12 @@ if "got" in globals():
 # All attacks one after the other, each in a fork: what one does to its process is nothing to the next.
 FORKED = f"""
 {PRELUDE}
-import atexit, h5py, numpy, pandas, pyarrow.parquet, safetensors.numpy, xarray
+import atexit, h5py, numpy, pandas, pyarrow.parquet, safetensors.numpy, scipy.optimize, xarray
+import jaxlib._profiler as profiler
+from jaxlib.mlir import ir
 from pathlib import Path
-from metabolismgraph.sandbox import audit_hook
+from scipy.optimize._highspy import _core as solver
+from metabolismgraph.sandbox import audit_hook, seccomp
 given = json.loads(sys.stdin.read())
 found = {{}}
 leave = os._exit
@@ -571,6 +611,7 @@ def strike(code, kernel):
             if not audit_hook.seal(Path.cwd()):
                 print("NO LANDLOCK", flush=True)
                 leave(0)
+            seccomp.restrict()
         space = {{**globals(), **given}}
         try:
             exec(code, space)
@@ -730,6 +771,20 @@ def test_the_kernel_alone_refuses_it_too(name, forked, target):
     if "NO LANDLOCK" in forked["kernel"][name]:
         pytest.skip("this kernel has no Landlock")
     assert _wanted(name, target) not in forked["kernel"][name]
+
+
+def test_options_of_the_compiler_write_nothing_elsewhere(given, target):
+    """The one way to files without an audit event: the kernel's error is seen by nobody, and nothing is written."""
+    code = """
+jax.jit(lambda x: 2 * x, compiler_options={'xla_dump_to': TRUTH + '/programs'})(1.0)
+got = os.path.exists(TRUTH + '/programs')
+"""
+    told = {**given, "code": code, "before": "import jax; jax.devices()"}
+    answer = _python(SEALED, json.dumps(told), folder=target.run.training)
+    if '"kernel": false' in answer.stdout:
+        pytest.skip("this kernel has no Landlock")
+    assert "GOT False" in answer.stdout or answer.returncode == -signal.SIGSYS, answer.stderr
+    assert not (target.truth / "programs").exists()
 
 
 def test_nothing_of_the_truth_came_into_the_training_folder(sealed, target):

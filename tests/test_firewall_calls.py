@@ -51,6 +51,8 @@ ATTACKS = {
     "watching files": "inotify_init1(0) >= 0",
     "another filter": "syscall(SECCOMP, 2, 0, ctypes.byref(ctypes.c_uint32(0x80000000))) == 0",
     "a tracer": "prctl(0x59616D61, 0, 0, 0, 0) in (0, -1)",
+    "a file elsewhere, by the C library": "fopen(OUTSIDE, b'w') != 0",
+    "a file elsewhere, by an older call": "creat(OUTSIDE, 0o600) >= 0",
     "signals on a pipe to its parent": "fcntl(os.pipe()[0], 8, os.getppid()) == 0",
 }
 NAMES = sorted({name for code in ATTACKS.values() for name in re.findall(r"(?<![\w.])([a-z_0-9]+)\(", code)} - {"in"})
@@ -145,6 +147,7 @@ FINE = {
     "its own cores": "sched_getaffinity(0, 128, room) >= 0 and sched_setaffinity(0, 128, room) == 0",
     "its name": "prctl(15, b'worker', 0, 0, 0) == 0",
     "flags of a descriptor": "fcntl(1, 1) >= 0",
+    "reading by the C library": "fopen(b'/proc/cpuinfo', b'r') != 0",
     "a file of its own": "os.write(os.open(INSIDE + b'/own', os.O_CREAT | os.O_WRONLY), b'x') == 1",
 }
 
@@ -209,7 +212,7 @@ def test_the_filter_ends_every_listed_call_and_lets_others_pass(machine):
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_filter_looks_at_arguments(machine):
     at = MACHINES[machine]
-    clone, prlimit, own = seccomp._CLONE[at], seccomp._PRLIMIT[at], 1000
+    clone, prlimit, opening, own = seccomp._CLONE[at], seccomp._PRLIMIT[at], seccomp._OPEN[1][0][at], 1000
     kill, priority = seccomp._WITH["kill"][0][at], seccomp._WITH["setpriority"][0][at]
     cores, fcntl = seccomp._WITH["sched_setaffinity"][0][at], seccomp._WITHOUT["fcntl"][0][at]
     expected = {
@@ -231,6 +234,9 @@ def test_the_filter_looks_at_arguments(machine):
         (prlimit, 1, 4, 0, 9): KILL,
         (prlimit, 0, 4, 9): KILL,
         (prlimit, 0, 4, 2**40): KILL,
+        (opening, 0, 0, 0o101): KILL,  # fopen
+        (opening, 0, 0, 0o2000101): ALLOW,
+        (opening, 0, 0, 0o2): ALLOW,
         (fcntl, 1, 2): ALLOW,
         (fcntl, 1, 8): KILL,
         (seccomp._CLONE3[at],): ABSENT,
@@ -260,7 +266,7 @@ def test_numbers_are_those_of_the_kernel(machine):
     at = MACHINES[machine]
     listed = {**seccomp._NEVER, **seccomp._OF_PROGRAMS, "clone": seccomp._CLONE, "clone3": seccomp._CLONE3}
     listed |= {name: numbers for name, (numbers, *_) in {**seccomp._WITH, **seccomp._WITHOUT}.items()}
-    listed["prlimit64"] = seccomp._PRLIMIT
+    listed |= {"prlimit64": seccomp._PRLIMIT, "open": seccomp._OPEN[0][0], "openat": seccomp._OPEN[1][0]}
     found = {name: int(known[name]) for name in listed if name in known}
     assert len(found) > 100
     assert found == {name: listed[name][at] for name in found}

@@ -77,14 +77,34 @@ _DISABLED_FUNCTIONS: dict[str, tuple[str, ...]] = {
     "safetensors": ("safe_open", "serialize_file"),
     "safetensors._safetensors_rust": ("safe_open", "serialize_file"),
     "safetensors.numpy": ("safe_open", "serialize_file"),
-    "jaxlib._jax": ("load_pjrt_plugin", "start_transfer_server", "get_distributed_runtime_service"),
+    "jaxlib._jax": (
+        *("load_pjrt_plugin", "initialize_pjrt_plugin", "get_c_api_client", "start_transfer_server"),
+        *("make_transfer_server_interface_factory", "get_distributed_runtime_service"),
+        *("get_distributed_runtime_client", "make_gloo_tcp_collectives", "make_mpi_collectives"),
+    ),
+    "jaxlib._profiler": (
+        *("start_server", "get_fdo_profile", "aggregate_profiled_instructions", "get_instructions_profile"),
+        "get_profiled_instructions_proto",
+    ),
+    "jaxlib._profiler.ProfilerSession": ("export", "stop_and_export"),
+    "jaxlib._profile_data.ProfileData": ("from_file",),
+    "jaxlib._ifrt_proxy": ("get_client",),
+    "jaxlib.mlir._mlir_libs._mlir.ir.Module": ("parseFile",),
+    "jaxlib.mlir._mlir_libs._mlir.passmanager.PassManager": ("enable_ir_printing", "enable_reproducer_before_all"),
     "scipy.optimize._highspy._core._Highs": (
         *("readBasis", "readModel", "readOptions", "readSolution", "writeBasis", "writeIisModel", "writeInfo"),
-        *("writeModel", "writeOptions", "writePresolvedModel", "writeSolution"),
+        *("writeModel", "writeOptions", "writePresolvedModel", "writeSolution", "setOptionValue"),
     ),
 }
-# Their extension modules (folder and name) must not be loaded twice, since that would restore the functions.
-_ONCE = frozenset({"lib-dynload/_posixsubprocess", "safetensors/_safetensors_rust", "jaxlib/_jax", "_highspy/_core"})
+# Their extension modules (folder and name) must not be loaded twice, since that would restore the functions. Others,
+# which start-up does not load, open files or connections.
+_ONCE = frozenset(
+    {
+        *("lib-dynload/_posixsubprocess", "safetensors/_safetensors_rust", "_highspy/_core", "odr/__odrpack"),
+        *("jaxlib/_jax", "jaxlib/_profiler", "jaxlib/_profile_data", "jaxlib/_ifrt_proxy", "jaxlib/_pathways"),
+        "_mlir_libs/_mlir",
+    }
+)
 
 _FAMILIES = (
     *("socket.", "subprocess.", "pty.", "ctypes.", "sqlite3.", "gc.", "syslog.", "urllib.", "http.client.", "ftplib."),
