@@ -6,7 +6,7 @@ ARGS ?=
 EXTERNAL ?= $(wildcard ../shared/benchmarks/oscillatory_rank50)
 BIN := .venv/bin
 
-.PHONY: help run test test-fast test-long coverage lint docs bench bench-models bench-noise bench-strategies
+.PHONY: help run test test-fast test-long test-malformed coverage lint docs bench bench-models bench-noise bench-strategies
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -23,6 +23,9 @@ test-fast: .venv/.ok  ## the tests that take seconds: what to run after every ch
 
 test-long: .venv/.ok  ## all tests; reviews of every strategy; property tests look at ten times as many cases, others each time
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile=long $(ARGS)
+
+test-malformed: .venv/.ok  ## thousands of malformed inputs, each in a process with limits: make test-malformed ARGS="--family sbml"
+	$(BIN)/python tests/malformed/runner.py $(ARGS)
 
 coverage: .venv/.ok  ## all tests, with branch coverage; slower
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term $(ARGS)

@@ -14,6 +14,7 @@ FLOORS = (
     *(
         "errors",
         "text",
+        "memory",
         "files",
         "json_lines",
         "processes",

@@ -353,9 +353,9 @@ def test_same_seed_same_bits(small, small_phase1, small_phase2, small_config):
     [
         (lambda arrays, meta: meta.pop("loss_unit"), "loss_unit is missing, or of another kind"),
         (lambda arrays, meta: meta.update(node_magnitude="big"), "node_magnitude is missing, or of another kind"),
-        (lambda arrays, meta: meta.update(notes=[1]), "a note is not a text"),
-        (lambda arrays, meta: arrays.pop("losses"), "losses are missing, or of another shape"),
-        (lambda arrays, meta: arrays.update(losses=np.zeros((2, 2))), "losses are missing, or of another shape"),
+        (lambda arrays, meta: meta.update(notes=[1]), "notes.0 is missing, or of another kind"),
+        (lambda arrays, meta: arrays.pop("losses"), "losses is missing"),
+        (lambda arrays, meta: arrays.update(losses=np.zeros((2, 2))), "losses has another shape"),
         (lambda arrays, meta: arrays.update({"snapshot.x": np.zeros(1)}), "snapshot.x is not known"),
         (lambda arrays, meta: arrays.update({"snapshot": np.zeros(1), "snapshot.": np.zeros(1)}), "snapshot. is not"),
     ],

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from importlib import metadata
 from itertools import compress
 from pathlib import Path
@@ -35,7 +33,8 @@ from metabolismgraph.cli.options import (
     read_names,
     say,
 )
-from metabolismgraph.errors import FirewallError, InputError, SimulationDivergedError, TrainingFailedError
+from metabolismgraph.cli.walls import one_line_errors, open_closed_streams
+from metabolismgraph.errors import InputError
 
 if TYPE_CHECKING:
     from metabolismgraph.config import Config
@@ -75,23 +74,12 @@ def _options(
 
 def main() -> None:
     """Run a command: exit code 2 for wrong input, 1 for a failure."""
+    open_closed_streams()
     keep_compiled_programs(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))
-    with _one_line_errors():
-        app()
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
-            yield
-    except InputError as error:
-        say(f"error: {error}")
-        sys.exit(2)
-    except (FirewallError, SimulationDivergedError, TrainingFailedError) as error:
-        say(f"error: {error}")
-        sys.exit(1)
+    with one_line_errors():
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _resumable(folder: Path) -> AbstractContextManager[None]:

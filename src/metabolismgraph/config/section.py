@@ -6,6 +6,8 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+_LARGEST, _LARGEST_SEED = 2**31 - 1, 2**63 - 1  # whole numbers that arrays can be indexed by, and generators take
+
 NonNegative = Annotated[float, Field(ge=0)]
 
 
@@ -24,6 +26,15 @@ class Section(BaseModel):
         annotation = cls.model_fields[info.field_name].annotation
         if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             raise ValueError("expected a value that is not true or false")
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _no_huge_whole_number(cls, value: object, info: Any) -> object:
+        most = _LARGEST_SEED if info.field_name == "seed" else _LARGEST
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and abs(number) > most:
+                raise ValueError(f"expected a whole number of at most {most}")
         return value
 
 

@@ -13,7 +13,7 @@ import sys
 
 import antimony
 
-_MEMORY, _SECONDS = 4 << 30, 60  # bytes, and seconds of the processor
+_MEMORY, _SECONDS = 3 << 29, 60  # bytes, and seconds of the processor
 
 
 def main(wanted: str) -> int:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from xml.parsers import expat
 
 import libsbml
 import numpy as np
@@ -21,7 +22,7 @@ from metabolismgraph.formats.quantities import ModelIndex
 from metabolismgraph.formats.sbml_reader import BACKWARD, FORWARD, Reader
 from metabolismgraph.formats.sbml_writer import write_sbml
 from metabolismgraph.system.network import ReactionNetwork
-from metabolismgraph.text import one_line
+from metabolismgraph.text import one_line, printable
 
 __all__ = [
     "BACKWARD",
@@ -154,20 +155,14 @@ def parse(content: bytes, source: str, *, needs_network: bool = True) -> Any:
         InputError: the content is not valid SBML, is nested too deeply, or has no species or no reactions.
     """
     text = _text(content, source)
-    if _depth(text) > _MAX_DEPTH:
-        raise InputError(
-            f"{source}: elements are nested more than {_MAX_DEPTH} deep; write formulas with fewer brackets"
-        )
+    _check_elements(text, source)
     document = libsbml.readSBMLFromString(text)
     if document.getLevel() == 1:
         raise InputError(f"{source}: SBML Level 1 is not supported; convert it to Level 2 or 3")
     for i in range(document.getNumErrors()):
         error = document.getError(i)
         if error.getSeverity() >= libsbml.LIBSBML_SEV_ERROR:
-            raise InputError(
-                f"{source}: not valid SBML: line {error.getLine()}: {one_line(error.getMessage())}; "
-                "correct it with an SBML validator"
-            )
+            _refuse_invalid(source, error.getLine(), error.getMessage())
     model = document.getModel()
     if model is None or (needs_network and not model.getNumSpecies()):
         raise InputError(f"{source}: the model has no species; give a file with a reaction network")
@@ -195,14 +190,42 @@ def _formulas(model: Any) -> Iterator[Any]:
     return (part.getMath() for part in parts if part is not None)
 
 
-def _depth(text: str) -> int:
-    """Largest depth of nested elements."""
-    depth = deepest = 0
-    for tag in re.finditer(r"<(/?)[A-Za-z_][^<>]*?(/?)>", text):
-        if not tag[2]:
-            depth += -1 if tag[1] else 1
-            deepest = max(deepest, depth)
-    return deepest
+def _check_elements(text: str, source: str) -> None:
+    """Refuse what libsbml must not see: elements nested too deeply, and entities, which can grow without limit.
+
+    Raises:
+        InputError: for these, and for what is not XML.
+    """
+    parser, depth = expat.ParserCreate(), 0
+
+    def begin(name: str, attributes: object) -> None:
+        del name, attributes
+        nonlocal depth
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise InputError(
+                f"{source}: elements are nested more than {_MAX_DEPTH} deep; write formulas with fewer brackets"
+            )
+
+    def end(name: str) -> None:
+        del name
+        nonlocal depth
+        depth -= 1
+
+    def refuse(*_: object) -> None:
+        raise InputError(f"{source}: declares entities, which are not read; write their content instead")
+
+    parser.StartElementHandler, parser.EndElementHandler, parser.EntityDeclHandler = begin, end, refuse
+    try:
+        parser.Parse(text.encode("utf-8", "replace"), True)
+    except expat.ExpatError as error:
+        _refuse_invalid(source, error.lineno, expat.ErrorString(error.code))
+
+
+def _refuse_invalid(source: str, line: int, problem: str) -> None:
+    raise InputError(
+        f"{source}: not valid SBML: line {line}: {one_line(printable(problem))}; correct it with an SBML validator"
+    )
 
 
 def _text(content: bytes, source: str) -> str:

@@ -22,6 +22,7 @@ from metabolismgraph.config import Config, Simulation
 from metabolismgraph.errors import SimulationDivergedError
 from metabolismgraph.ground_truth.rate_laws import chosen_rate_law
 from metabolismgraph.ground_truth.rate_laws.base import RateLaw
+from metabolismgraph.ground_truth.size import check_size
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.secret_keys import new_key
 from metabolismgraph.system.kinetics import (
@@ -62,6 +63,7 @@ def simulate(
         secret: a key, which the truth then contains; None: with `simulation.secret` a new one, otherwise none.
 
     Raises:
+        InputError: the system does not fit the memory of this machine.
         SimulationDivergedError: the trajectory diverged; with frame, metabolite and fastest reaction.
 
     Example:
@@ -71,6 +73,7 @@ def simulate(
         ((101, 30), (72,))
     """
     settings = config.simulation
+    check_size(settings)
     secret = new_key() if secret is None and settings.secret else secret
     of_network, *streams = np.random.default_rng(settings.seed).spawn(4)
     network = random_network(settings, config.dataset or "simulated", of_network)

@@ -6,6 +6,7 @@ The strategies of the configuration make a `Plan` (objective, penalties and opti
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -97,7 +98,8 @@ def fit_homeostasis(
     model, polished = plan.finish(model, progress)
     check_frozen(before, model)
     keys = jax.random.split(data.key(_COMPARISON), _COMPARED)
-    learned, nothing = (float(_mean_loss(each, plan.objective, keys)) for each in (model, before))
+    learned, nothing = (_mean_loss(each, plan.objective, keys) for each in (model, before))
+    gain = float(1 - learned / nothing)  # not a number where a loss is not
     progress("phase 2", 1.0, "")
     losses = np.concatenate([losses, polished])
     if data is not given:
@@ -112,7 +114,7 @@ def fit_homeostasis(
         components=components,
         node_magnitude=float(np.mean(np.abs(np.asarray(response)))),
         notes=plan.notes,
-        gain=1 - learned / nothing if nothing > 0 else None,
+        gain=gain if math.isfinite(gain) else None,
         snapshots=snapshots,
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
+from pydantic import BaseModel, ValidationError
 
 from metabolismgraph.config import GraphModel
 from metabolismgraph.errors import InputError
@@ -25,9 +25,27 @@ from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.reactions.identifiability import Combination, Identifiability
 from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence, WindowEvidence
+from metabolismgraph.runs.checkpoint_content import (
+    INTERPOLATED,
+    LOSSES,
+    OBSERVATIONS,
+    PHASE1,
+    TRAJECTORIES,
+    WINDOWS,
+    Meta,
+    NetworkJson,
+    ObservationsMeta,
+    Phase1Meta,
+    Phase2Meta,
+    array_fault,
+    meta_fault,
+    snapshot_fault,
+    weights_fault,
+)
 from metabolismgraph.system.model import MetabolismModel, NodeFunction, empty_substrate_function
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
+from metabolismgraph.text import one_line, printable
 
 _PHASE1_ARRAYS = (
     "log_k",
@@ -48,9 +66,16 @@ _PHASE1_WORDS = ("converged", "rule", "law_fails", "reasons", "notes", "alpha")
 _OBSERVED_ARRAYS = ("time", "run", "concentration")
 _ANY_KEY = 0  # shapes only: the random numbers drawn with it are replaced
 
-_SNAPSHOT = re.compile(r"snapshot\.\d{1,15}\.")
-
 Module = TypeVar("Module")
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Any(BaseModel):
+    """A JSON file, whatever it tells."""
+
+
+class _Digest(BaseModel):
+    sha256: str
 
 
 def save_phase1(path: Path, result: Phase1Result, seconds: float) -> None:
@@ -69,42 +94,70 @@ def save_phase1(path: Path, result: Phase1Result, seconds: float) -> None:
     _write(path, arrays, {"seconds": seconds, **meta})
 
 
-def load_phase1(path: Path, graph_model: GraphModel) -> Phase1Result:
+def load_phase1(path: Path, graph_model: GraphModel, network: ReactionNetwork | None = None) -> Phase1Result:
     """Read a checkpoint of `save_phase1`.
+
+    Args:
+        path: of its files, without the suffix.
+        graph_model: structure of the learned model.
+        network: that it must have been made for; None: any.
 
     Raises:
         InputError: a file is missing or damaged, or belongs to a network of another shape.
     """
-    arrays, meta = _read(path)
-    meta = {"alpha": 1.0, "trajectories": {}, "windows": {}, **meta}  # older checkpoints do not tell
-    wanted = (*_PHASE1_ARRAYS, *_PHASE1_WORDS, "groups", "combinations")
-    absent = [name for name in wanted if name not in {**arrays, **meta}]
-    prefix = "trajectories."
-    evidence: dict[str, Any] = {
-        name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)
-    } | meta["trajectories"]
-    if evidence:
-        absent += [field.name for field in dataclasses.fields(TrajectoryEvidence) if field.name not in evidence]
-    if absent:
-        raise InputError(f"{path}.safetensors: made by an older version ({absent[0]} is missing); train it again")
+    arrays, meta = _read(path, Phase1Meta, "result of Phase 1")
+    # Before they are compared: a checkpoint of an older version lacks some of them.
+    missing = [name for name in PHASE1 if name not in arrays]
+    if missing:
+        raise InputError(f"{path}.safetensors: made by an older version ({missing[0]} is missing); train it again")
+    sizes = _sizes(network)
+    fault = array_fault(arrays, PHASE1, sizes)
+    if meta.trajectories is not None:
+        fault = fault or array_fault(arrays, TRAJECTORIES, sizes, "trajectories.") or _unknowns_fault(sizes)
+    if meta.windows is not None:
+        fault = fault or array_fault(arrays, WINDOWS, sizes, "windows.")
+    if fault or (fault := _indices_fault(meta, sizes)):
+        raise InputError(f"{path}.safetensors: holds no result of Phase 1 ({fault}); train it again")
     identifiability = Identifiability(
         **{name: arrays[f"identifiability.{name}"] for name in _IDENTIFIABILITY_ARRAYS},
-        groups=tuple(tuple(g) for g in meta["groups"]),
-        combinations=tuple(tuple(Combination(tuple(r), tuple(c)) for r, c in g) for g in meta["combinations"]),
+        groups=meta.groups,
+        combinations=tuple(tuple(Combination(r, c) for r, c in group) for group in meta.combinations),
     )
+    evidence = None
+    found: dict[str, Any] = {name: arrays[name] for name in _PHASE1_ARRAYS}
+    found |= {name: getattr(meta, name) for name in _PHASE1_WORDS}
+    if meta.trajectories is not None:
+        of_fit: dict[str, Any] = {name: arrays[f"trajectories.{name}"] for name in TRAJECTORIES}
+        evidence = TrajectoryEvidence(**of_fit, **meta.trajectories.model_dump())
     return Phase1Result(
         mlp_sub=_filled(empty_substrate_function(graph_model), arrays, "mlp_sub", path),
         identifiability=identifiability,
-        **{name: arrays[name] for name in _PHASE1_ARRAYS},
-        converged=meta["converged"],
-        rule=meta["rule"],
-        law_fails=meta["law_fails"],
-        reasons=tuple(meta["reasons"]),
-        notes=tuple(meta["notes"]),
-        alpha=meta["alpha"],
-        trajectories=TrajectoryEvidence(**evidence) if evidence else None,
-        windows=WindowEvidence(root=arrays["windows.root"], **meta["windows"]) if meta["windows"] else None,
+        **found,
+        trajectories=evidence,
+        windows=None if meta.windows is None else WindowEvidence(meta.windows.noise, arrays["windows.root"]),
     )
+
+
+def _unknowns_fault(sizes: Mapping[str, int]) -> str:
+    """What is wrong with the sizes of the evidence of trajectories; empty if nothing is."""
+    laws = sizes["unknowns"] - sizes["reactions"] - 2 * sizes["species"]
+    fits = laws == sizes["coefficients"] and not laws % max(sizes["functions"], 1)
+    return "" if fits else "trajectories.covariance has another shape"
+
+
+def _indices_fault(meta: Phase1Meta, sizes: Mapping[str, int]) -> str:
+    """What is wrong with the reactions that are named by number; empty if nothing is."""
+    if len(meta.reasons) != sizes["reactions"] or len(meta.combinations) != len(meta.groups):
+        return "reasons or combinations are not one for each reaction or group"
+    pairs = [pair for group in meta.combinations for pair in group]
+    named = [*meta.groups, *(reactions for reactions, _ in pairs)]
+    if any(j >= sizes["reactions"] for group in named for j in group) or any(len(r) != len(c) for r, c in pairs):
+        return "groups or combinations are not those of its reactions"
+    return ""
+
+
+def _sizes(network: ReactionNetwork | None) -> dict[str, int]:
+    return {} if network is None else {"reactions": network.n_reactions, "species": network.n_species}
 
 
 def save_phase2(path: Path, result: Phase2Result, seconds: float) -> None:
@@ -118,21 +171,33 @@ def save_phase2(path: Path, result: Phase2Result, seconds: float) -> None:
     _write(path, arrays, {"seconds": seconds, **meta})
 
 
-def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
+def load_phase2(path: Path, graph_model: GraphModel, network: ReactionNetwork | None = None) -> Phase2Result:
     """Read a checkpoint of `save_phase2`.
+
+    Args:
+        path: of its files, without the suffix.
+        graph_model: structure of the learned model.
+        network: that it must have been made for; None: any.
 
     Raises:
         InputError: a file is missing or damaged, or belongs to a network of another shape.
     """
-    arrays, meta = _read(path)
-    if fault := _phase2_fault(arrays, meta):
+    arrays, meta = _read(path, Phase2Meta, "result of Phase 2")
+    curves = {name: curve for name, curve in arrays.items() if name.startswith("component.")}
+    fault = array_fault(arrays, {"losses": LOSSES, **dict.fromkeys(curves, LOSSES._replace(shape=("curve",)))}, {})
+    if fault or (fault := snapshot_fault(list(arrays))):
         raise InputError(f"{path}.safetensors: holds no result of Phase 2 ({fault}); train it again")
+    # Of the sizes that the network has, or those of the checkpoint, which must be those of its snapshots.
+    sizes = _sizes(network) or {
+        "reactions": arrays.get("model.log_k", np.zeros(0)).size,
+        "species": arrays.get("model.embeddings", np.zeros(0)).shape[0],
+    }
     key = jax.random.key(_ANY_KEY)
     empty = MetabolismModel(
-        log_k=jnp.zeros(0),
+        log_k=jnp.zeros(sizes["reactions"]),
         mlp_sub=empty_substrate_function(graph_model),
         mlp_node=NodeFunction(graph_model.hidden_dim_node, graph_model.n_layers_node, graph_model.embedding_dim, key),
-        embeddings=jnp.zeros((0, graph_model.embedding_dim)),
+        embeddings=jnp.zeros((sizes["species"], graph_model.embedding_dim)),
         aggregation=graph_model.aggr_type,
     )
     model = _filled(empty, arrays, "model", path)
@@ -142,29 +207,12 @@ def load_phase2(path: Path, graph_model: GraphModel) -> Phase2Result:
         model=model,
         snapshots={step: eqx.tree_at(_trained, model, trained) for step, trained in kept.items()},
         losses=arrays["losses"],
-        loss_unit=meta["loss_unit"],
-        components={
-            name.removeprefix("component."): curve for name, curve in arrays.items() if name.startswith("component.")
-        },
-        node_magnitude=meta["node_magnitude"],
-        notes=tuple(meta["notes"]),
-        gain=meta.get("gain"),  # older checkpoints have none
+        loss_unit=meta.loss_unit,
+        components={name.removeprefix("component."): curve for name, curve in curves.items()},
+        node_magnitude=meta.node_magnitude,
+        notes=meta.notes,
+        gain=meta.gain,
     )
-
-
-def _phase2_fault(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> str:
-    """What is wrong with the content of a checkpoint of Phase 2; empty if nothing is."""
-    for name, kind in (("loss_unit", str), ("node_magnitude", (int, float)), ("notes", list)):
-        if not isinstance(meta.get(name), kind):
-            return f"{name} is missing, or of another kind"
-    if not isinstance(meta.get("gain"), (int, float, type(None))):
-        return "gain is of another kind"
-    if not all(isinstance(note, str) for note in meta["notes"]):
-        return "a note is not a text"
-    if arrays.get("losses", np.zeros(())).ndim != 1:
-        return "losses are missing, or of another shape"
-    strange = [name for name in arrays if name.startswith("snapshot.") and not _SNAPSHOT.match(name)]
-    return f"{strange[0]} is not known" if strange else ""
 
 
 def save_observations(path: Path, observations: Observations) -> None:
@@ -181,22 +229,23 @@ def load_observations(path: Path) -> Observations:
     Raises:
         InputError: a file is missing or damaged.
     """
-    arrays, meta = _read(path)
-    missing = [name for name in (*_OBSERVED_ARRAYS, "network") if name not in {**arrays, **meta}]
-    if missing:
-        raise InputError(f"{path}.safetensors: holds no observations ({missing[0]} is missing); start the run again")
-    return Observations(
-        ReactionNetwork.from_json(meta["network"]),
-        **{name: arrays[name] for name in _OBSERVED_ARRAYS},
-        notes=tuple(meta.get("notes", ())),
-        interpolated=arrays.get("interpolated"),
-    )
+    arrays, meta = _read(path, ObservationsMeta, "observations")
+    wanted = OBSERVATIONS | (INTERPOLATED if "interpolated" in arrays else {})
+    try:
+        NetworkJson.model_validate_json(meta.network)
+        network = ReactionNetwork.from_json(meta.network)
+        fault = array_fault(arrays, wanted, _sizes(network))
+    except ValidationError as error:
+        fault = f"network: {meta_fault(error)}"
+    if fault:
+        raise InputError(f"{path}.safetensors: holds no observations ({fault}); start the run again")
+    return Observations(network, **{name: arrays[name] for name in wanted}, notes=meta.notes)
 
 
 def is_intact(path: Path) -> bool:
     """Whether both files of a checkpoint are there and match."""
     try:
-        _read(path)
+        _read(path, _Any, "")
     except InputError:
         return False
     return True
@@ -208,7 +257,7 @@ def seconds_taken(path: Path) -> float:
     Raises:
         InputError: it is missing or damaged.
     """
-    return float(_read(path)[1]["seconds"])
+    return _read(path, Meta, "result of training")[1].seconds
 
 
 def _trained(model: MetabolismModel) -> tuple[NodeFunction, Any]:
@@ -232,16 +281,19 @@ def _filled(empty: Module, arrays: dict[str, np.ndarray], prefix: str, path: Pat
     names = [f"{prefix}.{_dotted(p)}" for p, _ in leaves]
     # Older checkpoints have no reference concentration of the rate law; it was 1.
     arrays = {name: np.zeros(()) for name in names if name.endswith("mlp_sub.reference")} | arrays
-    missing = [name for name in names if name not in arrays]
+    # Scalars are stored as arrays of length one.
+    shapes = {name: leaf.shape or (1,) for name, (_, leaf) in zip(names, leaves, strict=True)}
+    missing = [
+        name for name, shape in shapes.items() if name not in arrays or np.atleast_1d(arrays[name]).shape != shape
+    ]
     if missing or len(names) != sum(name.startswith(f"{prefix}.") for name in arrays):
         raise InputError(
             f"{path}.safetensors: does not fit graph_model of the configuration; use the one it was made with"
         )
-    # Scalars are stored as arrays of length one.
-    read = [
-        arrays[name].reshape(()) if leaf.ndim == 0 else arrays[name]
-        for name, (_, leaf) in zip(names, leaves, strict=True)
-    ]
+    for name in names:
+        if fault := weights_fault(name, arrays[name]):
+            raise InputError(f"{path}.safetensors: {name} {fault}; train it again")
+    read = [arrays[name].reshape(leaf.shape) for name, (_, leaf) in zip(names, leaves, strict=True)]
     filled: Module = jax.tree_util.tree_unflatten(tree, [jnp.asarray(array) for array in read])
     return filled
 
@@ -256,16 +308,29 @@ def _write(path: Path, arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> N
     write_bytes(path.with_suffix(".json"), json.dumps(meta, indent=1).encode())
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read(path: Path, kind: type[M], what: str) -> tuple[dict[str, np.ndarray], M]:
+    """The arrays and the JSON file of a checkpoint.
+
+    Args:
+        path: of its files, without the suffix.
+        kind: of the JSON file.
+        what: the checkpoint holds, for messages.
+
+    Raises:
+        InputError: a file is missing or damaged, or the JSON file is of another kind.
+    """
     arrays, meta = path.with_suffix(".safetensors"), path.with_suffix(".json")
     try:
-        content, raw = arrays.read_bytes(), json.loads(meta.read_bytes())
-        if hashlib.sha256(content).hexdigest() != raw["sha256"]:
+        content, raw = arrays.read_bytes(), meta.read_bytes()
+        digest = _Digest.model_validate_json(raw).sha256
+        if hashlib.sha256(content).hexdigest() != digest:
             raise InputError(f"{arrays}: does not match its checksum in {meta.name}; train it again")
-        return safetensors.numpy.load(content), raw
+        return safetensors.numpy.load(content), kind.model_validate_json(raw)
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: no such file; a checkpoint is {arrays.name} with {meta.name}") from None
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except ValidationError as error:
+        raise InputError(f"{arrays}: holds no {what} ({meta_fault(error)}); train it again") from None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, safetensors.SafetensorError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{arrays}: damaged checkpoint ({error}); train it again") from None
+        raise InputError(f"{arrays}: damaged checkpoint ({one_line(printable(str(error)))}); train it again") from None

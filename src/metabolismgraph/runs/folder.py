@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from metabolismgraph.config import Config
 from metabolismgraph.errors import FirewallError, InputError
@@ -30,6 +32,28 @@ _RESULTS = (
 )
 _FOLDERS = ("figures", "tmp_training", "uncertainty")
 _PACKAGES = ("metabolismgraph", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "scikit-learn")
+
+
+class _Stage(BaseModel):
+    seconds: float = Field(ge=0, le=1e12)
+
+
+class _Leak(BaseModel):
+    attempt: str
+
+
+class _Manifest(BaseModel):
+    """What must be in a manifest, and what may be."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    config: Annotated[Config, Strict(False)]
+    stages: dict[str, _Stage]
+    source: dict[str, str]
+    observations: str = ""
+    base: str = ""
+    leak: _Leak | None = None
+    notes: tuple[str, ...] = ()
 
 
 class RunFolder:
@@ -117,14 +141,12 @@ class RunFolder:
             FirewallError: its training tried to reach something outside its folder.
         """
         try:
-            manifest = json.loads((path / MANIFEST).read_text())
-            Config.model_validate(manifest["config"])
-            stages = manifest["stages"]
-            if not isinstance(stages, dict):
-                raise TypeError("stages")
-        except FileNotFoundError:
+            content = (path / MANIFEST).read_bytes()
+            _Manifest.model_validate_json(content)
+            manifest = json.loads(content)
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(f"{path}: no run here ({MANIFEST} is missing)") from None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, RecursionError):
             raise InputError(f"{path / MANIFEST}: damaged; start again with --overwrite") from None
         folder = cls(path, manifest)
         if folder.leak:

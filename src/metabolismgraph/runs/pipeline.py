@@ -401,9 +401,9 @@ def _complete(folder: RunFolder, first: str, make_data: Callable[[], None], prog
 def _hand_over(folder: RunFolder, observations: Observations, start: Path | None) -> None:
     """Write the input of training: observations, two sections of the configuration, a checkpoint."""
     graph_model, training = folder.config.graph_model, folder.config.training
-    given = None if start is None else load_phase1(start, graph_model).mass_action
     if start is not None:
         _check_network(start, observations)
+    given = None if start is None else load_phase1(start, graph_model, observations.network).mass_action
     observations = assume_rate_laws(observations, graph_model, training, given)
     folder.training.mkdir(parents=True, exist_ok=True)
     save_observations(folder.training / _OBSERVATIONS, observations)
@@ -539,15 +539,16 @@ def load_result(folder: RunFolder, config: Config) -> FitResult:
             f"{folder.given / _OBSERVATIONS}.safetensors: not the observations that training was given; "
             "start again with --overwrite"
         )
-    phase1 = load_phase1(folder.given / _CHECKPOINT, config.graph_model)
+    graph_model, network = config.graph_model, observations.network
+    phase1 = load_phase1(folder.given / _CHECKPOINT, graph_model, network)
     phase2 = refined = None
     if config.training.homeostasis_training:
-        phase2 = load_phase2(folder.training / "phase2", config.graph_model)
+        phase2 = load_phase2(folder.training / "phase2", graph_model, network)
         # Training makes this check as well, but is not trusted.
         check_frozen(phase1, phase2.model)
         if config.training.joint_refinement:
-            refined = load_phase2(folder.training / "refined", config.graph_model)
-    return FitResult(observations, config.graph_model, config.training, phase1, phase2, refined)
+            refined = load_phase2(folder.training / "refined", graph_model, network)
+    return FitResult(observations, graph_model, config.training, phase1, phase2, refined)
 
 
 def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Progress) -> Evaluation:

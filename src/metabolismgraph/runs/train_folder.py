@@ -56,7 +56,8 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
         else:
             result = fit_reactions(observations, graph_model, training, report)
         save_phase1(first, result, time.perf_counter() - started)
-    phase1 = load_phase1(first, graph_model)
+    network = observations.network
+    phase1 = load_phase1(first, graph_model, network)
     write_event(sys.stdout, event="finished", stage="phase 1", seconds=seconds_taken(first))
     if not training.homeostasis_training:
         return
@@ -67,7 +68,7 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
         third.with_suffix(".json").unlink(missing_ok=True)
         started = time.perf_counter()
         # Strategy files may change the arrays that they get: compare with a separate copy.
-        frozen = load_phase1(first, graph_model) if own else phase1
+        frozen = load_phase1(first, graph_model, network) if own else phase1
         with custom.as_input_error(own):
             homeostasis = fit_homeostasis(observations, phase1, graph_model, training, report)
         check_frozen(frozen, homeostasis.model)
@@ -79,15 +80,23 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
         started = time.perf_counter()
         data = Phase2Data(observations, phase1, graph_model, training)
         with custom.as_input_error(own):
-            refined = refine(data, load_phase2(second, graph_model), report)
+            refined = refine(data, load_phase2(second, graph_model, network), report)
         save_phase2(third, refined, time.perf_counter() - started)
     write_event(sys.stdout, event="finished", stage="refine", seconds=seconds_taken(third))
 
 
 def read_settings(folder: Path) -> tuple[GraphModel, Training]:
-    """Read the two sections of the configuration in settings.json."""
-    settings = json.loads((folder / "settings.json").read_text())
-    return GraphModel.model_validate(settings["graph_model"]), Training.model_validate(settings["training"])
+    """Read the two sections of the configuration in settings.json.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    path = folder / "settings.json"
+    try:
+        settings = json.loads(path.read_bytes())
+        return GraphModel.model_validate(settings["graph_model"]), Training.model_validate(settings["training"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise InputError(f"{path}: missing or damaged; start the run again with --overwrite") from None
 
 
 def own_strategies(folder: Path, training: Training) -> list[Path]:
