@@ -381,7 +381,7 @@ def explorations() -> Iterator[Case]:
                 prepare=_changed_bytes("journal.jsonl", lambda old, c=content: old + c, "exploration"),
             )
     for number, command in enumerate(commands):
-        for seed in range(12):
+        for seed in range(12 if command[1] != "resume" else 0):  # which would run what is missing
             yield Case(
                 f"journal mutation {seed} {command[1]}",
                 command,

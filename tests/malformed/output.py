@@ -123,7 +123,7 @@ def streams() -> Iterator[Case]:
     )
     for words in commands:
         name = " ".join(words)[:30]
-        given = {"files": _FILES, "prepare": _copy("exploration")}
+        given = {"files": _FILES, "prepare": _copy("exploration"), "keeps": words[0] == "simulate"}
         yield Case(f"{name} closed", words, closed=("stdout",), **given)
         yield Case(f"{name} errors closed", words, closed=("stderr",), **given)
         yield Case(f"{name} both closed", words, closed=("stdout", "stderr"), **given)

@@ -123,7 +123,7 @@ def faults(case: Case, ended: Ended) -> list[str]:
         found.append(f"{ended.memory / 2**30:.1f} GB")
     if any(not c.isprintable() and c not in "\n\t\r" for c in ended.err):
         found.append("control character")
-    if "reader of stdout" in case.closed:  # ends in silence, as other programs do
+    if "reader of stdout" in case.closed and ended.code != 2:  # ends in silence, as other programs do
         return [f"code {ended.code}"] * (ended.code not in (0, 1)) + ["a message"] * bool(ended.err)
     lines = ended.err.rstrip("\n").split("\n")
     if ended.code in (1, 2) and "stderr" not in case.closed:

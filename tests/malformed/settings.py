@@ -201,7 +201,6 @@ def options() -> Iterator[Case]:
         "run small --out",
         "bogus",
         "explore bogus",
-        "explore",
         "explore status nowhere",
         "explore start --out out --iterations 0",
         "explore start --out out --iterations -5",
@@ -256,7 +255,6 @@ def options() -> Iterator[Case]:
     for bad in ("a\0b", "\udcff\udcfe", "x" * 300, "x/" * 3000):
         if "\0" not in bad:  # no operating system passes such a word on
             for command in (
-                ("run", "small", "--out"),
                 ("simulate", "small", "--out"),
                 ("evaluate",),
                 ("identify",),

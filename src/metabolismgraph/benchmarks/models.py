@@ -101,8 +101,8 @@ def run_models(
     Raises:
         InputError: no such network or kind.
     """
-    out.mkdir(parents=True, exist_ok=True)
     cases, missing = plan(networks, kinds, units=units)
+    out.mkdir(parents=True, exist_ok=True)
     rows: dict[int, Row] = {}
     result: dict[str, Any] = {}
     parallel = 1 if quick else workers

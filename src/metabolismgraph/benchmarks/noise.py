@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import os
 import shutil
 import time
@@ -91,8 +92,9 @@ class Settings:
         for what, values in (("configs", self.configs), ("noise", self.noise), ("every", self.every)):
             _check_values(what, values)
         _check_values("methods", self.methods)
-        if min(self.noise) < 0:
-            raise InputError(f"--noise: {min(self.noise):g} is negative; give % of the standard deviation")
+        wrong = [value for value in self.noise if not 0 <= value < math.inf]
+        if wrong:
+            raise InputError(f"--noise: {wrong[0]:g} is not a number >= 0; give % of the standard deviation")
         if min(self.every) < 1:
             raise InputError(f"--every: {min(self.every)} is not a number of frames; 1 takes every frame")
         for name in self.methods:

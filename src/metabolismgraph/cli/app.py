@@ -104,7 +104,7 @@ def run(
     from metabolismgraph.cli.tables import progress_bars
     from metabolismgraph.runs import pipeline
 
-    folder = _run_folder(out, settings.dataset or "run", resume=resume)
+    folder = _run_folder(out, settings.dataset or "run", resume=resume, overwrite=overwrite)
     with _resumable(folder), progress_bars(console(), quiet=quiet) as progress:
         evaluation = pipeline.run(
             settings,
@@ -175,7 +175,7 @@ def fit(
     from metabolismgraph.cli.tables import progress_bars
     from metabolismgraph.runs import pipeline
 
-    folder = _run_folder(out, network.absolute().parent.name or "fit", resume=resume)
+    folder = _run_folder(out, network.absolute().parent.name or "fit", resume=resume, overwrite=overwrite)
     with _resumable(folder), progress_bars(console(), quiet=quiet) as progress:
         evaluation = pipeline.fit_files(
             network,
@@ -620,9 +620,11 @@ def speed(out: Annotated[Path | None, typer.Option(help="folder for speed.json; 
     console().print(speed_table(figures))
 
 
-def _run_folder(out: Path | None, name: str, *, resume: bool) -> Path:
+def _run_folder(out: Path | None, name: str, *, resume: bool, overwrite: bool) -> Path:
     from metabolismgraph.runs.folder import free_path, latest_path
 
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite contradict each other; give one of them")
     base = Path("runs") / name
     return out or (latest_path(base) if resume else free_path(base))
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ import typer
 from metabolismgraph.cli.options import Checkpoint, Quiet, Set, console, interruptible, read_config, say
 from metabolismgraph.errors import InputError, TrainingFailedError
 from metabolismgraph.processes import PIPE, Child, environment
+from metabolismgraph.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from metabolismgraph.explore.proposers.base import Proposer
     from metabolismgraph.explore.search_space import SearchSpace
     from metabolismgraph.explore.state import State
+
+_REFUSED = 2  # exit code of a command whose input is wrong
 
 explore = typer.Typer(
     no_args_is_help=True, help="Search over configurations and strategies of Phase 2: propose, run, read, remember."
@@ -457,11 +461,6 @@ def _make_base(
     # The base does not depend on the section `exploration`; it may exist from an earlier attempt.
     base = base.model_copy(update={"exploration": Exploration()})
     written = path / "base.yaml"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        written.write_text(base.to_yaml())
-    except OSError as error:
-        raise InputError(f"{written}: cannot be written ({error.strerror}); make room or give access") from None
     command = [sys.executable, "-P", "-c", _BASE]
     if network is not None and timeseries is not None:
         command += ["fit", str(network), str(timeseries), "--config", str(written)]
@@ -473,16 +472,30 @@ def _make_base(
     command += ["--out", str(path / "base"), "--resume", *(["--quiet"] if quiet else [])]
     command += ["--checkpoint", str(checkpoint)] if checkpoint else []
     advice = f"interrupted; the same command with --out {path} continues"
-    with interruptible(advice), Child(command, stdin=PIPE, env=environment()) as child:
+    with tempfile.TemporaryFile() as errors:
         try:
-            code = child.wait()
-        except KeyboardInterrupt:
-            os.kill(child.pid, signal.SIGINT)  # it ends in order
-            child.wait()
-            raise
+            path.mkdir(parents=True, exist_ok=True)
+            written.write_text(base.to_yaml())
+            with interruptible(advice), Child(command, stdin=PIPE, stderr=errors, env=environment()) as child:
+                try:
+                    code = child.wait()
+                except KeyboardInterrupt:
+                    os.kill(child.pid, signal.SIGINT)  # it ends in order
+                    child.wait()
+                    raise
+        except OSError as error:
+            raise InputError(f"{written}: cannot be written ({error.strerror}); make room or give access") from None
+        finally:
+            written.unlink(missing_ok=True)
+            with suppress(OSError):  # only if nothing is in it
+                path.rmdir()
+        errors.seek(0)
+        lines = errors.read().decode(errors="replace").splitlines()
+    for line in lines[: -1 if code else None]:
+        say(printable(line))
     if code:
-        raise TrainingFailedError(f"{path / 'base'}: data and Phase 1 could not be made (see above)")
-    written.unlink()
+        reason = printable(lines[-1]).removeprefix("error: ") if lines else f"ended with code {code}"
+        raise (InputError if code == _REFUSED else TrainingFailedError)(reason)
     return data + (f", Phase 1 of {checkpoint}" if checkpoint else "")
 
 

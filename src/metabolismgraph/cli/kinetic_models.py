@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 kinetic_models = typer.Typer()
 
-Starts = Annotated[int, typer.Option(min=1, help="number of starts between the bounds")]
+Starts = Annotated[int, typer.Option(min=1, max=1_000_000, help="number of starts between the bounds")]
 Seed = Annotated[int, typer.Option(min=0, help="of the starts")]
 Processes = Annotated[int | None, typer.Option(min=1, help="starts that run at the same time; default: one per core")]
 HoldOutAfter = Annotated[
@@ -64,7 +64,7 @@ def simulate_model(
         Path, typer.Argument(help="SBML Level 2 or 3, or Antimony, with a kinetic law for every reaction")
     ],
     end: Annotated[float, typer.Option(help="last time, in the time unit of the model")],
-    points: Annotated[int, typer.Option(min=2, help="number of times, evenly spaced from zero")] = 101,
+    points: Annotated[int, typer.Option(min=2, max=10_000_000, help="number of times, evenly spaced from zero")] = 101,
     variables: Annotated[
         str | None, typer.Option(help="comma-separated ids; default: the concentrations of all species")
     ] = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -129,7 +129,8 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(message: str) -> None:
-    sys.stderr.write(f"{message}\n")
+    with suppress(OSError):  # nobody hears it then
+        sys.stderr.write(f"{message}\n")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -20,7 +21,7 @@ _LONGEST = 1500  # characters of a message
 
 
 def open_closed_streams() -> None:
-    """Give standard streams that are closed to the null device.
+    """Give standard streams that are closed to the null device, and write what cannot be encoded with backslashes.
 
     The next file that is opened would take their place otherwise, and receive what is meant for them.
     """
@@ -31,6 +32,8 @@ def open_closed_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # the least number that is free, which is this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import yaml
 from metabolismgraph.errors import InputError
 
 _MOST_MERGED = 10_000  # keys of a mapping after merging
+_MOST_DIGITS = 400  # of a whole number; larger ones are not floats, either
 
 
 class Loader(yaml.SafeLoader):
@@ -24,6 +25,11 @@ class Loader(yaml.SafeLoader):
         if len(node.value) > _MOST_MERGED:
             raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > _MOST_DIGITS:
+            raise yaml.constructor.ConstructorError(None, None, "a number has too many digits", node.start_mark)
+        return super().construct_yaml_int(node)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
@@ -34,6 +40,7 @@ class Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+Loader.add_constructor("tag:yaml.org,2002:int", Loader.construct_yaml_int)
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )

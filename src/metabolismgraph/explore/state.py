@@ -11,7 +11,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from pydantic import ValidationError
+
 from metabolismgraph.config import Config, Exploration
+from metabolismgraph.config.messages import explain
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.base import default_workers
 from metabolismgraph.explore.events import (
@@ -38,6 +41,7 @@ from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposa
 from metabolismgraph.explore.reward import score, score_by
 from metabolismgraph.explore.search_space import DEFAULT, SearchSpace, shipped_space, space_of
 from metabolismgraph.metrics import from_log_name
+from metabolismgraph.text import one_line, printable
 
 _BY_LOG = "imported log"
 _SLOT = re.compile(r"slot_(?P<slot>\d+) \(time_step=(?P<T>\d+)\)")
@@ -114,11 +118,29 @@ class State:
         """The state after these events.
 
         Raises:
-            InputError: they do not begin with `opened`.
+            InputError: they do not begin with a valid `opened`.
         """
         if not events or not isinstance(events[0], Opened):
             raise InputError("the journal does not begin with the event `opened`; restore its first line to continue")
-        return functools.reduce(State.after, events[1:], cls(events[0]))
+        first = cls(events[0])
+        first.check_opened()
+        return functools.reduce(State.after, events[1:], first)
+
+    def check_opened(self) -> None:
+        """Check the configuration and the reward that the exploration began with.
+
+        Raises:
+            InputError: the journal has been changed, or is of another version.
+        """
+        try:
+            _ = self.config
+        except ValidationError as error:
+            found = error.errors(include_url=False)[0]
+            raise InputError(
+                f"the journal, line 1: config: {one_line(printable(explain(found['loc'], found)))}; restore the line"
+            ) from None
+        if self.opened.metric is None:
+            self.space.primary(self.opened.primary)
 
     def after(self, event: Event) -> State:
         """The state with one more event."""

@@ -104,7 +104,10 @@ def expand(node: Any, lookup: Lookup, functions: Mapping[str, Any]) -> Polynomia
     if kind == libsbml.AST_FUNCTION:
         others = {name: f for name, f in functions.items() if name != node.getName()}  # SBML does not allow recursion
         return _call(functions[node.getName()], arguments, others)
-    return _operate(kind, arguments)
+    try:
+        return _operate(kind, arguments)
+    except IndexError:  # an operation without its arguments
+        raise NotPolynomialError from None
 
 
 def mass_action(polynomial: Polynomial, products: Iterable[str]) -> MassAction | None:

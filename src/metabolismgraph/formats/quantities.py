@@ -149,6 +149,7 @@ class State:
     time: Values = 0.0
     frozen: bool = dataclasses.field(default=False, kw_only=True)
     resolving: set[tuple[str, str]] = dataclasses.field(default_factory=set, init=False)
+    _values: dict[tuple[str, str], Values] = dataclasses.field(default_factory=dict, init=False)
 
     @property
     def at_start(self) -> bool:
@@ -201,14 +202,16 @@ class State:
         return self._guarded("concentration", name, self._concentration)
 
     def _guarded(self, kind: str, name: str, compute: Any) -> Values:
-        """Compute a value, with an error if it depends on itself."""
+        """Compute a value once, with an error if it depends on itself."""
         if (kind, name) in self.resolving:
             raise FormulaError
-        self.resolving.add((kind, name))
-        try:
-            return compute(name)
-        finally:
-            self.resolving.discard((kind, name))
+        if (kind, name) not in self._values:
+            self.resolving.add((kind, name))
+            try:
+                self._values[kind, name] = compute(name)
+            finally:
+                self.resolving.discard((kind, name))
+        return self._values[kind, name]
 
     def _concentration(self, name: str) -> Values:
         species = self.index.species[name]

@@ -41,6 +41,7 @@ class Reader:
     noted: dict[str, list[str]] = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     terms: dict[str, mass_action.Term] = dataclasses.field(default_factory=dict)
     rate_constants: dict[str, float] = dataclasses.field(default_factory=dict)
+    _computed: dict[str, mass_action.Polynomial] = dataclasses.field(default_factory=dict, init=False)
 
     def read(self) -> ReactionNetwork:
         """The network.
@@ -234,13 +235,17 @@ class Reader:
             if name not in index.parameters:  # time, the rate of a reaction, or undefined
                 raise mass_action.NotPolynomialError
             return _value(index.parameters[name], name)
+        # Rules that have the next one twice would double the work each time.
+        if name in self._computed:
+            return self._computed[name]
         self.resolving.add(name)
         try:
             value = mass_action.expand(formula, self._lookup, index.functions)
         finally:
             self.resolving.discard(name)
         if name not in index.assigned and mass_action.number(value) is None:
-            return mass_action.symbol(mass_action.UNKNOWN + name)  # constant, but a function of initial values
+            value = mass_action.symbol(mass_action.UNKNOWN + name)  # constant, but a function of initial values
+        self._computed[name] = value
         return value
 
     def _size(self, compartment: str) -> mass_action.Polynomial:

@@ -130,6 +130,10 @@ def integrate(model: KineticModel, time: Float[np.ndarray, " times"], begin: flo
     given = time if time[0] == begin else np.concatenate([[begin], time])
     if len(given) == 1:
         return _shaped(model.values(time, start[:, None]), 1)
+    rates = np.isfinite(model.rate(float(given[0]), start))
+    if not rates.all():
+        name = model.states[int(np.argmin(rates))]
+        raise InputError(f"model {model.id}: {name} has no finite rate of change at time {given[0]:g}")
     scale = np.abs(start)
     absolute = _ABSOLUTE * np.where(scale > 0, scale, float(scale.max()) or 1.0)
     for _ in range(_REPEATS):

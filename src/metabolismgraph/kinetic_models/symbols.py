@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import casadi as ca
+from scipy import special
 
 from metabolismgraph.formats.formula import FormulaError, Values, operations_of
 
@@ -30,7 +31,7 @@ def _power(base: Values, exponent: Values) -> ca.SX:
 def _gamma(x: ca.SX) -> ca.SX:
     if not x.is_constant():
         raise FormulaError("has a factorial of a quantity that changes, whose derivative is not known here")
-    return ca.SX(math.gamma(float(x)))
+    return ca.SX(float(special.gamma(float(x))))  # infinite where it is too large
 
 
 def _of(operation: Callable[..., ca.SX]) -> staticmethod[..., ca.SX]:

@@ -13,13 +13,20 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from metabolismgraph import formats
 from metabolismgraph.config import Config, Plotting
-from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError, TrainingLostError
+from metabolismgraph.errors import (
+    FirewallError,
+    InputError,
+    SimulationDivergedError,
+    TrainingFailedError,
+    TrainingLostError,
+)
 from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
 from metabolismgraph.evaluation.report import analysis_log, metrics_json
 from metabolismgraph.files import lack_of_room, write_bytes
@@ -86,9 +93,9 @@ def run(
     """
     config, start = _checked(config, checkpoint)
     key = read_key(secret) if secret else None
-    folder = _folder(out, config, {"command": "run", **_named(start)}, resume=resume, overwrite=overwrite)
+    source = {"command": "run", **_named(start)}
 
-    def make() -> None:
+    def make(folder: RunFolder) -> None:
         simulated = simulate(config, lambda share: progress("simulate", share, ""), secret=key)
         _write_dataset(folder, simulated.observations)
         simulated.truth.save(folder.data / "truth")
@@ -98,7 +105,8 @@ def run(
             imperfect = train_imperfect_phase1(simulated, config, progress=progress)
             save_phase1(folder.training / _CHECKPOINT, imperfect, time.perf_counter() - began)
 
-    return _complete(folder, "simulate", make, progress)
+    with _made(out, config, source, resume=resume, overwrite=overwrite) as folder:
+        return _complete(folder, "simulate", make, progress)
 
 
 def fit_files(
@@ -142,10 +150,8 @@ def fit_files(
     }
     source |= {"names": ", ".join(f"{name} = {given}" for name, given in names.items())} if names else {}
     source |= _named(start)
-    existed = out.exists()
-    folder = _folder(out, config, source, resume=resume, overwrite=overwrite)
 
-    def read() -> None:
+    def read(folder: RunFolder) -> None:
         from metabolismgraph.formats.sbml import read_content  # noqa: PLC0415 (libsbml is slow to import)
 
         _write_dataset(folder, observations)
@@ -155,15 +161,8 @@ def fit_files(
             labels.save(folder.data / "truth")
         _hand_over(folder, observations, start)
 
-    try:
+    with _made(out, config, source, resume=resume, overwrite=overwrite) as folder:
         return _complete(folder, "read", read, progress)
-    except InputError:
-        # The data were refused: leave no incomplete run behind, unless the folder held a run before.
-        if not resume:
-            shutil.rmtree(folder.path, ignore_errors=True)
-            if existed:
-                folder.path.mkdir()
-        raise
 
 
 def convert_data(data: Path, out: Path, *, delta_t: float | None = None, overwrite: bool = False) -> None:
@@ -218,16 +217,16 @@ def convert_checkpoint(
         "data": str(data.resolve()),
         "checkpoint": f"{checkpoint.resolve()} sha256:{digest}",
     }
-    folder = RunFolder.create(out, config, source, overwrite=overwrite)
-    _write_dataset(folder, observations)
-    if labels is not None:
-        labels.save(folder.data / "truth")
-    _hand_over(folder, observations, None)
-    save_phase1(folder.training / _CHECKPOINT, phase1, 0.0)
-    save_phase2(folder.training / "phase2", phase2, 0.0)
-    for stage in ("read", "phase 1", "phase 2"):
-        folder.finish(stage, 0.0)
-    return _judge(folder, config, labels, progress)
+    with _made(out, config, source, resume=False, overwrite=overwrite) as folder:
+        _write_dataset(folder, observations)
+        if labels is not None:
+            labels.save(folder.data / "truth")
+        _hand_over(folder, observations, None)
+        save_phase1(folder.training / _CHECKPOINT, phase1, 0.0)
+        save_phase2(folder.training / "phase2", phase2, 0.0)
+        for stage in ("read", "phase 1", "phase 2"):
+            folder.finish(stage, 0.0)
+        return _judge(folder, config, labels, progress)
 
 
 def reevaluate(
@@ -380,16 +379,32 @@ def _named(start: Path | None) -> dict[str, str]:
     return {"checkpoint": f"{start.resolve()} sha256:{hashlib.sha256(content).hexdigest()}"}
 
 
-def _folder(out: Path, config: Config, source: dict[str, str], *, resume: bool, overwrite: bool) -> RunFolder:
-    if resume:
-        return RunFolder.resume(out, config, source)
-    return RunFolder.create(out, config, source, overwrite=overwrite)
+@contextmanager
+def _made(out: Path, config: Config, source: dict[str, str], *, resume: bool, overwrite: bool) -> Iterator[RunFolder]:
+    """The folder of a run, which is removed again if its data are refused or nothing of it can be continued.
+
+    Raises:
+        InputError: the folder cannot be used.
+    """
+    existed, continued = out.exists(), resume and (out / MANIFEST).exists()
+    folder = (
+        RunFolder.resume(out, config, source) if resume else RunFolder.create(out, config, source, overwrite=overwrite)
+    )
+    try:
+        yield folder
+    except (InputError, SimulationDivergedError, MemoryError, OSError) as error:
+        trained = any(folder.is_finished(stage) for stage in ("phase 1", "phase 2"))
+        if not continued and (isinstance(error, InputError) or not trained):
+            shutil.rmtree(folder.path, ignore_errors=True)
+            if existed:
+                folder.path.mkdir()
+        raise
 
 
-def _complete(folder: RunFolder, first: str, make_data: Callable[[], None], progress: Progress) -> Evaluation:
+def _complete(folder: RunFolder, first: str, make_data: Callable[[RunFolder], None], progress: Progress) -> Evaluation:
     if not folder.is_finished(first):
         started = time.perf_counter()
-        make_data()
+        make_data(folder)
         folder.finish(first, time.perf_counter() - started)
         progress(first, 1.0, "")
     _log.info("%s: training", folder.path)
