@@ -26,7 +26,7 @@ def check_cluster(
     cluster: Annotated[Path | None, typer.Option(help="YAML file with the settings of the cluster")] = None,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--setting", metavar="KEY=VALUE", help="a setting of the cluster, such as queue=short; repeatable"),
+        typer.Option("--setting", metavar="KEY=VALUE", help="a setting, such as queue=short; repeatable"),
     ] = None,
     poll: Annotated[float, typer.Option(min=0.1, help="seconds between two looks at the queue")] = 2.0,
     minutes: Annotated[float, typer.Option(min=0.1, help="patience with a job that waits or runs")] = 10.0,

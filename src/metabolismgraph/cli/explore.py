@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metabolismgraph.cli.options import Checkpoint, Quiet, Set, console, interruptible, read_config, say
+from metabolismgraph.cli.options import Checkpoint, Quiet, Secret, Set, console, interruptible, read_config, say
 from metabolismgraph.errors import InputError, TrainingFailedError
 from metabolismgraph.processes import PIPE, Child, environment
 from metabolismgraph.text import printable
@@ -79,6 +79,7 @@ def start(
     timeseries: Annotated[Path | None, typer.Option(help="concentrations over time, with --network")] = None,
     truth: Annotated[Path | None, typer.Option(help="folder with known labels, with --network")] = None,
     checkpoint: Checkpoint = None,
+    secret: Secret = None,
     continue_: Annotated[
         Path | None,
         typer.Option("--continue", help="start from the best node of this exploration, such as an imported log"),
@@ -109,6 +110,7 @@ def start(
     from metabolismgraph.explore.start import check_free, open_exploration, opening, prepared
     from metabolismgraph.formats import read
     from metabolismgraph.runs.folder import free_path
+    from metabolismgraph.secret_keys import read_key
 
     settings = prepared(settings)
     space, _ = parse_space(settings.exploration.space)
@@ -120,6 +122,10 @@ def start(
         raise InputError("--network and --timeseries go together: give both, or neither for a simulated system")
     if network is not None and truth is None and space.uses_truth(judged):
         raise InputError(f"{judged} needs the truth: give --truth, or --primary validation")
+    if secret is not None:
+        read_key(secret)
+        if network is not None:
+            raise InputError("--secret is for simulated systems; leave it out")
     if checkpoint is not None and space.trains == "everything":
         raise InputError("--checkpoint: this search space trains Phase 1 itself; leave it out")
     if network is not None and timeseries is not None:
@@ -141,7 +147,7 @@ def start(
         console().print(estimate_lines(opening(settings, proposer=kind, data=""), iterations))
     if dry_run:
         return
-    data = _make_base(path, settings, network, timeseries, truth, checkpoint, quiet=quiet)
+    data = _make_base(path, settings, network, timeseries, truth, checkpoint, secret, quiet=quiet)
     data += f"; {origin}" if origin else ""
     folder = open_exploration(path, settings, proposer=kind, data=data)
     _continue(folder, iterations, chosen, quiet=quiet)
@@ -445,6 +451,7 @@ def _make_base(
     timeseries: Path | None,
     truth: Path | None,
     checkpoint: Path | None,
+    secret: Path | None,
     *,
     quiet: bool,
 ) -> str:
@@ -471,6 +478,7 @@ def _make_base(
         data = f"simulated, {config.dataset}"
     command += ["--out", str(path / "base"), "--resume", *(["--quiet"] if quiet else [])]
     command += ["--checkpoint", str(checkpoint)] if checkpoint else []
+    command += ["--secret", str(secret)] if secret else []
     advice = f"interrupted; the same command with --out {path} continues"
     with tempfile.TemporaryFile() as errors:
         try:
