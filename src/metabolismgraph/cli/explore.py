@@ -16,7 +16,7 @@ import typer
 from metabolismgraph.cli.options import Checkpoint, Quiet, Secret, Set, console, interruptible, read_config, say
 from metabolismgraph.errors import InputError, TrainingFailedError
 from metabolismgraph.processes import PIPE, Child, environment
-from metabolismgraph.text import printable
+from metabolismgraph.text import printable, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -518,7 +518,9 @@ def _continue(folder: ExplorationFolder, iterations: int, proposer: Proposer, *,
         state = Explorer(folder, engine, proposer, stopping=stopping, watch=watch).run(iterations)
     if not quiet:
         console().print(status_table(state))
-    console().print(f"results are in {folder.path}; analysis log: {folder.path}/{state.opened.name}_analysis.md")
+    log = folder.path / f"{visible(state.opened.name)}_analysis.md"
+    where = f"results are in {folder.path}; analysis log: {log}"
+    console().print(where, markup=False, highlight=False, soft_wrap=True)
 
 
 def _engine(state: State) -> Engine:

@@ -41,7 +41,7 @@ from metabolismgraph.explore.reward import slope_ratios
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, leader, nodes, settled, standard_error
 from metabolismgraph.metrics import by_index
-from metabolismgraph.text import visible
+from metabolismgraph.text import printable, visible
 
 _COLOURS = {"converged": "green", "partial": "yellow", "failed": "red", "in flight": "cyan"}
 _PICTURES = {".png", ".tif"}
@@ -79,8 +79,8 @@ def _heading(state: State, iterations: int | None) -> Iterator[RenderableType]:
 
 def _primary(opened: Opened) -> Text:
     if opened.oracle:
-        return Text.assemble(opened.primary, " ", ("(oracle: uses the truth)", "bold magenta"))
-    return Text(f"{opened.primary} (held-out rollouts, no truth)")
+        return Text.assemble(visible(opened.primary), " ", ("(oracle: uses the truth)", "bold magenta"))
+    return _text(f"{opened.primary} (held-out rollouts, no truth)")
 
 
 def _slots(state: State, running: Mapping[int, str]) -> RenderableType:
@@ -111,7 +111,7 @@ def _last_batch(state: State) -> tuple[Iteration, ...]:
 def _what_changed(proposed: Proposed) -> str:
     if proposed.proposal.mode == "replicate":
         return f"replicate of node {proposed.node}, seed {proposed.seed}"
-    return mutation(proposed) if proposed.mutations else f"nothing ({proposed.proposal.mode})"
+    return mutation(proposed) if proposed.mutations else f"nothing ({visible(proposed.proposal.mode)})"
 
 
 def _outcome(iteration: Iteration, running: Mapping[int, str] = MappingProxyType({})) -> Text:
@@ -244,7 +244,7 @@ def held_file_page(state: State, review: Reviewed) -> RenderableType:
 
 def coloured_difference(lines: str) -> Syntax:
     """The difference of two versions of a file."""
-    return Syntax(lines, "diff", theme="ansi_dark", background_color="default", word_wrap=True)
+    return Syntax(printable(lines, "?"), "diff", theme="ansi_dark", background_color="default", word_wrap=True)
 
 
 def estimate_lines(opened: Opened, iterations: int) -> RenderableType:
@@ -401,7 +401,7 @@ def validation_table(state: State, node: int) -> Table:
     for run in runs:
         colour = _COLOURS[run.classification.partition("-")[0]]
         reward = "" if run.state == "lost" else f"{run.reward:.4f}"
-        name = replicate_name(run.seed, run.variation)
+        name = _text(replicate_name(run.seed, run.variation))
         table.add_row(name, _text(run.classification, colour), reward, _text(visible(run.reason or "", "")))
     return table
 

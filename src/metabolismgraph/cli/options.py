@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from metabolismgraph.text import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -130,7 +132,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(message: str) -> None:
     with suppress(OSError):  # nobody hears it then
-        sys.stderr.write(f"{message}\n")
+        sys.stderr.write(f"{printable(message)}\n")
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class Consistency:
             case Validated():
                 _demand(event.node in self._nodes, f"there is no node {event.node}")
                 _demand(not event.variation.keys() - {*VARIED}, "variation names a setting that does not vary")
-                _check_reward(event.state, event.reward)
+                _check_judgement(event)
             case Reviewed():
                 self._review(event)
             case Approved(accepted=True) if event.digest in self._held:
@@ -129,9 +129,15 @@ def _check_verdict(scored: Scored, end: Finished | Failed) -> None:
     """Check the state and the reward of a verdict against the end of the run."""
     cause: Any = end.cause if isinstance(end, Failed) else None
     _demand(scored.state in _STATES[cause], f"the run {'failed' if cause else 'has metrics'}, but is {scored.state}")
-    _check_reward(scored.state, scored.reward)
+    _check_judgement(scored)
     for part in scored.parts:
         _check_reward("scored", part)
+
+
+def _check_judgement(event: Scored | Validated) -> None:
+    _check_reward(event.state, event.reward)
+    known = event.classification.partition("-")[0] in {"converged", "partial", "failed"}
+    _demand(known, f"{one_line(event.classification, 50)} is no class of runs")
 
 
 def _check_reward(state: str, reward: float) -> None:

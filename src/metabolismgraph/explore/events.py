@@ -139,7 +139,7 @@ class Proposed(_Event):
     control: Changes = {}
     seed: int
     variation: dict[str, int] = {}
-    code: str
+    code: Annotated[str, Field(pattern=r"^\w*$")]  # a name of a folder
     files: dict[str, str] = {}
     proposal: Proposal
     mutations: tuple[Mutation, ...] = ()

@@ -74,7 +74,7 @@ def render(events: Sequence[Event]) -> str:
                 if event.iteration - 1 in shown_already and event.iteration > first:
                     parts[-1] += _next(event.proposal.parent)
             case Validated():
-                judged = f"{event.classification}, reward {event.reward:.4f}"
+                judged = f"{visible(event.classification)}, reward {event.reward:.4f}"
                 result = judged if event.metrics else visible(event.reason)
                 parts.append(f"> Validation of node {event.node} with seed {event.seed}: {result}\n")
             case Reviewed():
@@ -145,7 +145,7 @@ def _entry(state: State, iteration: Iteration) -> str:
         "Observation": observation,
     }
     text = "".join(f"{label}: {text}\n" for label, text in lines.items())
-    return f"## Iter {iteration.number}: {status}\n{text}{_following(state, iteration)}"
+    return f"## Iter {iteration.number}: {visible(status)}\n{text}{_following(state, iteration)}"
 
 
 def _parent_rule(state: State, proposed: Proposed) -> dict[str, str]:

@@ -55,10 +55,10 @@ def set_name(names: Sequence[str]) -> str:
 def basis(opened: Opened) -> str:
     """The basis of scores on one line, with `oracle` if they use the truth."""
     if opened.metric is not None:
-        return f"{opened.metric}: as in the imported log"
+        return f"{visible(opened.metric)}: as in the imported log"
     if opened.oracle:
-        return f"oracle: scored by {opened.primary}, which uses the truth"
-    return f"{opened.primary}: scored by held-out rollouts; no truth is used"
+        return f"oracle: scored by {visible(opened.primary)}, which uses the truth"
+    return f"{visible(opened.primary)}: scored by held-out rollouts; no truth is used"
 
 
 def mean(values: Iterable[Any]) -> float | None:
