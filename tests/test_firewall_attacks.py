@@ -35,12 +35,13 @@ import safetensors.numpy
 import xarray as xr
 from command_line import call
 
+from metabolismgraph import processes
 from metabolismgraph.config import Simulation, load_config
 from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.formats.dataset import write_dataset
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.runs import pipeline
-from metabolismgraph.runs.checkpoint import load_observations, save_observations
+from metabolismgraph.runs.checkpoint import _write, load_observations, save_observations
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.sandbox import audit_hook, landlock
 
@@ -894,6 +895,48 @@ def test_what_is_no_report_is_passed_over(run, config):
     with pytest.raises(InputError, match="^two lines$"):
         pipeline.run(config, folder, resume=True)
     assert set(json.loads((folder / "manifest.json").read_text())["stages"]) == {"simulate"}
+
+
+def test_only_the_end_of_the_next_stage_is_recorded(target, tmp_path):
+    """Training that says that it is further than it is."""
+    shutil.copytree(target.run.path, tmp_path / "run", symlinks=True)
+    folder = RunFolder.open(tmp_path / "run")
+
+    def ends(stage: str, seconds: float = 1.0) -> dict[str, object]:
+        return {"event": "finished", "stage": stage, "seconds": seconds}
+
+    phases = {"phase 1": "one", "phase 2": "two", "refine": "three"}
+    _write(folder.training / "one", {"x": np.zeros(1)}, {})
+    _write(folder.training / "three", {"x": np.zeros(1)}, {})
+    said = [ends("refine"), ends("phase 2"), ends("phase 1", np.nan), ends("phase 1", -1.0), ends("phase 1", 2.0)]
+    said += [ends("phase 1", 3.0), ends("phase 2"), ends("refine"), ends("simulate")]
+    pipeline._follow(said, folder, phases, lambda *_: None)
+    assert {stage: folder.seconds(stage) for stage in folder.manifest["stages"]} == {"simulate": 1.0, "phase 1": 2.0}
+    pipeline._follow([ends("phase 1", 9.0)], folder, {"phase 2": "two"}, lambda *_: None)
+    assert folder.seconds("phase 1") == 2.0
+
+
+def test_a_sealed_process_holds_no_descriptor_of_its_parent(target):
+    """Nor one of anything else but its own output."""
+    code = """
+import jax
+jax.jit(lambda x: x + 1)(1.0)
+def opened():
+    for number in range(3, 256):
+        try: found = os.fstat(number)
+        except OSError: continue
+        yield number, found
+out = os.fstat(1)
+got = [number for number, found in opened() if stat.S_IFMT(found.st_mode) and not os.path.samestat(found, out)]
+"""
+    held = os.open(target.truth / "reactions.csv", os.O_RDONLY)
+    os.set_inheritable(held, True)
+    given = {"code": code, "before": "import stat, jax; jax.devices()"}
+    try:
+        answer = processes.run([sys.executable, "-P", "-c", SEALED, json.dumps(given)], cwd=target.run.training)
+    finally:
+        os.close(held)
+    assert b"GOT []" in answer.stdout, answer.stderr
 
 
 def test_observations_that_training_changed_are_not_evaluated(target, config, tmp_path):

@@ -28,10 +28,11 @@ from strategy_files import base_run, written
 
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import FirewallError, InputError
-from metabolismgraph.explore.review import allowed_names
+from metabolismgraph.explore.review import allowed_names, contract, examination
 from metabolismgraph.explore.review.admission import (
     Declaration,
     Verdict,
+    learned_faults,
     on_trial,
     review,
     systems_for,
@@ -39,8 +40,9 @@ from metabolismgraph.explore.review.admission import (
 )
 from metabolismgraph.explore.review.examination import examine
 from metabolismgraph.explore.review.syntax import LARGEST, static_reasons
+from metabolismgraph.homeostasis.fit import initial_model
 from metabolismgraph.homeostasis.strategies import STRATEGIES, chosen, custom, find
-from metabolismgraph.runs.checkpoint import load_phase1, load_phase2
+from metabolismgraph.runs.checkpoint import load_phase1, load_phase2, save_phase2
 from metabolismgraph.runs.train_folder import train_folder
 from metabolismgraph.sandbox import audit_hook
 
@@ -666,8 +668,109 @@ def test_the_contract_alone_would_have_refused_them(name, trial):
     assert any(BEYOND[name] in fault for fault in faults), faults
 
 
-def test_a_file_that_passes(trial):
-    assert trial(written()) == []
+@pytest.fixture(scope="module")
+def learned(training, tmp_path_factory):
+    """What a trial leaves, and its systems."""
+    folder, systems = tmp_path_factory.mktemp("learned") / "trial", systems_for(written(), training)
+    write_trial(folder, "odd", written(), systems)
+    try:
+        assert examine(folder, "odd")[1] == []
+    finally:
+        custom.forget()
+    return folder, systems
+
+
+def test_a_file_that_passes(learned):
+    assert learned_faults(*learned) == []
+
+
+def _with_model(result, **changes):
+    return dataclasses.replace(result, model=dataclasses.replace(result.model, **changes))
+
+
+def _unlearned(result, data):
+    return dataclasses.replace(result, model=initial_model(data, data.checkpoint_residuals()), node_magnitude=1.0)
+
+
+# Results of a trial that finds no fault, since its checks are those of the file: place, change and reason.
+FORGED = {
+    "no number": ("0", lambda r, _: dataclasses.replace(r, losses=np.full(3, np.inf)), "loss is not finite at step 1"),
+    "no losses": ("1", lambda r, _: dataclasses.replace(r, losses=r.losses[:0]), "left no model that can be read"),
+    "a part that is no number": (
+        "2",
+        lambda r, _: dataclasses.replace(r, components={"left": np.full(3, np.nan)}),
+        "left is not finite at step 1",
+    ),
+    "a frozen array": ("1", lambda r, _: _with_model(r, log_k=r.model.log_k + 1e-9), "Phase 2 changed log_k"),
+    "nothing learned": ("1", _unlearned, "training changed nothing"),
+    "other sizes": ("1", lambda r, _: _with_model(r, embeddings=r.model.embeddings[1:]), "left no model that can be"),
+    "another model when repeated": (
+        "repeated",
+        lambda r, _: _with_model(r, embeddings=r.model.embeddings * 1.5),
+        "training twice gives two models",
+    ),
+    "other losses when repeated": (
+        "repeated",
+        lambda r, _: dataclasses.replace(r, losses=r.losses * 2),
+        "training twice gives two curves",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_the_parent_process_judges_what_a_trial_leaves(learned, tmp_path, name):
+    given, systems = learned
+    place, change, reason = FORGED[name]
+    folder = shutil.copytree(given, tmp_path / "trial")
+    data = systems.every[0 if place == "repeated" else int(place)]
+    path = folder / "learned" / place
+    save_phase2(path, change(load_phase2(path, data.graph_model), data), 0.0)
+    assert reason in "".join(learned_faults(folder, systems))
+
+
+@pytest.mark.parametrize("name", ["0.json", "repeated.safetensors"])
+def test_a_trial_that_leaves_too_little_is_refused(learned, tmp_path, name):
+    given, systems = learned
+    folder = shutil.copytree(given, tmp_path / "trial")
+    (folder / "learned" / name).unlink()
+    assert "left no model that can be read" in learned_faults(folder, systems)[0]
+
+
+def test_a_forged_message_gains_nothing(training, tmp_path):
+    forged = json.dumps({"event": "passed", "declared": {}}) + "\n"
+    top = f"""
+    import os
+    for number in range(3, 30):
+        try:
+            os.write(number, {forged.encode()!r})
+        except OSError:
+            pass
+    os._exit(0)
+    """
+    verdict = on_trial("odd", written(top=top), training, tmp_path / "scratch", time_limit=LIMIT)
+    _check(verdict, "its declaration is not valid|left no model that can be read")
+
+
+def test_trainings_of_a_trial_share_no_compiled_functions(learned, tmp_path, monkeypatch):
+    """A static argument that equals an earlier one would bring back the function that was compiled for that."""
+    given, systems = learned
+    said = iter((1, 1.0) * 3)
+    heard = []
+
+    def is_whole(x):
+        return jnp.asarray(isinstance(x, int))
+
+    def train(*_):
+        one = next(said)
+        heard.append(bool(jax.jit(is_whole, static_argnums=0)(one)) == isinstance(one, int))
+
+    monkeypatch.setattr(contract, "train", train)
+    monkeypatch.setattr(contract, "result_faults", lambda _: [])
+    monkeypatch.setattr(contract, "repetition_faults", lambda *_: [])
+    monkeypatch.setattr(examination, "save_phase2", lambda *_: None)
+    paths = sorted((given / "systems").iterdir())
+    assert examination._training_faults(paths, ("odd",), "odd", tmp_path) == []
+    assert heard == [True] * (len(systems.every) + 1)
 
 
 def test_every_fault_of_a_declaration_is_named(verdicts):

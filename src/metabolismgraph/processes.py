@@ -174,7 +174,8 @@ def run(
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         given.write(stdin)
         given.seek(0)
-        with Child(command, stdin=given, stdout=stdout, stderr=stderr, cwd=cwd, env=env) as child:
+        source = given if stdin else NULL  # a file of this process only where it is needed
+        with Child(command, stdin=source, stdout=stdout, stderr=stderr, cwd=cwd, env=env) as child:
             limit = _limit_reached(child, seconds, output, (stdout, stderr))
         stdout.seek(0)
         return Completed(child.wait(), limit, stdout.read(-1 if output is None else output), _end(stderr, output))

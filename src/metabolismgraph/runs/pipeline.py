@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import shutil
 import sys
 import time
@@ -486,7 +487,7 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, 
         env = environment(**ONE_THREAD, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}))
         # In the same group, so that it ends with a job that is killed as a group; it cannot start processes itself.
         with Child(command, stdout=PIPE, stderr=stderr, env=env, own_group=False) as child:
-            refused, leak = _follow(read_events(child.stdout), folder, progress)
+            refused, leak = _follow(read_events(child.stdout), folder, phases, progress)
             code = child.wait()
     if attempt := leak or attempt_of(code):
         folder.mark_leak(attempt)
@@ -504,15 +505,22 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, 
         )
 
 
-def _follow(events: Iterable[dict[str, Any]], folder: RunFolder, progress: Progress) -> tuple[str | None, str | None]:
+def _follow(
+    events: Iterable[dict[str, Any]], folder: RunFolder, phases: Mapping[str, str], progress: Progress
+) -> tuple[str | None, str | None]:
     """Pass on the reports of the training process.
 
-    Its code is not trusted: an event of another form is ignored.
+    Its code is not trusted: an event of another form is ignored, and so is the end of a stage that is not the next one
+    of this training, or has left no checkpoint.
+
+    Args:
+        phases: stages of the training in their order, with the names of their checkpoints.
 
     Returns:
         Why it refuses the data, and what it tried to reach; None where it did not.
     """
     refused = leak = None
+    pending = list(phases)
     sealed = False
     for event in events:
         match event:
@@ -523,12 +531,11 @@ def _follow(events: Iterable[dict[str, Any]], folder: RunFolder, progress: Progr
                 sealed = True
             case {"event": "progress", "stage": str(stage), "done": float() | int() as done, "message": str(message)}:
                 progress(printable(stage), float(done), one_line(printable(message)))
-            case {
-                "event": "finished",
-                "stage": "phase 1" | "phase 2" | "refine" as stage,
-                "seconds": float() | int() as seconds,
-            }:
-                folder.finish(stage, float(seconds))
+            case {"event": "finished", "stage": str(stage), "seconds": float() | int() as seconds}:
+                fits = pending[:1] == [stage] and 0 <= seconds < math.inf
+                if fits and is_intact(folder.training / phases[stage]):
+                    pending.pop(0)
+                    folder.finish(stage, float(seconds))
             case {"event": "refused", "message": str(message)}:
                 refused = one_line(printable(message))
             case {"event": "leak", "tried": str(tried), "on": str(on)}:

@@ -175,8 +175,8 @@ _WITH: dict[str, tuple[tuple[int, int], dict[int, tuple[int | None, ...]]]] = {
     "move_pages": ((279, 239), {0: (0, None)}),
 }
 _PRLIMIT = (302, 261)
-# Numbers, and the argument with the flags. Python opens files with the flag that closes them in new programs, which
-# C, C++ and Fortran do not. Training writes by Python alone; what Landlock refuses to others has no report.
+# Numbers, and the argument with the flags. Python opens files with the flag that closes them in new programs, unlike
+# C, C++ and Fortran. Training writes by Python alone; what Landlock refuses to others has no report.
 _OPEN = (((2, None), 1), ((257, 56), 2))
 _CREATES, _CLOSES = 0o100, 0o2000000
 # Refused values of an argument: other filters and tracers, owners of signals, input for terminals.

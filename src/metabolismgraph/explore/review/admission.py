@@ -1,6 +1,7 @@
 """Review of a strategy file: by its syntax tree, then by a trial in a sealed process.
 
-The file is executed in that process only. The output of the trial is not trusted either.
+The file is executed in that process only. Its output is believed where it names a fault. That there is none is found
+out here: from the results that the trial leaves, and from the text of the file.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import jax
+import jax.numpy as jnp
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from metabolismgraph.errors import InputError
-from metabolismgraph.explore.review.examination import LEARNED, SYSTEMS
+from metabolismgraph.errors import FirewallError, InputError
+from metabolismgraph.explore.review.contract import learning_faults, loss_faults, repetition_faults
+from metabolismgraph.explore.review.declared import disagreements, read_declaration
+from metabolismgraph.explore.review.examination import LEARNED, REPEATED, SYSTEMS
 from metabolismgraph.explore.review.following import following_faults
 from metabolismgraph.explore.review.syntax import static_reasons
 from metabolismgraph.explore.review.trial_systems import TrialSystems, draw_systems, secret_generator
 from metabolismgraph.files import write_bytes
+from metabolismgraph.homeostasis.fit import Phase2Result, initial_model
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import custom
 from metabolismgraph.homeostasis.strategies.base import Part
@@ -39,13 +45,21 @@ from metabolismgraph.runs.checkpoint import (
 from metabolismgraph.runs.train_folder import read_settings
 from metabolismgraph.sandbox.audit_hook import attempt_of
 from metabolismgraph.sandbox.protocol import read_events
+from metabolismgraph.system.trainable import check_frozen
 from metabolismgraph.text import one_line, printable
 
 _MOST_REASONS = 20
 _LARGEST_OUTPUT = 1 << 22  # bytes of output with which a trial ends
 _MOST_OUTPUT = 1 << 18  # bytes of the output of a trial that are read
-# The graphics card is for runs; compiled programs are read from the cache, and never written to it.
-_ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}
+_COMPILED = "compiled"  # folder of a trial
+# The graphics card is for runs. Every training of a trial begins without compiled functions; with these settings, it
+# finds its programs in a cache, that of the trial.
+_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_COMPILATION_CACHE": "true",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 _KINDS: dict[str, tuple[type, ...]] = {
     "integer": (int,),
     "number": (int, float),
@@ -177,9 +191,9 @@ def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limi
         write_trial(folder, name, source, systems)
         command = [sys.executable, "-P", "-m", "metabolismgraph.explore.review.trial"]
         command += [str(folder.resolve()), name, str(math.ceil(time_limit) + 5)]
-        env = environment(**_ENVIRONMENT)
+        env = environment(**_ENVIRONMENT, JAX_COMPILATION_CACHE_DIR=str(folder.resolve() / _COMPILED))
         completed = run(command, seconds=time_limit, output=_LARGEST_OUTPUT, cwd=folder, env=env)
-        verdict = _verdict(name, completed, time_limit)
+        verdict = _verdict(name, source, completed, time_limit)
         reasons = learned_faults(folder, systems) if verdict.accepted else []
         return Verdict.refused(*reasons) if reasons else verdict
     finally:
@@ -215,27 +229,56 @@ def write_trial(folder: Path, name: str, source: str, systems: TrialSystems) -> 
 
 
 def learned_faults(folder: Path, systems: TrialSystems) -> list[str]:
-    """Faults of the models that a trial has written; these are not trusted."""
+    """Faults of the results that a trial has written, of which nothing is taken for granted."""
+    every = systems.every
+    places = [*((str(number), data) for number, data in enumerate(every)), (REPEATED, every[0])]
     try:
-        learned = [
-            load_phase2(folder / LEARNED / str(number), data.graph_model).model
-            for number, data in enumerate(systems.every)
-        ]
-        return following_faults(systems, learned)
+        learned = [_load_learned(folder / LEARNED / name, data) for name, data in places]
+        for result, (_, data) in zip(learned, places, strict=True):
+            check_frozen(data.phase1, result.model)
+            # What a result says of its model is that of the trial.
+            response = result.model.homeostasis(jnp.asarray(data.observations.concentration))
+            size = float(jnp.mean(jnp.abs(response)))
+            faults = loss_faults(result.losses, result.components) or learning_faults(result.model, size)
+            if faults:
+                return faults
+        return repetition_faults(learned[0], learned[-1]) or following_faults(
+            systems, [result.model for result in learned[:-1]]
+        )
+    except FirewallError as error:
+        return [str(error)]
     except (InputError, ValueError, TypeError) as error:
         return [f"its trial left no model that can be read ({error})"]
 
 
-def _verdict(name: str, completed: Completed, time_limit: float) -> Verdict:
+def _load_learned(path: Path, data: Phase2Data) -> Phase2Result:
+    """A result of a trial.
+
+    Raises:
+        InputError: it is missing or damaged, or belongs to another system.
+    """
+    result = load_phase2(path, data.graph_model)
+    expected = initial_model(data, data.checkpoint_residuals())
+    shapes = [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(model)] for model in (expected, result.model)]
+    if shapes[0] != shapes[1] or not result.losses.size:
+        raise InputError(f"{path.name}: other arrays than those of the system, or no losses")
+    return result
+
+
+def _verdict(name: str, source: str, completed: Completed, time_limit: float) -> Verdict:
     events = list(read_events(io.BytesIO(completed.stdout[:_MOST_OUTPUT])))
     reasons = _reasons(events, completed, time_limit)
     if reasons:
         return Verdict.refused(*reasons)
     try:
         declared = {**events[-1]["declared"], "name": name}
-        return Verdict(True, (), Declaration.model_validate_json(json.dumps(declared)))
+        declaration = Declaration.model_validate_json(json.dumps(declared))
     except (ValidationError, KeyError, TypeError) as error:
         return Verdict.refused(f"its declaration is not valid ({error})")
+    others = list(disagreements(read_declaration(source), declared))
+    if others:
+        return Verdict.refused(f"declares something else on trial than in its text ({', '.join(others)})")
+    return Verdict(True, (), declaration)
 
 
 def _reasons(events: list[dict[str, Any]], completed: Completed, time_limit: float) -> list[str]:

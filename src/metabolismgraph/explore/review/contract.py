@@ -259,7 +259,7 @@ def training_faults(data: Phase2Data, frozen: Phase1Result) -> list[str]:
         FirewallError: an array of Phase 1 changed.
     """
     first, second = (train(data, frozen) for _ in range(2))
-    return result_faults(first) or repetition_faults(first.model, second.model)
+    return result_faults(first) or repetition_faults(first, second)
 
 
 def train(data: Phase2Data, frozen: Phase1Result, most_steps: int | None = None) -> Phase2Result:
@@ -289,7 +289,10 @@ def learning_faults(model: object, node_magnitude: float) -> list[str]:
     return [] if node_magnitude > 0 else ["training changed nothing: MLP_node is still zero"]
 
 
-def repetition_faults(one: object, other: object) -> list[str]:
+def repetition_faults(one: Phase2Result, other: Phase2Result) -> list[str]:
     """Faults: two equal trainings must give the same bits."""
-    same = fingerprint(jax.tree.leaves(one)) == fingerprint(jax.tree.leaves(other))
-    return [] if same else ["training twice gives two models; draw random numbers from data.key alone"]
+    for what, parts in (("models", ("model", "snapshots")), ("curves", ("losses", "components"))):
+        first, second = (fingerprint([jax.tree.leaves(getattr(r, part)) for part in parts]) for r in (one, other))
+        if first != second:
+            return [f"training twice gives two {what}; draw random numbers from data.key alone"]
+    return []

@@ -1,7 +1,8 @@
 """The examination of a strategy in its trial: the contract, and a short training on every system.
 
-It executes the file, in a sealed process only, see `trial.py`. What it learned is judged outside that process, where
-the truth of the systems is (`following.py`).
+It executes the file, in a sealed process only, see `trial.py`. Its faults spare the rest of the trial. That there are
+none is not believed: what the file learned is judged outside that process (`admission.py`), where the truth of the
+systems is (`following.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from metabolismgraph.errors import InputError
@@ -22,6 +24,7 @@ from metabolismgraph.runs.checkpoint import load_observations, load_phase1, save
 from metabolismgraph.runs.train_folder import read_settings
 
 SYSTEMS, LEARNED = "systems", "learned"  # folders of a trial, with one entry for each system
+REPEATED = "repeated"  # what was learned from the first system when it came again
 _STEPS = 100
 _FRAMES = 400  # for plans that are only made
 # One of each kind: points, windows, rollouts, loss terms, steps. The others change the same parts of a plan.
@@ -31,7 +34,7 @@ _COMPANIES = (("residual", "contrastive"), ("residual",), ("contrastive",))
 
 
 def examine(folder: Path, name: str) -> tuple[dict[str, object], list[str]]:
-    """The declaration of the strategy, and its faults; writes the models that it learned.
+    """The declaration of the strategy, and its faults; writes the results of its trainings.
 
     Args:
         folder: of the file and the systems: simulated ones, then that of the exploration, and the converted one.
@@ -81,14 +84,17 @@ def _training_faults(paths: list[Path], company: tuple[str, ...], name: str, lea
     for path in (*paths, paths[0]):
         simulated = path not in paths[-2:]
         data = _with(load_system(path), *((name,) if simulated else company))
+        # Functions that were compiled for equal arguments would tell what an earlier training had.
+        jax.clear_caches()  # type: ignore[no-untyped-call]
         # The second copy of the checkpoint is out of reach of the strategy.
         found.append(contract.train(data, load_system(path).phase1, _STEPS))
         faults = contract.result_faults(found[-1])
         if faults:
             return faults
-    for path, result in zip(paths, found, strict=False):
-        save_phase2(learned / path.name, result, 0.0)
-    return contract.repetition_faults(found[0].model, found[-1].model)
+    # Only now: what is in the folder can be read.
+    for place, result in zip((*(path.name for path in paths), REPEATED), found, strict=True):
+        save_phase2(learned / place, result, 0.0)
+    return contract.repetition_faults(found[0], found[-1])
 
 
 def _company(data: Phase2Data, name: str) -> tuple[str, ...]:
