@@ -62,7 +62,7 @@ SLOW = (
     *("documentation", "verdict", "explorer_crashes", "docstrings", "answer", "rate_law", "benchmark_strategies"),
     *("benchmark_models", "trust", "gradient", "firewall_shared", "rules", "units", "shared_cases", "explorer_models"),
     *("asking", "bad_input", "hardcoded", "llm", "metrics", "new_strategies", "prompts", "published", "registries"),
-    *("sbml_semantic", "testing", "noise_benchmark", "bound", "unconfined", "malformed_inputs"),
+    *("sbml_semantic", "testing", "noise_benchmark", "bound", "unconfined", "malformed_inputs", "firewall_calls"),
 )
 
 
