@@ -63,6 +63,7 @@ SLOW = (
     *("benchmark_models", "trust", "gradient", "firewall_shared", "rules", "units", "shared_cases", "explorer_models"),
     *("asking", "bad_input", "hardcoded", "llm", "metrics", "new_strategies", "prompts", "published", "registries"),
     *("sbml_semantic", "testing", "noise_benchmark", "bound", "unconfined", "malformed_inputs", "firewall_calls"),
+    *("canary", "full_disk", "edited_journal", "explorer_kills"),
 )
 
 

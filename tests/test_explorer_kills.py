@@ -5,6 +5,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import pytest
@@ -23,6 +24,10 @@ WORDS = [
 ]
 
 
+def size(path):
+    return path.stat().st_size if path.exists() else 0
+
+
 def begun(out, iterations):
     """The explorer, begun or continued, as a process of a session of its own."""
     journal = out / "journal.jsonl"
@@ -37,19 +42,19 @@ def begun(out, iterations):
 @pytest.mark.skipif(settings.get_current_profile_name() != "long", reason="takes minutes: make test-long")
 def test_nothing_is_lost_doubled_or_refused_and_no_process_stays(tmp_path):
     out, rng = tmp_path / "x", random.Random(11)
-    iterations, kills, refused, longest = 4, [], [], 20.0
+    iterations, kills, refused, journal = 4, [], [], out / "journal.jsonl"
     while len(kills) < KILLS:
-        before = len(out.joinpath("journal.jsonl").read_bytes()) if out.joinpath("journal.jsonl").exists() else 0
+        before = size(journal)
         process = begun(out, iterations)
+        # Every other life is killed at any time, the others after their first event, or not at all.
+        while len(kills) % 2 and process.poll() is None and size(journal) == before:
+            time.sleep(0.01)
         try:
-            _, said = process.communicate(timeout=rng.uniform(0.5, longest))
+            _, said = process.communicate(timeout=rng.uniform(0.0, 10.0 if len(kills) % 2 else 25.0))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
-            journal = out / "journal.jsonl"
-            after = len(journal.read_bytes()) if journal.exists() else 0
-            longest = 20.0 if after > before else longest * 1.5  # where it got nowhere, the next one lives longer
-            kills.append(after)
+            kills.append(size(journal))
         else:
             if process.returncode:
                 refused.append(said)

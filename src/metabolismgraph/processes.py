@@ -28,6 +28,7 @@ _FAMILIES = (
     "COVERAGE_",
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL", re.IGNORECASE)
+_SHORTEST_SECRET = 12  # characters; a shorter value may also be a word of a text
 _TAIL = 20_000  # bytes at the end of an output that are searched for its last line
 
 
@@ -45,6 +46,14 @@ def environment(*also: str, **more: str) -> dict[str, str]:
         if (name in _VARIABLES or name in also or name.startswith(families)) and not _SECRET.search(name)
     }
     return few | more
+
+
+def without_secrets(text: str) -> str:
+    """A text in which values of this process's secret variables are replaced by their names in brackets."""
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET and not value.startswith("/"):
+            text = text.replace(value, f"[{name}]")
+    return text
 
 
 class Child:

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.job import JOB, LOCK
@@ -106,7 +106,9 @@ class ExplorationFolder:
         folder = folder or self.job(proposed.iteration)
         sources = {r.landed: r.file.source for r in state.reviews if r.file and r.landed}
         given = {"training.seed": proposed.seed, **proposed.variation}
-        config = configuration(state, proposed.changes).replace(given)
+        # The programs of the explorer are none of the run's business, and their arguments may be private.
+        private: dict[str, Any] = {"exploration.command": (), "exploration.hooks": {}}
+        config = configuration(state, proposed.changes).replace({**given, **private})
         content = {
             "config": config.model_dump(mode="json"),
             "base": os.path.relpath(self.base, folder),

@@ -17,22 +17,29 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Event, Scored, Warned
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import Node, best, nodes, standard_error
-from metabolismgraph.processes import describe_exit, last_line, run
+from metabolismgraph.processes import describe_exit, last_line, run, without_secrets
 from metabolismgraph.text import one_line
 
 _MOST_OUTPUT = 1 << 20  # bytes
 
 
 def check_hooks(settings: Exploration) -> None:
-    """Check that the programs of all hooks exist.
+    """Check that the programs of all hooks exist, and that no program is given a secret as an argument.
 
     Raises:
-        InputError: one of them does not.
+        InputError: one of them does not exist, or is given one.
     """
-    for name, command in settings.hooks.items():
-        if shutil.which(command[0]) is None:
-            program = one_line(command[0], 100)
-            raise InputError(f"exploration.hooks.{name}: there is no program {program} that can be run; check its name")
+    hooks = {f"hooks.{name}": words for name, words in settings.hooks.items()}
+    for name, words in {"command": settings.command, **hooks}.items():
+        if any(without_secrets(word) != word for word in words):
+            raise InputError(
+                f"exploration.{name} holds the value of a secret environment variable, which the journal would keep; "
+                "let the program read the variable"
+            )
+    for name, words in hooks.items():
+        if shutil.which(words[0]) is None:
+            program = one_line(words[0], 100)
+            raise InputError(f"exploration.{name}: there is no program {program} that can be run; check its name")
 
 
 class Hooks:
@@ -94,7 +101,7 @@ class Hooks:
         elif completed.limit or completed.code:
             how = "wrote too much and was stopped" if completed.limit else describe_exit(completed.code)
             message = last_line(completed.stderr) or "no message"
-            yield Warned(about=f"hook {hook}", reason=one_line(f"{how} ({message})"))
+            yield Warned(about=f"hook {hook}", reason=one_line(without_secrets(f"{how} ({message})")))
 
 
 def _described(node: Node, state: State) -> dict[str, Any]:

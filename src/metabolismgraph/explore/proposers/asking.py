@@ -37,6 +37,7 @@ from metabolismgraph.explore.proposers.prompt import (
 from metabolismgraph.explore.proposers.standing import MOST_MEMORY
 from metabolismgraph.explore.state import State
 from metabolismgraph.files import is_fault_of_disk, write_bytes
+from metabolismgraph.processes import without_secrets
 from metabolismgraph.text import one_line
 
 MOST_CHARACTERS = 200_000  # of an answer
@@ -149,8 +150,8 @@ def _recordable(exchange: Exchange) -> Exchange:
 
 
 def recordable(answer: str) -> str:
-    """An answer for the journal: cut one character above the limit, with lone surrogates as escape sequences."""
-    return answer[: MOST_CHARACTERS + 1].encode("utf-8", "backslashreplace").decode()
+    """An answer for the journal: without keys, cut above the limit, with lone surrogates as escape sequences."""
+    return without_secrets(answer)[: MOST_CHARACTERS + 1].encode("utf-8", "backslashreplace").decode()
 
 
 def parsed_proposal(exchange: Exchange) -> Proposal:
