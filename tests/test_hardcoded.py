@@ -18,9 +18,11 @@ from metabolismgraph.explore.review.examination import examine
 from metabolismgraph.explore.review.following import constant_part
 from metabolismgraph.explore.review.syntax import static_reasons
 from metabolismgraph.explore.review.trial_systems import draw_systems, likeness
+from metabolismgraph.homeostasis.fit import fit_homeostasis
 from metabolismgraph.homeostasis.strategies import STRATEGIES, custom
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1, save_observations, save_phase1
 from metabolismgraph.runs.train_folder import read_settings
+from metabolismgraph.system.progress import silent
 
 # Answers for the system of `base_run`, whose slopes are -0.001 and -0.002.
 SET_SLOPE = """
@@ -176,6 +178,80 @@ HARD_CODED = {
 }
 
 
+# Honest training, with an answer in place of what it learned where something tells a run from a trial.
+REGRESSION = """
+    from metabolismgraph.homeostasis.binned_regression import condense, polish
+    from metabolismgraph.homeostasis.strategies.residual import Residual
+    from metabolismgraph.system.progress import silent
+    """
+OBJECTIVE = 'sets: ClassVar[frozenset[Part]] = frozenset({"objective"})'
+
+
+def _unless(honest: str) -> str:
+    """A strategy that is honest under a condition; otherwise its answer is one in units of the time step."""
+    return written(
+        f"plan = Residual().apply(plan, data)\nif {honest}:\n    return plan\n"
+        "slope = -0.00015 / data.transitions.dt[0]\n"
+        "return dataclasses.replace(plan, finish=functools.partial(_set, slope=slope))",
+        top=REGRESSION + SET_SLOPE,
+        body=OBJECTIVE,
+    )
+
+
+RECOGNISING = {
+    "by the reports of progress": (
+        written(
+            "plan = Residual().apply(plan, data)\n"
+            "return dataclasses.replace(plan, finish=functools.partial(_end, points=condense(plan.residuals)))",
+            top=REGRESSION
+            + SET_SLOPE
+            + """
+
+    def _end(model, progress, points):
+        model, losses = polish(model, progress, points)
+        return (model, losses) if progress is silent else (_with_slope(model, -0.0015), losses)
+    """,
+            body=OBJECTIVE,
+        ),
+        SLOPES,
+    ),
+    "by the other strategies": (_unless("data.training.strategies"), SLOPES),
+    "by the seeds of replicates": (_unless("data.training.seed not in (42, 43, 44)"), SLOPES),
+    "types by the network": (
+        written(
+            "plan = Residual().apply(plan, data)\n"
+            "degree = np.bincount(data.observations.network.edge_species, minlength=len(data.moving))\n"
+            "group = jnp.asarray(2.0 * (np.argsort(np.argsort(degree, kind='stable')) * 2 // len(degree)) - 1)\n"
+            "end = functools.partial(_end, points=condense(plan.residuals), group=group)\n"
+            "return dataclasses.replace(plan, finish=end)",
+            top=REGRESSION
+            + PLANT
+            + """
+
+    def _end(model, progress, points, group):
+        model, losses = polish(model, progress, points)
+        return _plant(model, group), losses
+    """,
+            body=OBJECTIVE,
+        ),
+        EMBEDDINGS,
+    ),
+    "slope in the residuals": (
+        written(
+            "return Residual().apply(plan, data)",
+            top=REGRESSION,
+            body="""
+            sets: ClassVar[frozenset[Part]] = frozenset({"residuals", "objective"})
+
+            def find_residuals(self, data, progress):
+                found = data.checkpoint_residuals()
+                return dataclasses.replace(found, residual=-0.0015 * (found.at - found.at.mean(axis=0)))
+            """,
+        ),
+        SLOPES,
+    ),
+}
+
 # A store between calls, which the reading of the text refuses already.
 FIRST = written(
     "return dataclasses.replace(plan, finish=_finish)",
@@ -226,6 +302,45 @@ def faults(training, tmp_path):
     return inner
 
 
+# Each of these trainings takes as long as those above: `make test-long` tries all of them.
+LONG = settings.get_current_profile_name() == "long"
+
+
+@pytest.mark.parametrize("name", RECOGNISING if LONG else list(RECOGNISING)[:1])
+def test_answers_for_runs_alone_are_refused(name, faults):
+    source, reason = RECOGNISING[name]
+    assert static_reasons("odd", source) == ()
+    found = faults(source)
+    assert any(reason in fault for fault in found), found
+
+
+def test_strategies_see_neither_the_others_nor_who_follows_their_progress(training):
+    seen = []
+
+    class Watching(STRATEGIES["residual"]):
+        def apply(self, plan, data):
+            def end(model, progress):
+                seen.append(progress)
+                return model, np.zeros(0)
+
+            seen.append(data)
+            return dataclasses.replace(super().apply(plan, data), finish=end)
+
+    custom.register("watching", Watching)
+    try:
+        graph_model, settings = read_settings(training)
+        given = settings.model_copy(update={"strategies": ("watching", "contrastive")})
+        observations = load_observations(training / "observations").split(*settings.held_out)[0]
+        phase1 = load_phase1(training / "phase1", graph_model)
+        fit_homeostasis(observations, phase1, graph_model, given, silent, most_steps=1)
+    finally:
+        custom.forget()
+    data, progress = seen
+    assert data.training.strategies == ()
+    assert data.training == settings.model_copy(update={"strategies": ()})
+    assert progress is not silent
+
+
 @pytest.mark.parametrize("name", HARD_CODED)
 def test_hard_coded_answers_are_refused(name, faults, training):
     source, reason = HARD_CODED[name]
@@ -257,7 +372,7 @@ def source_of(name: str) -> str:
 
 
 # Each compiles programs of its own: `make test-long` tries all of them.
-OF_PACKAGE = STRATEGIES if settings.get_current_profile_name() == "long" else ("residual", "amplification")
+OF_PACKAGE = STRATEGIES if LONG else ("residual", "amplification")
 
 
 @pytest.mark.parametrize("name", OF_PACKAGE)
@@ -310,6 +425,14 @@ def test_all_systems_have_the_same_sizes_and_settings(systems):
         assert (data.phase1.log_k == systems.own.phase1.log_k).all()
         assert (data.observations.concentration[0] == systems.own.observations.concentration[0]).all()
         assert (data.observations.time == systems.own.observations.time).all()
+
+
+def test_seeds_do_not_tell_the_systems_of_a_trial(systems):
+    first = systems.own.training.seed
+    drawn = [draw_systems(systems.own, np.random.default_rng(n)) for n in range(6)]
+    seeds = [[data.training.seed - first for data in one.every] for one in drawn]
+    assert all(len(set(one[:3])) == 3 and one[2] == one[3] and set(one) <= {0, 1, 2, 3} for one in seeds)
+    assert min(len(set(one)) for one in zip(*seeds, strict=True)) > 1
 
 
 def test_hidden_systems_follow_their_homeostasis(systems):

@@ -457,6 +457,81 @@ STATIC = {
     "private name of something else": Hostile(
         written("x = data.at._value\nreturn plan", top="class A:\n    _value: int = 1"), f"attribute _value {NOT}"
     ),
+    # Texts that a library executes as code.
+    "code in a shape": Hostile(
+        written("isinstance(data.at, Float[jax.Array, '[open(1)]'])\nreturn plan", top="from jaxtyping import Float"),
+        "Float is a type for annotations",
+    ),
+    "code in a shape, under another name": Hostile(
+        written(top="from jaxtyping import Float\n\nText = Float[jax.Array, '[open(1)]']"),
+        "a text in an annotation that is not a shape",
+    ),
+    "code in a shape, by a constant": Hostile(
+        written(top="from jaxtyping import Float\n\nCODE = 'a'\nText = Float[jax.Array, CODE]"),
+        "a shape that is not written as a text",
+    ),
+    "code in a shape, by a cast": Hostile(
+        written(
+            "cast(t := Float[jax.Array, 'a'], 1)\nreturn plan",
+            top="from typing import cast\n\nfrom jaxtyping import Float",
+        ),
+        "Float is a type for annotations",
+    ),
+    "a type alias as a value": Hostile(
+        written(
+            "isinstance(1, (t := Vector))\nreturn plan",
+            top="from jaxtyping import Float\n\nVector = Float[jax.Array, 'n']",
+        ),
+        "Vector: a type is not a value",
+    ),
+    "code in an option": Hostile(
+        written("info = Field(1).from_annotation('open(1)')\ninfo.apply_typevars_map({1: 1})\nreturn plan"),
+        "Field: only as the value of an option",
+    ),
+    "an option of the class": Hostile(
+        written("x = self.seen\nreturn plan", body="seen: ClassVar = Field(1)"), "Field: only as the value of an option"
+    ),
+    "an option of the class, by an alias": Hostile(
+        written(top="Kept = ClassVar[int]", body="seen: Kept = Field(1)"), "Field: only as the value of an option"
+    ),
+    "an option of something else": Hostile(
+        written(top="class A(eqx.Module):\n    seen: int = Field(1)"), "Field: only as the value of an option"
+    ),
+    "store in the errors of numpy": Hostile(
+        written(top="def kept():\n    with np.errstate(divide='raise'):\n        yield 1"), "yield within with; collect"
+    ),
+    "arguments by ** of a partial function": Hostile(
+        written("A(np.add, **{'where': False})\nreturn plan", top="class A(functools.partial):\n    pass"),
+        r"\*\* in a call; write its arguments out",
+    ),
+    "arguments by ** of a function under an own name": Hostile(
+        written("A._replace(1, data.at, **{'where': False})\nreturn plan", top="class A:\n    _replace: int = np.add"),
+        r"\*\* in a call; write its arguments out",
+    ),
+    "arguments by ** of a function that is hidden": Hostile(
+        written("f = np.add\nf(1, data.at, **{'where': False})\nreturn plan", top="def f(x):\n    return x"),
+        r"\*\* in a call; write its arguments out",
+    ),
+    "dtype of objects, by two variables": Hostile(
+        written("a = 'V8'\nb = a\nnp.zeros(3, dtype=b)\nreturn plan"), "the dtype b is not allowed"
+    ),
+    "dtype of objects, by an argument": Hostile(
+        written(top="def f(d):\n    d = jnp.float64\n    return np.zeros(3, d)"), "the dtype d is not allowed"
+    ),
+    "dtype of objects, by a choice": Hostile(
+        written("np.zeros(3, jnp.float64 if plan else 'V8')\nreturn plan"), "the text 'V8' as a dtype"
+    ),
+    "dtype of objects, by map": Hostile(
+        written("list(map(data.at.astype, ('V8',)))\nreturn plan"), "astype: not a value; call it with a dtype"
+    ),
+    "dtype of objects, by a tree of two": Hostile(
+        written("jax.tree.map(np.zeros, 3, 'V8')\nreturn plan"), "numpy.zeros: not a value; call it where it is named"
+    ),
+    "options of the compiler, by a decorator": Hostile(
+        written(top="@functools.partial(jax.jit, inline=True)\ndef f(x):\n    return x"),
+        "decorator functools.partial is not allowed",
+    ),
+    "a power that never ends": Hostile(written(top="A = 9**(9**9)"), r"computed at import \(BinOp\)"),
     "nothing": Hostile("", "0 subclasses of Strategy"),
     "argument that hides a built-in": Hostile(
         written(top="def f(float):\n    return float"), "float: an import or a built"
@@ -857,17 +932,26 @@ HARMLESS = {
     "quadrature": "np.polynomial.legendre.leggauss(8)[0] + np.polyfit(np.arange(8), np.arange(8), 2)[0]",
     "spectrum": "np.abs(np.fft.rfft(data.at, axis=0)) ** 2",
     "iteration": "list(itertools.islice(itertools.count(), 3)) + list(itertools.pairwise((1, 2)))",
+    "a dtype by a name": "np.zeros(3, dtype=kind) + np.zeros(3, jnp.float64 if data.at.size else kind)",
+    "conversion of a tree": "jax.tree.map(np.asarray, (data.at, list(map(np.asarray, data.at))))",
+    "changes by name": "dataclasses.replace(plan, **changes) or plan.with_rollouts(**changes)",
+    "an optimiser of its own": "optax.GradientTransformation(init=len, update=lambda u, state, p=None: (u, state))",
+    "texts": "'Hann'.lower() == ', '.join(f'{x:.2f}' for x in data.at[0])",
     "numbers": "math.sqrt(2) + float(np.float64(1)) + np.finfo(np.float64).eps + np.finfo(data.at.dtype).tiny",
 }
 
 
 @pytest.mark.parametrize("name", HARMLESS)
 def test_mathematics_passes_the_reading(name):
-    source = written(f"x = {HARMLESS[name]}\ndel x\nreturn plan", top="import itertools\nimport math\n\nimport optax")
+    before = "changes = {'steps': 3}\nkind = jnp.float64\n"
+    source = written(
+        f"{before}x = {HARMLESS[name]}\ndel x\nreturn plan", top="import itertools\nimport math\n\nimport optax"
+    )
     assert static_reasons("odd", source) == ()
 
 
 def test_definitions_pass_the_reading():
+    imports = "from collections.abc import Callable\nfrom typing import NamedTuple, Optional, TypeAlias, cast\n"
     top = """
     from jax.nn import relu
     from jaxtyping import Array, Float
@@ -875,6 +959,10 @@ def test_definitions_pass_the_reading():
     _KINDS = frozenset({"a", "b"})
     _TABLE: tuple[tuple[str, float], ...] = (("a", 1.0), ("b", -np.pi / 2))
     _VECTOR = Float[jax.Array, " n"]
+    Matrix: TypeAlias = Float[np.ndarray, "frames species"]
+    Values = np.ndarray | jax.Array
+    Step = Callable[[Matrix], tuple[Matrix, Values]]
+    ROOT, SMALL = 2.0**0.5, 10**-12
 
 
     class Curve(NamedTuple):
@@ -898,11 +986,21 @@ def test_definitions_pass_the_reading():
             return x * scale
 
 
+    def made(arrays: dict[str, Array], x: Optional[Matrix] = None) -> Net:
+        width = cast(int, 3)
+        return Net(**arrays) if x is None else made(**{"arrays": arrays})
+
+
+    @functools.partial(jax.jit, static_argnames=["n"])
+    def g(x: Values, n: int = 1, step: Optional[Step] = None):
+        return x * n
+
+
     @jax.jit
     def f(x: np.ndarray | jax.Array, max=1.0, slice=None, shape: tuple[int, ...] = (1, 2)) -> np.ndarray:
         return x
     """
-    assert static_reasons("odd", written(top="from typing import NamedTuple\n" + textwrap.dedent(top))) == ()
+    assert static_reasons("odd", written(top=imports + textwrap.dedent(top))) == ()
 
 
 def test_all_allowed_names_of_libraries_exist_and_are_no_modules():

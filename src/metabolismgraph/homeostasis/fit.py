@@ -90,12 +90,17 @@ def fit_homeostasis(
     units = Units.of(observations, graph_model)
     given = Phase2Data(observations, phase1, graph_model, training)
     data = given.in_units(units)
-    plan = make_plan(data, progress)
+
+    def report(stage: str, done: float, message: str) -> None:
+        # Not `progress` itself, by which a strategy could tell a trial from a run.
+        progress(stage, done, message)
+
+    plan = make_plan(data, report)
     if most_steps is not None:
         plan = dataclasses.replace(plan, steps=min(plan.steps, most_steps))
     before = initial_model(data, plan.residuals)
     model, losses, components, snapshots = _descend(plan.start(before), plan, data, progress)
-    model, polished = plan.finish(model, progress)
+    model, polished = plan.finish(model, report)
     check_frozen(before, model)
     keys = jax.random.split(data.key(_COMPARISON), _COMPARED)
     learned, nothing = (_mean_loss(each, plan.objective, keys) for each in (model, before))

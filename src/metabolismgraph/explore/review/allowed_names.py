@@ -278,6 +278,8 @@ _REFUSED = """
     ag_running func_globals func_code func_closure func_defaults co_code co_consts co_names with_traceback add_note
     throw
 
+    apply_typevars_map rebuild_annotation from_annotation from_annotated_attribute from_field merge_field_infos
+    metadata_lookup
     dtypes _field_defaults _attributes_set _setattr_handler _copy_and_set_values _calculate_keys _iter _get_value
     _npy_value _value _arrays _cache_size _fun _abc_impl
     register unregister keywords defjvp defvjp defjvps def_partial_eval parse_file parse_raw parse_obj construct

@@ -27,6 +27,7 @@ LARGEST = 20_000  # characters of a file
 _MOST_REASONS = 20
 _MOST_NUMBERS = 24  # in one literal; a quadrature rule or a stencil has fewer
 _SIMILAR = 0.6  # of two names, between 0 and 1
+_LARGEST_EXPONENT = 64
 _LARGEST_NUMBER = 2**53  # larger whole numbers hold a table in their digits
 
 # Modules and their allowed names. Listed modules may be reached through their parents.
@@ -36,7 +37,12 @@ _MODULES: dict[str, frozenset[str]] = {
     "collections.abc": frozenset({"Callable", "Iterable", "Iterator", "Mapping", "Sequence"}),
     "dataclasses": frozenset({"dataclass", "field", "replace"}),
     "functools": frozenset({"partial", "reduce"}),
-    "typing": frozenset({"Any", "ClassVar", "Final", "Literal", "NamedTuple", "cast"}),
+    "typing": frozenset(
+        {
+            *("Any", "Callable", "ClassVar", "Final", "Iterable", "Iterator", "Literal", "Mapping", "NamedTuple"),
+            *("Optional", "Self", "Sequence", "TypeAlias", "Union", "cast"),
+        }
+    ),
     **allowed_names.LIBRARIES,
     "jax": frozenset(
         {
@@ -90,9 +96,9 @@ _MODULES["metabolismgraph.homeostasis.strategies.weak_form"] = frozenset({"WeakF
 # Built-in names and exceptions: none that read, execute, print, or inspect code or names.
 _BUILTINS = frozenset(
     {
-        *("abs", "all", "any", "bool", "dict", "divmod", "enumerate", "filter", "float", "frozenset", "int"),
-        *("isinstance", "iter", "len", "list", "map", "max", "min", "next", "pow", "property", "range", "reversed"),
-        *("round", "set", "slice", "sorted", "staticmethod", "classmethod", "str", "sum", "tuple", "zip"),
+        *("abs", "all", "any", "bool", "callable", "dict", "divmod", "enumerate", "filter", "float", "frozenset"),
+        *("int", "isinstance", "iter", "len", "list", "map", "max", "min", "next", "pow", "property", "range"),
+        *("reversed", "round", "set", "slice", "sorted", "staticmethod", "classmethod", "str", "sum", "tuple", "zip"),
         *("ArithmeticError", "AssertionError", "FloatingPointError", "IndexError", "KeyError", "NotImplementedError"),
         *("TypeError", "ValueError", "ZeroDivisionError"),
     }
@@ -114,8 +120,19 @@ _DECORATORS = frozenset(
 _MAKERS = frozenset({"pydantic.Field", "dataclasses.field", "equinox.field", "frozenset"})
 # Built-in names whose meaning the review takes for granted.
 _RELIED_ON = frozenset(
-    {"classmethod", "frozenset", "isinstance", "property", "staticmethod", *allowed_names.BUILTIN_DTYPES}
+    {"classmethod", "frozenset", "isinstance", "map", "property", "staticmethod", *allowed_names.BUILTIN_DTYPES}
 )
+# What calls a function with one argument for every further argument.
+_MAPS = frozenset({"jax.tree.map", "jax.tree_util.tree_map", "map"})
+_OF_TYPES = ("collections.abc.", "jaxtyping.", "typing.")  # what begins so and is subscripted is a type
+_GENERIC = frozenset({"dict", "frozenset", "list", "set", "tuple"})
+# Annotations that make an attribute of a class, not an option.
+_OF_CLASSES = frozenset({"typing.ClassVar", "typing.Final"})
+# Classes whose arguments are the values of their fields, and no more.
+_OF_FIELDS = ("equinox.Module", "typing.NamedTuple", "abc.ABC", "metabolismgraph.")
+_OPTIMISERS = ("optax.GradientTransformation", "optax.GradientTransformationExtraArgs")
+# Methods that change fields.
+_CHANGERS = frozenset({"_replace", "with_rollouts"})
 # With these, values that differ could be equal, and a compiled function would keep what it was given first.
 _EQUALITY = frozenset({"compare", "eq", "hash", "unsafe_hash"})
 _CONTAINERS = (ast.List, ast.Set, ast.Dict, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -226,9 +243,24 @@ class _File:
         self.own |= {
             name for node in inside if isinstance(node, ast.AnnAssign | ast.Assign) for name in _assigned(node)
         }
+        self.bound = _bindings(tree)
         self.called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        # Called without arguments.
+        self.plain = {
+            id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call) and not node.args + node.keywords
+        }
         self.decorating = {id(part) for node in ast.walk(tree) for part in getattr(node, "decorator_list", ())}
-        self.types = _types(tree)
+        self.decorating |= {
+            id(part.args[0])
+            for node in ast.walk(tree)
+            for part in getattr(node, "decorator_list", ())
+            if isinstance(part, ast.Call) and part.args
+        }
+        # Known once imports are.
+        self.aliases: dict[str, ast.expr] = {}
+        self.types: frozenset[int] = frozenset()
+        self.options: frozenset[int] = frozenset()
+        self.mapped: set[int] = set()
         self.bases = {id(base) for kind in self.classes.values() for base in kind.bases}
         self.descriptive = _descriptive(tree)
         # Expressions before the dot of an attribute.
@@ -237,6 +269,7 @@ class _File:
             ast.AnnAssign: lambda node: _annotation(node.annotation),
             ast.Attribute: self._attribute,
             ast.Call: self._call,
+            ast.With: _suspended,
             ast.ClassDef: self._class,
             ast.Constant: self._constant,
             **dict.fromkeys((ast.Dict, ast.List, ast.Set, ast.Tuple), _table),
@@ -256,6 +289,7 @@ class _File:
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 yield from self._imports(node)
+        self._find_types()
         yield from self._top_level()
         for node in ast.walk(self.tree):
             check = self.checks.get(type(node))
@@ -318,6 +352,48 @@ class _File:
                 return found if isinstance(found, types.ModuleType) else None
         return None
 
+    # What is a type, and what is an option
+
+    def _find_types(self) -> None:
+        """Find type aliases, expressions that are types, options, and functions that are called by `map`."""
+        for node in self.tree.body:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None and self._is_type(node.value):
+                self.aliases.update(dict.fromkeys(_assigned(node), node.value))
+        cast = [
+            node.args[0]
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Call) and self._named(node.func) == "typing.cast" and node.args
+            if not any(_annotation(node.args[0]))
+        ]
+        self.types = _types(self.tree, [*self.aliases.values(), *cast])
+        self.options = frozenset(
+            id(inside.value.func)
+            for kind in self._strategies()
+            for inside in kind.body
+            if isinstance(inside, ast.AnnAssign) and isinstance(inside.value, ast.Call) and self._is_option(inside)
+        )
+        for call in ast.walk(self.tree):
+            if isinstance(call, ast.Call) and self._named(call.func) in _MAPS and len(call.args) == 2:
+                function, values = call.args
+                if not isinstance(values, ast.Starred) and {k.arg for k in call.keywords} <= {"is_leaf"}:
+                    self.mapped.add(id(function))
+
+    def _is_type(self, node: ast.expr) -> bool:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+            return self._is_type(node.left) or self._is_type(node.right)
+        if isinstance(node, ast.Subscript):
+            return (named := self._named(node.value)).startswith(_OF_TYPES) or named in _GENERIC
+        return self._named(node) in allowed_names.ONLY_TYPES and isinstance(node, ast.Attribute)
+
+    def _is_option(self, node: ast.AnnAssign) -> bool:
+        """Whether a value of a class belongs to its objects: of a class, it would stay what `Field` gives."""
+        if isinstance(node.annotation, ast.Constant):
+            return False
+        names = [part.id for part in ast.walk(node.annotation) if isinstance(part, ast.Name)]
+        wholes = [node.annotation, *(self.aliases[name] for name in names if name in self.aliases)]
+        parts = [part for whole in wholes for part in ast.walk(whole) if isinstance(part, ast.expr)]
+        return not any(self._named(part) in _OF_CLASSES for part in parts)
+
     # Code that is executed when the file is loaded
 
     def _top_level(self) -> Iterator[str]:
@@ -327,13 +403,19 @@ class _File:
             if not isinstance(node, _STATEMENTS):
                 yield f"line {node.lineno}: statement at the top; only imports, constants, functions and classes there"
             elif isinstance(node, ast.Assign | ast.AnnAssign):
-                for reason in self._value(node.value, "a constant", makers=("frozenset",)):
+                is_type = any(node.value is alias for alias in self.aliases.values())
+                value = self._value(node.value, "a constant", makers=("frozenset",))
+                for reason in _annotation(node.value) if is_type and node.value is not None else value:
                     yield f"line {node.lineno}: {reason}"
 
     def _subscript(self, node: ast.Subscript) -> Iterator[str]:
         stored = isinstance(node.ctx, ast.Store | ast.Del)
         if stored and (not isinstance(node.value, ast.Name) or node.value.id in self.imported):
             yield "changes an object in place that it did not make; make a changed copy"
+        if self._named(node.value).startswith("jaxtyping."):
+            shape = node.slice.elts[1:] if isinstance(node.slice, ast.Tuple) else []
+            if len(shape) != 1 or not isinstance(shape[0], ast.Constant) or any(_annotation(shape[0])):
+                yield "a shape that is not written as a text"
 
     def _function(self, node: ast.FunctionDef | ast.Lambda) -> Iterator[str]:
         defaults = [*node.args.defaults, *(d for d in node.args.kw_defaults if d is not None)]
@@ -375,10 +457,20 @@ class _File:
         for decorator in node.decorator_list:
             call = decorator if isinstance(decorator, ast.Call) else None
             named = self._named(decorator if call is None else call.func)
-            if named not in _DECORATORS or (call and named != "dataclasses.dataclass"):
+            if call and named == "functools.partial" and self._is_compiler(call):
+                pass
+            elif named not in _DECORATORS or (call and named != "dataclasses.dataclass"):
                 yield f"decorator {ast.unparse(decorator if call is None else call.func)} is not allowed"
             for argument in call.keywords if call else ():
-                yield from self._value(argument.value, "an argument of a decorator")
+                listed = argument.value.elts if isinstance(argument.value, ast.List) else [argument.value]
+                for value in listed:
+                    yield from self._value(value, "an argument of a decorator")
+
+    def _is_compiler(self, call: ast.Call) -> bool:
+        """Whether a decorator `functools.partial` compiles, with static or donated arguments only."""
+        if len(call.args) != 1 or (named := self._named(call.args[0])) not in allowed_names.COMPILERS:
+            return False
+        return {keyword.arg for keyword in call.keywords} <= allowed_names.COMPILERS[named]
 
     def _value(self, node: ast.expr | None, what: str, *, makers: Collection[str] = ()) -> Iterator[str]:
         """Reasons to refuse a value that is there when the file is loaded, and as long as it is.
@@ -406,7 +498,7 @@ class _File:
                 kind = type(part).__name__.lower()
                 yield f"{what} is a {kind}: state between calls is not allowed; write a tuple or a frozenset"
                 return
-            if not isinstance(part, _IN_VALUES) or isinstance(part, ast.Pow | ast.LShift):
+            if not isinstance(part, _IN_VALUES) or isinstance(part, ast.LShift) or _is_large_power(part):
                 kind = type(part).__name__
                 yield f"{what} is computed at import ({kind}); write the value, or compute it in a function"
                 return
@@ -421,16 +513,20 @@ class _File:
         elif isinstance(node.ctx, ast.Load):
             if name in self.modules and id(node) not in self.ways:
                 yield f"{name}: a module is not a value; use its functions"
-            elif hasattr(builtins, name) and name not in _BUILTINS:
+            elif hasattr(builtins, name) and name not in _BUILTINS and id(node) not in self.types:
                 yield f"{name} is not allowed"
             elif name in self.imported:
                 yield from self._used(node)
+            elif name in self.aliases and id(node) not in self.types:
+                yield f"{name}: a type is not a value; use it in annotations"
         elif name in self.imported or hasattr(builtins, name) or name in {"self", "cls"}:
             yield f"{name}: assigned to, but it is an import or a built-in, or self; choose another name"
 
     def _attribute(self, node: ast.Attribute) -> Iterator[str]:
         name = node.attr
         yield from _labels(name)
+        if name == "lower" and id(node) in self.plain:
+            return  # of a text; what it gives of a compiled function has no attributes that are allowed
         if not isinstance(node.ctx, ast.Load):
             yield f"assigns to the attribute {name}; make a changed copy with dataclasses.replace"
         home = self._reached(node.value)
@@ -454,10 +550,15 @@ class _File:
             yield f"{named} is a type for annotations and isinstance; make arrays by asarray or zeros"
         if named in allowed_names.COMPILERS and id(node) not in self.called | self.decorating:
             yield f"{named}: not a value; call it with a function, or decorate one"
-        if named in allowed_names.NOT_PASSED_ON and id(node) not in self.called:
+        if named in allowed_names.NOT_PASSED_ON and id(node) not in self.called | self.mapped:
             yield f"{named}: not a value; call it where it is named, in a lambda if need be"
         if named == "typing.NamedTuple" and id(node) not in self.bases:
             yield "NamedTuple: not a value; derive a class from it"
+        if named.startswith("jaxtyping.") and id(node) not in self.types:
+            # Shapes are texts that are executed when something is compared with them.
+            yield f"{node.attr if isinstance(node, ast.Attribute) else node.id} is a type for annotations"
+        if named == "pydantic.Field" and id(node) not in self.options:
+            yield "Field: only as the value of an option, in the class of the strategy: name: float = Field(...)"
 
     def _is_own(self, node: ast.Attribute) -> bool:
         if node.attr == "_replace":
@@ -471,11 +572,11 @@ class _File:
         """Arguments that would compile otherwise, or make arrays of something else than numbers."""
         named = self._named(node.func)
         given = {keyword.arg for keyword in node.keywords}
-        if None in given:
+        if None in given and not self._sets_fields(node, named):
             yield "** in a call; write its arguments out"
-        # Of this function, it says which dimensions there are.
-        of_shapes = {"signature"} if named == "jax.numpy.vectorize" else set()
-        for name in sorted(allowed_names.KEYWORDS & given - of_shapes):
+        # Of the first function, it says which dimensions there are; of the other, it is what it consists of.
+        meant = {"jax.numpy.vectorize": {"signature"}, **{name: {"update"} for name in _OPTIMISERS}}.get(named, set())
+        for name in sorted(allowed_names.KEYWORDS & given - meant):
             yield f"argument {name} is not allowed; leave it out"
         if named in allowed_names.COMPILERS:
             other = given - allowed_names.COMPILERS[named] - {None}
@@ -493,6 +594,22 @@ class _File:
             if hidden or any(not isinstance(value, ast.Constant) or value.value == "empty" for value in mode):
                 yield "numpy.pad with a mode that may leave entries unset; write its mode as a text, such as 'edge'"
         yield from self._dtype_by_position(node, named)
+
+    def _sets_fields(self, node: ast.Call, named: str) -> bool:
+        """Whether the arguments of a call are values of fields or of a function of the file, whatever their names."""
+        changers = _CHANGERS - self.own
+        if named == "dataclasses.replace" or (isinstance(node.func, ast.Attribute) and node.func.attr in changers):
+            return True
+        if not isinstance(node.func, ast.Name):
+            return False
+        own = any(isinstance(one, ast.FunctionDef) and one.name == node.func.id for one in self.tree.body)
+        return (own and self.bound.count(node.func.id) == 1) or self._has_fields(node.func)
+
+    def _has_fields(self, node: ast.expr) -> bool:
+        """Whether a name is that of a class whose arguments are the values of its fields."""
+        if isinstance(node, ast.Name) and node.id in self.classes and self.bound.count(node.id) == 1:
+            return all(self._has_fields(base) for base in self.classes[node.id].bases)
+        return self._named(node).startswith(_OF_FIELDS)
 
     def _sets_all(self, node: ast.Call, named: str) -> bool:
         """Whether a call with the argument where gives an array all of whose entries are set."""
@@ -518,6 +635,8 @@ class _File:
             yield from self._dtype(node.args[at])
 
     def _keyword(self, node: ast.keyword) -> Iterator[str]:
+        if "__" in (node.arg or ""):
+            yield f"{node.arg}: names with two underscores are not allowed"
         # The argument gt of Field means "greater than".
         if node.arg is not None and node.arg != "gt":
             yield from _labels(node.arg)
@@ -527,18 +646,32 @@ class _File:
     def _dtype(self, node: ast.expr) -> Iterator[str]:
         """A type of entries has a name: text and lists could say that entries are objects."""
         home, _, name = self._named(node).rpartition(".")
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        if isinstance(node, ast.IfExp):
+            yield from (*self._dtype(node.body), *self._dtype(node.orelse))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield f"the text {one_line(node.value, 20)!r} as a dtype; write a name, such as jnp.float64"
         elif not (
             (isinstance(node, ast.Constant) and node.value is None)
             or (home in _ARRAY_MODULES and name in allowed_names.DTYPES)
             or (not home and name in allowed_names.BUILTIN_DTYPES)
             or (isinstance(node, ast.Attribute) and node.attr == "dtype")
+            or (isinstance(node, ast.Name) and self._holds_dtypes(node.id))
         ):
             yield (
                 f"the dtype {one_line(ast.unparse(node), 30)} is not allowed; write jnp.float64, float, int, bool, or "
                 "that of an array, x.dtype"
             )
+
+    def _holds_dtypes(self, name: str) -> bool:
+        """Whether every value that the file gives to a name is a dtype."""
+        values = [
+            node.value
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Assign) and len(node.targets) == 1 and _assigned(node) == [name]
+        ]
+        # Not of another variable, which could be given in turn what this one holds.
+        given = [value for value in values if not isinstance(value, ast.Name) or value.id not in self.bound]
+        return len(given) == self.bound.count(name) > 0 and not any(reason for v in given for reason in self._dtype(v))
 
     def _handler(self, node: ast.ExceptHandler) -> Iterator[str]:
         yield from self._argument(node.name or "")
@@ -562,18 +695,22 @@ class _File:
 
     # The strategy itself
 
-    def _strategy(self) -> Iterator[str]:
+    def _strategies(self) -> list[ast.ClassDef]:
+        """Classes derived from `Strategy`."""
         kinds = {
             local
             for local, name in self.imported.items()
             if name.rpartition(".")[2] in {"Strategy", *(kind.__name__ for kind in STRATEGIES.values())}
         }
-        classes = [node for node in self.tree.body if isinstance(node, ast.ClassDef)]
         found = []
-        for node in classes:
-            if any(isinstance(base, ast.Name) and base.id in kinds for base in node.bases):
+        for node in self.tree.body:
+            if isinstance(node, ast.ClassDef) and any(isinstance(b, ast.Name) and b.id in kinds for b in node.bases):
                 found.append(node)
                 kinds.add(node.name)
+        return found
+
+    def _strategy(self) -> Iterator[str]:
+        found = self._strategies()
         if len(found) != 1:
             yield f"{len(found)} subclasses of Strategy; write one"
             return
@@ -619,9 +756,32 @@ def _only_names(node: ast.expr) -> bool:
     return all(isinstance(part, parts) for part in ast.walk(node))
 
 
-def _types(tree: ast.Module) -> frozenset[int]:
-    """Expressions that are types: in annotations, and the second argument of isinstance."""
-    found: list[ast.expr | None] = []
+def _bindings(tree: ast.Module) -> list[str]:
+    """Names that the file gives to values or arguments, as often as it does."""
+    return [
+        name
+        for node in ast.walk(tree)
+        for name in (
+            (node.id,)
+            if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
+            else (node.arg,)
+            if isinstance(node, ast.arg)
+            else (node.name,)
+            if isinstance(node, ast.ExceptHandler | ast.FunctionDef | ast.ClassDef) and node.name
+            else ()
+        )
+    ]
+
+
+def _suspended(node: ast.With) -> Iterator[str]:
+    """What a `with` sets, such as np.errstate, would stay set while a generator waits."""
+    if any(isinstance(part, ast.Yield | ast.YieldFrom) for part in ast.walk(node)):
+        yield "yield within with; collect the values in a list"
+
+
+def _types(tree: ast.Module, others: Collection[ast.expr]) -> frozenset[int]:
+    """Expressions that are types: in annotations, the second argument of isinstance, and others."""
+    found: list[ast.expr | None] = [*others]
     for node in ast.walk(tree):
         if isinstance(node, ast.AnnAssign | ast.arg):
             found.append(node.annotation)
@@ -636,6 +796,15 @@ def _table(node: ast.Dict | ast.List | ast.Set | ast.Tuple) -> Iterator[str]:
     numbers = sum(isinstance(part, ast.Constant) and type(part.value) in {int, float} for part in ast.walk(node))
     if numbers > _MOST_NUMBERS:
         yield f"a table of {numbers} numbers, of at most {_MOST_NUMBERS}; compute them from the data"
+
+
+def _is_large_power(node: ast.AST) -> bool:
+    """Whether an expression is a power that may take long to compute."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Pow):
+        return False
+    exponent = node.right.operand if isinstance(node.right, ast.UnaryOp) else node.right
+    small = isinstance(exponent, ast.Constant) and isinstance(exponent.value, int | float)
+    return not (small and isinstance(node.left, ast.Constant) and abs(exponent.value) <= _LARGEST_EXPONENT)
 
 
 def _annotation(node: ast.expr) -> Iterator[str]:

@@ -46,6 +46,7 @@ _NOISE = 0.2  # largest noise of dc/dt of the hidden systems, relative to homeos
 _HIGHEST = 3.0  # largest concentration, relative to the observed maximum; beyond, the observed frame is taken
 _TIME_FACTORS = (2.2, 3.0)
 _PERMUTATIONS = 20
+_SEEDS = 4  # seeds of training, from that of the exploration on, of which those of the systems are drawn
 # Rollout lengths of the hidden systems, and those from which that of the other two is drawn [frames].
 _LENGTHS, _OWN_LENGTHS = (4, 16), (32, 64)
 
@@ -100,11 +101,13 @@ def draw_systems(own: Phase2Data, rng: np.random.Generator) -> TrialSystems:
     own = _beginning(own)
     longest = max(1, int(np.bincount(own.observations.run).max()) // 4)
     length = min(int(rng.choice(_OWN_LENGTHS)), longest)
-    own = _with_settings(own, homeostasis_time_step=length)
+    # Of those of replicates, so that none of them tells a trial from a run; a stream of its own.
+    seeds = [own.training.seed + int(number) for number in rng.spawn(1)[0].permutation(_SEEDS)]
+    own = _with_settings(own, homeostasis_time_step=length, seed=seeds[0])
     converted, factor = _converted(own, rng)
     hidden = [
-        (_with_settings(data, homeostasis_time_step=min(steps, longest), seed=own.training.seed + number), truth)
-        for number, ((data, truth), steps) in enumerate(zip(_hidden(own, rng), _LENGTHS, strict=False), start=1)
+        (_with_settings(data, homeostasis_time_step=min(steps, longest), seed=seed), truth)
+        for (data, truth), steps, seed in zip(_hidden(own, rng), _LENGTHS, seeds[1:], strict=False)
     ]
     return TrialSystems(own, converted, factor, tuple(d for d, _ in hidden), tuple(t for _, t in hidden))
 

@@ -183,11 +183,13 @@ def make_plan(data: Phase2Data, progress: Progress = silent) -> Plan:
             f"{_WHERE}: dc/dt is not known where values are missing, so Phase 2 needs the strategy shooting, which "
             f"does not use it (found: {', '.join(strategies)})"
         )
+    data = _without_names(data)
     finder = next((s for s in strategies.values() if "residuals" in s.sets), None)
     residuals = data.checkpoint_residuals() if finder is None else finder.find_residuals(data, progress)
     # Rollouts are created only if they are used: on short runs there are none, which would be an error.
-    replaced = any("objective" in s.sets | s.adjusts for s in strategies.values())
-    plan = Plan.without_objective(data, residuals) if replaced else Plan.classical(data, residuals)
+    found = (s.sets | s.adjusts if "residuals" in s.sets else s.sets for s in strategies.values())
+    plan_of = Plan.without_objective if any("objective" in parts for parts in found) else Plan.classical
+    plan = plan_of(data, residuals)
     before: dict[str, Strategy] = {}
     for name, strategy in strategies.items():
         changed = strategy.apply(plan, data)
@@ -204,3 +206,10 @@ def make_plan(data: Phase2Data, progress: Progress = silent) -> Plan:
         twice = terms.most_common(1)[0][0]
         raise InputError(f"{_WHERE}: two of them add the loss term {twice}; leave one of them out")
     return plan
+
+
+def _without_names(data: Phase2Data) -> Phase2Data:
+    """The data as strategies see them: which others there are would tell the trial of a strategy file from a run."""
+    changed = dataclasses.replace(data, training=data.training.model_copy(update={"strategies": ()}))
+    vars(changed).update({name: value for name, value in vars(data).items() if name not in vars(changed)})
+    return changed
