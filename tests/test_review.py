@@ -457,6 +457,16 @@ STATIC = {
     "private name of something else": Hostile(
         written("x = data.at._value\nreturn plan", top="class A:\n    _value: int = 1"), f"attribute _value {NOT}"
     ),
+    "frozen array as the output": Hostile(
+        written("np.multiply(1, 2, out=data.phase1.log_k)\nreturn plan"), "in place that it did not make"
+    ),
+    "frozen array by a method": Hostile(written("data.phase1.slope.fill(0)\nreturn plan"), "in place that it did not"),
+    "frozen array by its diagonal": Hostile(
+        written("np.fill_diagonal(data.at, 0)\nreturn plan"), "in place that it did not make"
+    ),
+    "special name as an argument": Hostile(
+        written("dataclasses.replace(plan, __self__=1)\nreturn plan"), "__self__: names with two underscores"
+    ),
     # Texts that a library executes as code.
     "code in a shape": Hostile(
         written("isinstance(data.at, Float[jax.Array, '[open(1)]'])\nreturn plan", top="from jaxtyping import Float"),

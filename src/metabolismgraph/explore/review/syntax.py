@@ -122,6 +122,7 @@ _MAKERS = frozenset({"pydantic.Field", "dataclasses.field", "equinox.field", "fr
 _RELIED_ON = frozenset(
     {"classmethod", "frozenset", "isinstance", "map", "property", "staticmethod", *allowed_names.BUILTIN_DTYPES}
 )
+_IN_PLACE = frozenset({"fill", "partition", "sort"})  # methods of arrays
 # What calls a function with one argument for every further argument.
 _MAPS = frozenset({"jax.tree.map", "jax.tree_util.tree_map", "map"})
 _OF_TYPES = ("collections.abc.", "jaxtyping.", "typing.")  # what begins so and is subscripted is a type
@@ -586,6 +587,10 @@ class _File:
                 yield f"{named} takes one function; write {named}(function)"
         elif given & _EQUALITY and named in {"dataclasses.dataclass", "dataclasses.field"}:
             yield f"{named} with {', '.join(sorted(map(str, given & _EQUALITY)))}: leave comparison as it is"
+        if any(
+            not isinstance(_whole(changed), ast.Name | ast.Call | ast.Constant) for changed in _changed(node, named)
+        ):
+            yield "changes an object in place that it did not make; make a changed copy"
         if "where" in given and not self._sets_all(node, named):
             yield "where in a call that leaves entries unset; write np.where, or the function with out=np.zeros(...)"
         if named == "numpy.pad":
@@ -771,6 +776,19 @@ def _bindings(tree: ast.Module) -> list[str]:
             else ()
         )
     ]
+
+
+def _changed(node: ast.Call, named: str) -> Iterator[ast.expr]:
+    """What a call changes in place."""
+    yield from (keyword.value for keyword in node.keywords if keyword.arg == "out")
+    if isinstance(node.func, ast.Attribute) and node.func.attr in _IN_PLACE and not named:
+        yield node.func.value
+    elif named == "numpy.fill_diagonal":
+        yield from node.args[:1]
+
+
+def _whole(node: ast.expr) -> ast.expr:
+    return node.value if isinstance(node, ast.Subscript) else node
 
 
 def _suspended(node: ast.With) -> Iterator[str]:
