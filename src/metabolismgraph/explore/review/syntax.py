@@ -821,8 +821,9 @@ def _is_large_power(node: ast.AST) -> bool:
     if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Pow):
         return False
     exponent = node.right.operand if isinstance(node.right, ast.UnaryOp) else node.right
-    small = isinstance(exponent, ast.Constant) and isinstance(exponent.value, int | float)
-    return not (small and isinstance(node.left, ast.Constant) and abs(exponent.value) <= _LARGEST_EXPONENT)
+    if not isinstance(exponent, ast.Constant) or not isinstance(exponent.value, int | float):
+        return True
+    return not isinstance(node.left, ast.Constant) or abs(exponent.value) > _LARGEST_EXPONENT
 
 
 def _annotation(node: ast.expr) -> Iterator[str]:
