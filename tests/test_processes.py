@@ -10,7 +10,7 @@ import psutil
 import pytest
 from test_architecture import FILES
 
-from metabolismgraph.processes import PIPE, Child, describe_exit, environment, last_line, run
+from metabolismgraph.processes import PIPE, Child, describe_exit, environment, excerpt, last_line, run
 
 SLEEPER = "import time; time.sleep(60)"
 PARENT = f"""
@@ -144,3 +144,28 @@ def test_last_line_of_output_or_of_a_file(tmp_path):
     (tmp_path / "stdout.txt").write_bytes(content)
     assert last_line(content) == last_line(tmp_path / "stdout.txt") == "last �"
     assert last_line(b" \n") == last_line(tmp_path / "missing") == ""
+
+
+def test_of_long_output_the_beginning_and_the_end_are_kept(tmp_path):
+    program = "import sys; sys.stderr.write('first\\n' + 'x' * 3_000_000 + '\\nlast\\n')"
+    with (
+        excerpt(tmp_path / "kept", most=1000) as stderr,
+        Child([sys.executable, "-c", program], stderr=stderr) as child,
+    ):
+        assert child.wait() == 0
+    kept = (tmp_path / "kept").read_bytes()
+    assert kept.startswith(b"first\nxxx")
+    assert kept.endswith(b"x\nlast\n")
+    assert b"bytes are left out" in kept
+    assert len(kept) < 30_000
+
+
+@pytest.mark.parametrize("text", ["", "one\n", "y" * 999, "y" * 1000, "y" * 1001, "y" * 20_000])
+def test_short_output_is_kept_as_it_is(tmp_path, text):
+    program = f"import sys; sys.stderr.write({text!r})"
+    with (
+        excerpt(tmp_path / "kept", most=1000) as stderr,
+        Child([sys.executable, "-c", program], stderr=stderr) as child,
+    ):
+        assert child.wait() == 0
+    assert (tmp_path / "kept").read_text() == text

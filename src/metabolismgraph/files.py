@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gzip
+import io
 import os
 import shutil
 import zlib
@@ -18,16 +19,18 @@ from metabolismgraph.text import one_line
 ROOM = 1 << 25  # bytes; the files that a run writes are smaller
 _OF_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE})
 _GZIP = b"\x1f\x8b"
+_LARGEST = 1 << 30  # bytes of a file that is read as a whole, after decompression
 
 
 def read_bytes(path: Path) -> bytes:
     """The content of a file, decompressed if it is a gzip file.
 
     Raises:
-        InputError: the file is missing, empty, unreadable or a damaged gzip file, or the path is a folder.
+        InputError: the file is missing, empty, too large, unreadable or a damaged gzip file, or the path is a folder.
     """
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            content = _limited(stream, path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
@@ -39,9 +42,18 @@ def read_bytes(path: Path) -> bytes:
     if path.suffix != ".gz" and not content.startswith(_GZIP):
         return content
     try:
-        return gzip.decompress(content)
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as unpacked:
+            return _limited(unpacked, path)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not a readable gzip file ({one_line(error)}); create it again") from None
+
+
+def _limited(stream: io.BufferedIOBase, path: Path) -> bytes:
+    """The content of a file, if it is not larger than any that is read."""
+    content = stream.read(_LARGEST + 1)
+    if len(content) > _LARGEST:
+        raise InputError(f"{path}: holds more than {_LARGEST >> 20} MB; split it into several files")
+    return content
 
 
 def check_new_file(path: Path, *, overwrite: bool) -> None:

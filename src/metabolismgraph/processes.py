@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
@@ -21,7 +21,7 @@ _TICK = 0.02  # seconds between two checks of limits
 # Variables of the environment that a child process of ours may need. Others, such as keys of services, it does not get.
 _VARIABLES = frozenset(
     {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"}
-    | {"XDG_CACHE_HOME", "COLUMNS", "TERM", "NO_COLOR"}
+    | {"XDG_CACHE_HOME", "COLUMNS", "TERM", "NO_COLOR", "PYTHONDONTWRITEBYTECODE"}
 )
 _FAMILIES = (
     *("LC_", "CUDA_", "NVIDIA_", "XLA_", "JAX_", "OMP_", "OPENBLAS_", "MKL_", "MPL", "METABOLISMGRAPH_"),
@@ -29,6 +29,7 @@ _FAMILIES = (
 )
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL", re.IGNORECASE)
 _SHORTEST_SECRET = 12  # characters; a shorter value may also be a word of a text
+_BLOCK = 65_536  # bytes that are read from a pipe at once
 _TAIL = 20_000  # bytes at the end of an output that are searched for its last line
 
 
@@ -139,6 +140,47 @@ class Child:
         if found is None:
             return None
         return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+
+@contextlib.contextmanager
+def excerpt(path: Path, most: int = 1_000_000) -> Iterator[int]:
+    """A pipe for the output of a program, of which a file keeps the beginning and the end.
+
+    Leave the context after the program has ended: it waits for the end of the output.
+
+    Args:
+        path: the file.
+        most: number of bytes of the beginning.
+
+    Yields:
+        The descriptor to write to.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    with path.open("wb", buffering=0) as kept:
+        source, target = os.pipe()
+        copying = threading.Thread(target=_copy_ends, args=(source, kept, most), daemon=True)
+        copying.start()
+        try:
+            yield target
+        finally:
+            os.close(target)
+            copying.join()
+
+
+def _copy_ends(source: int, kept: IO[bytes], most: int) -> None:
+    left, end, skipped = most, b"", 0
+    with open(source, "rb", buffering=0) as stream:
+        while block := stream.read(_BLOCK):
+            head, rest = block[:left], block[left:]
+            left -= len(head)
+            skipped += max(0, len(end) + len(rest) - _TAIL)
+            end = (end + rest)[-_TAIL:]
+            with contextlib.suppress(OSError):  # the disk is full: the program must not wait for this
+                kept.write(head)
+    with contextlib.suppress(OSError):
+        kept.write((f"\n[{skipped} bytes are left out]\n".encode() if skipped else b"") + end)
 
 
 class Completed(NamedTuple):

@@ -27,12 +27,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+# A file of bytecode that a full disk cuts off would stop every later start.
+sys.dont_write_bytecode = True
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from malformed.case import Case
 from malformed.families import FAMILIES
 
-SECONDS, MEMORY = 30.0, 2 << 30  # of a case; memory beyond that of the loaded program
+MEMORY = 2 << 30  # bytes of a case, beyond those of the loaded program
 _ADDRESSES = 6 << 30  # beyond those of the loaded program, so that a case cannot exhaust the machine
 _PR_SET_PDEATHSIG = 1
 _LONGEST = 2000  # characters of a message
@@ -84,7 +87,7 @@ def make_templates(folder: Path) -> Path:
     return folder
 
 
-def run(case: Case, templates: Path, seconds: float = SECONDS) -> Ended:
+def run(case: Case, templates: Path) -> Ended:
     """Run one case in a fork, in a new folder."""
     folder = Path(tempfile.mkdtemp(prefix="malformed_"))
     try:
@@ -97,7 +100,7 @@ def run(case: Case, templates: Path, seconds: float = SECONDS) -> Ended:
         child = os.fork()
         if child == 0:
             _call(case, folder, work)
-        code, usage = _wait(child, began + seconds)
+        code, usage = _wait(child, began + case.seconds)
         took = time.monotonic() - began
         texts = [_text(folder / name) for name in ("stdout", "stderr")]
         after = _contents(work)
@@ -114,7 +117,7 @@ def faults(case: Case, ended: Ended) -> list[str]:
     found = []
     everything = ended.err + ended.out
     if ended.code is None:
-        found.append(f"more than {SECONDS:g} s")
+        found.append(f"more than {case.seconds:g} s")
     elif ended.code not in ((0,) if case.right else (0, 1, 2) if case.fails else (0, 2)):
         found.append(f"code {ended.code}")
     if "Traceback (most recent call last)" in everything:

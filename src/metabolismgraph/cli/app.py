@@ -131,17 +131,19 @@ def simulate(
     """Make a data set: network.xml, timeseries.csv.gz and, for evaluation only, truth/."""
     settings = read_config(config, set_)
     from metabolismgraph.cli.tables import progress_bars
-    from metabolismgraph.formats.dataset import new_dataset_folder, write_dataset
+    from metabolismgraph.formats.dataset import check_dataset_folder, new_dataset, write_dataset
     from metabolismgraph.ground_truth.simulator import simulate as make
     from metabolismgraph.runs.folder import free_path
     from metabolismgraph.secret_keys import read_key
 
+    folder = out or free_path(Path("data") / (settings.dataset or "simulated"))
+    check_dataset_folder(folder, overwrite=overwrite)
     key = read_key(secret) if secret else None
-    folder = new_dataset_folder(out or free_path(Path("data") / (settings.dataset or "simulated")), overwrite=overwrite)
     with progress_bars(console(), quiet=quiet) as progress:
         simulated = make(settings, lambda share: progress("simulate", share, ""), secret=key)
-    write_dataset(folder, simulated.observations)
-    simulated.truth.save(folder / "truth")
+    with new_dataset(folder, overwrite=overwrite) as part:
+        write_dataset(part, simulated.observations)
+        simulated.truth.save(part / "truth")
     if not quiet:
         console().print(
             f"data set in {folder}; next: metabolismgraph fit {folder}/network.xml {folder}/timeseries.csv.gz"

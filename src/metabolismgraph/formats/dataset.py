@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
@@ -15,8 +18,8 @@ NETWORK = "network.xml"
 TIMESERIES = ("timeseries.csv.gz", "timeseries.csv", "timeseries.parquet")  # the first is the name for writing
 
 
-def new_dataset_folder(folder: Path, *, overwrite: bool = False) -> Path:
-    """Create a folder for a data set, or check an existing one.
+def check_dataset_folder(folder: Path, *, overwrite: bool = False) -> None:
+    """Check that a data set can be written into a folder, before work is done for it.
 
     Raises:
         InputError: the folder contains other files, or a data set while `overwrite` is false; or it is not writable.
@@ -27,12 +30,35 @@ def new_dataset_folder(folder: Path, *, overwrite: bool = False) -> Path:
                 raise InputError(f"{folder}: contains files but no data set; choose another folder")
             if not overwrite:
                 raise InputError(f"{folder}: holds a data set; add --overwrite, or choose another folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
+        there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
             raise InputError(f"{folder}: cannot be written; choose another folder")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
-    return folder
+
+
+@contextmanager
+def new_dataset(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder for the files of a data set, which are moved into its place when all are written.
+
+    Raises:
+        InputError: as for `check_dataset_folder`, or a file cannot be written.
+    """
+    check_dataset_folder(folder, overwrite=overwrite)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if not folder.exists():
+            part.replace(folder)
+            return
+        shutil.rmtree(folder / "truth", ignore_errors=True)  # of the data set before
+        for path in part.iterdir():
+            path.replace(folder / path.name)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_dataset(folder: str | Path, observations: Observations) -> None:

@@ -23,6 +23,7 @@ from metabolismgraph.files import read_bytes
 from metabolismgraph.formats.contents import read_text
 from metabolismgraph.formats.headers import clean, role_of
 from metabolismgraph.formats.units import bare_unit
+from metabolismgraph.memory import check_memory
 from metabolismgraph.text import one_line
 
 _PARQUET = b"PAR1"
@@ -34,6 +35,8 @@ _MISSING = (
 )
 _WITH_COMMA = re.compile(r"[-+]?[\d.]*(,\d*)+([eEdD][-+]?\d+)?")
 _DECIMAL = re.compile(r"[-+]?\d*,\d+([eEdD][-+]?\d+)?")
+_COPIES = 8  # largest memory while a table is read, in sizes of its file
+_MOST_COLUMNS = 100_000
 LIMIT_SIGNS = "<>≤≥"  # before the limit that a value is below, or above
 _SIGN = rf"(?:[{LIMIT_SIGNS}]=?\s*)?"
 _DECIMAL_CELL = re.compile(rf"^\s*({_SIGN}[-+]?\d*),(\d+(?:[eEdD][-+]?\d+)?)\s*$")
@@ -64,8 +67,10 @@ def read_cells(path: Path) -> Cells:
     content = read_bytes(path)
     if content.startswith(_PARQUET) or ".parquet" in path.suffixes:
         return Cells(_parquet(path, content))
+    check_memory(_COPIES * len(content), f"{path}: a table of {len(content) >> 20} MB", "split it, or leave out frames")
     text, notes = read_text(path, content)
     lines = text.split("\n")
+    del content, text  # of a large table, every copy counts
     header = _header(path, lines)
     notes += header.notes
     for i, line in enumerate(lines):
@@ -78,8 +83,11 @@ def read_cells(path: Path) -> Cells:
         notes.append("The row below the header was read as units.")
         lines[rows.pop(0)] = ""
     names = _all_names(header, lines[rows[0]] if rows else "")
+    if len(names) > _MOST_COLUMNS:
+        raise InputError(f"{path}: the table has {len(names)} columns; more than {_MOST_COLUMNS} are not read")
     _refuse_short_lines(path, lines, header.separator, len(names))
     body = "\n".join(lines).rstrip(" \t\n,;")
+    del lines
     decimal = _decimal(path, body, header.separator)
     if decimal == ",":
         notes.append("Commas in numbers were read as decimal commas.")
@@ -291,7 +299,8 @@ def _parsed(path: Path, body: str, names: list[str], separator: str, decimal: st
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
-                io.StringIO(body),
+                # In UTF-8: a text stream would need four bytes for every character.
+                io.BytesIO(body.encode()),
                 sep=separator,
                 header=None,
                 names=names,

@@ -120,12 +120,19 @@ class RunFolder:
                         f"{path}: holds files but no run; it will not be overwritten, choose another --out"
                     )
                 shutil.rmtree(path)
+            made = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path, _new_manifest(config, source))
             if base is not None:
                 folder.manifest["base"] = os.path.relpath(base, path)
-            write_bytes(path / CONFIG, config.to_yaml().encode())
-            folder._write()
+            try:
+                write_bytes(path / CONFIG, config.to_yaml().encode())
+                folder._write()
+            except OSError:
+                (path / CONFIG).unlink(missing_ok=True)
+                if made:
+                    path.rmdir()
+                raise
         except NotADirectoryError:
             raise InputError(f"{path}: is a file or lies below one; choose another --out") from None
         except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import logging
 import math
@@ -39,7 +40,15 @@ from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.homeostasis.strategies import chosen
 from metabolismgraph.metrics import Value
-from metabolismgraph.processes import PIPE, Child, describe_exit, environment, killed_from_outside, last_line
+from metabolismgraph.processes import (
+    PIPE,
+    Child,
+    describe_exit,
+    environment,
+    excerpt,
+    killed_from_outside,
+    last_line,
+)
 from metabolismgraph.runs.checkpoint import (
     is_intact,
     load_observations,
@@ -175,15 +184,14 @@ def convert_data(data: Path, out: Path, *, delta_t: float | None = None, overwri
     Raises:
         InputError: a file is wrong, or `out` cannot be used.
     """
-    from metabolismgraph.formats.dataset import new_dataset_folder, write_dataset  # noqa: PLC0415 (libsbml is slow)
+    from metabolismgraph.formats.dataset import new_dataset, write_dataset  # noqa: PLC0415 (libsbml is slow)
 
     observations = read_published_data(data, delta_t)
     labels = read_published_truth(data, observations.network)
-    folder = new_dataset_folder(out, overwrite=overwrite)
-    shutil.rmtree(folder / "truth", ignore_errors=True)  # of the data set before
-    write_dataset(folder, observations)
-    if labels is not None:
-        labels.save(folder / "truth")
+    with new_dataset(out, overwrite=overwrite) as folder:
+        write_dataset(folder, observations)
+        if labels is not None:
+            labels.save(folder / "truth")
 
 
 def convert_checkpoint(
@@ -479,7 +487,7 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, 
     if all(folder.is_finished(stage) and is_intact(folder.training / name) for stage, name in phases.items()):
         return
     errors = folder.training / _ERRORS
-    with errors.open("wb") as stderr:
+    with excerpt(errors) as stderr:
         # -P: a file of the user must not replace a module of the same name.
         command = [sys.executable, "-P", "-m", "metabolismgraph.runs.train_process", str(folder.training)]
         command += [str(folder.given)] if folder.base else []
@@ -584,9 +592,10 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
     first = {name: evaluation.metrics[name] for name in ("trustworthy", "why_not")}
     metrics: dict[str, Value] = {**first, "training_time_min": minutes, **evaluation.metrics}
     if folder.base is None:
-        part = folder.path / "evaluation.nc.part"
-        evaluation.data.to_netcdf(part, engine="h5netcdf")
-        part.replace(folder.path / "evaluation.nc")
+        # Into memory first: the library of this format does not survive a full disk.
+        content = io.BytesIO()
+        evaluation.data.to_netcdf(content, engine="h5netcdf")
+        write_bytes(folder.path / "evaluation.nc", content.getvalue())
     from metabolismgraph.runs.answer_files import write_answer  # noqa: PLC0415 (libsbml is slow to import)
 
     given = folder.path / "data" / _SOURCE  # missing for a simulated network, and where a base has it
