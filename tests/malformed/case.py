@@ -24,7 +24,7 @@ class Case:
         fails: the input is right, and the command fails for another reason, with code 1.
         right: the input is right, and must be accepted: what the others of the family are compared with.
         keeps: what was finished before the failure stays.
-        seconds: that it may take.
+        seconds: of the processor that it may take.
     """
 
     name: str

@@ -77,7 +77,9 @@ def run_folders() -> Iterator[Case]:
     for i, word in enumerate(_WORDS):
         yield Case(f"manifest is {i}", _EVALUATE, prepare=_changed_json("manifest.json", lambda _, word=word: word))
         for key in ("config", "stages", "observations", "source", "base", "leak"):
-            yield Case(f"manifest {key} is {i}", _EVALUATE, prepare=_changed_json("manifest.json", _set(key, to=word)))
+            # Other observations, and an attempt to leave the folder, are failures.
+            prepare = _changed_json("manifest.json", _set(key, to=word))
+            yield Case(f"manifest {key} is {i}", _EVALUATE, prepare=prepare, fails=key in {"observations", "leak"})
         yield Case(
             f"a stage is {i}", _EVALUATE, prepare=_changed_json("manifest.json", _set("stages", "phase 2", to=word))
         )

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import hashlib
 import importlib
+import math
 import os
 import resource
 import shutil
@@ -30,6 +31,9 @@ from typing import NamedTuple
 # A file of bytecode that a full disk cuts off would stop every later start.
 sys.dont_write_bytecode = True
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+# What every evaluation compiles is compiled once.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "malformed_compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from malformed.case import Case
@@ -38,6 +42,7 @@ from malformed.families import FAMILIES
 MEMORY = 2 << 30  # bytes of a case, beyond those of the loaded program
 _ADDRESSES = 6 << 30  # beyond those of the loaded program, so that a case cannot exhaust the machine
 _PR_SET_PDEATHSIG = 1
+_PATIENCE = 4  # times the seconds of the processor, on a busy machine
 _LONGEST = 2000  # characters of a message
 _LOADED = (
     *("pandas", "scipy.integrate", "libsbml", "safetensors.numpy", "matplotlib.pyplot", "xarray"),
@@ -100,7 +105,7 @@ def run(case: Case, templates: Path) -> Ended:
         child = os.fork()
         if child == 0:
             _call(case, folder, work)
-        code, usage = _wait(child, began + case.seconds)
+        code, usage = _wait(child, began + _PATIENCE * case.seconds)
         took = time.monotonic() - began
         texts = [_text(folder / name) for name in ("stdout", "stderr")]
         after = _contents(work)
@@ -116,7 +121,7 @@ def faults(case: Case, ended: Ended) -> list[str]:
     """What is not as it should be."""
     found = []
     everything = ended.err + ended.out
-    if ended.code is None:
+    if ended.code in {None, -signal.SIGXCPU}:
         found.append(f"more than {case.seconds:g} s")
     elif ended.code not in ((0,) if case.right else (0, 1, 2) if case.fails else (0, 2)):
         found.append(f"code {ended.code}")
@@ -165,6 +170,8 @@ def _call(case: Case, folder: Path, work: Path) -> None:
         most = _pages(0) + _ADDRESSES
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        processor = math.ceil(case.seconds)
+        resource.setrlimit(resource.RLIMIT_CPU, (processor, processor + 5))
         if case.largest is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (case.largest, case.largest))
         warnings.simplefilter("ignore")

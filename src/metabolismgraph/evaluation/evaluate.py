@@ -299,6 +299,8 @@ def _true_law(truth: Truth, c: Float[np.ndarray, " points"], order: float) -> Fl
     if truth.rate_law is None:
         return np.asarray(c**order)
     table = truth.rate_law[np.isclose(truth.rate_law[:, 0], order)]
+    if not len(table):
+        raise InputError(f"truth: rate_law.csv has no rows for the order {order:g} of the network; add them")
     return np.asarray(np.exp(np.interp(np.log(c), np.log(table[:, 1]), np.log(table[:, 2]))))
 
 

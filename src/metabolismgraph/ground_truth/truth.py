@@ -14,6 +14,9 @@ from metabolismgraph.secret_keys import read_key, write_key
 
 KEY = "secret.key"
 
+_MOST_TYPES = 1_000_000
+_TINY, _LARGEST = float(np.finfo(float).tiny), 1e100  # of numbers > 0, whose squares are finite
+
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
@@ -74,6 +77,12 @@ class Truth:
             folder / "metabolites.csv", {"metabolite": str, "type": int, "lambda": float, "c_baseline": float}
         )
         law = folder / "rate_law.csv"
+        _check(folder / "reactions.csv", reactions, {"k": _TINY})
+        _check(folder / "metabolites.csv", metabolites, {"type": 0.0, "lambda": 0.0, "c_baseline": 0.0})
+        table = None
+        if law.exists():
+            table = _read(law, {"order": float, "concentration": float, "f": float})
+            _check(law, table, {"order": 0.0, "concentration": _TINY, "f": 0.0})
         return cls(
             reactions=tuple(reactions["reaction"]),
             species=tuple(metabolites["metabolite"]),
@@ -81,9 +90,7 @@ class Truth:
             type=metabolites["type"].to_numpy(np.int64),
             lam=metabolites["lambda"].to_numpy(np.float64),
             baseline=metabolites["c_baseline"].to_numpy(np.float64),
-            rate_law=_read(law, {"order": float, "concentration": float, "f": float}).to_numpy(np.float64)
-            if law.exists()
-            else None,
+            rate_law=None if table is None else table.to_numpy(np.float64),
             secret=read_key(folder / KEY) if (folder / KEY).exists() else None,
         )
 
@@ -110,6 +117,19 @@ class Truth:
             lam=self.lam[s],
             baseline=self.baseline[s],
         )
+
+
+def _check(path: Path, table: pd.DataFrame, least: dict[str, float]) -> None:
+    """Check the range of the numbers in some columns.
+
+    Raises:
+        InputError: one is smaller, too large, or not a number.
+    """
+    for name, low in least.items():
+        for value in table[name]:
+            if not low <= value <= (_MOST_TYPES if name == "type" else _LARGEST):
+                sign = ">" if low else ">="
+                raise InputError(f"{path}: column {name!r} has {value:g}, which is not a finite number {sign} 0")
 
 
 def _read(path: Path, columns: dict[str, type]) -> pd.DataFrame:

@@ -196,7 +196,7 @@ class RunFolder:
     @property
     def leak(self) -> str | None:
         """The attempt that makes the results of training invalid, in one line; None without one."""
-        if "leak" not in self.manifest:
+        if self.manifest.get("leak") is None:
             return None
         attempt = self.manifest["leak"]["attempt"]
         return f"{self.path}: training tried to reach outside its folder ({attempt}); start again with --overwrite"
