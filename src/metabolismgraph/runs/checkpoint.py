@@ -27,6 +27,7 @@ from metabolismgraph.reactions.identifiability import Combination, Identifiabili
 from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence, WindowEvidence
 from metabolismgraph.runs.checkpoint_content import (
     INTERPOLATED,
+    LINES,
     LOSSES,
     OBSERVATIONS,
     PHASE1,
@@ -111,7 +112,7 @@ def load_phase1(path: Path, graph_model: GraphModel, network: ReactionNetwork | 
     if missing:
         raise InputError(f"{path}.safetensors: made by an older version ({missing[0]} is missing); train it again")
     sizes = _sizes(network)
-    fault = array_fault(arrays, PHASE1, sizes)
+    fault = array_fault(arrays, PHASE1 | (LINES if meta.windows is None else {}), sizes)
     if meta.trajectories is not None:
         fault = fault or array_fault(arrays, TRAJECTORIES, sizes, "trajectories.") or _unknowns_fault(sizes)
     if meta.windows is not None:

@@ -147,6 +147,8 @@ PHASE1 = {
     "identifiability.null_space": Array(("reactions", "directions"), least=-2.0, most=2.0),
     "identifiability.eigenvalues": Array(("eigenvalues",)),
 }
+# Only implicit windows, which have no homeostasis, do not know the errors of its lines.
+LINES = {name: PHASE1[name]._replace(most=_QUANTITY) for name in ("slope_error", "offset_error")}
 TRAJECTORIES = {
     "autocorrelation": Array(_SPECIES, unknown=True),
     "noise": Array(_SPECIES, least=0.0),
@@ -198,6 +200,7 @@ def values_fault(array: np.ndarray, what: Array) -> str:
     if what.kind == "b":
         return ""
     right = (array >= what.least) & (array <= what.most)
+    right &= np.isinf(array) | (np.abs(array) <= _QUANTITY)  # infinite is a value, 1e300 an error
     if what.unknown:
         right |= np.isnan(array)
     if right.all():
