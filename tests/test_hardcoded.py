@@ -302,11 +302,7 @@ def faults(training, tmp_path):
     return inner
 
 
-# Each of these trainings takes as long as those above: `make test-long` tries all of them.
-LONG = settings.get_current_profile_name() == "long"
-
-
-@pytest.mark.parametrize("name", RECOGNISING if LONG else list(RECOGNISING)[:1])
+@pytest.mark.parametrize("name", RECOGNISING)
 def test_answers_for_runs_alone_are_refused(name, faults):
     source, reason = RECOGNISING[name]
     assert static_reasons("odd", source) == ()
@@ -372,7 +368,7 @@ def source_of(name: str) -> str:
 
 
 # Each compiles programs of its own: `make test-long` tries all of them.
-OF_PACKAGE = STRATEGIES if LONG else ("residual", "amplification")
+OF_PACKAGE = STRATEGIES if settings.get_current_profile_name() == "long" else ("residual", "amplification")
 
 
 @pytest.mark.parametrize("name", OF_PACKAGE)
