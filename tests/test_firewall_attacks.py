@@ -865,7 +865,7 @@ def test_a_run_whose_training_attacks_is_marked_for_good(run, config, monkeypatc
 def test_the_exit_code_alone_marks_a_run(run, config):
     """What an attacker leaves of it who closes every file first."""
     folder = run(_sealed_with("os.closerange(0, 100)\nopen('../data/truth/reactions.csv')"))
-    with pytest.raises(FirewallError, match="an unreported attempt"):
+    with pytest.raises(FirewallError, match="an unreported attempt|a system call that training does not make"):
         pipeline.run(config, folder, resume=True)
     assert _results(folder) == set()
 

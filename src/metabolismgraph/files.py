@@ -92,6 +92,28 @@ def write_bytes(path: Path, content: bytes, *, mode: int | None = None) -> None:
         part.unlink(missing_ok=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a folder as far as possible, also one that is deeper than the stack, where `shutil.rmtree` fails.
+
+    Folders in it are moved up first, to names such as .1.part.
+    """
+    pending, moved = [folder], 0
+    while pending:
+        place = pending.pop()
+        with contextlib.suppress(OSError):
+            for entry in list(os.scandir(place)):
+                with contextlib.suppress(OSError):
+                    if not entry.is_dir(follow_symlinks=False):
+                        Path(entry.path).unlink()
+                        continue
+                    moved += 1
+                    pending.append(Path(entry.path).replace(folder / f".{moved}.part"))
+            if place != folder:
+                place.rmdir()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder that takes the place of another one, or of none, when all of its files are written.

@@ -30,12 +30,13 @@ _RESULTS = (
     "rate_law.csv",
     FITTED_MODEL,
 )
+MOST_SECONDS = 1e12  # of a stage
 _FOLDERS = ("figures", "tmp_training", "uncertainty")
 _PACKAGES = ("metabolismgraph", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "scikit-learn")
 
 
 class _Stage(BaseModel):
-    seconds: float = Field(ge=0, le=1e12)
+    seconds: float = Field(ge=0, le=MOST_SECONDS)
 
 
 class _Leak(BaseModel):

@@ -58,7 +58,7 @@ from metabolismgraph.runs.checkpoint import (
     save_phase1,
     save_phase2,
 )
-from metabolismgraph.runs.folder import MANIFEST, RunFolder
+from metabolismgraph.runs.folder import MANIFEST, MOST_SECONDS, RunFolder
 from metabolismgraph.runs.published import config_of, results_of
 from metabolismgraph.runs.train_process import KERNEL, NO_ROOM, UNGUARDED
 from metabolismgraph.sandbox import landlock
@@ -77,6 +77,7 @@ _OBSERVATIONS = "observations"
 _CHECKPOINT = "phase1"
 _SOURCE = "network_as_given.xml"
 _ERRORS = "stderr.txt"
+_LONGEST_STAGE = 40  # characters
 
 
 def run(
@@ -538,9 +539,10 @@ def _follow(
                 folder.record(sandbox=[name for name, there in guards.items() if there])
                 sealed = True
             case {"event": "progress", "stage": str(stage), "done": float() | int() as done, "message": str(message)}:
-                progress(printable(stage), float(done), one_line(printable(message)))
+                if 0 <= done <= 1:
+                    progress(one_line(printable(stage), _LONGEST_STAGE), float(done), one_line(printable(message)))
             case {"event": "finished", "stage": str(stage), "seconds": float() | int() as seconds}:
-                fits = pending[:1] == [stage] and 0 <= seconds < math.inf
+                fits = pending[:1] == [stage] and 0 <= seconds <= MOST_SECONDS
                 if fits and is_intact(folder.training / phases[stage]):
                     pending.pop(0)
                     folder.finish(stage, float(seconds))

@@ -12,6 +12,7 @@ has no access to other files but its libraries (`sandbox/audit_hook.py`). Progre
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from metabolismgraph.sandbox.protocol import write_event
 
 KERNEL = "--kernel"
 UNGUARDED, NO_ROOM = os.EX_UNAVAILABLE, os.EX_IOERR
+_LARGEST_FILE = 1 << 32  # bytes; what training writes is read into memory by others
 
 
 def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> int:
@@ -32,6 +34,9 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
         0; 2 where the input cannot be used; `audit_hook.LEAK` after an attempt to leave the folder; `UNGUARDED` where
         the kernel is required and does not restrict this process; `NO_ROOM` if the disk is full.
     """
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    if most == resource.RLIM_INFINITY or most > _LARGEST_FILE:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
     held_by_kernel = audit_hook.seal(folder, shared)
     # Everything heavy is imported inside the sandbox.
     import jax  # noqa: PLC0415

@@ -18,6 +18,8 @@ The order is: `seal`, imports of trusted code, `activate`, and only then code th
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import glob
 import importlib
 import json.encoder
@@ -38,6 +40,7 @@ SHARED_FILES = tuple(f"{name}.{kind}" for name in ("observations", "phase1") for
 
 # Takes a path, whether it may be relative, and whether it may contain "..".
 Resolve = Callable[[Any, bool, bool], "str | None"]
+_reports: list[int] = []  # the descriptor to which a sealed process reports
 _FINE, _QUIET, _REFUSED = range(3)  # verdicts; a quiet refusal does not count as an attempt
 
 _ACTIVATE = "metabolismgraph.activate"
@@ -52,7 +55,8 @@ _READERS = frozenset(
         *("libsbml", "_libsbml", "cffi", "_cffi_backend", "lxml", "sqlite3", "_sqlite3", "_gdbm", "_dbm", "_fmm_core"),
         *("readline", "_curses", "_curses_panel", "psutil", "PIL", "cv2", "torch", "tensorflow", "numba", "llvmlite"),
         *("_xxsubinterpreters", "_interpreters", "_xxinterpchannels", "_interpchannels", "_testcapi"),
-        *("_testinternalcapi", "_ctypes_test"),
+        *("_testinternalcapi", "_ctypes_test", "_tkinter", "_posixshmem", "_multiprocessing", "_ssl", "nis", "spwd"),
+        "ossaudiodev",
     }
 )
 # Packages whose extension modules are loaded, besides those of the standard library and packages named jax...
@@ -65,12 +69,19 @@ _OF_PROCESSES = (
     *("chroot", "setpriority", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "setsid", "setpgid"),
     *("setuid", "seteuid", "setreuid", "setresuid", "setgid", "setegid", "setregid", "setresgid", "setgroups"),
     *("initgroups", "mkfifo", "mknod", "openpty", "pidfd_open", "setns", "unshare", "memfd_create", "tcsetpgrp"),
+    *("setpgrp", "login_tty", "posix_openpt"),
+    # One thread could end the process with a code of its own while another one reports.
+    *("_exit", "abort"),
 )
+# Handlers would run inside the hook. A process that stops or kills itself looks like one of a machine that is lost.
+_OF_SIGNALS = ("pidfd_send_signal", "pthread_kill", "signal", "set_wakeup_fd", "raise_signal", "alarm", "setitimer")
 _DISABLED_FUNCTIONS: dict[str, tuple[str, ...]] = {
     "os": _OF_PROCESSES,
     "posix": _OF_PROCESSES,
-    "signal": ("pidfd_send_signal", "pthread_kill"),
-    "_signal": ("pidfd_send_signal", "pthread_kill"),
+    "signal": _OF_SIGNALS,
+    "_signal": _OF_SIGNALS,
+    "time": ("clock_settime", "clock_settime_ns"),
+    "gc": ("enable",),
     "_posixsubprocess": ("fork_exec",),
     "subprocess": ("_fork_exec",),
     "_imp": ("create_builtin",),
@@ -109,6 +120,7 @@ _ONCE = frozenset(
 _FAMILIES = (
     *("socket.", "subprocess.", "pty.", "ctypes.", "sqlite3.", "gc.", "syslog.", "urllib.", "http.client.", "ftplib."),
     *("imaplib.", "nntplib.", "poplib.", "smtplib.", "telnetlib.", "webbrowser.", "os.exec", "os.spawn", "os.fork"),
+    "fcntl.",
 )
 _EVENTS = frozenset(
     {
@@ -121,7 +133,7 @@ _EVENTS = frozenset(
     }
 )
 # Allowed while trusted code is loaded; ctypes opens the interpreter's own library when it is imported.
-_AT_START = ("ctypes.", "gc.", "resource.setrlimit", "socket.gethostname", "socket.__new__")
+_AT_START = ("ctypes.", "gc.", "fcntl.", "resource.setrlimit", "socket.gethostname", "socket.__new__")
 # Positions of the changed paths among the arguments of an event, and of the folders that they are relative to.
 _CHANGES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "os.mkdir": ((0,), (2,)),
@@ -152,6 +164,8 @@ _KERNEL_FOLDERS = (
     *("/proc/self", "/proc/sys", "/proc/driver", "/proc/devices", "/proc/loadavg", "/proc/mounts"),
 )
 _DEVICES = (*_SYSTEM_FILES, "/dev/full", "/dev/dxg", "/dev/kfd", "/dev/dri")
+# Where there is one of these, GPU libraries need the memory that processes share.
+_ACCELERATORS = ("/dev/nvidia*", "/dev/kfd", "/dev/dxg")
 _SOURCES = ("/usr/src/", "/usr/local/src/")  # projects with their runs lie there in some containers
 
 
@@ -220,15 +234,17 @@ def seal(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True
     for path in bounds.cache:
         Path(path).mkdir(parents=True, exist_ok=True)
     readable, listed = _readable_for_kernel(bounds)
+    accelerators = [path for pattern in _ACCELERATORS for path in glob.glob(pattern)]  # noqa: PTH207
     held = landlock.confine(
         landlock.Allowed(
             readable=(*readable, *bounds.single_files),
-            writable=(*bounds.own, "/dev/shm"),  # noqa: S108 (shared memory of GPU libraries)
+            writable=(*bounds.own, *(("/dev/shm",) if accelerators else ())),  # noqa: S108
             listed=(*bounds.listed, *listed),
-            devices=(*_DEVICES, *glob.glob("/dev/nvidia*")),  # noqa: PTH207
+            devices=(*_DEVICES, *accelerators),
         )
     )
-    sys.addaudithook(_hook(bounds))
+    _reports[:] = [os.dup(1)]
+    sys.addaudithook(_hook(bounds, _reports[0]))
     return held
 
 
@@ -246,12 +262,14 @@ def activate(*, programs: bool = False) -> bool:
         if name not in _READERS and ("." not in name or name.partition(".")[0] in sys.modules):
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+    # The exception of an interrupt could arise inside the hook.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     for name, attributes in _DISABLED_FUNCTIONS.items():
         owner = _loaded(name)
         for attribute in attributes:
             if hasattr(owner, attribute):
                 setattr(owner, attribute, _taken_out(f"{name}.{attribute}"))
-    filtered = seccomp.restrict(programs=programs)
+    filtered = seccomp.restrict(programs=programs, report=_reports[0] if _reports else None)
     sys.audit(_ACTIVATE)
     return filtered
 
@@ -345,6 +363,10 @@ def _linker_folders() -> tuple[str, ...]:
 # The code below runs in the process of an attacker, who may replace any function of any module. The hook and its
 # parts are therefore closures that use no global names, built-in names included, and whose only variable is a flag
 # that can only be set. `os.path.realpath` and similar functions do not meet this condition.
+#
+# Nor may code of the attacker ever see a frame of the hook, since the functions in it can be changed. So it uses only
+# arguments of built-in types, whose methods are not the attacker's; no signal has a handler; no garbage is collected
+# meanwhile, which would call finalizers; and no exception leaves it but one whose only frame holds none of its parts.
 
 
 def _resolver() -> Resolve:
@@ -437,6 +459,9 @@ def _judge_files(bounds: Bounds, resolve: Resolve) -> Callable[[str, tuple[Any, 
 
     def opens(arguments: tuple[Any, ...], active: bool) -> int:
         name, mode, flags = arguments
+        # An event that code made up may hold objects with methods of their own.
+        if kind(flags) is not number or (mode is not None and kind(mode) is not text):
+            return refused
         # os.open reports neither a mode nor the folder of a relative path.
         path = resolve(name, mode is not None, not active)
         writes = flags & writing or (mode is not None and not {"w", "a", "x", "+"}.isdisjoint(mode))
@@ -454,7 +479,7 @@ def _judge_files(bounds: Bounds, resolve: Resolve) -> Callable[[str, tuple[Any, 
         if event in changes:
             names, folders = changes[event]
             for at in folders:
-                if arguments[at] != -1:
+                if kind(arguments[at]) is not number or arguments[at] != -1:
                     return refused
             for at in names:
                 path = resolve(arguments[at], True, not active)
@@ -501,9 +526,9 @@ def _judge_imports(bounds: Bounds, resolve: Resolve) -> Callable[[tuple[Any, ...
     return judge
 
 
-def _terminator() -> Callable[[str, tuple[Any, ...]], None]:
-    """Make the function that reports an attempt to the parent process and ends this one."""
-    write, leave, quote, out, code = os.write, os._exit, json.encoder.encode_basestring_ascii, os.dup(1), LEAK
+def _terminator(out: int) -> Callable[[str, tuple[Any, ...]], None]:
+    """Make the function that reports an attempt to a descriptor of the parent process and ends this one."""
+    write, leave, quote, code = os.write, os._exit, json.encoder.encode_basestring_ascii, LEAK
     text, raw, several, row, kind = str, bytes, tuple, list, type
 
     def words(values: tuple[Any, ...]) -> str:
@@ -530,14 +555,18 @@ def _terminator() -> Callable[[str, tuple[Any, ...]], None]:
     return end
 
 
-def _hook(bounds: Bounds) -> Callable[[str, tuple[Any, ...]], None]:
+def _hook(bounds: Bounds, out: int = 1) -> Callable[[str, tuple[Any, ...]], None]:
     """Make the audit hook, which passes, raises, or ends the process."""
-    resolve, end = _resolver(), _terminator()
+    resolve, end = _resolver(), _terminator(out)
     judge_file, judge_import = _judge_files(bounds, resolve), _judge_imports(bounds, resolve)
     of_files, activate_event = frozenset({"open", "os.listdir", "os.scandir", *_CHANGES}), _ACTIVATE
-    events, families, at_start, fine, refused = _EVENTS, _FAMILIES, _AT_START, _FINE, _REFUSED
-    not_loaded, not_permitted = ImportError, PermissionError
-    active = False
+    events, families, at_start = _EVENTS, _FAMILIES, _AT_START
+    fine, quiet, refused = _FINE, _QUIET, _REFUSED
+    not_loaded, not_permitted, mistake = ImportError, PermissionError, Exception
+    exhausted = (RecursionError, MemoryError)
+    keep_garbage, collect_garbage, leave, code = gc.disable, gc.enable, os._exit, LEAK
+    active = ended = False
+    inside = 0  # threads in the hook
 
     def judge(event: str, arguments: tuple[Any, ...]) -> int:
         if event in of_files:
@@ -548,19 +577,48 @@ def _hook(bounds: Bounds) -> Callable[[str, tuple[Any, ...]], None]:
             return fine if not active and event.startswith(at_start) else refused
         return fine
 
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal active
+    def decide(event: str, arguments: tuple[Any, ...]) -> Exception | None:
+        nonlocal active, ended, inside
         if event == activate_event:
             active = True
-            return
-        verdict = judge(event, arguments)
-        if verdict == fine:
-            return
+            return None
+        inside += 1
+        keep_garbage()
+        try:
+            verdict = judge(event, arguments)
+        except exhausted:
+            verdict = quiet
+        except mistake:
+            verdict = refused  # the arguments are not those of the interpreter
+        if ended:
+            leave(code)  # while another thread reports
         if active and verdict == refused:
+            ended = True
             end(event, arguments)
+        inside -= 1
+        if not inside:
+            collect_garbage()
+        if verdict == fine:
+            return None
         # Exceptions that libraries expect for a missing module or an inaccessible file.
         if event == "import":
-            raise not_loaded("not for training: " + arguments[0])
-        raise not_permitted(1, "not for training", arguments[0] if arguments else event)
+            return not_loaded("not for training: " + arguments[0])
+        return not_permitted(1, "not for training", arguments[0] if arguments else event)
 
-    return hook
+    def hook(
+        decide: Callable[[str, tuple[Any, ...]], Exception | None],
+        mistake: type[Exception],
+        otherwise: type[Exception],
+        event: str,
+        arguments: tuple[Any, ...],
+    ) -> None:
+        try:
+            refusal = decide(event, arguments)
+        except mistake:
+            refusal = otherwise()
+        # This frame is part of the exception.
+        del decide, mistake, otherwise
+        if refusal is not None:
+            raise refusal
+
+    return functools.partial(hook, decide, mistake, not_permitted)

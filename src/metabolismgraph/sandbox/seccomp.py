@@ -179,28 +179,39 @@ _PRLIMIT = (302, 261)
 # C, C++ and Fortran. Training writes by Python alone; what Landlock refuses to others has no report.
 _OPEN = (((2, None), 1), ((257, 56), 2))
 _CREATES, _CLOSES = 0o100, 0o2000000
-# Refused values of an argument: other filters and tracers, owners of signals, input for terminals.
+# Numbers, and the argument with the descriptor that is closed or replaced; the last closes those from one to another.
+_REPLACE = (((3, 57), 0), ((33, None), 1), ((292, 24), 1))
+_CLOSE_RANGE = (436, 436)
+# Refused values of an argument: other filters and tracers; owners of signals, leases on files, notices of changes;
+# input for terminals, attributes of files.
 _WITHOUT: dict[str, tuple[tuple[int, int], int, tuple[int, ...]]] = {
     "prctl": ((157, 167), 0, (22, 0x59616D61)),
-    "fcntl": ((72, 25), 1, (8, 15)),
-    "ioctl": ((16, 29), 1, (0x5412, 0x541C, 0x8901, 0x8902)),
+    "fcntl": ((72, 25), 1, (8, 15, 1024, 1026)),
+    "ioctl": (
+        (16, 29),
+        1,
+        (0x5412, 0x541C, 0x8901, 0x8902, 0x40086602, 0x40046602, 0x40087602, 0x401C5820, 0x40806685),
+    ),
 }
 
 Instruction = tuple[int, int, int, int]  # code, jumps if true and if false, value
 
 
-def restrict(*, programs: bool = False) -> bool:
+def restrict(*, programs: bool = False, report: int | None = None) -> bool:
     """Filter the system calls of this process and all its threads permanently; False where the kernel does not.
 
     A refused call ends the process with the signal SIGSYS, which no code in it can prevent.
 
     Args:
         programs: whether other programs may be started; they are under the same filter.
+        report: a descriptor that must not be closed or replaced; not guarded where other programs may be started, to
+            which its number means another file.
     """
     machine = platform.machine()
     if sys.platform != "linux" or machine not in _MACHINES or struct.calcsize("P") != 8:
         return False
-    code = b"".join(struct.pack("=HBBI", *one) for one in program(machine, os.getpid(), programs=programs))
+    rules = program(machine, os.getpid(), programs=programs, report=report)
+    code = b"".join(struct.pack("=HBBI", *one) for one in rules)
     buffer = ctypes.create_string_buffer(code, len(code))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer)))
     libc = ctypes.CDLL(None, use_errno=True)
@@ -217,13 +228,13 @@ def refused(machine: str, *, programs: bool = False) -> Mapping[str, int]:
     return {name: number for name, numbers in table.items() if (number := numbers[at]) is not None}
 
 
-def program(machine: str, own: int, *, programs: bool = False) -> list[Instruction]:
+def program(machine: str, own: int, *, programs: bool = False, report: int | None = None) -> list[Instruction]:
     """The filter as a BPF program.
 
     Args:
         machine: the architecture, as `platform.machine` names it.
         own: number of the process.
-        programs: see `restrict`.
+        programs, report: see `restrict`.
     """
     kill, allow = _end(_KILL_PROCESS), _end(_ALLOW)
     at = list(_MACHINES).index(machine)
@@ -236,6 +247,12 @@ def program(machine: str, own: int, *, programs: bool = False) -> list[Instructi
             flags = _load(_ARGUMENTS + 8 * argument)
             if (number := numbers[at]) is not None:
                 rules[number] = [flags, (_IF_ANY_BIT, 0, 1, _CREATES), (_IF_ANY_BIT, 0, 1, _CLOSES), allow, kill]
+    if report is not None and not programs:
+        for numbers, argument in _REPLACE:
+            if (number := numbers[at]) is not None:
+                rules[number] = [_load(_ARGUMENTS + 8 * argument), (_IF_EQUAL, 0, 1, report), kill, allow]
+        last = [_load(_ARGUMENTS + 8), (_IF_AT_LEAST, 0, 1, report), kill, allow]
+        rules[_CLOSE_RANGE[at]] = [_load(_ARGUMENTS), (_IF_AT_LEAST, 0, 1, report + 1), allow, *last]
     for pair, conditions in _WITH.values():
         rules[pair[at]] = _require(conditions, own)
     # Limits are read by the C library; the address of a new limit is not zero.

@@ -11,7 +11,6 @@ import io
 import json
 import math
 import operator
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from metabolismgraph.explore.review.examination import LEARNED, REPEATED, SYSTEM
 from metabolismgraph.explore.review.following import following_faults
 from metabolismgraph.explore.review.syntax import static_reasons
 from metabolismgraph.explore.review.trial_systems import TrialSystems, draw_systems, secret_generator
-from metabolismgraph.files import write_bytes
+from metabolismgraph.files import remove_folder, write_bytes
 from metabolismgraph.homeostasis.fit import Phase2Result, initial_model
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import custom
@@ -197,7 +196,7 @@ def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limi
         reasons = learned_faults(folder, systems) if verdict.accepted else []
         return Verdict.refused(*reasons) if reasons else verdict
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        remove_folder(place)
 
 
 def systems_for(source: str, training: Path) -> TrialSystems:
