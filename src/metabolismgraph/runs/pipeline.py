@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import logging
-import math
 import shutil
 import sys
 import time
