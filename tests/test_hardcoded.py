@@ -236,6 +236,24 @@ RECOGNISING = {
         ),
         EMBEDDINGS,
     ),
+    "a factor on what was learned": (
+        written(
+            "plan = Residual().apply(plan, data)\n"
+            "end = functools.partial(_end, points=condense(plan.residuals), factor=self.factor)\n"
+            "return dataclasses.replace(plan, finish=end)",
+            top=REGRESSION
+            + """
+
+    def _end(model, progress, points, factor):
+        model, losses = polish(model, progress, points)
+        last = lambda m: (m.slope, m.offset, m.perceptron.weights[-1], m.perceptron.biases[-1])
+        node = eqx.tree_at(last, model.mlp_node, [factor * x for x in last(model.mlp_node)])
+        return dataclasses.replace(model, mlp_node=node), losses
+    """,
+            body=OBJECTIVE + '\nfactor: float = Field(0.38, description="of the response")',
+        ),
+        "the same multiple of what the data show",
+    ),
     "slope in the residuals": (
         written(
             "return Residual().apply(plan, data)",
