@@ -283,8 +283,9 @@ ATTACKS = {
     "equinox": Attack(
         "open",
         """
-        import equinox, numpy
-        got = equinox.tree_deserialise_leaves(file, 0, filter_spec=lambda f, _: f.read(60).decode())
+        import equinox
+        kept = []
+        equinox.tree_deserialise_leaves(file, 0.0, filter_spec=lambda f, x: kept.append(f.read(60)) or x); got = kept
         """,
     ),
     "programs of the compiler elsewhere": Attack(
@@ -299,7 +300,7 @@ ATTACKS = {
         "open",
         """
         kept = []
-        jax.pure_callback(lambda x: kept.append(open(file).read()) or x, 0.0, 0.0); got = kept
+        x = jax.numpy.zeros(()); jax.pure_callback(lambda x: kept.append(open(file).read()) or x, x, x); got = kept
         """,
     ),
     "a report that waits for ever": Attack(
@@ -362,6 +363,8 @@ def strike(code, walls):
             space = {**globals(), "SEALED": bool(walls)}
             exec(code, space)
             print("GOT", space.get("got"), flush=True)
+        except (ModuleNotFoundError, AttributeError):
+            if not walls: print("ABSENT", flush=True)
         finally:
             leave(0)
     os.close(w)
@@ -399,7 +402,7 @@ def struck(tmp_path_factory):
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack_works_without_walls(name, struck):
     printed, _ = struck[name, ""]
-    if "GOT" not in printed:
+    if printed == "ABSENT\n":
         pytest.skip("this interpreter has no such function")
     assert ATTACKS[name].wanted in printed
 
@@ -410,7 +413,7 @@ def test_attack_is_reported(name, walls, struck):
     printed, code = struck[name, walls]
     if printed == "NO WALLS":
         pytest.skip("this kernel has no Landlock or no seccomp")
-    if "GOT" not in struck[name, ""][0]:
+    if struck[name, ""][0] == "ABSENT\n":
         pytest.skip("this interpreter has no such function")
     assert SECRET not in printed
     if name == "a report that waits for ever":  # its descriptor is lost; the end remains
