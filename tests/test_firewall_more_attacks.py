@@ -493,6 +493,8 @@ if not seccomp.restrict(report=kept): os._exit(3)
 
 # -- the parent
 
+PHASES = {"phase 1": "phase1"}
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -500,9 +502,10 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-1", "1e13", "1" + "0" * 400])
-def test_made_up_durations_are_not_written(seconds, folder):
+def test_made_up_durations_are_not_written(seconds, folder, monkeypatch):
+    monkeypatch.setattr(pipeline, "is_intact", lambda _: True)
     event = json.loads(f'{{"event": "finished", "stage": "phase 1", "seconds": {seconds}}}')
-    assert pipeline._follow([event], folder, lambda *_: None) == (None, None)
+    assert pipeline._follow([event], folder, PHASES, lambda *_: None) == (None, None)
     assert RunFolder.open(folder.path).manifest["stages"] == {}
 
 
@@ -510,22 +513,23 @@ def test_made_up_durations_are_not_written(seconds, folder):
 def test_made_up_progress_is_not_shown(done, folder):
     event = json.loads(f'{{"event": "progress", "stage": "phase 1", "done": {done}, "message": ""}}')
     shown: list[object] = []
-    pipeline._follow([event], folder, lambda *arguments: shown.append(arguments))
+    pipeline._follow([event], folder, PHASES, lambda *arguments: shown.append(arguments))
     assert shown == []
 
 
 def test_repeated_ends_of_a_stage_are_written_once(folder, monkeypatch):
     written: list[float] = []
+    monkeypatch.setattr(pipeline, "is_intact", lambda _: True)
     monkeypatch.setattr(RunFolder, "finish", lambda _, stage, seconds: written.append(seconds))
-    events = [{"event": "finished", "stage": "phase 2", "seconds": float(i)} for i in range(1000)]
-    pipeline._follow(events, folder, lambda *_: None)
+    events = [{"event": "finished", "stage": "phase 1", "seconds": float(i)} for i in range(1000)]
+    pipeline._follow(events, folder, PHASES, lambda *_: None)
     assert written == [0.0]
 
 
 def test_long_names_of_stages_are_cut(folder):
     shown: list[str] = []
     event = {"event": "progress", "stage": "x\n" * 100_000, "done": 0.5, "message": "y" * 100_000}
-    pipeline._follow([event], folder, lambda stage, _, message: shown.extend((stage, message)))
+    pipeline._follow([event], folder, PHASES, lambda stage, _, message: shown.extend((stage, message)))
     assert [len(text) for text in shown] == [40, 300]
 
 
