@@ -441,10 +441,10 @@ ATTACKS = {
         """,
     ),
     "urllib": Attack(
-        "urllib.Request", "import urllib.request as u; got = u.urlopen(f'http://127.0.0.1:{PORT}/', timeout=5).read()"
+        "import", "import urllib.request as u; got = u.urlopen(f'http://127.0.0.1:{PORT}/', timeout=5).read()"
     ),
     "urllib, file": Attack(
-        "urllib.Request", "import urllib.request as u; got = u.urlopen('file://' + TRUTH + '/reactions.csv').read()"
+        "import", "import urllib.request as u; got = u.urlopen('file://' + TRUTH + '/reactions.csv').read()"
     ),
     "ctypes": Attack(
         "ctypes.dlopen",

@@ -262,7 +262,7 @@ def test_quick_form_and_numbers():
     ("options", "message"),
     [
         (("--noise", "much"), "--noise: much is not a list of numbers"),
-        (("--noise=-1",), "--noise: -1 is negative"),
+        (("--noise=-1",), "--noise: -1 is not a number >= 0"),
         (("--every", "0"), "--every: 0 is not a number of frames"),
         (("--methods", "shoting"), "did you mean shooting"),
         (("--methods", "scipy,scipy"), "--methods: scipy is named twice"),

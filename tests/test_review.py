@@ -779,7 +779,7 @@ def _unlearned(result, data):
 
 # Results of a trial that finds no fault, since its checks are those of the file: place, change and reason.
 FORGED = {
-    "no number": ("0", lambda r, _: dataclasses.replace(r, losses=np.full(3, np.inf)), "loss is not finite at step 1"),
+    "no number": ("0", lambda r, _: dataclasses.replace(r, losses=np.full(3, np.inf)), "losses holds inf"),
     "no losses": ("1", lambda r, _: dataclasses.replace(r, losses=r.losses[:0]), "left no model that can be read"),
     "a part that is no number": (
         "2",
@@ -833,7 +833,8 @@ def test_a_forged_message_gains_nothing(training, tmp_path):
     os._exit(0)
     """
     verdict = on_trial("odd", written(top=top), training, tmp_path / "scratch", time_limit=LIMIT)
-    _check(verdict, "its declaration is not valid|left no model that can be read")
+    # Python code that ends its process is reported; what it has written before is not believed.
+    _check(verdict, "tried to reach outside its folder .*os._exit")
 
 
 def test_trainings_of_a_trial_share_no_compiled_functions(learned, tmp_path, monkeypatch):

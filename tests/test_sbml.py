@@ -660,10 +660,10 @@ def test_damaged_gzip(tmp_path):
 
 
 def test_unreadable_file(tmp_path, monkeypatch):
-    def deny(self):
+    def deny(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", deny)
+    monkeypatch.setattr(Path, "open", deny)
     with pytest.raises(InputError, match=r"network\.xml: cannot be read \(Permission denied\)"):
         read_sbml(tmp_path / "network.xml")
 

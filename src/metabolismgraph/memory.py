@@ -25,7 +25,7 @@ def memory_of_machine() -> int:
     return min(found)
 
 
-def check_memory(needed: float, work: str, advice: str) -> None:
+def check_memory(needed: int, work: str, advice: str) -> None:
     """Check that a piece of work fits the memory of this machine.
 
     Args:
