@@ -89,9 +89,9 @@ def test_a_system_that_does_not_fit_the_memory_is_refused_before_it_is_drawn(mon
 
 def test_memory_is_compared_with_that_of_the_machine(monkeypatch):
     monkeypatch.setattr(memory, "memory_of_machine", lambda: 10**9)
-    memory.check_memory(1e9, "work", "lower it")
+    memory.check_memory(10**9, "work", "lower it")
     with pytest.raises(InputError, match="work needs about 2.5 GB of memory, and this machine has 1 GB; lower it"):
-        memory.check_memory(2.5e9, "work", "lower it")
+        memory.check_memory(25 * 10**8, "work", "lower it")
     check_size(load_config("small").simulation)
 
 
