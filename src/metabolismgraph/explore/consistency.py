@@ -22,10 +22,11 @@ from metabolismgraph.explore.events import (
     Started,
     Validated,
 )
+from metabolismgraph.explore.keys import DATA_SEED, HELD_OUT_PART
 from metabolismgraph.explore.search_space import DEFAULT, SearchSpace, shipped_space, space_of
 from metabolismgraph.text import one_line
 
-VARIED = ("simulation.seed", "training.held_out_part")  # settings that may differ between replicates
+_VARIED = frozenset({DATA_SEED, HELD_OUT_PART})
 _ROUNDING = 1e-9  # of a weighted mean
 # What has happened to an iteration -> the event that must come before, and the words for both.
 _BEFORE = {"started": "proposed", "ended": "started", "scored": "ended"}
@@ -69,7 +70,7 @@ class Consistency:
                 self._remember(event)
             case Validated():
                 _demand(event.node in self._nodes, f"there is no node {event.node}")
-                _demand(not event.variation.keys() - {*VARIED}, "variation names a setting that does not vary")
+                _demand(not event.variation.keys() - _VARIED, "variation names a setting that does not vary")
                 _check_judgement(event)
             case Reviewed():
                 self._review(event)
@@ -89,7 +90,7 @@ class Consistency:
         number, following = event.iteration, len(self._stages) + 1
         _demand(number == following, f"iteration {number} is proposed where {following} is the next one")
         self._check_keys(event.changes)
-        _demand(not event.variation.keys() - {*VARIED}, "variation names a setting that does not vary")
+        _demand(not event.variation.keys() - _VARIED, "variation names a setting that does not vary")
         _demand(event.node == number or event.node in self._nodes, f"there is no node {event.node}")
         _demand(event.parent is None or event.parent in self._nodes, f"there is no node {event.parent} as a parent")
         _demand(self._landed.issuperset(event.files.values()), "files names a strategy file that was not accepted")
@@ -137,7 +138,7 @@ def _check_verdict(scored: Scored, end: Finished | Failed) -> None:
 def _check_judgement(event: Scored | Validated) -> None:
     _check_reward(event.state, event.reward)
     known = event.classification.partition("-")[0] in {"converged", "partial", "failed"}
-    _demand(known, f"{one_line(event.classification, 50)} is no class of runs")
+    _demand(known, f"{one_line(event.classification, 50)} is not a class of runs")
 
 
 def _check_reward(state: str, reward: float) -> None:

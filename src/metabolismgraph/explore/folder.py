@@ -106,7 +106,7 @@ class ExplorationFolder:
         folder = folder or self.job(proposed.iteration)
         sources = {r.landed: r.file.source for r in state.reviews if r.file and r.landed}
         given = {"training.seed": proposed.seed, **proposed.variation}
-        # The programs of the explorer are none of the run's business, and their arguments may be private.
+        # A run does not need the programs of the explorer, whose arguments may be private.
         private: dict[str, Any] = {"exploration.command": (), "exploration.hooks": {}}
         config = configuration(state, proposed.changes).replace({**given, **private})
         content = {

@@ -13,7 +13,7 @@ from metabolismgraph.config import Config, nearest_name
 from metabolismgraph.config.tree import KEYS
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Changes, Proposed, Reviewed
-from metabolismgraph.explore.keys import STRATEGY, TIME_STEP
+from metabolismgraph.explore.keys import DATA_SEED, HELD_OUT_PART, STRATEGY, TIME_STEP
 from metabolismgraph.explore.proposal import Mutation, Proposal, shown
 from metabolismgraph.explore.review.admission import Declaration
 from metabolismgraph.explore.search_space import Parameter, SearchSpace
@@ -158,9 +158,9 @@ def replicate_of(state: State, number: int) -> tuple[int, dict[str, int]]:
     vary, config = state.settings.replicates_vary, state.config
     variation = {}
     if number and "data_seed" in vary:
-        variation["simulation.seed"] = config.simulation.seed + number
+        variation[DATA_SEED] = config.simulation.seed + number
     if number and "held_out" in vary:
-        variation["training.held_out_part"] = config.training.held_out_part + number
+        variation[HELD_OUT_PART] = config.training.held_out_part + number
     return config.training.seed + (number if "training_seed" in vary else 0), variation
 
 
