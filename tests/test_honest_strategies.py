@@ -4,6 +4,7 @@ They were written before they were reviewed, and are different from those of the
 review does not know by heart is what it must not refuse.
 """
 
+import builtins
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,14 @@ def training(request, tmp_path_factory):
 @pytest.mark.parametrize("name", BY_NAME)
 def test_honest_files_pass_the_reading(name):
     assert static_reasons(name, BY_NAME[name]) == ()
+
+
+def test_a_shell_of_python_does_not_change_what_is_a_builtin(monkeypatch):
+    """It keeps the last value as `builtins._`, and so does doctest."""
+    monkeypatch.setattr(builtins, "_", 1, raising=False)
+    source = BY_NAME["weight_averaging"]
+    assert "_, " in source
+    assert static_reasons("weight_averaging", source) == ()
 
 
 @pytest.mark.parametrize("name", TRIED)

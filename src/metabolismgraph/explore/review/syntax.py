@@ -103,6 +103,8 @@ _BUILTINS = frozenset(
         *("TypeError", "ValueError", "ZeroDivisionError"),
     }
 )
+# Not _, which a shell of Python and doctest set to the last value that they printed.
+_BUILTIN_NAMES = frozenset(dir(builtins)) - {"_"}
 _DUNDERS = frozenset({"__call__", "__check_init__", "__len__", "__post_init__"})  # allowed special methods
 _DECORATORS = frozenset(
     {
@@ -452,7 +454,7 @@ class _File:
     def _defined(self, node: ast.FunctionDef | ast.ClassDef) -> Iterator[str]:
         if "__" in node.name and node.name not in _DUNDERS:
             yield f"{node.name}: no special methods but {', '.join(sorted(_DUNDERS))}"
-        if hasattr(builtins, node.name) or node.name in self.imported:
+        if node.name in _BUILTIN_NAMES or node.name in self.imported:
             yield f"{node.name}: a built-in or an import has that name; choose another"
         yield from _labels(node.name)
         for decorator in node.decorator_list:
@@ -514,13 +516,13 @@ class _File:
         elif isinstance(node.ctx, ast.Load):
             if name in self.modules and id(node) not in self.ways:
                 yield f"{name}: a module is not a value; use its functions"
-            elif hasattr(builtins, name) and name not in _BUILTINS and id(node) not in self.types:
+            elif name in _BUILTIN_NAMES and name not in _BUILTINS and id(node) not in self.types:
                 yield f"{name} is not allowed"
             elif name in self.imported:
                 yield from self._used(node)
             elif name in self.aliases and id(node) not in self.types:
                 yield f"{name}: a type is not a value; use it in annotations"
-        elif name in self.imported or hasattr(builtins, name) or name in {"self", "cls"}:
+        elif name in self.imported or name in _BUILTIN_NAMES or name in {"self", "cls"}:
             yield f"{name}: assigned to, but it is an import or a built-in, or self; choose another name"
 
     def _attribute(self, node: ast.Attribute) -> Iterator[str]:
