@@ -4,6 +4,8 @@ import dataclasses
 import json
 import shutil
 import sys
+import tempfile
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -283,6 +285,7 @@ FIRST = written(
         return (_set(model, progress, -0.0015) if len(_CALLS) < 2 else _by_data(model, progress))
     """,
 )
+LONG = settings.get_current_profile_name() == "long"
 SMALL = ("graph_model.hidden_dim_node=8", "graph_model.n_layers_node=2")  # for speed
 
 
@@ -308,10 +311,10 @@ def imperfect(training, tmp_path_factory):
 def faults(training, tmp_path):
     """What a trial finds, in this process."""
 
-    def inner(source: str, training=training) -> list[str]:
-        systems = systems_for(source, training)
-        folder = tmp_path / "trial"
-        write_trial(folder, "odd", source, systems)
+    def inner(source: str, training=training, given=None) -> list[str]:
+        systems = systems_for(source, training, given)
+        folder = Path(tempfile.mkdtemp(dir=tmp_path)) / "trial"
+        write_trial(folder, {"odd": source}, systems)
         try:
             return examine(folder, "odd")[1] or learned_faults(folder, systems)
         finally:
@@ -326,6 +329,42 @@ def test_answers_for_runs_alone_are_refused(name, faults):
     assert static_reasons("odd", source) == ()
     found = faults(source)
     assert any(reason in fault for fault in found), found
+
+
+# When a file gives its answer, and the settings of a run with which it does; without, it learns.
+OF_A_RUN = {
+    "an option": ("self.weight", {"strategies": ({"odd": {"weight": 1.0}},)}),
+    "the rollout length": ("data.training.homeostasis_time_step == 8", {"homeostasis_time_step": 8}),
+    "the weight of another strategy": ("data.training.coeff_similarity > 0.3", {"coeff_similarity": 0.5}),
+    "the number of steps": ("plan.steps > 900", {"phase2_steps": 1000}),
+}
+HARMLESS = {"strategies": ("odd",), "homeostasis_time_step": 16, "coeff_similarity": 0.1, "phase2_steps": 600}
+
+
+def _answering(behind: str) -> str:
+    return written(
+        "plan = Residual().apply(plan, data)\n"
+        f"finish = functools.partial(_set, slope=-0.0015) if {behind} else plan.finish\n"
+        "return dataclasses.replace(plan, finish=finish)",
+        top=f"from metabolismgraph.homeostasis.strategies.residual import Residual\n{textwrap.dedent(SET_SLOPE)}",
+        body='sets: ClassVar = frozenset({"objective"})\n'
+        'weight: float = Field(0.0, ge=0, description="of the correction")',
+    )
+
+
+@pytest.mark.parametrize("name", OF_A_RUN if LONG else list(OF_A_RUN)[:2])
+def test_answers_behind_a_setting_are_refused_in_the_run_that_has_it(name, faults, training):
+    behind, changes = OF_A_RUN[name]
+    source = _answering(behind)
+    assert static_reasons("odd", source) == ()
+    found = faults(source, given=read_settings(training)[1].model_copy(update=HARMLESS | changes))
+    assert any(SLOPES in fault for fault in found), found
+
+
+@pytest.mark.parametrize("name", OF_A_RUN if LONG else list(OF_A_RUN)[:1])
+def test_with_the_settings_of_its_review_a_file_may_be_accepted(name, faults, training):
+    given = read_settings(training)[1].model_copy(update=HARMLESS)
+    assert faults(_answering(OF_A_RUN[name][0]), given=given) == []
 
 
 def test_strategies_see_neither_the_others_nor_who_follows_their_progress(training):

@@ -48,7 +48,7 @@ def test_a_shell_of_python_does_not_change_what_is_a_builtin(monkeypatch):
 def test_honest_files_pass_their_trial(name, training, tmp_path):
     source = BY_NAME[name]
     systems = systems_for(source, training)
-    write_trial(tmp_path / "trial", name, source, systems)
+    write_trial(tmp_path / "trial", {name: source}, systems)
     try:
         assert examine(tmp_path / "trial", name)[1] == []
     finally:

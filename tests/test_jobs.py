@@ -1,6 +1,7 @@
 """The process of a slot, for real: what it finds, what it shares, and what it does not believe."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from metabolismgraph.explore.engines.local import JOB, ProcessEngine
 from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.planning import plan
+from metabolismgraph.explore.review.admission import Verdict
 from metabolismgraph.explore.reward import slope_ratios
 from metabolismgraph.explore.start import prepared
 from metabolismgraph.explore.state import State
@@ -264,13 +266,55 @@ def test_a_flipped_byte_in_its_own_checkpoint_is_trained_anew(finished, again):
     assert_alike(metrics_of(again), metrics_of(finished[0]))
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"config": {}}', '{"config": 3, "base": "", "cache": ""}'])
+NO_CONFIG = '{"config": 3, "base": "", "cache": "", "trial": ""}'
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"config": {}}', NO_CONFIG])
 def test_a_damaged_description_of_the_job(again, content):
     (again / "job.json").write_text(content)
     found = evaluated(again)
     assert found.metrics is None
     assert "\n" not in found.reason
     assert "job.json" in found.reason
+
+
+@pytest.fixture
+def with_file(again):
+    """A job with a strategy file, which is not executed, and the file of its trial."""
+    content = json.loads((again / "job.json").read_text())
+    content["strategies"] = {"mine": "# mine\n"}
+    (again / "job.json").write_text(json.dumps(content))
+    return again, (again / content["trial"]).resolve()
+
+
+def test_strategy_files_are_tried_once_with_the_settings_of_a_run(with_file, monkeypatch):
+    folder, trial = with_file
+    seen = []
+
+    def refused(files, settings, training, scratch):
+        seen.append((files, settings.strategies, training.parent.name))
+        scratch.mkdir(parents=True)
+        return Verdict.refused("the learned slopes do not follow the data")
+
+    monkeypatch.setattr("metabolismgraph.explore.review.admission.try_settings", refused)
+    for _ in range(2):
+        found = evaluated(folder)
+        assert (found.metrics, found.cause) == (None, "idea")
+        assert found.reason == (
+            "mine, on trial with the options and settings of this run: the learned slopes do not follow the data"
+        )
+    assert seen == [({"mine": "# mine\n"}, ("residual", "contrastive"), "base")]
+    assert {path.name for path in trial.parent.iterdir()} == {trial.name, trial.with_suffix(".lock").name}
+    trial.unlink()
+
+
+def test_a_trial_that_was_killed_is_the_fault_of_the_machine(with_file, monkeypatch):
+    folder, trial = with_file
+    verdict = dataclasses.replace(Verdict.refused("its trial was killed by SIGKILL"), lost=True)
+    monkeypatch.setattr("metabolismgraph.explore.review.admission.try_settings", lambda *_: verdict)
+    found = evaluated(folder)
+    assert (found.metrics, found.cause) == (None, "machine")
+    assert not trial.exists()
 
 
 def test_a_base_that_is_gone(again):

@@ -432,7 +432,7 @@ def test_a_run_is_repeated_alone_with_its_strategy_files(tmp_path, monkeypatch, 
     again = repeat(folder, state, 3, tmp_path / "again", ProcessEngine(1, 60.0, explorer_lives.JOB))
     assert again == state.iterations[2].metrics
     theirs, ours = (json.loads((p / "job.json").read_text()) for p in (path / "runs" / "0003", tmp_path / "again"))
-    for name in ("base", "cache"):
+    for name in ("base", "cache", "trial"):
         assert (path / "runs" / "0003" / theirs.pop(name)).resolve() == (tmp_path / "again" / ours.pop(name)).resolve()
     assert ours == theirs
     assert ours["strategies"] == {"mine": "# mine\n"}

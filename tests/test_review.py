@@ -729,7 +729,7 @@ def trial(training, tmp_path):
     """What a trial finds, in this process; frozen arrays that change are what it fails on."""
 
     def inner(source: str) -> list[str]:
-        write_trial(tmp_path / "trial", "odd", source, systems_for(source, training))
+        write_trial(tmp_path / "trial", {"odd": source}, systems_for(source, training))
         try:
             return examine(tmp_path / "trial", "odd")[1]
         except (InputError, FirewallError) as error:
@@ -757,7 +757,7 @@ def test_the_contract_alone_would_have_refused_them(name, trial):
 def learned(training, tmp_path_factory):
     """What a trial leaves, and its systems."""
     folder, systems = tmp_path_factory.mktemp("learned") / "trial", systems_for(written(), training)
-    write_trial(folder, "odd", written(), systems)
+    write_trial(folder, {"odd": written()}, systems)
     try:
         assert examine(folder, "odd")[1] == []
     finally:

@@ -15,7 +15,7 @@ from metabolismgraph.explore.engines.outcome import OUTCOME, START, read_start
 from metabolismgraph.explore.events import Proposed
 from metabolismgraph.explore.inbox import INBOX, Inbox
 from metabolismgraph.explore.journal import JOURNAL, Journal
-from metabolismgraph.explore.planning import configuration
+from metabolismgraph.explore.planning import configuration, node_digest
 from metabolismgraph.explore.state import State
 from metabolismgraph.files import write_bytes
 from metabolismgraph.sandbox import landlock
@@ -36,8 +36,9 @@ class Begin(NamedTuple):
 class ExplorationFolder:
     """Layout: `journal.jsonl`, its views, `base/` (a run with data and Phase 1, which all iterations share),
     `bases/` (the same for replicates with other data, see `exploration.replicates_vary`), `runs/NNNN/` (one per
-    iteration), `strategies/` (accepted strategy files, under git), `cache/` (compiled programs), `inbox/` (messages of
-    researchers that the explorer has not taken yet).
+    iteration), `strategies/` (accepted strategy files, under git), `trials/` (results of the trials of these files with
+    the settings of runs), `cache/` (compiled programs), `inbox/` (messages of researchers that the explorer has not
+    taken yet).
 
     Args:
         unsafe_strategies: as exploration.unsafe_strategies, whatever the exploration began with.
@@ -114,6 +115,7 @@ class ExplorationFolder:
             "base": os.path.relpath(self.base, folder),
             "variation": dict(proposed.variation),
             "strategies": {name: sources[digest] for name, digest in proposed.files.items()},
+            "trial": os.path.relpath(self.path / "trials" / f"{node_digest(proposed)}.json", folder),
             "unsafe_strategies": self._allows_unsafe(state),
             # Strategy files may write to this folder, so that each version of the code has its own.
             "cache": os.path.relpath(self.path / "cache" / proposed.code, folder),

@@ -360,6 +360,12 @@ def code_of(files: Mapping[str, str]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
+def node_digest(proposed: Proposed) -> str:
+    """Digest of settings and code, which are the same in all runs of a node."""
+    content = json.dumps([proposed.settings, proposed.code], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
 def _plain(value: Any) -> Any:
     """A value for comparison: 0.01, "0.01" and 1e-2 are the same."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):

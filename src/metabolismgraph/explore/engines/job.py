@@ -15,9 +15,9 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metabolismgraph.errors import (
     FirewallError,
@@ -28,12 +28,15 @@ from metabolismgraph.errors import (
 )
 from metabolismgraph.explore.engines.base import NO_ROOM, Cause
 from metabolismgraph.explore.engines.outcome import Outcome, read_outcome, write_outcome, write_start
-from metabolismgraph.files import is_fault_of_disk, lack_of_room
+from metabolismgraph.explore.keys import DATA_SEED
+from metabolismgraph.files import is_fault_of_disk, lack_of_room, write_bytes
 from metabolismgraph.processes import end_with_parent
 from metabolismgraph.text import one_line
 
+if TYPE_CHECKING:
+    from metabolismgraph.config import Config
+
 JOB = "job.json"
-_OF_DATA = ("simulation.seed",)  # settings that differ between replicates and belong to the data
 LOCK = "lock"  # held by the running process
 RUN = "run"  # the run folder within the folder of the job
 
@@ -90,7 +93,7 @@ def run_job(folder: Path) -> dict[str, Any]:
     """
     try:
         job = json.loads((folder / JOB).read_text())
-        base, cache = (Path(os.path.normpath(folder / job[name])) for name in ("base", "cache"))
+        base, cache, trial = (Path(os.path.normpath(folder / job[name])) for name in ("base", "cache", "trial"))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder / JOB}: damaged ({error!r}); replicate the node to run it again") from None
     # This process reads compiled programs from a folder to which strategy files cannot write; a cache folder of the
@@ -112,7 +115,9 @@ def run_job(folder: Path) -> dict[str, Any]:
     if not (out / MANIFEST).exists():
         shutil.rmtree(out, ignore_errors=True)  # from a crash before the manifest
     whole = job.get("trains") == "everything"
-    variation = {key: value for key, value in job.get("variation", {}).items() if not whole or key in _OF_DATA}
+    if job["strategies"]:
+        _check_settings(config, job["strategies"], base, trial)
+    variation = {key: value for key, value in job.get("variation", {}).items() if not whole or key == DATA_SEED}
     if variation:
         # Replicates with other data, or trained on other frames, have a base of their own, which the first one makes.
         name = ",".join(f"{key}={value}" for key, value in sorted(variation.items()))
@@ -138,6 +143,33 @@ def run_job(folder: Path) -> dict[str, Any]:
         for name, value in evaluation.metrics.items()
         if not isinstance(value, list)
     }
+
+
+def _check_settings(config: Config, files: Mapping[str, str], base: Path, trial: Path) -> None:
+    """Check that strategy files follow the data with the options and settings of this run, too.
+
+    Args:
+        trial: file of the result, which all runs with these settings share; the first of them writes it.
+
+    Raises:
+        InputError: they do not.
+        TrainingLostError: the trial was killed from outside, or the disk is full.
+    """
+    from metabolismgraph.explore.review.admission import try_settings  # noqa: PLC0415
+
+    with _alone(trial.with_suffix(".lock")):
+        if not trial.exists():
+            # The trial of a slot is done where no strategy file can write.
+            verdict = try_settings(files, config.training, base / "training", trial.with_suffix(""))
+            shutil.rmtree(trial.with_suffix(""), ignore_errors=True)
+            lack = lack_of_room(trial.parent) if verdict.reasons else None
+            if verdict.lost or lack:
+                raise TrainingLostError(lack or verdict.reasons[0])
+            write_bytes(trial, json.dumps(verdict.reasons).encode())
+    reasons = json.loads(trial.read_bytes())
+    if reasons:
+        names = ", ".join(files)
+        raise InputError(f"{names}, on trial with the options and settings of this run: {'; '.join(reasons)}")
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import math
 import operator
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from metabolismgraph.config import Training
 from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.explore.review.contract import learning_faults, loss_faults, repetition_faults
 from metabolismgraph.explore.review.declared import disagreements, read_declaration
@@ -33,7 +34,7 @@ from metabolismgraph.homeostasis.fit import Phase2Result, initial_model
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import custom
 from metabolismgraph.homeostasis.strategies.base import Part
-from metabolismgraph.processes import Completed, describe_exit, environment, last_line, run
+from metabolismgraph.processes import Completed, describe_exit, environment, killed_from_outside, last_line, run
 from metabolismgraph.runs.checkpoint import (
     load_observations,
     load_phase1,
@@ -146,11 +147,13 @@ class Verdict:
     Attributes:
         reasons: of a refusal, one line each.
         declaration: of an accepted strategy.
+        lost: whether the trial of a refused file was killed from outside, so that the refusal says nothing about it.
     """
 
     accepted: bool
     reasons: tuple[str, ...]
     declaration: Declaration | None = None
+    lost: bool = False
 
     limit: ClassVar = 300  # characters of a reason
 
@@ -181,43 +184,73 @@ def review(name: str, source: str, training: Path, scratch: Path, *, time_limit:
 
 def on_trial(name: str, source: str, training: Path, scratch: Path, *, time_limit: float = 300.0) -> Verdict:
     """The second part of a review: execute the file in a sealed process, and judge what it learned."""
-    systems = systems_for(source, training)
+    return _tried(name, {name: source}, systems_for(source, training), scratch, time_limit)
+
+
+def try_settings(
+    files: Mapping[str, str], settings: Training, training: Path, scratch: Path, *, time_limit: float = 300.0
+) -> Verdict:
+    """Judge strategy files that passed their reviews with the settings of a run, which a file may use as a signal.
+
+    An option whose default has no effect could carry an answer, and a file could behave well with the settings of
+    its review only.
+
+    Args:
+        files: source of each strategy file that `settings` names.
+        settings: of the run.
+        training, scratch, time_limit: as for `review`.
+
+    Raises:
+        InputError: as for `review`.
+    """
+    told = json.dumps([sorted(files.items()), settings.model_dump(mode="json")])
+    systems = systems_for(told, training, settings)
+    return _tried(min(files), files, systems, scratch, time_limit)
+
+
+def _tried(name: str, files: Mapping[str, str], systems: TrialSystems, scratch: Path, time_limit: float) -> Verdict:
     scratch.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(prefix=f"{name[:40]}-", dir=scratch))
     try:
         # The folder of the trial has an empty parent folder.
         folder = place / "trial"
-        write_trial(folder, name, source, systems)
+        write_trial(folder, files, systems)
         command = [sys.executable, "-P", "-m", "metabolismgraph.explore.review.trial"]
         command += [str(folder.resolve()), name, str(math.ceil(time_limit) + 5)]
         env = environment(**_ENVIRONMENT, JAX_COMPILATION_CACHE_DIR=str(folder.resolve() / _COMPILED))
         completed = run(command, seconds=time_limit, output=_LARGEST_OUTPUT, cwd=folder, env=env)
-        verdict = _verdict(name, source, completed, time_limit)
+        verdict = _verdict(name, files[name], completed, time_limit)
         reasons = learned_faults(folder, systems) if verdict.accepted else []
         return Verdict.refused(*reasons) if reasons else verdict
     finally:
         remove_folder(place)
 
 
-def systems_for(source: str, training: Path) -> TrialSystems:
-    """The systems of the trial of a file.
+def systems_for(told: str, training: Path, settings: Training | None = None) -> TrialSystems:
+    """The systems of a trial.
+
+    Args:
+        told: what is tried, on which the draw depends.
+        training: as for `review`.
+        settings: of a run; None: those of `training`, with rollout lengths of all kinds.
 
     Raises:
         InputError: settings, observations, checkpoint or secret are missing or damaged.
     """
     try:
-        graph_model, settings = read_settings(training)
+        graph_model, given = read_settings(training)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{training / 'settings.json'}: cannot be read ({one_line(error, 100)})") from None
-    observations, _ = load_observations(training / "observations").split(*settings.held_out)
-    own = Phase2Data(observations, load_phase1(training / "phase1", graph_model), graph_model, settings)
-    return draw_systems(own, secret_generator(training.parent, source))
+    observations, _ = load_observations(training / "observations").split(*given.held_out)
+    own = Phase2Data(observations, load_phase1(training / "phase1", graph_model), graph_model, settings or given)
+    return draw_systems(own, secret_generator(training.parent, told), draw_lengths=settings is None)
 
 
-def write_trial(folder: Path, name: str, source: str, systems: TrialSystems) -> None:
-    """Write what a trial may read: the file, and data, checkpoint and settings of every system."""
+def write_trial(folder: Path, files: Mapping[str, str], systems: TrialSystems) -> None:
+    """Write what a trial may read: the files, and data, checkpoint and settings of every system."""
     (folder / custom.FOLDER).mkdir(parents=True)
-    write_bytes(folder / custom.FOLDER / f"{name}.py", source.encode())
+    for name, source in files.items():
+        write_bytes(folder / custom.FOLDER / f"{name}.py", source.encode())
     for number, data in enumerate(systems.every):
         path = folder / SYSTEMS / str(number)
         save_observations(path / "observations", data.observations)
@@ -268,7 +301,8 @@ def _verdict(name: str, source: str, completed: Completed, time_limit: float) ->
     events = list(read_events(io.BytesIO(completed.stdout[:_MOST_OUTPUT])))
     reasons = _reasons(events, completed, time_limit)
     if reasons:
-        return Verdict.refused(*reasons)
+        lost = not completed.limit and killed_from_outside(completed.code)
+        return dataclasses.replace(Verdict.refused(*reasons), lost=lost)
     try:
         declared = {**events[-1]["declared"], "name": name}
         declaration = Declaration.model_validate_json(json.dumps(declared))

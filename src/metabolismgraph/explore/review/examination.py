@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,12 +19,13 @@ import numpy as np
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.review import contract
 from metabolismgraph.homeostasis.residuals import Phase2Data
-from metabolismgraph.homeostasis.strategies import custom, make_plan
+from metabolismgraph.homeostasis.strategies import chosen, custom, make_plan, names
 from metabolismgraph.homeostasis.strategies.base import Strategy
 from metabolismgraph.homeostasis.training_plan import Plan
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1, save_phase2
 from metabolismgraph.runs.train_folder import read_settings
 
+Entry = str | dict[str, dict[str, Any]]  # of training.strategies
 SYSTEMS, LEARNED = "systems", "learned"  # folders of a trial, with one entry for each system
 REPEATED = "repeated"  # what was learned from the first system when it came again
 _STEPS = 100
@@ -36,6 +39,9 @@ _COMPANIES = (("residual", "contrastive"), ("residual",), ("contrastive",))
 def examine(folder: Path, name: str) -> tuple[dict[str, object], list[str]]:
     """The declaration of the strategy, and its faults; writes the results of its trainings.
 
+    If the settings of the systems name the strategy, it trains as they say: with its options there, and with the others
+    that they name, of which those in the folder have to keep the contract, too.
+
     Args:
         folder: of the file and the systems: simulated ones, then that of the exploration, and the converted one.
 
@@ -43,20 +49,42 @@ def examine(folder: Path, name: str) -> tuple[dict[str, object], list[str]]:
         InputError: the strategy fails, or refuses these data.
         FirewallError: the strategy changes arrays of Phase 1.
     """
-    path = folder / custom.FOLDER / f"{name}.py"
-    with custom.as_input_error([path]):
-        kind = custom.load(path)
-        faults = contract.declaration_faults(kind)
+    files = sorted((folder / custom.FOLDER).glob("*.py"))
+    with custom.as_input_error(files):
+        kinds = {path.stem: custom.load(path) for path in files}
+        faults = contract.declaration_faults(kinds[name])
         if faults:
             return {}, faults
         paths = sorted((folder / SYSTEMS).iterdir())
         own = load_system(paths[-2])
-        few = _beginning(own)
-        return _declared(kind), (
-            contract.behaviour_faults(kind(), Plan.classical(own), own)
-            or contract.combination_faults(_PARTNERS, lambda *entries: make_plan(_with(few, *entries)), name)
-            or _training_faults(paths, _company(few, name), name, folder / LEARNED)
-        )
+        if name in names(own.training):
+            faults = _faults_as_configured(paths, own, kinds, folder / LEARNED)
+        else:
+            faults = _faults_by_default(paths, own, kinds[name], name, folder / LEARNED)
+        return _declared(kinds[name]), faults
+
+
+def _faults_as_configured(
+    paths: list[Path], own: Phase2Data, kinds: Mapping[str, type[Strategy]], learned: Path
+) -> list[str]:
+    """Faults of strategies with the options and the company that the settings of the systems name."""
+    strategies = chosen(own.training)
+    for name in kinds:
+        faults = contract.behaviour_faults(strategies[name], Plan.classical(own), own)
+        if faults:
+            return [f"{name}: {fault}" for fault in faults]
+    entries = own.training.strategies or ()
+    return _training_faults(paths, entries, entries, learned)
+
+
+def _faults_by_default(paths: list[Path], own: Phase2Data, kind: type[Strategy], name: str, learned: Path) -> list[str]:
+    """Faults of a strategy with its default options: alone on simulated systems, in company on own data."""
+    few = _beginning(own)
+    return (
+        contract.behaviour_faults(kind(), Plan.classical(own), own)
+        or contract.combination_faults(_PARTNERS, lambda *entries: make_plan(_with(few, *entries)), name)
+        or _training_faults(paths, (name,), _company(few, name), learned)
+    )
 
 
 def load_system(path: Path) -> Phase2Data:
@@ -74,16 +102,16 @@ def _beginning(data: Phase2Data) -> Phase2Data:
     return dataclasses.replace(data, observations=data.observations.split(1.0 - kept)[0]) if kept < 1 else data
 
 
-def _training_faults(paths: list[Path], company: tuple[str, ...], name: str, learned: Path) -> list[str]:
+def _training_faults(paths: list[Path], alone: Sequence[Entry], company: Sequence[Entry], learned: Path) -> list[str]:
     """Faults of the trainings on all systems, of which the first is repeated at the end.
 
     Args:
-        company: strategies on the exploration's own data; on simulated systems the strategy trains alone.
+        alone, company: strategies on simulated systems, and on the exploration's own data.
     """
     found = []
     for path in (*paths, paths[0]):
         simulated = path not in paths[-2:]
-        data = _with(load_system(path), *((name,) if simulated else company))
+        data = _with(load_system(path), *(alone if simulated else company))
         # Functions that were compiled for equal arguments would tell what an earlier training had.
         jax.clear_caches()  # type: ignore[no-untyped-call]
         # The second copy of the checkpoint is out of reach of the strategy.
@@ -118,7 +146,7 @@ def _declared(kind: type[Strategy]) -> dict[str, object]:
     }
 
 
-def _with(data: Phase2Data, *entries: str) -> Phase2Data:
+def _with(data: Phase2Data, *entries: Entry) -> Phase2Data:
     # A new object: cached properties are computed again from observations and checkpoint.
     training = data.training.model_copy(update={"strategies": entries})
     return Phase2Data(data.observations, data.phase1, data.graph_model, training)

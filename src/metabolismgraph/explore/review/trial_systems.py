@@ -91,33 +91,36 @@ class TrialSystems(NamedTuple):
         return (*self.hidden, self.own, self.converted)
 
 
-def draw_systems(own: Phase2Data, rng: np.random.Generator) -> TrialSystems:
+def draw_systems(own: Phase2Data, rng: np.random.Generator, *, draw_lengths: bool = True) -> TrialSystems:
     """Draw the systems of a trial.
 
     Args:
         own: all training frames of the exploration, its checkpoint and its settings.
         rng: from `secret_generator`.
+        draw_lengths: draw the rollout length of every system; otherwise they have that of the settings.
     """
     own = _beginning(own)
-    longest = max(1, int(np.bincount(own.observations.run).max()) // 4)
-    length = min(int(rng.choice(_OWN_LENGTHS)), longest)
+    lengths = [own.training.homeostasis_time_step] * 3
+    if draw_lengths:
+        longest = max(1, int(np.bincount(own.observations.run).max()) // 4)
+        lengths = [min(int(length), longest) for length in (rng.choice(_OWN_LENGTHS), *_LENGTHS)]
     # Of those of replicates, so that none of them tells a trial from a run; a stream of its own.
     seeds = [own.training.seed + int(number) for number in rng.spawn(1)[0].permutation(_SEEDS)]
-    own = _with_settings(own, homeostasis_time_step=length, seed=seeds[0])
+    own = _with_settings(own, homeostasis_time_step=lengths[0], seed=seeds[0])
     converted, factor = _converted(own, rng)
     hidden = [
-        (_with_settings(data, homeostasis_time_step=min(steps, longest), seed=seed), truth)
-        for (data, truth), steps, seed in zip(_hidden(own, rng), _LENGTHS, seeds[1:], strict=False)
+        (_with_settings(data, homeostasis_time_step=length, seed=seed), truth)
+        for (data, truth), length, seed in zip(_hidden(own, rng), lengths[1:], seeds[1:], strict=False)
     ]
     return TrialSystems(own, converted, factor, tuple(d for d, _ in hidden), tuple(t for _, t in hidden))
 
 
-def secret_generator(base: Path, source: str) -> np.random.Generator:
-    """Random numbers that depend on the secret of an exploration and on a strategy file; for one writer at a time.
+def secret_generator(base: Path, told: str) -> np.random.Generator:
+    """Random numbers that depend on the secret of an exploration and on what is tried.
 
     Args:
         base: the base run of the exploration; its secret is created with the first review.
-        source: the file.
+        told: what is tried.
 
     Raises:
         InputError: the secret cannot be written, or is damaged.
@@ -129,7 +132,7 @@ def secret_generator(base: Path, source: str) -> np.random.Generator:
             write_key(path, new_key())
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    return np.random.default_rng(list(hashlib.sha256(read_key(path) + source.encode()).digest()))
+    return np.random.default_rng(list(hashlib.sha256(read_key(path) + told.encode()).digest()))
 
 
 def _beginning(data: Phase2Data) -> Phase2Data:
