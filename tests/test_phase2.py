@@ -22,7 +22,7 @@ from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies import make_plan, residual
 from metabolismgraph.homeostasis.training_plan import Schedule
 from metabolismgraph.reactions.fit import fit_reactions
-from metabolismgraph.runs.checkpoint import load_phase2, save_phase2
+from metabolismgraph.runs.checkpoint import load_phase1, load_phase2, save_phase1, save_phase2
 from metabolismgraph.system.trainable import check_frozen
 
 
@@ -356,6 +356,7 @@ def test_same_seed_same_bits(small, small_phase1, small_phase2, small_config):
         (lambda arrays, meta: meta.update(notes=[1]), "notes.0 is missing, or of another kind"),
         (lambda arrays, meta: arrays.pop("losses"), "losses is missing"),
         (lambda arrays, meta: arrays.update(losses=np.zeros((2, 2))), "losses has another shape"),
+        (lambda arrays, meta: arrays.update(losses=np.zeros(0)), "losses is empty"),
         (lambda arrays, meta: arrays.update({"snapshot.x": np.zeros(1)}), "snapshot.x is not known"),
         (lambda arrays, meta: arrays.update({"snapshot": np.zeros(1), "snapshot.": np.zeros(1)}), "snapshot. is not"),
     ],
@@ -371,6 +372,13 @@ def test_a_checkpoint_with_a_valid_digest_and_other_content(tmp_path, small_phas
     path.with_suffix(".json").write_text(json.dumps(meta | {"sha256": hashlib.sha256(content).hexdigest()}))
     with pytest.raises(InputError, match=f"holds no result of Phase 2 .{message}.*; train it again"):
         load_phase2(path, small_config.graph_model)
+
+
+def test_phase1_without_losses_is_refused(tmp_path, small_phase1, small_config):
+    path = tmp_path / "phase1"
+    save_phase1(path, dataclasses.replace(small_phase1, losses=np.zeros(0)), 1.0)
+    with pytest.raises(InputError, match="losses is empty"):
+        load_phase1(path, small_config.graph_model)
 
 
 def test_models_on_the_way_are_kept_and_read_back(tmp_path, small, small_phase1, small_config):

@@ -119,6 +119,7 @@ class Array(NamedTuple):
         kind: "f" floats, "b" truth values, "i" whole numbers.
         least, most: range; infinite for an array that may be infinite.
         unknown: whether NaN stands for an unknown value.
+        empty: whether it may be.
     """
 
     shape: tuple[str, ...]
@@ -126,6 +127,7 @@ class Array(NamedTuple):
     least: float = -_QUANTITY
     most: float = _QUANTITY
     unknown: bool = False
+    empty: bool = True
 
 
 _REACTIONS, _SPECIES = ("reactions",), ("species",)
@@ -142,7 +144,7 @@ PHASE1 = {
     "slope_offset_covariance": Array(_SPECIES),
     "noise": Array(_SPECIES, least=0.0),
     "keep": Array(("transitions", "species"), "b"),
-    "losses": Array(("iterations",), unknown=True),
+    "losses": Array(("iterations",), unknown=True, empty=False),
     "identifiability.identifiable": Array(_REACTIONS, "b"),
     "identifiability.null_space": Array(("reactions", "directions"), least=-2.0, most=2.0),
     "identifiability.eigenvalues": Array(("eigenvalues",)),
@@ -166,7 +168,7 @@ OBSERVATIONS = {
     "concentration": Array(("frames", "species"), least=0.0),
 }
 INTERPOLATED = {"interpolated": Array(("frames", "species"), "b")}
-LOSSES = Array(("steps",), unknown=True)
+LOSSES = Array(("steps",), unknown=True, empty=False)
 
 
 def array_fault(
@@ -188,6 +190,8 @@ def array_fault(
             sizes.setdefault(dimension, size) != size for dimension, size in zip(what.shape, array.shape, strict=True)
         ):
             return f"{prefix}{name} has another shape, {array.shape}"
+        if not (array.size or what.empty):
+            return f"{prefix}{name} is empty"
         if fault := values_fault(array, what):
             return f"{prefix}{name} {fault}"
     return ""
