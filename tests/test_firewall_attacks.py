@@ -15,7 +15,6 @@ import json
 import os
 import pickle
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -772,20 +771,6 @@ def test_the_kernel_alone_refuses_it_too(name, forked, target):
     if "NO LANDLOCK" in forked["kernel"][name]:
         pytest.skip("this kernel has no Landlock")
     assert _wanted(name, target) not in forked["kernel"][name]
-
-
-def test_options_of_the_compiler_write_nothing_elsewhere(given, target):
-    """The one way to files without an audit event: the kernel's error is seen by nobody, and nothing is written."""
-    code = """
-jax.jit(lambda x: 2 * x, compiler_options={'xla_dump_to': TRUTH + '/programs'})(1.0)
-got = os.path.exists(TRUTH + '/programs')
-"""
-    told = {**given, "code": code, "before": "import jax; jax.devices()"}
-    answer = _python(SEALED, json.dumps(told), folder=target.run.training)
-    if '"kernel": false' in answer.stdout:
-        pytest.skip("this kernel has no Landlock")
-    assert "GOT False" in answer.stdout or answer.returncode == -signal.SIGSYS, answer.stderr
-    assert not (target.truth / "programs").exists()
 
 
 def test_nothing_of_the_truth_came_into_the_training_folder(sealed, target):

@@ -555,7 +555,7 @@ import resource, sys
 from pathlib import Path
 from metabolismgraph.runs import train_process
 class Sealed(Exception): pass
-def stop(*_): raise Sealed
+def stop(*_, **__): raise Sealed
 train_process.audit_hook.seal = stop
 try: train_process.main(Path.cwd())
 except Sealed: pass

@@ -7,8 +7,9 @@ Python code to open, load or start something else. The first attempt after start
 code `LEAK`, so that catching the exception has no effect.
 
 Readers in C and C++ raise no audit event. They are not loaded; functions of that kind in libraries that training
-needs are disabled (`_DISABLED_FUNCTIONS`). The hook alone does not stop code that writes to the memory of its own
-process (which is possible with NumPy); the kernel does.
+needs are disabled (`_DISABLED_FUNCTIONS`). Where strategy files are executed, the kernel also asks a process beside
+this one about every file (`watcher.py`), which reports what Landlock would only refuse. The hook alone does not stop
+code that writes to the memory of its own process (which is possible with NumPy); the kernel does.
 
 Runs that share observations and a checkpoint read these four files, and no others, from a second folder.
 
@@ -26,13 +27,14 @@ import json.encoder
 import os
 import signal
 import site
+import socket
 import sys
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metabolismgraph.sandbox import landlock, seccomp
+from metabolismgraph.sandbox import landlock, seccomp, watcher
 
 LEAK = 86  # exit code after an attempt
 # Readable files of a shared folder.
@@ -41,6 +43,7 @@ SHARED_FILES = tuple(f"{name}.{kind}" for name in ("observations", "phase1") for
 # Takes a path, whether it may be relative, and whether it may contain "..".
 Resolve = Callable[[Any, bool, bool], "str | None"]
 _reports: list[int] = []  # the descriptor to which a sealed process reports
+_watchers: list[socket.socket] = []  # the channel to its watcher
 _FINE, _QUIET, _REFUSED = range(3)  # verdicts; a quiet refusal does not count as an attempt
 
 _ACTIVATE = "metabolismgraph.activate"
@@ -133,7 +136,9 @@ _EVENTS = frozenset(
     }
 )
 # Allowed while trusted code is loaded; ctypes opens the interpreter's own library when it is imported.
-_AT_START = ("ctypes.", "gc.", "fcntl.", "resource.setrlimit", "socket.gethostname", "socket.__new__")
+_AT_START = (
+    *("ctypes.", "gc.", "fcntl.", "resource.setrlimit", "socket.gethostname", "socket.__new__", "socket.sendmsg"),
+)
 # Positions of the changed paths among the arguments of an event, and of the folders that they are relative to.
 _CHANGES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "os.mkdir": ((0,), (2,)),
@@ -211,7 +216,7 @@ class Bounds(NamedTuple):
         return (self.folder, *(self.cache if self.cache_kept else ()))
 
 
-def seal(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True) -> bool:
+def seal(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True, watched: bool = True) -> bool:
     """Confine this process to `folder` permanently; to be called before any other thread runs.
 
     Until `activate` a refusal is an exception, since libraries probe for optional files and modules.
@@ -220,6 +225,7 @@ def seal(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True
         shared: a folder of which `SHARED_FILES` may be read.
         keep_compiled: whether JAX's compilation cache may be written to, or only read. Programs that code without
             review writes there would be run by other processes.
+        watched: whether a process of its own decides on files as well, where the kernel asks it (`watcher.py`).
 
     Returns:
         whether the kernel guards as well.
@@ -235,15 +241,17 @@ def seal(folder: Path, shared: Path | None = None, *, keep_compiled: bool = True
         Path(path).mkdir(parents=True, exist_ok=True)
     readable, listed = _readable_for_kernel(bounds)
     accelerators = [path for pattern in _ACCELERATORS for path in glob.glob(pattern)]  # noqa: PTH207
-    held = landlock.confine(
-        landlock.Allowed(
-            readable=(*readable, *bounds.single_files),
-            writable=(*bounds.own, *(("/dev/shm",) if accelerators else ())),  # noqa: S108
-            listed=(*bounds.listed, *listed),
-            devices=(*_DEVICES, *accelerators),
-        )
+    allowed = landlock.Allowed(
+        readable=(*readable, *bounds.single_files),
+        writable=(*bounds.own, *(("/dev/shm",) if accelerators else ())),  # noqa: S108
+        listed=(*bounds.listed, *listed),
+        devices=(*_DEVICES, *accelerators),
     )
     _reports[:] = [os.dup(1)]
+    # Drivers of accelerators open files of their own, which nobody can list.
+    if watched and not accelerators and (calls := seccomp.asked()):
+        _watchers[:] = [watcher.start(allowed, _reports[0], calls)]
+    held = landlock.confine(allowed)
     sys.addaudithook(_hook(bounds, _reports[0]))
     return held
 
@@ -269,7 +277,11 @@ def activate(*, programs: bool = False) -> bool:
         for attribute in attributes:
             if hasattr(owner, attribute):
                 setattr(owner, attribute, _taken_out(f"{name}.{attribute}"))
-    filtered = seccomp.restrict(programs=programs, report=_reports[0] if _reports else None)
+    report = _reports[0] if _reports else None
+    with contextlib.ExitStack() as opened:
+        channels = [opened.enter_context(channel) for channel in _watchers]
+        listen = functools.partial(watcher.hand_over, channels[0]) if channels else None
+        filtered = seccomp.restrict(programs=programs, report=report, listen=listen)
     sys.audit(_ACTIVATE)
     return filtered
 

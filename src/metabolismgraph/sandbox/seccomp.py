@@ -15,11 +15,13 @@ import os
 import platform
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+from metabolismgraph.sandbox.watcher import CALLS
 
 _NO_NEW_PRIVILEGES = 38  # prctl: required for a process without privileges
-_SET_MODE_FILTER, _ALL_THREADS = 1, 1
-_KILL_PROCESS, _ALLOW, _NO_SUCH_CALL = 0x80000000, 0x7FFF0000, 0x00050000 | 38
+_SET_MODE_FILTER, _ALL_THREADS, _LISTENER, _OR_FAIL = 1, 1, 8, 16
+_KILL_PROCESS, _ALLOW, _ASK, _NO_SUCH_CALL = 0x80000000, 0x7FFF0000, 0x7FC00000, 0x00050000 | 38
 _LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ARCHITECTURE, _ARGUMENTS = 4, 16  # places in the structure that the filter sees; the number of the call is first
 _THREAD = 0x10000  # the flag of clone for a thread, which cannot outlive its process
@@ -197,7 +199,7 @@ _WITHOUT: dict[str, tuple[tuple[int, int], int, tuple[int, ...]]] = {
 Instruction = tuple[int, int, int, int]  # code, jumps if true and if false, value
 
 
-def restrict(*, programs: bool = False, report: int | None = None) -> bool:
+def restrict(*, programs: bool = False, report: int | None = None, listen: Callable[[int], None] | None = None) -> bool:
     """Filter the system calls of this process and all its threads permanently; False where the kernel does not.
 
     A refused call ends the process with the signal SIGSYS, which no code in it can prevent.
@@ -206,19 +208,46 @@ def restrict(*, programs: bool = False, report: int | None = None) -> bool:
         programs: whether other programs may be started; they are under the same filter.
         report: a descriptor that must not be closed or replaced; not guarded where other programs may be started, to
             which its number means another file.
+        listen: makes somebody answer the kernel's questions about files (`watcher.py`), which come from the descriptor
+            that it gets; threads that open files wait for the answers. Not called where the kernel cannot ask.
     """
-    machine = platform.machine()
-    if sys.platform != "linux" or machine not in _MACHINES or struct.calcsize("P") != 8:
+    machine = _machine()
+    if machine is None:
         return False
-    rules = program(machine, os.getpid(), programs=programs, report=report)
+    if listen is not None and not programs:
+        listener = _install(_LISTENER | _OR_FAIL, program(machine, os.getpid(), report=report, asks=True), machine)
+        if listener >= 0:
+            listen(listener)
+            return True
+    return _install(0, program(machine, os.getpid(), programs=programs, report=report), machine) == 0
+
+
+def asked() -> Mapping[int, str]:
+    """The system calls about which the kernel can ask here, by number."""
+    machine = _machine()
+    return {} if machine is None else {number: name for name, number in _asked(machine).items()}
+
+
+def _asked(machine: str) -> dict[str, int]:
+    at = list(_MACHINES).index(machine)
+    return {name: number for name, call in CALLS.items() if (number := call.numbers[at]) is not None}
+
+
+def _machine() -> str | None:
+    """This machine's architecture; None if the tables are not for it."""
+    machine = platform.machine()
+    known = sys.platform == "linux" and machine in _MACHINES and struct.calcsize("P") == 8
+    return machine if known else None
+
+
+def _install(flags: int, rules: list[Instruction], machine: str) -> int:
     code = b"".join(struct.pack("=HBBI", *one) for one in rules)
     buffer = ctypes.create_string_buffer(code, len(code))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer)))
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
-    number = ctypes.c_long(_MACHINES[machine][1])
-    done = libc.syscall(number, ctypes.c_long(_SET_MODE_FILTER), ctypes.c_long(_ALL_THREADS), header)
-    return int(done) == 0
+    mode, how = ctypes.c_long(_SET_MODE_FILTER), ctypes.c_long(_ALL_THREADS | flags)
+    return int(libc.syscall(ctypes.c_long(_MACHINES[machine][1]), mode, how, header))
 
 
 def refused(machine: str, *, programs: bool = False) -> Mapping[str, int]:
@@ -228,17 +257,22 @@ def refused(machine: str, *, programs: bool = False) -> Mapping[str, int]:
     return {name: number for name, numbers in table.items() if (number := numbers[at]) is not None}
 
 
-def program(machine: str, own: int, *, programs: bool = False, report: int | None = None) -> list[Instruction]:
+def program(
+    machine: str, own: int, *, programs: bool = False, report: int | None = None, asks: bool = False
+) -> list[Instruction]:
     """The filter as a BPF program.
 
     Args:
         machine: the architecture, as `platform.machine` names it.
         own: number of the process.
         programs, report: see `restrict`.
+        asks: whether the kernel asks about files.
     """
     kill, allow = _end(_KILL_PROCESS), _end(_ALLOW)
     at = list(_MACHINES).index(machine)
     rules = {number: [kill] for number in refused(machine, programs=programs).values()}
+    if asks:
+        rules |= {number: [_end(_ASK)] for number in _asked(machine).values()}
     # Its flags are in memory, which a filter does not see; the C library then takes clone.
     rules[_CLONE3[at]] = [_end(_NO_SUCH_CALL)]
     if not programs:
@@ -246,7 +280,8 @@ def program(machine: str, own: int, *, programs: bool = False, report: int | Non
         for numbers, argument in _OPEN:
             flags = _load(_ARGUMENTS + 8 * argument)
             if (number := numbers[at]) is not None:
-                rules[number] = [flags, (_IF_ANY_BIT, 0, 1, _CREATES), (_IF_ANY_BIT, 0, 1, _CLOSES), allow, kill]
+                fine = _end(_ASK) if asks else allow
+                rules[number] = [flags, (_IF_ANY_BIT, 0, 2, _CREATES), (_IF_ANY_BIT, 1, 0, _CLOSES), kill, fine]
     if report is not None and not programs:
         for numbers, argument in _REPLACE:
             if (number := numbers[at]) is not None:
