@@ -181,6 +181,10 @@ STATIC = {
     "frozen array made writable": Hostile(
         written("data.phase1.log_k.setflags(write=True)\nreturn plan"), "attribute setflags is not allowed"
     ),
+    "label words of the data": Hostile(written("return plan if data.labels is None else plan"), "the truth .labels"),
+    "label words of another file": Hostile(
+        written("return dataclasses.replace(plan, baselines=1)"), "truth .baselines"
+    ),
     "label words": Hostile(written("types = data.metabolite_types\nreturn plan"), "the truth .metabolite type"),
     "label words in a name": Hostile(written("true_k = 1\nreturn plan"), "names the truth .true."),
     "label words in a text": Hostile(written("x = {}['gt_labels']\nreturn plan"), "names the truth .gt."),
@@ -959,6 +963,25 @@ def test_mathematics_passes_the_reading(name):
         f"{before}x = {HARMLESS[name]}\ndel x\nreturn plan", top="import itertools\nimport math\n\nimport optax"
     )
     assert static_reasons("odd", source) == ()
+
+
+def test_a_file_may_have_labels_of_clusters_and_a_baseline_of_a_loss():
+    top = """
+    class Groups(eqx.Module):
+        labels: jax.Array
+
+        def counts(self, k):
+            return jnp.bincount(self.labels, length=k)
+
+
+    def group(points, baseline):
+        labels = jnp.argmin(points - baseline, axis=-1)
+        return Groups(labels=labels)
+    """
+    apply = (
+        "found = group(jnp.zeros((3, 2)), baseline=1.0)\nbaseline_loss = found.labels\ndel baseline_loss\nreturn plan"
+    )
+    assert static_reasons("odd", written(apply, top=top)) == ()
 
 
 def test_definitions_pass_the_reading():

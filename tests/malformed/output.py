@@ -9,10 +9,10 @@ from pathlib import Path
 from malformed.case import Case
 from malformed.folders import _copy
 from malformed.models import TABLE, model
-from malformed.petab import _PROBLEM
+from malformed.petab import PROBLEM
 
 _QUICK = ["--set", "simulation.n_metabolites=6", "--set", "simulation.n_reactions=9", "--set", "simulation.n_frames=60"]
-_FILES = {"m.xml": model(), "t.csv": TABLE, "file": "here", **_PROBLEM}
+_FILES = {"m.xml": model(), "t.csv": TABLE, "file": "here", **PROBLEM}
 _WRITERS = {
     "run": ("run", "small", *_QUICK, "--set", "training.phase1_method=projection", "--quiet", "--out"),
     "simulate": ("simulate", "small", *_QUICK, "--quiet", "--out"),

@@ -8,7 +8,7 @@ from malformed.case import Case, Content, calls
 from malformed.models import model
 from malformed.mutations import mutated
 
-_PROBLEM: dict[str, str] = {
+PROBLEM: dict[str, str] = {
     "problem.yaml": "format_version: 1\nparameter_file: parameters.tsv\nproblems:\n- sbml_files: [model.xml]\n"
     "  condition_files: [conditions.tsv]\n  observable_files: [observables.tsv]\n"
     "  measurement_files: [measurements.tsv]\n",
@@ -28,7 +28,7 @@ _COMMANDS = (
 
 
 def _changes() -> Iterator[tuple[str, dict[str, Content]]]:
-    for name, plain in _PROBLEM.items():
+    for name, plain in PROBLEM.items():
         contents: dict[str, Content] = {
             "empty": "",
             "binary": bytes(range(256)) * 4,
@@ -74,7 +74,7 @@ def _changes() -> Iterator[tuple[str, dict[str, Content]]]:
     for name, by_text in cells.items():
         for text, others in by_text.items():
             for other in [others] if isinstance(others, str) else others:
-                yield f"{name} {text.strip()} is {other.strip()[:20]!r}", {name: _PROBLEM[name].replace(text, other)}
+                yield f"{name} {text.strip()} is {other.strip()[:20]!r}", {name: PROBLEM[name].replace(text, other)}
     bomb = "a0: &a0 [1,1]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}, *a{i - 1}]\n" for i in range(1, 20))
     yield "problem.yaml alias bomb", {"problem.yaml": bomb}
     yield "problem.yaml deep", {"problem.yaml": "[" * 3000}
@@ -83,10 +83,10 @@ def _changes() -> Iterator[tuple[str, dict[str, Content]]]:
 
 def petab() -> Iterator[Case]:
     """Problems of version 1."""
-    yield from calls("nothing changed", _PROBLEM, *_COMMANDS, right=True)
+    yield from calls("nothing changed", PROBLEM, *_COMMANDS, right=True)
     for name, changed in _changes():
         yield from calls(
             name,
-            {**_PROBLEM, **changed},
+            {**PROBLEM, **changed},
             *_COMMANDS,
         )

@@ -164,6 +164,8 @@ _REFUSED_NODES: dict[type[ast.AST], str] = {
 _LABELS = frozenset(
     {"truth", "true", "groundtruth", "gt", "label", "labels", "lam", "lambdas", "baseline", "baselines", "oracle"}
 )
+# Words with other meanings where the file defines the name: labels of clusters, the baseline of a loss.
+_OF_FILES = frozenset({"label", "labels", "baseline", "baselines"})
 _LABEL_PAIRS = frozenset(
     {
         *(("metabolite", "type"), ("metabolite", "types"), ("species", "type"), ("species", "types")),
@@ -456,7 +458,7 @@ class _File:
             yield f"{node.name}: no special methods but {', '.join(sorted(_DUNDERS))}"
         if node.name in _BUILTIN_NAMES or node.name in self.imported:
             yield f"{node.name}: a built-in or an import has that name; choose another"
-        yield from _labels(node.name)
+        yield from _labels(node.name, own=True)
         for decorator in node.decorator_list:
             call = decorator if isinstance(decorator, ast.Call) else None
             named = self._named(decorator if call is None else call.func)
@@ -510,7 +512,7 @@ class _File:
 
     def _name(self, node: ast.Name) -> Iterator[str]:
         name = node.id
-        yield from _labels(name)
+        yield from _labels(name, own=True)
         if "__" in name:
             yield f"{name}: names with two underscores are not allowed"
         elif isinstance(node.ctx, ast.Load):
@@ -527,7 +529,7 @@ class _File:
 
     def _attribute(self, node: ast.Attribute) -> Iterator[str]:
         name = node.attr
-        yield from _labels(name)
+        yield from _labels(name, own=name in self.own)
         if name == "lower" and id(node) in self.plain:
             return  # of a text; what it gives of a compiled function has no attributes that are allowed
         if not isinstance(node.ctx, ast.Load):
@@ -646,7 +648,7 @@ class _File:
             yield f"{node.arg}: names with two underscores are not allowed"
         # The argument gt of Field means "greater than".
         if node.arg is not None and node.arg != "gt":
-            yield from _labels(node.arg)
+            yield from _labels(node.arg, own=node.arg in self.own or node.arg in self.bound)
         if node.arg in allowed_names.DTYPE_KEYWORDS:
             yield from self._dtype(node.value)
 
@@ -868,14 +870,20 @@ def _descriptive(tree: ast.Module) -> frozenset[int]:
 
 def _bound(name: str) -> Iterator[str]:
     """Reasons to refuse the name of an argument, an import or an exception."""
-    yield from _labels(name)
+    yield from _labels(name, own=True)
     if "__" in name:
         yield f"{name}: names with two underscores are not allowed"
 
 
-def _labels(text: str) -> Iterator[str]:
+def _labels(text: str, *, own: bool = False) -> Iterator[str]:
+    """Reasons to refuse a name or a text for its words.
+
+    Args:
+        own: whether it is a name that the file defines.
+    """
     words = [word.lower() for word in _WORD.findall(text)]
-    hit = next((w for w in words if w in _LABELS), None)
+    refused = _LABELS - _OF_FILES if own else _LABELS
+    hit = next((w for w in words if w in refused), None)
     pair = next((" ".join(p) for p in itertools.pairwise(words) if p in _LABEL_PAIRS), None)
     if hit or pair:
         yield f"{one_line(text, 50)}: names the truth ({hit or pair}), which training does not see"
