@@ -41,6 +41,10 @@ def test_an_error_is_one_line(capsys, error, code, words):
     assert len(written) < 2000
 
 
+def test_a_name_in_several_lines_does_not_make_an_error_of_several():
+    assert str(InputError("m.xml: species a\nb\u2028c: no such species")) == "m.xml: species a b c: no such species"
+
+
 def test_a_program_error_is_not_hidden():
     with pytest.raises(ZeroDivisionError), one_line_errors():
         _ = 1 / 0

@@ -15,6 +15,10 @@ class InputError(ValueError):
         no_such.xml: no such file; check the path
     """
 
+    def __str__(self) -> str:
+        # Names in foreign files can contain any character.
+        return " ".join(super().__str__().splitlines())
+
 
 class SimulationDivergedError(RuntimeError):
     """A simulated trajectory diverged (exit code 1)."""
