@@ -317,6 +317,16 @@ def test_a_trial_that_was_killed_is_the_fault_of_the_machine(with_file, monkeypa
     assert not trial.exists()
 
 
+def test_no_trial_where_strategy_files_are_not_executed(with_file, monkeypatch):
+    folder, trial = with_file
+    monkeypatch.setattr("metabolismgraph.sandbox.landlock.available", lambda: False)
+    monkeypatch.setattr("metabolismgraph.explore.review.admission.try_settings", lambda *_: pytest.fail("executed"))
+    found = evaluated(folder)
+    assert (found.metrics, found.cause) == (None, "machine")
+    assert "no Landlock" in found.reason
+    assert not trial.exists()
+
+
 def test_a_base_that_is_gone(again):
     shutil.rmtree(again.parents[1] / "base")
     found = evaluated(again)

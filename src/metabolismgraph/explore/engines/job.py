@@ -31,6 +31,7 @@ from metabolismgraph.explore.engines.outcome import Outcome, read_outcome, write
 from metabolismgraph.explore.keys import DATA_SEED
 from metabolismgraph.files import is_fault_of_disk, lack_of_room, write_bytes
 from metabolismgraph.processes import end_with_parent
+from metabolismgraph.sandbox import landlock
 from metabolismgraph.text import one_line
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def run_job(folder: Path) -> dict[str, Any]:
 
     Raises:
         InputError, FirewallError, SimulationDivergedError, TrainingFailedError: as `runs.pipeline.run`.
+        TrainingLostError: strategy files are not executed on this machine.
     """
     try:
         job = json.loads((folder / JOB).read_text())
@@ -116,6 +118,9 @@ def run_job(folder: Path) -> dict[str, Any]:
         shutil.rmtree(out, ignore_errors=True)  # from a crash before the manifest
     whole = job.get("trains") == "everything"
     if job["strategies"]:
+        # The machine of the job may have another kernel than that of the explorer.
+        if not (job.get("unsafe_strategies", False) or landlock.available()):
+            raise TrainingLostError(landlock.MISSING)
         _check_settings(config, job["strategies"], base, trial)
     variation = {key: value for key, value in job.get("variation", {}).items() if not whole or key == DATA_SEED}
     if variation:
