@@ -305,6 +305,9 @@ def test_strategy_files_are_tried_once_with_the_settings_of_a_run(with_file, mon
         )
     assert seen == [({"mine": "# mine\n"}, ("residual", "contrastive"), "base")]
     assert {path.name for path in trial.parent.iterdir()} == {trial.name, trial.with_suffix(".lock").name}
+    trial.write_text("[")  # damaged: tried again
+    assert "slopes do not follow" in evaluated(folder).reason
+    assert len(seen) == 2
     trial.unlink()
 
 

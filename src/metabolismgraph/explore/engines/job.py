@@ -163,18 +163,28 @@ def _check_settings(config: Config, files: Mapping[str, str], base: Path, trial:
     from metabolismgraph.explore.review.admission import try_settings  # noqa: PLC0415
 
     with _alone(trial.with_suffix(".lock")):
-        if not trial.exists():
-            # The trial of a slot is done where no strategy file can write.
-            verdict = try_settings(files, config.training, base / "training", trial.with_suffix(""))
-            shutil.rmtree(trial.with_suffix(""), ignore_errors=True)
+        reasons = _read_reasons(trial)
+        if reasons is None:
+            scratch = trial.with_suffix("")
+            verdict = try_settings(files, config.training, base / "training", scratch)
+            shutil.rmtree(scratch, ignore_errors=True)
             lack = lack_of_room(trial.parent) if verdict.reasons else None
             if verdict.lost or lack:
                 raise TrainingLostError(lack or verdict.reasons[0])
-            write_bytes(trial, json.dumps(verdict.reasons).encode())
-    reasons = json.loads(trial.read_bytes())
+            reasons = list(verdict.reasons)
+            write_bytes(trial, json.dumps(reasons).encode())
     if reasons:
         names = ", ".join(files)
         raise InputError(f"{names}, on trial with the options and settings of this run: {'; '.join(reasons)}")
+
+
+def _read_reasons(trial: Path) -> list[str] | None:
+    """Reasons of a trial to refuse strategy files; None if there is no result, or a damaged one."""
+    try:
+        found = json.loads(trial.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return [str(reason) for reason in found] if isinstance(found, list) else None
 
 
 @contextlib.contextmanager
