@@ -49,7 +49,7 @@ def opened(path, proposer="rules", **changes):
 
 def explorer(path, proposer=None, *, workers=2, limit=60.0, **given):
     """An explorer of quick jobs; strategy files that say that they are hostile are refused."""
-    engine = ProcessEngine(workers, limit, JOB)
+    engine = given.pop("engine", None) or ProcessEngine(workers, limit, JOB)
     return Explorer(ExplorationFolder(path), engine, proposer or RulesProposer(), **({"review": review} | given))
 
 

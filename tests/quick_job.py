@@ -40,16 +40,22 @@ def metrics_of(config):
     }, digest[3] / 255
 
 
+def job_of(folder):
+    """The folder of the job, which is above that of an attempt on a cluster."""
+    return folder if (folder / "job.json").exists() else folder.parent
+
+
 def run_job(folder):
     """What a fault says; otherwise metrics, after up to a fortieth of a second."""
-    config = json.loads((folder / "job.json").read_text())["config"]
+    job = job_of(folder)
+    config = json.loads((job / "job.json").read_text())["config"]
     metrics, share = metrics_of(config)
     pace = float(os.environ.get("METABOLISMGRAPH_TEST_PACE", "0"))  # seconds per frame of a rollout
     time.sleep(0.025 * share + pace * config["training"]["homeostasis_time_step"])
-    faults = folder.parents[1] / "faults.json"
-    fault = json.loads(faults.read_text()).get(str(int(folder.name))) if faults.exists() else None
-    if fault is not None and (not fault.endswith(" once") or not (folder / "once").exists()):
-        (folder / "once").touch()
+    faults = job.parents[1] / "faults.json"
+    fault = json.loads(faults.read_text()).get(str(int(job.name))) if faults.exists() else None
+    if fault is not None and (not fault.endswith(" once") or not (job / "once").exists()):
+        (job / "once").touch()
         FAULTS[fault.removesuffix(" once")](folder, metrics)
     return metrics
 
@@ -84,6 +90,18 @@ def _left(change):
 def _late(folder, metrics):
     # A trainer that does not end either, and would outlive a job that is killed alone.
     subprocess.run([sys.executable, "-I", "-S", "-c", f"import time; time.sleep(60) # {folder}"], check=False)
+
+
+def _held(folder, metrics):
+    while not (job_of(folder) / "go").exists():
+        time.sleep(0.02)
+
+
+def _greedy(folder, metrics):
+    # What Slurm and LSF leave of the kernel's words.
+    sys.stdout.write("Detected 1 oom-kill event(s) in StepId=5.batch\n")
+    sys.stdout.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _slow(folder, metrics):
@@ -151,6 +169,8 @@ FAULTS = {
     "other": _left(lambda content: b'{"metrics": {"MLP_node_slope_ratio_0": 1.0}, "reason": null, "seconds": 1.0}'),
     "late": _late,
     "slow": _slow,
+    "held": _held,
+    "greedy": _greedy,
     "chatty": _chatty,
     "chatty but well": _chatty_but_well,
     "mute": _mute,
@@ -175,8 +195,9 @@ if __name__ == "__main__":
 
     def write_and_count(folder, outcome):
         write_outcome(folder, outcome)
-        with (folder.parents[1] / "completions").open("a") as stream:
-            stream.write(f"{int(folder.name)}\n")
+        job = job_of(folder)
+        with (job.parents[1] / "completions").open("a") as stream:
+            stream.write(f"{int(job.name)}\n")
 
     jobs.run_job, jobs.write_outcome = run_job, write_and_count
-    sys.exit(jobs.main(Path(sys.argv[1])))
+    sys.exit(jobs.main(Path(sys.argv[1]), *map(float, sys.argv[2:])))

@@ -9,10 +9,10 @@ import pytest
 
 import metabolismgraph as mg
 from metabolismgraph import figures, formats, metrics
-from metabolismgraph.config import Config, Exploration
+from metabolismgraph.config import Exploration
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engines import ENGINES, make_engine
 from metabolismgraph.explore.engines.local import ProcessEngine
+from metabolismgraph.explore.engines.registry import ENGINES, make_engine
 from metabolismgraph.explore.proposers import PROPOSERS, make_proposer
 from metabolismgraph.explore.proposers.rules import RulesProposer
 from metabolismgraph.figures import draw_all
@@ -20,6 +20,7 @@ from metabolismgraph.figures import training as drawings
 from metabolismgraph.ground_truth.rate_laws import RATE_LAWS, chosen_rate_law
 from metabolismgraph.ground_truth.rate_laws.base import RateLaw
 from metabolismgraph.metrics import find
+from metabolismgraph.schedulers.settings import ClusterSettings
 
 
 @pytest.fixture
@@ -79,8 +80,7 @@ def test_an_input_format(monkeypatch, module, small, tmp_path):
 def test_an_engine(monkeypatch, module):
     module("elsewhere", Engine=ProcessEngine)
     monkeypatch.setitem(ENGINES, "elsewhere", ("elsewhere", "Engine"))
-    assert Config().replace({"exploration.engine": "elsewhere"}).exploration.engine == "elsewhere"
-    make_engine("elsewhere", 1, 60.0).close()
+    make_engine(ClusterSettings(engine="elsewhere"), 1, 60.0).close()
 
 
 def test_a_proposer(monkeypatch, module, tmp_path):

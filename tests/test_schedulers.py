@@ -79,6 +79,7 @@ def test_a_script_for_slurm():
         "export OMP_NUM_THREADS=3",
         "export OPENBLAS_NUM_THREADS=3",
         "export MKL_NUM_THREADS=3",
+        "export NPROC=3",
         "module x",
         "exec python -c 'x y' </dev/null",
     ]

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metabolismgraph.cli.options import console
+from metabolismgraph.cli.options import console, say
 from metabolismgraph.errors import InputError
+
+if TYPE_CHECKING:
+    from metabolismgraph.explore.engines.base import Engine
+    from metabolismgraph.explore.state import State
+    from metabolismgraph.schedulers.settings import ClusterSettings
+
+_SETTINGS = "cluster.yaml"  # in the folder of an exploration: where its jobs ran last
+
+EngineName = Annotated[
+    str | None, typer.Option("--engine", help="where jobs run: process, slurm or lsf; default: as before, else process")
+]
+ClusterFile = Annotated[Path | None, typer.Option("--cluster", help="YAML file with the settings of the cluster")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--setting", metavar="KEY=VALUE", help="a setting of the cluster, such as queue=short; repeatable"),
+]
 
 _EXAMPLE = "Example: metabolismgraph explore check-cluster slurm --setting queue=short --setting memory_gb=2"
 
@@ -16,6 +32,56 @@ _EXAMPLE = "Example: metabolismgraph explore check-cluster slurm --setting queue
 def add_cluster_commands(explore: typer.Typer) -> None:
     """Add the commands to those of the explorer."""
     explore.command(epilog=_EXAMPLE)(check_cluster)
+    explore.command(epilog="Example: metabolismgraph explore cancel explorations/a")(cancel)
+
+
+def machine_settings(
+    folder: Path, engine: str | None, cluster: Path | None, setting: list[str] | None
+) -> ClusterSettings:
+    """Where the jobs of an exploration run: what is given, otherwise as before.
+
+    Raises:
+        InputError: a file cannot be read, or a key or value is wrong.
+    """
+    from metabolismgraph.schedulers.settings import read_settings
+
+    stored = folder / _SETTINGS
+    changes = [*(setting or []), *([f"engine={engine}"] if engine else [])]
+    return read_settings(cluster or (stored if stored.exists() else None), changes)
+
+
+def machine_engine(folder: Path, state: State, settings: ClusterSettings) -> Engine:
+    """The engine of an exploration, whose settings are kept in its folder for the next time.
+
+    Raises:
+        InputError: there is no such engine, or the folder cannot be written.
+    """
+    from metabolismgraph.explore.engines.registry import make_engine
+    from metabolismgraph.files import write_bytes
+
+    engine = make_engine(settings, state.workers, state.settings.slot_minutes * 60, say)
+    stored = folder / _SETTINGS
+    if settings.engine != "process" or stored.exists():
+        try:
+            write_bytes(stored, settings.model_dump_json(indent=1).encode())  # which is YAML, too
+        except OSError as error:
+            raise InputError(f"{stored}: cannot be written ({error.strerror}); make room or give access") from None
+    return engine
+
+
+def cancel(folder: Annotated[Path, typer.Argument(help="folder of the exploration")]) -> None:
+    """End the jobs of an exploration on a cluster; `explore resume` runs their iterations again.
+
+    The explorer itself must have ended before.
+    """
+    from metabolismgraph.explore.engines.cluster import cancel_all
+    from metabolismgraph.explore.folder import ExplorationFolder
+
+    opened = ExplorationFolder(folder)
+    opened.journal.read()
+    with opened.journal.held():
+        ended = cancel_all(folder / "runs")
+    console().print(f"jobs cancelled: {len(ended)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def check_cluster(
@@ -23,11 +89,8 @@ def check_cluster(
     out: Annotated[
         Path, typer.Option(help="new folder for scripts and outputs, on a disk that all computers of the cluster share")
     ] = Path("cluster-check"),
-    cluster: Annotated[Path | None, typer.Option(help="YAML file with the settings of the cluster")] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--setting", metavar="KEY=VALUE", help="a setting, such as queue=short; repeatable"),
-    ] = None,
+    cluster: ClusterFile = None,
+    setting: Settings = None,
     poll: Annotated[float, typer.Option(min=0.1, help="seconds between two looks at the queue")] = 2.0,
     minutes: Annotated[float, typer.Option(min=0.1, help="patience with a job that waits or runs")] = 10.0,
 ) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metabolismgraph.cli.cluster import ClusterFile, EngineName, Settings, machine_engine, machine_settings
 from metabolismgraph.cli.options import Checkpoint, Quiet, Secret, Set, console, interruptible, read_config, say
 from metabolismgraph.errors import InputError, TrainingFailedError
 from metabolismgraph.processes import PIPE, Child, environment
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from metabolismgraph.explore.proposers.base import Proposer
     from metabolismgraph.explore.search_space import SearchSpace
     from metabolismgraph.explore.state import State
+    from metabolismgraph.schedulers.settings import ClusterSettings
 
 _REFUSED = 2  # exit code of a command whose input is wrong
 
@@ -85,6 +87,9 @@ def start(
         typer.Option("--continue", help="start from the best node of this exploration, such as an imported log"),
     ] = None,
     set_: Set = None,
+    engine: EngineName = None,
+    cluster: ClusterFile = None,
+    setting: Settings = None,
     *,
     approve: Annotated[
         bool, typer.Option("--approve", help="strategy files that passed the review wait for `explore approve`")
@@ -136,6 +141,7 @@ def start(
                 "exploration need all of them"
             )
     path = out or free_path(Path("explorations") / (settings.dataset or "exploration"))
+    machine = machine_settings(path, engine, cluster, setting)
     kind = proposer or settings.exploration.proposer
     chosen = _proposer(settings, path, kind, record)
     check_hooks(settings.exploration)
@@ -150,7 +156,7 @@ def start(
     data = _make_base(path, settings, network, timeseries, truth, checkpoint, secret, quiet=quiet)
     data += f"; {origin}" if origin else ""
     folder = open_exploration(path, settings, proposer=kind, data=data)
-    _continue(folder, iterations, chosen, quiet=quiet)
+    _continue(folder, iterations, chosen, machine, quiet=quiet)
 
 
 @explore.command(epilog="Example: metabolismgraph explore resume explorations/a --iterations 32")
@@ -160,6 +166,9 @@ def resume(
         int | None, typer.Option(min=1, help="total number; default: to the end of the block, at least 16")
     ] = None,
     record: Record = None,
+    engine: EngineName = None,
+    cluster: ClusterFile = None,
+    setting: Settings = None,
     *,
     unsafe_strategies: Unsafe = False,
     quiet: Quiet = False,
@@ -169,6 +178,7 @@ def resume(
     from metabolismgraph.explore.inbox import new_id, researcher
 
     opened, state = _read_own(folder, unsafe=unsafe_strategies)
+    machine = machine_settings(folder, engine, cluster, setting)
     block = state.settings.n_iter_block
     wanted = iterations or max(16, -(-len(state.iterations) // block) * block)
     proposer = _proposer(state.config, folder, state.opened.proposer, record)
@@ -177,7 +187,7 @@ def resume(
     )
     if state.paused is not None:
         opened.inbox.put(Paused(id=new_id(), by=researcher(), on=False))
-    _continue(opened, wanted, proposer, quiet=quiet)
+    _continue(opened, wanted, proposer, machine, quiet=quiet)
 
 
 @explore.command(
@@ -507,12 +517,14 @@ def _make_base(
     return data + (f", Phase 1 of {checkpoint}" if checkpoint else "")
 
 
-def _continue(folder: ExplorationFolder, iterations: int, proposer: Proposer, *, quiet: bool) -> None:
+def _continue(
+    folder: ExplorationFolder, iterations: int, proposer: Proposer, machine: ClusterSettings, *, quiet: bool
+) -> None:
     from metabolismgraph.cli.explore_tables import board, status_table
     from metabolismgraph.explore.loop import Explorer
     from metabolismgraph.explore.state import State
 
-    engine = _engine(State.of(folder.journal.read()))
+    engine = machine_engine(folder.path, State.of(folder.journal.read()), machine)
     advice = f"stopped; `metabolismgraph explore resume {folder.path}` continues"
     with _interrupts() as stopping, board(console(), iterations, quiet=quiet) as watch, interruptible(advice):
         state = Explorer(folder, engine, proposer, stopping=stopping, watch=watch).run(iterations)
@@ -524,13 +536,11 @@ def _continue(folder: ExplorationFolder, iterations: int, proposer: Proposer, *,
 
 
 def _engine(state: State) -> Engine:
-    """The engine that the exploration names."""
-    from metabolismgraph.explore.engines import make_engine
-    from metabolismgraph.explore.engines.base import default_workers
+    """An engine of this computer."""
+    from metabolismgraph.explore.engines.registry import make_engine
+    from metabolismgraph.schedulers.settings import ClusterSettings
 
-    settings = state.settings
-    workers = settings.n_workers or default_workers(settings.n_parallel)
-    return make_engine(settings.engine, workers, settings.slot_minutes * 60)
+    return make_engine(ClusterSettings(), state.workers, state.settings.slot_minutes * 60)
 
 
 @contextmanager

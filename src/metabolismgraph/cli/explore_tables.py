@@ -348,6 +348,7 @@ def _outcome_facts(iteration: Iteration) -> Iterator[tuple[str, str]]:
     else:
         begin = f"began {visible(outcome.started[_CLOCK])} UTC" if outcome.started else ""
         waited = f", after waiting {outcome.waited:.1f} s for a worker" if begin else ""
+        waited = f", after {outcome.queued:.1f} s in the queue" if outcome.queued else waited
         yield "took", ", ".join(filter(None, (f"{outcome.seconds:.1f} s", begin))) + waited
     if isinstance(outcome, Failed):
         yield ("failed" if outcome.cause == "idea" else "lost"), outcome.reason

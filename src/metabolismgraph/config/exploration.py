@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from metabolismgraph.config.section import NonNegative, Section
 
@@ -60,7 +61,6 @@ class Exploration(Section):
     )
     ucb_c: float = Field(1.414, ge=0, description="weight of exploration in the UCB score")
 
-    engine: str = Field("local", description="where jobs run: local = processes of this machine")
     n_workers: int | None = Field(
         None, ge=1, description="training processes at the same time; null: one per core, n_parallel at most"
     )
@@ -106,3 +106,11 @@ class Exploration(Section):
         "iteration, on_best when another node is the best, on_end when the explorer ends",
     )
     hook_timeout_s: float = Field(30.0, gt=0, description="time after which a hook is stopped [s]")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_engine(cls, raw: Any) -> Any:
+        # Journals of earlier versions have it. Where jobs run belongs to the computer, not to an exploration.
+        if not isinstance(raw, Mapping) or raw.get("engine") != "local":
+            return raw
+        return {key: value for key, value in raw.items() if key != "engine"}

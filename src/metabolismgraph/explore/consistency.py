@@ -62,6 +62,8 @@ class Consistency:
                 _demand(self._stages.get(event.iteration) == "started", f"iteration {event.iteration} does not run")
             case Finished() | Failed():
                 self._advance(event.iteration, "ended")
+                blamed = isinstance(event, Failed) and event.kind and event.cause == "idea"
+                _demand(not blamed, "a job that a cluster lost is no failure of the idea")
                 self._ends[event.iteration] = event
             case Scored():
                 self._advance(event.iteration, "scored")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
-from metabolismgraph.explore.engines.base import Cause
+from metabolismgraph.explore.engines.base import Cause, Loss
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, StrategyFile, Submission
 
 Metrics = dict[str, float | int | str | None]
@@ -164,12 +164,14 @@ class _End(_Event):
         seconds: of the run.
         started: when its process began; empty if it did not, or in journals of earlier versions.
         waited: seconds between the submission of the job and `started`.
+        queued: the same in the queue of a cluster, which no budget counts.
     """
 
     iteration: int
     seconds: Amount
     started: Time = ""
     waited: Amount = 0.0
+    queued: Amount = 0.0
 
 
 class Finished(_End):
@@ -180,10 +182,15 @@ class Finished(_End):
 
 
 class Lost(_End):
-    """The run of an iteration was lost with its machine, disk or time; the iteration is run again."""
+    """The run of an iteration was lost with its machine, disk or time; the iteration is run again.
+
+    Attributes:
+        kind: how a cluster lost it; empty elsewhere.
+    """
 
     event: Literal["lost"] = "lost"
     reason: str
+    kind: Loss = ""
 
 
 class Failed(_End):
@@ -197,6 +204,7 @@ class Failed(_End):
     event: Literal["failed"] = "failed"
     reason: str
     cause: Cause = "idea"
+    kind: Loss = ""
 
 
 class Scored(_Event):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.explore.engines.attempts import SUBMISSION, place_of, retire
 from metabolismgraph.explore.engines.job import JOB, LOCK
 from metabolismgraph.explore.engines.outcome import OUTCOME, START, read_start
 from metabolismgraph.explore.events import Proposed
@@ -27,10 +28,12 @@ class Begin(NamedTuple):
     Attributes:
         started: UTC; empty if it has not begun.
         waited: seconds since its submission.
+        queued: the same for a job of a cluster.
     """
 
     started: str
-    waited: float
+    waited: float = 0.0
+    queued: float = 0.0
 
 
 class ExplorationFolder:
@@ -76,21 +79,27 @@ class ExplorationFolder:
     def discard_outcome(self, iteration: int) -> None:
         """Remove the outcome of a run that was lost; the next run of the iteration continues from its checkpoints."""
         with contextlib.suppress(OSError):  # then the next run reports the same
+            retire(self.job(iteration))
             (self.job(iteration) / OUTCOME).unlink()
 
     def begin(self, iteration: int) -> Begin:
-        """When the last run of an iteration began, and how long it had waited for a worker."""
-        folder = self.job(iteration)
-        started = read_start(folder)
+        """When the last run of an iteration began, and how long it had waited for a worker, or in a queue."""
+        place = place_of(self.job(iteration))
+        started = read_start(place)
         if started is None:
-            return Begin("", 0.0)
-        waited = started.timestamp() - (folder / JOB).stat().st_mtime
-        return Begin(started.isoformat(timespec="milliseconds"), max(0.0, round(waited, 3)))
+            return Begin("")
+        on_cluster = place != self.job(iteration)
+        since = (place / (SUBMISSION if on_cluster else JOB)).stat().st_mtime
+        waited = max(0.0, round(started.timestamp() - since, 3))
+        return Begin(started.isoformat(timespec="milliseconds"), **{"queued" if on_cluster else "waited": waited})
 
     def running(self, state: State) -> dict[int, str]:
-        """The iterations whose process runs now, each with the time of its start (UTC)."""
+        """The iterations whose process runs now, each with the time of its start (UTC).
+
+        Locks do not tell of other computers: a job of a cluster runs from its start to its outcome.
+        """
         submitted = [i.number for i in state.iterations if i.started is not None and i.outcome is None]
-        return {i: self.begin(i).started for i in submitted if _is_held(self.job(i) / LOCK)}
+        return {i: self.begin(i).started for i in submitted if _is_at_work(place_of(self.job(i)), self.job(i))}
 
     def describe(self, proposed: Proposed, state: State, folder: Path | None = None) -> None:
         """Write the description of the job of an iteration.
@@ -125,6 +134,13 @@ class ExplorationFolder:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / START).unlink(missing_ok=True)  # of a run that was lost, or killed with the explorer
         write_bytes(folder / JOB, json.dumps(content, indent=1).encode())
+
+
+def _is_at_work(place: Path, folder: Path) -> bool:
+    """Whether a process works in a place, which is the folder of a job or of an attempt on a cluster."""
+    if place == folder:
+        return _is_held(place / LOCK)
+    return (place / START).exists() and not (place / OUTCOME).exists()
 
 
 def _is_held(lock: Path) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engines.base import Cause, Engine
+from metabolismgraph.explore.engines.base import Cause, Engine, Loss
 from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.events import (
     Answered,
@@ -456,7 +456,7 @@ class Explorer:
             found = self._outcome(job.job, job.seconds)
             if found is None:
                 reason, cause = (job.reason, job.cause) if job.reason else ("ended without a result", "machine")
-                found = self._failed(job.job, reason, job.seconds, cause)
+                found = self._failed(job.job, reason, job.seconds, cause, job.kind)
             self._keep(found)
         self._watch(self._state, self._running)
 
@@ -470,12 +470,18 @@ class Explorer:
         lost = isinstance(outcome, Failed) and outcome.cause == "machine"
         if lost:
             self._check_room(f"iteration {i} was lost", i)
-        if not lost or len(self._state.iterations[i - 1].losses) >= self._state.settings.retries:
+        if not lost or not self._is_repeated(outcome):
             self._outcomes[i] = outcome
             return
         self._folder.discard_outcome(i)
         self._record(Lost(**outcome.model_dump(exclude={"event", "time", "cause"})))
         self._submit(i)
+
+    def _is_repeated(self, outcome: Finished | Failed) -> bool:
+        """Whether an iteration that was lost in this way is run again."""
+        kind = outcome.kind if isinstance(outcome, Failed) else ""
+        before = sum(loss.kind == kind for loss in self._state.iterations[outcome.iteration - 1].losses)
+        return before < self._engine.budgets.get(kind, self._state.settings.retries)
 
     def _check_room(self, what: str, iteration: int | None = None) -> None:
         """Check, after a fault, that the disk has room.
@@ -531,6 +537,6 @@ class Explorer:
         begin = self._folder.begin(iteration)
         return Finished(iteration=iteration, metrics=found.metrics, seconds=found.seconds, **begin._asdict())
 
-    def _failed(self, iteration: int, reason: str, seconds: float, cause: Cause) -> Failed:
-        begin = self._folder.begin(iteration)
-        return Failed(iteration=iteration, reason=reason, seconds=seconds, cause=cause, **begin._asdict())
+    def _failed(self, iteration: int, reason: str, seconds: float, cause: Cause, kind: Loss = "") -> Failed:
+        begin = self._folder.begin(iteration)._asdict()
+        return Failed(iteration=iteration, reason=reason, seconds=seconds, cause=cause, kind=kind, **begin)

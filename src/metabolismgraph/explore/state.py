@@ -265,7 +265,9 @@ class State:
 
     @property
     def hours(self) -> float:
-        """Time from submissions to ends of runs and for answers [h]; breaks after interruptions do not count.
+        """Time from submissions to ends of runs and for answers [h].
+
+        Breaks after interruptions, and the queue of a cluster, do not count.
 
         Where a journal does not say when runs began, the time of the runs is divided by the number of workers.
         """

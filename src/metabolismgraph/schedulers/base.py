@@ -38,7 +38,7 @@ _VARIABLES = (
 )
 _OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "out of memory")
 # Numbers of threads that libraries would otherwise take from the cores of the whole node.
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")  # the last is that of XLA
 
 
 class SilentError(Exception):
@@ -85,12 +85,14 @@ class Seen(NamedTuple):
         name: as in `Job`.
         state: see `State`.
         words: the scheduler's own words.
+        code: exit code of a job that failed or was killed, or minus the number of the signal; None: not known.
     """
 
     native: str
     name: str
     state: State
     words: str
+    code: int | None = None
 
     @property
     def has_ended(self) -> bool:

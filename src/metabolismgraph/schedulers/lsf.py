@@ -97,9 +97,9 @@ class LSF(Scheduler):
 def _seen(native: str, word: str, code: str, reason: str, name: str) -> Seen:
     state = STATES.get(word, "running")
     words = word if reason in {"", "-"} else f"{word} ({reason})"
-    if word == "EXIT":
-        beginning = reason.partition(":")[0].strip()
-        killed = code.isdigit() and int(code) > _SIGNALS
-        state = _REASONS.get(beginning, "killed" if killed else "failed")
-        words += f", exit code {code}"
-    return Seen(native, name, state, words)
+    if word != "EXIT":
+        return Seen(native, name, state, words)
+    number = int(code) if code.isdigit() else None
+    killed = number is not None and number > _SIGNALS
+    state = _REASONS.get(reason.partition(":")[0].strip(), "killed" if killed else "failed")
+    return Seen(native, name, state, f"{words}, exit code {code}", _SIGNALS - number if killed and number else number)

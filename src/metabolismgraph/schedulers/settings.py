@@ -1,4 +1,4 @@
-"""What a cluster wants to know of its jobs: settings of a place, which are not part of an exploration."""
+"""Where jobs run, and what a cluster wants to know of them: settings of a place, not part of an exploration."""
 
 from __future__ import annotations
 
@@ -26,18 +26,30 @@ Line = Annotated[str, AfterValidator(_check_line)]
 
 
 class ClusterSettings(Section):
-    """Resources of a job, and what a site requires besides.
+    """Engine, resources of a job, and what a site requires besides.
 
     Example:
         >>> ClusterSettings(queue="short", directives=("--qos=long",)).cores
         1
     """
 
+    engine: Line = Field("process", description="where jobs run: process (of this computer), slurm or lsf")
     queue: Line = Field("", description="partition (Slurm) or queue (LSF); empty: the default one")
     account: Line = Field("", description="account (Slurm) or project (LSF); empty: the default one")
     cores: int = Field(1, ge=1, description="cores of a job")
     memory_gb: float = Field(4.0, gt=0, description="memory of a job [GB]")
     gpus: int = Field(0, ge=0, description="graphics cards of a job")
+    minutes: int | None = Field(
+        None, ge=1, description="walltime of a job [minutes]; null: exploration.slot_minutes and ten more"
+    )
+    max_jobs: int = Field(50, ge=1, description="jobs that wait or run at the same time")
+    poll_seconds: float = Field(20.0, ge=0.1, description="time between two looks at the queue [s]")
+    retries: int = Field(3, ge=0, description="further runs of an iteration for every way in which it may be lost")
+    grace_seconds: float = Field(
+        90.0,
+        ge=0,
+        description="time after which files of other computers are seen, and a missing job is lost [s]",
+    )
     directives: tuple[Line, ...] = Field((), description="further options of the scheduler, such as --qos=long")
     setup: tuple[Line, ...] = Field((), description="shell commands before the job, such as module load python")
     memory_per_slot: bool = Field(False, description="LSF: whether the site counts memory per core")
@@ -46,6 +58,9 @@ class ClusterSettings(Section):
 
 def read_settings(path: Path | None, changes: Sequence[str] = ()) -> ClusterSettings:
     """Settings of a YAML file, with changes such as "queue=short"; values are read as YAML.
+
+    Args:
+        path: of the file; None: the defaults.
 
     Raises:
         InputError: the file cannot be read, or a key or value is wrong.

@@ -76,12 +76,12 @@ class Slurm(Scheduler):
 
     def _seen(self, native: str, word: str, reason: str, name: str) -> Seen:
         state, words = STATES.get(word, "running"), f"{word} ({reason})" if reason not in {"", "None"} else word
-        if state == "failed":
-            code, signal = self._exit(native)
-            # Without an exit code of its own it was killed, or not even started (0:53, no folder for its output).
-            state = "failed" if code and not signal else "killed"
-            words += f", exit code {code}:{signal}"
-        return Seen(native, name, state, words)
+        if state != "failed":
+            return Seen(native, name, state, words)
+        code, signal = self._exit(native)
+        # Without an exit code of its own it was killed, or not even started (0:53, no folder for its output).
+        state = "failed" if code and not signal else "killed"
+        return Seen(native, name, state, f"{words}, exit code {code}:{signal}", -signal if signal else code)
 
     def _exit(self, native: str) -> tuple[int, int]:
         """Exit code and signal of a job that failed; (1, 0) if they are not known any more."""

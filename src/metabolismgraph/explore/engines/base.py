@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,6 +17,9 @@ UNFLUSHED = 120  # exit code of Python where it cannot write the rest of standar
 
 # Of a failure: the configuration or its strategy; or the machine, its disk or a limit of time.
 Cause = Literal["idea", "machine"]
+# How a cluster lost a job: with its node; preempted; at its walltime or memory limit; killed; not found any more; dead
+# before it could work; without room on the disk; cancelled by somebody. Empty: not on a cluster.
+Loss = Literal["", "node", "preempted", "walltime", "memory", "killed", "vanished", "died", "disk", "cancelled"]
 
 
 class Ended(NamedTuple):
@@ -26,20 +30,31 @@ class Ended(NamedTuple):
         reason: failure of its process; None without one.
         seconds: its duration.
         cause: of the failure, see `events.Failed`.
+        kind: how a cluster lost it.
     """
 
     job: int
     reason: str | None
     seconds: float
     cause: Cause = "idea"
+    kind: Loss = ""
 
 
 class Engine(abc.ABC):
-    """Runs jobs."""
+    """Runs jobs.
+
+    Attributes:
+        budgets: kind of loss -> number of further runs after such losses; others have `exploration.retries`.
+    """
+
+    budgets: Mapping[Loss, int] = {}
 
     @abc.abstractmethod
     def submit(self, job: int, folder: Path) -> None:
-        """Submit a job, described in its folder; it starts when a worker is free."""
+        """Submit a job, described in its folder; it starts when a worker is free.
+
+        A job that a former explorer submitted to a cluster is followed from where it is.
+        """
 
     @abc.abstractmethod
     def wait(self, timeout: float) -> list[Ended]:
@@ -51,7 +66,17 @@ class Engine(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Stop all running jobs."""
+        """Let go of all jobs: those of this computer are stopped, those of a cluster go on."""
+
+
+def say_nothing(line: str) -> None:
+    """Do not report a line."""
+    del line
+
+
+def too_late(limit: float) -> str:
+    """The reason of a job that was stopped after a time limit [s]."""
+    return f"took longer than exploration.slot_minutes = {limit / 60:g} and was stopped"
 
 
 def default_workers(n_parallel: int) -> int:

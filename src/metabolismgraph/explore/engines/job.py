@@ -1,8 +1,9 @@
 """A job, `python -P -m metabolismgraph.explore.engines.job FOLDER`: it trains and evaluates the run of one iteration.
 
-It has access to the truth, unlike the explorer, which gets metrics only. `job.json` in the folder describes the job. A
-job with an outcome is finished, an interrupted one continues, and two processes never work in the same folder. A job
-ends with its parent process.
+It has access to the truth, unlike the explorer, which gets metrics only. `job.json` in the folder, or in the one above
+it for an attempt on a cluster, describes the job. A job with an outcome is finished, an interrupted one continues, and
+two processes never work in the same folder. A job ends with its parent process; with a second argument, a time limit in
+seconds, it runs on its own, and watches the limit.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -26,7 +28,8 @@ from metabolismgraph.errors import (
     TrainingFailedError,
     TrainingLostError,
 )
-from metabolismgraph.explore.engines.base import NO_ROOM, Cause
+from metabolismgraph.explore.engines.attempts import is_retired
+from metabolismgraph.explore.engines.base import NO_ROOM, Cause, too_late
 from metabolismgraph.explore.engines.outcome import Outcome, read_outcome, write_outcome, write_start
 from metabolismgraph.explore.keys import DATA_SEED
 from metabolismgraph.files import is_fault_of_disk, lack_of_room, write_bytes
@@ -42,9 +45,17 @@ LOCK = "lock"  # held by the running process
 RUN = "run"  # the run folder within the folder of the job
 
 
-def main(folder: Path) -> int:
-    """Run the job; exit code 0 with an outcome, failures included, `base.NO_ROOM` if it could not be written."""
-    end_with_parent()
+_writing = threading.Lock()  # by the job, and by the watch on its time
+
+
+def main(folder: Path, limit: float | None = None) -> int:
+    """Run the job; exit code 0 with an outcome, failures included, `base.NO_ROOM` if it could not be written.
+
+    Args:
+        limit: time after which it stops itself [s]; None: it ends with its parent, which watches the time.
+    """
+    if limit is None:
+        end_with_parent()
     cores = os.environ.get("METABOLISMGRAPH_CORES")
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
@@ -52,12 +63,37 @@ def main(folder: Path) -> int:
         with (folder / LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if read_outcome(folder) is None:
-                write_outcome(folder, _outcome(folder))
+                if limit is not None:
+                    _stop_after(limit, folder)
+                _leave(folder, _outcome(folder))
     except OSError as error:
         with contextlib.suppress(OSError):
             os.write(1, f"{error.strerror}\n".encode())
         return NO_ROOM
     return 0
+
+
+def _leave(folder: Path, outcome: Outcome) -> None:
+    """Write the outcome, unless there is one, or another attempt has taken the place of this one."""
+    with _writing:
+        if read_outcome(folder) is None and not is_retired(folder):
+            write_outcome(folder, outcome)
+
+
+def _stop_after(limit: float, folder: Path) -> None:
+    """End this process after a time [s], with an outcome that says so; its child processes end with it."""
+
+    def stop() -> None:
+        code = 0
+        try:
+            _leave(folder, Outcome(None, too_late(limit), limit, "machine"))
+        except OSError:
+            code = NO_ROOM
+        os._exit(code)
+
+    watch = threading.Timer(limit, stop)
+    watch.daemon = True
+    watch.start()
 
 
 def _outcome(folder: Path) -> Outcome:
@@ -93,11 +129,12 @@ def run_job(folder: Path) -> dict[str, Any]:
         InputError, FirewallError, SimulationDivergedError, TrainingFailedError: as `runs.pipeline.run`.
         TrainingLostError: strategy files are not executed on this machine.
     """
+    described = folder if (folder / JOB).exists() else folder.parent
     try:
-        job = json.loads((folder / JOB).read_text())
-        base, cache, trial = (Path(os.path.normpath(folder / job[name])) for name in ("base", "cache", "trial"))
+        job = json.loads((described / JOB).read_text())
+        base, cache, trial = (Path(os.path.normpath(described / job[name])) for name in ("base", "cache", "trial"))
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder / JOB}: damaged ({error!r}); replicate the node to run it again") from None
+        raise InputError(f"{described / JOB}: damaged ({error!r}); replicate the node to run it again") from None
     # This process reads compiled programs from a folder to which strategy files cannot write; a cache folder of the
     # user's serves for all code of the package.
     users = bool(os.environ.get("JAX_COMPILATION_CACHE_DIR"))
@@ -112,7 +149,7 @@ def run_job(folder: Path) -> dict[str, Any]:
     try:
         config = Config.model_validate(job["config"])
     except ValueError as error:
-        raise InputError(f"{folder / JOB}: damaged ({one_line(error, 80)})") from None
+        raise InputError(f"{described / JOB}: damaged ({one_line(error, 80)})") from None
     out = folder / RUN
     if not (out / MANIFEST).exists():
         shutil.rmtree(out, ignore_errors=True)  # from a crash before the manifest
@@ -197,4 +234,4 @@ def _alone(lock: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).absolute()))
+    sys.exit(main(Path(sys.argv[1]).absolute(), *map(float, sys.argv[2:3])))

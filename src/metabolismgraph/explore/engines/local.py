@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metabolismgraph import processes
-from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT, UNFLUSHED, Ended, Engine
+from metabolismgraph.explore.engines.attempts import check_not_elsewhere
+from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT, UNFLUSHED, Ended, Engine, too_late
 from metabolismgraph.processes import Child, describe_exit, environment, killed_from_outside, last_line
 from metabolismgraph.text import one_line
 
@@ -44,6 +45,7 @@ class ProcessEngine(Engine):
         self._shares = _shares(n_workers)
 
     def submit(self, job: int, folder: Path) -> None:
+        check_not_elsewhere(folder, "process")
         self._waiting.append((job, folder))
         self._start()
 
@@ -96,8 +98,7 @@ class ProcessEngine(Engine):
                 continue
             running.process.kill()
             del self._running[job]
-            late = f"took longer than exploration.slot_minutes = {self.limit / 60:g} and was stopped"
-            reason = late if code is None else _reason(code, running.folder)
+            reason = too_late(self.limit) if code is None else _reason(code, running.folder)
             lost = code is None or code in {NO_ROOM, UNFLUSHED} or killed_from_outside(code)
             self._ended.append(Ended(job, reason, seconds, "machine" if lost else "idea"))
 

@@ -1,0 +1,374 @@
+"""Explorations on a cluster: a real Slurm of our own, and a stand-in for the commands of LSF."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from explorer_lives import JOB, explorer, opened
+from private_slurm import running_slurm
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.explore.engines.attempts import retire
+from metabolismgraph.explore.engines.cluster import ClusterEngine, cancel_all
+from metabolismgraph.explore.folder import ExplorationFolder
+from metabolismgraph.schedulers import make_scheduler
+from metabolismgraph.schedulers.settings import ClusterSettings
+
+STAND_IN = Path(__file__).resolve().parents[2] / "shared" / "cluster" / "fakelsf"
+TIMES = ("time", "seconds", "started", "waited", "queued", "chain")
+PATIENCE = 60.0  # seconds; two cores may be busy with something else
+SETTINGS = {"memory_gb": 0.1, "poll_seconds": 0.1, "grace_seconds": 0.5}
+
+
+def events_of(path, *kinds):
+    events = ExplorationFolder(path).journal.read()
+    return [event for event in events if not kinds or event.event in kinds]
+
+
+def untimed(path):
+    lines = [json.loads(line) for line in (path / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def completions(path):
+    return Counter(int(line) for line in (path / "completions").read_text().split())
+
+
+def faulty(path, **faults):
+    (path / "faults.json").write_text(json.dumps({name[1:]: fault for name, fault in faults.items()}))
+
+
+def wait_for(what):
+    until = time.monotonic() + PATIENCE
+    while not (found := what()):
+        assert time.monotonic() < until, "it never happened"
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(scope="module")
+def slurm_configuration():
+    if shutil.which("slurmctld") is None:
+        pytest.skip("Slurm is not installed")
+    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder, running_slurm(Path(folder)) as path:
+        yield path
+
+
+@pytest.fixture
+def slurm(slurm_configuration, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", str(slurm_configuration))
+    return "slurm"
+
+
+@pytest.fixture
+def lsf(tmp_path, monkeypatch):
+    if not STAND_IN.exists():
+        pytest.skip("the stand-in for LSF is not at hand")
+    folder = tmp_path / "lsf-bin"
+    folder.mkdir()
+    for name in ("bsub", "bjobs", "bkill"):
+        path = folder / name
+        path.write_text(f'#!/bin/bash\nexport FAKELSF={tmp_path}/lsf\nexec {STAND_IN / name} "$@"\n')
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return "lsf"
+
+
+@pytest.fixture(params=["slurm", "lsf"])
+def cluster(request):
+    return request.getfixturevalue(request.param)
+
+
+def engine(name, limit=60.0, **changes):
+    return ClusterEngine(make_scheduler(name), ClusterSettings(**(SETTINGS | changes)), limit, JOB)
+
+
+def test_an_exploration_is_the_same_as_with_processes(cluster, tmp_path):
+    for place in ("process", "cluster"):
+        opened(tmp_path / place)
+    explorer(tmp_path / "process").run(8)
+    explorer(tmp_path / "cluster", engine=engine(cluster)).run(8)
+    assert untimed(tmp_path / "cluster") == untimed(tmp_path / "process")
+    assert completions(tmp_path / "cluster") == Counter(range(1, 9))
+
+
+# Jobs that are lost, and what becomes of their iterations
+
+
+def ends_of(path, iteration):
+    """What happened to an iteration: kinds of losses, and its end."""
+    losses = [event.kind for event in events_of(path, "lost") if event.iteration == iteration]
+    (end,) = (event for event in events_of(path, "finished", "failed") if event.iteration == iteration)
+    return losses, end
+
+
+def test_a_job_that_is_killed_is_run_again(cluster, tmp_path):
+    path = tmp_path / "x"
+    opened(path)
+    faulty(path, i2="killed once", i3="killed", i4="crashed")
+    explorer(path, engine=engine(cluster, retries=1)).run(4)
+    losses, end = ends_of(path, 2)
+    assert (losses, end.event) == (["killed"], "finished")
+    losses, end = ends_of(path, 3)
+    assert (losses, end.event, end.cause, end.kind) == (["killed"], "failed", "machine", "killed")
+    assert "was killed: job" in end.reason
+    losses, end = ends_of(path, 4)
+    assert (losses, end.cause) == ([], "idea")
+    scored = {event.iteration: event.state for event in events_of(path, "scored")}
+    assert (scored[3], scored[4]) == ("lost", "failed")
+
+
+def test_other_ends_of_jobs(cluster, tmp_path):
+    path = tmp_path / "x"
+    opened(path, retries=0)
+    faulty(path, i1="mute", i2="no room once", i3="truncated", i4="late")
+    explorer(path, engine=engine(cluster, limit=1.0)).run(4)
+    losses, end = ends_of(path, 1)
+    assert (losses, end.kind, end.cause) == (["died"], "died", "machine")
+    losses, end = ends_of(path, 2)
+    assert (losses, end.event) == (["disk"], "finished")
+    losses, end = ends_of(path, 3)
+    assert (losses, end.cause, end.reason.split(" (")[0]) == ([], "machine", "outcome.json is damaged")
+    losses, end = ends_of(path, 4)
+    assert end.reason == "took longer than exploration.slot_minutes = 0.0166667 and was stopped"
+
+
+def test_too_many_lost_jobs_in_a_row_stop_the_explorer(lsf, tmp_path):
+    path = tmp_path / "x"
+    opened(path)
+    faulty(path, **{f"i{i}": "killed" for i in range(1, 5)})
+    with pytest.raises(InputError, match="lsf: . jobs in a row were lost, and none had an outcome"):
+        explorer(path, engine=engine(lsf)).run(4)
+    assert 4 <= len(events_of(path, "lost")) <= 8
+    assert len(list(path.glob("runs/*/a*/native"))) <= 8
+    (path / "faults.json").unlink()
+    explorer(path, engine=engine(lsf)).run(4)
+    assert completions(path) == Counter(range(1, 5))
+
+
+def test_more_memory_after_a_job_that_used_too_much(lsf, tmp_path):
+    path = tmp_path / "x"
+    opened(path, n_parallel=1)
+    faulty(path, i1="greedy once")
+    explorer(path, engine=engine(lsf, memory_gb=2.0)).run(1)
+    losses, end = ends_of(path, 1)
+    assert (losses, end.event) == (["memory"], "finished")
+    scripts = [(path / "runs" / "0001" / place / "job.sh").read_text() for place in ("a1", "a2")]
+    assert ["#BSUB -M 2000" in scripts[0], "#BSUB -M 3000" in scripts[1]] == [True, True]
+
+
+# The explorer ends, and another one follows
+
+
+def begin_explorer(path, name, iterations=4):
+    """An explorer in a process of its own, which needs no time to start; its number."""
+    with warnings.catch_warnings():  # of threads, which the child does not use
+        warnings.simplefilter("ignore")
+        pid = os.fork()
+    if pid:
+        return pid
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    code = 1
+    try:
+        explorer(path, engine=engine(name)).run(iterations)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def begun(path, iteration, attempt=1):
+    """The number of a job, once it works."""
+    folder = path / "runs" / f"{iteration:04d}"
+    wait_for((folder / "once").exists)
+    return (folder / f"a{attempt}" / "native").read_text().strip()
+
+
+def killed_while_jobs_work(path, name, **faults):
+    """An exploration whose explorer was killed while its jobs work."""
+    opened(path)
+    faulty(path, **faults)
+    explorers_number = begin_explorer(path, name)
+    numbers = [begun(path, int(key[1:])) for key in faults]
+    os.kill(explorers_number, signal.SIGKILL)
+    os.waitpid(explorers_number, 0)
+    return numbers
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_jobs_go_on_without_the_explorer(lsf, tmp_path, number):
+    path = tmp_path / "x"
+    opened(path)
+    faulty(path, i2="slow")
+    explorers_number = begin_explorer(path, lsf)
+    begun(path, 2)
+    os.kill(explorers_number, number)
+    os.waitpid(explorers_number, 0)
+    wait_for((path / "runs" / "0002" / "a1" / "outcome.json").exists)
+    explorer(path, engine=engine(lsf)).run(4)
+    assert completions(path) == Counter(range(1, 5))
+    assert events_of(path, "lost") == []
+    assert not list(path.glob("runs/*/a2"))
+
+
+def test_a_job_that_is_cancelled_from_outside(cluster, tmp_path):
+    path = tmp_path / "x"
+    (native,) = killed_while_jobs_work(path, cluster, i2="late")
+    make_scheduler(cluster).cancel(native)
+    explorer(path, engine=engine(cluster)).run(4)
+    losses, end = ends_of(path, 2)
+    assert (losses, end.kind, end.cause) == ([], "cancelled", "machine")
+    assert completions(path) == Counter([1, 3, 4])
+
+
+def test_a_cancelled_exploration_runs_its_iterations_again(cluster, tmp_path):
+    path = tmp_path / "x"
+    numbers = killed_while_jobs_work(path, cluster, i2="late", i3="late")
+    with pytest.raises(InputError, match=f"was submitted to {cluster} .*resume with --engine {cluster}"):
+        explorer(path).run(4)
+    wait_for(lambda: {1, 4} == set(completions(path)))
+    assert cancel_all(path / "runs") == numbers
+    wait_for(lambda: all(seen.has_ended for seen in make_scheduler(cluster).look(numbers).values()))
+    (path / "faults.json").unlink()
+    explorer(path, engine=engine(cluster)).run(4)
+    assert completions(path) == Counter(range(1, 5))
+    assert events_of(path, "lost") == []
+
+
+def test_a_late_writer_is_not_believed(cluster, tmp_path):
+    """Its node came back after the job was given up, and another attempt was made."""
+    path = tmp_path / "x"
+    killed_while_jobs_work(path, cluster, i2="held")
+    retire(path / "runs" / "0002")
+    (path / "faults.json").unlink()
+    explorer(path, engine=engine(cluster)).run(4)
+    (path / "runs" / "0002" / "go").touch()
+    native = (path / "runs" / "0002" / "a1" / "native").read_text().strip()
+    wait_for(lambda: (seen := make_scheduler(cluster).look([native]).get(native)) is None or seen.has_ended)
+    assert completions(path) == Counter(range(1, 5))
+    assert not (path / "runs" / "0002" / "a1" / "outcome.json").exists()
+
+
+def test_a_late_starter_does_not_begin(lsf, tmp_path):
+    path = tmp_path / "x"
+    opened(path, n_parallel=1)
+    explorer(path, engine=engine(lsf)).run(1)
+    folder = path / "runs" / "0001"
+    retire(folder)
+    before = sorted(folder.rglob("*"))
+    assert subprocess.run(["bash", str(folder / "a1" / "job.sh")], check=False).returncode == 0
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("left", ["outcome", "nothing"])
+def test_a_job_that_the_scheduler_has_forgotten(lsf, tmp_path, left):
+    path = tmp_path / "x"
+    (native,) = killed_while_jobs_work(path, lsf, i2="held")
+    if left == "outcome":
+        (path / "runs" / "0002" / "go").touch()
+        wait_for((path / "runs" / "0002" / "a1" / "outcome.json").exists)
+    (tmp_path / "lsf" / f"{native}.purged").touch()
+    (path / "faults.json").unlink()
+    explorer(path, engine=engine(lsf)).run(4)
+    losses, end = ends_of(path, 2)
+    assert (losses, end.event) == ([] if left == "outcome" else ["vanished"], "finished")
+    (path / "runs" / "0002" / "go").touch()
+    wait_for((tmp_path / "lsf" / f"{native}.code").exists)
+    assert completions(path) == Counter(range(1, 5))
+
+
+def submissions(tmp_path):
+    return len(list((tmp_path / "lsf").glob("*.json")))
+
+
+def test_nothing_is_submitted_to_a_silent_scheduler(lsf, tmp_path):
+    """Jobs that work go on, and their results are read."""
+    path = tmp_path / "x"
+    opened(path, n_parallel=2)
+    said = []
+    jobs = ClusterEngine(make_scheduler(lsf), ClusterSettings(**SETTINGS), 60.0, JOB, said.append)
+    life = explorer(path, engine=jobs, watch=lambda state, _: state.iterations[1:] and (tmp_path / "seen").touch())
+    faulty(path, i2="held")
+    down, calls = tmp_path / "lsf" / "down", []
+
+    def wait(timeout, inner=jobs.wait):
+        if (path / "runs" / "0002" / "once").exists() and not calls:
+            down.touch()
+            (path / "runs" / "0002" / "go").touch()
+        calls.append(submissions(tmp_path)) if down.exists() else None
+        if len(calls) > 6 and said:
+            down.unlink(missing_ok=True)
+        return inner(timeout)
+
+    jobs.wait = wait
+    life.run(6)
+    assert said[0].startswith("slurm" if lsf == "slurm" else "lsf does not answer (LSF is down.")
+    assert said[1] == "lsf answers again"
+    assert len(calls) > 6
+    assert set(calls) == {2}
+    assert completions(path) == Counter(range(1, 7))
+
+
+# Before, while and after a job is submitted: the real command behind one that kills its caller.
+MOMENTS = ["before", "after", "", "before", "", "after", "after", "before", "before", "after"]
+SHIM = """#!/bin/bash
+moment=$(head -n 1 {folder}/moments); sed -i 1d {folder}/moments
+[ "$moment" = before ] && kill -9 $PPID && exit 1
+answer=$({command} "$@"); code=$?
+[ "$moment" = after ] && kill -9 $PPID
+printf '%s\\n' "$answer"; exit $code
+"""
+
+
+def lives(path, name, iterations, kills=0):
+    """Explorers, one after another, until one ends by itself; killed ones, and iterations that there are.
+
+    One that ends before so many of them were killed at random moments goes on for another block.
+    """
+    killed, moments = 0, random.Random(3)
+    while True:
+        number = begin_explorer(path, name, iterations)
+        if killed < kills:
+            time.sleep(moments.uniform(0, 1.2))
+            os.kill(number, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+        assert code in {0, -signal.SIGKILL}
+        if code == 0 and killed >= kills:
+            return killed, iterations
+        killed += code != 0
+        iterations += 0 if code else 6
+
+
+def test_an_explorer_that_is_killed_around_submissions(cluster, tmp_path, monkeypatch):
+    folder, command = tmp_path / "shim", {"slurm": "sbatch", "lsf": "bsub"}[cluster]
+    folder.mkdir()
+    (folder / "moments").write_text("\n".join(MOMENTS) + "\n")
+    (folder / command).write_text(SHIM.format(folder=folder, command=shutil.which(command)))
+    (folder / command).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    for place in ("undisturbed", "disturbed"):
+        opened(tmp_path / place)
+    explorer(tmp_path / "undisturbed").run(8)
+    assert lives(tmp_path / "disturbed", cluster, 8) == (sum(moment != "" for moment in MOMENTS), 8)
+    assert untimed(tmp_path / "disturbed") == untimed(tmp_path / "undisturbed")
+    assert completions(tmp_path / "disturbed") == Counter(range(1, 9))
+
+
+@pytest.mark.slow
+def test_an_explorer_that_is_killed_at_many_moments(cluster, tmp_path):
+    for place in ("undisturbed", "disturbed"):
+        opened(tmp_path / place)
+    killed, iterations = lives(tmp_path / "disturbed", cluster, 12, kills=30)
+    assert killed == 30
+    explorer(tmp_path / "undisturbed").run(iterations)
+    assert untimed(tmp_path / "disturbed") == untimed(tmp_path / "undisturbed")
+    assert completions(tmp_path / "disturbed") == Counter(range(1, iterations + 1))
