@@ -269,14 +269,18 @@ def test_a_late_starter_does_not_begin(lsf, tmp_path):
     assert sorted(folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("left", ["outcome", "nothing"])
+@pytest.mark.parametrize("left", ["outcome", "nothing", "a job of another name"])
 def test_a_job_that_the_scheduler_has_forgotten(lsf, tmp_path, left):
     path = tmp_path / "x"
     (native,) = killed_while_jobs_work(path, lsf, i2="held")
     if left == "outcome":
         (path / "runs" / "0002" / "go").touch()
         wait_for((path / "runs" / "0002" / "a1" / "outcome.json").exists)
-    (tmp_path / "lsf" / f"{native}.purged").touch()
+    if left == "a job of another name":
+        known = tmp_path / "lsf" / f"{native}.json"
+        known.write_text(known.read_text().replace('["mg-', '["another-'))
+    else:
+        (tmp_path / "lsf" / f"{native}.purged").touch()
     (path / "faults.json").unlink()
     explorer(path, engine=engine(lsf)).run(4)
     losses, end = ends_of(path, 2)
@@ -372,3 +376,44 @@ def test_an_explorer_that_is_killed_at_many_moments(cluster, tmp_path):
     explorer(tmp_path / "undisturbed").run(iterations)
     assert untimed(tmp_path / "disturbed") == untimed(tmp_path / "undisturbed")
     assert completions(tmp_path / "disturbed") == Counter(range(1, iterations + 1))
+
+
+def test_two_explorations_at_once(cluster, tmp_path):
+    """Neither touches the jobs of the other."""
+    paths = [tmp_path / "one", tmp_path / "other"]
+    for path in paths:
+        opened(path)
+        faulty(path, i2="slow")
+    numbers = [begin_explorer(path, cluster) for path in paths]
+    for path in paths:
+        begun(path, 2)
+    for number in numbers:
+        os.kill(number, signal.SIGKILL)
+        os.waitpid(number, 0)
+    numbers = [begin_explorer(path, cluster) for path in paths]
+    assert [os.waitpid(number, 0)[1] for number in numbers] == [0, 0]
+    for path in paths:
+        assert completions(path) == Counter(range(1, 5))
+        assert events_of(path, "lost") == []
+
+
+def test_keys_do_not_reach_jobs(cluster, tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    opened(path, n_parallel=1)
+    monkeypatch.setenv("SOME_API_KEY", "canary-of-a-key")
+    settings = {"setup": ("env > env.txt",)}
+    explorer(path, engine=engine(cluster, **settings)).run(1)
+    found = (path / "runs" / "0001" / "a1" / "env.txt").read_text()
+    assert "OMP_NUM_THREADS=1" in found
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert not [file for file in files if "canary-of-a-key" in file.read_text(errors="replace")]
+
+
+def test_what_a_scheduler_refuses_stops_the_explorer(slurm, tmp_path):
+    path = tmp_path / "x"
+    opened(path)
+    with pytest.raises(InputError, match="sbatch refuses the job: .*nvalid partition"):
+        explorer(path, engine=engine(slurm, queue="nowhere")).run(4)
+    explorer(path, engine=engine(slurm)).run(4)
+    assert completions(path) == Counter(range(1, 5))
+    assert events_of(path, "lost") == []

@@ -307,7 +307,10 @@ class ClusterEngine(Engine):
 
     def _looked(self, seen: Mapping[str, Seen]) -> None:
         for followed in [f for f in self._jobs.values() if f.native]:
-            self._judge(followed, seen.get(followed.native))
+            found, submission = seen.get(followed.native), followed.attempt.submission
+            # Another name: a scheduler that lost its state gives the same number again.
+            ours = found is not None and submission is not None and found.name == submission.name
+            self._judge(followed, found if ours else None)
 
     def _judge(self, followed: _Followed, seen: Seen | None) -> None:
         now = time.monotonic()
