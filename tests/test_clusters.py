@@ -40,7 +40,8 @@ def untimed(path):
 
 
 def completions(path):
-    return Counter(int(line) for line in (path / "completions").read_text().split())
+    found = path / "completions"
+    return Counter(int(line) for line in found.read_text().split()) if found.exists() else Counter()
 
 
 def faulty(path, **faults):
