@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from metabolismgraph.explore.engines.attempts import retire
 from metabolismgraph.explore.engines.cluster import ClusterEngine, cancel_all
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.schedulers import make_scheduler
+from metabolismgraph.schedulers.base import Seen
 from metabolismgraph.schedulers.settings import ClusterSettings
 
 STAND_IN = Path(__file__).resolve().parents[2] / "shared" / "cluster" / "fakelsf"
@@ -200,6 +202,7 @@ def killed_while_jobs_work(path, name, **faults):
     faulty(path, **faults)
     explorers_number = begin_explorer(path, name)
     numbers = [begun(path, int(key[1:])) for key in faults]
+    wait_for(lambda: len(list(path.glob("runs/*/a1/native"))) == 4)  # all are submitted, one after the other
     os.kill(explorers_number, signal.SIGKILL)
     os.waitpid(explorers_number, 0)
     return numbers
@@ -293,6 +296,29 @@ def test_a_job_that_the_scheduler_has_forgotten(lsf, tmp_path, left):
 
 def submissions(tmp_path):
     return len(list((tmp_path / "lsf").glob("*.json")))
+
+
+def test_a_scheduler_that_is_slower_than_the_questions_gets_new_jobs(tmp_path, monkeypatch):
+    scheduler, names = make_scheduler("lsf"), {}
+
+    def submit(script):
+        native = str(len(names) + 1)
+        names[native] = re.search(r"mg-\w+-\d+-\d+", script)[0]
+        return native
+
+    def look(natives):
+        time.sleep(0.2)
+        return {native: Seen(native, names[native], "running", "RUN") for native in natives}
+
+    monkeypatch.setattr(scheduler, "submit", submit)
+    monkeypatch.setattr(scheduler, "look", look)
+    monkeypatch.setattr(scheduler, "find", lambda name: [])
+    jobs = ClusterEngine(scheduler, ClusterSettings(**SETTINGS), 60.0, JOB)
+    for job in (1, 2, 3):
+        (tmp_path / str(job)).mkdir()
+        jobs.submit(job, tmp_path / str(job))
+    wait_for(lambda: jobs.wait(0.01) == [] and len(list(tmp_path.glob("*/a1/native"))) == 3)
+    jobs.close()
 
 
 def test_nothing_is_submitted_to_a_silent_scheduler(lsf, tmp_path):

@@ -180,7 +180,6 @@ class ClusterEngine(Engine):
             return self._ask(lambda: self._scheduler.find(submission.name), self._found, sought)
         natives = frozenset(f.native for f in jobs if f.native)
         if natives and (now >= self._next_look or not self._heard):
-            self._next_look = now + self._settings.poll_seconds
             return self._ask(lambda: self._scheduler.look(natives), self._looked)
         new = next((f for f in jobs if f.is_new), None)
         if new is not None and self._has_place:
@@ -306,6 +305,8 @@ class ClusterEngine(Engine):
         return True
 
     def _looked(self, seen: Mapping[str, Seen]) -> None:
+        # From the answer on: a slow scheduler would be asked about its jobs only, and get no new ones.
+        self._next_look = time.monotonic() + self._settings.poll_seconds
         for followed in [f for f in self._jobs.values() if f.native]:
             found, submission = seen.get(followed.native), followed.attempt.submission
             # Another name: a scheduler that lost its state gives the same number again.
