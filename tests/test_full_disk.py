@@ -153,7 +153,7 @@ def test_a_job_that_could_not_say_its_last_words(tmp_path, code):
 
 def test_training_that_finds_no_room_is_lost(tmp_path, monkeypatch):
     """Its exit code tells, also where the disk has room again a moment later."""
-    monkeypatch.setattr(train_process.audit_hook, "seal", lambda *_: True)
+    monkeypatch.setattr(train_process.audit_hook, "seal", lambda *_, **__: True)
     monkeypatch.setattr(train_process.audit_hook, "activate", lambda **_: False)
     monkeypatch.setattr("metabolismgraph.runs.train_folder.train_folder", full)
     assert train_process.main(tmp_path) == train_process.NO_ROOM
