@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from explorer_lives import JOB, explorer, opened
+from lsf_commands import use_stand_in
 from private_slurm import running_slurm
 
 from metabolismgraph.errors import InputError
@@ -25,7 +26,6 @@ from metabolismgraph.schedulers import make_scheduler
 from metabolismgraph.schedulers.base import Seen
 from metabolismgraph.schedulers.settings import ClusterSettings
 
-STAND_IN = Path(__file__).resolve().parents[2] / "shared" / "cluster" / "fakelsf"
 TIMES = ("time", "seconds", "started", "waited", "queued", "chain")
 PATIENCE = 60.0  # seconds; two cores may be busy with something else
 SETTINGS = {"memory_gb": 0.1, "poll_seconds": 0.1, "grace_seconds": 0.5}
@@ -74,15 +74,7 @@ def slurm(slurm_configuration, monkeypatch):
 
 @pytest.fixture
 def lsf(tmp_path, monkeypatch):
-    if not STAND_IN.exists():
-        pytest.skip("the stand-in for LSF is not at hand")
-    folder = tmp_path / "lsf-bin"
-    folder.mkdir()
-    for name in ("bsub", "bjobs", "bkill"):
-        path = folder / name
-        path.write_text(f'#!/bin/bash\nexport FAKELSF={tmp_path}/lsf\nexec {STAND_IN / name} "$@"\n')
-        path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    use_stand_in(tmp_path, monkeypatch)
     return "lsf"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from command_line import call, refused
+from lsf_commands import use_stand_in
 from private_slurm import running_slurm
 
 from metabolismgraph.errors import InputError
@@ -22,8 +23,6 @@ from metabolismgraph.schedulers.base import (
     ran_out_of_memory,
 )
 from metabolismgraph.schedulers.settings import ClusterSettings, read_settings
-
-STAND_IN = Path(__file__).resolve().parents[2] / "shared" / "cluster" / "fakelsf"
 
 
 @pytest.fixture
@@ -311,15 +310,7 @@ def test_schedulers_by_name():
 @pytest.fixture
 def cluster(tmp_path, monkeypatch):
     """LSF by a stand-in for its commands."""
-    if not STAND_IN.exists():
-        pytest.skip("the stand-in for LSF is not at hand")
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name in ("bsub", "bjobs", "bkill"):
-        path = folder / name
-        path.write_text(f'#!/bin/bash\nexport FAKELSF={tmp_path}/lsf\nexec {STAND_IN / name} "$@"\n')
-        path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    use_stand_in(tmp_path, monkeypatch)
     return tmp_path
 
 

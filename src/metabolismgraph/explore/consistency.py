@@ -63,7 +63,7 @@ class Consistency:
             case Finished() | Failed():
                 self._advance(event.iteration, "ended")
                 blamed = isinstance(event, Failed) and event.kind and event.cause == "idea"
-                _demand(not blamed, "a job that a cluster lost is no failure of the idea")
+                _demand(not blamed, "a job that a cluster lost is not a failure of the idea")
                 self._ends[event.iteration] = event
             case Scored():
                 self._advance(event.iteration, "scored")

@@ -148,7 +148,7 @@ class ClusterEngine(Engine):
         self._closed = True
         if self._jobs:
             self._report(
-                f"jobs that {self._scheduler.name} goes on with: {len(self._jobs)}; `explore resume` follows them, "
+                f"jobs that continue on {self._scheduler.name}: {len(self._jobs)}; `explore resume` follows them, "
                 "`explore cancel` ends them"
             )
         self._jobs.clear()

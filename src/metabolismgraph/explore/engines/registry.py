@@ -28,7 +28,7 @@ def make_engine(
         report: called with every line for the user.
 
     Raises:
-        InputError: there is no engine of that name.
+        InputError: the name is unknown.
     """
     name = settings.engine
     if name in SCHEDULERS:
