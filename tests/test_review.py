@@ -28,7 +28,7 @@ from strategy_files import base_run, written
 
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import FirewallError, InputError
-from metabolismgraph.explore.review import allowed_names, contract, examination
+from metabolismgraph.explore.review import admission, allowed_names, contract, examination
 from metabolismgraph.explore.review.admission import (
     Declaration,
     Verdict,
@@ -42,6 +42,7 @@ from metabolismgraph.explore.review.examination import examine
 from metabolismgraph.explore.review.syntax import LARGEST, static_reasons
 from metabolismgraph.homeostasis.fit import initial_model
 from metabolismgraph.homeostasis.strategies import STRATEGIES, chosen, custom, find
+from metabolismgraph.processes import Completed
 from metabolismgraph.runs.checkpoint import load_phase1, load_phase2, save_phase2
 from metabolismgraph.runs.train_folder import train_folder
 from metabolismgraph.sandbox import audit_hook
@@ -963,6 +964,21 @@ def test_mathematics_passes_the_reading(name):
         f"{before}x = {HARMLESS[name]}\ndel x\nreturn plan", top="import itertools\nimport math\n\nimport optax"
     )
     assert static_reasons("odd", source) == ()
+
+
+@pytest.mark.parametrize(
+    ("event", "code", "limit", "lost"),
+    [
+        ({"event": "leak", "tried": "openat", "on": "/x"}, -9, None, False),  # killed by its watcher
+        ({"event": "progress"}, -9, None, True),
+        ({"event": "progress"}, -9, "time", False),
+        ({"event": "progress"}, -11, None, False),
+    ],
+)
+def test_a_trial_is_lost_only_if_it_was_killed_from_outside(event, code, limit, lost):
+    completed = Completed(code, limit, json.dumps(event).encode() + b"\n", b"")
+    verdict = admission._verdict("odd", written(), completed, LIMIT)
+    assert (verdict.accepted, verdict.lost) == (False, lost)
 
 
 def test_a_file_may_have_labels_of_clusters_and_a_baseline_of_a_loss():

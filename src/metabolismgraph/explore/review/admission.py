@@ -301,7 +301,9 @@ def _verdict(name: str, source: str, completed: Completed, time_limit: float) ->
     events = list(read_events(io.BytesIO(completed.stdout[:_MOST_OUTPUT])))
     reasons = _reasons(events, completed, time_limit)
     if reasons:
-        lost = not completed.limit and killed_from_outside(completed.code)
+        # A process that is watched is killed when it tries to leave its folder; it has reported that.
+        reported = any(event.get("event") in {"leak", "fault"} for event in events)
+        lost = not (completed.limit or reported) and killed_from_outside(completed.code)
         return dataclasses.replace(Verdict.refused(*reasons), lost=lost)
     try:
         declared = {**events[-1]["declared"], "name": name}
