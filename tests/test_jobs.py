@@ -18,7 +18,8 @@ from command_line import QUICK
 
 from metabolismgraph.config import load_config
 from metabolismgraph.explore.engines import job as jobs
-from metabolismgraph.explore.engines.local import JOB, ProcessEngine
+from metabolismgraph.explore.engines.base import JOB
+from metabolismgraph.explore.engines.local import ProcessEngine
 from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.planning import plan

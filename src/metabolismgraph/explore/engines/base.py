@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import abc
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from metabolismgraph.processes import cores
 
+JOB = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.job")  # program of a job, before its folder
 STDOUT = "stdout.txt"  # output of a job, in its folder
 NO_ROOM = os.EX_IOERR  # exit code of a job that could not write its outcome
 UNFLUSHED = 120  # exit code of Python where it cannot write the rest of standard output

@@ -12,7 +12,6 @@ import dataclasses
 import math
 import queue
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,7 @@ from metabolismgraph.explore.engines.attempts import (
     lost_to,
     retire,
 )
-from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT, UNFLUSHED, Ended, Engine, Loss, say_nothing
+from metabolismgraph.explore.engines.base import JOB, NO_ROOM, STDOUT, UNFLUSHED, Ended, Engine, Loss, say_nothing
 from metabolismgraph.explore.engines.outcome import read_outcome, read_start
 from metabolismgraph.files import write_bytes
 from metabolismgraph.processes import describe_exit, killed_from_outside, last_line
@@ -40,7 +39,6 @@ from metabolismgraph.schedulers.base import Job, RejectedError, Scheduler, Seen,
 from metabolismgraph.schedulers.settings import ClusterSettings
 from metabolismgraph.text import one_line, printable
 
-JOB = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.job")
 SCRIPT = "job.sh"
 _IN_A_ROW = 5  # jobs lost without an outcome between them, after which nothing more is submitted
 _MORE_MEMORY = 1.5  # after every job that had used too much

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -11,11 +10,10 @@ from pathlib import Path
 
 from metabolismgraph import processes
 from metabolismgraph.explore.engines.attempts import check_not_elsewhere
-from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT, UNFLUSHED, Ended, Engine, too_late
+from metabolismgraph.explore.engines.base import JOB, NO_ROOM, STDOUT, UNFLUSHED, Ended, Engine, too_late
 from metabolismgraph.processes import Child, describe_exit, environment, killed_from_outside, last_line
 from metabolismgraph.text import one_line
 
-JOB = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.job")
 _POLL = 0.02  # seconds
 
 
