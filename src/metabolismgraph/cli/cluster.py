@@ -41,13 +41,16 @@ def machine_settings(
     """Where the jobs of an exploration run: what is given, otherwise as before.
 
     Raises:
-        InputError: a file cannot be read, or a key or value is wrong.
+        InputError: a file cannot be read, a key or value is wrong, or the engine is unknown.
     """
+    from metabolismgraph.explore.engines.registry import check_engine
     from metabolismgraph.schedulers.settings import read_settings
 
     stored = folder / _SETTINGS
     changes = [*(setting or []), *([f"engine={engine}"] if engine else [])]
-    return read_settings(cluster or (stored if stored.exists() else None), changes)
+    settings = read_settings(cluster or (stored if stored.exists() else None), changes)
+    check_engine(settings.engine)
+    return settings
 
 
 def machine_engine(folder: Path, state: State, settings: ClusterSettings) -> Engine:

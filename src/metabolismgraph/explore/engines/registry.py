@@ -35,8 +35,18 @@ def make_engine(
         from metabolismgraph.explore.engines.cluster import ClusterEngine  # noqa: PLC0415 (only where it is used)
 
         return ClusterEngine(make_scheduler(name), settings, limit, report=report)
-    if name not in ENGINES:
-        raise InputError(f"engine {name}: there is none of that name (all: {', '.join((*ENGINES, *SCHEDULERS))})")
+    check_engine(name)
     module, kind = ENGINES[name]
     engine: Engine = getattr(importlib.import_module(module), kind)(n_workers, limit)
     return engine
+
+
+def check_engine(name: str) -> None:
+    """Check that an engine exists.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    every = (*ENGINES, *SCHEDULERS)
+    if name not in every:
+        raise InputError(f"engine {name}: there is none of that name (all: {', '.join(every)})")
