@@ -6,7 +6,7 @@ ARGS ?=
 EXTERNAL ?= $(wildcard ../shared/benchmarks/oscillatory_rank50)
 BIN := .venv/bin
 
-.PHONY: help run test test-fast test-long test-malformed coverage lint docs bench bench-models bench-noise bench-strategies
+.PHONY: help run test test-fast test-long test-clusters test-malformed coverage lint docs bench bench-models bench-noise bench-strategies
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -15,14 +15,17 @@ help:  ## show this list
 run: .venv/.ok  ## simulate, fit, evaluate and draw: make run CONFIG=small ARGS="--out DIR"
 	$(BIN)/metabolismgraph run $(CONFIG) $(ARGS)
 
-test: .venv/.ok  ## all tests: make test ARGS="-k config"
+test: .venv/.ok  ## all tests but those of test-clusters that take minutes: make test ARGS="-k config"
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: .venv/.ok  ## the tests that take seconds: what to run after every change
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 test-long: .venv/.ok  ## all tests; reviews of every strategy; property tests look at ten times as many cases, others each time
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --hypothesis-profile=long $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "" --hypothesis-profile=long $(ARGS)
+
+test-clusters: .venv/.ok  ## explorations on Slurm and LSF with all faults that may happen there; ten minutes, and Slurm's packages
+	$(BIN)/pytest -n 2 --dist load -m "" $(ARGS) tests/test_schedulers.py tests/test_clusters.py tests/test_slurm_faults.py
 
 test-malformed: .venv/.ok  ## thousands of malformed inputs, each in a process with limits: make test-malformed ARGS="--family sbml"
 	$(BIN)/python tests/malformed/runner.py $(ARGS)

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from command_line import QUICK, call
 from hypothesis import settings
+from lsf_commands import use_stand_in
+from private_slurm import running_slurm
 
 # ci: every clone gets the same answer every time. long: looks elsewhere each time, and further.
 LONGER = 10
@@ -73,7 +75,7 @@ SLOW = (
     ),
     *("asking", "bad_input", "hardcoded", "llm", "metrics", "new_strategies", "prompts", "published", "registries"),
     *("sbml_semantic", "testing", "noise_benchmark", "bound", "unconfined", "malformed_inputs", "firewall_calls"),
-    *("canary", "full_disk", "edited_journal", "explorer_kills", "clusters"),
+    *("canary", "full_disk", "edited_journal", "explorer_kills", "clusters", "slurm_faults"),
 )
 
 
@@ -141,3 +143,28 @@ def dataset(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "data"
     assert call(monkeypatch, "simulate", "small", "--out", folder, "--quiet", *QUICK) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def private_slurm():
+    """One Slurm for all tests that do no harm to it."""
+    with running_slurm() as slurm:
+        yield slurm
+
+
+@pytest.fixture
+def slurm(private_slurm, monkeypatch):
+    monkeypatch.setenv("SLURM_CONF", str(private_slurm.path))
+    return "slurm"
+
+
+@pytest.fixture
+def lsf(tmp_path, monkeypatch):
+    use_stand_in(tmp_path, monkeypatch)
+    return "lsf"
+
+
+@pytest.fixture(params=["slurm", pytest.param("lsf", marks=pytest.mark.on_demand)])
+def cluster(request):
+    """The name of a scheduler that is at hand."""
+    return request.getfixturevalue(request.param)

@@ -104,6 +104,13 @@ def _greedy(folder, metrics):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _hungry(folder, metrics):
+    # More than the cluster gives it, until it is stopped.
+    taken = bytearray(300_000_000)
+    time.sleep(60)
+    del taken
+
+
 def _slow(folder, metrics):
     time.sleep(1.5)
 
@@ -171,6 +178,7 @@ FAULTS = {
     "slow": _slow,
     "held": _held,
     "greedy": _greedy,
+    "hungry": _hungry,
     "chatty": _chatty,
     "chatty but well": _chatty_but_well,
     "mute": _mute,

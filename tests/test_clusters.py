@@ -1,109 +1,64 @@
 """Explorations on a cluster: a real Slurm of our own, and a stand-in for the commands of LSF."""
 
-import json
 import os
 import random
 import re
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
-import warnings
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from cluster_lives import (
+    SETTINGS,
+    begin_explorer,
+    begun,
+    completions,
+    ends_of,
+    engine,
+    events_of,
+    faulty,
+    killed_while_jobs_work,
+    untimed,
+    wait_for,
+)
 from explorer_lives import JOB, explorer, opened
-from lsf_commands import use_stand_in
-from private_slurm import running_slurm
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.attempts import retire
 from metabolismgraph.explore.engines.cluster import ClusterEngine, cancel_all
-from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.schedulers import make_scheduler
 from metabolismgraph.schedulers.base import Seen
 from metabolismgraph.schedulers.settings import ClusterSettings
 
-TIMES = ("time", "seconds", "started", "waited", "queued", "chain")
-PATIENCE = 60.0  # seconds; two cores may be busy with something else
-SETTINGS = {"memory_gb": 0.1, "poll_seconds": 0.1, "grace_seconds": 0.5}
-
-
-def events_of(path, *kinds):
-    events = ExplorationFolder(path).journal.read()
-    return [event for event in events if not kinds or event.event in kinds]
-
-
-def untimed(path):
-    lines = [json.loads(line) for line in (path / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
-
-
-def completions(path):
-    found = path / "completions"
-    return Counter(int(line) for line in found.read_text().split()) if found.exists() else Counter()
-
-
-def faulty(path, **faults):
-    (path / "faults.json").write_text(json.dumps({name[1:]: fault for name, fault in faults.items()}))
-
-
-def wait_for(what):
-    until = time.monotonic() + PATIENCE
-    while not (found := what()):
-        assert time.monotonic() < until, "it never happened"
-        time.sleep(0.02)
-    return found
-
 
 @pytest.fixture(scope="module")
-def slurm_configuration():
-    if shutil.which("slurmctld") is None:
-        pytest.skip("Slurm is not installed")
-    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder, running_slurm(Path(folder)) as path:
-        yield path
+def undisturbed(tmp_path_factory):
+    """An exploration with processes."""
+    path = tmp_path_factory.mktemp("undisturbed") / "x"
+    opened(path)
+    explorer(path).run(8)
+    return path
 
 
-@pytest.fixture
-def slurm(slurm_configuration, monkeypatch):
-    monkeypatch.setenv("SLURM_CONF", str(slurm_configuration))
-    return "slurm"
+def test_an_exploration_is_the_same_as_with_processes(cluster, undisturbed, tmp_path):
+    path = tmp_path / "x"
+    opened(path)
+    explorer(path, engine=engine(cluster)).run(8)
+    assert untimed(path) == untimed(undisturbed)
+    assert completions(path) == Counter(range(1, 9))
 
 
-@pytest.fixture
-def lsf(tmp_path, monkeypatch):
-    use_stand_in(tmp_path, monkeypatch)
-    return "lsf"
-
-
-@pytest.fixture(params=["slurm", "lsf"])
-def cluster(request):
-    return request.getfixturevalue(request.param)
-
-
-def engine(name, limit=60.0, **changes):
-    return ClusterEngine(make_scheduler(name), ClusterSettings(**(SETTINGS | changes)), limit, JOB)
-
-
-def test_an_exploration_is_the_same_as_with_processes(cluster, tmp_path):
-    for place in ("process", "cluster"):
-        opened(tmp_path / place)
-    explorer(tmp_path / "process").run(8)
-    explorer(tmp_path / "cluster", engine=engine(cluster)).run(8)
-    assert untimed(tmp_path / "cluster") == untimed(tmp_path / "process")
-    assert completions(tmp_path / "cluster") == Counter(range(1, 9))
+def test_a_folder_whose_name_begins_here(slurm, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened(Path("x"), n_parallel=1)
+    explorer(Path("x"), engine=engine(slurm)).run(1)
+    assert [event.event for event in events_of(Path("x"), "lost", "failed", "finished")] == ["finished"]
 
 
 # Jobs that are lost, and what becomes of their iterations
-
-
-def ends_of(path, iteration):
-    """What happened to an iteration: kinds of losses, and its end."""
-    losses = [event.kind for event in events_of(path, "lost") if event.iteration == iteration]
-    (end,) = (event for event in events_of(path, "finished", "failed") if event.iteration == iteration)
-    return losses, end
 
 
 def test_a_job_that_is_killed_is_run_again(cluster, tmp_path):
@@ -164,51 +119,19 @@ def test_more_memory_after_a_job_that_used_too_much(lsf, tmp_path):
 # The explorer ends, and another one follows
 
 
-def begin_explorer(path, name, iterations=4):
-    """An explorer in a process of its own, which needs no time to start; its number."""
-    with warnings.catch_warnings():  # of threads, which the child does not use
-        warnings.simplefilter("ignore")
-        pid = os.fork()
-    if pid:
-        return pid
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    code = 1
-    try:
-        explorer(path, engine=engine(name)).run(iterations)
-        code = 0
-    finally:
-        os._exit(code)
-
-
-def begun(path, iteration, attempt=1):
-    """The number of a job, once it works."""
-    folder = path / "runs" / f"{iteration:04d}"
-    wait_for((folder / "once").exists)
-    return (folder / f"a{attempt}" / "native").read_text().strip()
-
-
-def killed_while_jobs_work(path, name, **faults):
-    """An exploration whose explorer was killed while its jobs work."""
-    opened(path)
-    faulty(path, **faults)
-    explorers_number = begin_explorer(path, name)
-    numbers = [begun(path, int(key[1:])) for key in faults]
-    wait_for(lambda: len(list(path.glob("runs/*/a1/native"))) == 4)  # all are submitted, one after the other
-    os.kill(explorers_number, signal.SIGKILL)
-    os.waitpid(explorers_number, 0)
-    return numbers
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, *(pytest.param(n, marks=pytest.mark.on_demand) for n in (signal.SIGTERM, signal.SIGHUP))],
+)
 def test_jobs_go_on_without_the_explorer(lsf, tmp_path, number):
     path = tmp_path / "x"
     opened(path)
-    faulty(path, i2="slow")
+    faulty(path, i2="held")
     explorers_number = begin_explorer(path, lsf)
     begun(path, 2)
     os.kill(explorers_number, number)
     os.waitpid(explorers_number, 0)
+    (path / "runs" / "0002" / "go").touch()
     wait_for((path / "runs" / "0002" / "a1" / "outcome.json").exists)
     explorer(path, engine=engine(lsf)).run(4)
     assert completions(path) == Counter(range(1, 5))
@@ -219,6 +142,7 @@ def test_jobs_go_on_without_the_explorer(lsf, tmp_path, number):
 def test_a_job_that_is_cancelled_from_outside(cluster, tmp_path):
     path = tmp_path / "x"
     (native,) = killed_while_jobs_work(path, cluster, i2="late")
+    time.sleep(1.1)  # in the first second, nobody can tell whether the node could start it
     make_scheduler(cluster).cancel(native)
     explorer(path, engine=engine(cluster)).run(4)
     losses, end = ends_of(path, 2)
@@ -265,7 +189,9 @@ def test_a_late_starter_does_not_begin(lsf, tmp_path):
     assert sorted(folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("left", ["outcome", "nothing", "a job of another name"])
+@pytest.mark.parametrize(
+    "left", ["outcome", pytest.param("nothing", marks=pytest.mark.on_demand), "a job of another name"]
+)
 def test_a_job_that_the_scheduler_has_forgotten(lsf, tmp_path, left):
     path = tmp_path / "x"
     (native,) = killed_while_jobs_work(path, lsf, i2="held")
@@ -329,7 +255,7 @@ def test_nothing_is_submitted_to_a_silent_scheduler(lsf, tmp_path):
         if said and down.exists():  # it has noticed
             (path / "runs" / "0002" / "go").touch()
             calls.append(submissions(tmp_path))
-        if len(calls) > 6:
+        if len(calls) > 3:
             down.unlink(missing_ok=True)
         return inner(timeout)
 
@@ -337,7 +263,7 @@ def test_nothing_is_submitted_to_a_silent_scheduler(lsf, tmp_path):
     life.run(6)
     assert said[0].startswith("lsf does not answer (LSF is down.")
     assert said[1] == "lsf answers again"
-    assert len(calls) > 6
+    assert len(calls) > 3
     assert set(calls) == {2}
     assert completions(path) == Counter(range(1, 7))
 
@@ -372,22 +298,21 @@ def lives(path, name, iterations, kills=0):
         iterations += 0 if code else 6
 
 
-def test_an_explorer_that_is_killed_around_submissions(cluster, tmp_path, monkeypatch):
+def test_an_explorer_that_is_killed_around_submissions(cluster, undisturbed, tmp_path, monkeypatch):
     folder, command = tmp_path / "shim", {"slurm": "sbatch", "lsf": "bsub"}[cluster]
     folder.mkdir()
     (folder / "moments").write_text("\n".join(MOMENTS) + "\n")
     (folder / command).write_text(SHIM.format(folder=folder, command=shutil.which(command)))
     (folder / command).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    for place in ("undisturbed", "disturbed"):
-        opened(tmp_path / place)
-    explorer(tmp_path / "undisturbed").run(8)
-    assert lives(tmp_path / "disturbed", cluster, 8) == (sum(moment != "" for moment in MOMENTS), 8)
-    assert untimed(tmp_path / "disturbed") == untimed(tmp_path / "undisturbed")
-    assert completions(tmp_path / "disturbed") == Counter(range(1, 9))
+    path = tmp_path / "x"
+    opened(path)
+    assert lives(path, cluster, 8) == (sum(moment != "" for moment in MOMENTS), 8)
+    assert untimed(path) == untimed(undisturbed)
+    assert completions(path) == Counter(range(1, 9))
 
 
-@pytest.mark.slow
+@pytest.mark.on_demand
 def test_an_explorer_that_is_killed_at_many_moments(cluster, tmp_path):
     for place in ("undisturbed", "disturbed"):
         opened(tmp_path / place)

@@ -2,17 +2,15 @@
 
 import json
 import os
-import shutil
+import re
 import stat
-import tempfile
 from pathlib import Path
 
 import pytest
 from command_line import call, refused
-from lsf_commands import use_stand_in
-from private_slurm import running_slurm
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.processes import environment
 from metabolismgraph.schedulers import SCHEDULERS, lsf, make_scheduler, slurm
 from metabolismgraph.schedulers.base import (
     LOST,
@@ -127,7 +125,8 @@ def test_names_with_a_meaning_for_schedulers_are_refused(name):
     ],
 )
 def test_words_of_slurm(answers, word, state):
-    answers("squeue", f"11|{word}|ReqNodeNotAvail, UnavailableNodes:n1|mg-a\n12|PENDING|None|mg-ab\nbroken line\n")
+    reason = "ReqNodeNotAvail, UnavailableNodes:n1"
+    answers("squeue", f"11|{word}|0:00||{reason}|mg-a\n12|PENDING|0:00||None|mg-ab\nbroken line\n")
     found = slurm.Slurm().look({"11", "13"})
     assert {native: (seen.name, seen.state) for native, seen in found.items()} == {"11": ("mg-a", state)}
     assert found["11"].words == f"{word} (ReqNodeNotAvail, UnavailableNodes:n1)"
@@ -138,11 +137,26 @@ def test_words_of_slurm(answers, word, state):
     [("1:0", "failed"), ("0:9", "killed"), ("0:53", "killed"), ("0:125", "killed"), (None, "failed")],
 )
 def test_failures_of_slurm(answers, code, state):
-    answers("squeue", "11|FAILED|NonZeroExitCode|mg-a\n")
+    answers("squeue", "11|FAILED|0:01|n1|NonZeroExitCode|mg-a\n12|FAILED|0:01|n1|NonZeroExitCode|another\n")
     folder = answers("scontrol", f"JobId=11 ExitCode={code} Reason=X" if code else "", "" if code else "invalid id", 0)
     seen = slurm.Slurm().look(["11"])["11"]
     assert seen.state == state
     assert (folder / "scontrol.called").read_text().split() == ["show", "job", "--oneliner", "11"]
+
+
+@pytest.mark.parametrize(
+    ("row", "begun"),
+    [
+        ("0:00||Priority", None),  # while it waited
+        ("0:00|n1|None", False),  # its node could not start it, and Slurm may not queue it again
+        ("0:10|n1|None", True),
+        ("1-00:00:00|n[1-2]|None", True),
+    ],
+)
+def test_cancelled_jobs_of_slurm(answers, row, begun):
+    answers("squeue", f"11|CANCELLED|{row}|mg-a\n")
+    seen = slurm.Slurm().look(["11"])["11"]
+    assert (seen.state, seen.begun) == ("cancelled", begun)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +187,7 @@ def test_lsf_is_not_asked_for_nothing():
 
 @pytest.mark.parametrize(("kind", "command"), [(slurm.Slurm, "squeue"), (lsf.LSF, "bjobs")])
 def test_a_job_is_found_by_its_exact_name(answers, kind, command):
-    rows = {"squeue": "{}|RUNNING|None|{}\n", "bjobs": "{}^RUN^-^-^{}\n"}[command]
+    rows = {"squeue": "{}|RUNNING|0:01|n1|None|{}\n", "bjobs": "{}^RUN^-^-^{}\n"}[command]
     answers(
         command, "".join(rows.format(*row) for row in [(12, "mg-a-1"), (10, "mg-a-10"), (9, "mg-a-1"), (8, "mg-a")])
     )
@@ -232,7 +246,7 @@ def test_silence_is_no_answer(answers, kind, commands, message):
 
 def test_a_command_that_hangs_is_no_answer(answers, monkeypatch):
     monkeypatch.setattr("metabolismgraph.schedulers.base._SECONDS", 0.3)
-    answers("squeue", "11|RUNNING|None|mg-a\n", before="sleep 60")
+    answers("squeue", "11|RUNNING|0:01|n1|None|mg-a\n", before="sleep 60")
     with pytest.raises(SilentError, match="squeue has taken more than"):
         slurm.Slurm().look(["11"])
 
@@ -253,6 +267,14 @@ def test_jobs_get_no_keys_and_nothing_of_a_surrounding_job(monkeypatch):
     assert wanted.items() <= kept.items()
     assert not (surrounding | keys).keys() & kept.keys()
     assert kept["LC_ALL"] == "C"
+
+
+def test_what_a_job_starts_keeps_to_its_threads(monkeypatch):
+    names = [name for name, _ in re.findall(r"^export (\w+)=(\d+)$", slurm.Slurm().script(job(cores=3)), re.MULTILINE)]
+    for name in names:
+        monkeypatch.setenv(name, "3")
+    assert len(names) == 4
+    assert [environment().get(name) for name in names] == ["3"] * 4
 
 
 @pytest.mark.parametrize(
@@ -307,53 +329,35 @@ def test_schedulers_by_name():
         make_scheduler("pbs")
 
 
-@pytest.fixture
-def cluster(tmp_path, monkeypatch):
-    """LSF by a stand-in for its commands."""
-    use_stand_in(tmp_path, monkeypatch)
-    return tmp_path
-
-
 CHECK = ("explore", "check-cluster", "lsf", "--poll", "0.1")
 
 
-def test_a_check_of_a_cluster(cluster, monkeypatch, capsys):
-    assert call(monkeypatch, *CHECK, "--out", cluster / "out", "--setting", "cores=2") == 0
+@pytest.mark.on_demand
+def test_a_check_of_lsf(lsf, tmp_path, monkeypatch, capsys):
+    assert call(monkeypatch, *CHECK, "--out", tmp_path / "out", "--setting", "cores=2") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "#BSUB -n 2" in lines
     assert any(line.startswith("job 1001: DONE") for line in lines)
     assert any(line.startswith("outcome: computer ") and line.endswith("threads 2") for line in lines)
     assert any(line.startswith("job 1002: EXIT (TERM_OWNER") for line in lines)
-    assert json.loads((cluster / "out" / "a" / "outcome.json").read_text())["threads"] == "2"
-    assert "not empty" in refused(monkeypatch, capsys, *CHECK, "--out", cluster / "out")
+    assert json.loads((tmp_path / "out" / "a" / "outcome.json").read_text())["threads"] == "2"
+    assert "not empty" in refused(monkeypatch, capsys, *CHECK, "--out", tmp_path / "out")
 
 
-def test_a_job_that_dies_is_reported_with_its_last_words(cluster, monkeypatch, capsys):
+def test_a_job_that_dies_is_reported_with_its_last_words(lsf, tmp_path, monkeypatch, capsys):
     setup = ("--setting", 'setup=["echo no such module; exit 3"]')
-    message = refused(monkeypatch, capsys, *CHECK, "--out", cluster / "out", *setup)
+    message = refused(monkeypatch, capsys, *CHECK, "--out", tmp_path / "out", *setup)
     assert message == "error: job 1001 ended without an outcome: EXIT, exit code 3 (no such module)"
 
 
-def test_a_scheduler_that_falls_silent(cluster, monkeypatch, capsys):
-    (cluster / "lsf").mkdir()
-    (cluster / "lsf" / "down").touch()
-    message = refused(monkeypatch, capsys, *CHECK, "--out", cluster / "out")
+def test_a_scheduler_that_falls_silent(lsf, tmp_path, monkeypatch, capsys):
+    (tmp_path / "lsf").mkdir()
+    (tmp_path / "lsf" / "down").touch()
+    message = refused(monkeypatch, capsys, *CHECK, "--out", tmp_path / "out")
     assert message.startswith("error: lsf does not answer (LSF is down.")
 
 
-@pytest.fixture(scope="module")
-def private_slurm():
-    with (
-        tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder,
-        running_slurm(Path(folder)) as path,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setenv("SLURM_CONF", str(path))
-        yield path
-
-
-@pytest.mark.skipif(shutil.which("slurmctld") is None, reason="Slurm is not installed")
-def test_a_check_of_slurm(private_slurm, monkeypatch, capsys, tmp_path):
+def test_a_check_of_slurm(slurm, monkeypatch, capsys, tmp_path):
     options = ("--poll", "0.2", "--setting", "memory_gb=0.5")
     assert call(monkeypatch, "explore", "check-cluster", "slurm", "--out", tmp_path / "out", *options) == 0
     shown = capsys.readouterr().out

@@ -22,6 +22,7 @@ _TICK = 0.02  # seconds between two checks of limits
 _VARIABLES = frozenset(
     {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"}
     | {"XDG_CACHE_HOME", "COLUMNS", "TERM", "NO_COLOR", "PYTHONDONTWRITEBYTECODE"}
+    | {"NPROC"}  # threads of XLA
 )
 _FAMILIES = (
     *("LC_", "CUDA_", "NVIDIA_", "XLA_", "JAX_", "OMP_", "OPENBLAS_", "MKL_", "MPL", "METABOLISMGRAPH_"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import graphlib
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -304,7 +305,7 @@ def _fold(operation: Callable[[Values, Values], Values], start: Values | None = 
 
 
 _CONSTANTS: dict[int, Values] = {
-    libsbml.AST_CONSTANT_E: np.float64(np.e),
+    libsbml.AST_CONSTANT_E: np.float64(math.e),
     libsbml.AST_CONSTANT_PI: np.float64(np.pi),
     libsbml.AST_CONSTANT_TRUE: np.True_,
     libsbml.AST_CONSTANT_FALSE: np.False_,

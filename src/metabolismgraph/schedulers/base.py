@@ -86,6 +86,7 @@ class Seen(NamedTuple):
         state: see `State`.
         words: the scheduler's own words.
         code: exit code of a job that failed or was killed, or minus the number of the signal; None: not known.
+        begun: of a cancelled job, whether it ran on its node for a second at least; None: it had none, or not known.
     """
 
     native: str
@@ -93,6 +94,7 @@ class Seen(NamedTuple):
     state: State
     words: str
     code: int | None = None
+    begun: bool | None = None
 
     @property
     def has_ended(self) -> bool:

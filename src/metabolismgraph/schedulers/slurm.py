@@ -22,7 +22,7 @@ STATES: Mapping[str, State] = {
     "OUT_OF_MEMORY": "memory",
 }
 # Job numbers are never given to squeue: one that is not known any more makes an error of the whole answer.
-_LOOK = ("squeue", "--me", "--noheader", "--states=all", "--format=%A|%T|%r|%j")
+_LOOK = ("squeue", "--me", "--noheader", "--states=all", "--format=%A|%T|%M|%N|%r|%j")
 
 
 class Slurm(Scheduler):
@@ -61,21 +61,25 @@ class Slurm(Scheduler):
         return found[1]
 
     def look(self, natives: Collection[str]) -> dict[str, Seen]:
-        return {seen.native: seen for seen in self._all() if seen.native in natives}
+        return {row[0]: self._seen(*row) for row in self._rows() if row[0] in natives}
 
     def find(self, name: str) -> list[Seen]:
-        return sorted((seen for seen in self._all() if seen.name == name), key=lambda seen: int(seen.native))
+        found = (self._seen(*row) for row in self._rows() if row[-1] == name)
+        return sorted(found, key=lambda seen: int(seen.native))
 
     def cancel(self, native: str) -> None:
         self._ask(["scancel", "--quiet", native])
 
-    def _all(self) -> list[Seen]:
-        done = self._ask(_LOOK)
-        rows = (line.split("|", 3) for line in answer(done).splitlines())
-        return [self._seen(*row) for row in rows if len(row) == 4]
+    def _rows(self) -> list[list[str]]:
+        """What Slurm knows of all jobs of this user: number, state, time on a node, nodes, reason and name."""
+        rows = (line.split("|", 5) for line in answer(self._ask(_LOOK)).splitlines())
+        return [row for row in rows if len(row) == 6]
 
-    def _seen(self, native: str, word: str, reason: str, name: str) -> Seen:
+    def _seen(self, native: str, word: str, time: str, nodes: str, reason: str, name: str) -> Seen:
         state, words = STATES.get(word, "running"), f"{word} ({reason})" if reason not in {"", "None"} else word
+        if state == "cancelled" and nodes:
+            # Slurm itself does this to a job that may not be queued again, where its node cannot start it.
+            return Seen(native, name, state, f"{words} after {time} on {nodes}", begun=bool(re.search("[1-9]", time)))
         if state != "failed":
             return Seen(native, name, state, words)
         code, signal = self._exit(native)

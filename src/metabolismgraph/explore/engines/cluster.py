@@ -112,6 +112,7 @@ class ClusterEngine(Engine):
         self._silences = 0
 
     def submit(self, job: int, folder: Path) -> None:
+        folder = folder.absolute()  # jobs begin in another one
         check_not_elsewhere(folder, self._scheduler.name)
         attempt = in_force(folder) or Attempt(folder, 1)
         if attempt.loss is not None:
@@ -412,7 +413,9 @@ def _kind(seen: Seen, place: Path) -> Loss:
     """How a job that has ended without an outcome was lost."""
     if seen.code in {NO_ROOM, UNFLUSHED}:
         return "disk"
-    if seen.state == "failed":
+    # A job that was cancelled on its node, and has not begun: its node could not start it, and nobody wanted it to end.
+    unbegun = seen.begun is not None and not (seen.begun and read_start(place))
+    if seen.state == "failed" or (seen.state == "cancelled" and unbegun):
         return "died"
     if seen.state == "killed":
         with contextlib.suppress(OSError):
