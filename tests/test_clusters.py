@@ -77,6 +77,7 @@ def test_a_job_that_is_killed_is_run_again(cluster, tmp_path):
     assert (scored[3], scored[4]) == ("lost", "failed")
 
 
+@pytest.mark.on_demand
 def test_other_ends_of_jobs(cluster, tmp_path):
     path = tmp_path / "x"
     opened(path, retries=0)
@@ -139,6 +140,7 @@ def test_jobs_go_on_without_the_explorer(lsf, tmp_path, number):
     assert not list(path.glob("runs/*/a2"))
 
 
+@pytest.mark.on_demand
 def test_a_job_that_is_cancelled_from_outside(cluster, tmp_path):
     path = tmp_path / "x"
     (native,) = killed_while_jobs_work(path, cluster, i2="late")
@@ -164,6 +166,7 @@ def test_a_cancelled_exploration_runs_its_iterations_again(cluster, tmp_path):
     assert events_of(path, "lost") == []
 
 
+@pytest.mark.on_demand
 def test_a_late_writer_is_not_believed(cluster, tmp_path):
     """Its node came back after the job was given up, and another attempt was made."""
     path = tmp_path / "x"
@@ -323,6 +326,7 @@ def test_an_explorer_that_is_killed_at_many_moments(cluster, tmp_path):
     assert completions(tmp_path / "disturbed") == Counter(range(1, iterations + 1))
 
 
+@pytest.mark.on_demand
 def test_two_explorations_at_once(cluster, tmp_path):
     """Neither touches the jobs of the other."""
     paths = [tmp_path / "one", tmp_path / "other"]
