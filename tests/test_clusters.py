@@ -27,7 +27,7 @@ from cluster_lives import (
 from explorer_lives import JOB, explorer, opened
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engines.attempts import retire
+from metabolismgraph.explore.engines.attempts import Attempt, Lost, Submission, retire
 from metabolismgraph.explore.engines.cluster import ClusterEngine, cancel_all
 from metabolismgraph.schedulers import make_scheduler
 from metabolismgraph.schedulers.base import Seen
@@ -104,6 +104,20 @@ def test_too_many_lost_jobs_in_a_row_stop_the_explorer(lsf, tmp_path):
     (path / "faults.json").unlink()
     explorer(path, engine=engine(lsf)).run(4)
     assert completions(path) == Counter(range(1, 5))
+
+
+def test_losses_that_a_former_explorer_saw_do_not_stop_the_next(lsf, tmp_path):
+    jobs = engine(lsf)
+    for job in range(1, 7):
+        attempt = Attempt(tmp_path / str(job), 1)
+        attempt.prepare(Submission(lsf, f"mg-former-{job}-1"))
+        attempt.note_loss(Lost("killed", "was killed", 1.0))
+        jobs.submit(job, attempt.folder)
+    assert [(end.job, end.kind) for end in jobs.wait(0.0)] == [(job, "killed") for job in range(1, 7)]
+    retire(tmp_path / "1")
+    jobs.submit(1, tmp_path / "1")
+    wait_for(lambda: jobs.wait(0.01) == [] and Attempt(tmp_path / "1", 2).native)
+    jobs.close()
 
 
 def test_more_memory_after_a_job_that_used_too_much(lsf, tmp_path):

@@ -345,10 +345,10 @@ class ClusterEngine(Engine):
         lost = Lost(kind, reason, _seconds(followed))
         followed.attempt.note_loss(lost)
         del self._jobs[followed.job]
+        self._lost_in_a_row += 1  # only here: what a former explorer saw does not stop this one
         self._end(followed.job, lost)
 
     def _end(self, job: int, lost: Lost) -> None:
-        self._lost_in_a_row += 1
         self._ended.append(Ended(job, lost.reason, lost.seconds, "machine", lost.kind))
 
     def _last_words(self, followed: _Followed) -> str:
