@@ -51,13 +51,6 @@ def test_an_exploration_is_the_same_as_with_processes(cluster, undisturbed, tmp_
     assert completions(path) == Counter(range(1, 9))
 
 
-def test_a_folder_whose_name_begins_here(slurm, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    opened(Path("x"), n_parallel=1)
-    explorer(Path("x"), engine=engine(slurm)).run(1)
-    assert [event.event for event in events_of(Path("x"), "lost", "failed", "finished")] == ["finished"]
-
-
 # Jobs that are lost, and what becomes of their iterations
 
 
@@ -93,6 +86,7 @@ def test_other_ends_of_jobs(cluster, tmp_path):
     assert end.reason == "took longer than exploration.slot_minutes = 0.0166667 and was stopped"
 
 
+@pytest.mark.on_demand
 def test_too_many_lost_jobs_in_a_row_stop_the_explorer(lsf, tmp_path):
     path = tmp_path / "x"
     opened(path)
@@ -118,6 +112,11 @@ def test_losses_that_a_former_explorer_saw_do_not_stop_the_next(lsf, tmp_path):
     jobs.submit(1, tmp_path / "1")
     wait_for(lambda: jobs.wait(0.01) == [] and Attempt(tmp_path / "1", 2).native)
     jobs.close()
+    jobs = engine(lsf)
+    jobs._heard, jobs._lost_in_a_row = True, 5  # those that it saw itself do
+    retire(tmp_path / "2")
+    with pytest.raises(InputError, match="lsf: 5 jobs in a row were lost, and none had an outcome"):
+        jobs.submit(2, tmp_path / "2")
 
 
 def test_more_memory_after_a_job_that_used_too_much(lsf, tmp_path):
@@ -207,7 +206,7 @@ def test_a_late_starter_does_not_begin(lsf, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "left", ["outcome", pytest.param("nothing", marks=pytest.mark.on_demand), "a job of another name"]
+    "left", [*(pytest.param(left, marks=pytest.mark.on_demand) for left in ("outcome", "nothing")), "another job"]
 )
 def test_a_job_that_the_scheduler_has_forgotten(lsf, tmp_path, left):
     path = tmp_path / "x"
@@ -215,7 +214,7 @@ def test_a_job_that_the_scheduler_has_forgotten(lsf, tmp_path, left):
     if left == "outcome":
         (path / "runs" / "0002" / "go").touch()
         wait_for((path / "runs" / "0002" / "a1" / "outcome.json").exists)
-    if left == "a job of another name":
+    if left == "another job":
         known = tmp_path / "lsf" / f"{native}.json"
         known.write_text(known.read_text().replace('["mg-', '["another-'))
     else:
@@ -361,11 +360,14 @@ def test_two_explorations_at_once(cluster, tmp_path):
 
 
 def test_keys_do_not_reach_jobs(cluster, tmp_path, monkeypatch):
-    path = tmp_path / "x"
+    """Nor does it matter where the explorer was started."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("x")
     opened(path, n_parallel=1)
     monkeypatch.setenv("SOME_API_KEY", "canary-of-a-key")
     settings = {"setup": ("env > env.txt",)}
     explorer(path, engine=engine(cluster, **settings)).run(1)
+    assert completions(path) == Counter([1])
     found = (path / "runs" / "0001" / "a1" / "env.txt").read_text()
     assert "OMP_NUM_THREADS=1" in found
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
