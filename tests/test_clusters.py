@@ -276,12 +276,12 @@ def test_nothing_is_submitted_to_a_silent_scheduler(lsf, tmp_path):
         return inner(timeout)
 
     jobs.wait = wait
-    life.run(6)
+    life.run(4)
     assert said[0].startswith("lsf does not answer (LSF is down.")
     assert said[1] == "lsf answers again"
     assert len(calls) > 3
     assert set(calls) == {2}
-    assert completions(path) == Counter(range(1, 7))
+    assert completions(path) == Counter(range(1, 5))
 
 
 # Before, while and after a job is submitted: the real command behind one that kills its caller.
