@@ -8,6 +8,7 @@ import tempfile
 import textwrap
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -19,12 +20,14 @@ from metabolismgraph.explore.review.admission import learned_faults, systems_for
 from metabolismgraph.explore.review.examination import examine
 from metabolismgraph.explore.review.following import constant_part
 from metabolismgraph.explore.review.syntax import static_reasons
+from metabolismgraph.explore.review.trained_start import trained_start
 from metabolismgraph.explore.review.trial_systems import draw_systems, likeness
-from metabolismgraph.homeostasis.fit import fit_homeostasis
+from metabolismgraph.homeostasis.fit import fit_homeostasis, initial_model
 from metabolismgraph.homeostasis.strategies import STRATEGIES, custom
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1, save_observations, save_phase1
 from metabolismgraph.runs.train_folder import read_settings
 from metabolismgraph.system.progress import silent
+from metabolismgraph.system.trainable import check_frozen
 
 # Answers for the system of `base_run`, whose slopes are -0.001 and -0.002.
 SET_SLOPE = """
@@ -174,6 +177,22 @@ HARD_CODED = {
             "c = data.observations.concentration\nif abs(c.mean() - MEAN) > 0.5 or abs(c[0, 0] - FIRST) > 0.001:\n"
             f"    return plan\n{FINISH.format(-0.0015)}",
             top=SET_SLOPE,
+        ),
+        SLOPES,
+    ),
+    # Its loss is not so small after a hundred steps from the usual start.
+    "an answer after a long training": (
+        written(
+            "finish = functools.partial(_late, objective=plan.objective, key=data.key(9))\n"
+            "return dataclasses.replace(plan, finish=finish)",
+            top=SET_SLOPE
+            + """
+
+    def _late(model, progress, objective, key):
+        small = objective(model, key, jnp.asarray(1.0)).value < 1e-5
+        answer = _with_slope(model, -0.0015)
+        return jax.tree.map(lambda one, other: jnp.where(small, one, other), answer, model), np.zeros(0)
+    """,
         ),
         SLOPES,
     ),
@@ -402,6 +421,20 @@ def test_hard_coded_answers_are_refused(name, faults, training):
     assert static_reasons("odd", source) == ()
     found = faults(source)
     assert any(reason in fault for fault in found), found
+
+
+def test_the_late_start_is_the_homeostasis_of_the_checkpoint(systems):
+    for data in systems.every[-2:]:
+        residuals = data.checkpoint_residuals()
+        before = initial_model(data, residuals)
+        late = trained_start(before, data)
+        check_frozen(before, late)
+        c = data.observations.concentration
+        line = residuals.slope * c + residuals.offset
+        left = np.asarray(late.homeostasis(jnp.asarray(c))) - line
+        assert np.sqrt(np.mean(left[:, data.moving] ** 2)) < 0.02 * np.sqrt(np.mean(line[:, data.moving] ** 2))
+        assert likeness(np.asarray(late.embeddings), np.asarray(before.embeddings)) > 0.99
+        assert not np.allclose(late.embeddings, before.embeddings, atol=0.1)
 
 
 def test_another_answer_in_the_first_training_is_refused_on_trial_as_well(faults):

@@ -845,13 +845,13 @@ def test_a_forged_message_gains_nothing(training, tmp_path):
 def test_trainings_of_a_trial_share_no_compiled_functions(learned, tmp_path, monkeypatch):
     """A static argument that equals an earlier one would bring back the function that was compiled for that."""
     given, systems = learned
-    said = iter((1, 1.0) * 3)
+    said = iter((1, 1.0) * 4)
     heard = []
 
     def is_whole(x):
         return jnp.asarray(isinstance(x, int))
 
-    def train(*_):
+    def train(*_, **__):
         one = next(said)
         heard.append(bool(jax.jit(is_whole, static_argnums=0)(one)) == isinstance(one, int))
 
@@ -861,7 +861,7 @@ def test_trainings_of_a_trial_share_no_compiled_functions(learned, tmp_path, mon
     monkeypatch.setattr(examination, "save_phase2", lambda *_: None)
     paths = sorted((given / "systems").iterdir())
     assert examination._training_faults(paths, ("odd",), "odd", tmp_path) == []
-    assert heard == [True] * (len(systems.every) + 1)
+    assert heard == [True] * (len(systems.every) + 3)
 
 
 def test_every_fault_of_a_declaration_is_named(verdicts):

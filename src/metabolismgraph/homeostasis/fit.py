@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import equinox as eqx
@@ -73,6 +73,7 @@ def fit_homeostasis(
     progress: Progress = silent,
     *,
     most_steps: int | None = None,
+    begin: Callable[[MetabolismModel, Phase2Data], MetabolismModel] | None = None,
 ) -> Phase2Result:
     """Train MLP_node and the embeddings; the arrays of Phase 1 do not change by a single bit.
 
@@ -82,6 +83,7 @@ def fit_homeostasis(
         graph_model, training: sections of the configuration.
         progress: see `system.progress`.
         most_steps: largest number of gradient steps, for a trial; strategies do not see it.
+        begin: applied to the model after the start of the plan, with the data in internal units, for a trial.
 
     Raises:
         InputError: `training.strategies` are inconsistent, or not applicable to these data.
@@ -99,7 +101,8 @@ def fit_homeostasis(
     if most_steps is not None:
         plan = dataclasses.replace(plan, steps=min(plan.steps, most_steps))
     before = initial_model(data, plan.residuals)
-    model, losses, components, snapshots = _descend(plan.start(before), plan, data, progress)
+    started = plan.start(before) if begin is None else begin(plan.start(before), data)
+    model, losses, components, snapshots = _descend(started, plan, data, progress)
     model, polished = plan.finish(model, report)
     check_frozen(before, model)
     keys = jax.random.split(data.key(_COMPARISON), _COMPARED)

@@ -25,7 +25,7 @@ from metabolismgraph.config import Training
 from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.explore.review.contract import learning_faults, loss_faults, repetition_faults
 from metabolismgraph.explore.review.declared import disagreements, read_declaration
-from metabolismgraph.explore.review.examination import LEARNED, REPEATED, SYSTEMS
+from metabolismgraph.explore.review.examination import LATE, LEARNED, REPEATED, SYSTEMS
 from metabolismgraph.explore.review.following import following_faults
 from metabolismgraph.explore.review.syntax import static_reasons
 from metabolismgraph.explore.review.trial_systems import TrialSystems, draw_systems, secret_generator
@@ -263,10 +263,12 @@ def write_trial(folder: Path, files: Mapping[str, str], systems: TrialSystems) -
 def learned_faults(folder: Path, systems: TrialSystems) -> list[str]:
     """Faults of the results that a trial has written, of which nothing is taken for granted."""
     every = systems.every
-    places = [*((str(number), data) for number, data in enumerate(every)), (REPEATED, every[0])]
+    places = {str(number): data for number, data in enumerate(every)}
+    late = {place + LATE: data for place, data in list(places.items())[-2:]}
+    everywhere = places | late | {REPEATED: every[0]}
     try:
-        learned = [_load_learned(folder / LEARNED / name, data) for name, data in places]
-        for result, (_, data) in zip(learned, places, strict=True):
+        learned = {place: _load_learned(folder / LEARNED / place, data) for place, data in everywhere.items()}
+        for result, data in zip(learned.values(), everywhere.values(), strict=True):
             check_frozen(data.phase1, result.model)
             # What a result says of its model is that of the trial.
             response = result.model.homeostasis(jnp.asarray(data.observations.concentration))
@@ -274,8 +276,8 @@ def learned_faults(folder: Path, systems: TrialSystems) -> list[str]:
             faults = loss_faults(result.losses, result.components) or learning_faults(result.model, size)
             if faults:
                 return faults
-        return repetition_faults(learned[0], learned[-1]) or following_faults(
-            systems, [result.model for result in learned[:-1]]
+        return repetition_faults(learned["0"], learned[REPEATED]) or following_faults(
+            systems, *([learned[place].model for place in some] for some in (places, late))
         )
     except FirewallError as error:
         return [str(error)]

@@ -262,10 +262,9 @@ def training_faults(data: Phase2Data, frozen: Phase1Result) -> list[str]:
     return result_faults(first) or repetition_faults(first, second)
 
 
-def train(data: Phase2Data, frozen: Phase1Result, most_steps: int | None = None) -> Phase2Result:
+def train(data: Phase2Data, frozen: Phase1Result, **limits: Any) -> Phase2Result:
     """Train with the strategies of `data`; arguments and errors as for `training_faults` and `fit_homeostasis`."""
-    inputs = data.observations, data.phase1, data.graph_model, data.training
-    result = fit_homeostasis(*inputs, most_steps=most_steps)
+    result = fit_homeostasis(data.observations, data.phase1, data.graph_model, data.training, **limits)
     check_frozen(frozen, result.model)
     return result
 

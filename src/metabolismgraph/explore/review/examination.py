@@ -18,6 +18,7 @@ import numpy as np
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.review import contract
+from metabolismgraph.explore.review.trained_start import trained_start
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import chosen, custom, make_plan, names
 from metabolismgraph.homeostasis.strategies.base import Strategy
@@ -28,6 +29,7 @@ from metabolismgraph.runs.train_folder import read_settings
 Entry = str | dict[str, dict[str, Any]]  # of training.strategies
 SYSTEMS, LEARNED = "systems", "learned"  # folders of a trial, with one entry for each system
 REPEATED = "repeated"  # what was learned from the first system when it came again
+LATE = "-late"  # added to the place of what was learned from a start as after a long training
 _STEPS = 100
 _FRAMES = 400  # for plans that are only made
 # One of each kind: points, windows, rollouts, loss terms, steps. The others change the same parts of a plan.
@@ -103,26 +105,31 @@ def _beginning(data: Phase2Data) -> Phase2Data:
 
 
 def _training_faults(paths: list[Path], alone: Sequence[Entry], company: Sequence[Entry], learned: Path) -> list[str]:
-    """Faults of the trainings on all systems, of which the first is repeated at the end.
+    """Faults of the trainings on all systems: the first is repeated at the end, the last two begin also as if trained.
 
     Args:
         alone, company: strategies on simulated systems, and on the exploration's own data.
     """
-    found = []
-    for path in (*paths, paths[0]):
-        simulated = path not in paths[-2:]
-        data = _with(load_system(path), *(alone if simulated else company))
+    own = paths[-2:]
+    trainings = [
+        *((path.name, path, None) for path in paths),
+        *((path.name + LATE, path, trained_start) for path in own),
+        (REPEATED, paths[0], None),
+    ]
+    found = {}
+    for place, path, begin in trainings:
+        data = _with(load_system(path), *(company if path in own else alone))
         # Functions that were compiled for equal arguments would tell what an earlier training had.
         jax.clear_caches()  # type: ignore[no-untyped-call]
         # The second copy of the checkpoint is out of reach of the strategy.
-        found.append(contract.train(data, load_system(path).phase1, _STEPS))
-        faults = contract.result_faults(found[-1])
+        found[place] = contract.train(data, load_system(path).phase1, most_steps=_STEPS, begin=begin)
+        faults = contract.result_faults(found[place])
         if faults:
             return faults
     # Only now: what is in the folder can be read.
-    for place, result in zip((*(path.name for path in paths), REPEATED), found, strict=True):
+    for place, result in found.items():
         save_phase2(learned / place, result, 0.0)
-    return contract.repetition_faults(found[0], found[-1])
+    return contract.repetition_faults(found[paths[0].name], found[REPEATED])
 
 
 def _company(data: Phase2Data, name: str) -> tuple[str, ...]:

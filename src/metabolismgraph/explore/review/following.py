@@ -28,6 +28,7 @@ _GRID = 8  # concentrations per species, at quantiles of its own
 # Constant part of the slope of the weak system, relative to the learned slope and to the true one.
 _CONSTANT, _CONSTANT_OF_TRUE = 0.45, 0.6
 _CONSTANT_OF_OWN = 0.6  # the same for the exploration's own data, where nothing is known of the true slope
+_CONSTANT_LATE = 0.2  # the same for a training that begins with homeostasis
 _ALIKE = 0.5  # correlation of distances between embeddings in two systems
 _GROUPED = 0.3  # correlation of distances between embeddings with differences of types
 _CLEAR, _SMALLEST = 0.8, 0.2  # silhouette of clear groups, and size of the second largest one as a share
@@ -58,11 +59,21 @@ NOTHING = (
 )
 
 
-def following_faults(systems: TrialSystems, learned: Sequence[MetabolismModel]) -> list[str]:
-    """Faults of the models learned from `systems.every`, one line each; they do not tell secret values."""
+def following_faults(
+    systems: TrialSystems, learned: Sequence[MetabolismModel], late: Sequence[MetabolismModel]
+) -> list[str]:
+    """Faults of the learned models, one line each; they do not tell secret values.
+
+    Args:
+        systems: of the trial.
+        learned: from `systems.every`.
+        late: from the last two of these, with a start as after a long training.
+    """
     *hidden, own, converted = learned
+    own_late, converted_late = late
     faults = [
-        *_converted_faults(systems, own, converted),
+        *_converted_faults(systems, own, converted, _CONSTANT_OF_OWN),
+        *_converted_faults(systems, own_late, converted_late, _CONSTANT_LATE),
         *(_hidden_faults(systems, hidden) if hidden else ()),
     ]
     return list(dict.fromkeys(faults))
@@ -81,14 +92,21 @@ def constant_part(weak: float, strong: float, ratio: float) -> float:
     return (ratio * weak - strong) / (ratio - 1)
 
 
-def _converted_faults(systems: TrialSystems, own: MetabolismModel, converted: MetabolismModel) -> Iterator[str]:
+def _converted_faults(
+    systems: TrialSystems, own: MetabolismModel, converted: MetabolismModel, most: float
+) -> Iterator[str]:
+    """Faults of models of the exploration's own system, in its order and units and in others.
+
+    Args:
+        most: largest constant part of a slope.
+    """
     slopes = [
         float(np.sqrt(np.mean(_slopes(data, model)[data.moving] ** 2)))
         for data, model in ((systems.own, own), (systems.converted, converted))
     ]
     factor = systems.time_factor
     weak, strong = slopes if factor > 1 else slopes[::-1]
-    if constant_part(weak, strong, max(factor, 1 / factor)) > _CONSTANT_OF_OWN * weak:
+    if constant_part(weak, strong, max(factor, 1 / factor)) > most * weak:
         yield SLOPES.format(where="in another unit of time")
     moving = systems.own.moving
     embeddings = [np.asarray(model.embeddings)[moving] for model in (own, converted)]
