@@ -18,5 +18,5 @@ def test_every_engine_can_be_made_and_closed(name):
 
 
 def test_an_engine_that_is_not_there():
-    with pytest.raises(InputError, match="engine cluster: there is none of that name .all: process, slurm, lsf"):
+    with pytest.raises(InputError, match="engine cluster: there is none of that name .all: process, slurm, lsf, dask"):
         make_engine(ClusterSettings(engine="cluster"), 2, 60.0)

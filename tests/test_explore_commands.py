@@ -162,7 +162,7 @@ def test_what_cannot_begin_is_one_line(explored, monkeypatch, capsys, tmp_path):
         ("--primary", "beauty"): "exploration.primary",
         ("--network", "network.xml"): "--timeseries",
         ("--network", "network.xml", "--timeseries", "data.csv"): "--primary validation",
-        ("--engine", "pbs"): "(all: process, slurm, lsf)",
+        ("--engine", "pbs"): "(all: process, slurm, lsf, dask)",
         ("--engine", "slurm", "--setting", "queu=short"): "queue",
         ("--set", "training.homeostasis_training=false"): "nothing to explore",
         ("--set", "training.strategies=[residul]"): "residual",

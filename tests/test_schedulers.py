@@ -324,8 +324,9 @@ def test_wrong_settings(tmp_path, text, changes, message):
 
 
 def test_schedulers_by_name():
-    assert {name: type(make_scheduler(name)).name for name in SCHEDULERS} == {"slurm": "slurm", "lsf": "lsf"}
-    with pytest.raises(InputError, match=r"scheduler pbs: there is none of that name \(all: slurm, lsf\)"):
+    names = {name: type(make_scheduler(name)).name for name in SCHEDULERS}
+    assert names == {"slurm": "slurm", "lsf": "lsf", "dask": "dask"}
+    with pytest.raises(InputError, match=r"scheduler pbs: there is none of that name \(all: slurm, lsf, dask\)"):
         make_scheduler("pbs")
 
 

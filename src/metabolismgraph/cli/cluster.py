@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from metabolismgraph.cli.base_run import JOB, PLACE
+from metabolismgraph.cli.in_job import end_job
 from metabolismgraph.cli.options import console, say
 from metabolismgraph.errors import InputError
 
 if TYPE_CHECKING:
+    from metabolismgraph.cli.base_run import BaseRun
     from metabolismgraph.explore.engines.base import Engine
+    from metabolismgraph.explore.folder import ExplorationFolder
     from metabolismgraph.explore.state import State
     from metabolismgraph.schedulers.settings import ClusterSettings
 
 _SETTINGS = "cluster.yaml"  # in the folder of an exploration: where its jobs ran last
 
 EngineName = Annotated[
-    str | None, typer.Option("--engine", help="where jobs run: process, slurm or lsf; default: as before, else process")
+    str | None,
+    typer.Option("--engine", help="where jobs run: process, slurm, lsf or dask; default: as before, else process"),
 ]
 ClusterFile = Annotated[Path | None, typer.Option("--cluster", help="YAML file with the settings of the cluster")]
 Settings = Annotated[
@@ -59,10 +65,9 @@ def machine_engine(folder: Path, state: State, settings: ClusterSettings) -> Eng
     Raises:
         InputError: there is no such engine, or the folder cannot be written.
     """
-    from metabolismgraph.explore.engines.registry import make_engine
     from metabolismgraph.files import write_bytes
 
-    engine = make_engine(settings, state.workers, state.settings.slot_minutes * 60, say)
+    engine = engine_of(settings, state)
     stored = folder / _SETTINGS
     if settings.engine != "process" or stored.exists():
         try:
@@ -72,23 +77,102 @@ def machine_engine(folder: Path, state: State, settings: ClusterSettings) -> Eng
     return engine
 
 
+def engine_of(settings: ClusterSettings, state: State) -> Engine:
+    """The engine for the runs of an exploration.
+
+    Raises:
+        InputError: there is no such engine.
+    """
+    from metabolismgraph.explore.engines.registry import make_engine
+
+    return make_engine(settings, state.workers, state.settings.slot_minutes * 60, say)
+
+
+def make_base(
+    base: BaseRun, path: Path, settings: ClusterSettings, slot_minutes: float, until: float, *, quiet: bool
+) -> None:
+    """Make the base of an exploration where its runs will be.
+
+    Args:
+        until: see `BaseRun.make_by_job`.
+
+    Raises:
+        InputError, TrainingFailedError: as `BaseRun.make` and `BaseRun.make_by_job`.
+    """
+    from metabolismgraph.explore.engines.cluster import ClusterEngine
+    from metabolismgraph.schedulers import SCHEDULERS, make_scheduler
+
+    if settings.engine not in SCHEDULERS:
+        base.make(path, quiet=quiet)
+        return
+    engine = ClusterEngine(make_scheduler(settings.engine, settings.address), settings, slot_minutes * 60, JOB, say)
+    base.make_by_job(path, engine, settings.engine, until)
+
+
+def second_interrupt(settings: ClusterSettings) -> str:
+    """What a second interrupt of the explorer does."""
+    from metabolismgraph.schedulers import SCHEDULERS
+
+    if settings.engine not in SCHEDULERS:
+        return "to stop at once"
+    if sys.stdin.isatty():
+        return f"to stop at once, and to say whether jobs on {settings.engine} continue"
+    return f"to stop at once; jobs on {settings.engine} continue"
+
+
+def offer_to_cancel(folder: ExplorationFolder) -> None:
+    """Ask whether the jobs of an interrupted explorer are to end, if there are some and somebody can answer."""
+    from metabolismgraph.explore.engines.cluster import alive, cancel_all
+
+    runs, found = folder.path / "runs", alive(folder.path / "runs")
+    if not found or not sys.stdin.isatty():
+        return
+    try:
+        wanted = typer.confirm(f"end these jobs on {found[0][1].engine}?", default=False, err=True)
+    except typer.Abort:  # a third interrupt
+        say("")
+        return
+    if wanted:
+        with folder.journal.held():
+            say(f"jobs cancelled: {len(cancel_all(runs))}")
+
+
+def cancel_job(folder: Path) -> None:
+    """End the job of a folder, if a cluster has it."""
+    from metabolismgraph.explore.engines.attempts import in_force
+    from metabolismgraph.explore.engines.cluster import cancel
+    from metabolismgraph.schedulers import make_scheduler
+    from metabolismgraph.schedulers.base import SilentError
+
+    attempt = in_force(folder)
+    submission = attempt and attempt.submission
+    if submission is None:
+        return
+    try:
+        cancel(folder, make_scheduler(submission.engine, submission.address))
+    except SilentError as error:
+        say(f"{submission.engine} does not answer ({error}); its job {submission.name} continues")
+
+
 def cancel(folder: Annotated[Path, typer.Argument(help="folder of the exploration")]) -> None:
     """End the jobs of an exploration on a cluster; `explore resume` runs their iterations again.
 
-    The explorer itself must have ended before.
+    So does an explorer that is a job itself; another one must have ended before.
     """
     from metabolismgraph.explore.engines.cluster import cancel_all
     from metabolismgraph.explore.folder import ExplorationFolder
 
     opened = ExplorationFolder(folder)
-    opened.journal.read()
+    end_job(folder)
+    if not (folder / PLACE).exists():  # which is there before the journal
+        opened.journal.read()
     with opened.journal.held():
-        ended = cancel_all(folder / "runs")
+        ended = [n for runs in (folder, folder / "runs", *folder.glob("validation/*")) for n in cancel_all(runs)]
     console().print(f"jobs cancelled: {len(ended)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def check_cluster(
-    scheduler: Annotated[str, typer.Argument(help="slurm or lsf")],
+    scheduler: Annotated[str, typer.Argument(help="slurm, lsf or dask")],
     out: Annotated[
         Path, typer.Option(help="new folder for scripts and outputs, on a disk that all computers of the cluster share")
     ] = Path("cluster-check"),
@@ -102,7 +186,8 @@ def check_cluster(
     from metabolismgraph.schedulers.check import ClusterCheck
     from metabolismgraph.schedulers.settings import read_settings
 
-    made, settings = make_scheduler(scheduler), read_settings(cluster, setting or [])
+    settings = read_settings(cluster, setting or [])
+    made = make_scheduler(scheduler, settings.address)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: not empty; choose another --out")
 

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-import os
+import math
 import signal
 import sys
-import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metabolismgraph.cli.cluster import ClusterFile, EngineName, Settings, machine_engine, machine_settings
+from metabolismgraph.cli.base_run import BaseRun
+from metabolismgraph.cli.cluster import (
+    ClusterFile,
+    EngineName,
+    Settings,
+    cancel_job,
+    engine_of,
+    machine_engine,
+    machine_settings,
+    make_base,
+    offer_to_cancel,
+    second_interrupt,
+)
+from metabolismgraph.cli.in_job import LATER, begin_job, check_no_job
 from metabolismgraph.cli.options import Checkpoint, Quiet, Secret, Set, console, interruptible, read_config, say
-from metabolismgraph.errors import InputError, TrainingFailedError
-from metabolismgraph.processes import PIPE, Child, environment
-from metabolismgraph.text import printable, visible
+from metabolismgraph.errors import InputError
+from metabolismgraph.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from metabolismgraph.config import Config
-    from metabolismgraph.explore.engines.base import Engine
     from metabolismgraph.explore.events import Validated
     from metabolismgraph.explore.folder import ExplorationFolder
     from metabolismgraph.explore.inbox import Message
@@ -32,19 +43,9 @@ if TYPE_CHECKING:
     from metabolismgraph.explore.state import State
     from metabolismgraph.schedulers.settings import ClusterSettings
 
-_REFUSED = 2  # exit code of a command whose input is wrong
-
 explore = typer.Typer(
     no_args_is_help=True, help="Search over configurations and strategies of Phase 2: propose, run, read, remember."
 )
-
-# The program for data and Phase 1; it does not outlive an explorer that is killed.
-_BASE = """
-from metabolismgraph.processes import end_with_parent
-end_with_parent()
-from metabolismgraph.cli import main
-main()
-"""
 
 Folder = Annotated[Path, typer.Argument(help="folder of the exploration")]
 Iterations = Annotated[int, typer.Option(min=1, help="total number of iterations, finished ones included")]
@@ -53,6 +54,13 @@ Unsafe = Annotated[
     typer.Option(
         "--unsafe-strategies", help="execute strategy files also where the kernel does not confine them (no Landlock)"
     ),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(min=0.001, help=f"end the explorer after this time, with exit code {LATER}; jobs of a cluster go on"),
+]
+InJob = Annotated[
+    bool, typer.Option("--in-job", help="the explorer as a job of the cluster, and one after another until it is done")
 ]
 Record = Annotated[Path | None, typer.Option(help="for proposer replay: the exploration whose answers are repeated")]
 
@@ -90,7 +98,9 @@ def start(
     engine: EngineName = None,
     cluster: ClusterFile = None,
     setting: Settings = None,
+    minutes: Minutes = None,
     *,
+    in_job: InJob = False,
     approve: Annotated[
         bool, typer.Option("--approve", help="strategy files that passed the review wait for `explore approve`")
     ] = False,
@@ -113,9 +123,7 @@ def start(
     from metabolismgraph.explore.hooks import check_hooks
     from metabolismgraph.explore.search_space import parse_space
     from metabolismgraph.explore.start import check_free, open_exploration, opening, prepared
-    from metabolismgraph.formats import read
     from metabolismgraph.runs.folder import free_path
-    from metabolismgraph.secret_keys import read_key
 
     settings = prepared(settings)
     space, _ = parse_space(settings.exploration.space)
@@ -123,23 +131,9 @@ def start(
     origin = ""
     if continue_ is not None:
         settings, origin = start_from(settings, continue_)
-    if (network is None) != (timeseries is None):
-        raise InputError("--network and --timeseries go together: give both, or neither for a simulated system")
-    if network is not None and truth is None and space.uses_truth(judged):
-        raise InputError(f"{judged} needs the truth: give --truth, or --primary validation")
-    if secret is not None:
-        read_key(secret)
-        if network is not None:
-            raise InputError("--secret is for simulated systems; leave it out")
+    _check_data(space, judged, network, timeseries, truth, secret)
     if checkpoint is not None and space.trains == "everything":
         raise InputError("--checkpoint: this search space trains Phase 1 itself; leave it out")
-    if network is not None and timeseries is not None:
-        measured = read(network, timeseries).measured
-        if not measured.all():
-            raise InputError(
-                f"{timeseries}: {int((~measured).sum())} of {measured.size} values are missing; the strategies of an "
-                "exploration need all of them"
-            )
     path = out or free_path(Path("explorations") / (settings.dataset or "exploration"))
     machine = machine_settings(path, engine, cluster, setting)
     kind = proposer or settings.exploration.proposer
@@ -153,10 +147,18 @@ def start(
         console().print(estimate_lines(opening(settings, proposer=kind, data=""), iterations))
     if dry_run:
         return
-    data = _make_base(path, settings, network, timeseries, truth, checkpoint, secret, quiet=quiet)
-    data += f"; {origin}" if origin else ""
+    until = _end_after(minutes)
+    if in_job:
+        replayed = [f"--record={record}"] if record else []
+        resuming = ["explore", "resume", str(path.absolute()), f"--iterations={iterations}", *replayed]
+        begin_job(path, machine, [*_this_command(), f"--out={path.absolute()}"], resuming)
+        return
+    check_no_job(path)
+    base = BaseRun.of(settings, network, timeseries, truth, checkpoint, secret)
+    make_base(base, path, machine, settings.exploration.slot_minutes, until, quiet=quiet)
+    data = base.data + (f"; {origin}" if origin else "")
     folder = open_exploration(path, settings, proposer=kind, data=data)
-    _continue(folder, iterations, chosen, machine, quiet=quiet)
+    _continue(folder, iterations, chosen, machine, until, quiet=quiet)
 
 
 @explore.command(epilog="Example: metabolismgraph explore resume explorations/a --iterations 32")
@@ -169,7 +171,9 @@ def resume(
     engine: EngineName = None,
     cluster: ClusterFile = None,
     setting: Settings = None,
+    minutes: Minutes = None,
     *,
+    in_job: InJob = False,
     unsafe_strategies: Unsafe = False,
     quiet: Quiet = False,
 ) -> None:
@@ -185,9 +189,13 @@ def resume(
     _say_whether_confined(
         state.space, state.opened.proposer, unsafe=unsafe_strategies or state.settings.unsafe_strategies
     )
+    if in_job:
+        begin_job(folder, machine, _this_command())
+        return
+    check_no_job(folder)
     if state.paused is not None:
         opened.inbox.put(Paused(id=new_id(), by=researcher(), on=False))
-    _continue(opened, wanted, proposer, machine, quiet=quiet)
+    _continue(opened, wanted, proposer, machine, _end_after(minutes), quiet=quiet)
 
 
 @explore.command(
@@ -322,6 +330,9 @@ def repeat(
     folder: Folder,
     iteration: Annotated[int, typer.Argument(min=1, help="number of the iteration")],
     out: Annotated[Path | None, typer.Option(help="folder of the run; default: a new one under runs/")] = None,
+    engine: EngineName = None,
+    cluster: ClusterFile = None,
+    setting: Settings = None,
     *,
     unsafe_strategies: Unsafe = False,
 ) -> None:
@@ -333,8 +344,13 @@ def repeat(
     opened, state = _read_own(folder, unsafe=unsafe_strategies)
     _check_iteration(state, iteration, folder)
     place = out or free_path(Path("runs") / f"{state.opened.name}-{iteration:04d}")
+    machine = machine_settings(folder, engine, cluster, setting)
     with interruptible(f"interrupted; what was written is in {place}"), console(stderr=True).status("training"):
-        metrics = run_again(opened, state, iteration, place, _engine(state))
+        try:
+            metrics = run_again(opened, state, iteration, place, engine_of(machine, state))
+        except KeyboardInterrupt:
+            cancel_job(place)  # also on a cluster: nobody would follow it
+            raise
     console().print(repeated_page(state.iterations[iteration - 1], metrics, place))
 
 
@@ -384,6 +400,9 @@ def validate(
     folder: Folder,
     node: Annotated[int | None, typer.Argument(min=1, help="id of the node; default: the best one")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="total number of runs with fresh seeds")] = 12,
+    engine: EngineName = None,
+    cluster: ClusterFile = None,
+    setting: Settings = None,
     *,
     unsafe_strategies: Unsafe = False,
 ) -> None:
@@ -402,8 +421,9 @@ def validate(
     def told(run: Validated) -> None:
         say(f"seed {replicate_name(run.seed, run.variation)}: {run.classification}")
 
+    machine = machine_settings(folder, engine, cluster, setting)
     with interruptible(f"interrupted; the same command continues, with `--seeds {seeds}`"):
-        result = run_validation(opened, _engine(state), chosen, seeds, told)
+        result = run_validation(opened, engine_of(machine, state), chosen, seeds, told)
     console().print(validation_table(_read(folder)[1], chosen))
     console().print(f"node {chosen}: {result}")
 
@@ -454,98 +474,91 @@ def _proposer(config: Config, folder: Path, kind: str, record: Path | None) -> P
     return make_proposer(kind, config.exploration, folder, record)
 
 
-def _make_base(
-    path: Path,
-    config: Config,
+def _check_data(
+    space: SearchSpace,
+    judged: str,
     network: Path | None,
     timeseries: Path | None,
     truth: Path | None,
-    checkpoint: Path | None,
     secret: Path | None,
-    *,
-    quiet: bool,
-) -> str:
-    """Make data and Phase 1 in a separate process, since the explorer has no access to the truth."""
-    from metabolismgraph.config import Exploration
-    from metabolismgraph.explore.search_space import parse_space
+) -> None:
+    """Check that data and options fit together.
 
-    changes: dict[str, object] = {"training.homeostasis_training": False, "training.skip_phase1": False}
-    if parse_space(config.exploration.space)[0].trains == "everything":
-        # Every run trains Phase 1 itself; that of the base, which tells what the data determine, is the quick one.
-        changes |= {"training.phase1_method": "projection", "training.joint_training": False}
-        changes |= {"training.phase1_stop_at_r2": None}
-    base = config.replace(changes)
-    # The base does not depend on the section `exploration`; it may exist from an earlier attempt.
-    base = base.model_copy(update={"exploration": Exploration()})
-    written = path / "base.yaml"
-    command = [sys.executable, "-P", "-c", _BASE]
+    Args:
+        judged: name of the reward.
+
+    Raises:
+        InputError: they do not.
+    """
+    from metabolismgraph.formats import read
+    from metabolismgraph.secret_keys import read_key
+
+    if (network is None) != (timeseries is None):
+        raise InputError("--network and --timeseries go together: give both, or neither for a simulated system")
+    if network is not None and truth is None and space.uses_truth(judged):
+        raise InputError(f"{judged} needs the truth: give --truth, or --primary validation")
+    if secret is not None:
+        read_key(secret)
+        if network is not None:
+            raise InputError("--secret is for simulated systems; leave it out")
     if network is not None and timeseries is not None:
-        command += ["fit", str(network), str(timeseries), "--config", str(written)]
-        command += ["--truth", str(truth)] if truth else []
-        data = f"{network} and {timeseries}"
-    else:
-        command += ["run", str(written)]
-        data = f"simulated, {config.dataset}"
-    command += ["--out", str(path / "base"), "--resume", *(["--quiet"] if quiet else [])]
-    command += ["--checkpoint", str(checkpoint)] if checkpoint else []
-    command += ["--secret", str(secret)] if secret else []
-    advice = f"interrupted; the same command with --out {path} continues"
-    with tempfile.TemporaryFile() as errors:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            written.write_text(base.to_yaml())
-            with interruptible(advice), Child(command, stdin=PIPE, stderr=errors, env=environment()) as child:
-                try:
-                    code = child.wait()
-                except KeyboardInterrupt:
-                    os.kill(child.pid, signal.SIGINT)  # it ends in order
-                    child.wait()
-                    raise
-        except OSError as error:
-            raise InputError(f"{written}: cannot be written ({error.strerror}); make room or give access") from None
-        finally:
-            written.unlink(missing_ok=True)
-            with suppress(OSError):  # only if nothing is in it
-                path.rmdir()
-        errors.seek(0)
-        lines = errors.read().decode(errors="replace").splitlines()
-    for line in lines[: -1 if code else None]:
-        say(printable(line))
-    if code:
-        reason = printable(lines[-1]).removeprefix("error: ") if lines else f"ended with code {code}"
-        raise (InputError if code == _REFUSED else TrainingFailedError)(reason)
-    return data + (f", Phase 1 of {checkpoint}" if checkpoint else "")
+        measured = read(network, timeseries).measured
+        if not measured.all():
+            raise InputError(
+                f"{timeseries}: {int((~measured).sum())} of {measured.size} values are missing; the strategies of an "
+                "exploration need all of them"
+            )
+
+
+def _this_command() -> list[str]:
+    """The arguments of this command, without that which makes a job of it."""
+    return [argument for argument in sys.argv[1:] if argument != "--in-job"]
+
+
+def _end_after(minutes: float | None) -> float:
+    """When a command with this limit ends [s of `time.monotonic`]."""
+    return math.inf if minutes is None else time.monotonic() + 60 * minutes
 
 
 def _continue(
-    folder: ExplorationFolder, iterations: int, proposer: Proposer, machine: ClusterSettings, *, quiet: bool
+    folder: ExplorationFolder,
+    iterations: int,
+    proposer: Proposer,
+    machine: ClusterSettings,
+    until: float,
+    *,
+    quiet: bool,
 ) -> None:
     from metabolismgraph.cli.explore_tables import board, status_table
     from metabolismgraph.explore.loop import Explorer
     from metabolismgraph.explore.state import State
 
     engine = machine_engine(folder.path, State.of(folder.journal.read()), machine)
-    advice = f"stopped; `metabolismgraph explore resume {folder.path}` continues"
-    with _interrupts() as stopping, board(console(), iterations, quiet=quiet) as watch, interruptible(advice):
-        state = Explorer(folder, engine, proposer, stopping=stopping, watch=watch).run(iterations)
+    with interruptible(f"stopped; `metabolismgraph explore resume {folder.path}` continues"):
+        try:
+            with _interrupts(second_interrupt(machine)) as stopping, board(console(), iterations, quiet=quiet) as watch:
+                explorer = Explorer(folder, engine, proposer, stopping=stopping, watch=watch, until=until)
+                state = explorer.run(iterations)
+        except KeyboardInterrupt:
+            offer_to_cancel(folder)
+            raise
     if not quiet:
         console().print(status_table(state))
     log = folder.path / f"{visible(state.opened.name)}_analysis.md"
     where = f"results are in {folder.path}; analysis log: {log}"
     console().print(where, markup=False, highlight=False, soft_wrap=True)
-
-
-def _engine(state: State) -> Engine:
-    """An engine of this computer."""
-    from metabolismgraph.explore.engines.registry import make_engine
-    from metabolismgraph.schedulers.settings import ClusterSettings
-
-    return make_engine(ClusterSettings(), state.workers, state.settings.slot_minutes * 60)
+    if explorer.ran_out:
+        say(f"the time is over; `metabolismgraph explore resume {folder.path}` continues")
+        raise typer.Exit(LATER)
 
 
 @contextmanager
-def _interrupts() -> Iterator[Callable[[], int]]:
-    """Count interrupts instead of raising them."""
+def _interrupts(second: str) -> Iterator[Callable[[], int]]:
+    """Count interrupts instead of raising them.
+
+    Args:
+        second: what a second one does.
+    """
     count = 0
 
     def note(number: int, frame: object) -> None:
@@ -553,7 +566,7 @@ def _interrupts() -> Iterator[Callable[[], int]]:
         nonlocal count
         count += 1
         if count == 1:
-            say("finishing what has begun; interrupt again to stop at once")
+            say(f"finishing what has begun; interrupt again {second}")
 
     before = signal.signal(signal.SIGINT, note)
     try:

@@ -190,6 +190,9 @@ def _spent(state: State, iterations: int | None) -> Iterator[RenderableType]:
     if answered:
         kinds = (f"{_counted(number, kind)} {cost:.4g} US$" for kind, (number, cost) in by_kind(state).items())
         yield _text(f"answers: {', '.join(kinds)}", "dim")
+    if state.losses:
+        losses = ", ".join(f"{kind} {number}" for kind, number in state.losses.most_common())
+        yield _text(f"lost and run again: {losses}", "yellow")
     if state.refused:
         last = state.refused[-1]
         what = f"{len(state.refused)} answers refused; the last, {last.kind} for iteration {last.iteration}"
@@ -353,7 +356,7 @@ def _outcome_facts(iteration: Iteration) -> Iterator[tuple[str, str]]:
     if isinstance(outcome, Failed):
         yield ("failed" if outcome.cause == "idea" else "lost"), outcome.reason
     for loss in iteration.losses:
-        yield "run again", f"lost after {loss.seconds:.1f} s: {loss.reason}"
+        yield "run again", f"lost ({loss.kind or 'machine'}) after {loss.seconds:.1f} s: {loss.reason}"
     if verdict is not None:
         parts = f" (parts: {', '.join(f'{part:.4f}' for part in verdict.parts)})" if verdict.parts else ""
         yield "verdict", f"{verdict.classification}, state {verdict.state}, reward {verdict.reward:.4f}{parts}"

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -94,6 +95,10 @@ class Explorer:
         watch: called after every event, and twice a second during runs, with the state and the running iterations, see
             `ExplorationFolder.running`.
         review: judges strategy files.
+        until: when to let go of all jobs and end [s of `time.monotonic`].
+
+    Attributes:
+        ran_out: whether it has ended for that reason.
     """
 
     def __init__(
@@ -105,7 +110,9 @@ class Explorer:
         stopping: Callable[[], int] = lambda: 0,
         watch: Watch = no_watch,
         review: Callable[[str, str, Path, Path], Verdict] = review_file,
+        until: float = math.inf,
     ):
+        self._until, self.ran_out = until, False
         self._folder, self._engine, self._proposer = folder, engine, proposer
         self._stopping, self._watch, self._review = stopping, watch, review
         self._rules = RulesProposer()
@@ -132,7 +139,7 @@ class Explorer:
             self._proposer.takes_files = self._folder.takes_files(self._state)
             self._folder.tidy()
             try:
-                while not (reason := self._step(iterations)):
+                while not (reason := self._out_of_time() or self._step(iterations)):
                     if self._stopping() > 1:
                         raise KeyboardInterrupt
             except BaseException as error:
@@ -149,6 +156,10 @@ class Explorer:
             self._engine.close()
             self._end_with(reason)
         return self._state
+
+    def _out_of_time(self) -> str:
+        self.ran_out = time.monotonic() > self._until
+        return "the time of the explorer is over" if self.ran_out else ""
 
     def _end_with(self, reason: str) -> None:
         for warning in self._hooks.end(self._state, reason):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from metabolismgraph.errors import InputError, TrainingFailedError
 from metabolismgraph.explore.engines.base import Engine
+from metabolismgraph.explore.engines.completion import completed
 from metabolismgraph.explore.engines.outcome import read_outcome
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.state import State
@@ -29,15 +30,11 @@ def repeat(folder: ExplorationFolder, state: State, iteration: int, out: Path, e
         folder.describe(state.iterations[iteration - 1].proposed, state, out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
-    try:
-        engine.submit(iteration, out)
-        while not (ended := engine.wait(math.inf)):
-            pass
-    finally:
-        engine.close()
+    with closing(completed(engine, {iteration: out})) as ends:
+        (ended,) = ends
     outcome = read_outcome(out)
     if outcome is None or outcome.metrics is None:
-        reason = outcome.reason if outcome is not None else ended[0].reason
+        reason = outcome.reason if outcome is not None else ended.reason
         raise TrainingFailedError(f"{out}: the run ended without metrics ({reason or 'no reason is known'})")
     return outcome.metrics
 

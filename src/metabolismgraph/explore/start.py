@@ -58,7 +58,8 @@ def check_free(path: Path) -> None:
     # A journal without a line is from a crash before the first event.
     if journal.path.exists() and journal.read():
         raise InputError(f"{path}: holds an exploration; continue it with `explore resume`, or choose another --out")
-    ours = ("base", "journal.")  # before an exploration starts: its base, and a journal without a line
+    # Before an exploration starts: its base, its explorer as a job, and a journal without a line.
+    ours = ("base", "explorer", "journal.")
     if path.exists() and (not path.is_dir() or any(not entry.name.startswith(ours) for entry in path.iterdir())):
         raise InputError(f"{path}: not empty, and holds no exploration; choose another --out")
 

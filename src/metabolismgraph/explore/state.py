@@ -259,6 +259,11 @@ class State:
         return self.settings.n_workers or default_workers(self.settings.n_parallel)
 
     @property
+    def losses(self) -> Counter[str]:
+        """Number of runs that were lost and made again, by what a cluster says, or `machine`."""
+        return Counter(loss.kind or "machine" for iteration in self.iterations for loss in iteration.losses)
+
+    @property
     def ends(self) -> tuple[Lost | Finished | Failed, ...]:
         """The ends of all runs, those that were made again included."""
         return tuple(end for i in self.iterations for end in (*i.losses, i.outcome) if end is not None)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.explore.engines.attempts import in_force, retire
 from metabolismgraph.explore.engines.base import Engine
+from metabolismgraph.explore.engines.completion import completed
 from metabolismgraph.explore.engines.outcome import OUTCOME, read_outcome
 from metabolismgraph.explore.events import Failed, Finished, Proposed, Validated
 from metabolismgraph.explore.folder import ExplorationFolder
@@ -19,7 +22,6 @@ from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import nodes
 
 _FIRST_FRESH = 1000  # number of the first replicate for validation; the search does not get so far
-_TICK = 0.5  # seconds
 
 
 def validate(
@@ -54,19 +56,15 @@ def validate(
                 if not _has_result(place):
                     folder.describe(planned, state, place)
                 waiting[number] = (planned, place)
-                engine.submit(number, place)
-        try:
-            while waiting:
-                for job in engine.wait(_TICK):
-                    planned, place = waiting.pop(job.job)
-                    outcome = _outcome(node, place, job.reason, job.seconds)
-                    event = folder.journal.append(_validated(state, planned, job.job, outcome))
-                    assert isinstance(event, Validated)
-                    state = state.after(event)
-                    if watch is not None:
-                        watch(event)
-        finally:
-            engine.close()
+        with closing(completed(engine, {number: place for number, (_, place) in waiting.items()})) as ends:
+            for job in ends:
+                planned, place = waiting[job.job]
+                outcome = _outcome(node, place, job.reason, job.seconds)
+                event = folder.journal.append(_validated(state, planned, job.job, outcome))
+                assert isinstance(event, Validated)
+                state = state.after(event)
+                if watch is not None:
+                    watch(event)
         write_views(folder.path, folder.journal.read())
     result = reliability(state, node)
     if result is None:
@@ -80,13 +78,16 @@ def _planned(first: Proposed, state: State, number: int) -> Proposed:
 
 
 def _has_result(place: Path) -> bool:
-    """Whether a job has an outcome that is not the machine's fault; another one is removed."""
+    """Whether a job has an outcome that is not the machine's fault; another one is removed, and so is its attempt."""
     try:
         found = read_outcome(place)
     except ValueError:
         found = None
     if found is not None and (found.metrics is not None or found.cause == "idea"):
         return True
+    attempt = in_force(place)
+    if (place / OUTCOME).exists() or (attempt is not None and attempt.loss is not None):
+        retire(place)
     (place / OUTCOME).unlink(missing_ok=True)
     return False
 

@@ -16,11 +16,15 @@ from metabolismgraph.schedulers.base import Scheduler
 SCHEDULERS: Mapping[str, tuple[str, str]] = {
     "slurm": ("metabolismgraph.schedulers.slurm", "Slurm"),
     "lsf": ("metabolismgraph.schedulers.lsf", "LSF"),
+    "dask": ("metabolismgraph.schedulers.dask", "Dask"),
 }
 
 
-def make_scheduler(name: str) -> Scheduler:
+def make_scheduler(name: str, address: str = "") -> Scheduler:
     """Make the scheduler of that name.
+
+    Args:
+        address: see `Scheduler`.
 
     Raises:
         InputError: there is none.
@@ -28,5 +32,5 @@ def make_scheduler(name: str) -> Scheduler:
     if name not in SCHEDULERS:
         raise InputError(f"scheduler {name}: there is none of that name (all: {', '.join(SCHEDULERS)})")
     module, kind = SCHEDULERS[name]
-    scheduler: Scheduler = getattr(importlib.import_module(module), kind)()
+    scheduler: Scheduler = getattr(importlib.import_module(module), kind)(address)
     return scheduler

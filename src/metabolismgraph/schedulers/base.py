@@ -104,13 +104,23 @@ class Seen(NamedTuple):
 class Scheduler(abc.ABC):
     """A scheduler by its own commands.
 
+    Args:
+        address: where it is, if commands do not know that.
+
     Attributes:
         name: in settings and messages.
         unanswered: parts of error messages of a scheduler that does not answer.
+        number: what stands for its number in the script of a job.
+        after: the option of a job that waits for the end of another one, with {} for its number; empty: there is none.
     """
 
     name: ClassVar[str]
     unanswered: ClassVar[tuple[str, ...]]
+    number: ClassVar[str]
+    after: ClassVar[str] = ""
+
+    def __init__(self, address: str = ""):
+        self.address = address
 
     @abc.abstractmethod
     def directives(self, job: Job) -> list[str]:

@@ -44,6 +44,8 @@ class LSF(Scheduler):
     """Jobs by IBM Spectrum LSF 10. Tested with a stand-in for its commands only."""
 
     name: ClassVar = "lsf"
+    number: ClassVar = "$LSB_JOBID"
+    after: ClassVar = '-w "ended({})"'
     unanswered: ClassVar = (
         *("LSF is down", "not responding", "Please wait", "Cannot connect to LSF", "Communication time out"),
         *("Failed in an LSF library call", "Failed in sending/receiving a message", "LIM is down"),

@@ -33,7 +33,8 @@ class ClusterSettings(Section):
         1
     """
 
-    engine: Line = Field("process", description="where jobs run: process (of this computer), slurm or lsf")
+    engine: Line = Field("process", description="where jobs run: process (of this computer), slurm, lsf or dask")
+    address: Line = Field("", description="Dask: address of the scheduler, such as tcp://host:8786")
     queue: Line = Field("", description="partition (Slurm) or queue (LSF); empty: the default one")
     account: Line = Field("", description="account (Slurm) or project (LSF); empty: the default one")
     cores: int = Field(1, ge=1, description="cores of a job")
@@ -50,8 +51,19 @@ class ClusterSettings(Section):
         ge=0,
         description="time after which files of other computers are seen, and a missing job is lost [s]",
     )
-    directives: tuple[Line, ...] = Field((), description="further options of the scheduler, such as --qos=long")
+    directives: tuple[Line, ...] = Field(
+        (),
+        description="further options of the scheduler, such as --qos=long; Dask: resources, such as slot=1",
+    )
     setup: tuple[Line, ...] = Field((), description="shell commands before the job, such as module load python")
+    explorer_minutes: float = Field(
+        1430.0, gt=0, description="--in-job: time after which an explorer hands over to the next one [minutes]"
+    )
+    explorer_queue: Line = Field("", description="--in-job: queue of the explorer; empty: that of the other jobs")
+    explorer_setup: tuple[Line, ...] = Field(
+        (),
+        description="--in-job: shell commands before the explorer, such as one that sets the key of a service",
+    )
     memory_per_slot: bool = Field(False, description="LSF: whether the site counts memory per core")
     memory_unit: Literal["KB", "MB", "GB"] = Field("MB", description="LSF: unit of limits (LSF_UNIT_FOR_LIMITS)")
 

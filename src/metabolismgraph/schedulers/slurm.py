@@ -29,6 +29,8 @@ class Slurm(Scheduler):
     """Jobs by Slurm. Written for version 20.11 and newer, and tested with 22.05."""
 
     name: ClassVar = "slurm"
+    number: ClassVar = "$SLURM_JOB_ID"
+    after: ClassVar = "--dependency=afterany:{}"
     unanswered: ClassVar = (
         *("Unable to contact", "Socket timed out", "Connection refused", "Communication connection failure"),
         *("Transport endpoint", "Zero Bytes were transmitted", "temporarily unable", "Protocol authentication error"),

@@ -30,10 +30,12 @@ class Submission(NamedTuple):
     Attributes:
         engine: name of the scheduler.
         name: of the job.
+        address: of the scheduler, see `Scheduler`.
     """
 
     engine: str
     name: str
+    address: str = ""
 
 
 class Lost(NamedTuple):
@@ -76,7 +78,7 @@ class Attempt(NamedTuple):
     def submission(self) -> Submission | None:
         """What was submitted; None if nothing was."""
         found = _read(self.path / SUBMISSION)
-        return None if found is None else Submission(str(found["engine"]), str(found["name"]))
+        return None if found is None else Submission(**found)
 
     @property
     def loss(self) -> Lost | None:

@@ -146,10 +146,7 @@ class ClusterEngine(Engine):
     def close(self) -> None:
         self._closed = True
         if self._jobs:
-            self._report(
-                f"jobs that continue on {self._scheduler.name}: {len(self._jobs)}; `explore resume` follows them, "
-                "`explore cancel` ends them"
-            )
+            self._report(f"jobs that continue on {self._scheduler.name}: {len(self._jobs)}; `explore cancel` ends them")
         self._jobs.clear()
 
     # Questions to the scheduler, one at a time and beside the explorer, which must notice interrupts
@@ -200,7 +197,7 @@ class ClusterEngine(Engine):
             )
         attempt = followed.attempt
         name = f"mg-{self._id}-{followed.job}-{attempt.number}"
-        attempt.prepare(Submission(self._scheduler.name, name))
+        attempt.prepare(Submission(self._scheduler.name, name, self._scheduler.address))
         script = self._scheduler.script(self._job(attempt, name))
         write_bytes(attempt.path / SCRIPT, script.encode())
         followed.asked = True
@@ -208,7 +205,6 @@ class ClusterEngine(Engine):
 
     def _job(self, attempt: Attempt, name: str) -> Job:
         memory = self._settings.memory_gb * _MORE_MEMORY ** lost_to(attempt.folder, "memory")
-        number = '"${SLURM_JOB_ID:-$LSB_JOBID}"'
         return Job(
             name,
             attempt.path,
@@ -216,7 +212,7 @@ class ClusterEngine(Engine):
             self._settings.minutes or math.ceil(self._limit / 60) + _MORE_MINUTES,
             (*self._command, str(attempt.path), f"{self._limit:g}"),
             self._settings.model_copy(update={"memory_gb": memory}),
-            guard=f'[ "$(cat ../{ATTEMPT})" = {attempt.number} ] && echo {number} > {NATIVE}',
+            guard=f'[ "$(cat ../{ATTEMPT})" = {attempt.number} ] && echo "{self._scheduler.number}" > {NATIVE}',
         )
 
     def _ask(self, ask: Callable[[], Any], take: Callable[..., None], followed: _Followed | None = None) -> None:
@@ -390,20 +386,27 @@ def cancel(folder: Path, scheduler: Scheduler) -> list[str]:
     return natives
 
 
+def alive(runs: Path) -> list[tuple[Path, Submission]]:
+    """The folders of jobs that may still wait or run, in a folder of such folders, and what was submitted."""
+    found = []
+    for folder in sorted(path.parent for path in runs.glob(f"*/{ATTEMPT}")):
+        attempt = in_force(folder)
+        submission = attempt and attempt.submission
+        if attempt is not None and submission is not None and not attempt.has_ended:
+            found.append((folder, submission))
+    return found
+
+
 def cancel_all(runs: Path) -> list[str]:
-    """End all jobs that may still wait or run, below the folder of the runs of an exploration.
+    """End all jobs that may still wait or run, in the folder of the runs of an exploration.
 
     Raises:
         InputError: a scheduler does not answer.
     """
     ended = []
-    for folder in sorted(path.parent for path in runs.glob(f"*/{ATTEMPT}")):
-        attempt = in_force(folder)
-        submission = attempt and attempt.submission
-        if attempt is None or submission is None or attempt.has_ended:
-            continue
+    for folder, submission in alive(runs):
         try:
-            ended += cancel(folder, make_scheduler(submission.engine))
+            ended += cancel(folder, make_scheduler(submission.engine, submission.address))
         except SilentError as error:
             raise InputError(f"{submission.engine} does not answer ({error}); cancel again later") from None
     return ended

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
+import shutil
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -15,6 +18,7 @@ from metabolismgraph.processes import Child, describe_exit, environment, killed_
 from metabolismgraph.text import one_line
 
 _POLL = 0.02  # seconds
+_PATIENCE = 20.0  # seconds until nvidia-smi must have answered
 
 
 @dataclasses.dataclass
@@ -28,6 +32,8 @@ class _Running:
 class ProcessEngine(Engine):
     """One child process per job, at most `n_workers` at the same time, each with its own share of the cores.
 
+    Each works on one GPU, where this computer has some.
+
     A job ends with its child processes, and also when this process has ended (`processes.end_with_parent`).
 
     Attributes:
@@ -40,7 +46,7 @@ class ProcessEngine(Engine):
         self._waiting: deque[tuple[int, Path]] = deque()
         self._running: dict[int, _Running] = {}
         self._ended: list[Ended] = []
-        self._shares = _shares(n_workers)
+        self._shares, self._gpus = _shares(n_workers), gpus()
 
     def submit(self, job: int, folder: Path) -> None:
         check_not_elsewhere(folder, "process")
@@ -80,13 +86,23 @@ class ProcessEngine(Engine):
                         stdin=processes.PIPE,
                         stdout=out,
                         stderr=processes.STDOUT,
-                        env=environment(METABOLISMGRAPH_CORES=",".join(map(str, self._shares[worker]))),
+                        env=environment(**self._place(worker)),
                     )
             except OSError as error:
                 reason = f"could not be started ({error.strerror}: {error.filename or folder})"
                 self._ended.append(Ended(job, reason, 0.0, "machine"))
                 continue
             self._running[job] = _Running(process, folder, started, worker)
+
+    def _place(self, worker: int) -> dict[str, str]:
+        """Variables that give a worker its share of the cores, and its GPU."""
+        cores = {"METABOLISMGRAPH_CORES": ",".join(map(str, self._shares[worker]))}
+        if not self._gpus:
+            return cores
+        shared = self.n_workers > len(self._gpus) and "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ
+        # The first process on a GPU would claim most of its memory.
+        memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if shared else {}
+        return {"CUDA_VISIBLE_DEVICES": self._gpus[worker % len(self._gpus)]} | cores | memory
 
     def _collect(self) -> None:
         for job, running in list(self._running.items()):
@@ -99,6 +115,23 @@ class ProcessEngine(Engine):
             reason = too_late(self.limit) if code is None else _reason(code, running.folder)
             lost = code is None or code in {NO_ROOM, UNFLUSHED} or killed_from_outside(code)
             self._ended.append(Ended(job, reason, seconds, "machine" if lost else "idea"))
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, by number or by name; those of CUDA_VISIBLE_DEVICES, if that is set."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        named = [name.strip() for name in given.split(",")]
+        # As CUDA reads it: the first name that is none ends the list.
+        return named[: next((i for i, name in enumerate(named) if not name or name.startswith("-")), len(named))]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    try:
+        listed = processes.run(["nvidia-smi", "-L"], seconds=_PATIENCE, output=1 << 16).stdout
+    except OSError:
+        return []
+    # By name: numbers may have another order there.
+    return re.findall(r"^GPU .*\(UUID: (GPU-[\w-]+)\)", listed.decode(errors="replace"), re.MULTILINE)
 
 
 def _shares(n_workers: int) -> list[list[int]]:

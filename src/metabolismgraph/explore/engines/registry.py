@@ -34,7 +34,7 @@ def make_engine(
     if name in SCHEDULERS:
         from metabolismgraph.explore.engines.cluster import ClusterEngine  # noqa: PLC0415 (only where it is used)
 
-        return ClusterEngine(make_scheduler(name), settings, limit, report=report)
+        return ClusterEngine(make_scheduler(name, settings.address), settings, limit, report=report)
     check_engine(name)
     module, kind = ENGINES[name]
     engine: Engine = getattr(importlib.import_module(module), kind)(n_workers, limit)

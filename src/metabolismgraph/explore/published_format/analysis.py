@@ -12,6 +12,7 @@ from metabolismgraph.explore.events import (
     Failed,
     Finished,
     Imported,
+    Lost,
     Opened,
     Paused,
     Proposed,
@@ -94,9 +95,12 @@ def _preamble(opened: Opened) -> str:
 
 
 def _remark(event: Event) -> str:
-    """A line about an event beside the iterations; empty for an event of an iteration."""
+    """A line about an event beside the entries of iterations; empty for others."""
     remark = ""
     match event:
+        case Lost():
+            reason = one_line(event.reason, _REASON)
+            remark = f"Iteration {event.iteration} lost ({event.kind or 'machine'}) and run again: {reason}"
         case Suggested():
             remark = f"Suggested by {event.by}: {suggestion(event)}"
         case Refused(suggestion=str()):
