@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -71,7 +72,9 @@ def test_ends_of_jobs(ours, tmp_path):
 
 
 def begin_explorer(path, dask, iterations=4):
-    pid = os.fork()
+    with warnings.catch_warnings():  # of threads, which the child does not use
+        warnings.simplefilter("ignore")
+        pid = os.fork()
     if pid:
         return pid
     code = 1
@@ -86,7 +89,6 @@ def begun(path, iteration):
     wait_for((path / "runs" / f"{iteration:04d}" / "once").exists)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_jobs_go_on_without_the_explorer(ours, tmp_path):
     path = tmp_path / "x"
     opened(path)
