@@ -65,6 +65,7 @@ def explorers(path):
     return Plan.read(path).alive()
 
 
+@pytest.mark.slow
 def test_explorers_hand_over_until_it_is_done(cluster, tmp_path, monkeypatch, capsys):
     path = tmp_path / "x"
     opened(path)
@@ -85,6 +86,7 @@ def test_explorers_hand_over_until_it_is_done(cluster, tmp_path, monkeypatch, ca
     assert output.count("results are in") == begun(path)
 
 
+@pytest.mark.slow
 def test_cancelling_ends_the_explorer_and_its_jobs(cluster, tmp_path, monkeypatch, capsys):
     path = tmp_path / "x"
     opened(path)
@@ -99,6 +101,7 @@ def test_cancelling_ends_the_explorer_and_its_jobs(cluster, tmp_path, monkeypatc
     wait_for(lambda: make_scheduler(cluster).look([native])[native].has_ended)
 
 
+@pytest.mark.slow
 def test_an_explorer_that_is_cut_off_has_a_successor(cluster, tmp_path, monkeypatch):
     """But not for ever."""
     path = tmp_path / "x"
