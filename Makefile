@@ -5,6 +5,7 @@ ARGS ?=
 # Data that this project did not make, fitted as well where they are at hand.
 EXTERNAL ?= $(wildcard ../shared/benchmarks/oscillatory_rank50)
 BIN := .venv/bin
+CLUSTERS := $(addprefix tests/test_,$(addsuffix .py,schedulers clusters slurm_faults cluster_commands in_job dask))
 
 .PHONY: help run test test-fast test-long test-clusters test-malformed coverage lint docs bench bench-models bench-noise bench-strategies
 .DEFAULT_GOAL := help
@@ -24,8 +25,8 @@ test-fast: .venv/.ok  ## the tests that take seconds: what to run after every ch
 test-long: .venv/.ok  ## all tests; reviews of every strategy; property tests look at ten times as many cases, others each time
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "" --hypothesis-profile=long $(ARGS)
 
-test-clusters: .venv/.ok  ## explorations on Slurm and LSF with all faults that may happen there; ten minutes, and Slurm's packages
-	$(BIN)/pytest -n 2 --dist load -m "" $(ARGS) tests/test_schedulers.py tests/test_clusters.py tests/test_slurm_faults.py
+test-clusters: .venv/.ok  ## explorations on Slurm, LSF and Dask with all faults that may happen there; ten minutes, and Slurm's packages
+	$(BIN)/pytest -n 2 --dist load -m "" $(ARGS) $(CLUSTERS)
 
 test-malformed: .venv/.ok  ## thousands of malformed inputs, each in a process with limits: make test-malformed ARGS="--family sbml"
 	$(BIN)/python tests/malformed/runner.py $(ARGS)

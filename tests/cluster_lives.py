@@ -15,7 +15,7 @@ from metabolismgraph.schedulers import make_scheduler
 from metabolismgraph.schedulers.settings import ClusterSettings
 
 TIMES = ("time", "seconds", "started", "waited", "queued", "chain")
-PATIENCE = 60.0  # seconds; two cores may be busy with something else
+PATIENCE = 180.0  # seconds; the processors may be busy with something else
 SETTINGS = {"memory_gb": 0.1, "poll_seconds": 0.1, "grace_seconds": 0.5}
 
 

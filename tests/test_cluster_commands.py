@@ -13,10 +13,9 @@ import warnings
 from collections import Counter
 
 import pytest
+from cluster_lives import PATIENCE, begun, completions, faulty, wait_for
 from command_line import call
 from explorer_lives import JOB, explorer, opened
-from lsf_commands import use_stand_in
-from test_clusters import PATIENCE, begun, completions, faulty, wait_for
 from test_explore_commands import TINY, events
 
 from metabolismgraph.cli.base_run import BaseRun
@@ -32,9 +31,9 @@ FAST = ("--engine", "lsf", "--setting", "poll_seconds=0.1", "--setting", "grace_
 
 
 @pytest.fixture
-def lsf(tmp_path, monkeypatch):
-    use_stand_in(tmp_path, monkeypatch)
-    return tmp_path / "lsf"
+def lsf(lsf, tmp_path):
+    """The folder of the stand-in."""
+    return tmp_path / lsf
 
 
 def scripts(lsf, word):
@@ -216,7 +215,7 @@ def test_a_base_that_goes_wrong(base, capsys):
     assert (path / "base").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.on_demand
 def test_the_base_and_single_runs_are_jobs(lsf, tmp_path, monkeypatch, capsys):
     out = tmp_path / "x"
     start = ["start", "small", "--iterations", 1, "--out", out, "--quiet", *TINY, "--engine", "lsf"]

@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from cluster_lives import completions, ends_of, events_of, faulty, untimed, wait_for
 from explorer_lives import JOB, explorer, opened
 from private_dask import PrivateDask
-from test_clusters import completions, ends_of, events_of, faulty, untimed, wait_for
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.attempts import Attempt
@@ -117,7 +117,7 @@ def processes_of(path):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.on_demand
 def test_a_worker_that_is_killed(mortal, tmp_path):
     """Its script ends with it; Dask gives the job to another worker, which does not begin it."""
     path = tmp_path / "x"
@@ -141,7 +141,7 @@ def test_a_worker_that_is_killed(mortal, tmp_path):
     assert completions(path) == Counter([1, 2])
 
 
-@pytest.mark.slow
+@pytest.mark.on_demand
 def test_a_scheduler_that_is_started_again(mortal, tmp_path, monkeypatch):
     """It knows nothing of what was submitted; its workers are new as well."""
     monkeypatch.setattr("metabolismgraph.schedulers.dask._CONNECT", 1.0)

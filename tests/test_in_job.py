@@ -1,18 +1,13 @@
 """The explorer as a job of the cluster, one after another, with quick runs; a real Slurm, and a stand-in for LSF."""
 
 import json
-import shutil
 import sys
-import tempfile
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from cluster_lives import completions, events_of, faulty, wait_for
 from command_line import call, refused
 from explorer_lives import JOB, opened
-from lsf_commands import use_stand_in
-from private_slurm import running_slurm
-from test_clusters import completions, events_of, faulty, wait_for
 
 from metabolismgraph.cli import in_job
 from metabolismgraph.cli.in_job import Plan
@@ -21,7 +16,6 @@ from metabolismgraph.schedulers import make_scheduler
 # What an explorer in a job would load: engines run quick jobs.
 QUICKLY = f"""
 import sys
-from pathlib import Path
 from metabolismgraph.explore.engines.cluster import ClusterEngine
 ClusterEngine.__init__.__defaults__ = ({JOB!r}, *ClusterEngine.__init__.__defaults__[1:])
 from metabolismgraph.cli import in_job
@@ -31,22 +25,10 @@ sys.exit(main(Path(sys.argv[1])))
 """
 
 
-@pytest.fixture(scope="module")
-def slurm_configuration():
-    if shutil.which("slurmctld") is None:
-        pytest.skip("Slurm is not installed")
-    with tempfile.TemporaryDirectory(prefix="slurm-", dir="/tmp") as folder, running_slurm(Path(folder)) as path:
-        yield path
-
-
-@pytest.fixture(params=["slurm", "lsf"])
-def cluster(request, tmp_path, monkeypatch):
+@pytest.fixture
+def cluster(cluster, monkeypatch):
     monkeypatch.setattr(in_job, "_JOB", (sys.executable, "-P", "-c", QUICKLY))
-    if request.param == "slurm":
-        monkeypatch.setenv("SLURM_CONF", str(request.getfixturevalue("slurm_configuration")))
-    else:
-        use_stand_in(tmp_path, monkeypatch)
-    return request.param
+    return cluster
 
 
 def resume(path, engine, seconds, *more):
@@ -65,7 +47,6 @@ def explorers(path):
     return Plan.read(path).alive()
 
 
-@pytest.mark.slow
 def test_explorers_hand_over_until_it_is_done(cluster, tmp_path, monkeypatch, capsys):
     path = tmp_path / "x"
     opened(path)
@@ -86,7 +67,7 @@ def test_explorers_hand_over_until_it_is_done(cluster, tmp_path, monkeypatch, ca
     assert output.count("results are in") == begun(path)
 
 
-@pytest.mark.slow
+@pytest.mark.on_demand
 def test_cancelling_ends_the_explorer_and_its_jobs(cluster, tmp_path, monkeypatch, capsys):
     path = tmp_path / "x"
     opened(path)
@@ -101,7 +82,7 @@ def test_cancelling_ends_the_explorer_and_its_jobs(cluster, tmp_path, monkeypatc
     wait_for(lambda: make_scheduler(cluster).look([native])[native].has_ended)
 
 
-@pytest.mark.slow
+@pytest.mark.on_demand
 def test_an_explorer_that_is_cut_off_has_a_successor(cluster, tmp_path, monkeypatch):
     """But not for ever."""
     path = tmp_path / "x"
