@@ -16,6 +16,7 @@ from metabolismgraph.schedulers import make_scheduler
 # What an explorer in a job would load: engines run quick jobs.
 QUICKLY = f"""
 import sys
+from pathlib import Path
 from metabolismgraph.explore.engines.cluster import ClusterEngine
 ClusterEngine.__init__.__defaults__ = ({JOB!r}, *ClusterEngine.__init__.__defaults__[1:])
 from metabolismgraph.cli import in_job
