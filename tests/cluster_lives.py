@@ -57,7 +57,7 @@ def ends_of(path, iteration):
     return losses, end
 
 
-def begin_explorer(path, name, iterations=4):
+def begin_explorer(path, made, iterations=4):
     """An explorer in a process of its own, which needs no time to start; its number."""
     with warnings.catch_warnings():  # of threads, which the child does not use
         warnings.simplefilter("ignore")
@@ -68,7 +68,7 @@ def begin_explorer(path, name, iterations=4):
         signal.signal(number, signal.SIG_DFL)
     code = 1
     try:
-        explorer(path, engine=engine(name)).run(iterations)
+        explorer(path, engine=made).run(iterations)
         code = 0
     finally:
         os._exit(code)
@@ -85,7 +85,7 @@ def killed_while_jobs_work(path, name, **faults):
     """An exploration whose explorer was killed while its jobs work."""
     opened(path)
     faulty(path, **faults)
-    explorers_number = begin_explorer(path, name)
+    explorers_number = begin_explorer(path, engine(name))
     numbers = [begun(path, int(key[1:])) for key in faults]
     wait_for(lambda: len(list(path.glob("runs/*/a1/native"))) == 4)  # all are submitted, one after the other
     os.kill(explorers_number, signal.SIGKILL)

@@ -141,7 +141,7 @@ def test_jobs_go_on_without_the_explorer(lsf, tmp_path, number):
     path = tmp_path / "x"
     opened(path)
     faulty(path, i2="held")
-    explorers_number = begin_explorer(path, lsf)
+    explorers_number = begin_explorer(path, engine(lsf))
     begun(path, 2)
     os.kill(explorers_number, number)
     os.waitpid(explorers_number, 0)
@@ -302,7 +302,7 @@ def lives(path, name, iterations, kills=0):
     """
     killed, moments = 0, random.Random(3)
     while True:
-        number = begin_explorer(path, name, iterations)
+        number = begin_explorer(path, engine(name), iterations)
         if killed < kills:
             time.sleep(moments.uniform(0, 1.2))
             os.kill(number, signal.SIGKILL)
@@ -346,13 +346,13 @@ def test_two_explorations_at_once(cluster, tmp_path):
     for path in paths:
         opened(path)
         faulty(path, i2="slow")
-    numbers = [begin_explorer(path, cluster) for path in paths]
+    numbers = [begin_explorer(path, engine(cluster)) for path in paths]
     for path in paths:
         begun(path, 2)
     for number in numbers:
         os.kill(number, signal.SIGKILL)
         os.waitpid(number, 0)
-    numbers = [begin_explorer(path, cluster) for path in paths]
+    numbers = [begin_explorer(path, engine(cluster)) for path in paths]
     assert [os.waitpid(number, 0)[1] for number in numbers] == [0, 0]
     for path in paths:
         assert completions(path) == Counter(range(1, 5))

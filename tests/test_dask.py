@@ -4,12 +4,11 @@ import contextlib
 import os
 import signal
 import sys
-import warnings
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from cluster_lives import completions, ends_of, events_of, faulty, untimed, wait_for
+from cluster_lives import begin_explorer, begun, completions, ends_of, events_of, faulty, untimed, wait_for
 from explorer_lives import JOB, explorer, opened
 from private_dask import PrivateDask
 
@@ -71,29 +70,11 @@ def test_ends_of_jobs(ours, tmp_path):
     assert (losses, end.cause) == ([], "idea")
 
 
-def begin_explorer(path, dask, iterations=4):
-    with warnings.catch_warnings():  # of threads, which the child does not use
-        warnings.simplefilter("ignore")
-        pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    try:
-        explorer(path, engine=engine(dask)).run(iterations)
-        code = 0
-    finally:
-        os._exit(code)
-
-
-def begun(path, iteration):
-    wait_for((path / "runs" / f"{iteration:04d}" / "once").exists)
-
-
 def test_jobs_go_on_without_the_explorer(ours, tmp_path):
     path = tmp_path / "x"
     opened(path)
     faulty(path, i2="held", i3="held")
-    number = begin_explorer(path, ours)
+    number = begin_explorer(path, engine(ours))
     begun(path, 2)
     begun(path, 3)
     os.kill(number, signal.SIGKILL)

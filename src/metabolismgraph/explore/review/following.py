@@ -15,16 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from scipy.cluster.hierarchy import fcluster, linkage
 
+from metabolismgraph.explore.review.response import lines, response
 from metabolismgraph.explore.review.trial_systems import Homeostasis, TrialSystems, likeness
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.system.model import MetabolismModel
 
-_GRID = 8  # concentrations per species, at quantiles of its own
 # Constant part of the slope of the weak system, relative to the learned slope and to the true one. From the late start,
 # training with noise on an imperfect checkpoint reaches 0.19.
 _CONSTANT, _CONSTANT_OF_TRUE = 0.45, 0.6
@@ -101,7 +100,7 @@ def _converted_faults(
         most: largest constant part of a slope.
     """
     slopes = [
-        float(np.sqrt(np.mean(_slopes(data, model)[data.moving] ** 2)))
+        float(np.sqrt(np.mean(lines(data, model)[0][data.moving] ** 2)))
         for data, model in ((systems.own, own), (systems.converted, converted))
     ]
     factor = systems.time_factor
@@ -119,7 +118,7 @@ def _hidden_faults(systems: TrialSystems, learned: Sequence[MetabolismModel]) ->
     moving = systems.own.moving
     true = [-truth.lam[moving].mean() for truth in systems.truth]
     weak, strong = (
-        _slopes(data, model)[moving].mean() / true[0] for data, model in zip(systems.hidden, learned, strict=True)
+        lines(data, model)[0][moving].mean() / true[0] for data, model in zip(systems.hidden, learned, strict=True)
     )
     constant = constant_part(weak, strong, true[1] / true[0])
     if constant > max(_CONSTANT * weak, _CONSTANT_OF_TRUE):
@@ -163,30 +162,16 @@ def _are_grouped(embeddings: Float[np.ndarray, "species dim"]) -> bool:
 
 def explained(data: Phase2Data, truth: Homeostasis, model: MetabolismModel) -> float:
     """The share of the squares of homeostasis that a model explains; 0 for MLP_node = 0."""
-    c, response = _response(data, model)
+    c, found = response(data, model)
     h = truth(c)[:, data.moving]
-    return float(1 - np.sum((response[:, data.moving] - h) ** 2) / np.sum(h**2))
+    return float(1 - np.sum((found[:, data.moving] - h) ** 2) / np.sum(h**2))
 
 
 def multiple(data: Phase2Data, truth: Homeostasis, model: MetabolismModel) -> tuple[float, float]:
     """Size of the response relative to homeostasis, and the share of its squares that the best multiple explains."""
-    c, response = _response(data, model)
-    h, response = truth(c)[:, data.moving], response[:, data.moving]
-    both, squares = float(np.sum(response * h)), float(np.sum(response**2))
+    c, found = response(data, model)
+    h, found = truth(c)[:, data.moving], found[:, data.moving]
+    both, squares = float(np.sum(found * h)), float(np.sum(found**2))
     if not both > 0:
         return 0.0, 0.0
     return squares / both, both**2 / (squares * float(np.sum(h**2)))
-
-
-def _slopes(data: Phase2Data, model: MetabolismModel) -> Float[np.ndarray, " species"]:
-    """Slope of the least-squares line of MLP_node of every species over its own concentrations."""
-    c, response = _response(data, model)
-    c = c - c.mean(axis=0)
-    return np.asarray(np.sum(c * response, axis=0) / np.maximum(np.sum(c**2, axis=0), 1e-30))
-
-
-def _response(
-    data: Phase2Data, model: MetabolismModel
-) -> tuple[Float[np.ndarray, "grid species"], Float[np.ndarray, "grid species"]]:
-    c = np.quantile(data.observations.concentration, (np.arange(_GRID) + 0.5) / _GRID, axis=0)
-    return c, np.asarray(model.homeostasis(jnp.asarray(c)))

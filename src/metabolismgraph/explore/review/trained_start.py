@@ -7,19 +7,21 @@ homeostasis that the residual of the checkpoint shows.
 
 from __future__ import annotations
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from metabolismgraph.explore.review.response import lines
 from metabolismgraph.homeostasis.fit import response_coordinates
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.system.model import MetabolismModel, NodeFunction
 
 _PURPOSE = 11  # of the random key, see `Phase2Data.key`; not one of those of the training
 _CORRECTION = 0.01  # size of the correction by the network, relative to the residual: not zero, as after training
-_GRID = 8  # concentrations per species, at quantiles of its own
 
 
 def trained_start(model: MetabolismModel, data: Phase2Data) -> MetabolismModel:
@@ -45,22 +47,14 @@ def trained_start(model: MetabolismModel, data: Phase2Data) -> MetabolismModel:
         (scale * jax.random.normal(last, weights.shape), jnp.zeros_like(node.slope), jnp.zeros_like(node.offset)),
     )
     # What the line has to add to the correction, in the units of its coefficients, see `NodeFunction.line`.
-    slope, offset = _lines(node, embeddings, data)
+    slope, offset = lines(data, _with(model, node, embeddings))
     slope, offset = residuals.slope - slope, residuals.offset - offset
     design = np.column_stack([np.asarray(embeddings), np.ones(n)])[moving]
     targets = np.column_stack([slope * node.width, offset + slope * node.center])[moving] / float(node.unit)
     solved = jnp.asarray(np.linalg.lstsq(design, targets)[0].T)
     node = eqx.tree_at(lambda f: (f.slope, f.offset), node, (solved[0], solved[1]))
-    changed: MetabolismModel = eqx.tree_at(lambda m: (m.mlp_node, m.embeddings), model, (node, embeddings))
-    return changed
+    return _with(model, node, embeddings)
 
 
-def _lines(
-    node: NodeFunction, embeddings: Float[Array, "species dim"], data: Phase2Data
-) -> tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"]]:
-    """Slope and offset of the least-squares line of MLP_node of every species."""
-    c = np.quantile(data.observations.concentration, (np.arange(_GRID) + 0.5) / _GRID, axis=0)
-    response = np.asarray(node(jnp.asarray(c), jnp.broadcast_to(embeddings, (*c.shape, embeddings.shape[1]))))
-    centred = c - c.mean(axis=0)
-    slope = np.sum(centred * response, axis=0) / np.maximum(np.sum(centred**2, axis=0), 1e-30)
-    return slope, response.mean(axis=0) - slope * c.mean(axis=0)
+def _with(model: MetabolismModel, node: NodeFunction, embeddings: Float[Array, "species dim"]) -> MetabolismModel:
+    return dataclasses.replace(model, mlp_node=node, embeddings=embeddings)
