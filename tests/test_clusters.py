@@ -375,10 +375,13 @@ def test_keys_do_not_reach_jobs(cluster, tmp_path, monkeypatch):
 
 
 def test_what_a_scheduler_refuses_stops_the_explorer(slurm, tmp_path):
-    path = tmp_path / "x"
+    path, said = tmp_path / "x", []
     opened(path)
+    nowhere = engine(slurm, queue="nowhere")
+    nowhere._report = said.append
     with pytest.raises(InputError, match="sbatch refuses the job: .*nvalid partition"):
-        explorer(path, engine=engine(slurm, queue="nowhere")).run(4)
+        explorer(path, engine=nowhere).run(4)
+    assert said == []  # no job continues
     explorer(path, engine=engine(slurm)).run(4)
     assert completions(path) == Counter(range(1, 5))
     assert events_of(path, "lost") == []

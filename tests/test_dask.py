@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cluster_lives import begin_explorer, begun, completions, ends_of, events_of, faulty, untimed, wait_for
+from command_line import refused
 from explorer_lives import JOB, explorer, opened
 from private_dask import PrivateDask
 
@@ -167,6 +168,15 @@ def test_what_dask_cannot_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r"pip install 'metabolismgraph\[dask\]'"):
         make_scheduler("dask", "tcp://127.0.0.1:1").find("x")
+
+
+def test_a_wrong_address_is_refused_before_anything_is_made(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("distributed", reason="the extra dask is not installed")
+    out = tmp_path / "x"
+    options = ("--engine", "dask", "--setting", "address=host", "--out", out)
+    message = refused(monkeypatch, capsys, "explore", "start", "small", *options)
+    assert "address 'host' is not that of a scheduler" in message
+    assert not out.exists()
 
 
 def test_a_silent_scheduler_of_dask(monkeypatch):

@@ -105,7 +105,9 @@ def make_base(
     if settings.engine not in SCHEDULERS:
         base.make(path, quiet=quiet)
         return
-    engine = ClusterEngine(make_scheduler(settings.engine, settings.address), settings, slot_minutes * 60, JOB, say)
+    scheduler = make_scheduler(settings.engine, settings.address)
+    scheduler.check()
+    engine = ClusterEngine(scheduler, settings, slot_minutes * 60, JOB, say)
     base.make_by_job(path, engine, settings.engine, until)
 
 

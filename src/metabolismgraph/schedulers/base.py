@@ -122,6 +122,13 @@ class Scheduler(abc.ABC):
     def __init__(self, address: str = ""):
         self.address = address
 
+    def check(self) -> None:  # noqa: B027 (schedulers with commands know where they are)
+        """Check what can be known without an answer.
+
+        Raises:
+            InputError: the address is not one, or a library is missing.
+        """
+
     @abc.abstractmethod
     def directives(self, job: Job) -> list[str]:
         """The lines at the top of a script that ask for resources."""

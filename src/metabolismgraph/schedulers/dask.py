@@ -38,6 +38,14 @@ class Dask(Scheduler):
     unanswered: ClassVar = ()
     number: ClassVar = "$METABOLISMGRAPH_JOB"
 
+    def check(self) -> None:
+        _distributed()
+        if not re.fullmatch(r"\w+://\S+", self.address):
+            raise InputError(
+                f"engine dask: address {self.address!r} is not that of a scheduler, such as tcp://host:8786; "
+                "give --setting address=..."
+            )
+
     def directives(self, job: Job) -> list[str]:
         options = [*([f"GPU={job.settings.gpus}"] if job.settings.gpus else []), *job.settings.directives]
         return [
@@ -91,12 +99,8 @@ class Dask(Scheduler):
             InputError: the extra is not installed, or there is no usable address.
             SilentError: no answer.
         """
+        self.check()
         made = _distributed().Client
-        if not re.fullmatch(r"\w+://\S+", self.address):
-            raise InputError(
-                f"engine dask: address {self.address!r} is not that of a scheduler, such as tcp://host:8786; "
-                "give --setting address=..."
-            )
 
         async def answer() -> T:
             async with made(self.address, asynchronous=True, set_as_default=False, timeout=_CONNECT) as client:

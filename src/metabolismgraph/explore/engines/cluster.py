@@ -145,8 +145,8 @@ class ClusterEngine(Engine):
 
     def close(self) -> None:
         self._closed = True
-        if self._jobs:
-            self._report(f"jobs that continue on {self._scheduler.name}: {len(self._jobs)}; `explore cancel` ends them")
+        if going := sum(not followed.is_new for followed in self._jobs.values()):
+            self._report(f"jobs that continue on {self._scheduler.name}: {going}; `explore cancel` ends them")
         self._jobs.clear()
 
     # Questions to the scheduler, one at a time and beside the explorer, which must notice interrupts
@@ -245,6 +245,7 @@ class ClusterEngine(Engine):
             return
         if isinstance(found, RejectedError) and followed is not None:
             retire(followed.attempt.folder)  # it was not submitted: the next explorer need not look for it
+            self._jobs.pop(followed.job, None)
         if isinstance(found, Exception):
             raise found
         if self._silences:
