@@ -346,7 +346,7 @@ def test_the_residual_has_its_own_scale_and_says_so():
     for image in (observed, residual):
         assert image.get_clim()[0] == -image.get_clim()[1]
     assert "times finer" in figure.axes[2].get_title(loc="left")
-    assert any("10$^{-6}$" in ax.get_ylabel() for ax in figure.axes[3:])
+    assert any("10⁻⁶" in ax.get_ylabel() for ax in figure.axes[3:])
 
 
 def test_time_axis_of_steps_that_differ():
@@ -505,4 +505,4 @@ def test_numbers_as_text():
     assert [r2_text(v) for v in (0.98, 0.99999999, 1.0, -3.0, float("nan"), None)] == [
         "R² = 0.98", "R² > 0.9999", "R² = 1", "R² = -3", "R² undefined", "R² undefined",
     ]  # fmt: skip
-    assert [scientific(v) for v in (0.0, 0.5, 795.0, 7.2e-8)] == ["0", "0.5", "795", "7.2·10$^{-8}$"]
+    assert [scientific(v) for v in (0.0, 0.5, 795.0, 7.2e-8)] == ["0", "0.5", "795", "7.2·10⁻⁸"]

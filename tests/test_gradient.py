@@ -367,17 +367,17 @@ def test_what_is_refused(tiny, tiny_config):
 
 def test_raw_function_starts_at_about_one():
     c = np.exp(np.random.default_rng(0).normal(0.5, 1.5, 500))
-    f = new_substrate_function(GraphModel(substrate_input="raw", **SHALLOW), c, jax.random.key(0))
+    f = new_substrate_function(GraphModel(substrate_input="raw", **SHALLOW), c, np.random.default_rng(0))
     assert isinstance(f, RawSubstrateFunction)
     value = np.exp(np.asarray(f(jnp.log(jnp.asarray(c)), jnp.ones(()))))
     assert value.min() > 0.5
     assert value.max() < 2.0
     assert value.std() > 1e-3
-    assert isinstance(new_substrate_function(GraphModel(**SHALLOW), c, jax.random.key(0)), SubstrateFunction)
+    assert isinstance(new_substrate_function(GraphModel(**SHALLOW), c, np.random.default_rng(0)), SubstrateFunction)
 
 
 def test_raw_function_keeps_its_logarithm_far_below_zero():
-    f = new_substrate_function(GraphModel(substrate_input="raw", **SHALLOW), np.ones(1), jax.random.key(0))
+    f = new_substrate_function(GraphModel(substrate_input="raw", **SHALLOW), np.ones(1), np.random.default_rng(0))
     low = eqx.tree_at(lambda f: f.perceptron.biases[-1], f, jnp.full(1, -400.0))
     value, slope = jax.value_and_grad(lambda f: f(jnp.zeros(()), jnp.ones(())))(low)
     assert float(value) == pytest.approx(-400.0, abs=1.0)

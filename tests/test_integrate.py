@@ -4,7 +4,6 @@ import functools
 import math
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from metabolismgraph.system.derivative_rules import StepQuadrature
 from metabolismgraph.system.integrate import euler, evaluate_rate, integrate, rollout
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import MetabolismModel, NodeFunction, SubstrateFunction
+from metabolismgraph.system.model_rates import ModelRates
 from metabolismgraph.system.observations import Observations
 
 heun = functools.partial(integrate, rule="trapezoid")
@@ -74,8 +74,8 @@ def test_concentrations_stop_at_zero(method):
 def decay():
     """A -> B with k = 0.1; homeostasis adds 0.5 to whatever is not fixed, as B is."""
     network = network_of(({"A": 1.0}, {"A": -1.0, "B": 1.0}), species="AB", fixed=["B"])
-    mlp_sub = SubstrateFunction(4, 2, 0.0, 1.0, jax.random.key(0))
-    node = NodeFunction(4, 2, 2, jax.random.key(1))
+    mlp_sub = SubstrateFunction(4, 2, 0.0, 1.0, np.random.default_rng(0))
+    node = NodeFunction(4, 2, 2, np.random.default_rng(1))
     model = MetabolismModel(
         log_k=jnp.array([-1.0]),
         mlp_sub=eqx.tree_at(lambda f: f.skip, mlp_sub, jnp.array([1.0, 0.0])),
@@ -97,8 +97,11 @@ def test_rollout_of_a_model(decay, rule):
         mean = first * sum((-0.1 * dt) ** n / math.factorial(n + 1) for n in range(terms))
         c += dt * mean
         expected.append([c, 3.0])
-    states = rollout(eqx.Partial(model, structure=structure), jnp.array([2.0, 3.0]), jnp.array([0.5, 1.0]), rule)
+    states = integrate(eqx.Partial(model, structure=structure), jnp.array([2.0, 3.0]), jnp.array([0.5, 1.0]), rule)
     np.testing.assert_allclose(states, expected, rtol=1e-12)
+    start = np.array([[2.0, 3.0]])
+    states = rollout(ModelRates.of(model, structure, start), start, np.array([[0.5], [1.0]]), rule)
+    np.testing.assert_allclose(states[:, 0], expected, rtol=1e-12)
 
 
 def test_the_mean_rate_over_a_step():

@@ -18,7 +18,7 @@ LAWS = RateLaws(np.array([1.0, 2.0]), np.zeros(2, dtype=bool), np.array([0, 1, 0
 @pytest.fixture(scope="module")
 def trained_like():
     """MLP_sub with a last layer that is not zero: a power law with bends of a tenth or so."""
-    f = SubstrateFunction(16, 3, center=-1.0, width=2.5, key=jax.random.key(0))
+    f = SubstrateFunction(16, 3, center=-1.0, width=2.5, rng=np.random.default_rng(0))
     last = 0.1 * jax.random.normal(jax.random.key(1), f.perceptron.weights[-1].shape)
     return eqx.tree_at(lambda f: (f.perceptron.weights[-1], f.skip), f, (last, jnp.array([0.9, 0.05])))
 

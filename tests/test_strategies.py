@@ -324,7 +324,7 @@ def test_every_changed_part_is_declared(plain, change, part):
 
 def applied_penalties(plan):
     del plan
-    return (Similarity(jnp.ones(3), jnp.ones(()), jnp.ones(2, dtype=bool), jnp.ones(())),)
+    return (Similarity(jnp.ones(3), jnp.ones(()), jnp.arange(2)[None], jnp.ones(())),)
 
 
 def test_notes_and_penalties_of_others_stay(plain):

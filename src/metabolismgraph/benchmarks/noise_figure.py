@@ -50,7 +50,7 @@ def errors_against_noise(config: str, cases: Sequence[Row], methods: Sequence[st
         _bound(axes[1, column], mine, noise, "bound_slope")
         axes[0, column].set_title(sampling(n))
         axes[1, column].set_xlabel("noise  [% of the standard deviation]")
-    axes[0, 0].set_ylabel("median error of log$_{10}$ k")
+    axes[0, 0].set_ylabel("median error of log₁₀ k")
     axes[1, 0].set_ylabel("|slope ratio - 1|")
     figure.suptitle(f"{config}: median over seeds, bars from least to largest")
     handles = [Line2D([], [], color=colours[m], marker=_MARKERS[i % 6], label=m) for i, m in enumerate(used)]

@@ -18,23 +18,22 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Column, Table
 from rich.text import Text
 
-from metabolismgraph.benchmarks.results_file import Row
-from metabolismgraph.benchmarks.strategy_report import described, worst_deviation
-from metabolismgraph.evaluation.evaluate import Evaluation
-from metabolismgraph.homeostasis.strategies.base import Strategy
-from metabolismgraph.kinetic_models.fit_result import PetabFit
 from metabolismgraph.metrics import METRICS, Classification, Value, find
 from metabolismgraph.reactions.equations import written_combination, written_equation
-from metabolismgraph.reactions.identifiability import Identifiability
 from metabolismgraph.reactions.verdict import NOT_APART, seen_in_part
-from metabolismgraph.runs.uncertainty import Uncertainty
-from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.progress import Progress as Report
 from metabolismgraph.system.progress import silent
 from metabolismgraph.text import printable
 
 if TYPE_CHECKING:
+    from metabolismgraph.benchmarks.results_file import Row
+    from metabolismgraph.evaluation.evaluate import Evaluation
+    from metabolismgraph.homeostasis.strategies.base import Strategy
     from metabolismgraph.kinetic_models.comparison import Comparison
+    from metabolismgraph.kinetic_models.fit_result import PetabFit
+    from metabolismgraph.reactions.identifiability import Identifiability
+    from metabolismgraph.runs.uncertainty import Uncertainty
+    from metabolismgraph.system.network import ReactionNetwork
 
 _VERDICTS: Mapping[Classification | None, str] = {
     "converged": "[green]pass[/]",
@@ -275,6 +274,8 @@ class StrategyBoard:
             [row for row in rows if (row["strategies"], row["checkpoint"]) == (name, checkpoint)]
             for rows in (self._planned, self._done)
         )
+        from metabolismgraph.benchmarks.strategy_report import worst_deviation
+
         deviations = [worst_deviation(row) for row in done if "error" not in row and row["sweep"] is None]
         failed = sum("error" in row for row in done)
         worst = f"  {max(deviations):.2g}" if deviations else ""
@@ -302,6 +303,8 @@ def strategy_board(console: Console) -> Iterator[StrategyBoard]:
 
 
 def _outcome(row: Row) -> str:
+    from metabolismgraph.benchmarks.strategy_report import described
+
     if "error" in row:
         return f"{described(row)}: failed, {row['error']}"
     shown = ", ".join("-" if ratio is None else f"{ratio:.4g}" for ratio in row["slope_ratio"])

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.config import Training
 from metabolismgraph.errors import InputError
@@ -33,13 +32,14 @@ from metabolismgraph.homeostasis.strategies.orthogonalised import refine_reactio
 from metabolismgraph.metrics import REFINED, Value, classify
 from metabolismgraph.reactions.fit import Phase1Result
 from metabolismgraph.reactions.verdict import TWO_SIDED
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.assumed_rate_laws import rate_law_notes
 from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
-from metabolismgraph.system.integrate import RateEquation, evaluate_rate, rollout
-from metabolismgraph.system.kinetics import Structure, evaluate_law
+from metabolismgraph.system.integrate import rollout
+from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.model_rates import ModelRates, in_parts
 from metabolismgraph.system.observations import Observations, Transitions
-from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.uncertainty.held_out_lines import held_out_lines
 
 Variables = dict[str, tuple[Any, ...]]  # dimensions, values and, for some, attributes
@@ -269,7 +269,7 @@ def _rate_law_metrics(
         return {}
     c = np.geomspace(seen.min(), seen.max(), _LAW_POINTS)
     orders = np.unique(network.edge_order[learned])
-    log_f = np.stack([np.asarray(evaluate_law(phase1.mlp_sub, jnp.log(c), jnp.asarray(s))) for s in orders])
+    log_f = np.stack([phase1.mlp_sub(np.log(c), np.full(c.shape, s)) for s in orders])
     data["law_concentration"] = ("law_point", c)
     data["law_f"] = (("law_order", "law_point"), np.exp(log_f))
     data["law_order"] = ("law_order", orders)
@@ -304,15 +304,12 @@ def _true_law(truth: Truth, c: Float[np.ndarray, " points"], order: float) -> Fl
     return np.asarray(np.exp(np.interp(np.log(c), np.log(table[:, 1]), np.log(table[:, 2]))))
 
 
-_homeostasis = eqx.filter_jit(MetabolismModel.homeostasis)
-
-
 def _lines(
     model: MetabolismModel, low: Float[np.ndarray, " species"], high: Float[np.ndarray, " species"]
 ) -> tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"], np.ndarray, np.ndarray]:
     """Slope and offset of the least-squares line of MLP_node per species, the concentrations, and MLP_node there."""
     c = np.linspace(low, high, _SWEEP_POINTS)
-    y = np.asarray(_homeostasis(model, jnp.asarray(c)))
+    y = in_parts(model.homeostasis, c)
     centred = c - c.mean(axis=0)
     spread = np.maximum(np.sum(centred**2, axis=0), 1e-300)
     slope = np.sum(centred * y, axis=0) / spread
@@ -425,8 +422,8 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: Variabl
     observations, rule = result.observations, result.phase1.rule
     structure = Structure.of(observations.network)
     transitions = observations.transitions()
-    rate = evaluate_rate(eqx.Partial(model, structure=structure), jnp.asarray(observations.concentration))
-    predicted = StepQuadrature.of(observations, rule).mean(np.asarray(rate))
+    rates = ModelRates.of(model, structure, observations.concentration)
+    predicted = StepQuadrature.of(observations, rule).mean(rates(observations.concentration))
     measured = observations.measured[transitions.frame] & observations.measured[transitions.frame + 1]
     data["derivative"] = (("transition", "species"), np.where(measured, transitions.derivative, np.nan))
     data["predicted_derivative"] = (("transition", "species"), predicted)
@@ -443,14 +440,14 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: Variabl
     }
     steps = _windows(t)
     if steps is not None:
-        error = _final_errors(eqx.Partial(model, structure=structure), t, steps, rule)[:, moving]
+        error = _final_errors(rates, t, steps, rule)[:, moving]
         change = (t.end[steps[-1]] - t.start[steps[0]])[:, moving]
         metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(error**2) / max(np.sum(change**2), 1e-300)))
-    return metrics | _test_metrics(eqx.Partial(model, structure=structure), t, moving, rule)
+    return metrics | _test_metrics(rates, t, moving, rule)
 
 
 def _test_metrics(
-    rate: RateEquation, t: Transitions, moving: Bool[np.ndarray, " species"], rule: Rule
+    rates: ModelRates, t: Transitions, moving: Bool[np.ndarray, " species"], rule: Rule
 ) -> dict[str, Value]:
     """R2 and correlation of one long rollout per run over the held-out frames, as published.
 
@@ -459,7 +456,7 @@ def _test_metrics(
     begins = np.flatnonzero(np.diff(t.frame, prepend=-2) != 1)
     length = int(np.diff(begins, append=len(t.dt)).min())
     steps = begins[None, :] + np.arange(length)[:, None]
-    states = np.asarray(rollout(rate, jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps]), rule))
+    states = rollout(rates, t.start[steps[0]], t.dt[steps], rule)
     predicted, seen = states[..., moving].ravel(), t.end[steps][..., moving].ravel()
     if not np.isfinite(predicted).all():
         return {"test_R2": None, "test_pearson": None}
@@ -516,24 +513,17 @@ def _rollout_skill(result: FitResult, model: MetabolismModel) -> dict[str, Value
     if steps is None:
         return {}
     moving = ~unseen.network.fixed
-    without: MetabolismModel = eqx.tree_at(lambda m: m.mlp_node.unit, model, jnp.zeros_like(model.mlp_node.unit))
+    without: MetabolismModel = eqx.tree_at(lambda m: m.mlp_node.unit, model, on_device(0.0))
     error, error_without = (
-        np.sum(_final_errors(eqx.Partial(_rate, refined, m), t, steps, result.phase1.rule)[:, moving] ** 2)
+        np.sum(_final_errors(ModelRates(refined, m), t, steps, result.phase1.rule)[:, moving] ** 2)
         for m in (model, without)
     )
     return {"held_out_skill": float(1 - error / max(error_without, 1e-300))}
 
 
-def _rate(
-    reactions: TabulatedReactions, model: MetabolismModel, c: Float[Array, "starts species"]
-) -> Float[Array, "starts species"]:
-    """dc/dt by the given reactions with the homeostasis of the model."""
-    return reactions(c) + jnp.where(reactions.structure.moving, model.homeostasis(c), 0.0)
-
-
 def _final_errors(
-    rate: RateEquation, t: Transitions, steps: Int[np.ndarray, "steps starts"], rule: Rule
+    rates: ModelRates, t: Transitions, steps: Int[np.ndarray, "steps starts"], rule: Rule
 ) -> Float[np.ndarray, "starts species"]:
     """Errors of the final concentrations of rollouts."""
-    states = rollout(rate, jnp.asarray(t.start[steps[0]]), jnp.asarray(t.dt[steps]), rule)
+    states = rollout(rates, t.start[steps[0]], t.dt[steps], rule)
     return np.asarray(states[-1] - t.end[steps[-1]])

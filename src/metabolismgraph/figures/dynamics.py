@@ -21,6 +21,7 @@ from metabolismgraph.figures.style import (
     palette,
     panels,
     positive,
+    power_of_ten,
     scientific,
 )
 
@@ -135,7 +136,7 @@ def _heat_map(ax: Axes, scene: Scene, values: np.ndarray, limit: float, colours:
 
 def _colour_bar(figure: Figure, image: AxesImage, axes: list[Axes], limit: float) -> None:
     unit = _unit(limit)
-    power = "" if unit == 1 else f"10$^{{{round(np.log10(unit))}}}$ "
+    power = "" if unit == 1 else f"{power_of_ten(round(np.log10(unit)))} "
     label = f"[{power}{RATE}]"
     bar = figure.colorbar(image, ax=axes, extend="both", pad=0.01, aspect=18 * len(axes), label=label)
     bar.locator = MaxNLocator(5, symmetric=True)

@@ -190,7 +190,9 @@ def _within_groups(ax: Axes, scene: Scene, groups: Groups) -> None:
     for g, offset in offsets.items():
         inset.plot(*offset.T, "o", color=groups.colours[g], markersize=4, alpha=0.6, markeredgewidth=0)
     inset.set(xlim=(-1.2 * spread, 1.2 * spread), ylim=(-1.2 * spread, 1.2 * spread), xticks=[], yticks=[])
-    inset.set_title(f"distance from mean\nwithin ±{scientific(1.2 * spread)}", fontsize=9)
+    # A text above the highest position would be in the title of the panel.
+    write = inset.set_title if y < 0.75 else inset.set_xlabel
+    write(f"distance from mean\nwithin ±{scientific(1.2 * spread)}", fontsize=9)
     for side in ("top", "right"):
         inset.spines[side].set_visible(True)
 

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator, ScalarFormatter
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
@@ -31,12 +31,13 @@ TRUTH, FAINT = "black", "0.75"
 
 CONCENTRATION = "concentration"
 RATE = "concentration/time"
-LOG_K = "log$_{10}$ k"
+LOG_K = "log₁₀ k"
 
 _QUALITATIVE = 20  # colour maps with at most this number of colours are qualitative, others continuous
 _CONTINUOUS = "viridis"  # replaces a qualitative colour map with too few colours
 _MAX_ENTRIES = 20  # of a legend
 _ENTRY_WIDTH = 1.6  # of a legend, in inches
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MANY = 4  # decades; a longer logarithmic axis has no minor ticks
 _SETTINGS: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
@@ -55,7 +56,6 @@ _SETTINGS: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
     "axes.formatter.useoffset": False,
-    "axes.formatter.use_mathtext": True,
     "axes.formatter.limits": (-3, 4),
     "lines.linewidth": 1.5,
 }
@@ -76,8 +76,22 @@ def panels(rows: int, columns: int, width: float, height: float, **options: Any)
     return figure, np.asarray(figure.subplots(rows, columns, squeeze=False, **options))
 
 
+class _Numbers(ScalarFormatter):
+    """Numbers on a linear axis, with their common power of ten beside it.
+
+    The default writes both in the markup of Matplotlib, whose parser takes a quarter of the time of a figure.
+    """
+
+    def get_offset(self) -> str:
+        written = super().get_offset().replace("\N{MINUS SIGN}", "-")  # such as 1e-6
+        return f"×{power_of_ten(int(written.removeprefix('1e')))}" if written else ""
+
+
 def save(figure: Figure, path: Path, dpi: int) -> Path:
     """Write a PNG or TIFF file, completely or not at all."""
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        if type(axis.get_major_formatter()) is ScalarFormatter:
+            axis.set_major_formatter(_Numbers())
     buffer = io.BytesIO()
     if path.suffix == ".tif":
         figure.savefig(buffer, format="tiff", dpi=dpi, pil_kwargs={"compression": "tiff_adobe_deflate"})
@@ -161,6 +175,7 @@ def log_axis(ax: Axes, which: str, values: np.ndarray) -> None:
     margin = 0.04 * (high - low)
     ax.set(**{f"{which}scale": "log", f"{which}lim": (10 ** (low - margin), 10 ** (high + margin))})
     axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda x, _: power_of_ten(round(np.log10(x))) if x > 0 else ""))
     axis.set_minor_formatter(NullFormatter())
     if high - low > _MANY:
         axis.set_minor_locator(NullLocator())
@@ -181,12 +196,17 @@ def robust_limits(values: np.ndarray, always: np.ndarray) -> tuple[float, float]
     return float(low - margin), float(high + margin)
 
 
+def power_of_ten(exponent: int) -> str:
+    """A power of ten as text, such as 10⁻⁸."""
+    return "10" + str(exponent).translate(_SUPERSCRIPTS)
+
+
 def scientific(value: float) -> str:
-    """A number as 7.2·10⁻⁸ in the markup of Matplotlib; without power of ten if that is as short."""
+    """A number as 7.2·10⁻⁸; without power of ten if that is as short."""
     if value == 0 or 0.01 <= abs(value) < 1000:
         return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
     digits, power = f"{value:.1e}".split("e")
-    return f"{digits}·10$^{{{int(power)}}}$"
+    return f"{digits}·{power_of_ten(int(power))}"
 
 
 def r2_text(value: object) -> str:

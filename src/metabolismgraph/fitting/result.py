@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
@@ -108,4 +107,4 @@ class FitResult:
             c: concentrations > 0, in the unit of the data.
             order: |s| of the substrate.
         """
-        return np.asarray(jnp.exp(self.phase1.mlp_sub(jnp.log(jnp.asarray(c)), jnp.asarray(order))))
+        return np.asarray(np.exp(self.phase1.mlp_sub(np.log(c), np.full(c.shape, order))))

@@ -14,18 +14,15 @@ import itertools
 import warnings
 from collections.abc import Iterator
 
-import jax.numpy as jnp
 import numpy as np
-import scipy.integrate
-import scipy.interpolate
-import scipy.linalg
+import scipy
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence, WindowEvidence
 from metabolismgraph.reactions.verdict import TOO_COARSE
 from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
-from metabolismgraph.system.kinetics import Structure, evaluate_law
+from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
@@ -146,7 +143,7 @@ def _trust_in_trajectories(
     noise = NoiseModel(evidence.noise, evidence.proportional, evidence.reference)
 
     def log_f(log_c: Float[np.ndarray, " points"], order: float) -> Float[np.ndarray, " points"]:
-        return np.asarray(evaluate_law(found.mlp_sub, jnp.asarray(log_c), jnp.asarray(order)))
+        return found.mlp_sub(log_c, np.full(log_c.shape, order))
 
     def check(part: Observations, length: int) -> Check:
         errors = Errors(evidence.covariance, np.log(evidence.law_concentration), evidence.law_basis)

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.torch_file import read_torch
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import Aggregation
 from metabolismgraph.system.model import MetabolismModel, NodeFunction, Perceptron, PublishedSubstrateFunction
 from metabolismgraph.system.network import Reaction, ReactionNetwork
@@ -215,11 +214,13 @@ def read_published_model(path: Path, network: ReactionNetwork, aggregation: Aggr
             f"{network.n_species} metabolites; convert it with the data it was trained on"
         )
     mlp_sub = PublishedSubstrateFunction(_perceptron(state, "substrate_func", 2, path))
-    node = NodeFunction(1, 1, embeddings.shape[1], jax.random.key(0))  # without scales: those of the program are 1
+    node = NodeFunction(
+        1, 1, embeddings.shape[1], np.random.default_rng(0)
+    )  # without scales: those of the program are 1
     node = _with(node, "perceptron", _perceptron(state, "node_func", 1 + embeddings.shape[1], path))
     substrates = np.bincount(network.edge_reaction, minlength=network.n_reactions)
     corrected = log_k + np.maximum(substrates, 1) * float(mlp_sub.log_alpha) / np.log(10.0)
-    return MetabolismModel(jnp.asarray(corrected), mlp_sub, node, jnp.asarray(embeddings), aggregation)
+    return MetabolismModel(on_device(corrected), mlp_sub, node, on_device(embeddings), aggregation)
 
 
 def _check_graph(state: Mapping[str, np.ndarray], network: ReactionNetwork, path: Path) -> None:
@@ -266,9 +267,9 @@ def _perceptron(state: Mapping[str, np.ndarray], name: str, inputs: int, path: P
         raise InputError(
             f"{path}: {(wrong or [keys[0][-1]])[0]} has a wrong shape; expected layers from {inputs} inputs to 1 output"
         )
-    network = Perceptron(sizes, jax.random.key(0))
-    network = _with(network, "weights", [jnp.asarray(weight.T) for weight in weights])
-    return _with(network, "biases", [jnp.asarray(bias) for bias in biases])
+    network = Perceptron(sizes, np.random.default_rng(0))
+    network = _with(network, "weights", [on_device(weight.T) for weight in weights])
+    return _with(network, "biases", [on_device(bias) for bias in biases])
 
 
 def _with(module: Module, name: str, value: Any) -> Module:

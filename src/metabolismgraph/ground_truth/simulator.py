@@ -25,6 +25,7 @@ from metabolismgraph.ground_truth.rate_laws.base import RateLaw
 from metabolismgraph.ground_truth.size import check_size
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.secret_keys import new_key
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import (
     Aggregation,
     Scalar,
@@ -89,7 +90,7 @@ def simulate(
     for r in range(settings.n_runs):
         initial = of_initial.uniform(settings.concentration_min, settings.concentration_max, network.n_species)
         if settings.baseline_mode == "initial":
-            system = dataclasses.replace(system, baseline=jnp.asarray(initial))
+            system = dataclasses.replace(system, baseline=on_device(initial))
             truth = dataclasses.replace(truth, baseline=initial) if r == 0 else truth
         key = jax.random.fold_in(jax.random.key(noise_seed), r)
 
@@ -161,7 +162,7 @@ def _draw_truth(
     if not law.is_mass_action:
         orders = np.unique(network.edge_order) if network.edge_order.size else np.ones(1)
         log_c = np.linspace(np.log(1e-4), np.log(1e3), 400)
-        log_f = [np.asarray(law.log_factor(jnp.asarray(log_c), jnp.full(len(log_c), s))) for s in orders]
+        log_f = [np.asarray(law.log_factor(on_device(log_c), on_device(np.full(len(log_c), s)))) for s in orders]
         tables = [
             np.stack([np.full_like(log_c, s), np.exp(log_c), np.exp(f)], axis=1)
             for s, f in zip(orders, log_f, strict=True)
@@ -209,9 +210,9 @@ class _System:
     def of(cls, settings: Simulation, network: ReactionNetwork, truth: Truth, aggregation: Aggregation) -> _System:
         return cls(
             structure=Structure.of(network),
-            k=jnp.asarray(truth.k),
-            lam=jnp.asarray(truth.lam),
-            baseline=jnp.asarray(truth.baseline),
+            k=on_device(truth.k),
+            lam=on_device(truth.lam),
+            baseline=on_device(truth.baseline),
             dt=settings.delta_t,
             noise=settings.noise_model_level,
             circadian_amplitude=settings.circadian_amplitude,
@@ -260,8 +261,8 @@ def _trajectory(
     states = [initial[None]]
     for begin in range(first, last, _CHUNK):
         # Complete chunks only, since a compiled program is valid for one length; surplus frames are removed below.
-        frames = jnp.arange(begin, begin + _CHUNK)
-        states.append(np.asarray(_euler(system, jnp.asarray(states[-1][-1]), frames, key)))
+        frames = on_device(np.arange(begin, begin + _CHUNK))
+        states.append(np.asarray(_euler(system, on_device(states[-1][-1]), frames, key)))
         _check_finite(states[-1][: last - begin], states[-2][-1], begin, system, network)
         progress(min(1.0, (begin + _CHUNK - first) / (last - first)))
     return np.concatenate(states)[-first : last - first + 1]
@@ -279,7 +280,7 @@ def _check_finite(
         return
     step = int(np.argmax(bad.any(axis=1)))
     species = int(np.argmax(bad[step]))
-    previous = jnp.asarray(states[step - 1] if step else before)
+    previous = on_device(states[step - 1] if step else before)
     fluxes = np.asarray(system.fluxes(previous))
     fastest = int(np.nanargmax(fluxes))
     raise SimulationDivergedError(

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from metabolismgraph.homeostasis.residuals import Residuals
 from metabolismgraph.homeostasis.training_plan import Loss, Objective
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.minimise import minimise
 from metabolismgraph.system.model import MetabolismModel, NodeFunction
 from metabolismgraph.system.progress import Progress
@@ -76,11 +77,11 @@ def condense(residuals: Residuals) -> Points:
     # exact ones.
     noise = residuals.noise[:, None] ** 2 / np.maximum(count, 1)
     return Points(
-        c=jnp.asarray(c),
-        residual=jnp.asarray(mean / unit),
-        weight=jnp.asarray(np.where(filled, 1.0 / (1.0 + noise / unit**2), 0.0)),
-        unit=jnp.asarray(unit),
-        reach=jnp.linspace(0.0, at[keep].max(), _REACH),
+        c=on_device(c),
+        residual=on_device(mean / unit),
+        weight=on_device(np.where(filled, 1.0 / (1.0 + noise / unit**2), 0.0)),
+        unit=on_device(unit),
+        reach=on_device(np.linspace(0.0, at[keep].max(), _REACH)),
     )
 
 
@@ -142,7 +143,7 @@ def polish(
     mask = eqx.tree_at(lambda m: m.embeddings, phase2_parameters(model), replace=False)
     found = minimise(
         _log_loss,
-        solve_outputs(model, points, jnp.asarray(_END_RIDGE)),
+        solve_outputs(model, points, on_device(_END_RIDGE)),
         mask,
         points,
         max_iterations=_POLISH_ITERATIONS,
@@ -151,8 +152,13 @@ def polish(
             "phase 2", 0.8 + 0.2 * i / _POLISH_ITERATIONS, f"unexplained {np.exp(loss / 2):.1e} of the residual"
         ),
     )
-    losses = np.append(np.exp(np.array(found.losses)), float(regress(found.parameters, points).misfit))
+    losses = np.append(np.exp(np.array(found.losses)), float(_misfit(found.parameters, points)))
     return found.parameters, losses * float(points.unit) ** 2
+
+
+@eqx.filter_jit
+def _misfit(model: MetabolismModel, points: Points) -> Float[Array, ""]:
+    return regress(model, points).misfit
 
 
 def _log_loss(model: MetabolismModel, points: Points) -> Float[Array, ""]:
@@ -161,7 +167,7 @@ def _log_loss(model: MetabolismModel, points: Points) -> Float[Array, ""]:
 
 def start_from_line(model: MetabolismModel, points: Points) -> MetabolismModel:
     """The initial model: output layers by least squares, with a ridge that limits the response to embeddings."""
-    return solve_outputs(model, points, jnp.asarray(_START_RIDGE))
+    return solve_outputs(model, points, on_device(_START_RIDGE))
 
 
 @eqx.filter_jit

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.homeostasis.binned_regression import condense
@@ -24,7 +24,9 @@ from metabolismgraph.homeostasis.strategies import make_plan
 from metabolismgraph.homeostasis.training_plan import Objective, Penalty, Plan, optimiser
 from metabolismgraph.reactions.descent import snapshot_steps
 from metabolismgraph.reactions.result import Phase1Result
+from metabolismgraph.system.arrays import generator, on_device
 from metabolismgraph.system.model import MetabolismModel, NodeFunction
+from metabolismgraph.system.model_rates import in_parts
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.trainable import check_frozen, phase2_parameters
@@ -105,22 +107,22 @@ def fit_homeostasis(
     model, losses, components, snapshots = _descend(started, plan, data, progress)
     model, polished = plan.finish(model, report)
     check_frozen(before, model)
-    keys = jax.random.split(data.key(_COMPARISON), _COMPARED)
-    learned, nothing = (_mean_loss(each, plan.objective, keys) for each in (model, before))
-    gain = float(1 - learned / nothing)  # not a number where a loss is not
+    key = data.key(_COMPARISON)
+    learned, nothing = (float(_mean_loss(each, plan.objective, key)) for each in (model, before))
+    gain = 1 - learned / nothing if nothing else math.nan  # not a number where a loss is not
     progress("phase 2", 1.0, "")
     losses = np.concatenate([losses, polished])
     if data is not given:
         losses = losses * (units.rate if "time" in plan.objective.unit else units.concentration) ** 2
         model = _in_units_of_data(model, phase1, units)
         snapshots = {step: _in_units_of_data(each, phase1, units) for step, each in snapshots.items()}
-    response = eqx.filter_jit(MetabolismModel.homeostasis)(model, jnp.asarray(observations.concentration))
+    response = in_parts(model.homeostasis, observations.concentration)
     return Phase2Result(
         model=model,
         losses=losses,
         loss_unit=plan.objective.unit,
         components=components,
-        node_magnitude=float(np.mean(np.abs(np.asarray(response)))),
+        node_magnitude=float(np.mean(np.abs(response))),
         notes=plan.notes,
         gain=gain if math.isfinite(gain) else None,
         snapshots=snapshots,
@@ -132,7 +134,7 @@ def _in_units_of_data(model: MetabolismModel, phase1: Phase1Result, units: Units
 
     A conversion of these to internal units and back could change the last bit, so the originals are used.
     """
-    frozen = (jnp.asarray(phase1.log_k), phase1.mlp_sub, units.node_function(model.mlp_node))
+    frozen = (on_device(phase1.log_k), phase1.mlp_sub, units.node_function(model.mlp_node))
     converted: MetabolismModel = eqx.tree_at(lambda m: (m.log_k, m.mlp_sub, m.mlp_node), model, frozen)
     return converted
 
@@ -140,22 +142,22 @@ def _in_units_of_data(model: MetabolismModel, phase1: Phase1Result, units: Units
 def initial_model(data: Phase2Data, residuals: Residuals) -> MetabolismModel:
     """The Phase 1 model with an MLP_node that is zero, in units of the residuals, and initial embeddings."""
     graph_model, phase1, points = data.graph_model, data.phase1, condense(residuals)
-    node_key, embedding_key = jax.random.split(data.key(_WEIGHTS))
+    rng = generator(data.training.seed, _WEIGHTS)
     n, dim = data.observations.network.n_species, graph_model.embedding_dim
     if data.training.embedding_start == "coefficients":
-        start = jnp.asarray(response_coordinates(residuals, data.moving, dim))
+        start = on_device(response_coordinates(residuals, data.moving, dim))
     else:
-        start = jax.random.normal(embedding_key, (n, dim))
+        start = on_device(rng.normal(size=(n, dim)))
     node = NodeFunction(
         graph_model.hidden_dim_node,
         graph_model.n_layers_node,
         dim,
-        node_key,
-        center=float(jnp.mean(points.c)),
-        width=max(float(jnp.std(points.c)), 1e-9),
+        rng,
+        center=float(np.asarray(points.c).mean()),
+        width=max(float(np.asarray(points.c).std()), 1e-9),
         unit=float(points.unit),
     )
-    return MetabolismModel(jnp.asarray(phase1.log_k), phase1.mlp_sub, node, start, graph_model.aggr_type)
+    return MetabolismModel(on_device(phase1.log_k), phase1.mlp_sub, node, start, graph_model.aggr_type)
 
 
 def response_coordinates(
@@ -181,8 +183,9 @@ def response_coordinates(
 
 
 @eqx.filter_jit
-def _mean_loss(model: MetabolismModel, objective: Objective, keys: Key[Array, " batches"]) -> Float[Array, ""]:
+def _mean_loss(model: MetabolismModel, objective: Objective, key: PRNGKeyArray) -> Float[Array, ""]:
     """The mean loss of a model at the end of training, over minibatches."""
+    keys = jax.random.split(key, _COMPARED)
     return jnp.mean(jax.lax.map(lambda key: objective(model, key, jnp.asarray(1.0)).value, keys))
 
 
@@ -220,14 +223,13 @@ def _descend(
         plan.schedule, steps, training.rate_node_homeostasis, training.rate_embedding_homeostasis, plan.accumulate
     )
     parameters, constants = eqx.partition(model, phase2_parameters(model))
-    carry = _Carry(parameters, chosen.init(parameters))
-    curves = []
-    snapshots = {}
+    carry = _Carry(parameters, _initial_state(parameters, chosen))
+    key, curves, snapshots = data.key(_BATCHES), [], {}
     wanted = {-(-step // _CHUNK) * _CHUNK for step in snapshot_steps(steps, training.phase2_snapshots)}
     for chunk in range(chunks):
         shares = (chunk * _CHUNK + np.arange(_CHUNK)) / steps
-        keys = jax.random.split(jax.random.fold_in(data.key(_BATCHES), chunk), _CHUNK)
-        carry, curve = _steps(carry, constants, plan.objective, plan.penalties, keys, jnp.asarray(shares), chosen)
+        now = (on_device(chunk), on_device(shares))
+        carry, curve = _steps(carry, constants, plan.objective, plan.penalties, key, now, chosen)
         curves.append(jax.tree.map(np.asarray, curve))
         if (done := (chunk + 1) * _CHUNK) in wanted:
             snapshots[done] = eqx.combine(carry.parameters, constants)
@@ -241,16 +243,21 @@ def _descend(
 
 
 @eqx.filter_jit
+def _initial_state(parameters: MetabolismModel, chosen: optax.GradientTransformation) -> optax.OptState:
+    return chosen.init(parameters)
+
+
+@eqx.filter_jit
 def _steps(
     carry: _Carry,
     constants: MetabolismModel,
     objective: Objective,
     penalties: tuple[Penalty, ...],
-    keys: Key[Array, " steps"],
-    shares: Float[Array, " steps"],
+    key: PRNGKeyArray,
+    now: tuple[Int[Array, ""], Float[Array, " steps"]],
     chosen: optax.GradientTransformation,
 ) -> tuple[_Carry, _Curves]:
-    """One compiled chunk of gradient steps, with a random key and the completed share of training for each."""
+    """One compiled chunk of gradient steps; `now` is its number, and the completed share of training at every step."""
 
     def total(p: MetabolismModel, key: PRNGKeyArray, share: Float[Array, ""]) -> tuple[Float[Array, ""], _Curves]:
         model = eqx.combine(p, constants)
@@ -263,4 +270,5 @@ def _steps(
         updates, state = chosen.update(gradient, carry.state, carry.parameters)
         return _Carry(eqx.apply_updates(carry.parameters, updates), state), curves
 
-    return jax.lax.scan(step, carry, (keys, shares))
+    chunk, shares = now
+    return jax.lax.scan(step, carry, (jax.random.split(jax.random.fold_in(key, chunk), len(shares)), shares))

@@ -19,6 +19,7 @@ from metabolismgraph.homeostasis.rollouts import NodeTable
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.projection import Problem, fit_linear, projected_misfit
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.minimise import minimise
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.progress import Progress
@@ -52,7 +53,7 @@ def _refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase
     rows = Phase1Data(data.observations, data.graph_model, training, rule=data.phase1.rule)
     keep = data.keep & rows.usable
     weight = 1.0 / np.maximum(data.phase1.noise, 1e-12 * data.phase1.noise.max()) ** 2
-    highest = jnp.asarray(data.highest)
+    highest = on_device(data.highest)
     mask = eqx.tree_at(lambda m: m.mlp_sub, phase2_parameters(phase2.model), substrate_parameters(phase2.model.mlp_sub))
     found = minimise(
         _log_loss,
@@ -73,7 +74,7 @@ def _refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase
     log_k = np.where(known & (k > 0), np.log10(np.where(k > 0, k, 1.0)), data.phase1.log_k)
     return dataclasses.replace(
         phase2,
-        model=eqx.tree_at(lambda m: m.log_k, found.parameters, jnp.asarray(log_k)),
+        model=eqx.tree_at(lambda m: m.log_k, found.parameters, on_device(log_k)),
         losses=np.exp(np.array(found.losses)),
         loss_unit="share of dc/dt",
         components={},

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.reactions.gradient import descend
 from metabolismgraph.reactions.result import Phase1Result
-from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.model_rates import in_parts
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 
@@ -32,7 +30,7 @@ def fit_jointly(
         InputError: the method does not support the configuration, or the loss is not a number.
     """
     found = descend(observations, graph_model, training, progress)
-    response = eqx.filter_jit(MetabolismModel.homeostasis)(found.model, jnp.asarray(observations.concentration))
+    response = in_parts(found.model.homeostasis, observations.concentration)
     phase2 = Phase2Result(
         model=found.model,
         # Mean misfits of pieces of the descent, one entry per gradient step as in Phase 2.

@@ -6,9 +6,6 @@ import dataclasses
 import functools
 from typing import ClassVar
 
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
 
@@ -16,10 +13,11 @@ from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.normal_equations import follows_equation
 from metabolismgraph.reactions.result import Phase1Result
+from metabolismgraph.system.arrays import random_key
 from metabolismgraph.system.derivative_rules import StepQuadrature
-from metabolismgraph.system.integrate import evaluate_rate
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import PublishedSubstrateFunction
+from metabolismgraph.system.model_rates import in_parts
 from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
@@ -143,7 +141,7 @@ class Phase2Data:
 
     def left_by(self, reactions: TabulatedReactions) -> Float[np.ndarray, "transitions species"]:
         """dc/dt minus the given reactions, in concentration/time."""
-        rates = np.asarray(evaluate_rate(eqx.Partial(reactions), jnp.asarray(self.observations.concentration)))
+        rates = in_parts(reactions, self.observations.concentration)
         return np.asarray(self.transitions.derivative - self.quadrature.mean(rates))
 
     @functools.cached_property
@@ -154,7 +152,7 @@ class Phase2Data:
 
     def key(self, purpose: int) -> PRNGKeyArray:
         """A random key from the seed of the configuration and a number that is different for every purpose."""
-        return jax.random.fold_in(jax.random.key(self.training.seed), purpose)
+        return random_key(self.training.seed, purpose)
 
     def checkpoint_residuals(self) -> Residuals:
         """The residual of the checkpoint, with the lines of homeostasis of Phase 1."""

@@ -104,7 +104,8 @@ def _step(
     def rate(c: Float[Array, "batch species"]) -> Float[Array, "batch species"]:
         return reactions(jax.lax.stop_gradient(c) if scheme.detach else c) + node(c)
 
-    return STEPS[scheme.rule](rate, c, dt)
+    ahead: Array = STEPS[scheme.rule](rate, c, dt)
+    return ahead
 
 
 @eqx.filter_custom_vjp

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from metabolismgraph.errors import InputError
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.rollouts import NodeTable, Scheme, rolled
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress
@@ -128,7 +129,7 @@ class Starts(eqx.Module):
                 f"training.homeostasis_time_step is {steps}, but the longest run has "
                 f"{int(np.bincount(observations.run).max())} training frames; take fewer steps"
             )
-        return cls(jnp.asarray(np.resize(found, observations.n_frames)), jnp.asarray(len(found)))
+        return cls(on_device(np.resize(found, observations.n_frames)), on_device(len(found)))
 
     def draw(self, key: PRNGKeyArray, batch: int) -> Int[Array, " batch"]:
         """A random minibatch, with replacement."""
@@ -183,17 +184,17 @@ class Rollouts(Objective):
         dt, valid = np.ones(observations.n_frames), np.zeros(observations.concentration.shape)
         dt[t.frame], valid[t.frame] = t.dt, data.keep
         return cls(
-            c=jnp.asarray(observations.concentration),
-            dt=jnp.asarray(dt),
-            valid=jnp.asarray(valid),
+            c=on_device(observations.concentration),
+            dt=on_device(dt),
+            valid=on_device(valid),
             starts=Starts.of(observations, steps),
-            moving=jnp.asarray(data.moving.astype(np.float64)),
-            highest=jnp.asarray(data.highest),
+            moving=on_device(data.moving.astype(np.float64)),
+            highest=on_device(data.highest),
             reactions=data.reactions,
-            lengths=FixedLength(jnp.asarray(steps)),
-            late=jnp.asarray(0.0),
-            amplification=jnp.asarray([1.0, 1.0]),
-            scale=jnp.asarray(data.checkpoint_residuals().unit ** 2),
+            lengths=FixedLength(on_device(steps)),
+            late=on_device(0.0),
+            amplification=on_device([1.0, 1.0]),
+            scale=on_device(data.checkpoint_residuals().unit ** 2),
             scheme=Scheme(rule=data.phase1.rule),
             batch=data.training.batch_size,
             capacity=max(CAPACITY, steps),

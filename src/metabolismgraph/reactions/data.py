@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from typing import TypedDict
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -20,6 +19,7 @@ from metabolismgraph.reactions.normal_equations import (
     orthonormal_basis,
 )
 from metabolismgraph.reactions.projection import Problem
+from metabolismgraph.system.arrays import generator
 from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
 from metabolismgraph.system.kinetics import LogFunction, Structure
 from metabolismgraph.system.model import AnySubstrateFunction, new_substrate_function
@@ -28,6 +28,7 @@ from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 # A species is constant if its range is below this share of its concentration: solver errors at a steady state.
 _CONSTANT = 1e-9
+_WEIGHTS = 1  # purpose of random numbers
 # Interpolations of f per evaluation of the loss. f has few parameters, so more frames do not improve it noticeably.
 _LEARNING_POINTS = 25_000
 
@@ -164,8 +165,7 @@ class Phase1Data:
                 "with --checkpoint, or set it to log"
             )
         c = self.transitions.start
-        key = jax.random.fold_in(jax.random.key(self.training.seed), 1)
-        return new_substrate_function(self.graph_model, c[c > 0], key)
+        return new_substrate_function(self.graph_model, c[c > 0], generator(self.training.seed, _WEIGHTS))
 
     def problem(
         self,

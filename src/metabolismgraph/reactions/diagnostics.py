@@ -6,7 +6,7 @@ import dataclasses
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-import scipy.special
+import scipy
 from jaxtyping import Float
 
 from metabolismgraph.reactions.data import Phase1Data

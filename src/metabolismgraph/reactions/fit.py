@@ -6,7 +6,7 @@ import dataclasses
 import functools
 
 import numpy as np
-import scipy.optimize
+import scipy
 from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training

@@ -26,12 +26,14 @@ from metabolismgraph.reactions.notes import data_notes
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.reactions.uncertainty import noise_variance
 from metabolismgraph.reactions.verdict import Estimates, judge, promised_by_identify
+from metabolismgraph.system.arrays import generator, on_device, random_key
 from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.kinetics import mass_action
 from metabolismgraph.system.model import AnySubstrateFunction, MetabolismModel, NodeFunction, RawSubstrateFunction
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 
+_WEIGHTS, _BATCHES = 3, 4  # purposes of random numbers
 _CHUNK = 500  # gradient steps between two progress reports
 # Converged if the mean misfit of the last tenth of steps is less than this share below that of the tenth before.
 _STILL_FALLING = 0.1
@@ -95,7 +97,7 @@ def descend(
     carry, constants = begin(model)
     rates = to_single_precision(learning_rates(model, training))
     coefficients = to_single_precision(Coefficients.of(training))
-    key = jax.random.fold_in(jax.random.key(training.seed), 4)
+    key = random_key(training.seed, _BATCHES)
     total = training.n_epochs * training.steps_per_epoch(observations.n_frames)
     wanted = snapshot_steps(total, training.phase1_snapshots)
     variance = float(np.mean(data.transitions.derivative[:, ~data.fixed] ** 2))
@@ -105,9 +107,7 @@ def descend(
     here = 0
     # One compiled call per chunk: long enough to amortise the overhead of a call, short enough for progress reports.
     for there in sorted({*range(_CHUNK, total, _CHUNK), *wanted, total} - {0}):
-        carry, misfit = advance(
-            carry, constants, rates, batches, coefficients, key, jnp.asarray(there - here, jnp.int32)
-        )
+        carry, misfit = advance(carry, constants, rates, batches, coefficients, key, on_device(np.int32(there - here)))
         here = there
         reached.append(here)
         losses.append(float(np.log(max(float(misfit), 1e-300) / variance)))
@@ -121,7 +121,7 @@ def descend(
         result=conclude(end, observations, graph_model, training),
         model=dataclasses.replace(
             to_double_precision(eqx.combine(carry.parameters, constants)),
-            log_k=jnp.asarray(end.log_k),
+            log_k=on_device(end.log_k),
             mlp_sub=end.mlp_sub,
         ),
         steps=np.diff(np.array(reached, dtype=np.int64), prepend=0),
@@ -203,19 +203,19 @@ def _data(observations: Observations, graph_model: GraphModel, training: Trainin
 def initial_model(data: Phase1Data) -> MetabolismModel:
     """A model with random networks and embeddings, and equal rate constants."""
     graph_model, c = data.graph_model, data.transitions.start
-    node_key, embedding_key = jax.random.split(jax.random.fold_in(jax.random.key(data.training.seed), 3))
+    rng = generator(data.training.seed, _WEIGHTS)
     return MetabolismModel(
-        log_k=jnp.full(data.structure.stoichiometry.shape[1], _initial_log_k(data)),
+        log_k=on_device(np.full(data.structure.stoichiometry.shape[1], _initial_log_k(data))),
         mlp_sub=data.initial_function(),
         mlp_node=NodeFunction(
             graph_model.hidden_dim_node,
             graph_model.n_layers_node,
             graph_model.embedding_dim,
-            node_key,
+            rng,
             center=float(c.mean()),
             width=max(float(c.std()), 1e-6),
         ),
-        embeddings=jax.random.normal(embedding_key, (c.shape[1], graph_model.embedding_dim)),
+        embeddings=on_device(rng.normal(size=(c.shape[1], graph_model.embedding_dim))),
         aggregation=graph_model.aggr_type,
     )
 

@@ -10,9 +10,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import scipy.linalg
-import scipy.optimize
-import scipy.sparse
+import scipy
 from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel

@@ -12,7 +12,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -325,12 +324,12 @@ def reshaped(
         shapes: coefficient of each shape, in the order of `shape_changes` without additive ones.
     """
     knots, seen = table.table.knots, _range(nodes)
-    at = np.asarray(knots.log_c)
+    at = knots.values
     log_f = np.stack([_log_f(table, law, at) for law in range(len(laws))])
     for number, amount in enumerate(shapes):
         law, degree = int(np.flatnonzero(laws)[number // _SHAPES]), number % _SHAPES + 1
         log_f[law] += amount * _shape(table, law, degree, at, seen)
-    return dataclasses.replace(table, table=LogTable.through(jnp.asarray(log_f), knots))
+    return dataclasses.replace(table, table=LogTable.through(log_f, knots))
 
 
 def _shape(

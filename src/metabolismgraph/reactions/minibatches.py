@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.data import Phase1Data
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.kinetics import Aggregation, tabulate_laws
 from metabolismgraph.system.log_table import Knots, LogTable
@@ -85,20 +86,20 @@ class Batches:
         order = np.asarray(structure.pair_order)
         c = transitions.start[:, np.asarray(structure.pair_species)]
         return cls(
-            first=jnp.asarray(first),
-            start=jnp.asarray(transitions.start),
-            end=jnp.asarray(transitions.end),
-            dt=jnp.asarray(transitions.dt),
-            derivative=jnp.asarray(transitions.derivative),
-            weight=jnp.asarray((data.usable & ~data.fixed).astype(np.float64)),
+            first=on_device(first),
+            start=on_device(transitions.start),
+            end=on_device(transitions.end),
+            dt=on_device(transitions.dt),
+            derivative=on_device(transitions.derivative),
+            weight=on_device((data.usable & ~data.fixed).astype(np.float64)),
             pair_species=structure.pair_species,
-            pair_table=jnp.asarray(np.unique(order, return_inverse=True)[1].reshape(-1)),
-            factors=jnp.asarray(factors[:pairs]),
+            pair_table=on_device(np.unique(order, return_inverse=True)[1].reshape(-1)),
+            factors=on_device(factors[:pairs]),
             stoichiometry=structure.stoichiometry,
             empty=structure.empty,
-            moving=jnp.asarray(~data.fixed),
+            moving=on_device(~data.fixed),
             knots=_knots(c[c > 0], raw=data.graph_model.substrate_input == "raw"),
-            orders=jnp.asarray(np.unique(order)),
+            orders=on_device(np.unique(order)),
             batch_size=training.batch_size,
             time_step=steps,
             aggregation=data.graph_model.aggr_type,

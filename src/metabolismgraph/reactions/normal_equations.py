@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import Structure, reaction_rates
 from metabolismgraph.system.observations import Transitions
 from metabolismgraph.system.pytrees import pytree
@@ -198,15 +199,15 @@ def make_rows(
     padded = np.zeros((capacity, 2), dtype=np.int64)
     padded[: len(dropped)] = dropped
     rows = Rows(
-        concentration=jnp.asarray(nodes.concentration),
-        node_weight=jnp.asarray(nodes.weight),
-        derivative=jnp.asarray(y),
-        weight=jnp.asarray(np.where(fixed, 0.0, weight)),
-        keep=jnp.asarray(keep.astype(np.float64)),
-        dropped_row=jnp.asarray(padded[:, 0]),
-        dropped_species=jnp.asarray(padded[:, 1]),
-        dropped_valid=jnp.asarray((np.arange(capacity) < len(dropped)).astype(np.float64)),
-        basis=jnp.asarray(basis),
+        concentration=on_device(nodes.concentration),
+        node_weight=on_device(nodes.weight),
+        derivative=on_device(y),
+        weight=on_device(np.where(fixed, 0.0, weight)),
+        keep=on_device(keep.astype(np.float64)),
+        dropped_row=on_device(padded[:, 0]),
+        dropped_species=on_device(padded[:, 1]),
+        dropped_valid=on_device((np.arange(capacity) < len(dropped)).astype(np.float64)),
+        basis=on_device(basis),
     )
     return rows, transform
 

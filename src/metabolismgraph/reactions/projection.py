@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
+import scipy
 from jaxtyping import Array, Bool, Float, Int
 
 from metabolismgraph.reactions.normal_equations import (
@@ -24,6 +24,7 @@ from metabolismgraph.reactions.normal_equations import (
     residual,
     solve_rate_constants,
 )
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import Aggregation, LogFunction, Structure, aggregate, pair_concentrations
 from metabolismgraph.system.log_table import Knots, LogTable
 from metabolismgraph.system.minimise import Minimum, minimise
@@ -65,8 +66,8 @@ class Problem:
         """Knots that span the positive concentrations of the rows and c = 1, where f is fixed. f(0) = 0 needs none."""
         log_c, present = pair_concentrations(np.asarray(rows.concentration), structure)
         knots = Knots.over(float(log_c.min(initial=0.0)), float(log_c.max(initial=0.0)), _KNOTS, margin=True)
-        orders, known, law = map(jnp.asarray, structure.rate_laws)
-        return cls(rows, jnp.asarray(log_c), jnp.asarray(present), knots, orders, known, law, structure, aggregation)
+        orders, known, law = map(on_device, structure.rate_laws)
+        return cls(rows, on_device(log_c), on_device(present), knots, orders, known, law, structure, aggregation)
 
     def substrate_factors(self, mlp_sub: LogFunction) -> Float[Array, "rows reactions"]:
         """V of every row, averaged over the nodes of the rule for dc/dt, in concentration^order."""
@@ -149,7 +150,7 @@ def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunct
 
 def with_exponent(mlp_sub: SubstrateFunction, exponent: float) -> SubstrateFunction:
     """The power law f = c^(p s) with exponent p, provided that the last layer of the network is zero."""
-    changed: SubstrateFunction = eqx.tree_at(lambda f: f.skip, mlp_sub, jnp.array([exponent, 0.0]))
+    changed: SubstrateFunction = eqx.tree_at(lambda f: f.skip, mlp_sub, on_device([exponent, 0.0]))
     return changed
 
 

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from pydantic import BaseModel, ValidationError
@@ -43,6 +42,7 @@ from metabolismgraph.runs.checkpoint_content import (
     snapshot_fault,
     weights_fault,
 )
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.model import MetabolismModel, NodeFunction, empty_substrate_function
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
@@ -193,12 +193,16 @@ def load_phase2(path: Path, graph_model: GraphModel, network: ReactionNetwork | 
         "reactions": arrays.get("model.log_k", np.zeros(0)).size,
         "species": arrays.get("model.embeddings", np.zeros(0)).shape[0],
     }
-    key = jax.random.key(_ANY_KEY)
     empty = MetabolismModel(
-        log_k=jnp.zeros(sizes["reactions"]),
+        log_k=on_device(np.zeros(sizes["reactions"])),
         mlp_sub=empty_substrate_function(graph_model),
-        mlp_node=NodeFunction(graph_model.hidden_dim_node, graph_model.n_layers_node, graph_model.embedding_dim, key),
-        embeddings=jnp.zeros((sizes["species"], graph_model.embedding_dim)),
+        mlp_node=NodeFunction(
+            graph_model.hidden_dim_node,
+            graph_model.n_layers_node,
+            graph_model.embedding_dim,
+            np.random.default_rng(0),
+        ),
+        embeddings=on_device(np.zeros((sizes["species"], graph_model.embedding_dim))),
         aggregation=graph_model.aggr_type,
     )
     model = _filled(empty, arrays, "model", path)
@@ -295,7 +299,7 @@ def _filled(empty: Module, arrays: dict[str, np.ndarray], prefix: str, path: Pat
         if fault := weights_fault(name, arrays[name]):
             raise InputError(f"{path}.safetensors: {name} {fault}; train it again")
     read = [arrays[name].reshape(leaf.shape) for name, (_, leaf) in zip(names, leaves, strict=True)]
-    filled: Module = jax.tree_util.tree_unflatten(tree, [jnp.asarray(array) for array in read])
+    filled: Module = jax.tree_util.tree_unflatten(tree, [on_device(array) for array in read])
     return filled
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
 from metabolismgraph.config import Config
 from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.reactions.gradient import Snapshot, conclude
 from metabolismgraph.reactions.result import Phase1Result
-from metabolismgraph.system.integrate import evaluate_rate
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.model_rates import ModelRates, in_parts
 from metabolismgraph.system.observations import Observations
 
 
@@ -57,10 +55,8 @@ def results_of(model: MetabolismModel, observations: Observations, config: Confi
     snapshot = Snapshot(0, np.asarray(model.log_k), model.mlp_sub, np.zeros(0))
     phase1 = conclude(snapshot, seen, config.graph_model, config.training)
     transitions = seen.transitions()
-    rate = np.asarray(
-        evaluate_rate(eqx.Partial(model, structure=Structure.of(seen.network)), jnp.asarray(transitions.start))
-    )
-    response = eqx.filter_jit(MetabolismModel.homeostasis)(model, jnp.asarray(seen.concentration))
+    rate = ModelRates.of(model, Structure.of(seen.network), seen.concentration)(transitions.start)
+    response = in_parts(model.homeostasis, seen.concentration)
     note = "converted from a checkpoint of the published program; rate constants are corrected by MLP_sub(1, 1)"
     return dataclasses.replace(phase1, notes=(note, *phase1.notes)), Phase2Result(
         model=model,

@@ -3,42 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from metabolismgraph.system.derivative_rules import Rule
+from metabolismgraph.system.kinetics import AnyArray, array_library
 
-RateEquation = Callable[[Float[Array, "*batch species"]], Float[Array, "*batch species"]]
-Step = Callable[[RateEquation, Float[Array, "*batch species"], Float[Array, "*batch"]], Float[Array, "*batch species"]]
+RateEquation = Callable[[AnyArray], AnyArray]
+Step = Callable[[RateEquation[Any], Any, Any], Any]  # of arrays of JAX or of NumPy
 
 
 def euler_step(
-    rate: RateEquation, c: Float[Array, "*batch species"], dt: Float[Array, "*batch"]
-) -> Float[Array, "*batch species"]:
+    rate: RateEquation[AnyArray], c: Float[AnyArray, "*batch species"], dt: Float[AnyArray, "*batch"]
+) -> Float[AnyArray, "*batch species"]:
     """One explicit Euler step (first order), clamped at zero."""
-    return jnp.maximum(c + dt[..., None] * rate(c), 0.0)
+    return _clamped(c + dt[..., None] * rate(c))
 
 
 def heun_step(
-    rate: RateEquation, c: Float[Array, "*batch species"], dt: Float[Array, "*batch"]
-) -> Float[Array, "*batch species"]:
+    rate: RateEquation[AnyArray], c: Float[AnyArray, "*batch species"], dt: Float[AnyArray, "*batch"]
+) -> Float[AnyArray, "*batch species"]:
     """One step of Heun's method (explicit trapezoid rule, second order)."""
     first = rate(c)
-    ahead = jnp.maximum(c + dt[..., None] * first, 0.0)
-    return jnp.maximum(c + dt[..., None] * (first + rate(ahead)) / 2, 0.0)
+    ahead = _clamped(c + dt[..., None] * first)
+    return _clamped(c + dt[..., None] * (first + rate(ahead)) / 2)
 
 
 def runge_kutta_step(
-    rate: RateEquation, c: Float[Array, "*batch species"], dt: Float[Array, "*batch"]
-) -> Float[Array, "*batch species"]:
+    rate: RateEquation[AnyArray], c: Float[AnyArray, "*batch species"], dt: Float[AnyArray, "*batch"]
+) -> Float[AnyArray, "*batch species"]:
     """One step of the classical Runge-Kutta method (Kutta 1901, fourth order)."""
     step = dt[..., None]
 
-    def ahead(by: float, slope: Float[Array, "*batch species"]) -> Float[Array, "*batch species"]:
-        return jnp.maximum(c + by * step * slope, 0.0)
+    def ahead(by: float, slope: Float[AnyArray, "*batch species"]) -> Float[AnyArray, "*batch species"]:
+        return _clamped(c + by * step * slope)
 
     first = rate(c)
     second = rate(ahead(0.5, first))
@@ -47,12 +49,20 @@ def runge_kutta_step(
     return ahead(1.0, (first + 2 * second + 2 * third + fourth) / 6)
 
 
+def _clamped(c: Float[AnyArray, "*batch species"]) -> Float[AnyArray, "*batch species"]:
+    clamped: AnyArray = array_library(c).maximum(c, 0.0)
+    return clamped
+
+
 # For each rule for dc/dt, the explicit method of the same order.
 STEPS: Mapping[Rule, Step] = {"forward": euler_step, "trapezoid": heun_step, "cubic": runge_kutta_step}
 
 
 def integrate(
-    rate: RateEquation, c: Float[Array, "*batch species"], dt: Float[Array, " steps *batch"], rule: Rule = "forward"
+    rate: RateEquation[Array],
+    c: Float[Array, "*batch species"],
+    dt: Float[Array, " steps *batch"],
+    rule: Rule = "forward",
 ) -> Float[Array, "steps *batch species"]:
     """States after each explicit step from `c`, clamped at zero.
 
@@ -75,17 +85,30 @@ def integrate(
 
 
 def euler(
-    rate: RateEquation, c: Float[Array, "*batch species"], dt: Float[Array, " steps *batch"]
+    rate: RateEquation[Array], c: Float[Array, "*batch species"], dt: Float[Array, " steps *batch"]
 ) -> Float[Array, "steps *batch species"]:
     """`integrate` by explicit Euler steps."""
     return integrate(rate, c, dt, "forward")
 
 
-rollout = eqx.filter_jit(integrate)  # for `rate`, see `evaluate_rate`
+def rollout(
+    rate: RateEquation[np.ndarray],
+    c: Float[np.ndarray, "*batch species"],
+    dt: Float[np.ndarray, " steps *batch"],
+    rule: Rule = "forward",
+) -> Float[np.ndarray, "steps *batch species"]:
+    """`integrate` in NumPy, without compilation, for rollouts that are done once."""
+    states = np.zeros((len(dt), *c.shape))
+    # Where a model diverges, the states are not finite.
+    with np.errstate(all="ignore"):
+        for number in range(len(dt)):
+            c = STEPS[rule](rate, c, dt[number, ...])
+            states[number] = c
+    return states
 
 
 @eqx.filter_jit
-def evaluate_rate(rate: RateEquation, c: Float[Array, "*batch species"]) -> Float[Array, "*batch species"]:
+def evaluate_rate(rate: RateEquation[Array], c: Float[Array, "*batch species"]) -> Float[Array, "*batch species"]:
     """dc/dt at given concentrations, in concentration/time; compiled.
 
     Args:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.pytrees import pytree
 
@@ -81,12 +82,12 @@ class Structure:
         slot = np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts)
         substrates[network.edge_reaction, slot] = pair_of_edge.reshape(-1)
         return cls(
-            pair_species=jnp.asarray(pairs[:, 0].astype(np.int64)),
-            pair_order=jnp.asarray(pairs[:, 1]),
-            pair_known=jnp.asarray(pairs[:, 2].astype(bool)),
-            substrates=jnp.asarray(substrates),
-            stoichiometry=jnp.asarray(network.stoichiometry),
-            moving=jnp.asarray(~network.fixed),
+            pair_species=on_device(pairs[:, 0].astype(np.int64)),
+            pair_order=on_device(pairs[:, 1]),
+            pair_known=on_device(pairs[:, 2].astype(bool)),
+            substrates=on_device(substrates),
+            stoichiometry=on_device(network.stoichiometry),
+            moving=on_device(~network.fixed),
         )
 
     @property
@@ -102,12 +103,17 @@ class Structure:
         return jnp.all(self.substrates == len(self.pair_species), axis=1)
 
 
-def array_library(values: object) -> Any:
+def array_library(values: object, *others: object) -> Any:
     """NumPy for NumPy arrays, `jax.numpy` for all others, including traced ones.
+
+    Args:
+        values: the input of a computation.
+        others: arrays that it uses besides; if one of them is traced, NumPy could not process it.
 
     Computations that run only once use NumPy: compilation would take longer than the computation.
     """
-    return np if isinstance(values, np.ndarray) else jnp
+    traced = any(isinstance(other, jax.core.Tracer) for other in others)
+    return np if isinstance(values, np.ndarray) and not traced else jnp
 
 
 def aggregate(

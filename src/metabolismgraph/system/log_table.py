@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import AnyArray, LogFunction, array_library, tabulate_laws
 from metabolismgraph.system.pytrees import pytree
 
@@ -51,13 +53,19 @@ class Knots:
         start, end = ends if unit is None else np.log1p(np.exp(ends) / unit)
         step = (end - start) / (number - (3 if margin else 1))
         first = start - step if margin else start
-        return cls(jnp.asarray(first), jnp.asarray(step), None if unit is None else jnp.asarray(unit), number)
+        return cls(on_device(first), on_device(step), None if unit is None else on_device(unit), number)
 
     @property
     def log_c(self) -> Float[Array, " knots"]:
         """log c of the knots."""
         u = self.first + self.step * jnp.arange(self.number)
         return u if self.unit is None else jnp.log(self.unit * jnp.expm1(u))
+
+    @property
+    def values(self) -> Float[np.ndarray, " knots"]:
+        """log c of the knots, in NumPy. Not available inside compiled functions, where arrays have no values."""
+        u = float(self.first) + float(self.step) * np.arange(self.number)
+        return u if self.unit is None else np.log(float(self.unit) * np.expm1(u))
 
     def positions(self, log_c: Float[AnyArray, "*batch"]) -> Float[AnyArray, "*batch"]:
         """Positions of log concentrations, in units of the spacing, from the first knot."""
@@ -87,9 +95,11 @@ class LogTable:
         return cls.through(tabulate_laws(f, knots.log_c, orders, known), knots)
 
     @classmethod
-    def through(cls, values: Float[Array, "laws knots"], knots: Knots) -> LogTable:
+    def through(cls, values: Float[AnyArray, "laws knots"], knots: Knots) -> LogTable:
         """The table of given values of log f on the knots."""
-        return cls(knots, cubic_coefficients(values))
+        coefficients = cubic_coefficients(values)
+        # Also inside compiled functions: it then has no effect.
+        return cls(knots, jax.device_put(coefficients))
 
     def __call__(
         self, log_c: Float[AnyArray, "*batch columns"], law: Int[Array, " columns"] | Int[np.ndarray, " columns"]
@@ -118,11 +128,13 @@ class LogTable:
         return log_f
 
 
-def cubic_coefficients(values: Float[Array, "*batch knots"]) -> Float[Array, "*batch intervals 4"]:
+def cubic_coefficients(values: Float[AnyArray, "*batch knots"]) -> Float[AnyArray, "*batch intervals 4"]:
     """Coefficients of 1, t, t^2, t^3 of cubics through four neighbouring knots, t from 0 to 1 between the middle two.
 
     Lagrange's formula with nodes at t = -1, 0, 1, 2. Neighbouring cubics share three knots, so log f is continuous, and
     its slope is continuous up to O(h^3).
     """
     a, b, c, d = values[..., :-3], values[..., 1:-2], values[..., 2:-1], values[..., 3:]
-    return jnp.stack([b, -a / 3 - b / 2 + c - d / 6, a / 2 - b + c / 2, -a / 6 + b / 2 - c / 2 + d / 6], axis=-1)
+    parts = [b, -a / 3 - b / 2 + c - d / 6, a / 2 - b + c / 2, -a / 6 + b / 2 - c / 2 + d / 6]
+    coefficients: AnyArray = array_library(values).stack(parts, axis=-1)
+    return coefficients

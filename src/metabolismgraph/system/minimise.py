@@ -8,11 +8,11 @@ from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-import scipy.optimize
-from jax.flatten_util import ravel_pytree
+import scipy
 from jaxtyping import Array, Float
+
+from metabolismgraph.system.arrays import on_device
 
 _MEMORY = 20  # curvature pairs of L-BFGS
 _WINDOW = 10  # iterations over which the decrease of the loss is compared with the tolerance
@@ -56,13 +56,23 @@ def minimise(
         after_iteration: called with the number of iterations so far and the log loss.
     """
     parameters, constants = eqx.partition(start, trainable)
-    flat, unravel = ravel_pytree(parameters)
+    leaves, tree = jax.tree_util.tree_flatten(parameters)
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
 
-    def function(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = value_and_gradient(log_loss, unravel(jnp.asarray(x)), constants, arguments)
-        return float(value), np.asarray(ravel_pytree(gradient)[0])
+    def flattened(model: Model) -> Float[np.ndarray, " parameters"]:
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(model)])
 
-    losses = [function(np.asarray(flat))[0]]
+    def of_vector(x: Float[np.ndarray, " parameters"]) -> Model:
+        parts = zip(np.split(x, ends), leaves, strict=True)
+        model: Model = jax.tree_util.tree_unflatten(tree, [on_device(part.reshape(leaf.shape)) for part, leaf in parts])
+        return model
+
+    def function(x: Float[np.ndarray, " parameters"]) -> tuple[float, np.ndarray]:
+        value, gradient = value_and_gradient(log_loss, of_vector(x), constants, arguments)
+        return float(value), flattened(gradient)
+
+    first = flattened(parameters)
+    losses = [function(first)[0]]
 
     def callback(intermediate_result: scipy.optimize.OptimizeResult) -> None:
         losses.append(float(intermediate_result.fun))
@@ -74,13 +84,13 @@ def minimise(
     # far below the average of ten, and is switched off.
     result = scipy.optimize.minimize(
         function,
-        np.asarray(flat),
+        first,
         jac=True,
         method="L-BFGS-B",
         callback=callback,
         options={"maxiter": max_iterations, "maxfun": 4 * max_iterations, "maxcor": _MEMORY, "ftol": 0, "gtol": 1e-10},
     )
-    model: Model = eqx.combine(unravel(jnp.asarray(result.x)), constants)
+    model: Model = eqx.combine(of_vector(result.x), constants)
     return Minimum(model, losses, len(losses) <= max_iterations)
 
 

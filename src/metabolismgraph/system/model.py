@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from metabolismgraph.config import GraphModel
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import (
     SMALLEST_OUTPUT,
     Aggregation,
+    AnyArray,
     Structure,
     aggregate,
     aggregate_published,
+    array_library,
     log_factors,
     pair_concentrations,
     reaction_rates,
@@ -27,28 +30,31 @@ _SOFTPLUS_IS_EXP = -15.0  # below it, softplus(y) = exp(y) up to a relative erro
 
 
 class Perceptron(eqx.Module):
-    """Fully connected tanh network. Initially, hidden weights are random and the last layer is zero."""
+    """Fully connected tanh network. Initially, hidden weights are random and the last layer is zero.
+
+    This network and those below process NumPy arrays with NumPy, other arrays with JAX, see `array_library`.
+    """
 
     weights: list[Float[Array, "inputs outputs"]]
     biases: list[Float[Array, " outputs"]]
 
-    def __init__(self, sizes: Sequence[int], key: PRNGKeyArray):
-        keys = jax.random.split(key, len(sizes) - 1)
-        self.weights = [
-            jax.random.normal(k, (a, b)) / jnp.sqrt(a) for k, a, b in zip(keys, sizes[:-1], sizes[1:], strict=True)
-        ]
-        self.biases = [jnp.zeros(b) for b in sizes[1:]]
+    def __init__(self, sizes: Sequence[int], rng: np.random.Generator):
+        hidden = [on_device(rng.normal(size=(a, b)) / np.sqrt(a)) for a, b in itertools.pairwise(sizes[:-1])]
         # The network starts as the zero function, with a nonzero gradient of its last layer.
-        self.weights[-1] = jnp.zeros_like(self.weights[-1])
+        self.weights = [*hidden, on_device(np.zeros(sizes[-2:]))]
+        self.biases = [on_device(np.zeros(b)) for b in sizes[1:]]
 
-    def hidden(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch units"]:
+    def hidden(self, x: Float[AnyArray, "*batch inputs"]) -> Float[AnyArray, "*batch units"]:
         """Output of the last hidden layer."""
+        xp = array_library(x, self.weights[-1])
         for w, b in zip(self.weights[:-1], self.biases[:-1], strict=True):
-            x = jnp.tanh(x @ w + b)
+            x = xp.tanh(x @ xp.asarray(w) + xp.asarray(b))
         return x
 
-    def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
-        return self.hidden(x) @ self.weights[-1] + self.biases[-1]
+    def __call__(self, x: Float[AnyArray, "*batch inputs"]) -> Float[AnyArray, "*batch outputs"]:
+        xp = array_library(x, self.weights[-1])
+        outputs: AnyArray = self.hidden(x) @ xp.asarray(self.weights[-1]) + xp.asarray(self.biases[-1])
+        return outputs
 
 
 class SubstrateFunction(eqx.Module):
@@ -72,25 +78,31 @@ class SubstrateFunction(eqx.Module):
     width: Float[Array, ""]
     reference: Float[Array, ""]
 
-    def __init__(self, hidden: int, layers: int, center: float, width: float, key: PRNGKeyArray):
-        self.perceptron = Perceptron([2, *[hidden] * (layers - 1), 1], key)
-        self.skip = jnp.zeros(2)
-        self.center = jnp.asarray(center)
-        self.width = jnp.asarray(width)
-        self.reference = jnp.zeros(())
+    def __init__(self, hidden: int, layers: int, center: float, width: float, rng: np.random.Generator):
+        self.perceptron = Perceptron([2, *[hidden] * (layers - 1), 1], rng)
+        self.skip = on_device(np.zeros(2))
+        self.center = on_device(center)
+        self.width = on_device(width)
+        self.reference = on_device(0.0)
 
-    def __call__(self, log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
+    def __call__(
+        self, log_c: Float[AnyArray, "*batch"], order: Float[AnyArray, "*#batch"]
+    ) -> Float[AnyArray, "*batch"]:
         """log f at log concentrations `log_c` for substrate orders `order` (same shape, or broadcast)."""
-        order = jnp.broadcast_to(order, log_c.shape)
+        xp = array_library(log_c, self.skip, self.perceptron.weights[-1])
+        order = xp.broadcast_to(order, log_c.shape)
+        skip, reference = xp.asarray(self.skip), xp.asarray(self.reference)
         # Every term except the first vanishes at the reference, so that log f = |s| log c there for any parameters.
-        distance = log_c - self.reference
-        linear = self.skip[0] * order * distance + self.skip[1] * distance
-        at_reference = self._raw(jnp.full_like(order, self.reference), order)
-        return order * self.reference + linear + self._raw(log_c, order) - at_reference
+        distance = log_c - reference
+        linear = skip[0] * order * distance + skip[1] * distance
+        at_reference = self._raw(xp.full_like(order, reference), order)
+        log_f: AnyArray = order * reference + linear + self._raw(log_c, order) - at_reference
+        return log_f
 
-    def _raw(self, log_c: Float[Array, "*batch"], order: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    def _raw(self, log_c: Float[AnyArray, "*batch"], order: Float[AnyArray, "*batch"]) -> Float[AnyArray, "*batch"]:
         """Output of the network, before the subtraction of its value at the reference."""
-        x = jnp.stack([(log_c - self.center) / self.width, order - 1.0], axis=-1)
+        xp = array_library(log_c, self.skip, self.perceptron.weights[-1])
+        x: AnyArray = xp.stack([(log_c - xp.asarray(self.center)) / xp.asarray(self.width), order - 1.0], axis=-1)
         return self.perceptron(x)[..., 0]
 
 
@@ -110,27 +122,29 @@ class RawSubstrateFunction(eqx.Module):
     width: Float[Array, ""]
     gauge: Float[Array, ""]
 
-    def __init__(self, hidden: int, layers: int, center: float, width: float, key: PRNGKeyArray):
-        network_key, last_key = jax.random.split(key)
-        perceptron = Perceptron([2, *[hidden] * (layers - 1), 1], network_key)
-        last = _RAW_SPREAD * jax.random.normal(last_key, (hidden, 1)) / jnp.sqrt(hidden)
+    def __init__(self, hidden: int, layers: int, center: float, width: float, rng: np.random.Generator):
+        perceptron = Perceptron([2, *[hidden] * (layers - 1), 1], rng)
+        last = on_device(_RAW_SPREAD * rng.normal(size=(hidden, 1)) / np.sqrt(hidden))
         # The initial f is close to 1: softplus(log(e - 1)) = 1.
-        bias = jnp.full(1, jnp.log(jnp.expm1(1.0)))
+        bias = on_device(np.full(1, np.log(np.expm1(1.0))))
         self.perceptron = eqx.tree_at(lambda p: (p.weights[-1], p.biases[-1]), perceptron, (last, bias))
-        self.center = jnp.asarray(center)
-        self.width = jnp.asarray(width)
-        self.gauge = jnp.zeros(())
+        self.center = on_device(center)
+        self.width = on_device(width)
+        self.gauge = on_device(0.0)
 
-    def __call__(self, log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
+    def __call__(
+        self, log_c: Float[AnyArray, "*batch"], order: Float[AnyArray, "*#batch"]
+    ) -> Float[AnyArray, "*batch"]:
         """log f at log concentrations `log_c` for substrate orders `order` (same shape, or broadcast)."""
-        order = jnp.broadcast_to(order, log_c.shape)
-        x = jnp.stack([(jnp.exp(log_c) - self.center) / self.width, order - 1.0], axis=-1)
+        xp = array_library(log_c, self.perceptron.weights[-1])
+        order = xp.broadcast_to(order, log_c.shape)
+        x = xp.stack([(xp.exp(log_c) - xp.asarray(self.center)) / xp.asarray(self.width), order - 1.0], axis=-1)
         y = self.perceptron(x)[..., 0]
         # For y far below zero, softplus(y) = exp(y) would underflow, and its logarithm be -inf; log f = y there. The
         # maximum keeps the branch that is not selected finite, since NaN in it would spread to the gradient.
-        return (
-            jnp.where(y < _SOFTPLUS_IS_EXP, y, jnp.log(jax.nn.softplus(jnp.maximum(y, _SOFTPLUS_IS_EXP)))) - self.gauge
-        )
+        softplus = xp.logaddexp(xp.maximum(y, _SOFTPLUS_IS_EXP), 0.0)
+        log_f: AnyArray = xp.where(y < _SOFTPLUS_IS_EXP, y, xp.log(softplus)) - xp.asarray(self.gauge)
+        return log_f
 
 
 class PublishedSubstrateFunction(eqx.Module):
@@ -149,46 +163,52 @@ class PublishedSubstrateFunction(eqx.Module):
 
     def __init__(self, perceptron: Perceptron):
         self.perceptron = perceptron
-        at_one = self.output(jnp.zeros(()), jnp.ones(()))
+        at_one = self.output(np.zeros(1), np.ones(1))[0]
         # As in the program, which corrects rate constants by log10(|alpha| + 1e-8) per substrate.
-        self.log_alpha = jnp.log(jnp.abs(at_one) + SMALLEST_OUTPUT)
+        self.log_alpha = on_device(np.log(np.abs(at_one) + SMALLEST_OUTPUT))
 
-    def output(self, log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
+    def output(self, log_c: Float[AnyArray, "*batch"], order: Float[AnyArray, "*#batch"]) -> Float[AnyArray, "*batch"]:
         """Output of the network, of any sign; -inf as log concentration stands for c = 0."""
-        order = jnp.broadcast_to(order, log_c.shape)
-        return self.perceptron(jnp.stack([jnp.exp(log_c), order], axis=-1))[..., 0]
+        xp = array_library(log_c, self.perceptron.weights[-1])
+        x: AnyArray = xp.stack([xp.exp(log_c), xp.broadcast_to(order, log_c.shape)], axis=-1)
+        return self.perceptron(x)[..., 0]
 
-    def __call__(self, log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
+    def __call__(
+        self, log_c: Float[AnyArray, "*batch"], order: Float[AnyArray, "*#batch"]
+    ) -> Float[AnyArray, "*batch"]:
         """log f, with f = |output| / alpha, the factor inside the softplus; at least 1e-8 / alpha."""
-        return jnp.log(jnp.maximum(jnp.abs(self.output(log_c, order)), SMALLEST_OUTPUT)) - self.log_alpha
+        xp = array_library(log_c, self.perceptron.weights[-1])
+        f = xp.maximum(xp.abs(self.output(log_c, order)), SMALLEST_OUTPUT)
+        log_f: AnyArray = xp.log(f) - xp.asarray(self.log_alpha)
+        return log_f
 
 
 AnySubstrateFunction = SubstrateFunction | RawSubstrateFunction | PublishedSubstrateFunction
 
 
 def new_substrate_function(
-    graph_model: GraphModel, c: Float[np.ndarray, " values"], key: PRNGKeyArray
+    graph_model: GraphModel, c: Float[np.ndarray, " values"], rng: np.random.Generator
 ) -> AnySubstrateFunction:
     """MLP_sub with random weights, of the kind that `graph_model.substrate_input` selects.
 
     Args:
         graph_model: section of the configuration.
         c: concentrations > 0, for the standardisation of the input; may be empty.
-        key: for the random weights.
+        rng: for the random weights.
     """
     if graph_model.substrate_input == "published":
         hidden = [graph_model.hidden_dim_sub] * (graph_model.n_layers_sub - 1)
-        return PublishedSubstrateFunction(Perceptron([2, *hidden, 1], key))
+        return PublishedSubstrateFunction(Perceptron([2, *hidden, 1], rng))
     raw = graph_model.substrate_input == "raw"
     x = (c if raw else np.log(c)) if c.size else np.zeros(1)
     kind = RawSubstrateFunction if raw else SubstrateFunction
     center, width = float(x.mean()), max(float(x.std()), 1e-6)
-    return kind(graph_model.hidden_dim_sub, graph_model.n_layers_sub, center, width, key)
+    return kind(graph_model.hidden_dim_sub, graph_model.n_layers_sub, center, width, rng)
 
 
 def empty_substrate_function(graph_model: GraphModel) -> AnySubstrateFunction:
     """MLP_sub of the right shapes, as a template for reading a checkpoint."""
-    return new_substrate_function(graph_model, np.zeros(0), jax.random.key(0))
+    return new_substrate_function(graph_model, np.zeros(0), np.random.default_rng(0))
 
 
 class NodeFunction(eqx.Module):
@@ -219,38 +239,47 @@ class NodeFunction(eqx.Module):
         hidden: int,
         layers: int,
         embedding_dim: int,
-        key: PRNGKeyArray,
+        rng: np.random.Generator,
         *,
         center: float = 0.0,
         width: float = 1.0,
         unit: float = 1.0,
     ):
-        self.perceptron = Perceptron([1 + embedding_dim, *[hidden] * (layers - 1), 1], key)
-        self.slope = jnp.zeros(embedding_dim + 1)
-        self.offset = jnp.zeros(embedding_dim + 1)
-        self.center = jnp.asarray(center)
-        self.width = jnp.asarray(width)
-        self.unit = jnp.asarray(unit)
+        self.perceptron = Perceptron([1 + embedding_dim, *[hidden] * (layers - 1), 1], rng)
+        self.slope = on_device(np.zeros(embedding_dim + 1))
+        self.offset = on_device(np.zeros(embedding_dim + 1))
+        self.center = on_device(center)
+        self.width = on_device(width)
+        self.unit = on_device(unit)
 
-    def __call__(self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
+    def __call__(
+        self, c: Float[AnyArray, "*batch"], embedding: Float[AnyArray, "*batch dim"]
+    ) -> Float[AnyArray, "*batch"]:
         """dc/dt by homeostasis, in concentration/time."""
         line, correction = self.parts(c, embedding)
-        return line + correction
+        total: AnyArray = line + correction
+        return total
 
     def parts(
-        self, c: Float[Array, "*batch"], embedding: Float[Array, "*batch dim"]
-    ) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+        self, c: Float[AnyArray, "*batch"], embedding: Float[AnyArray, "*batch dim"]
+    ) -> tuple[Float[AnyArray, "*batch"], Float[AnyArray, "*batch"]]:
         """The straight line and the correction by the network, in concentration/time."""
-        z = (c - self.center) / self.width
-        slope, offset = self.line(embedding)
-        correction = self.perceptron(jnp.concatenate([z[..., None], embedding], axis=-1))[..., 0]
-        return slope * c + offset, self.unit * correction
+        xp = array_library(c, embedding, self.slope)
+        z = (c - xp.asarray(self.center)) / xp.asarray(self.width)
+        slope, offset = self.line(xp.asarray(embedding))
+        correction = self.perceptron(xp.concatenate([z[..., None], embedding], axis=-1))[..., 0]
+        line: AnyArray = slope * c + offset
+        return line, xp.asarray(self.unit) * correction
 
-    def line(self, embedding: Float[Array, "*batch dim"]) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    def line(
+        self, embedding: Float[AnyArray, "*batch dim"]
+    ) -> tuple[Float[AnyArray, "*batch"], Float[AnyArray, "*batch"]]:
         """Slope (1/time) and offset (concentration/time) of the straight line."""
-        slope = (embedding @ self.slope[:-1] + self.slope[-1]) * self.unit / self.width
-        offset = (embedding @ self.offset[:-1] + self.offset[-1]) * self.unit
-        return slope, offset - slope * self.center
+        xp = array_library(embedding, self.slope)
+        of_slope, of_offset, unit = xp.asarray(self.slope), xp.asarray(self.offset), xp.asarray(self.unit)
+        slope = (embedding @ of_slope[:-1] + of_slope[-1]) * unit / xp.asarray(self.width)
+        offset = (embedding @ of_offset[:-1] + of_offset[-1]) * unit
+        return slope, offset - slope * xp.asarray(self.center)
 
 
 class MetabolismModel(eqx.Module):
@@ -283,9 +312,11 @@ class MetabolismModel(eqx.Module):
         """dc/dt by the reactions only, in concentration/time; the part that is frozen in Phase 2."""
         return reaction_rates(10.0**self.log_k * self.substrate_factors(c, structure), structure)
 
-    def homeostasis(self, c: Float[Array, "*batch species"]) -> Float[Array, "*batch species"]:
+    def homeostasis(self, c: Float[AnyArray, "*batch species"]) -> Float[AnyArray, "*batch species"]:
         """dc/dt by homeostasis only, in concentration/time."""
-        return self.mlp_node(c, jnp.broadcast_to(self.embeddings, (*c.shape, self.embeddings.shape[-1])))
+        xp = array_library(c, self.embeddings, self.mlp_node.slope)
+        embeddings: AnyArray = xp.broadcast_to(xp.asarray(self.embeddings), (*c.shape, self.embeddings.shape[-1]))
+        return self.mlp_node(c, embeddings)
 
     def __call__(self, c: Float[Array, "*batch species"], structure: Structure) -> Float[Array, "*batch species"]:
         """dc/dt in concentration/time; zero for fixed species."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import scipy.interpolate
+import scipy
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.errors import InputError

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import (
     Aggregation,
     AnyArray,
@@ -21,7 +22,7 @@ from metabolismgraph.system.kinetics import (
     reaction_rates,
 )
 from metabolismgraph.system.log_table import Knots, LogTable
-from metabolismgraph.system.model import PublishedSubstrateFunction
+from metabolismgraph.system.model import AnySubstrateFunction, PublishedSubstrateFunction
 from metabolismgraph.system.pytrees import pytree
 
 _KNOTS = 8192  # interpolation errors below 1e-9; the time per look-up does not depend on the number
@@ -74,11 +75,16 @@ class TabulatedReactions:
         laws = structure.rate_laws
         # Without any substrate there is no rate law. A table of mass action, which is not used, keeps the shapes.
         order, known = (laws.order, laws.known) if laws.order.size else (np.ones(1), np.ones(1, dtype=bool))
-        if known.all():
-            table = LogTable.through(jnp.asarray(order)[:, None] * knots.log_c, knots)
+        if known.all() or isinstance(f, AnySubstrateFunction):  # these can be computed without compilation
+            at = knots.values
+            log_f: list[Any] = [
+                s * at if is_known else tabulated(at, np.full(at.shape, s))  # type: ignore[arg-type]
+                for s, is_known in zip(order, known, strict=True)
+            ]
+            table = LogTable.through(np.stack(log_f), knots)
         else:
-            table = _tabulate(tabulated, jnp.asarray(order), jnp.asarray(known), knots)
-        return cls(table, jnp.asarray(laws.of_pair), jnp.asarray(k), structure, aggregation, log_alpha)
+            table = _tabulate(tabulated, on_device(order), on_device(known), knots)
+        return cls(table, on_device(laws.of_pair), on_device(k), structure, aggregation, log_alpha)
 
     def substrate_factors(self, c: Float[AnyArray, "*batch species"]) -> Float[AnyArray, "*batch reactions"]:
         """The substrate factor V of each reaction, in concentration^order.

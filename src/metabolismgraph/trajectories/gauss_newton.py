@@ -8,7 +8,7 @@ import math
 from typing import Literal, NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy
 from jaxtyping import Bool, Float
 
 from metabolismgraph.trajectories.damping import Trial, damped_step

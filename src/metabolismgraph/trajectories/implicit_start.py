@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.interpolate
-import scipy.linalg
-import scipy.optimize
+import scipy
 from jaxtyping import Float
 
 from metabolismgraph.system.observations import Observations

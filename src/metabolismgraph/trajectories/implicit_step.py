@@ -10,8 +10,7 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse
+import scipy
 from jaxtyping import Float, Int
 
 from metabolismgraph.system.network import ReactionNetwork

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import scipy.linalg
+import scipy
 from jaxtyping import Float
 
 from metabolismgraph.system.observations import Observations

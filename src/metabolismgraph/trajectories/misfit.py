@@ -11,7 +11,7 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
+import scipy
 from jaxtyping import Bool, Float
 
 from metabolismgraph.system.observations import Observations

@@ -6,9 +6,7 @@ import dataclasses
 import math
 
 import numpy as np
-import scipy.ndimage
-import scipy.signal
-import scipy.special
+import scipy
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.system.observations import Observations

@@ -17,7 +17,7 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
+import scipy
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.system.kinetics import Structure

@@ -12,7 +12,7 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
+import scipy
 from jaxtyping import Float
 
 from metabolismgraph.trajectories.problem import FRAMES_AT_ONCE, Problem

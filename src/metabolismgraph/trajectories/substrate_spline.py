@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-import scipy.interpolate
+import scipy
 from jaxtyping import Float, Int
 
 _KNOTS = 10

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import scipy.linalg
+import scipy
 from jaxtyping import Float, Int
 
 from metabolismgraph.fitting.result import FitResult

@@ -8,35 +8,42 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 from pydantic import Field
 
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.training_plan import Penalty, Plan
+from metabolismgraph.system.arrays import generator, on_device
 from metabolismgraph.system.model import MetabolismModel
 
+_ORDER = 5  # purpose of random numbers
 _GRID = 16  # concentrations at which response curves are compared
 # Response curves that differ by less than this share of their typical norm count as equal.
 _RESOLUTION = 0.05
+# Pairs are compared within blocks of species. Where there are several, the species are divided into blocks twice, each
+# time at random, which connects all of them; the cost is proportional to their number.
+_BLOCK, _DIVISIONS = 128, 2
+_FOR_WIDTH = 46  # species for the median distance of their pairs, which takes a sort at every step
 
 
 class Similarity(Penalty):
     """Attract embeddings of species with equal response curves, repel others up to a distance of one.
 
     The mean over pairs of w |a_i - a_j|^2 + (1 - w) max(0, 1 - |a_i - a_j|)^2, with w = exp(-|R_i - R_j|^2 / (2 h^2)).
-    h is a quarter of the median distance of two curves, with a lower bound. No gradient passes through w.
+    h is a quarter of the median distance of two curves, with a lower bound. No gradient passes through w. Of more
+    than 128 species a random part of the pairs is compared.
 
     Attributes:
         grid: concentrations at which curves are compared.
         unit: unit of the curves, in concentration/time.
-        informed: True for species with entries in use.
+        blocks: species of each block, in random order; padded with the number of species.
         weight: of the term in the loss.
     """
 
     grid: Float[Array, " grid"]
     unit: Float[Array, ""]
-    informed: Bool[Array, " species"]
+    blocks: Int[Array, "blocks size"]
     weight: Float[Array, ""]
 
     @property
@@ -44,27 +51,49 @@ class Similarity(Penalty):
         return "similarity"
 
     def __call__(self, model: MetabolismModel) -> Float[Array, ""]:
-        n = len(self.informed)
-        curves = model.homeostasis(jnp.broadcast_to(self.grid[:, None], (len(self.grid), n))).T / self.unit
-        pairs = (self.informed[:, None] & self.informed[None, :] & ~jnp.eye(n, dtype=bool)).astype(curves.dtype)
-        distance = jnp.sqrt(_squared_distances(curves))
-        typical = jnp.sqrt(jnp.mean(jnp.sum(curves**2, axis=1)))
-        width = jnp.maximum(_masked_median(distance, pairs) / 4, _RESOLUTION / 2 * typical) + 1e-12
+        if self.blocks.shape[1] < 2:
+            return jnp.zeros(())
         # With a gradient through w, the loss could be reduced by making response curves different, against the data.
-        w = jax.lax.stop_gradient(jnp.exp(-0.5 * (distance / width) ** 2))
-        apart = _squared_distances(model.embeddings)
+        still = jax.lax.stop_gradient(model)
+        grid = jnp.broadcast_to(self.grid[:, None], (len(self.grid), len(model.embeddings)))
+        curves = still.homeostasis(grid).T / self.unit
+        distance = jnp.sqrt(_squared_distances(curves, self.blocks))
+        typical = jnp.sqrt(jnp.mean(jnp.sum(curves**2, axis=1)))
+        # Padding is at the end of a block, and blocks have at least half their largest size.
+        some = np.triu_indices(min(self.blocks.shape[1], _FOR_WIDTH), 1)
+        width = jnp.maximum(jnp.median(distance[0][some]) / 4, _RESOLUTION / 2 * typical) + 1e-12
+        w = jnp.exp(-0.5 * (distance / width) ** 2)
+        apart = _squared_distances(model.embeddings, self.blocks)
         # The derivative of sqrt is infinite at zero distance, hence the small constant.
         push = jax.nn.relu(1.0 - jnp.sqrt(apart + 1e-12)) ** 2
-        total = jnp.sum(pairs * (w * apart + (1 - w) * push)) / jnp.maximum(jnp.sum(pairs), 1.0)
-        return self.weight * total
+        there = self.blocks < len(model.embeddings)
+        pairs = there[:, :, None] & there[:, None, :] & ~jnp.eye(self.blocks.shape[1], dtype=bool)
+        return self.weight * jnp.mean(w * apart + (1 - w) * push, where=pairs)
 
 
-def _squared_distances(x: Float[Array, "n dim"]) -> Float[Array, "n n"]:
-    return jnp.sum((x[:, None] - x[None]) ** 2, axis=-1)
+def _squared_distances(
+    x: Float[Array, "species dim"], blocks: Int[Array, "blocks size"]
+) -> Float[Array, "blocks size size"]:
+    own = x[jnp.minimum(blocks, len(x) - 1)]
+    return jnp.sum((own[:, :, None] - own[:, None]) ** 2, axis=-1)
 
 
-def _masked_median(values: Float[Array, "n n"], mask: Float[Array, "n n"]) -> Float[Array, ""]:
-    return jnp.nan_to_num(jnp.nanmedian(jnp.where(mask > 0, values, jnp.nan)))
+def divide(informed: Bool[np.ndarray, " species"], rng: np.random.Generator) -> Int[np.ndarray, "blocks size"]:
+    """Blocks of species whose pairs are compared; see `Similarity.blocks`.
+
+    Args:
+        informed: True for species with entries in use; others are in none.
+        rng: for the order.
+    """
+    species = np.flatnonzero(informed)
+    number = -(-len(species) // _BLOCK)
+    blocks = [
+        block
+        for _ in range(1 if number == 1 else _DIVISIONS)
+        for block in np.array_split(rng.permutation(species), max(number, 1))
+    ]
+    size = max(len(block) for block in blocks)
+    return np.stack([np.pad(block, (0, size - len(block)), constant_values=len(informed)) for block in blocks])
 
 
 class Contrastive(Strategy):
@@ -80,10 +109,10 @@ class Contrastive(Strategy):
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         residuals = plan.residuals
         term = Similarity(
-            grid=jnp.asarray(np.quantile(residuals.at[residuals.keep], (np.arange(_GRID) + 0.5) / _GRID)),
-            unit=jnp.asarray(residuals.unit),
-            informed=jnp.asarray(residuals.keep.any(axis=0)),
-            weight=jnp.asarray(data.training.coeff_similarity),
+            grid=on_device(np.quantile(residuals.at[residuals.keep], (np.arange(_GRID) + 0.5) / _GRID)),
+            unit=on_device(residuals.unit),
+            blocks=on_device(divide(np.asarray(residuals.keep.any(axis=0)), generator(data.training.seed, _ORDER))),
+            weight=on_device(data.training.coeff_similarity),
         )
         # Before MLP_node is trained, all curves are equal, and the loss would attract all embeddings to one point.
         schedule = dataclasses.replace(plan.schedule, embeddings_wait=self.wait)

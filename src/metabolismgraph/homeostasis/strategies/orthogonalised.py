@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from typing import ClassVar, NamedTuple
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
@@ -17,7 +15,7 @@ from metabolismgraph.homeostasis.training_plan import Plan
 from metabolismgraph.reactions.gauss_newton import Spline, learn_spline
 from metabolismgraph.reactions.reweighting import fit_reweighted
 from metabolismgraph.reactions.uncertainty import noise_variance
-from metabolismgraph.system.integrate import evaluate_rate
+from metabolismgraph.system.model_rates import in_parts
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
@@ -80,7 +78,7 @@ def refine_reactions(
     lines = rows.lines_with_errors(fitted.theta, fitted.theta_covariance)
     c = data.observations.concentration
     copies = TabulatedReactions.of(reweighted.f, fitted.k, data.structure, data.graph_model.aggr_type, c)
-    rates = np.asarray(evaluate_rate(eqx.Partial(copies), jnp.asarray(c)))
+    rates = in_parts(copies, c)
     residuals = Residuals(
         at=rows.quadrature.mean(c),
         # Without the line: it contains homeostasis, which MLP_node is to learn.

@@ -1,0 +1,55 @@
+"""Rates of a trained model over many frames, in NumPy: without compilation, and in little memory."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.tabulated_reactions import TabulatedReactions
+
+_AT_ONCE = 1 << 16  # evaluations of a network; a hidden layer then takes 32 MB
+
+Rates = Callable[[Float[np.ndarray, "frames species"]], Float[np.ndarray, "frames species"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRates:
+    """dc/dt of a trained model at given concentrations, in concentration/time; zero for fixed species.
+
+    Attributes:
+        reactions: of the model, or others in their place.
+        model: its homeostasis is used.
+    """
+
+    reactions: TabulatedReactions
+    model: MetabolismModel
+
+    @classmethod
+    def of(cls, model: MetabolismModel, structure: Structure, c: Float[np.ndarray, "frames species"]) -> ModelRates:
+        """Tabulate the rate laws of a model over the range of the concentrations `c`."""
+        k = 10.0 ** np.asarray(model.log_k)
+        return cls(TabulatedReactions.of(model.mlp_sub, k, structure, model.aggregation, c), model)
+
+    def __call__(self, c: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "frames species"]:
+        return in_parts(self._at, c)
+
+    def _at(self, c: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "frames species"]:
+        moving = np.asarray(self.reactions.structure.moving)
+        return np.asarray(self.reactions(c) + np.where(moving, self.model.homeostasis(c), 0.0))
+
+
+def in_parts(rates: Rates, c: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "frames species"]:
+    """Rates at the concentrations of many frames, a part of them at a time.
+
+    Example:
+        >>> in_parts(lambda c: 2 * c, np.ones((3, 100_000))).sum()
+        np.float64(600000.0)
+    """
+    frames = max(_AT_ONCE // max(c.shape[1], 1), 1)
+    parts = [rates(c[first : first + frames]) for first in range(0, len(c), frames)]
+    return np.concatenate(parts) if parts else np.zeros(c.shape)
