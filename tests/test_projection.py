@@ -1,6 +1,7 @@
 """Phase 1: the gradient of the projected loss, and the recovery of what was planted."""
 
 import dataclasses
+import itertools
 
 import equinox as eqx
 import jax
@@ -11,6 +12,7 @@ import scipy.integrate
 import scipy.optimize
 from random_networks import network_of, relabelled_observations
 
+from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.reactions.data import Phase1Data
@@ -285,6 +287,20 @@ def test_too_few_frames(small, small_config):
     with pytest.raises(InputError, match="5 frames give 120 equations"):
         check_size(small.observations.select(np.arange(1501) < 5), small_config.training)
     check_size(small.observations.select(np.arange(1501) < 6), small_config.training)
+
+
+def test_a_large_network_still_has_rows_to_learn_from():
+    """Evaluations of f per row grow with the network; the number of rows does not fall below what the unknowns need."""
+    n = 2000
+    species = [f"S{i}" for i in range(n)]
+    steps = [({a: 1.0}, {a: -1.0, b: 1.0}) for a, b in itertools.pairwise(species)]
+    c = np.random.default_rng(0).uniform(0.1, 1.0, (700, n))
+    for reactions, rows in ((steps, 64), (11 * steps, 4 * (11 * (n - 1) + 2 * n) / n)):
+        observations = Observations(
+            network_of(*reactions, species=species), np.arange(700.0), np.zeros(700, dtype=np.int64), c
+        )
+        stride = Phase1Data(observations, GraphModel(), Training(), rule="forward").stride
+        assert rows <= 699 // stride < 2 * rows
 
 
 @pytest.mark.parametrize("network", [network_of(), network_of(({"A": 1.0}, {"B": 1.0}), fixed="ABCD")])

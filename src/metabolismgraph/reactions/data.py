@@ -31,6 +31,8 @@ _CONSTANT = 1e-9
 _WEIGHTS = 1  # purpose of random numbers
 # Interpolations of f per evaluation of the loss. f has few parameters, so more frames do not improve it noticeably.
 _LEARNING_POINTS = 25_000
+# Least number of rows for that, and of equations per unknown.
+_LEAST_ROWS, _EQUATIONS = 64, 4
 
 
 class Lines(TypedDict):
@@ -67,8 +69,12 @@ class Phase1Data:
         self.graph_model = graph_model
         self.training = training
         # f is needed once per transition and pair, see `Structure`.
-        points = len(self.transitions.dt) * max(1, self.structure.pair_species.size)
-        self.stride = training.phase1_frame_stride or max(1, points // _LEARNING_POINTS)
+        rows, pairs = len(self.transitions.dt), max(1, self.structure.pair_species.size)
+        species, reactions = self.structure.stoichiometry.shape
+        # Every row has an equation for each species. k and the lines of homeostasis are solved on the same rows, and
+        # with hardly more equations than unknowns they would take up the errors of f.
+        enough = max(_LEAST_ROWS, -(-_EQUATIONS * (reactions + 2 * species) // max(species, 1)))
+        self.stride = training.phase1_frame_stride or max(1, min(rows * pairs // _LEARNING_POINTS, rows // enough))
 
     def thinned(self) -> Phase1Data:
         """Every second frame of every run, under the same rule for dc/dt."""

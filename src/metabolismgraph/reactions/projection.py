@@ -27,7 +27,7 @@ from metabolismgraph.reactions.normal_equations import (
 from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import Aggregation, LogFunction, Structure, aggregate, pair_concentrations
 from metabolismgraph.system.log_table import Knots, LogTable
-from metabolismgraph.system.minimise import Minimum, minimise
+from metabolismgraph.system.minimise import Minimum, minimise, value_and_gradient
 from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.pytrees import pytree
@@ -138,7 +138,9 @@ def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunct
     """
 
     def loss(exponent: float) -> float:
-        return float(evaluate_loss(with_exponent(start, exponent), problem))
+        # With the gradient, which is not used: L-BFGS needs the same program, and its compilation takes longer.
+        parameters, constants = eqx.partition(with_exponent(start, exponent), substrate_parameters(start))
+        return float(value_and_gradient(projected_loss, parameters, constants, (problem,))[0])
 
     # A grid first, since the loss can have several minima in p too; then a bounded search between the neighbours.
     grid = np.geomspace(*_EXPONENTS, 12)
