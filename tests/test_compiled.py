@@ -1,6 +1,8 @@
-"""Where commands keep compiled programs."""
+"""How many programs a fit compiles and what it imports, and where commands keep compiled programs."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,32 @@ def test_without_a_place_to_write_nothing_is_kept(home, monkeypatch):
     monkeypatch.setattr(Path, "home", homeless)
     keep_compiled_programs("fit")
     assert NAME not in os.environ
+
+
+def test_a_fit_compiles_about_a_dozen_programs_and_its_evaluation_none():
+    """Every jax.numpy call outside a compiled function would be a program of its own."""
+    code = """
+import jax, metabolismgraph as mg
+config = mg.load_config("small", ["simulation.n_frames=300"])
+simulated = mg.simulate(config)
+compiled = []
+jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compiled.append(name))
+count = lambda: compiled.count("/jax/core/compile/backend_compile_duration")
+result = mg.fit(simulated.observations, config)
+fit = count()
+mg.evaluate(result, simulated.truth)
+print(fit, count() - fit)
+"""
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    of_fit, of_evaluation = map(int, done.stdout.split())
+    assert 1 <= of_fit <= 12
+    assert of_evaluation == 0
+
+
+def test_training_imports_what_it_needs():
+    code = "import sys, metabolismgraph.runs.train_folder; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    slow = {"scipy.signal", "scipy.stats", "scipy.interpolate", "pandas", "xarray", "sklearn", "matplotlib", "libsbml"}
+    assert "jax" in loaded
+    assert not slow & set(loaded)

@@ -88,6 +88,17 @@ def test_frozen_reactions_are_those_of_the_model(data, substrate_input):
             assert np.abs(np.asarray(frozen(jnp.asarray(c))) - exact).max() < 1e-9 * rms
 
 
+@pytest.mark.parametrize("substrate_input", ["log", "raw", "published"])
+def test_networks_compute_the_same_with_numpy(data, substrate_input):
+    model = model_of(substrate_input=substrate_input)
+    log_c = np.linspace(-6.0, 3.0, 40)
+    order = np.repeat([1.0, 2.0], 20)
+    compiled = eqx.filter_jit(lambda m: (m.mlp_sub(jnp.asarray(log_c), jnp.asarray(order)), m.homeostasis(data)))(model)
+    for found, expected in zip((model.mlp_sub(log_c, order), model.homeostasis(data)), compiled, strict=True):
+        assert isinstance(found, np.ndarray)
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
 # -- rollouts
 
 

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import itertools
 import sys
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from metabolismgraph.homeostasis.binned_regression import Regress, condense, reg
 from metabolismgraph.homeostasis.fit import fit_homeostasis, initial_model
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import STRATEGIES, chosen, make_plan, orthogonalised
-from metabolismgraph.homeostasis.strategies.contrastive import Similarity
+from metabolismgraph.homeostasis.strategies.contrastive import Similarity, divide
 from metabolismgraph.homeostasis.strategies.weak_form import Windows
 from metabolismgraph.homeostasis.training_plan import FixedLength, Plan, Rollouts, Schedule, Starts, optimiser
 from metabolismgraph.reactions.gradient import Snapshot, conclude
@@ -439,6 +440,43 @@ def test_embeddings_wait_as_long_as_they_are_told(plain):
     (term,) = changed.penalties
     assert term.name == "similarity"
     assert float(term.weight) == plain[0].training.coeff_similarity
+
+
+def test_all_pairs_of_few_species_are_compared(plain):
+    """Against the sum over pairs, with the median over all of them; a species without entries has no pairs."""
+    data, plan = plain
+    (term,) = applied("contrastive", *plain).penalties
+    rng = np.random.default_rng(0)
+    model = initial_model(data, plan.residuals)
+    n, dim = model.embeddings.shape
+    model = eqx.tree_at(
+        lambda m: (m.embeddings, m.mlp_node.slope), model, (jnp.asarray(rng.normal(size=(n, dim))), jnp.ones(dim + 1))
+    )
+    informed = np.arange(n) != 3
+    few = dataclasses.replace(term, blocks=jnp.asarray(divide(informed, rng)))
+    curves = np.stack([model.homeostasis(np.full((1, n), c))[0] for c in np.asarray(term.grid)], axis=1) / term.unit
+    a = np.asarray(model.embeddings)
+    pairs = list(itertools.combinations(np.flatnonzero(informed), 2))
+    distances = np.array([np.linalg.norm(curves[i] - curves[j]) for i, j in pairs])
+    typical = np.sqrt(np.mean(np.sum(curves**2, axis=1)))
+    w = np.exp(-0.5 * (distances / max(np.median(distances) / 4, 0.025 * typical)) ** 2)
+    apart = np.array([np.linalg.norm(a[i] - a[j]) for i, j in pairs])
+    expected = np.mean(w * apart**2 + (1 - w) * np.maximum(1 - apart, 0) ** 2)
+    assert float(few(model)) == pytest.approx(float(term.weight) * expected, rel=1e-6)
+
+
+def test_of_many_species_each_is_compared_with_about_as_many():
+    rng = np.random.default_rng(0)
+    informed = rng.random(1000) < 0.9
+    blocks = divide(informed, rng)
+    listed, counts = np.unique(blocks[blocks < 1000], return_counts=True)
+    assert (listed == np.flatnonzero(informed)).all()
+    assert (counts == 2).all()
+    assert blocks.shape[1] <= 128
+    # Each block of one division shares species with every block of the other: nothing falls into parts.
+    half = len(blocks) // 2
+    assert all(np.intersect1d(one, other).size for one in blocks[:half] for other in blocks[half:])
+    assert divide(np.zeros(4, dtype=bool), rng).shape == (1, 0)
 
 
 def test_accumulation_is_a_step_on_the_mean_gradient(plain):

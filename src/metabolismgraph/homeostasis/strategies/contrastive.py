@@ -86,11 +86,11 @@ def divide(informed: Bool[np.ndarray, " species"], rng: np.random.Generator) -> 
         rng: for the order.
     """
     species = np.flatnonzero(informed)
-    number = -(-len(species) // _BLOCK)
+    number = max(1, -(-len(species) // _BLOCK))
     blocks = [
         block
         for _ in range(1 if number == 1 else _DIVISIONS)
-        for block in np.array_split(rng.permutation(species), max(number, 1))
+        for block in np.array_split(rng.permutation(species), number)
     ]
     size = max(len(block) for block in blocks)
     return np.stack([np.pad(block, (0, size - len(block)), constant_values=len(informed)) for block in blocks])
