@@ -14,6 +14,7 @@ from command_line import QUICK, call, refused
 from rich.console import Console
 
 from metabolismgraph.benchmarks import simulations, speed, strategies, workers
+from metabolismgraph.benchmarks.job import run_cases
 from metabolismgraph.benchmarks.results_file import Results
 from metabolismgraph.benchmarks.strategies import (
     CHECKPOINTS,
@@ -33,6 +34,7 @@ from metabolismgraph.benchmarks.strategy_report import (
 )
 from metabolismgraph.cli.tables import StrategyBoard
 from metabolismgraph.errors import InputError, SimulationDivergedError
+from metabolismgraph.explore.engines.base import Ended, Engine
 
 TINY = Settings(configs=("small",), seeds=1, strategies=("classical", "residual"), time_steps=(4,), sweeps=False)
 HEADER = json.loads(json.dumps(TINY.header()))
@@ -241,6 +243,30 @@ def done_by_hand(group, settings, folder):
         yield each.row() | {"error": "not trained"}
 
 
+class Here(Engine):
+    """Jobs run in this process, one after the other, when somebody waits for them."""
+
+    def __init__(self, *ends):
+        self.waiting, self.ends = [], list(ends)  # what happens to the first jobs instead of their end in order
+
+    def submit(self, job, folder):
+        self.waiting.append((job, folder))
+
+    def wait(self, timeout):
+        if not self.waiting:
+            return []
+        number, folder = self.waiting.pop(0)
+        description = json.loads((folder / "job.json").read_text())
+        run_cases(description, folder, folder, None)
+        return [self.ends.pop(0)._replace(job=number) if self.ends else Ended(number, None, 1.0)]
+
+    def cancel(self, job):
+        raise NotImplementedError
+
+    def close(self):
+        self.waiting.clear()
+
+
 @pytest.fixture
 def untrained(monkeypatch):
     """Jobs run in this process, simulate nothing and train nothing."""
@@ -255,9 +281,9 @@ def untrained(monkeypatch):
                 done(row)
 
     monkeypatch.setattr(simulations, "survey", survey)
-    monkeypatch.setattr(strategies, "_results", done_by_hand)
-    for module in (simulations, strategies):
-        monkeypatch.setattr(module, "run_jobs", run)
+    monkeypatch.setattr(strategies, "results_of", done_by_hand)
+    monkeypatch.setattr(simulations, "run_jobs", run)
+    monkeypatch.setattr(strategies, "engine_for", lambda settings, workers: Here())
 
 
 def test_interrupted_benchmark_goes_on_where_it_was(untrained, tmp_path):
@@ -274,6 +300,61 @@ def test_interrupted_benchmark_goes_on_where_it_was(untrained, tmp_path):
     third = Watched()
     run_strategies(TINY, tmp_path, 1, third)
     assert third.rows == []
+
+
+def half_done(group, settings, out):
+    """The first case of a job has a row, and its process then ends."""
+    yield group.cases[0].row() | {"error": "not trained"}
+
+
+def test_what_the_machine_loses_is_listed_and_run_again_by_the_next_command(untrained, monkeypatch, tmp_path):
+    monkeypatch.setattr(strategies, "results_of", lambda group, settings, out: iter(()))
+    for kind, lost in (("memory", {"memory"}), ("cancelled", {"cancelled"})):
+        watched = Watched()
+        ends = [Ended(0, f"lost ({kind})", 1.0, "machine", kind)] * 6
+        run_strategies(TINY, tmp_path, 1, watched, engine=Here(*ends))
+        assert {row["lost"] for row in watched.rows} == lost
+        assert len(watched.rows) == len(watched.planned) == len(StrategyResults.read(tmp_path).cases) == 6
+    monkeypatch.setattr(strategies, "results_of", half_done)
+    run_strategies(TINY, tmp_path, 1, Watched(), engine=Here())
+    rows = StrategyResults.read(tmp_path).cases
+    assert [row["error"] for row in rows] == ["not trained"] * 6
+    assert len(set(map(StrategyResults.identity, rows))) == 6
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_a_case_at_which_a_job_ends_twice_has_its_reason_and_the_others_go_on(untrained, monkeypatch, tmp_path):
+    def trained(group, settings, out):
+        for case in group.cases:
+            if case.strategies == "classical" and case.T == 4:
+                return
+            yield case.row() | {"error": "not trained"}
+
+    monkeypatch.setattr(strategies, "results_of", trained)
+    settings = dataclasses.replace(TINY, time_steps=(4, 16))
+    ends = [Ended(0, "was killed by SIGSEGV", 1.0)] * 99
+    run_strategies(settings, tmp_path, 1, Watched(), engine=Here(*ends))
+    reasons = {(row["strategies"], row["T"]): row["error"] for row in StrategyResults.read(tmp_path).cases}
+    assert reasons == {
+        ("classical", 4): "was killed by SIGSEGV",
+        ("classical", 16): "not trained",
+        ("residual", None): "not trained",
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--engine", "slrm"), "engine slrm: there is none of that name"),
+        (("--setting", "queue=short"), "--cluster and --setting are for clusters"),
+        (("--engine", "slurm", "--workers", 2), "for slurm give --setting max_jobs"),
+        (("--engine", "slurm"), "squeue: cannot be started"),
+    ],
+)
+def test_wrong_engines_are_refused_before_anything_is_written(monkeypatch, capsys, tmp_path, options, message):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert message in refused(monkeypatch, capsys, "benchmark", "strategies", "--out", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_configuration_without_data_is_named(untrained, monkeypatch, tmp_path):
@@ -371,19 +452,19 @@ def test_cases_are_trained_and_a_failed_one_is_a_row(tmp_path, monkeypatch):
     settings = dataclasses.replace(TINY, data_augmentation_loop=5, overrides=tuple(QUICK[1::2]))
     group = plan(settings, {"small": [0]})[3]
     good = group._replace(cases=group.cases[:1])
-    (row,) = strategies._results(good, settings, tmp_path)
+    (row,) = strategies.results_of(good, settings, tmp_path)
     assert row.items() >= good.cases[0].row().items()
     assert len(row["slope_ratio"]) == len(row["offset_ratio"]) == 2
     assert row["avg_slope_ratio"] == pytest.approx(sum(row["slope_ratio"]) / 2)
     assert row["phase2_loss_unit"] == "concentration²"
     assert row["gradient_steps"] == 100
     assert row["checkpoint_R2_identifiable"] > 0.999
-    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+    assert {path.suffix for path in (tmp_path / "checkpoints").iterdir()} == {".json", ".safetensors", ".lock"}
     monkeypatch.setattr(strategies, "fit_reactions", None)  # the checkpoint is read, not made
     bad = group._replace(cases=(group.cases[0]._replace(T=10_000),))
-    (row,) = strategies._results(bad, settings, tmp_path)
+    (row,) = strategies.results_of(bad, settings, tmp_path)
     assert row["error"].startswith("InputError: training.homeostasis_time_step is 10000")
-    (row,) = strategies._results(good._replace(config="nowhere"), settings, tmp_path)
+    (row,) = strategies.results_of(good._replace(config="nowhere"), settings, tmp_path)
     assert row["error"].startswith("InputError: nowhere: neither a file nor a shipped configuration")
 
 

@@ -13,6 +13,7 @@ from metabolismgraph.files import write_bytes
 from metabolismgraph.json_lines import append_line, read_lines
 
 Row = dict[str, Any]
+STRATEGY_LINES = "strategies.jsonl"  # of the benchmark whose cases may be jobs of a cluster
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,7 @@ class ResultsFile:
 
     @classmethod
     def open(cls, out: Path, header: Row, *, overwrite: bool = False) -> ResultsFile:
-        """Open the results in a folder, or start a new file.
+        """Open the results in a folder, or start a new file; cases that were lost with their machine have no row then.
 
         Raises:
             InputError: results are of other settings or damaged, or the folder cannot be written.
@@ -59,7 +60,8 @@ class ResultsFile:
         path = out / cls.lines
         try:
             out.mkdir(parents=True, exist_ok=True)
-            lines = [] if overwrite else _lines(path)
+            found = [] if overwrite else _lines(path)
+            lines = [line for line in found if "lost" not in line]  # such cases are run again
             if not lines:
                 write_bytes(path, json.dumps(header).encode() + b"\n")
                 lines = [header]
@@ -68,6 +70,8 @@ class ResultsFile:
                     f"{out}: holds results of other settings ({_difference(lines[0], header)}); "
                     "take another --out, or --overwrite them"
                 )
+            elif lines != found:
+                write_bytes(path, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
         except OSError as error:
             raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
         return cls(path, lines)

@@ -7,23 +7,25 @@ import json
 import os
 import shutil
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from metabolismgraph.benchmarks.jobs import engine_for, opened, run_groups
 from metabolismgraph.benchmarks.recovery import ratios
 from metabolismgraph.benchmarks.results_file import Results, Row
 from metabolismgraph.benchmarks.simulations import find_seeds
 from metabolismgraph.benchmarks.strategy_figure import slope_ratios
 from metabolismgraph.benchmarks.strategy_report import StrategyResults, markdown, on_grid, summarise
-from metabolismgraph.benchmarks.workers import Job, environment, left, run_jobs
+from metabolismgraph.benchmarks.workers import environment
 from metabolismgraph.config import Config, Training, load_config
 from metabolismgraph.errors import InputError
 from metabolismgraph.evaluation.evaluate import homeostasis_metrics, rate_constant_metrics
 from metabolismgraph.evaluation.report import metrics_json
+from metabolismgraph.explore.engines.base import Engine
+from metabolismgraph.explore.engines.job import alone
 from metabolismgraph.figures.style import applied, save
 from metabolismgraph.files import write_bytes
 from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
@@ -34,6 +36,7 @@ from metabolismgraph.homeostasis.strategies import STRATEGIES
 from metabolismgraph.homeostasis.strategies import depends_on_time_step as trains_on_windows
 from metabolismgraph.reactions.fit import Phase1Result, fit_reactions
 from metabolismgraph.runs.checkpoint import is_intact, load_phase1, save_phase1
+from metabolismgraph.schedulers.settings import ClusterSettings
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.text import one_line
 
@@ -233,30 +236,42 @@ def _swept(settings: Settings, where: tuple[str, str, int]) -> list[Case]:
     ]
 
 
-def run_strategies(settings: Settings, out: Path, workers: int, watch: Watch, *, overwrite: bool = False) -> str:
+def _keep_nothing() -> None:
+    """Nothing is kept of an engine."""
+
+
+def run_strategies(
+    settings: Settings,
+    out: Path,
+    workers: int,
+    watch: Watch,
+    *,
+    overwrite: bool = False,
+    engine: Engine | None = None,
+    keep: Callable[[], None] = _keep_nothing,
+) -> str:
     """Run every case that has no line in `out`/strategies.jsonl yet, write the report, return its Markdown.
 
     Args:
         workers: number of parallel processes, each with its share of the cores.
         overwrite: replace existing results.
+        engine: where the cases run, see `jobs.engine_for`; None: in processes of this computer.
+        keep: called once the folder of results is open.
 
     Raises:
         InputError: the folder holds results of other settings, or the settings are not valid or give no data.
         TrainingFailedError: a simulation process was killed.
     """
-    header = settings.header()
-    if overwrite:
-        for part in ("checkpoints", "compiled"):
-            shutil.rmtree(out / part, ignore_errors=True)
-    stored = StrategyResults.open(out, header, overwrite=overwrite)
-    with environment(max(1, (os.cpu_count() or 1) // workers), out / "compiled"):
-        find_seeds(settings, workers, stored)
+    with opened(StrategyResults, out, settings.header(), overwrite=overwrite) as stored:
+        keep()
+        with environment(max(1, (os.cpu_count() or 1) // workers), out / "compiled"):
+            find_seeds(settings, workers, stored)
         groups = plan(settings, stored.seeds)
         watch.begin([case.row() for group in groups for case in group.cases], stored.cases)
-        jobs = (Job(_results, (left(group, stored), settings, out / "checkpoints")) for group in groups)
-        run_jobs(deque(job for job in jobs if job.arguments[0].cases), workers, stored, watch.add)
-    shutil.rmtree(out / "compiled", ignore_errors=True)
-    return write_report(stored.results(), out)
+        where = engine or engine_for(ClusterSettings(), workers)
+        run_groups("strategies", settings, groups, stored, out, where, watch.add)
+        shutil.rmtree(out / "compiled", ignore_errors=True)
+        return write_report(stored.results(), out)
 
 
 def write_report(results: Results, out: Path) -> str:
@@ -276,9 +291,10 @@ def write_report(results: Results, out: Path) -> str:
 # -- in a worker
 
 
-def _results(group: Group, settings: Settings, folder: Path) -> Iterator[Row]:
+def results_of(group: Group, settings: Settings, out: Path) -> Iterator[Row]:
+    """The rows of the cases of a group; its checkpoint is kept in the folder of results."""
     try:
-        stand = _Checkpoint.of(group, settings, folder)
+        stand = _Checkpoint.of(group, settings, out / "checkpoints")
     except Exception as error:
         for case in group.cases:
             yield case.row() | {"error": one_line(f"{type(error).__name__}: {error}")}
@@ -359,16 +375,17 @@ def _checkpoint(group: Group, config: Config, simulated: Simulated, seen: Observ
     """The checkpoint of a group: from `folder` if it is intact there, otherwise made and saved."""
     kind = group.checkpoint.replace(" ", "").replace(".", "")
     path = folder / f"{Path(group.config).stem}_{kind}_{group.seed}"
-    if is_intact(path):
-        return load_phase1(path, config.graph_model)
-    started = time.perf_counter()
-    wanted = CHECKPOINTS[group.checkpoint]
-    if wanted is None:
-        phase1 = fit_reactions(seen, config.graph_model, config.training)
-    else:
-        phase1 = train_imperfect_phase1(simulated, config, wanted)
-    save_phase1(path, phase1, time.perf_counter() - started)
-    return phase1
+    with alone(path.with_name(f"{path.name}.lock")):  # two groups may share it
+        if is_intact(path):
+            return load_phase1(path, config.graph_model)
+        started = time.perf_counter()
+        wanted = CHECKPOINTS[group.checkpoint]
+        if wanted is None:
+            phase1 = fit_reactions(seen, config.graph_model, config.training)
+        else:
+            phase1 = train_imperfect_phase1(simulated, config, wanted)
+        save_phase1(path, phase1, time.perf_counter() - started)
+        return phase1
 
 
 def check_strategies(names: Sequence[str]) -> tuple[str, ...]:

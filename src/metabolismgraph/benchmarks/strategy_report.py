@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from metabolismgraph.benchmarks.markdown import median, shown, shown_spread, spread, table
-from metabolismgraph.benchmarks.results_file import Results, ResultsFile, Row
+from metabolismgraph.benchmarks.results_file import STRATEGY_LINES, Results, ResultsFile, Row
 from metabolismgraph.homeostasis.strategies import STRATEGIES
 from metabolismgraph.metrics import Value
 
@@ -20,7 +20,7 @@ _TARGETS = {"projection": (0.01, 1.0), "imperfect 0.87": (0.02, 0.98), "imperfec
 class StrategyResults(ResultsFile):
     """The file of results of this benchmark."""
 
-    lines: ClassVar = "strategies.jsonl"
+    lines: ClassVar = STRATEGY_LINES
     keys: ClassVar = ("config", "checkpoint", "seed", "strategies", "T", "sweep")
 
 

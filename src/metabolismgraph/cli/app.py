@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metabolismgraph.cli.cluster import add_cluster_commands
+from metabolismgraph.cli.cluster import ClusterFile, EngineName, Settings, add_cluster_commands, benchmark_engine
 from metabolismgraph.cli.compiled import keep_compiled_programs
 from metabolismgraph.cli.explore import explore
 from metabolismgraph.cli.kinetic_models import kinetic_models
@@ -485,6 +485,9 @@ def compare_strategies(
         ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="parallel processes; default: one per core")] = None,
+    engine: EngineName = None,
+    cluster: ClusterFile = None,
+    setting: Settings = None,
     batch_size: Annotated[int, typer.Option(min=1, help="training.batch_size")] = 8,
     loop: Annotated[int | None, typer.Option(min=1, help="training.data_augmentation_loop (10; quick: 3)")] = None,
     set_: Set = None,
@@ -512,9 +515,11 @@ def compare_strategies(
         data_augmentation_loop=loop,
         overrides=tuple(set_ or ()),
     )
+    made, keep = benchmark_engine(out, engine, cluster, setting, workers)
     advice = f"interrupted; results so far are in {out}, and the same command continues"
     with interruptible(advice), strategy_board(console()) as board:
-        markdown = run_strategies(settings, out, workers or os.cpu_count() or 1, board, overwrite=overwrite)
+        number = workers or os.cpu_count() or 1
+        markdown = run_strategies(settings, out, number, board, overwrite=overwrite, engine=made, keep=keep)
     sys.stdout.write(markdown)
 
 

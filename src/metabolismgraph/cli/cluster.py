@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,8 @@ from metabolismgraph.cli.options import console, say
 from metabolismgraph.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from metabolismgraph.cli.base_run import BaseRun
     from metabolismgraph.explore.engines.base import Engine
     from metabolismgraph.explore.folder import ExplorationFolder
@@ -65,16 +68,44 @@ def machine_engine(folder: Path, state: State, settings: ClusterSettings) -> Eng
     Raises:
         InputError: there is no such engine, or the folder cannot be written.
     """
+    engine = engine_of(settings, state)
+    _keep(folder, settings)
+    return engine
+
+
+def _keep(folder: Path, settings: ClusterSettings) -> None:
     from metabolismgraph.files import write_bytes
 
-    engine = engine_of(settings, state)
     stored = folder / _SETTINGS
     if settings.engine != "process" or stored.exists():
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             write_bytes(stored, settings.model_dump_json(indent=1).encode())  # which is YAML, too
         except OSError as error:
             raise InputError(f"{stored}: cannot be written ({error.strerror}); make room or give access") from None
-    return engine
+
+
+def benchmark_engine(
+    out: Path, engine: str | None, cluster: Path | None, setting: list[str] | None, workers: int | None
+) -> tuple[Engine, Callable[[], None]]:
+    """The engine of a benchmark, and what keeps its settings in the folder of results for the next time.
+
+    Args:
+        workers: parallel processes of this computer; None: one per core.
+
+    Raises:
+        InputError: as `machine_settings`, options do not fit the engine, or the scheduler is not here.
+    """
+    from metabolismgraph.benchmarks.jobs import engine_for
+
+    settings = machine_settings(out, engine, cluster, setting)
+    if settings.engine == "process" and (cluster or setting):
+        raise InputError(
+            "--cluster and --setting are for clusters; give --engine slurm, lsf or dask, or leave them out"
+        )
+    if settings.engine != "process" and workers is not None:
+        raise InputError(f"--workers: processes of this computer; for {settings.engine} give --setting max_jobs=...")
+    return engine_for(settings, workers or os.cpu_count() or 1, say), lambda: _keep(out, settings)
 
 
 def engine_of(settings: ClusterSettings, state: State) -> Engine:
@@ -156,14 +187,22 @@ def cancel_job(folder: Path) -> None:
         say(f"{submission.engine} does not answer ({error}); its job {submission.name} continues")
 
 
-def cancel(folder: Annotated[Path, typer.Argument(help="folder of the exploration")]) -> None:
+def cancel(folder: Annotated[Path, typer.Argument(help="folder of the exploration, or of a benchmark")]) -> None:
     """End the jobs of an exploration on a cluster; `explore resume` runs their iterations again.
 
-    So does an explorer that is a job itself; another one must have ended before.
+    So does an explorer that is a job itself; another one must have ended before. The jobs of a benchmark end as well,
+    and the same command continues them.
     """
+    from metabolismgraph.benchmarks.results_file import STRATEGY_LINES
     from metabolismgraph.explore.engines.cluster import cancel_all
     from metabolismgraph.explore.folder import ExplorationFolder
+    from metabolismgraph.explore.journal import Journal
 
+    if (folder / STRATEGY_LINES).exists():
+        with Journal(folder / STRATEGY_LINES).held():
+            ended = cancel_all(folder / "jobs")
+        console().print(f"jobs cancelled: {len(ended)}", markup=False, highlight=False, soft_wrap=True)
+        return
     opened = ExplorationFolder(folder)
     end_job(folder)
     if not (folder / PLACE).exists():  # which is there before the journal

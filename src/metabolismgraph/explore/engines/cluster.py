@@ -193,7 +193,7 @@ class ClusterEngine(Engine):
         if self._lost_in_a_row >= _IN_A_ROW:
             raise InputError(
                 f"{self._scheduler.name}: {self._lost_in_a_row} jobs in a row were lost, and none had an outcome; see "
-                "`explore show` for the reasons, then `explore resume`"
+                "`explore show`, or their folders, for the reasons, then `explore resume`, or the same command"
             )
         attempt = followed.attempt
         name = f"mg-{self._id}-{followed.job}-{attempt.number}"

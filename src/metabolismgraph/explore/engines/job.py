@@ -54,11 +54,7 @@ def main(folder: Path, limit: float | None = None) -> int:
     Args:
         limit: time after which it stops itself [s]; None: it ends with its parent, which watches the time.
     """
-    if limit is None:
-        end_with_parent()
-    cores = os.environ.get("METABOLISMGRAPH_CORES")
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
+    settle(limit)
     try:
         with (folder / LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -71,6 +67,15 @@ def main(folder: Path, limit: float | None = None) -> int:
             os.write(1, f"{error.strerror}\n".encode())
         return NO_ROOM
     return 0
+
+
+def settle(limit: float | None) -> None:
+    """What a job does first: it ends with its parent, unless it has a time limit, and keeps to its cores."""
+    if limit is None:
+        end_with_parent()
+    cores = os.environ.get("METABOLISMGRAPH_CORES")
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
 
 
 def _leave(folder: Path, outcome: Outcome) -> None:
@@ -164,7 +169,7 @@ def run_job(folder: Path) -> dict[str, Any]:
         # Replicates with other data, or trained on other frames, have a base of their own, which the first one makes.
         name = ",".join(f"{key}={value}" for key, value in sorted(variation.items()))
         own = base.with_name("bases") / name
-        with _alone(own.with_name(f"{name}.lock")):
+        with alone(own.with_name(f"{name}.lock")):
             pipeline.run_like(base, own, variation)
         base = own
     if whole:
@@ -199,7 +204,7 @@ def _check_settings(config: Config, files: Mapping[str, str], base: Path, trial:
     """
     from metabolismgraph.explore.review.admission import try_settings  # noqa: PLC0415
 
-    with _alone(trial.with_suffix(".lock")):
+    with alone(trial.with_suffix(".lock")):
         reasons = _read_reasons(trial)
         if reasons is None:
             scratch = trial.with_suffix("")
@@ -225,7 +230,7 @@ def _read_reasons(trial: Path) -> list[str] | None:
 
 
 @contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
     """Wait until no other process holds a lock file, and hold it."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as stream:
