@@ -22,8 +22,9 @@ from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.homeostasis.binned_regression import Regress, condense, regress
 from metabolismgraph.homeostasis.fit import fit_homeostasis, initial_model
 from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.species_blocks import divide
 from metabolismgraph.homeostasis.strategies import STRATEGIES, chosen, make_plan, orthogonalised
-from metabolismgraph.homeostasis.strategies.contrastive import Similarity, divide
+from metabolismgraph.homeostasis.strategies.contrastive import Similarity
 from metabolismgraph.homeostasis.strategies.weak_form import Windows
 from metabolismgraph.homeostasis.training_plan import FixedLength, Plan, Rollouts, Schedule, Starts, optimiser
 from metabolismgraph.reactions.gradient import Snapshot, conclude
@@ -453,7 +454,7 @@ def test_all_pairs_of_few_species_are_compared(plain):
         lambda m: (m.embeddings, m.mlp_node.slope), model, (jnp.asarray(rng.normal(size=(n, dim))), jnp.ones(dim + 1))
     )
     informed = np.arange(n) != 3
-    few = dataclasses.replace(term, blocks=jnp.asarray(divide(informed, rng)))
+    few = dataclasses.replace(term, blocks=jnp.asarray(divide(informed, 0)))
     curves = np.stack([model.homeostasis(np.full((1, n), c))[0] for c in np.asarray(term.grid)], axis=1) / term.unit
     a = np.asarray(model.embeddings)
     pairs = list(itertools.combinations(np.flatnonzero(informed), 2))
@@ -468,7 +469,7 @@ def test_all_pairs_of_few_species_are_compared(plain):
 def test_of_many_species_each_is_compared_with_about_as_many():
     rng = np.random.default_rng(0)
     informed = rng.random(1000) < 0.9
-    blocks = divide(informed, rng)
+    blocks = divide(informed, 0)
     listed, counts = np.unique(blocks[blocks < 1000], return_counts=True)
     assert (listed == np.flatnonzero(informed)).all()
     assert (counts == 2).all()
@@ -476,7 +477,7 @@ def test_of_many_species_each_is_compared_with_about_as_many():
     # Each block of one division shares species with every block of the other: nothing falls into parts.
     half = len(blocks) // 2
     assert all(np.intersect1d(one, other).size for one in blocks[:half] for other in blocks[half:])
-    assert divide(np.zeros(4, dtype=bool), rng).shape == (1, 0)
+    assert divide(np.zeros(4, dtype=bool), 0).shape == (1, 0)
 
 
 def test_accumulation_is_a_step_on_the_mean_gradient(plain):

@@ -67,6 +67,7 @@ _MODULES: dict[str, frozenset[str]] = {
     "metabolismgraph.system.model": frozenset({"MetabolismModel", "NodeFunction"}),
     "metabolismgraph.system.network": frozenset({"ReactionNetwork"}),
     "metabolismgraph.system.observations": frozenset({"Observations", "Transitions"}),
+    "metabolismgraph.homeostasis.species_blocks": frozenset({"divide"}),
     "metabolismgraph.homeostasis.residuals": frozenset({"Phase2Data", "Residuals"}),
     "metabolismgraph.homeostasis.types_from_lines": frozenset({"Types", "find_types"}),
     "metabolismgraph.reactions.gauss_newton": frozenset({"Spline", "learn_spline"}),

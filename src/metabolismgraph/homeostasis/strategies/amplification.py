@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import jax.numpy as jnp
 from pydantic import Field
 
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.training_plan import Plan
-from metabolismgraph.system.arrays import on_device
 
 
 class Amplification(Strategy):
@@ -26,4 +26,4 @@ class Amplification(Strategy):
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         del data
-        return plan.with_rollouts(amplification=on_device([self.factor, self.until]))
+        return plan.with_rollouts(amplification=jnp.asarray([self.factor, self.until]))

@@ -8,22 +8,18 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 from pydantic import Field
 
 from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.species_blocks import divide
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.training_plan import Penalty, Plan
-from metabolismgraph.system.arrays import generator, on_device
 from metabolismgraph.system.model import MetabolismModel
 
-_ORDER = 5  # purpose of random numbers
 _GRID = 16  # concentrations at which response curves are compared
 # Response curves that differ by less than this share of their typical norm count as equal.
 _RESOLUTION = 0.05
-# Pairs are compared within blocks of species. Where there are several, the species are divided into blocks twice, each
-# time at random, which connects all of them; the cost is proportional to their number.
-_BLOCK, _DIVISIONS = 128, 2
 _FOR_WIDTH = 46  # species for the median distance of their pairs, which takes a sort at every step
 
 
@@ -37,7 +33,7 @@ class Similarity(Penalty):
     Attributes:
         grid: concentrations at which curves are compared.
         unit: unit of the curves, in concentration/time.
-        blocks: species of each block, in random order; padded with the number of species.
+        blocks: species of each block, see `divide`.
         weight: of the term in the loss.
     """
 
@@ -78,24 +74,6 @@ def _squared_distances(
     return jnp.sum((own[:, :, None] - own[:, None]) ** 2, axis=-1)
 
 
-def divide(informed: Bool[np.ndarray, " species"], rng: np.random.Generator) -> Int[np.ndarray, "blocks size"]:
-    """Blocks of species whose pairs are compared; see `Similarity.blocks`.
-
-    Args:
-        informed: True for species with entries in use; others are in none.
-        rng: for the order.
-    """
-    species = np.flatnonzero(informed)
-    number = max(1, -(-len(species) // _BLOCK))
-    blocks = [
-        block
-        for _ in range(1 if number == 1 else _DIVISIONS)
-        for block in np.array_split(rng.permutation(species), number)
-    ]
-    size = max(len(block) for block in blocks)
-    return np.stack([np.pad(block, (0, size - len(block)), constant_values=len(informed)) for block in blocks])
-
-
 class Contrastive(Strategy):
     """Species with equal learned response curves get equal embeddings, others different ones; without labels."""
 
@@ -109,10 +87,10 @@ class Contrastive(Strategy):
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         residuals = plan.residuals
         term = Similarity(
-            grid=on_device(np.quantile(residuals.at[residuals.keep], (np.arange(_GRID) + 0.5) / _GRID)),
-            unit=on_device(residuals.unit),
-            blocks=on_device(divide(np.asarray(residuals.keep.any(axis=0)), generator(data.training.seed, _ORDER))),
-            weight=on_device(data.training.coeff_similarity),
+            grid=jnp.asarray(np.quantile(residuals.at[residuals.keep], (np.arange(_GRID) + 0.5) / _GRID)),
+            unit=jnp.asarray(residuals.unit),
+            blocks=jnp.asarray(divide(np.asarray(residuals.keep.any(axis=0)), data.training.seed)),
+            weight=jnp.asarray(data.training.coeff_similarity),
         )
         # Before MLP_node is trained, all curves are equal, and the loss would attract all embeddings to one point.
         schedule = dataclasses.replace(plan.schedule, embeddings_wait=self.wait)

@@ -11,7 +11,6 @@ from pydantic import Field
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.training_plan import Lengths, Plan
-from metabolismgraph.system.arrays import on_device
 
 
 class LongToShort(Lengths):
@@ -41,5 +40,5 @@ class Curriculum(Strategy):
     late: float = Field(1.0, ge=0, description="weight of step t of T is (t / T) to this power")
 
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
-        lengths = LongToShort(on_device(data.training.homeostasis_time_step), on_device(self.stages))
-        return plan.with_rollouts(lengths=lengths, late=on_device(self.late))
+        lengths = LongToShort(jnp.asarray(data.training.homeostasis_time_step), jnp.asarray(self.stages))
+        return plan.with_rollouts(lengths=lengths, late=jnp.asarray(self.late))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import Field, PositiveInt
 
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.training_plan import CAPACITY, Lengths, Plan, Starts
-from metabolismgraph.system.arrays import on_device
 
 
 class Mixed(Lengths):
@@ -42,7 +42,7 @@ class MultiScale(Strategy):
         halved = {max(1, data.training.homeostasis_time_step // 2**i) for i in range(self.scales)}
         lengths = sorted(self.lengths or halved)
         return plan.with_rollouts(
-            lengths=Mixed(on_device(lengths)),
+            lengths=Mixed(jnp.asarray(lengths)),
             starts=Starts.of(data.observations, lengths[-1]),
             capacity=max(CAPACITY, lengths[-1]),
         )

@@ -15,7 +15,6 @@ from metabolismgraph.homeostasis.training_plan import Plan
 from metabolismgraph.reactions.gauss_newton import Spline, learn_spline
 from metabolismgraph.reactions.reweighting import fit_reweighted
 from metabolismgraph.reactions.uncertainty import noise_variance
-from metabolismgraph.system.model_rates import in_parts
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
@@ -78,7 +77,7 @@ def refine_reactions(
     lines = rows.lines_with_errors(fitted.theta, fitted.theta_covariance)
     c = data.observations.concentration
     copies = TabulatedReactions.of(reweighted.f, fitted.k, data.structure, data.graph_model.aggr_type, c)
-    rates = in_parts(copies, c)
+    rates = copies(c)
     residuals = Residuals(
         at=rows.quadrature.mean(c),
         # Without the line: it contains homeostasis, which MLP_node is to learn.

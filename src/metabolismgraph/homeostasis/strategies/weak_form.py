@@ -16,7 +16,6 @@ from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.rollouts import NodeTable
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.training_plan import CAPACITY, Loss, Objective, Plan, Schedule, Starts
-from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.model import MetabolismModel
 
 _SHORTEST = 3  # frames; with fewer, there is no weighted average
@@ -91,13 +90,13 @@ class WeakForm(Strategy):
         # Interior points of [-1, 1]: the bump vanishes just outside the window.
         u = (2 * np.arange(1, length + 1) - length - 1) / (length + 1)
         objective = Windows(
-            c=on_device(c),
-            residual=on_device(residual),
-            valid=on_device(valid),
+            c=jnp.asarray(c),
+            residual=jnp.asarray(residual),
+            valid=jnp.asarray(valid),
             starts=Starts.of(data.observations, length),
-            bump=on_device(np.pad((1 - u**2) ** self.power, (0, max(CAPACITY - length, 0)))),
-            highest=on_device(data.highest),
-            unit_rate=on_device(residuals.unit),
+            bump=jnp.asarray(np.pad((1 - u**2) ** self.power, (0, max(CAPACITY - length, 0)))),
+            highest=jnp.asarray(data.highest),
+            unit_rate=jnp.asarray(residuals.unit),
             batch=data.training.batch_size,
         )
         return dataclasses.replace(
