@@ -65,7 +65,8 @@ class Knots:
     def values(self) -> Float[np.ndarray, " knots"]:
         """log c of the knots, in NumPy. Not available inside compiled functions, where arrays have no values."""
         u = float(self.first) + float(self.step) * np.arange(self.number)
-        return u if self.unit is None else np.log(float(self.unit) * np.expm1(u))
+        with np.errstate(divide="ignore"):  # with a unit, the first knot may be at c = 0
+            return u if self.unit is None else np.log(float(self.unit) * np.expm1(u))
 
     def positions(self, log_c: Float[AnyArray, "*batch"]) -> Float[AnyArray, "*batch"]:
         """Positions of log concentrations, in units of the spacing, from the first knot."""
