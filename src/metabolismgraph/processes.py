@@ -18,11 +18,13 @@ from typing import IO, Literal, NamedTuple
 Limit = Literal["time", "output"]
 PIPE, NULL, STDOUT = subprocess.PIPE, subprocess.DEVNULL, subprocess.STDOUT
 _TICK = 0.02  # seconds between two checks of limits
+# Numbers of threads that libraries would otherwise take from the cores of the computer; the last is that of XLA.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
 # Variables of the environment that a child process of ours may need. Others, such as keys of services, it does not get.
 _VARIABLES = frozenset(
     {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"}
     | {"XDG_CACHE_HOME", "COLUMNS", "TERM", "NO_COLOR", "PYTHONDONTWRITEBYTECODE"}
-    | {"NPROC"}  # threads of XLA
+    | set(THREADS)
 )
 _FAMILIES = (
     *("LC_", "CUDA_", "NVIDIA_", "XLA_", "JAX_", "OMP_", "OPENBLAS_", "MKL_", "MPL", "METABOLISMGRAPH_"),

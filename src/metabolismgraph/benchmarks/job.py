@@ -17,15 +17,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from metabolismgraph.benchmarks.results_file import Row, read_rows
+from metabolismgraph.benchmarks.workers import library_variables
 from metabolismgraph.explore.engines.attempts import is_retired
 from metabolismgraph.explore.engines.base import NO_ROOM
 from metabolismgraph.explore.engines.job import LOCK, settle
 from metabolismgraph.explore.engines.outcome import Outcome, write_outcome, write_start
-from metabolismgraph.json_lines import append_line, read_lines
+from metabolismgraph.json_lines import append_line
 from metabolismgraph.processes import cores
 
 DESCRIPTION, ROWS = "job.json", "rows.jsonl"
-_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def main(place: Path, limit: float | None = None) -> int:
@@ -56,16 +57,8 @@ def _prepare_libraries(description: dict[str, Any]) -> None:
     """Set variables for JAX and BLAS, before they are imported: share of the cores, folder of compiled programs."""
     most = os.environ.get("NPROC", "")  # of a job of a cluster, which may see all cores of its node
     threads = min(len(cores()), int(most) if most.isdecimal() else sys.maxsize)
-    os.environ.update({**dict.fromkeys(_BLAS, str(threads)), "NPROC": str(threads)})
-    if threads == 1:
-        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false"
-    # Several processes on one GPU would each claim most of its memory.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    if description["benchmark"] != "recovery":  # which measures compilation
-        # For each node: their processors may differ.
-        folder = Path(description["out"]) / "compiled" / platform.node()
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    # For each node: their processors may differ.
+    os.environ.update(library_variables(threads, Path(description["out"]) / "compiled" / platform.node()))
 
 
 def run_cases(description: dict[str, Any], folder: Path, place: Path, limit: float | None) -> int:
@@ -85,7 +78,7 @@ def run_cases(description: dict[str, Any], folder: Path, place: Path, limit: flo
     cases = [module.Case(*case) for case in listed]
     done = {
         json.dumps({key: row.get(key) for key in module.Case._fields})
-        for path in (folder / ROWS, *folder.glob(f"a*/{ROWS}"))
+        for path in row_files(folder)
         for row in rows_in(path)
     }
     cases = [case for case in cases if json.dumps(case.row()) not in done]
@@ -101,22 +94,18 @@ def run_cases(description: dict[str, Any], folder: Path, place: Path, limit: flo
     return n_left
 
 
-def rows_in(path: Path) -> list[dict[str, Any]]:
-    """The complete rows of a file; none without a file.
+def row_files(folder: Path) -> tuple[Path, ...]:
+    """Files of the rows of a job: of a process of this computer, and of all attempts on a cluster."""
+    return folder / ROWS, *folder.glob(f"a*/{ROWS}")
+
+
+def rows_in(path: Path) -> list[Row]:
+    """The complete rows that a job has written to a file; none without a file.
 
     Raises:
         InputError: the file is damaged.
     """
-
-    def row(value: object) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise ValueError("not a JSON object")  # noqa: TRY004 (the line is wrong, not a type)
-        return value
-
-    try:
-        return read_lines(path, row, "remove it; its cases are run again")
-    except FileNotFoundError:
-        return []
+    return read_rows(path, "remove it; its cases are run again")
 
 
 def _tuples(value: Any) -> Any:

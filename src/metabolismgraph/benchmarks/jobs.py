@@ -19,7 +19,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from metabolismgraph.benchmarks.job import DESCRIPTION, ROWS, rows_in
+from metabolismgraph.benchmarks.job import DESCRIPTION, row_files, rows_in
 from metabolismgraph.benchmarks.results_file import ResultsFile, Row
 from metabolismgraph.benchmarks.workers import Group, left
 from metabolismgraph.errors import InputError
@@ -175,7 +175,7 @@ class _Job:
 
     def take(self) -> None:
         """Take the rows that have come, of all attempts."""
-        for path in (self.folder / ROWS, *self.folder.glob(f"a*/{ROWS}")):
+        for path in row_files(self.folder):
             size = path.stat().st_size if path.exists() else 0
             if size != self._sizes.get(path, 0):
                 self._sizes[path] = size

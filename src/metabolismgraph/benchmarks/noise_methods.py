@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -118,7 +117,7 @@ class Sample:
         law = chosen_rate_law(self.config.simulation)
 
         def log_f(log_c: np.ndarray, order: float) -> np.ndarray:
-            return np.asarray(law.log_factor(on_device(log_c), jnp.full(len(log_c), order)))
+            return np.asarray(law.log_factor(on_device(log_c), on_device(np.full(len(log_c), order))))
 
         structure = Structure.of(self.network(law_known=law_known))
         log_k = np.log10(self.truth.k)

@@ -15,6 +15,8 @@ from metabolismgraph.json_lines import append_line, read_lines
 Row = dict[str, Any]
 STRATEGY_LINES = "strategies.jsonl"  # of the benchmark whose cases may be jobs of a cluster
 
+_ADVICE = "restore it, or start again with --overwrite"
+
 
 @dataclasses.dataclass(frozen=True)
 class Results:
@@ -60,7 +62,7 @@ class ResultsFile:
         path = out / cls.lines
         try:
             out.mkdir(parents=True, exist_ok=True)
-            found = [] if overwrite else _lines(path)
+            found = [] if overwrite else read_rows(path, _ADVICE)
             lines = [line for line in found if "lost" not in line]  # such cases are run again
             if not lines:
                 write_bytes(path, json.dumps(header).encode() + b"\n")
@@ -83,7 +85,7 @@ class ResultsFile:
         Raises:
             InputError: results are missing or damaged.
         """
-        lines = _lines(out / cls.lines)
+        lines = read_rows(out / cls.lines, _ADVICE)
         if not lines:
             raise InputError(f"{out}: holds no {cls.lines}; run the benchmark first")
         return cls(out / cls.lines, lines).results()
@@ -114,10 +116,17 @@ class ResultsFile:
         self._known.add(self.identity(row))
 
 
-def _lines(path: Path) -> list[Row]:
-    """All complete lines of a file of results; empty without a file."""
+def read_rows(path: Path, advice: str) -> list[Row]:
+    """All complete lines of a file with a JSON object per line; empty without a file.
+
+    Args:
+        advice: what to do if the file is damaged.
+
+    Raises:
+        InputError: it is damaged.
+    """
     try:
-        return read_lines(path, _row, "restore it, or start again with --overwrite")
+        return read_lines(path, _row, advice)
     except FileNotFoundError:
         return []
 

@@ -236,10 +236,6 @@ def _swept(settings: Settings, where: tuple[str, str, int]) -> list[Case]:
     ]
 
 
-def _keep_nothing() -> None:
-    """Nothing is kept of an engine."""
-
-
 def run_strategies(
     settings: Settings,
     out: Path,
@@ -248,7 +244,7 @@ def run_strategies(
     *,
     overwrite: bool = False,
     engine: Engine | None = None,
-    keep: Callable[[], None] = _keep_nothing,
+    keep: Callable[[], None] = lambda: None,
 ) -> str:
     """Run every case that has no line in `out`/strategies.jsonl yet, write the report, return its Markdown.
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from metabolismgraph.benchmarks.results_file import ResultsFile, Row
-
-_BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+from metabolismgraph.processes import THREADS
 
 
 @runtime_checkable
@@ -112,22 +111,29 @@ def _work(job: Job, pipe: Connection) -> None:
             pipe.send(row)
 
 
+def library_variables(threads: int, compiled: Path) -> dict[str, str]:
+    """Variables for JAX and BLAS, to be set before they are imported.
+
+    Args:
+        threads: number of threads.
+        compiled: folder of compiled programs.
+    """
+    flags = " --xla_cpu_multi_thread_eigen=false" if threads == 1 else ""
+    return {
+        **dict.fromkeys(THREADS, str(threads)),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + flags,
+        # Several processes on one GPU would each claim most of its memory.
+        "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
+        "JAX_COMPILATION_CACHE_DIR": str(compiled),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+
+
 @contextlib.contextmanager
 def environment(threads: int, compiled: Path) -> Iterator[None]:
     """Set variables for JAX and BLAS in the workers: share of the cores, common cache of compiled programs."""
     before = dict(os.environ)
-    flags = " --xla_cpu_multi_thread_eigen=false" if threads == 1 else ""
-    os.environ.update(
-        {
-            **dict.fromkeys(_BLAS, str(threads)),
-            "NPROC": str(threads),  # size of XLA's own pool of threads
-            "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + flags,
-            # Several processes on one GPU would each claim most of its memory.
-            "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
-            "JAX_COMPILATION_CACHE_DIR": str(compiled.absolute()),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        }
-    )
+    os.environ.update(library_variables(threads, compiled.absolute()))
     try:
         yield
     finally:

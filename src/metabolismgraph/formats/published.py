@@ -214,9 +214,8 @@ def read_published_model(path: Path, network: ReactionNetwork, aggregation: Aggr
             f"{network.n_species} metabolites; convert it with the data it was trained on"
         )
     mlp_sub = PublishedSubstrateFunction(_perceptron(state, "substrate_func", 2, path))
-    node = NodeFunction(
-        1, 1, embeddings.shape[1], np.random.default_rng(0)
-    )  # without scales: those of the program are 1
+    # Without scales: those of the program are 1. The random weights are replaced.
+    node = NodeFunction(1, 1, embeddings.shape[1], np.random.default_rng(0))
     node = _with(node, "perceptron", _perceptron(state, "node_func", 1 + embeddings.shape[1], path))
     substrates = np.bincount(network.edge_reaction, minlength=network.n_reactions)
     corrected = log_k + np.maximum(substrates, 1) * float(mlp_sub.log_alpha) / np.log(10.0)

@@ -26,7 +26,7 @@ from metabolismgraph.reactions.descent import snapshot_steps
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.arrays import generator, on_device
 from metabolismgraph.system.model import MetabolismModel, NodeFunction
-from metabolismgraph.system.model_rates import in_parts
+from metabolismgraph.system.model_rates import mean_homeostasis
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.trainable import check_frozen, phase2_parameters
@@ -116,13 +116,12 @@ def fit_homeostasis(
         losses = losses * (units.rate if "time" in plan.objective.unit else units.concentration) ** 2
         model = _in_units_of_data(model, phase1, units)
         snapshots = {step: _in_units_of_data(each, phase1, units) for step, each in snapshots.items()}
-    response = in_parts(model.homeostasis, observations.concentration)
     return Phase2Result(
         model=model,
         losses=losses,
         loss_unit=plan.objective.unit,
         components=components,
-        node_magnitude=float(np.mean(np.abs(response))),
+        node_magnitude=mean_homeostasis(model, observations.concentration),
         notes=plan.notes,
         gain=gain if math.isfinite(gain) else None,
         snapshots=snapshots,

@@ -8,7 +8,7 @@ from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.reactions.gradient import descend
 from metabolismgraph.reactions.result import Phase1Result
-from metabolismgraph.system.model_rates import in_parts
+from metabolismgraph.system.model_rates import mean_homeostasis
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 
@@ -30,14 +30,13 @@ def fit_jointly(
         InputError: the method does not support the configuration, or the loss is not a number.
     """
     found = descend(observations, graph_model, training, progress)
-    response = in_parts(found.model.homeostasis, observations.concentration)
     phase2 = Phase2Result(
         model=found.model,
         # Mean misfits of pieces of the descent, one entry per gradient step as in Phase 2.
         losses=np.repeat(found.misfit, found.steps),
         loss_unit="(concentration/time)²",
         components={},
-        node_magnitude=float(np.mean(np.abs(np.asarray(response)))),
+        node_magnitude=mean_homeostasis(found.model, observations.concentration),
         notes=(),
     )
     return found.result, phase2

@@ -65,7 +65,6 @@ _PHASE1_ARRAYS = (
 _IDENTIFIABILITY_ARRAYS = ("identifiable", "null_space", "eigenvalues")
 _PHASE1_WORDS = ("converged", "rule", "law_fails", "reasons", "notes", "alpha")
 _OBSERVED_ARRAYS = ("time", "run", "concentration")
-_ANY_KEY = 0  # shapes only: the random numbers drawn with it are replaced
 
 Module = TypeVar("Module")
 M = TypeVar("M", bound=BaseModel)
@@ -200,7 +199,7 @@ def load_phase2(path: Path, graph_model: GraphModel, network: ReactionNetwork | 
             graph_model.hidden_dim_node,
             graph_model.n_layers_node,
             graph_model.embedding_dim,
-            np.random.default_rng(0),
+            np.random.default_rng(0),  # shapes only: the weights are replaced
         ),
         embeddings=on_device(np.zeros((sizes["species"], graph_model.embedding_dim))),
         aggregation=graph_model.aggr_type,

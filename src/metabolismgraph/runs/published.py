@@ -12,7 +12,7 @@ from metabolismgraph.reactions.gradient import Snapshot, conclude
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import MetabolismModel
-from metabolismgraph.system.model_rates import ModelRates, in_parts
+from metabolismgraph.system.model_rates import ModelRates, mean_homeostasis
 from metabolismgraph.system.observations import Observations
 
 
@@ -56,13 +56,12 @@ def results_of(model: MetabolismModel, observations: Observations, config: Confi
     phase1 = conclude(snapshot, seen, config.graph_model, config.training)
     transitions = seen.transitions()
     rate = ModelRates.of(model, Structure.of(seen.network), seen.concentration)(transitions.start)
-    response = in_parts(model.homeostasis, seen.concentration)
     note = "converted from a checkpoint of the published program; rate constants are corrected by MLP_sub(1, 1)"
     return dataclasses.replace(phase1, notes=(note, *phase1.notes)), Phase2Result(
         model=model,
         losses=np.array([np.mean((rate - transitions.derivative)[phase1.keep] ** 2)]),
         loss_unit="(concentration/time)²",
         components={},
-        node_magnitude=float(np.mean(np.abs(np.asarray(response)))),
+        node_magnitude=mean_homeostasis(model, seen.concentration),
         notes=(),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.processes import Completed, environment, run
+from metabolismgraph.processes import THREADS, Completed, environment, run
 from metabolismgraph.schedulers.settings import ClusterSettings
 from metabolismgraph.text import one_line, printable
 
@@ -37,8 +37,6 @@ _VARIABLES = (
     "SHELL",
 )
 _OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "out of memory")
-# Numbers of threads that libraries would otherwise take from the cores of the whole node.
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")  # the last is that of XLA
 
 
 class SilentError(Exception):
@@ -168,7 +166,7 @@ class Scheduler(abc.ABC):
 
     def script(self, job: Job) -> str:
         """A shell script that runs a job with the threads of its cores."""
-        threads = [f"export {name}={job.settings.cores}" for name in _THREADS]
+        threads = [f"export {name}={job.settings.cores}" for name in THREADS]
         lines = [
             "#!/bin/bash",
             *self.directives(job),

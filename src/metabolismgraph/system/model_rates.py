@@ -43,6 +43,11 @@ class ModelRates:
         return np.asarray(self.reactions(c) + np.where(moving, self.model.homeostasis(c), 0.0))
 
 
+def mean_homeostasis(model: MetabolismModel, c: Float[np.ndarray, "frames species"]) -> float:
+    """Mean absolute homeostasis of a model at the given concentrations, in concentration/time."""
+    return float(np.mean(np.abs(in_parts(model.homeostasis, c))))
+
+
 def in_parts(rates: Rates, c: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "frames species"]:
     """Rates at the concentrations of many frames, a part of them at a time.
 

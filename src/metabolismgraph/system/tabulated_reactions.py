@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -65,7 +66,8 @@ class TabulatedReactions:
         """Tabulate the rate laws over the range of the concentrations `c`, with a margin."""
         seen = np.log(c[c > 0]) if (c > 0).any() else np.zeros(1)
         highest = float(seen.max()) + _ABOVE
-        tabulated, log_alpha = f, None
+        tabulated: Callable[..., Any] = f
+        log_alpha = None
         if isinstance(f, PublishedSubstrateFunction):
             # The outputs are smooth in c and not zero at c = 0, where the first knot is.
             knots = Knots.over(-np.inf, highest, _KNOTS, unit=float(np.exp(np.median(seen))))
@@ -77,10 +79,8 @@ class TabulatedReactions:
         order, known = (laws.order, laws.known) if laws.order.size else (np.ones(1), np.ones(1, dtype=bool))
         if known.all() or isinstance(f, AnySubstrateFunction):  # these can be computed without compilation
             at = knots.values
-            log_f: list[Any] = [
-                s * at if is_known else tabulated(at, np.full(at.shape, s))  # type: ignore[arg-type]
-                for s, is_known in zip(order, known, strict=True)
-            ]
+            laws_and_kinds = zip(order, known, strict=True)
+            log_f = [s * at if is_known else tabulated(at, np.full(at.shape, s)) for s, is_known in laws_and_kinds]
             table = LogTable.through(np.stack(log_f), knots)
         else:
             table = _tabulate(tabulated, on_device(order), on_device(known), knots)

@@ -14,22 +14,13 @@ from metabolismgraph.explore.engines.base import Ended, Engine, Loss
 _TICK = 0.5  # seconds
 
 
-def _ends(ended: Ended) -> bool:
-    del ended
-    return False
-
-
-def _nothing() -> None:
-    """Nothing is done between two looks at the engine."""
-
-
 def completed(
     engine: Engine,
     folders: Mapping[int, Path],
     until: float = math.inf,
     *,
-    goes_on: Callable[[Ended], bool] = _ends,
-    tick: Callable[[], None] = _nothing,
+    goes_on: Callable[[Ended], bool] = lambda _: False,
+    tick: Callable[[], None] = lambda: None,
 ) -> Generator[Ended, None, None]:
     """Run jobs; what a cluster loses is run again within the engine's budgets.
 
