@@ -1,5 +1,6 @@
-"""Jobs of a benchmark that train nothing, on Slurm: the command and jobs are killed, and every case has one row."""
+"""A benchmark on Slurm whose command and jobs are killed: every case has one row, that of a run without Slurm."""
 
+import itertools
 import random
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from collections import Counter
 
 import pytest
+from command_line import QUICK
 
 from metabolismgraph.benchmarks.strategy_report import StrategyResults
 
@@ -54,22 +56,59 @@ strategies.run_strategies(settings, Path(sys.argv[1]), 1, Watch(), engine=engine
 """
 
 
-def test_every_case_has_one_row_whatever_is_killed(slurm, tmp_path):
-    chance, lives = random.Random(3), 0
+def run_and_kill(command, lengths, look=lambda: None):
+    """Run a command again and again, and kill it after each length [s]; returns how often it was killed.
+
+    Args:
+        look: called twenty times a second.
+    """
+    lives = 0
     while True:
-        child = subprocess.Popen([sys.executable, "-c", COMMAND, str(tmp_path)], stderr=subprocess.PIPE, text=True)
-        moment = time.monotonic() + chance.uniform(4, 7) + lives
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        moment = time.monotonic() + next(lengths)
         while child.poll() is None and time.monotonic() < moment:
+            look()
             time.sleep(0.05)
         if child.poll() is not None:
             errors = child.communicate()[1]
             assert child.returncode == 0, errors
-            break
+            return lives
         child.kill()
         child.communicate()
         lives += 1
+
+
+def test_every_case_has_one_row_whatever_is_killed(slurm, tmp_path):
+    chance = random.Random(3)
+    lengths = (chance.uniform(4, 7) + lives for lives in itertools.count())
+    lives = run_and_kill([sys.executable, "-c", COMMAND, str(tmp_path)], lengths)
     rows = StrategyResults.read(tmp_path).cases
     assert Counter(row["error"] for row in rows) == {"not trained": 15}
     assert set(Counter(map(StrategyResults.identity, rows)).values()) == {1}
     assert len(list(tmp_path.glob("killed-*"))) == 3  # each of these jobs has continued
     assert lives >= 1
+
+
+def test_the_rows_are_those_of_a_run_without_slurm(slurm, tmp_path):
+    given = ("--configs=small", "--seeds=1", "--quick", "--strategies=classical,residual", "--loop=1", *QUICK)
+    command = [sys.executable, "-m", "metabolismgraph", "benchmark", "strategies", *given]
+    settings = ("minutes=40", "memory_gb=1", "poll_seconds=0.5", "grace_seconds=2")
+    there, killed = tmp_path / "there", []
+
+    def kill_a_job():
+        if not killed and (written := [p for p in there.glob("jobs/*/a1/rows.jsonl") if b"\n" in p.read_bytes()]):
+            killed.append((written[0].parent / "native").read_text().strip())
+            subprocess.run(["scancel", "--signal=KILL", "--full", *killed], check=True)
+
+    chance = random.Random(1)
+    lengths = (chance.uniform(6, 20) + 3 * lives for lives in itertools.count())
+    engine = ["--engine=slurm", *(f"--setting={setting}" for setting in settings), f"--out={there}"]
+    lives = run_and_kill([*command, *engine], lengths, kill_a_job)
+    subprocess.run([*command, f"--out={tmp_path / 'here'}"], check=True, capture_output=True)
+    here, on_slurm = (StrategyResults.read(out).cases for out in (tmp_path / "here", there))
+    found, expected = ({StrategyResults.identity(r): r | {"seconds": None} for r in rows} for rows in (on_slurm, here))
+    assert found == expected
+    assert len(on_slurm) == len(here) == 9  # three checkpoints; rollouts of two lengths, and none
+    assert not any("error" in row for row in here)
+    assert lives >= 1
+    assert killed
