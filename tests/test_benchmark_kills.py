@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 from command_line import QUICK
 
+from metabolismgraph.benchmarks.recovery_report import RecoveryResults
 from metabolismgraph.benchmarks.strategy_report import StrategyResults
 
 pytestmark = pytest.mark.on_demand
@@ -34,7 +35,7 @@ sys.exit(job.main(Path(sys.argv[1]), *map(float, sys.argv[2:])))
 COMMAND = f"""
 import sys
 from pathlib import Path
-from metabolismgraph.benchmarks import strategies
+from metabolismgraph.benchmarks import jobs, strategies
 from metabolismgraph.benchmarks.results_file import ResultsFile
 from metabolismgraph.explore.engines.cluster import ClusterEngine
 from metabolismgraph.schedulers import make_scheduler
@@ -48,7 +49,7 @@ def find_seeds(settings, workers, stored):
     if not stored.seeds:
         stored.append({{"kind": "seeds", "config": "small", "seeds": [0], "diverged": []}})
 
-strategies.find_seeds = find_seeds
+jobs.find_seeds = find_seeds
 settings = strategies.Settings(("small",), 1, ("classical", "residual", "contrastive"), (4, 16), sweeps=False)
 machine = ClusterSettings(engine="slurm", memory_gb=1.0, poll_seconds=0.2, grace_seconds=1.0)
 engine = ClusterEngine(make_scheduler("slurm"), machine, 60.0, (sys.executable, "-c", {JOB!r}))
@@ -89,9 +90,20 @@ def test_every_case_has_one_row_whatever_is_killed(slurm, tmp_path):
     assert lives >= 1
 
 
-def test_the_rows_are_those_of_a_run_without_slurm(slurm, tmp_path):
-    given = ("--configs=small", "--seeds=1", "--quick", "--strategies=classical,residual", "--loop=1", *QUICK)
-    command = [sys.executable, "-m", "metabolismgraph", "benchmark", "strategies", *given]
+STRATEGIES = ("strategies", "--seeds=1", "--quick", "--strategies=classical,residual", "--loop=1")
+RECOVERY = ("recovery", "--seeds=3", "--repeats=3")
+TIMES = ("seconds", "phase1_cold_s", "phase1_s", "phase2_cold_s", "phase2_s")
+
+
+@pytest.mark.parametrize(
+    ("given", "results", "n_cases"),
+    [
+        pytest.param(STRATEGIES, StrategyResults, 9, id="strategies"),  # 3 checkpoints; rollouts of 2 lengths, and none
+        pytest.param(RECOVERY, RecoveryResults, 9, id="recovery"),
+    ],
+)
+def test_the_rows_are_those_of_a_run_without_slurm(slurm, tmp_path, given, results, n_cases):
+    command = [sys.executable, "-m", "metabolismgraph", "benchmark", *given, "--configs=small", *QUICK]
     settings = ("minutes=40", "memory_gb=1", "poll_seconds=0.5", "grace_seconds=2")
     there, killed = tmp_path / "there", []
 
@@ -105,10 +117,10 @@ def test_the_rows_are_those_of_a_run_without_slurm(slurm, tmp_path):
     engine = ["--engine=slurm", *(f"--setting={setting}" for setting in settings), f"--out={there}"]
     lives = run_and_kill([*command, *engine], lengths, kill_a_job)
     subprocess.run([*command, f"--out={tmp_path / 'here'}"], check=True, capture_output=True)
-    here, on_slurm = (StrategyResults.read(out).cases for out in (tmp_path / "here", there))
-    found, expected = ({StrategyResults.identity(r): r | {"seconds": None} for r in rows} for rows in (on_slurm, here))
+    here, on_slurm = (results.read(out).cases for out in (tmp_path / "here", there))
+    found, expected = ({results.identity(r): r | dict.fromkeys(TIMES) for r in rows} for rows in (on_slurm, here))
     assert found == expected
-    assert len(on_slurm) == len(here) == 9  # three checkpoints; rollouts of two lengths, and none
+    assert len(on_slurm) == len(here) == n_cases
     assert not any("error" in row for row in here)
     assert lives >= 1
     assert killed

@@ -11,10 +11,10 @@ from collections import Counter, deque
 
 import pytest
 from command_line import QUICK, call, refused
+from jobs_here import Here, without_processes
 from rich.console import Console
 
 from metabolismgraph.benchmarks import simulations, speed, strategies, workers
-from metabolismgraph.benchmarks.job import run_cases
 from metabolismgraph.benchmarks.results_file import Results
 from metabolismgraph.benchmarks.strategies import (
     CHECKPOINTS,
@@ -34,7 +34,7 @@ from metabolismgraph.benchmarks.strategy_report import (
 )
 from metabolismgraph.cli.tables import StrategyBoard
 from metabolismgraph.errors import InputError, SimulationDivergedError
-from metabolismgraph.explore.engines.base import Ended, Engine
+from metabolismgraph.explore.engines.base import Ended
 
 TINY = Settings(configs=("small",), seeds=1, strategies=("classical", "residual"), time_steps=(4,), sweeps=False)
 HEADER = json.loads(json.dumps(TINY.header()))
@@ -243,47 +243,10 @@ def done_by_hand(group, settings, folder):
         yield each.row() | {"error": "not trained"}
 
 
-class Here(Engine):
-    """Jobs run in this process, one after the other, when somebody waits for them."""
-
-    def __init__(self, *ends):
-        self.waiting, self.ends = [], list(ends)  # what happens to the first jobs instead of their end in order
-
-    def submit(self, job, folder):
-        self.waiting.append((job, folder))
-
-    def wait(self, timeout):
-        if not self.waiting:
-            return []
-        number, folder = self.waiting.pop(0)
-        description = json.loads((folder / "job.json").read_text())
-        run_cases(description, folder, folder, None)
-        return [self.ends.pop(0)._replace(job=number) if self.ends else Ended(number, None, 1.0)]
-
-    def cancel(self, job):
-        raise NotImplementedError
-
-    def close(self):
-        self.waiting.clear()
-
-
 @pytest.fixture
 def untrained(monkeypatch):
-    """Jobs run in this process, simulate nothing and train nothing."""
-
-    def survey(name, settings):
-        yield {"kind": "seeds", "config": name, "seeds": [0], "diverged": []}
-
-    def run(jobs, workers, journal, done=lambda _: None):
-        for job in jobs:
-            for row in job.call(*job.arguments):
-                journal.append(row)
-                done(row)
-
-    monkeypatch.setattr(simulations, "survey", survey)
+    without_processes(monkeypatch)
     monkeypatch.setattr(strategies, "results_of", done_by_hand)
-    monkeypatch.setattr(simulations, "run_jobs", run)
-    monkeypatch.setattr(strategies, "engine_for", lambda settings, workers: Here())
 
 
 def test_interrupted_benchmark_goes_on_where_it_was(untrained, tmp_path):
@@ -426,10 +389,10 @@ def test_killed_worker_is_tried_once_more_and_costs_its_group_only(tmp_path):
     groups = plan(TINY, {"small": [0]})
     group = groups[3]._replace(cases=(*groups[3].cases, *groups[0].cases))
     journal = StrategyResults.open(tmp_path, HEADER)
-    jobs = deque([workers.Job(killed_at_the_second, (group, TINY, tmp_path))])
+    killed = deque([workers.Job(killed_at_the_second, (group, TINY, tmp_path))])
     before = dict(os.environ)
     with workers.environment(1, tmp_path / "compiled"):
-        workers.run_jobs(jobs, 1, journal)
+        workers.run_jobs(killed, 1, journal)
     assert dict(os.environ) == before
     assert [(row["strategies"], row["error"]) for row in StrategyResults.read(tmp_path).cases] == [
         ("classical", "not trained"),

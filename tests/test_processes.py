@@ -128,7 +128,7 @@ def test_an_environment_without_secrets(monkeypatch):
     assert "canary" not in few.values()
     assert few.items() >= {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1", "PATH": os.environ["PATH"]}.items()
     # Only a benchmark, which runs nothing of others, passes on the whole environment.
-    assert [name for name, file in FILES.items() if "**os.environ" in file.read_text()] == ["benchmarks.recovery"]
+    assert [name for name, file in FILES.items() if "**os.environ" in file.read_text()] == ["benchmarks.cold_run"]
     shown = run([sys.executable, "-c", "import os; print(dict(os.environ))"], env=few).stdout
     assert b"canary" not in shown
 

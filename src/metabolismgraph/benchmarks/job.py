@@ -19,6 +19,7 @@ from typing import Any
 
 from metabolismgraph.benchmarks.results_file import Row, read_rows
 from metabolismgraph.benchmarks.workers import library_variables
+from metabolismgraph.errors import TrainingLostError
 from metabolismgraph.explore.engines.attempts import is_retired
 from metabolismgraph.explore.engines.base import NO_ROOM
 from metabolismgraph.explore.engines.job import LOCK, settle
@@ -30,7 +31,7 @@ DESCRIPTION, ROWS = "job.json", "rows.jsonl"
 
 
 def main(place: Path, limit: float | None = None) -> int:
-    """Run the job; exit code 0 when it has ended in order, `base.NO_ROOM` if something could not be written.
+    """Run the job; exit code 0 when it has ended in order, `base.NO_ROOM` if a disk is full or fails.
 
     Args:
         limit: time after which no further case begins [s]; None: it ends with its parent.
@@ -47,7 +48,7 @@ def main(place: Path, limit: float | None = None) -> int:
             n_left = run_cases(description, described, place, limit)
             if not is_retired(place):
                 write_outcome(place, Outcome({"cases_left": n_left}, None, time.perf_counter() - started))
-    except OSError as error:
+    except (OSError, TrainingLostError) as error:
         sys.stdout.write(f"{error}\n")
         return NO_ROOM
     return 0
@@ -58,7 +59,8 @@ def _prepare_libraries(description: dict[str, Any]) -> None:
     most = os.environ.get("NPROC", "")  # of a job of a cluster, which may see all cores of its node
     threads = min(len(cores()), int(most) if most.isdecimal() else sys.maxsize)
     # For each node: their processors may differ.
-    os.environ.update(library_variables(threads, Path(description["out"]) / "compiled" / platform.node()))
+    compiled = Path(description["out"]) / "compiled" / platform.node() if description["compiled"] else None
+    os.environ.update(library_variables(threads, compiled))
 
 
 def run_cases(description: dict[str, Any], folder: Path, place: Path, limit: float | None) -> int:
@@ -71,6 +73,7 @@ def run_cases(description: dict[str, Any], folder: Path, place: Path, limit: flo
 
     Raises:
         OSError: a row cannot be written.
+        TrainingLostError: as `workers.failure`.
     """
     module: Any = importlib.import_module(f"metabolismgraph.benchmarks.{description['benchmark']}")
     settings = module.Settings(**_tuples(description["settings"]))

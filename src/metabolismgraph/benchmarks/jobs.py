@@ -11,17 +11,19 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from metabolismgraph.benchmarks.job import DESCRIPTION, row_files, rows_in
-from metabolismgraph.benchmarks.results_file import ResultsFile, Row
-from metabolismgraph.benchmarks.workers import Group, left
+from metabolismgraph.benchmarks.results_file import LINES_WITH_JOBS, ResultsFile, Row
+from metabolismgraph.benchmarks.simulations import find_seeds
+from metabolismgraph.benchmarks.workers import Group, environment, left
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines.attempts import in_force, retire
 from metabolismgraph.explore.engines.base import Ended, Engine, say_nothing
@@ -38,6 +40,74 @@ PLACE = "jobs"  # in the folder of results
 JOB = (sys.executable, "-P", "-m", "metabolismgraph.benchmarks.job")  # program of a job, before its folder
 _MINUTES = 120  # walltime of a job; it begins no further case after half of it
 _LOOK = 2.0  # seconds between two looks for new rows
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """Receives the progress of a benchmark."""
+
+    def begin(self, planned: Sequence[Row], done: Sequence[Row]) -> None:
+        """Start, with all cases and those of an earlier call."""
+
+    def add(self, row: Row) -> None:
+        """Add a finished case."""
+
+
+class Benchmark(NamedTuple):
+    """A benchmark whose cases may be jobs.
+
+    Its module has `Settings`, `Case`, `Group` and `results_of`, for the jobs.
+
+    Attributes:
+        name: of its module.
+        results: its file of results.
+        plan: the groups of cases, from settings and seeds per configuration, in the same order in every call.
+        compiled: whether jobs share compiled programs; not where compilation is measured.
+    """
+
+    name: str
+    results: Any
+    plan: Callable[[Any, Mapping[str, Sequence[int]]], Sequence[Any]]
+    compiled: bool
+
+
+@contextlib.contextmanager
+def all_cases(
+    benchmark: Benchmark,
+    settings: Any,
+    out: Path,
+    workers: int,
+    watch: Watch,
+    engine: Engine | None,
+    *,
+    overwrite: bool,
+    keep: Callable[[], None],
+) -> Iterator[Any]:
+    """The file of results, after all cases that had no row have run; no other process may use it meanwhile.
+
+    Args:
+        settings: of the benchmark, a dataclass.
+        out: folder of results.
+        workers: number of parallel processes, each with its share of the cores.
+        engine: where the cases run, see `engine_for`; None: in processes of this computer.
+        overwrite: replace existing results.
+        keep: called once the folder of results is open.
+
+    Raises:
+        InputError: as `opened` and `run_groups`, or the settings are not valid or give no data.
+        TrainingFailedError: a simulation process was killed.
+    """
+    with opened(benchmark.results, out, settings.header(), overwrite=overwrite) as stored:
+        keep()
+        with environment(max(1, (os.cpu_count() or 1) // workers), out / "compiled"):
+            find_seeds(settings, workers, stored)
+        groups = benchmark.plan(settings, stored.seeds)
+        watch.begin([case.row() for group in groups for case in group.cases], stored.cases)
+        run_groups(
+            benchmark, settings, groups, stored, out, engine or engine_for(ClusterSettings(), workers), watch.add
+        )
+        shutil.rmtree(out / "compiled", ignore_errors=True)
+        yield stored
 
 
 def engine_for(settings: ClusterSettings, workers: int, report: Callable[[str], None] = say_nothing) -> Engine:
@@ -66,9 +136,11 @@ def opened(kind: type[ResultsFile], out: Path, header: Row, *, overwrite: bool) 
     """The file of results, which no other process may use meanwhile.
 
     Raises:
-        InputError: another process uses it, jobs of it are on a cluster that `overwrite` would forget, or as
-            `ResultsFile.open`.
+        InputError: another process uses it, the folder holds results of another benchmark, jobs of it are on a cluster
+            that `overwrite` would forget, or as `ResultsFile.open`.
     """
+    if others := [name for name in LINES_WITH_JOBS if name != kind.lines and (out / name).exists()]:
+        raise InputError(f"{out}: holds results of another benchmark ({others[0]}); choose another --out")
     with contextlib.ExitStack() as stack:
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -88,7 +160,7 @@ def opened(kind: type[ResultsFile], out: Path, header: Row, *, overwrite: bool) 
 
 
 def run_groups(
-    benchmark: str,
+    benchmark: Benchmark,
     settings: Any,
     groups: Sequence[Any],
     stored: ResultsFile,
@@ -99,7 +171,6 @@ def run_groups(
     """Run all cases that have no row yet.
 
     Args:
-        benchmark: name of its module.
         settings: of the benchmark, a dataclass.
         groups: in an order that is the same in every call.
         out: folder of results.
@@ -109,7 +180,8 @@ def run_groups(
         InputError: a scheduler refuses a job, or loses too many.
     """
     common = {
-        "benchmark": benchmark,
+        "benchmark": benchmark.name,
+        "compiled": benchmark.compiled,
         "settings": dataclasses.asdict(settings),
         "out": str(out.absolute()),
     }

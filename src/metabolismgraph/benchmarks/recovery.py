@@ -1,107 +1,248 @@
-"""Recovery benchmark: many simulated systems, every case in the table, failures included."""
+"""Recovery benchmark: many simulated systems, every case in the table, failures included.
+
+A case is a fit of simulated data, or of a data set from its files. The cases of a simulation are one job, which may run
+on a cluster. The last line of the results, `run` from a cold process, is no job: it is measured on this computer when
+all jobs have ended.
+"""
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import json
-import math
 import os
 import platform
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import NamedTuple, TypeVar
 
-import numpy as np
-import psutil
-
-from metabolismgraph.benchmarks.markdown import table
-from metabolismgraph.benchmarks.simulations import LARGEST_SEED
+from metabolismgraph.benchmarks.cold_run import cold_run
+from metabolismgraph.benchmarks.jobs import Benchmark, all_cases
+from metabolismgraph.benchmarks.recovery_report import MAIN, RecoveryResults, summarise
+from metabolismgraph.benchmarks.results_file import Row
+from metabolismgraph.benchmarks.workers import rows_of
 from metabolismgraph.config import Config, load_config
-from metabolismgraph.errors import SimulationDivergedError
+from metabolismgraph.errors import InputError
 from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
 from metabolismgraph.evaluation.report import metrics_json
+from metabolismgraph.explore.engines.base import Engine
 from metabolismgraph.files import write_bytes
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.formats.dataset import NETWORK, TIMESERIES
 from metabolismgraph.ground_truth.simulator import Simulated, simulate
 from metabolismgraph.homeostasis.fit import fit_homeostasis
-from metabolismgraph.metrics import by_index
-from metabolismgraph.processes import Child
 from metabolismgraph.reactions.fit import fit_reactions
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.runs.pipeline import fit_files
 from metabolismgraph.system.progress import Progress
 
-_MAIN = "oscillatory_rank50"
-Case = dict[str, Any]
+CONFIGS = ("oscillatory_rank20", MAIN, "oscillatory_rank70", "types3", "small")
+_TRUTH = ("reactions.csv", "metabolites.csv")  # files that a truth folder has at least
 T = TypeVar("T")
 
 
-def run_recovery(
-    configs: Sequence[str],
-    seeds: int,
-    repeats: int,
-    datasets: Sequence[Path],
-    overrides: Sequence[str],
-    out: Path,
-    progress: Progress,
-) -> str:
-    """Run every case, write recovery.json and recovery.md into `out`, return the Markdown.
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the benchmark; it is only continued with the same settings.
 
-    Args:
-        configs: names of configurations; each is simulated with seeds 0, 1, ... A diverging
-            simulation has no data: it is listed, and the next seed is used.
+    Attributes:
+        configs: names of configurations; each is simulated with seeds 0, 1, ... A diverging simulation has no data: it
+            is listed, and the next seed is used.
         seeds: simulations per configuration.
         repeats: training seeds per simulation.
-        datasets: folders in the layout of a data set, with truth/, fitted from their files.
-        overrides: as for --set.
+        datasets: absolute paths of folders in the layout of a data set, with truth/, fitted from their files.
+        overrides: as for --set; without effect on data sets.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    cases: list[Case] = []
-    diverged: list[dict[str, object]] = []
-    total = len(configs) * seeds * repeats + len(datasets) + (_MAIN in configs)
 
-    def add(config: str, simulation: int | None, training: int, fit: Callable[[], Case]) -> None:
-        place = {"config": config, "simulation_seed": simulation, "training_seed": training}
-        try:
-            cases.append(place | fit())
-        except Exception as error:
-            cases.append(place | {"error": f"{type(error).__name__}: {error}"})
-        progress("recovery", len(cases) / total, f"{config} simulation {simulation}")
+    configs: tuple[str, ...] = CONFIGS
+    seeds: int = 5
+    repeats: int = 2
+    datasets: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
 
-    for name in configs:
-        base = load_config(name, overrides)
-        for seed, simulated in _simulations(base, seeds, name, diverged):
-            for repeat in range(repeats):
-                config = base.replace({"simulation.seed": seed, "training.seed": repeat})
-                add(name, seed, repeat, functools.partial(_case, simulated, config))
-    for folder in datasets:
-        add(f"{folder.name} (files)", None, Config().training.seed, functools.partial(_files, folder))
-    cold = _cold_run(overrides) if _MAIN in configs else None
-    result = {"host": _host(), "cases": cases, "diverged": diverged, "cold_run": cold}
+    def config(self, name: str, seed: int = 0) -> Config:
+        """The configuration of a simulation.
+
+        Raises:
+            InputError: no such configuration, or an override does not fit.
+        """
+        return load_config(name, self.overrides).replace({"simulation.seed": seed})
+
+    def header(self) -> Row:
+        """The settings for the file of results.
+
+        Raises:
+            InputError: as `config`, a configuration is named twice, a data set lacks files or has the name of another.
+        """
+        for name in self.configs:
+            if self.configs.count(name) > 1:
+                raise InputError(f"--configs: {name} is named twice; keep one")
+            self.config(name)
+        _check_datasets([Path(folder) for folder in self.datasets])
+        header: Row = json.loads(json.dumps(dataclasses.asdict(self)))
+        return header
+
+
+def _check_datasets(folders: Sequence[Path]) -> None:
+    names: dict[str, Path] = {}
+    for folder in folders:
+        if folder.name in names:
+            raise InputError(
+                f"--dataset: {names[folder.name]} and {folder} have the same name; rename one of the folders"
+            )
+        names[folder.name] = folder
+        needed = [(NETWORK,), TIMESERIES, *((f"truth/{name}",) for name in _TRUTH)]
+        lacking = [these[0] for these in needed if not any((folder / name).is_file() for name in these)]
+        if lacking:
+            raise InputError(
+                f"--dataset {folder}: {', '.join(lacking)} missing; name the folder of a data set with its truth"
+            )
+
+
+class Case(NamedTuple):
+    """One fit.
+
+    Attributes:
+        config: of the simulation; of a data set: its name.
+        simulation_seed: None for a data set.
+    """
+
+    config: str
+    simulation_seed: int | None
+    training_seed: int
+
+    def row(self) -> Row:
+        """The keys of its line in the results."""
+        return self._asdict()
+
+
+class Group(NamedTuple):
+    """Cases that share a simulation, or the one of a data set.
+
+    Attributes:
+        source: configuration of the simulation, or folder of the data set.
+        seed: of the simulation; None for a data set.
+    """
+
+    source: str
+    seed: int | None
+    cases: tuple[Case, ...]
+
+
+def plan(settings: Settings, seeds: Mapping[str, Sequence[int]]) -> list[Group]:
+    """All cases in the order of the report.
+
+    Args:
+        seeds: simulation seeds per configuration.
+    """
+    groups = [
+        Group(name, seed, tuple(Case(name, seed, repeat) for repeat in range(settings.repeats)))
+        for name in settings.configs
+        for seed in seeds[name][: settings.seeds]
+    ]
+    training = Config().training.seed
+    return groups + [
+        Group(folder, None, (Case(f"{Path(folder).name} (files)", None, training),)) for folder in settings.datasets
+    ]
+
+
+_BENCHMARK = Benchmark("recovery", RecoveryResults, plan, compiled=False)
+
+
+def run_recovery(
+    settings: Settings,
+    out: Path,
+    workers: int,
+    progress: Progress,
+    *,
+    overwrite: bool = False,
+    engine: Engine | None = None,
+    keep: Callable[[], None] = lambda: None,
+) -> str:
+    """Run every case that has no line in `out`/recovery.jsonl yet, write the report, return its Markdown.
+
+    Args:
+        workers: number of parallel processes, each with its share of the cores; several take longer for each case.
+        overwrite: replace existing results.
+        engine: where the cases run, see `jobs.engine_for`; None: in processes of this computer.
+        keep: called once the folder of results is open.
+
+    Raises:
+        InputError: the folder holds results of other settings, or the settings are not valid or give no data.
+        TrainingFailedError: a simulation process was killed.
+    """
+    bar = _Bar(progress, 1 if MAIN in settings.configs else 0)
+    with all_cases(_BENCHMARK, settings, out, workers, bar, engine, overwrite=overwrite, keep=keep) as stored:
+        if MAIN in settings.configs and stored.cold_run is None:
+            progress("recovery", bar.share, f"run {MAIN} from a cold process")
+            measured = cold_run(settings.overrides)
+            # Lost: the next command measures again.
+            stored.append({"kind": "cold_run", **measured} | ({"lost": "failed"} if measured["exit_code"] else {}))
+        progress("recovery", 1.0, "")
+        return write_report(stored, plan(settings, stored.seeds), out)
+
+
+class _Bar:
+    """The share of the cases that are finished; `further` lines come after them."""
+
+    def __init__(self, progress: Progress, further: int):
+        self._progress, self._further, self._total, self._done = progress, further, 1, 0
+
+    @property
+    def share(self) -> float:
+        return self._done / self._total
+
+    def begin(self, planned: Sequence[Row], done: Sequence[Row]) -> None:
+        self._total, self._done = len(planned) + self._further, len(done)
+
+    def add(self, row: Row) -> None:
+        self._done += 1
+        failed = ": failed" if "error" in row else ""
+        self._progress("recovery", self.share, f"{row['config']} simulation {row['simulation_seed']}{failed}")
+
+
+def write_report(stored: RecoveryResults, groups: Sequence[Group], out: Path) -> str:
+    """Write recovery.json and recovery.md; return the Markdown.
+
+    Args:
+        groups: the plan, in whose order the cases are written.
+    """
+    places = {stored.identity(case.row()): n for n, case in enumerate(c for group in groups for c in group.cases)}
+    keys = {"seed": "simulation_seed"}
+    result = {
+        "host": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
+        "cases": sorted(stored.cases, key=lambda row: places[stored.identity(row)]),
+        "diverged": [{keys.get(key, key): value for key, value in row.items()} for row in stored.diverged],
+        "cold_run": stored.cold_run,
+    }
     write_bytes(out / "recovery.json", (json.dumps(result, indent=1) + "\n").encode())
     markdown = summarise(result)
     write_bytes(out / "recovery.md", markdown.encode())
     return markdown
 
 
-def _simulations(base: Config, seeds: int, name: str, diverged: list[dict[str, object]]) -> list[tuple[int, Simulated]]:
-    found: list[tuple[int, Simulated]] = []
-    for seed in range(LARGEST_SEED):
-        if len(found) == seeds:
-            break
-        try:
-            found.append((seed, simulate(base.replace({"simulation.seed": seed}))))
-        except SimulationDivergedError as error:
-            diverged.append({"config": name, "simulation_seed": seed, "error": str(error)})
-    return found
+# -- in a job
 
 
-def _case(simulated: Simulated, config: Config) -> Case:
+def results_of(group: Group, settings: Settings, _: Path) -> Iterator[Row]:
+    """The rows of the cases of a group, whose data are simulated once."""
+    seed = group.seed
+    if seed is None:
+        return rows_of(group.cases, lambda: Path(group.source), lambda folder, _: _files(folder))
+
+    def data() -> tuple[Simulated, Config]:
+        config = settings.config(group.source, seed)
+        return simulate(config), config
+
+    def fit(shared: tuple[Simulated, Config], case: Case) -> Row:
+        simulated, config = shared
+        return _case(simulated, config.replace({"training.seed": case.training_seed}))
+
+    return rows_of(group.cases, data, fit)
+
+
+def _case(simulated: Simulated, config: Config) -> Row:
     """One fit, each phase twice: the second time without compilation."""
     seen, _ = simulated.observations.split(*config.training.held_out)
     graph_model, training = config.graph_model, config.training
@@ -112,7 +253,7 @@ def _case(simulated: Simulated, config: Config) -> Case:
     return times | _results(evaluate(result, simulated.truth))
 
 
-def _results(evaluation: Evaluation) -> Case:
+def _results(evaluation: Evaluation) -> Row:
     return {"notes": list(evaluation.notes), "metrics": json.loads(metrics_json(evaluation.metrics))}
 
 
@@ -125,7 +266,7 @@ def _timed(call: Callable[[], T]) -> tuple[T, float, float]:
     return result, times[0], times[1]
 
 
-def _files(folder: Path) -> Case:
+def _files(folder: Path) -> Row:
     """Fit a data set from its files by the pipeline of `fit`, with a separate training process."""
     table = next(folder / name for name in TIMESERIES if (folder / name).exists())
     with tempfile.TemporaryDirectory() as scratch:
@@ -134,172 +275,3 @@ def _files(folder: Path) -> Case:
         run = RunFolder.open(out)
         times = {"phase1_cold_s": run.seconds("phase 1"), "phase2_cold_s": run.seconds("phase 2")}
     return times | _results(evaluation)
-
-
-def _cold_run(overrides: Sequence[str]) -> dict[str, float]:
-    """The `run` command from a cold process: wall time and peak memory of its processes together."""
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-P", "-m", "metabolismgraph", "run", _MAIN, "--out", f"{scratch}/run", "--quiet"]
-        for override in overrides:
-            command += ["--set", override]
-        started = time.perf_counter()
-        # Compiled programs of earlier commands would make the start a warm one.
-        with Child(command, env={**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}) as child:
-            peak = _PeakMemory(child.pid)
-            code = child.wait()
-        seconds = time.perf_counter() - started
-        return {"exit_code": code, "seconds": seconds, "peak_memory_gb": peak.stop() / 1e9}
-
-
-class _PeakMemory:
-    """Samples the resident memory of a process and its children."""
-
-    def __init__(self, pid: int):
-        self._pid = pid
-        self._peak = 0
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-
-    def _watch(self) -> None:
-        while not self._ended.wait(0.05):
-            try:
-                root = psutil.Process(self._pid)
-                processes = [root, *root.children(recursive=True)]
-                self._peak = max(self._peak, sum(p.memory_info().rss for p in processes))
-            except psutil.Error:
-                continue
-
-    def stop(self) -> int:
-        self._ended.set()
-        self._thread.join()
-        return self._peak
-
-
-def _host() -> dict[str, object]:
-    return {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
-
-
-def ratios(metrics: dict[str, Any], what: str) -> list[float]:
-    """Slope or offset ratios of all types, over the sweep 0 to 40."""
-    found = by_index(metrics, f"MLP_node_{what}_ratio_{{t}}")
-    return [math.nan if v is None else v for v in found.values()]
-
-
-def summarise(result: dict[str, Any]) -> str:
-    """The Markdown report: targets with verdicts, a row per configuration, a row per case."""
-    cases = [c for c in result["cases"] if "metrics" in c]
-    failed = [c for c in result["cases"] if "metrics" not in c]
-    lines = ["# Recovery benchmark", "", f"{len(result['cases'])} cases, {len(failed)} without a result.", ""]
-    tables = (_targets(cases, failed, result["cold_run"]), _by_config(cases), _by_case(result["cases"]))
-    lines += [line for table in tables for line in (*table, "")]
-    if result["diverged"]:
-        lines += ["Diverging simulations, which have no data (the next seed was used):", ""]
-        lines += [f"- {d['config']} seed {d['simulation_seed']}: {d['error']}" for d in result["diverged"]]
-    return "\n".join(lines) + "\n"
-
-
-def _targets(cases: list[Case], failed: list[Case], cold: dict[str, float] | None) -> list[str]:
-    def worst(values: list[float]) -> float:
-        return float(np.max(values)) if values else math.nan
-
-    def off(selected: list[Case]) -> float:
-        return worst([abs(r - 1) for c in selected for w in ("slope", "offset") for r in ratios(c["metrics"], w)])
-
-    main = [c for c in cases if c["config"].startswith(_MAIN)]
-    unfinished = len(failed) + sum(not _converged(c["metrics"]) for c in cases)
-    rows: list[tuple[str, str, float, bool]] = []
-    if cases:
-        r2 = min(c["metrics"]["rate_constants_R2_identifiable"] for c in cases)
-        accuracies = [c["metrics"]["embedding_cluster_acc"] for c in cases]
-        accurate = min(accuracies) >= 0.98 and sum(a < 1 for a in accuracies) <= max(1, len(cases) // 50)
-        silhouette = min(c["metrics"]["embedding_silhouette"] or math.nan for c in cases)
-        rows += [
-            ("1 - rate_constants_R2_identifiable, largest", "at most 1e-4", 1 - r2, r2 >= 0.9999),
-            ("slope and offset ratios, farthest from 1", "within 0.02", off(cases), off(cases) <= 0.02),
-            ("embedding_cluster_acc, lowest", "1.0; one case in fifty 0.98", min(accuracies), accurate),
-            ("embedding_silhouette, lowest", "at least 0.9", silhouette, silhouette >= 0.9),
-        ]
-    if main:
-        error = worst([c["metrics"]["log_k_median_error_identifiable"] for c in main])
-        warm1, warm2 = (_median([c[k] for c in main if k in c]) for k in ("phase1_s", "phase2_s"))
-        rows += [
-            ("median error of log10 k, rank50, largest", "at most 1e-4", error, error <= 1e-4),
-            ("slope and offset ratios, rank50, farthest from 1", "within 0.01", off(main), off(main) <= 0.01),
-            ("Phase 1 compute, rank50, median, s", "at most 3", warm1, warm1 <= 3),
-            ("Phase 2 compute, rank50, median, s", "at most 10", warm2, warm2 <= 10),
-        ]
-    if cold:
-        rows += [
-            ("`run` from a cold process, rank50, s", "at most 45", cold["seconds"], cold["seconds"] <= 45),
-            ("its peak memory, GB", "at most 2", cold["peak_memory_gb"], cold["peak_memory_gb"] <= 2),
-        ]
-    rows.append(("failed or non-converged cases", "none", unfinished, not unfinished))
-    shown = ((what, target, f"{value:.6g}", "yes" if met else "NO") for what, target, value, met in rows)
-    return table("what | target | measured | met", shown)
-
-
-def _converged(metrics: dict[str, Any]) -> bool:
-    return metrics["classification"] == "converged" and bool(metrics["phase1_converged"])
-
-
-def _median(values: list[float]) -> float:
-    return float(np.median(values)) if values else math.nan
-
-
-def _by_config(cases: list[Case]) -> list[str]:
-    heads = (
-        "configuration | cases | 1 - R² identifiable, largest | R² all, median (min, max) | median error of log10 k "
-        "| slope ratio, median (min, max) | offset ratio, median (min, max) | accuracy, lowest | silhouette, lowest "
-        "| Phase 1, s | Phase 2, s"
-    )
-    names = dict.fromkeys(c["config"] for c in cases)
-    return table(heads, (_of_config([c for c in cases if c["config"] == name]) for name in names))
-
-
-def _of_config(cases: list[Case]) -> list[str]:
-    m = [c["metrics"] for c in cases]
-    return [
-        cases[0]["config"],
-        str(len(cases)),
-        f"{1 - min(x['rate_constants_R2_identifiable'] for x in m):.0e}",
-        _spread([x["rate_constants_R2"] for x in m], 3),
-        f"{_median([x['log_k_median_error_identifiable'] for x in m]):.1e}",
-        *(_spread([r for x in m for r in ratios(x, what)], 4) for what in ("slope", "offset")),
-        f"{min(x['embedding_cluster_acc'] for x in m):.2f}",
-        f"{min(x['embedding_silhouette'] or math.nan for x in m):.3f}",
-        *(f"{_median([_seconds(c, phase) for c in cases]):.1f}" for phase in ("phase1", "phase2")),
-    ]
-
-
-def _seconds(case: Case, phase: str) -> float:
-    """Compute time; for a case that was fitted once, compilation included."""
-    return float(case[f"{phase}_s"] if f"{phase}_s" in case else case[f"{phase}_cold_s"])
-
-
-def _spread(values: list[float], digits: int) -> str:
-    return f"{np.median(values):.{digits}f} ({min(values):.{digits}f}, {max(values):.{digits}f})"
-
-
-def _by_case(cases: list[Case]) -> list[str]:
-    heads = (
-        "configuration | simulation seed | training seed | 1 - R² identifiable | not identifiable | slope ratios "
-        "| offset ratios | accuracy | silhouette"
-    )
-    return table(heads, map(_of_case, cases))
-
-
-def _of_case(case: Case) -> list[str]:
-    seed = "-" if case["simulation_seed"] is None else case["simulation_seed"]
-    place = [case["config"], str(seed), str(case["training_seed"])]
-    if "metrics" not in case:
-        return [*place, f"{case['error']} | | | | |"]  # the other cells are empty
-    m = case["metrics"]
-    return [
-        *place,
-        f"{1 - m['rate_constants_R2_identifiable']:.0e}",
-        str(m["n_unidentifiable"]),
-        *(", ".join(f"{r:.4f}" for r in ratios(m, what)) for what in ("slope", "offset")),
-        f"{m['embedding_cluster_acc']:.2f}",
-        f"{m['embedding_silhouette'] or math.nan:.3f}",
-    ]

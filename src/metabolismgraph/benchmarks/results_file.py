@@ -13,7 +13,9 @@ from metabolismgraph.files import write_bytes
 from metabolismgraph.json_lines import append_line, read_lines
 
 Row = dict[str, Any]
-STRATEGY_LINES = "strategies.jsonl"  # of the benchmark whose cases may be jobs of a cluster
+# Files of the benchmarks whose cases may be jobs of a cluster; a folder holds one of them.
+STRATEGY_LINES, RECOVERY_LINES = "strategies.jsonl", "recovery.jsonl"
+LINES_WITH_JOBS = (STRATEGY_LINES, RECOVERY_LINES)
 
 _ADVICE = "restore it, or start again with --overwrite"
 

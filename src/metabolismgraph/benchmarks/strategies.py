@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from metabolismgraph.benchmarks.jobs import engine_for, opened, run_groups
-from metabolismgraph.benchmarks.recovery import ratios
+from metabolismgraph.benchmarks.jobs import Benchmark, Watch, all_cases
+from metabolismgraph.benchmarks.recovery_report import ratios
 from metabolismgraph.benchmarks.results_file import Results, Row
-from metabolismgraph.benchmarks.simulations import find_seeds
 from metabolismgraph.benchmarks.strategy_figure import slope_ratios
 from metabolismgraph.benchmarks.strategy_report import StrategyResults, markdown, on_grid, summarise
-from metabolismgraph.benchmarks.workers import environment
+from metabolismgraph.benchmarks.workers import rows_of
 from metabolismgraph.config import Config, Training, load_config
 from metabolismgraph.errors import InputError
 from metabolismgraph.evaluation.evaluate import homeostasis_metrics, rate_constant_metrics
@@ -36,9 +33,7 @@ from metabolismgraph.homeostasis.strategies import STRATEGIES
 from metabolismgraph.homeostasis.strategies import depends_on_time_step as trains_on_windows
 from metabolismgraph.reactions.fit import Phase1Result, fit_reactions
 from metabolismgraph.runs.checkpoint import is_intact, load_phase1, save_phase1
-from metabolismgraph.schedulers.settings import ClusterSettings
 from metabolismgraph.system.observations import Observations
-from metabolismgraph.text import one_line
 
 CLASSICAL = "classical"
 CHECKPOINTS: Mapping[str, float | None] = {"projection": None, "imperfect 0.87": 0.87, "imperfect 0.70": 0.70}
@@ -168,17 +163,6 @@ class Group(NamedTuple):
     cases: tuple[Case, ...]
 
 
-@runtime_checkable
-class Watch(Protocol):
-    """Receives the progress of the benchmark."""
-
-    def begin(self, planned: Sequence[Row], done: Sequence[Row]) -> None:
-        """Start, with all cases and those of an earlier call."""
-
-    def add(self, row: Row) -> None:
-        """Add a finished case."""
-
-
 def names_of(strategies: str) -> list[str]:
     """The value of training.strategies that a set stands for."""
     return [] if strategies == CLASSICAL else strategies.split("+")
@@ -236,6 +220,9 @@ def _swept(settings: Settings, where: tuple[str, str, int]) -> list[Case]:
     ]
 
 
+_BENCHMARK = Benchmark("strategies", StrategyResults, plan, compiled=True)
+
+
 def run_strategies(
     settings: Settings,
     out: Path,
@@ -258,15 +245,7 @@ def run_strategies(
         InputError: the folder holds results of other settings, or the settings are not valid or give no data.
         TrainingFailedError: a simulation process was killed.
     """
-    with opened(StrategyResults, out, settings.header(), overwrite=overwrite) as stored:
-        keep()
-        with environment(max(1, (os.cpu_count() or 1) // workers), out / "compiled"):
-            find_seeds(settings, workers, stored)
-        groups = plan(settings, stored.seeds)
-        watch.begin([case.row() for group in groups for case in group.cases], stored.cases)
-        where = engine or engine_for(ClusterSettings(), workers)
-        run_groups("strategies", settings, groups, stored, out, where, watch.add)
-        shutil.rmtree(out / "compiled", ignore_errors=True)
+    with all_cases(_BENCHMARK, settings, out, workers, watch, engine, overwrite=overwrite, keep=keep) as stored:
         return write_report(stored.results(), out)
 
 
@@ -289,18 +268,8 @@ def write_report(results: Results, out: Path) -> str:
 
 def results_of(group: Group, settings: Settings, out: Path) -> Iterator[Row]:
     """The rows of the cases of a group; its checkpoint is kept in the folder of results."""
-    try:
-        stand = _Checkpoint.of(group, settings, out / "checkpoints")
-    except Exception as error:
-        for case in group.cases:
-            yield case.row() | {"error": one_line(f"{type(error).__name__}: {error}")}
-        return
-    for case in group.cases:
-        try:
-            found = stand.measure(case)
-        except Exception as error:
-            found = {"error": one_line(f"{type(error).__name__}: {error}")}
-        yield case.row() | found
+    folder = out / "checkpoints"
+    return rows_of(group.cases, lambda: _Checkpoint.of(group, settings, folder), _Checkpoint.measure)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,14 +7,17 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from metabolismgraph.benchmarks.results_file import ResultsFile, Row
+from metabolismgraph.errors import TrainingLostError
+from metabolismgraph.files import is_fault_of_disk
 from metabolismgraph.processes import THREADS
+from metabolismgraph.text import one_line
 
 
 @runtime_checkable
@@ -33,6 +36,8 @@ class Group(Protocol):
 
 
 AnyGroup = TypeVar("AnyGroup", bound=Group)
+AnyCase = TypeVar("AnyCase", bound=CaseOfGroup)
+Shared = TypeVar("Shared")
 
 
 class Job(NamedTuple):
@@ -47,6 +52,47 @@ def left(group: AnyGroup, stored: ResultsFile) -> AnyGroup:
     """The group without the cases that have a row."""
     missing: AnyGroup = group._replace(cases=tuple(c for c in group.cases if not stored.has(c.row())))  # type: ignore[attr-defined]
     return missing
+
+
+def rows_of(
+    cases: Sequence[AnyCase], prepare: Callable[[], Shared], measure: Callable[[Shared, AnyCase], Row]
+) -> Iterator[Row]:
+    """The rows of cases; one that fails has its error in place of results.
+
+    Args:
+        prepare: makes what the cases share.
+        measure: the results of a case, from what they share.
+
+    Raises:
+        TrainingLostError: as `failure`.
+    """
+    try:
+        shared = prepare()
+    except Exception as error:
+        for case in cases:
+            yield case.row() | failure(error)
+        return
+    for case in cases:
+        try:
+            found = measure(shared, case)
+        except Exception as error:
+            found = failure(error)
+        yield case.row() | found
+
+
+def failure(error: Exception) -> Row:
+    """What a case has in place of results.
+
+    Raises:
+        TrainingLostError: the case is not to blame, but a full or damaged disk, or who killed its training. Its job
+            then ends, and is run again.
+    """
+    if isinstance(error, TrainingLostError):
+        raise error
+    text = one_line(f"{type(error).__name__}: {error}")
+    if is_fault_of_disk(error):
+        raise TrainingLostError(text) from error
+    return {"error": text}
 
 
 def run_jobs(jobs: deque[Job], workers: int, stored: ResultsFile, done: Callable[[Row], None] = lambda _: None) -> None:
@@ -111,21 +157,21 @@ def _work(job: Job, pipe: Connection) -> None:
             pipe.send(row)
 
 
-def library_variables(threads: int, compiled: Path) -> dict[str, str]:
+def library_variables(threads: int, compiled: Path | None) -> dict[str, str]:
     """Variables for JAX and BLAS, to be set before they are imported.
 
     Args:
         threads: number of threads.
-        compiled: folder of compiled programs.
+        compiled: folder of compiled programs; None: they are not kept.
     """
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(compiled), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
     flags = " --xla_cpu_multi_thread_eigen=false" if threads == 1 else ""
     return {
         **dict.fromkeys(THREADS, str(threads)),
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + flags,
         # Several processes on one GPU would each claim most of its memory.
         "JAX_PLATFORMS": os.environ.get("JAX_PLATFORMS", "cpu"),
-        "JAX_COMPILATION_CACHE_DIR": str(compiled),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+        **(kept if compiled else {"JAX_ENABLE_COMPILATION_CACHE": "false"}),
     }
 
 

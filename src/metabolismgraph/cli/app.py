@@ -449,23 +449,45 @@ def strategies(
         console().print(strategy_page(name, find(name)), markup=False, highlight=False)
 
 
+def _continues(out: Path) -> str:
+    """What to do after an interrupt of a benchmark."""
+    return f"interrupted; results so far are in {out}, and the same command continues"
+
+
 @benchmark.command(epilog="Example: metabolismgraph benchmark recovery --configs small --seeds 2")
 def recovery(
-    out: Annotated[Path, typer.Option(help="folder for recovery.json and recovery.md")] = Path("benchmarks"),
+    out: Annotated[Path, typer.Option(help="folder of results; the same command continues them")] = Path("benchmarks"),
     configs: Annotated[str, typer.Option(help="comma-separated configurations")] = (
         "oscillatory_rank20,oscillatory_rank50,oscillatory_rank70,types3,small"
     ),
     seeds: Annotated[int, typer.Option(min=1, help="simulations per configuration, seeds 0, 1, ...")] = 5,
     repeats: Annotated[int, typer.Option(min=1, help="training seeds per simulation")] = 2,
-    dataset: Annotated[list[Path] | None, typer.Option(help="further data set folder to fit; repeatable")] = None,
+    dataset: Annotated[
+        list[Path] | None, typer.Option(help="further data set folder to fit, with its truth; repeatable")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="parallel processes; default: 1, so that times are comparable")
+    ] = None,
+    engine: EngineName = None,
+    cluster: ClusterFile = None,
+    setting: Settings = None,
     set_: Set = None,
+    *,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="remove the results in the folder first")] = False,
 ) -> None:
     """Recover many simulated systems and tabulate the accuracy of every case, failures included."""
+    import os
+
+    from metabolismgraph.benchmarks.recovery import Settings as RecoverySettings
     from metabolismgraph.benchmarks.recovery import run_recovery
     from metabolismgraph.cli.tables import progress_bars
 
-    with progress_bars(console(), quiet=False) as progress:
-        markdown = run_recovery(configs.split(","), seeds, repeats, dataset or [], set_ or [], out, progress)
+    settings = RecoverySettings(
+        tuple(configs.split(",")), seeds, repeats, tuple(map(os.path.abspath, dataset or [])), tuple(set_ or ())
+    )
+    made, keep = benchmark_engine(out, engine, cluster, setting, workers, 1)
+    with interruptible(_continues(out)), progress_bars(console(), quiet=False) as progress:
+        markdown = run_recovery(settings, out, workers or 1, progress, overwrite=overwrite, engine=made, keep=keep)
     sys.stdout.write(markdown)
 
 
@@ -515,10 +537,9 @@ def compare_strategies(
         data_augmentation_loop=loop,
         overrides=tuple(set_ or ()),
     )
-    made, keep = benchmark_engine(out, engine, cluster, setting, workers)
-    advice = f"interrupted; results so far are in {out}, and the same command continues"
-    with interruptible(advice), strategy_board(console()) as board:
-        number = workers or os.cpu_count() or 1
+    number = workers or os.cpu_count() or 1
+    made, keep = benchmark_engine(out, engine, cluster, setting, workers, number)
+    with interruptible(_continues(out)), strategy_board(console()) as board:
         markdown = run_strategies(settings, out, number, board, overwrite=overwrite, engine=made, keep=keep)
     sys.stdout.write(markdown)
 
@@ -574,8 +595,7 @@ def compare_under_noise(
         budget=budget,
         overrides=tuple(set_ or ()),
     )
-    advice = f"interrupted; results so far are in {out}, and the same command continues"
-    with interruptible(advice), progress_bars(console(), quiet=False) as progress:
+    with interruptible(_continues(out)), progress_bars(console(), quiet=False) as progress:
         markdown = run_noise(settings, out, workers, progress, overwrite=overwrite)
     sys.stdout.write(markdown)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,12 +85,13 @@ def _keep(folder: Path, settings: ClusterSettings) -> None:
 
 
 def benchmark_engine(
-    out: Path, engine: str | None, cluster: Path | None, setting: list[str] | None, workers: int | None
+    out: Path, engine: str | None, cluster: Path | None, setting: list[str] | None, workers: int | None, number: int
 ) -> tuple[Engine, Callable[[], None]]:
     """The engine of a benchmark, and what keeps its settings in the folder of results for the next time.
 
     Args:
-        workers: parallel processes of this computer; None: one per core.
+        workers: the option --workers, which is only for processes of this computer.
+        number: of parallel processes there.
 
     Raises:
         InputError: as `machine_settings`, options do not fit the engine, or the scheduler is not here.
@@ -105,7 +105,7 @@ def benchmark_engine(
         )
     if settings.engine != "process" and workers is not None:
         raise InputError(f"--workers: processes of this computer; for {settings.engine} give --setting max_jobs=...")
-    return engine_for(settings, workers or os.cpu_count() or 1, say), lambda: _keep(out, settings)
+    return engine_for(settings, number, say), lambda: _keep(out, settings)
 
 
 def engine_of(settings: ClusterSettings, state: State) -> Engine:
@@ -193,13 +193,13 @@ def cancel(folder: Annotated[Path, typer.Argument(help="folder of the exploratio
     So does an explorer that is a job itself; another one must have ended before. The jobs of a benchmark end as well,
     and the same command continues them.
     """
-    from metabolismgraph.benchmarks.results_file import STRATEGY_LINES
+    from metabolismgraph.benchmarks.results_file import LINES_WITH_JOBS
     from metabolismgraph.explore.engines.cluster import cancel_all
     from metabolismgraph.explore.folder import ExplorationFolder
     from metabolismgraph.explore.journal import Journal
 
-    if (folder / STRATEGY_LINES).exists():
-        with Journal(folder / STRATEGY_LINES).held():
+    if results := [folder / name for name in LINES_WITH_JOBS if (folder / name).exists()]:
+        with Journal(results[0]).held():
             ended = cancel_all(folder / "jobs")
         console().print(f"jobs cancelled: {len(ended)}", markup=False, highlight=False, soft_wrap=True)
         return
