@@ -1,6 +1,7 @@
 """A benchmark on Slurm whose command and jobs are killed: every case has one row, that of a run without Slurm."""
 
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -116,7 +117,8 @@ def test_the_rows_are_those_of_a_run_without_slurm(slurm, tmp_path, given, resul
     lengths = (chance.uniform(6, 20) + 3 * lives for lives in itertools.count())
     engine = ["--engine=slurm", *(f"--setting={setting}" for setting in settings), f"--out={there}"]
     lives = run_and_kill([*command, *engine], lengths, kill_a_job)
-    subprocess.run([*command, f"--out={tmp_path / 'here'}"], check=True, capture_output=True)
+    threads = f"--workers={os.cpu_count()}"  # one for each process, as on Slurm: their number changes the last digits
+    subprocess.run([*command, threads, f"--out={tmp_path / 'here'}"], check=True, capture_output=True)
     here, on_slurm = (results.read(out).cases for out in (tmp_path / "here", there))
     found, expected = ({results.identity(r): r | dict.fromkeys(TIMES) for r in rows} for rows in (on_slurm, here))
     assert found == expected

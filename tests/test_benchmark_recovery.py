@@ -12,7 +12,7 @@ import pytest
 from command_line import QUICK, call, refused
 from jobs_here import Here, without_processes
 
-from metabolismgraph.benchmarks import cold_run, recovery, simulations, workers
+from metabolismgraph.benchmarks import cold_run, jobs, recovery, simulations, workers
 from metabolismgraph.benchmarks.recovery import Settings, plan, run_recovery
 from metabolismgraph.benchmarks.recovery_report import RecoveryResults
 from metabolismgraph.benchmarks.results_file import LINES_WITH_JOBS
@@ -214,6 +214,14 @@ def test_data_sets_of_equal_name_or_without_files_are_refused(unfitted, data_set
     assert call(monkeypatch, *command, "--seeds", 1, "--repeats", 1, "--dataset", "a/cells/") == 0
     assert RecoveryResults.read(tmp_path / "out").header["datasets"] == [first]
     assert [row["config"] for row in written(tmp_path / "out")["cases"]] == ["small", "cells (files)"]
+
+
+def test_cases_run_one_after_the_other_unless_told_otherwise(unfitted, monkeypatch, tmp_path):
+    numbers = []
+    monkeypatch.setattr(jobs, "engine_for", lambda settings, workers, report: numbers.append(workers) or Here())
+    command = ("benchmark", "recovery", "--configs", "small", "--overwrite", "--out", tmp_path)
+    assert call(monkeypatch, *command) == call(monkeypatch, *command, "--workers", 3) == 0
+    assert numbers == [1, 3]
 
 
 @pytest.mark.parametrize(

@@ -485,9 +485,10 @@ def recovery(
     settings = RecoverySettings(
         tuple(configs.split(",")), seeds, repeats, tuple(map(os.path.abspath, dataset or [])), tuple(set_ or ())
     )
-    made, keep = benchmark_engine(out, engine, cluster, setting, workers, 1)
+    number = workers or 1
+    made, keep = benchmark_engine(out, engine, cluster, setting, workers, number)
     with interruptible(_continues(out)), progress_bars(console(), quiet=False) as progress:
-        markdown = run_recovery(settings, out, workers or 1, progress, overwrite=overwrite, engine=made, keep=keep)
+        markdown = run_recovery(settings, out, number, progress, overwrite=overwrite, engine=made, keep=keep)
     sys.stdout.write(markdown)
 
 
