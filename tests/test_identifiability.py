@@ -10,6 +10,7 @@ from random_networks import build, network_of, relabelled, written_networks
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.identifiability import Combination, analyse, identify
+from metabolismgraph.reactions.normal_matrix import DenseMatrix
 from metabolismgraph.reactions.unidentifiable import fill_undetermined
 from metabolismgraph.system.observations import Observations
 
@@ -179,7 +180,7 @@ def unknown(*directions, n=4):
     """An Identifiability with the given invisible directions."""
     rows = np.array(directions, dtype=float).reshape(-1, n)
     basis = np.linalg.qr(rows.T)[0] if len(rows) else np.zeros((n, 0))
-    return analyse(np.eye(n) - basis @ basis.T, np.ones(n), 1e-8)
+    return analyse(DenseMatrix(np.eye(n) - basis @ basis.T, np.ones(n)), 1e-8)
 
 
 def fill(k, identifiability, prior=PRIOR, seed=0):

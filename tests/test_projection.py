@@ -16,7 +16,7 @@ from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.reactions.data import Phase1Data
-from metabolismgraph.reactions.fit import _non_negative, check_size, fit_reactions
+from metabolismgraph.reactions.fit import check_size, fit_reactions
 from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import orthonormal_basis
 from metabolismgraph.reactions.projection import evaluate_loss, fit_linear, projected_loss
@@ -263,7 +263,7 @@ def test_non_negative_least_squares_against_the_full_design():
     planted = np.array([0.5, -0.4, 0.3, -0.2])
     change = (v * planted) @ network.stoichiometry.T + 0.05 * rng.standard_normal((50, 4))
     basis, _ = orthonormal_basis(start, 1)
-    found = _non_negative(LinearModel(v, change, np.ones((50, 4)), basis, network.stoichiometry).solve())
+    found = LinearModel(v, change, np.ones((50, 4)), basis, network.sparse_stoichiometry).solve().non_negative()
     design = (v[:, None, :] * network.stoichiometry[None]).reshape(200, 4)
     pull = np.zeros((50, 4, 4, 2))
     for i in range(4):

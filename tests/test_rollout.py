@@ -17,6 +17,7 @@ from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.rollouts import NodeTable, Scheme, rolled
 from metabolismgraph.homeostasis.training_plan import FixedLength, Rollouts, Starts
 from metabolismgraph.reactions.identifiability import analyse
+from metabolismgraph.reactions.normal_matrix import DenseMatrix
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.integrate import euler, integrate
 from metabolismgraph.system.kinetics import Structure
@@ -236,7 +237,7 @@ def measured(*, frames=30, run=None, keep=None):
     checkpoint = Phase1Result(
         mlp_sub=model.mlp_sub,
         log_k=np.asarray(model.log_k),
-        identifiability=analyse(np.eye(4), np.ones(4), 1e-8),
+        identifiability=analyse(DenseMatrix(np.eye(4), np.ones(4)), 1e-8),
         keep=np.ones((len(observations.transitions().dt), 4), dtype=bool) if keep is None else keep,
         **dict.fromkeys(("slope", "offset", "slope_error", "offset_error", "noise", "log_k_error"), np.zeros(4)),
         slope_offset_covariance=np.zeros(4),

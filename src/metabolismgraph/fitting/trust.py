@@ -297,12 +297,12 @@ class _Errors:
         self.observations, self.table, self.moving = observations, table, moving
         self.slope, self.offset = line
         self.held_out_frames = held_out
-        self.stoichiometry = np.asarray(table.structure.stoichiometry)
+        self.contribution = abs(table.structure.sparse_stoichiometry)
         self.rate = self._rate(observations.concentration)
         self.flux = _rms(table.fluxes(observations.concentration))
         # The sum of absolute contributions to dc/dt. For a species in a quasi-steady state these cancel, and an error
         # that is small in comparison with them is large relative to dc/dt.
-        gross = table.fluxes(observations.concentration) @ np.abs(self.stoichiometry).T
+        gross = (self.contribution @ table.fluxes(observations.concentration).T).T
         learned = observations.select(~held_out)
         self.signal = np.maximum(_rms(learned.transitions().derivative), _OF_FLUX * _rms(gross[~held_out]))
 
@@ -312,9 +312,8 @@ class _Errors:
 
     def flux_share(self, reactions: Bool[np.ndarray, " reactions"]) -> float:
         """The share of the given reactions in the flux through a species, for the species with the largest share."""
-        through = np.abs(self.stoichiometry) * self.flux
-        total = through.sum(axis=1)
-        share = through[:, reactions].sum(axis=1)[total > 0] / total[total > 0]
+        total, chosen = self.contribution @ self.flux, self.contribution @ np.where(reactions, self.flux, 0.0)
+        share = chosen[total > 0] / total[total > 0]
         return float(share.max(initial=0.0))
 
     def of_learned(

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from metabolismgraph.homeostasis.residuals import Residuals
 from metabolismgraph.homeostasis.training_plan import Loss, Objective
 from metabolismgraph.system.arrays import on_device
-from metabolismgraph.system.minimise import minimise
+from metabolismgraph.system.minimise import compiled, minimise
 from metabolismgraph.system.model import MetabolismModel, NodeFunction
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.trainable import phase2_parameters
@@ -142,10 +142,9 @@ def polish(
     """
     mask = eqx.tree_at(lambda m: m.embeddings, phase2_parameters(model), replace=False)
     found = minimise(
-        _log_loss,
+        compiled(_log_loss, points),
         solve_outputs(model, points, on_device(_END_RIDGE)),
         mask,
-        points,
         max_iterations=_POLISH_ITERATIONS,
         tolerance=_POLISH_TOLERANCE,
         after_iteration=lambda i, loss: progress(

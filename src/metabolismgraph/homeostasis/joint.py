@@ -18,9 +18,10 @@ from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.rollouts import NodeTable
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.identifiability import analyse
+from metabolismgraph.reactions.normal_matrix import DenseMatrix
 from metabolismgraph.reactions.projection import Problem, fit_linear, projected_misfit
 from metabolismgraph.system.arrays import on_device
-from metabolismgraph.system.minimise import minimise
+from metabolismgraph.system.minimise import compiled, minimise
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.trainable import phase2_parameters, substrate_parameters
@@ -56,11 +57,9 @@ def _refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase
     highest = on_device(data.highest)
     mask = eqx.tree_at(lambda m: m.mlp_sub, phase2_parameters(phase2.model), substrate_parameters(phase2.model.mlp_sub))
     found = minimise(
-        _log_loss,
+        compiled(_log_loss, rows.problem(keep, weight, stride=rows.stride), highest),
         phase2.model,
         mask,
-        rows.problem(keep, weight, stride=rows.stride),
-        highest,
         max_iterations=_ITERATIONS,
         tolerance=_TOLERANCE,
         after_iteration=lambda i, loss: progress(
@@ -70,7 +69,7 @@ def _refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase
     progress("refine", 1.0, "")
     # The search used every stride-th transition; the final rate constants use all of them.
     k, matrix, scale = map(np.asarray, _solve(found.parameters, rows.problem(keep, weight), highest))
-    known = analyse(matrix, scale, training.identifiability_tolerance).identifiable
+    known = analyse(DenseMatrix(matrix, scale), training.identifiability_tolerance).identifiable
     log_k = np.where(known & (k > 0), np.log10(np.where(k > 0, k, 1.0)), data.phase1.log_k)
     return dataclasses.replace(
         phase2,

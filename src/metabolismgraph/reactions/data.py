@@ -70,7 +70,7 @@ class Phase1Data:
         self.training = training
         # f is needed once per transition and pair, see `Structure`.
         rows, pairs = len(self.transitions.dt), max(1, self.structure.pair_species.size)
-        species, reactions = self.structure.stoichiometry.shape
+        species, reactions = self.structure.n_species, self.structure.n_reactions
         # Every row has an equation for each species. k and the lines of homeostasis are solved on the same rows, and
         # with hardly more equations than unknowns they would take up the errors of f.
         enough = max(_LEAST_ROWS, -(-_EQUATIONS * (reactions + 2 * species) // max(species, 1)))
@@ -180,9 +180,11 @@ class Phase1Data:
         stride: int = 1,
     ) -> Problem:
         """Every stride-th transition as a problem of variable projection; arguments as in `linear_model`."""
+        # A species that no reaction changes says nothing of f. Its dc/dt may be rounding, and relative to that large.
+        unchanged = np.diff(self.structure.sparse_stoichiometry.indptr) == 0
         rows, _ = make_rows(
             self.transitions.select(slice(None, None, stride)),
-            self.fixed,
+            self.fixed | unchanged,
             degree=self.training.nuisance_degree,
             nodes=self.nodes.select(slice(None, None, stride)),
             keep=keep[::stride],

@@ -10,8 +10,9 @@ import scipy
 from jaxtyping import Float
 
 from metabolismgraph.reactions.data import Phase1Data
-from metabolismgraph.reactions.linear_model import LinearModel, Solution, reshaped, shape_changes
+from metabolismgraph.reactions.linear_model import LinearModel, Solution
 from metabolismgraph.reactions.reweighting import ReweightedFit
+from metabolismgraph.reactions.shapes import reshaped, shape_changes
 from metabolismgraph.system.derivative_rules import ORDERS, Rule
 from metabolismgraph.system.kinetics import LogFunction
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
@@ -61,11 +62,12 @@ def check_fit(reweighted: ReweightedFit[F], model: LinearModel, fitted: Solution
     data = reweighted.rows
     table = data.tabulated_reactions(reweighted.f)
     learned = ~table.structure.rate_laws.known
-    covariance, hidden = fitted.covariance, np.zeros(len(fitted.k), dtype=bool)
     if learned.any():
         joint = model.with_shapes(fitted, shape_changes(table, data.nodes, learned, additive=True))
-        covariance, hidden = joint.covariance, joint.hidden
-    error = np.where(hidden, np.inf, np.sqrt(np.maximum(np.diag(covariance), 0.0)))
+        variance, hidden = joint.variance, joint.hidden
+    else:
+        variance, hidden = fitted.matrix.variance(), np.zeros(len(fitted.k), dtype=bool)
+    error = np.where(hidden, np.inf, np.sqrt(np.maximum(variance, 0.0)))
     m, sampling = len(error), _sampling_errors(reweighted, fitted)
     if sampling is None:
         sampling = np.concatenate([np.full(m, np.nan), np.zeros(2 * len(data.fixed))])

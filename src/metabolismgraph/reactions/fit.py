@@ -18,6 +18,7 @@ from metabolismgraph.reactions.diagnostics import LAW_REJECTED, check_fit
 from metabolismgraph.reactions.gradient import descend
 from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.linear_model import LinearModel, Solution
+from metabolismgraph.reactions.normal_matrix import RANK, right_hand_side
 from metabolismgraph.reactions.notes import data_notes
 from metabolismgraph.reactions.projection import (
     Problem,
@@ -54,8 +55,6 @@ _EXCESS = 1.4  # residual relative to the noise above which trajectories are not
 # Relative weight of the squares of homeostasis in the sum of squares. It is so small that it has an effect only along
 # directions that the residual does not determine.
 _HOMEOSTASIS_RIDGE = 1e-8
-# Eigenvalues of the scaled normal matrix below this are rounding.
-_ROUNDING = 1e-12
 
 
 def fit_reactions(
@@ -154,7 +153,7 @@ def _fit_by_projection(
     promised, apart = promised_by_identify(observations, graph_model, training)
     # The threshold is rounding, not `identifiability_tolerance`: weak but significant directions get large standard
     # errors and are judged by these.
-    seen = analyse(fitted.matrix, fitted.scale, _ROUNDING)
+    seen = analyse(fitted.matrix, RANK)
     hidden = promised.joined(seen)
     k, at_bound, k_notes = _positive_rate_constants(fitted, hidden.identifiable)
     checked = check_fit(reweighted, model, fitted)
@@ -276,7 +275,7 @@ def _positive_rate_constants(
     negative = known & (k <= 0)
     if not negative.any():
         return k, negative, []
-    k = _non_negative(fitted)
+    k = fitted.non_negative()
     note = f"{int(negative.sum())} determined rate constants came out negative; all were estimated again with k >= 0"
     return k, known & (k <= 0), [note]
 
@@ -287,30 +286,10 @@ def _with_least_homeostasis(model: LinearModel, fitted: Solution) -> Float[np.nd
     A first-order loss and the linear part of homeostasis are the same function of concentration. The common part is
     assigned to the reaction, since homeostasis is assumed to be weaker. This does not make k identifiable.
     """
-    # Minimise |root k - target|^2 + ridge * sum over entries of w (basis theta(k))^2, over the scaled k >= 0. The
-    # basis is orthonormal, so the second sum is that of (total weight of the species) * theta^2, and theta is affine in
-    # k: theta(k) = theta0 + by_k k. Both are squares, hence one problem of non-negative least squares.
-    root_weight = np.sqrt(model.weight.sum(axis=0))[:, None]
-    theta, by_k = model.nuisance_map()
-    at_zero = (root_weight * theta).ravel()
-    slope = -(root_weight[..., None] * by_k / fitted.scale).reshape(len(at_zero), -1)
-    ridge = np.sqrt(_HOMEOSTASIS_RIDGE)
-    root, target = _square_root(fitted)
-    scaled, _ = scipy.optimize.nnls(np.concatenate([root, ridge * slope]), np.concatenate([target, ridge * at_zero]))
-    return np.asarray(scaled / fitted.scale)
-
-
-def _non_negative(fitted: Solution) -> Float[np.ndarray, " reactions"]:
-    """The least-squares problem of `fitted` with the constraint k >= 0 (Lawson & Hanson 1974)."""
-    scaled, _ = scipy.optimize.nnls(*_square_root(fitted))
-    return np.asarray(scaled / fitted.scale)
-
-
-def _square_root(fitted: Solution) -> tuple[Float[np.ndarray, "rows reactions"], Float[np.ndarray, " rows"]]:
-    """Matrix R and target y of a small least-squares problem with the same normal equations for the scaled k.
-
-    NNLS needs a design matrix. With the normal matrix U diag(e) U': R = diag(sqrt(e)) U' and R'y = right-hand side.
-    """
-    values, vectors = np.linalg.eigh(fitted.matrix)
-    root = np.sqrt(np.where(values > _ROUNDING * values.max(), values, 0.0))
-    return root[:, None] * vectors.T, (vectors.T @ fitted.rhs) / np.where(root > 0, root, np.inf)
+    # The basis is orthonormal, so the sum of squares of homeostasis is that of (total weight of the species) * theta^2,
+    # and theta is affine in k. Added to the sum of squares of the residual, it gives one problem of least squares.
+    columns = fitted.columns
+    weight = np.sqrt(_HOMEOSTASIS_RIDGE * model.weight.sum(axis=0))
+    at_zero = columns.theta(model.derivative, np.zeros_like(fitted.k))
+    rows = scipy.sparse.diags_array(np.repeat(weight, at_zero.shape[1])) @ columns.theta_by_k
+    return fitted.matrix.non_negative(right_hand_side(columns), rows, -(weight[:, None] * at_zero).ravel())

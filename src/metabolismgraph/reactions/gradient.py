@@ -148,14 +148,14 @@ def conclude(
     model = data.linear_model(snapshot.mlp_sub, keep, 1.0 / variance)
     fitted, homeostasis = model.solve(), model.given(k).solve()
     promised, apart = promised_by_identify(observations, graph_model, training)
-    identifiability = promised.joined(analyse(fitted.matrix, fitted.scale, training.identifiability_tolerance))
+    identifiability = promised.joined(analyse(fitted.matrix, training.identifiability_tolerance))
     known, nothing = identifiability.identifiable, np.full(len(k), np.nan)
     # Only identifiability is judged here. Errors of k due to an imperfect f are unknown.
     verdict = judge(promised, apart, Estimates(k, 0 * k, known, np.zeros_like(known), nothing))
     return Phase1Result(
         mlp_sub=snapshot.mlp_sub,
         log_k=snapshot.log_k,
-        log_k_error=np.where(known, np.sqrt(np.diag(fitted.covariance)) / (k * np.log(10.0)), np.inf),
+        log_k_error=np.where(known, np.sqrt(fitted.matrix.variance()) / (k * np.log(10.0)), np.inf),
         identifiability=identifiability,
         reasons=verdict.reason,
         upper=verdict.upper,
@@ -205,7 +205,7 @@ def initial_model(data: Phase1Data) -> MetabolismModel:
     graph_model, c = data.graph_model, data.transitions.start
     rng = generator(data.training.seed, _WEIGHTS)
     return MetabolismModel(
-        log_k=on_device(np.full(data.structure.stoichiometry.shape[1], _initial_log_k(data))),
+        log_k=on_device(np.full(data.structure.n_reactions, _initial_log_k(data))),
         mlp_sub=data.initial_function(),
         mlp_node=NodeFunction(
             graph_model.hidden_dim_node,

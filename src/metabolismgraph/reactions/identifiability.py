@@ -17,15 +17,13 @@ from metabolismgraph.config import GraphModel
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import Nodes, follows_equation, orthonormal_basis
+from metabolismgraph.reactions.normal_matrix import LEVERAGE, NormalMatrix
 from metabolismgraph.system.kinetics import Aggregation, Structure, mass_action
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 
-# Largest share of a determined reaction in the null space. Shares are squares of components of eigenvectors, so those
-# that stem from rounding errors are far smaller.
-_LEVERAGE = 1e-6
 _SAME = 1e-4  # null directions of two analyses that differ by less are the same direction
 
 
@@ -44,15 +42,15 @@ class Identifiability:
     Attributes:
         identifiable: True where a rate constant is determined individually.
         null_space: orthonormal directions of k (unscaled) along which dc/dt does not change.
-        eigenvalues: of the scaled normal matrix, ascending. The larger the gap above the null space, the
-            clearer the verdict.
+        eigenvalues: of the scaled normal matrix, ascending; of a large network only those of the null space, as zero,
+            and the next one. The larger the gap above the null space, the clearer the verdict.
         groups: reactions that share null directions, as tuples of indices.
         combinations: the determined combinations of each group (may be empty).
     """
 
     identifiable: Bool[np.ndarray, " reactions"]
     null_space: Float[np.ndarray, "reactions directions"]
-    eigenvalues: Float[np.ndarray, " reactions"]
+    eigenvalues: Float[np.ndarray, " eigenvalues"]
     groups: tuple[tuple[int, ...], ...]
     combinations: tuple[tuple[Combination, ...], ...]
 
@@ -61,7 +59,7 @@ class Identifiability:
         cls,
         identifiable: Bool[np.ndarray, " reactions"],
         null_space: Float[np.ndarray, "reactions directions"],
-        eigenvalues: Float[np.ndarray, " reactions"],
+        eigenvalues: Float[np.ndarray, " eigenvalues"],
     ) -> Identifiability:
         """Find the groups and their determined combinations."""
         groups = _groups(null_space, ~identifiable)
@@ -85,31 +83,31 @@ class Identifiability:
         return float(rest[0]) if rest.size else float("nan")
 
 
-def analyse(
-    matrix: Float[np.ndarray, "reactions reactions"], scale: Float[np.ndarray, " reactions"], tolerance: float
-) -> Identifiability:
+def analyse(matrix: NormalMatrix, tolerance: float) -> Identifiability:
     """Split the space of rate constants into determined and undetermined directions.
 
     Args:
-        matrix: scaled normal matrix, symmetric, as in `linear_model.Solution`.
-        scale: k = scaled k / scale.
-        tolerance: eigenvalues below it count as zero.
+        matrix: the normal matrix.
+        tolerance: eigenvalues of the scaled matrix below it count as zero.
     """
-    eigenvalues, vectors = np.linalg.eigh(matrix)
-    hidden = vectors[:, eigenvalues < tolerance]
-    directions = hidden / scale[:, None]
-    null_space = scipy.linalg.orth(directions) if hidden.size else directions
-    # Leverage: the diagonal of the projector onto the null space, in scaled k. In unscaled k, a null vector has large
-    # components where k is large, and the small components of the other reactions would fall below the threshold.
-    leverage = np.sum(hidden**2, axis=1)
-    return Identifiability.of(leverage < _LEVERAGE, null_space, eigenvalues)
+    hidden, eigenvalues = matrix.undetermined(tolerance)
+    directions, leverage = [np.zeros((len(matrix.scale), 0))], np.zeros(len(matrix.scale))
+    for one in hidden:
+        # Leverage: the diagonal of the projector onto the null space, in scaled k. In unscaled k, a null vector has
+        # large components where k is large, and small components of other reactions would fall below the threshold.
+        leverage[one.reactions] += np.sum(one.vectors**2, axis=1)
+        unscaled = one.vectors / matrix.scale[one.reactions][:, None]
+        filled = np.zeros((len(matrix.scale), unscaled.shape[1]))
+        filled[one.reactions] = scipy.linalg.orth(unscaled) if unscaled.size else unscaled
+        directions.append(filled)
+    return Identifiability.of(leverage < LEVERAGE, np.concatenate(directions, axis=1), eigenvalues)
 
 
 def _groups(null_space: np.ndarray, hidden: np.ndarray) -> tuple[tuple[int, ...], ...]:
     """Connected sets of reactions under the projector onto the null space."""
     members = np.flatnonzero(hidden)
     rows = null_space[members]
-    linked = np.abs(rows @ rows.T) > _LEVERAGE
+    linked = np.abs(rows @ rows.T) > LEVERAGE
     _, label = scipy.sparse.csgraph.connected_components(scipy.sparse.csr_array(linked), directed=False)
     return tuple(tuple(int(j) for j in members[label == g]) for g in range(label.max(initial=-1) + 1))
 
@@ -120,7 +118,7 @@ def _determined(rows: np.ndarray, group: tuple[int, ...]) -> tuple[Combination, 
     # basis of it is valid. Row reduction (Gauss-Jordan with pivoting) gives the sparsest one to read, as k1 + k2.
     basis = scipy.linalg.null_space(rows.T, rcond=1e-8).T
     for row in range(len(basis)):
-        column = int(np.argmax(np.abs(basis[row:]).max(axis=0) > _LEVERAGE))
+        column = int(np.argmax(np.abs(basis[row:]).max(axis=0) > LEVERAGE))
         best = row + int(np.argmax(np.abs(basis[row:, column])))
         basis[[row, best]] = basis[[best, row]]
         basis[row] /= basis[row, column]
@@ -129,7 +127,7 @@ def _determined(rows: np.ndarray, group: tuple[int, ...]) -> tuple[Combination, 
                 basis[other] -= basis[other, column] * basis[row]
     combinations = []
     for functional in basis:
-        nonzero = np.flatnonzero(np.abs(functional) > _LEVERAGE)
+        nonzero = np.flatnonzero(np.abs(functional) > LEVERAGE)
         combinations.append(
             Combination(tuple(group[i] for i in nonzero), tuple(float(round(functional[i], 6)) for i in nonzero))
         )
@@ -200,6 +198,6 @@ def identify(
     )
     # Each species is weighted by 1 / mean square of its columns. With equal weights, the columns of species with small
     # fluxes would be of the size of rounding errors in those of species with large fluxes.
-    square = np.mean((model.v**2) @ (model.stoichiometry**2).T, axis=0)
-    found = dataclasses.replace(model, weight=model.weight / np.where(square > 0, square, 1.0)).solve()
-    return analyse(found.matrix, found.scale, tolerance)
+    square = model.stoichiometry**2 @ np.mean(model.v**2, axis=0)
+    model = dataclasses.replace(model, weight=model.weight / np.where(square > 0, square, 1.0))
+    return analyse(model.matrix_of(model.columns()), tolerance)

@@ -17,7 +17,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.derivative_rules import Rule
-from metabolismgraph.system.kinetics import Aggregation, tabulate_laws
+from metabolismgraph.system.kinetics import Aggregation, Structure, reaction_rates, tabulate_laws
 from metabolismgraph.system.log_table import Knots, LogTable
 from metabolismgraph.system.model import AnySubstrateFunction
 from metabolismgraph.system.pytrees import pytree
@@ -38,7 +38,7 @@ class Batches:
         weight: 1 for an entry that follows the rate equation, otherwise 0.
         pair_species, pair_table: species of each (species, order) pair, and index of the table of its order.
         factors: 1 where a pair is a substrate of a reaction.
-        stoichiometry: net S.
+        structure: the network.
         empty: True for a reaction without substrates.
         moving: False for a fixed species.
         knots, orders: of the tables of log f.
@@ -55,7 +55,7 @@ class Batches:
     pair_species: Int[Array, " pairs"]
     pair_table: Int[Array, " pairs"]
     factors: Float[Array, "pairs reactions"]
-    stoichiometry: Float[Array, "species reactions"]
+    structure: Structure
     empty: Bool[Array, " reactions"]
     moving: Bool[Array, " species"]
     knots: Knots
@@ -95,7 +95,7 @@ class Batches:
             pair_species=structure.pair_species,
             pair_table=on_device(np.unique(order, return_inverse=True)[1].reshape(-1)),
             factors=on_device(factors[:pairs]),
-            stoichiometry=structure.stoichiometry,
+            structure=structure,
             empty=structure.empty,
             moving=on_device(~data.fixed),
             knots=_knots(c[c > 0], raw=data.graph_model.substrate_input == "raw"),
@@ -122,7 +122,7 @@ class Batches:
             v = jnp.exp(log_f @ self.factors)
         else:
             v = jnp.where(self.empty, 1.0, jnp.exp(log_f) @ self.factors)
-        return (10.0**log_k * v) @ self.stoichiometry.T
+        return reaction_rates(10.0**log_k * v, self.structure)
 
 
 def _knots(c: Float[np.ndarray, " values"], *, raw: bool) -> Knots:

@@ -34,6 +34,8 @@ _NUISANCE_RIDGE = 1e-10
 # Lower bounds of the mean square of dc/dt of a species, relative to the largest one and absolute. A smaller mean
 # square is rounding, and its inverse would be a huge weight.
 _SMALLEST_SQUARE, _TINY = 1e-20, 1e-200
+# A concentration varies if its standard deviation exceeds this share of it; a polynomial likewise.
+_CONSTANT = 1e-9
 # Relative size below which the difference of two equal diagonal entries is rounding.
 _CANCELLED = 1e-9
 
@@ -110,37 +112,55 @@ def orthonormal_basis(
         1, c, c^2, ...: basis = powers @ T. A polynomial that the data cannot distinguish from those of lower
         degree (as for a constant concentration) is replaced by zero.
     """
-    rows, species = c.shape
     width = c.std(axis=0)
-    varies = width > 1e-9 * np.maximum(np.abs(c).max(axis=0), 1e-300)
+    varies = width > _CONSTANT * np.maximum(np.abs(c).max(axis=0), 1e-300)
     unit = np.where(varies, width, 1.0)
     center = c.mean(axis=0)
     # Powers of a standardised concentration are well conditioned; those of c itself are not.
-    z = (c - center) / unit
-    powers = np.stack([z**p for p in range(degree + 1)], axis=-1)
-    powers[:, ~varies, 1:] = 0.0
-    basis = np.zeros_like(powers)
-    transform = np.zeros((species, degree + 1, degree + 1))
-    terms = min(degree + 1, rows)  # the rank is at most the number of rows
-    for i in range(species):
-        q, r = np.linalg.qr(powers[:, i, :terms])
-        good = np.abs(np.diag(r)) > 1e-9 * np.sqrt(rows)
-        inverse = np.zeros_like(r)
-        inverse[np.ix_(good, good)] = np.linalg.inv(r[np.ix_(good, good)])
-        # Unit mean square instead of unit norm, and a positive leading coefficient, since QR leaves the sign open.
-        flip = np.sign(np.diag(r)) * np.sqrt(rows)
-        basis[:, i, :terms] = np.where(good, q * flip, 0.0)
-        transform[i, :, :terms] = _shift_and_scale(degree, center[i], unit[i])[:, :terms] @ (inverse * flip)
-    return basis, transform
+    z = ((c - center) / unit).T
+    powers = np.stack([z**p for p in range(degree + 1)], axis=1)
+    powers[~varies, 1:] = 0.0
+    # Unit mean square instead of unit norm.
+    q, inverse = orthonormalise(powers, _CONSTANT)
+    size = np.sqrt(len(c))
+    return np.moveaxis(size * q, -1, 0), _shift_and_scale(degree, center, unit) @ (size * inverse)
 
 
-def _shift_and_scale(degree: int, center: float, width: float) -> Float[np.ndarray, "terms terms"]:
-    """Matrix whose column p holds the coefficients of ((c - center) / width)^p in 1, c, c^2, ..."""
-    matrix = np.zeros((degree + 1, degree + 1))
-    line = np.polynomial.Polynomial([-center / width, 1.0 / width])
-    for p in range(degree + 1):
-        coefficients = (line**p).coef
-        matrix[: len(coefficients), p] = coefficients
+def orthonormalise(
+    basis: Float[np.ndarray, "species terms rows"], rank: float
+) -> tuple[Float[np.ndarray, "species terms rows"], Float[np.ndarray, "species terms terms"]]:
+    """Q and inv(R) of the basis B = Q R of every species, with zeros for a term that depends on those before it.
+
+    Args:
+        rank: share of a term outside those before it, below which it depends on them.
+    """
+    q, (n, terms, _) = basis.copy(), basis.shape
+    r = np.zeros((n, terms, terms))
+    good = np.zeros((n, terms), dtype=bool)
+    for term in range(terms):
+        size = np.linalg.norm(q[:, term], axis=1)
+        # Gram-Schmidt twice is as accurate as Householder's method (Giraud et al. 2005).
+        for _ in range(2):
+            for lower in range(term):
+                part = np.einsum("it,it->i", q[:, lower], q[:, term])
+                r[:, lower, term] += part
+                q[:, term] -= part[:, None] * q[:, lower]
+        left = np.linalg.norm(q[:, term], axis=1)
+        good[:, term] = left > rank * size
+        r[:, term, term] = np.where(good[:, term], left, 1.0)
+        q[:, term] *= np.where(good[:, term], 1.0 / r[:, term, term], 0.0)[:, None]
+    return q, np.linalg.inv(r) * (good[:, :, None] & good[:, None, :])
+
+
+def _shift_and_scale(
+    degree: int, center: Float[np.ndarray, " species"], width: Float[np.ndarray, " species"]
+) -> Float[np.ndarray, "species terms terms"]:
+    """Matrices whose column p holds the coefficients of ((c - center) / width)^p in 1, c, c^2, ..."""
+    matrix = np.zeros((len(center), degree + 1, degree + 1))
+    matrix[:, 0, 0] = 1.0
+    for p in range(degree):
+        matrix[:, 1:, p + 1] = matrix[:, :-1, p]
+        matrix[:, :, p + 1] = (matrix[:, :, p + 1] - center[:, None] * matrix[:, :, p]) / width[:, None]
     return matrix
 
 

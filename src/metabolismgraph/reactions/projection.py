@@ -8,7 +8,7 @@ optimum the loss is stationary in k and theta, so the gradient with both held co
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ import numpy as np
 import scipy
 from jaxtyping import Array, Bool, Float, Int
 
+from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import (
     NormalEquations,
     Rows,
@@ -24,16 +25,18 @@ from metabolismgraph.reactions.normal_equations import (
     residual,
     solve_rate_constants,
 )
+from metabolismgraph.reactions.normal_matrix import LARGEST_DENSE
 from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import Aggregation, LogFunction, Structure, aggregate, pair_concentrations
 from metabolismgraph.system.log_table import Knots, LogTable
-from metabolismgraph.system.minimise import Minimum, minimise, value_and_gradient
+from metabolismgraph.system.minimise import Minimum, ValueAndGradient, compiled, minimise, value_and_gradient
 from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.pytrees import pytree
 from metabolismgraph.system.trainable import substrate_parameters
 
 _KNOTS = 512  # of the table of f during learning
+_LARGEST = 1e100  # beyond it, the squares of substrate factors are no numbers
 _EXPONENTS = (0.25, 3.0)  # search range of the best power law
 
 
@@ -102,19 +105,38 @@ class LinearFit(NamedTuple):
 
 def projected_loss(mlp_sub: LogFunction, problem: Problem) -> Float[Array, ""]:
     """Log of the unexplained share of the weighted sum of squares of dc/dt, at the least-squares k and theta."""
-    rows = problem.rows
-    # The logarithm keeps relative progress visible to L-BFGS: the share falls by many orders of magnitude.
-    return jnp.log(projected_misfit(mlp_sub, problem) / jnp.sum(rows.full_weight * rows.derivative**2))
+    return jnp.log(projected_misfit(mlp_sub, problem) / _total(problem))
 
 
 def projected_misfit(mlp_sub: LogFunction, problem: Problem) -> Float[Array, ""]:
     """Weighted sum of squares of the residual at the least-squares k and theta."""
     v = problem.substrate_factors(mlp_sub)
+    fitted = _solve(*jax.lax.stop_gradient((v, problem)))
+    return _misfit(v, problem, fitted.k, fitted.theta)
+
+
+def loss_at(
+    mlp_sub: LogFunction, problem: Problem, k: Float[Array, " reactions"], theta: Float[Array, "species terms"]
+) -> Float[Array, ""]:
+    """The same as `projected_loss`, with the least-squares k and theta given."""
+    return jnp.log(_misfit(problem.substrate_factors(mlp_sub), problem, k, theta) / _total(problem))
+
+
+def _misfit(
+    v: Float[Array, "rows reactions"],
+    problem: Problem,
+    k: Float[Array, " reactions"],
+    theta: Float[Array, "species terms"],
+) -> Float[Array, ""]:
     # dL/df = dL/df at constant (k, theta) + dL/d(k, theta) d(k, theta)/df, and dL/d(k, theta) = 0 at the inner optimum.
     # Without a gradient through the solution, an evaluation is much cheaper, and ill-conditioned terms are avoided.
-    fitted = _solve(*jax.lax.stop_gradient((v, problem)))
-    error = residual(v, fitted.k, fitted.theta, problem.rows, problem.structure)
+    error = residual(v, k, theta, problem.rows, problem.structure)
     return jnp.sum(problem.rows.full_weight * error**2)
+
+
+def _total(problem: Problem) -> Float[Array, ""]:
+    # The logarithm keeps relative progress visible to L-BFGS: the share falls by many orders of magnitude.
+    return jnp.sum(problem.rows.full_weight * problem.rows.derivative**2)
 
 
 @eqx.filter_jit
@@ -130,6 +152,33 @@ def _solve(v: Float[Array, "rows reactions"], problem: Problem) -> LinearFit:
     return LinearFit(v, equations, k, theta, residual(v, k, theta, problem.rows, problem.structure))
 
 
+def loss_and_gradient(problem: Problem) -> ValueAndGradient:
+    """The projected loss of parameters and constants of f, and its gradient by the parameters.
+
+    For a small network, one compiled program does all. For a large one, `LinearModel` solves for k and theta;
+    its sparse equations are not compiled.
+    """
+    if problem.structure.n_reactions <= LARGEST_DENSE:
+        return compiled(projected_loss, problem)
+    rows = problem.rows
+    derivative, weight, basis = map(np.asarray, (rows.derivative, rows.full_weight, rows.basis))
+
+    def evaluated(parameters: Any, constants: Any) -> tuple[Float[Array, ""], Any]:
+        v = np.asarray(_factors(parameters, constants, problem))
+        if not (v < _LARGEST).all():  # for a step that is far too long, which the search then shortens
+            return jnp.asarray(np.nan), parameters
+        fitted = LinearModel(v, derivative, weight, basis, problem.structure.sparse_stoichiometry).estimate()
+        at = (problem, on_device(fitted.k), on_device(fitted.theta))
+        return value_and_gradient(loss_at, parameters, constants, at)
+
+    return evaluated
+
+
+@eqx.filter_jit
+def _factors(parameters: Any, constants: Any, problem: Problem) -> Float[Array, "rows reactions"]:
+    return problem.substrate_factors(eqx.combine(parameters, constants))
+
+
 def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunction:
     """Set the skip path to the exponent p of the best power law f = c^(p s).
 
@@ -140,7 +189,9 @@ def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunct
     def loss(exponent: float) -> float:
         # With the gradient, which is not used: L-BFGS needs the same program, and its compilation takes longer.
         parameters, constants = eqx.partition(with_exponent(start, exponent), substrate_parameters(start))
-        return float(value_and_gradient(projected_loss, parameters, constants, (problem,))[0])
+        return float(evaluated(parameters, constants)[0])
+
+    evaluated = loss_and_gradient(problem)
 
     # A grid first, since the loss can have several minima in p too; then a bounded search between the neighbours.
     grid = np.geomspace(*_EXPONENTS, 12)
@@ -161,10 +212,9 @@ def learn_substrate_function(
 ) -> Minimum[SubstrateFunction]:
     """Minimise the projected loss over the parameters of f; see `minimise` for the arguments."""
     return minimise(
-        projected_loss,
+        loss_and_gradient(problem),
         start,
         substrate_parameters(start),
-        problem,
         max_iterations=max_iterations,
         tolerance=tolerance,
         after_iteration=lambda i, loss: progress(

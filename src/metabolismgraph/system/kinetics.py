@@ -8,6 +8,7 @@ f > 0, and a power law is a straight line. f(0) = 0 holds exactly.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -15,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Bool, Float, Int
 
 from metabolismgraph.system.arrays import on_device
@@ -59,7 +61,8 @@ class Structure:
         pair_species, pair_order: species index and order |s| of each pair.
         pair_known: True where f of the pair is known to be c^|s|, False where it is learned.
         substrates: pairs of each reaction, padded with P to the largest number of substrates.
-        stoichiometry: net S; rows of fixed species are zero.
+        net_species, net_reaction, net_coefficient: nonzero entries of net S, sorted by species; a fixed species has
+            none. Time and memory of S v grow with their number, not with that of species x reactions.
         moving: False for a fixed species.
     """
 
@@ -67,7 +70,9 @@ class Structure:
     pair_order: Float[Array, " pairs"]
     pair_known: Bool[Array, " pairs"]
     substrates: Int[Array, "reactions width"]
-    stoichiometry: Float[Array, "species reactions"]
+    net_species: Int[Array, " entries"]
+    net_reaction: Int[Array, " entries"]
+    net_coefficient: Float[Array, " entries"]
     moving: Bool[Array, " species"]
 
     @classmethod
@@ -81,14 +86,39 @@ class Structure:
         # Edges are sorted by reaction: the slot of an edge is its index minus that of the first edge of its reaction.
         slot = np.arange(len(edges)) - np.repeat(np.cumsum(counts) - counts, counts)
         substrates[network.edge_reaction, slot] = pair_of_edge.reshape(-1)
+        net = network.sparse_stoichiometry
         return cls(
             pair_species=on_device(pairs[:, 0].astype(np.int64)),
             pair_order=on_device(pairs[:, 1]),
             pair_known=on_device(pairs[:, 2].astype(bool)),
             substrates=on_device(substrates),
-            stoichiometry=on_device(network.stoichiometry),
+            net_species=on_device(np.repeat(np.arange(network.n_species), np.diff(net.indptr))),
+            net_reaction=on_device(net.indices.astype(np.int64)),
+            net_coefficient=on_device(net.data),
             moving=on_device(~network.fixed),
         )
+
+    @property
+    def n_species(self) -> int:
+        return len(self.moving)
+
+    @property
+    def n_reactions(self) -> int:
+        return len(self.substrates)
+
+    @functools.cached_property
+    def sparse_stoichiometry(self) -> scipy.sparse.csr_array:
+        """Net S (species x reactions). Not available inside compiled functions, where arrays have no values."""
+        place = (np.asarray(self.net_species), np.asarray(self.net_reaction))
+        return scipy.sparse.csr_array(
+            (np.asarray(self.net_coefficient), place), shape=(self.n_species, self.n_reactions)
+        )
+
+    @property
+    def stoichiometry(self) -> Float[Array, "species reactions"]:
+        """Dense net S inside compiled functions, for small networks."""
+        zeros = jnp.zeros((self.n_species, self.n_reactions))
+        return zeros.at[self.net_species, self.net_reaction].add(self.net_coefficient)
 
     @property
     def rate_laws(self) -> RateLaws:
@@ -215,8 +245,21 @@ def reaction_rates(
     fluxes: Float[AnyArray, "*batch reactions"], structure: Structure
 ) -> Float[AnyArray, "*batch species"]:
     """dc/dt by the reactions, S v, in concentration/time, from their fluxes v."""
-    rates: AnyArray = fluxes @ array_library(fluxes).asarray(structure.stoichiometry).T
+    *batch, m = fluxes.shape
+    if array_library(fluxes) is np:
+        of_frames = structure.sparse_stoichiometry @ np.asarray(fluxes).reshape(-1, m).T
+        return np.asarray(of_frames.T.reshape(*batch, structure.n_species))
+    parts = fluxes[..., structure.net_reaction] * structure.net_coefficient
+    rates: AnyArray = _sum_by(structure.net_species, parts, structure.n_species)
     return rates
+
+
+def _sum_by(
+    index: Int[Array, " entries"], values: Float[Array, "*batch entries"], length: int
+) -> Float[Array, "*batch sums"]:
+    """The sum of all values with the same index, for sorted indices."""
+    zeros = jnp.zeros((*values.shape[:-1], length), values.dtype)
+    return zeros.at[..., index].add(values, indices_are_sorted=True)
 
 
 def limit_fluxes(
@@ -228,10 +271,11 @@ def limit_fluxes(
     smallest one.
     """
     # A common factor per reaction, not per species, preserves stoichiometry and hence conserved masses.
-    consumption = jnp.maximum(-structure.stoichiometry, 0.0)
-    demand = dt * consumption @ fluxes
+    species, reaction = structure.net_species, structure.net_reaction
+    consumption = jnp.maximum(-structure.net_coefficient, 0.0)
+    demand = dt * _sum_by(species, consumption * fluxes[reaction], structure.n_species)
     share = jnp.where(demand > c, c / jnp.where(demand > 0, demand, 1.0), 1.0)
-    scale = jnp.min(jnp.where(consumption > 0, share[:, None], 1.0), axis=0)
+    scale = jnp.ones_like(fluxes).at[reaction].min(jnp.where(consumption > 0, share[species], 1.0))
     return fluxes * scale
 
 

@@ -18,6 +18,8 @@ _MEMORY = 20  # curvature pairs of L-BFGS
 _WINDOW = 10  # iterations over which the decrease of the loss is compared with the tolerance
 
 Model = TypeVar("Model")
+# From parameters and constants of a model to a log loss and its gradient by the parameters.
+ValueAndGradient = Callable[[Any, Any], tuple[Float[Array, ""], Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +38,10 @@ class Minimum(Generic[Model]):
 
 
 def minimise(
-    log_loss: Callable[..., Float[Array, ""]],
+    evaluate: ValueAndGradient,
     start: Model,
     trainable: Model,
-    *arguments: Any,
+    *,
     max_iterations: int,
     tolerance: float,
     after_iteration: Callable[[int, float], None],
@@ -47,10 +49,9 @@ def minimise(
     """Minimise a log loss over the parameters of a model by L-BFGS (Liu & Nocedal 1989).
 
     Args:
-        log_loss: logarithm of a loss of a model, so that differences are relative changes.
+        evaluate: logarithm of a loss, so that differences are relative changes, and its gradient; see `compiled`.
         start: initial model, a pytree of float64 arrays.
         trainable: True for the parameters of the model, False for its constants.
-        arguments: of `log_loss`, after the model.
         max_iterations: largest number of iterations.
         tolerance: converged if the log loss decreases by less than this over ten iterations.
         after_iteration: called with the number of iterations so far and the log loss.
@@ -68,7 +69,7 @@ def minimise(
         return model
 
     def function(x: Float[np.ndarray, " parameters"]) -> tuple[float, np.ndarray]:
-        value, gradient = value_and_gradient(log_loss, of_vector(x), constants, arguments)
+        value, gradient = evaluate(of_vector(x), constants)
         return float(value), flattened(gradient)
 
     first = flattened(parameters)
@@ -92,6 +93,11 @@ def minimise(
     )
     model: Model = eqx.combine(of_vector(result.x), constants)
     return Minimum(model, losses, len(losses) <= max_iterations)
+
+
+def compiled(log_loss: Callable[..., Float[Array, ""]], *arguments: Any) -> ValueAndGradient:
+    """A log loss of a model and further arguments, as a compiled program for `minimise`."""
+    return lambda parameters, constants: value_and_gradient(log_loss, parameters, constants, arguments)
 
 
 @eqx.filter_jit

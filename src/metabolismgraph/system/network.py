@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.errors import InputError
@@ -81,16 +82,22 @@ class ReactionNetwork:
 
     @property
     def stoichiometry(self) -> Float[np.ndarray, "species reactions"]:
-        """Dense net stoichiometric matrix S: dc/dt = S v for rates v.
+        """Dense form of `sparse_stoichiometry`, for small networks."""
+        return np.asarray(self.sparse_stoichiometry.toarray())
+
+    @property
+    def sparse_stoichiometry(self) -> scipy.sparse.csr_array:
+        """Net stoichiometric matrix S (species x reactions): dc/dt = S v for rates v.
 
         The rate of a reaction is in concentration/time of its own compartment (`reaction_volume`). For a species
         in another compartment, the coefficient is multiplied by the ratio of the volumes. Rows of fixed species are
-        zero.
+        empty.
         """
-        matrix = np.zeros((self.n_species, self.n_reactions))
-        np.add.at(matrix, (self.net_species, self.net_reaction), self.net_coefficient)
-        matrix *= self.reaction_volume / self.volume[:, None]
-        matrix[self.fixed] = 0.0
+        ratio = self.reaction_volume[self.net_reaction] / self.volume[self.net_species]
+        coefficient = np.where(self.fixed[self.net_species], 0.0, self.net_coefficient * ratio)
+        shape = (self.n_species, self.n_reactions)
+        matrix = scipy.sparse.csr_array((coefficient, (self.net_species, self.net_reaction)), shape=shape)
+        matrix.eliminate_zeros()
         return matrix
 
     @property

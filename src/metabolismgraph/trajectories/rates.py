@@ -114,7 +114,7 @@ class RateEquation:
             pair_order=np.asarray(structure.pair_order),
             pair_law=np.asarray(law),
             substrates=np.asarray(structure.substrates),
-            stoichiometry=np.asarray(structure.stoichiometry),
+            stoichiometry=structure.sparse_stoichiometry.toarray(),
             moving=np.asarray(structure.moving),
             spline=spline,
             floor=floor,

@@ -1,0 +1,145 @@
+"""The weighted regressions of all species on rate constants, with homeostasis projected out.
+
+With X the columns and B = Q R the basis of homeostasis of a species, both weighted: least squares for theta gives
+inv(R) Q' (y - X k). What remains is the regression of (1 - Q Q') y on (1 - Q Q') X (Frisch & Waugh 1933). It is formed
+from the data and not from normal equations, whose rounding errors would be squared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+from jaxtyping import Float, Int
+
+from metabolismgraph.reactions.normal_equations import orthonormalise
+
+_RANK = 1e-12  # share of a polynomial of the basis outside those of lower degree, below which it is rounding
+
+
+class OfSpecies(NamedTuple):
+    """The regression of one species.
+
+    Attributes:
+        entries: its entries of S, a range of those of all species.
+        reactions: the reactions of these entries.
+        columns, y: their columns and dc/dt, weighted and projected.
+    """
+
+    entries: slice
+    reactions: Int[np.ndarray, " entries"]
+    columns: Float[np.ndarray, "entries rows"]
+    y: Float[np.ndarray, " rows"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """The regressions of all species; entries are those of S, sorted by species.
+
+    Attributes:
+        species, reaction: of each entry.
+        first: first entry of each species, and the number of all entries.
+        columns: weighted and projected.
+        of_basis: Q'X, the part of each column that the projection removed.
+        square: sum of squares of each column before the projection.
+        y: dc/dt, weighted and projected.
+        q: orthonormal basis of homeostasis, weighted; zero for a polynomial that the data do not distinguish.
+        inverse: inv(R), with zeros for such a polynomial.
+        root: square root of the weights.
+        n_reactions: number of all reactions.
+    """
+
+    species: Int[np.ndarray, " entries"]
+    reaction: Int[np.ndarray, " entries"]
+    first: Int[np.ndarray, " species_and_end"]
+    columns: Float[np.ndarray, "entries rows"]
+    of_basis: Float[np.ndarray, "entries terms"]
+    square: Float[np.ndarray, " entries"]
+    y: Float[np.ndarray, "species rows"]
+    q: Float[np.ndarray, "species terms rows"]
+    inverse: Float[np.ndarray, "species terms terms"]
+    root: Float[np.ndarray, "species rows"]
+    n_reactions: int
+
+    @classmethod
+    def of(
+        cls,
+        v: Float[np.ndarray, "rows reactions"],
+        derivative: Float[np.ndarray, "rows species"],
+        weight: Float[np.ndarray, "rows species"],
+        basis: Float[np.ndarray, "rows species terms"],
+        stoichiometry: scipy.sparse.csr_array,
+    ) -> Columns:
+        """Form and project the columns; arguments as the attributes of `LinearModel`."""
+        root = np.sqrt(weight).T.copy()
+        q, inverse = orthonormalise(np.moveaxis(basis, 0, -1) * root[:, None], _RANK)
+        used = stoichiometry.multiply(root.any(axis=1)[:, None]).tocsr()
+        used.eliminate_zeros()
+        first, reaction = used.indptr.astype(np.int64), used.indices.astype(np.int64)
+        species = np.repeat(np.arange(len(root)), np.diff(first))
+        columns = v[:, reaction].T * used.data[:, None]
+        columns *= root[species]
+        square = np.einsum("zt,zt->z", columns, columns)
+        # An entry without weight has no influence, whatever its value.
+        y = np.where(root > 0, derivative.T, 0.0) * root
+        of_basis = np.zeros((len(columns), q.shape[1]))
+        for i in np.flatnonzero(np.diff(first)):
+            entries = slice(first[i], first[i + 1])
+            of_basis[entries] = columns[entries] @ q[i].T
+            columns[entries] -= of_basis[entries] @ q[i]
+        y -= np.einsum("ilt,il->it", q, np.einsum("ilt,it->il", q, y))
+        return cls(species, reaction, first, columns, of_basis, square, y, q, inverse, root, v.shape[1])
+
+    def __iter__(self) -> Iterator[OfSpecies]:
+        """The regression of every species with entries."""
+        for i in np.flatnonzero(np.diff(self.first)):
+            entries = slice(self.first[i], self.first[i + 1])
+            yield OfSpecies(entries, self.reaction[entries], self.columns[entries], self.y[i])
+
+    def by_reaction(self, of_entries: Float[np.ndarray, entries * more]) -> Float[np.ndarray, reactions * more]:
+        """The sum of values over the entries of each reaction."""
+        total = np.zeros((self.n_reactions, *of_entries.shape[1:]))
+        np.add.at(total, self.reaction, of_entries)
+        return total
+
+    def projected(self, more: list[Float[np.ndarray, "species rows"]]) -> Float[np.ndarray, "further species rows"]:
+        """Further columns of the regression of every species, weighted and projected."""
+        found = np.stack(more) * self.root if more else np.zeros((0, *self.root.shape))
+        for one in found:
+            one -= np.einsum("ilt,il->it", self.q, np.einsum("ilt,it->il", self.q, one))  # noqa: PLW2901 (in place)
+        return found
+
+    def products(
+        self, further: Float[np.ndarray, "further species rows"]
+    ) -> tuple[
+        Float[np.ndarray, "reactions further"], Float[np.ndarray, "further further"], Float[np.ndarray, " further"]
+    ]:
+        """X'C, C'C and C'y for further columns C, over all species."""
+        of_entries = np.zeros((len(self.reaction), len(further)))
+        for i in np.flatnonzero(np.diff(self.first)):
+            entries = slice(self.first[i], self.first[i + 1])
+            of_entries[entries] = self.columns[entries] @ further[:, i].T
+        flat = further.reshape(len(further), -1)
+        return self.by_reaction(of_entries), flat @ flat.T, flat @ self.y.ravel()
+
+    @property
+    def theta_by_k(self) -> scipy.sparse.csr_array:
+        """Derivative of theta by k ((species x terms) x reactions)."""
+        n, terms = self.inverse.shape[:2]
+        values = -np.einsum("zlm,zm->zl", self.inverse[self.species], self.of_basis)
+        row = self.species[:, None] * terms + np.arange(terms)
+        column = np.broadcast_to(self.reaction[:, None], row.shape)
+        shape = (n * terms, self.n_reactions)
+        return scipy.sparse.csr_array((values.ravel(), (row.ravel(), column.ravel())), shape=shape)
+
+    def theta(
+        self, derivative: Float[np.ndarray, "rows species"], k: Float[np.ndarray, " reactions"]
+    ) -> Float[np.ndarray, "species terms"]:
+        """The least-squares coefficients of the basis for given rate constants."""
+        n, terms = self.inverse.shape[:2]
+        of_y = np.einsum("ilt,it->il", self.q, np.where(self.root > 0, derivative.T, 0.0) * self.root)
+        at_zero = np.einsum("ilm,im->il", self.inverse, of_y)
+        return np.asarray(at_zero + (self.theta_by_k @ k).reshape(n, terms))

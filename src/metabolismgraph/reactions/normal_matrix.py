@@ -1,0 +1,204 @@
+"""Normal matrices of rate constants: a dense one for small networks, a sparse one for large networks.
+
+Both are scaled by the norms of the regression columns before homeostasis was projected out. After the projection, a
+column that homeostasis explains consists of rounding errors only. With this scale its eigenvalue is close to zero. A
+scale to unit diagonal would turn the rounding errors into apparent information.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+from jaxtyping import Float, Int
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.reactions.columns import Columns
+
+RANK = 1e-12  # relative size below which eigenvalues of a scaled normal matrix are rounding
+# Largest share of a determined rate constant in the null space. Shares are squares of components of eigenvectors, so
+# those that stem from rounding errors are far smaller.
+LEVERAGE = 1e-6
+# Of rate constants at their bound of zero: largest number, and number without progress before they are made singly.
+_EXCHANGES, _FULL_EXCHANGES = 500, 3
+LARGEST_DENSE = 1000  # reactions; above, the time of dense decompositions exceeds that of all else
+
+
+class Directions(NamedTuple):
+    """Undetermined directions of some of the rate constants, as orthonormal columns in scaled k."""
+
+    reactions: Int[np.ndarray, " some"]
+    vectors: Float[np.ndarray, "some directions"]
+
+
+class NormalMatrix(abc.ABC):
+    """A scaled normal matrix A of rate constants; rate constants are k = scaled k / scale.
+
+    Its pseudo-inverse M is the covariance of k if weights are 1/variance.
+    """
+
+    scale: Float[np.ndarray, " reactions"]
+
+    @abc.abstractmethod
+    def solve(self, rhs: Float[np.ndarray, reactions * columns]) -> Float[np.ndarray, reactions * columns]:
+        """M rhs, not scaled: the minimum-norm solution in scaled k.
+
+        Raises:
+            InputError: the solution has not been found.
+        """
+
+    @abc.abstractmethod
+    def variance(self) -> Float[np.ndarray, " reactions"]:
+        """The diagonal of M: the variance of each k."""
+
+    @abc.abstractmethod
+    def covariance_of(self, by_k: scipy.sparse.csr_array, size: int) -> Float[np.ndarray, "groups size size"]:
+        """The blocks of G M G' on its diagonal, for groups of `size` functions of k with the derivatives G."""
+
+    @abc.abstractmethod
+    def undetermined(self, tolerance: float) -> tuple[list[Directions], Float[np.ndarray, " eigenvalues"]]:
+        """Directions of eigenvalues below a tolerance, and eigenvalues in ascending order, those of A or the least."""
+
+    @abc.abstractmethod
+    def null_leverage(self) -> Float[np.ndarray, " reactions"]:
+        """The squared projection of the unit vector of each scaled k onto the null space."""
+
+    @abc.abstractmethod
+    def __matmul__(self, x: Float[np.ndarray, reactions * columns]) -> Float[np.ndarray, reactions * columns]:
+        """A x, scaled."""
+
+    @abc.abstractmethod
+    def solve_free(
+        self, b: Float[np.ndarray, " reactions"], free: Bool[np.ndarray, " reactions"]
+    ) -> Float[np.ndarray, " reactions"]:
+        """The solution of least norm of A x = b in the free scaled k; the others are zero."""
+
+    @abc.abstractmethod
+    def with_rows(self, rows: scipy.sparse.csr_array) -> NormalMatrix:
+        """The matrix with further, scaled rows of the regression."""
+
+    def non_negative(
+        self,
+        rhs: Float[np.ndarray, " reactions"],
+        more: scipy.sparse.csr_array | None = None,
+        target: Float[np.ndarray, " rows"] | None = None,
+    ) -> Float[np.ndarray, " reactions"]:
+        """The least-squares k >= 0, by block principal pivoting (Kim & Park 2011).
+
+        Unlike the method of Lawson & Hanson (1974), it does not go far along undetermined directions.
+
+        Args:
+            rhs: right-hand side, not scaled.
+            more, target: rows of the regression on k besides those of the matrix, and their left-hand sides.
+
+        Raises:
+            InputError: it does not end.
+        """
+        whole, b = self, rhs / self.scale
+        if more is not None and target is not None:
+            scaled = (more @ scipy.sparse.diags_array(1.0 / self.scale)).tocsr()
+            whole, b = self.with_rows(scaled), b + scaled.T @ target
+        free = np.ones(len(b), dtype=bool)
+        fewest, full_exchanges = len(b) + 1, _FULL_EXCHANGES
+        rounding = RANK * np.abs(b).max(initial=0.0)
+        for _ in range(_EXCHANGES):
+            x = whole.solve_free(b, free)
+            wrong = (free & (x < 0)) | (~free & (whole @ x - b < -rounding))
+            if not wrong.any():
+                return np.asarray(x / self.scale)
+            # All exchanges at once can cycle. After some without progress, only the last one is made.
+            if wrong.sum() < fewest:
+                fewest, full_exchanges = int(wrong.sum()), _FULL_EXCHANGES
+            else:
+                full_exchanges -= 1
+            if full_exchanges < 0:
+                wrong = np.arange(len(b)) == np.flatnonzero(wrong)[-1]
+            free = free ^ wrong
+        raise InputError(
+            "rate constants >= 0 were not found: many of them came out negative; measure with less noise or more often"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseMatrix(NormalMatrix):
+    """A normal matrix with its eigenvectors.
+
+    Attributes:
+        matrix: scaled.
+        scale: norms of the columns.
+    """
+
+    matrix: Float[np.ndarray, "unknowns unknowns"]
+    scale: Float[np.ndarray, " unknowns"]
+
+    @classmethod
+    def of(cls, columns: Columns) -> DenseMatrix:
+        """The sum over species, which are independent given k (Schur complements of theta)."""
+        matrix = np.zeros((columns.n_reactions, columns.n_reactions))
+        for one in columns:
+            matrix[np.ix_(one.reactions, one.reactions)] += one.columns @ one.columns.T
+        scale = norms(columns)
+        return cls(matrix / scale[:, None] / scale, scale)
+
+    @functools.cached_property
+    def _eigen(self) -> tuple[np.ndarray, np.ndarray]:
+        values, vectors = np.linalg.eigh(self.matrix)
+        return values, vectors
+
+    @functools.cached_property
+    def inverse(self) -> Float[np.ndarray, "unknowns unknowns"]:
+        """The pseudo-inverse of the unscaled matrix."""
+        # With M = D A D (A scaled, D the diagonal matrix of norms): inv(M) = inv(D) inv(A) inv(D).
+        values, vectors = self._eigen
+        seen = values > RANK
+        vectors = vectors[:, seen] / self.scale[:, None]
+        return np.asarray((vectors / values[seen]) @ vectors.T)
+
+    def solve(self, rhs: Float[np.ndarray, reactions * columns]) -> Float[np.ndarray, reactions * columns]:
+        return np.asarray(self.inverse @ rhs)
+
+    def variance(self) -> Float[np.ndarray, " reactions"]:
+        return np.diag(self.inverse)
+
+    def covariance_of(self, by_k: scipy.sparse.csr_array, size: int) -> Float[np.ndarray, "groups size size"]:
+        dense = by_k.toarray().reshape(by_k.shape[0] // size, size, by_k.shape[1])
+        return np.asarray(np.einsum("glj,gmj->glm", dense @ self.inverse, dense))
+
+    def undetermined(self, tolerance: float) -> tuple[list[Directions], Float[np.ndarray, " eigenvalues"]]:
+        values, vectors = self._eigen
+        return [Directions(np.arange(len(values)), vectors[:, values < tolerance])], values
+
+    def null_leverage(self) -> Float[np.ndarray, " unknowns"]:
+        values, vectors = self._eigen
+        return np.asarray(np.sum(vectors[:, values <= RANK] ** 2, axis=1))
+
+    def __matmul__(self, x: Float[np.ndarray, unknowns * columns]) -> Float[np.ndarray, unknowns * columns]:
+        return np.asarray(self.matrix @ x)
+
+    def solve_free(
+        self, b: Float[np.ndarray, " reactions"], free: Bool[np.ndarray, " reactions"]
+    ) -> Float[np.ndarray, " reactions"]:
+        x = np.zeros_like(b)
+        x[free] = np.linalg.lstsq(self.matrix[np.ix_(free, free)], b[free], rcond=RANK)[0]
+        return x
+
+    def with_rows(self, rows: scipy.sparse.csr_array) -> DenseMatrix:
+        return dataclasses.replace(self, matrix=self.matrix + (rows.T @ rows).toarray())
+
+
+def norms(columns: Columns) -> Float[np.ndarray, " reactions"]:
+    """The norm of the column of each reaction over all species, before the projection; 1 for a column of zeros."""
+    square = columns.by_reaction(columns.square)
+    return np.sqrt(np.where(square > 0, square, 1.0))
+
+
+def right_hand_side(columns: Columns) -> Float[np.ndarray, " reactions"]:
+    """X'y of all species."""
+    of_entries = np.zeros(len(columns.reaction))
+    for one in columns:
+        of_entries[one.entries] = one.columns @ one.y
+    return columns.by_reaction(of_entries)
