@@ -202,11 +202,11 @@ def identifiability_table(network: ReactionNetwork, found: Identifiability, alon
         alone: without homeostasis, to identify the reactions that only homeostasis hides.
     """
     count = int(found.identifiable.sum())
-    table = Table("reactions", "written as", "determined")
+    table, reactions = Table("reactions", "written as", "determined"), network.to_reactions()
     for members, combinations in list(zip(found.groups, found.combinations, strict=True))[:_MOST_ROWS]:
         table.add_row(
             "\n".join(network.reactions[j] for j in members),
-            "\n".join(written_equation(network, j) for j in members),
+            "\n".join(written_equation(reactions[j]) for j in members),
             "\n".join(written_combination(network, c) for c in combinations)
             or (NOT_APART if seen_in_part(alone)[list(members)].all() else "nothing"),
         )

@@ -189,7 +189,7 @@ def _lines_of_types(result: FitResult) -> dict[str, Value]:
     if result.types is None or not result.trust.trustworthy:
         return {}
     found, metrics = result.phase1, dict[str, Value]()
-    lines = lines_of_types(found.slope, found.offset, found.line_covariance, result.types)
+    lines = lines_of_types(found.slope, found.offset, found.line_errors, result.types)
     for g, (values, covariance) in lines.items():
         for i, name in enumerate(("lambda", "baseline")):
             known = bool(np.isfinite(values[i]))
@@ -248,7 +248,10 @@ def _reaction_data(phase1: Phase1Result, reactions: tuple[str, ...], truth: Trut
 
 
 def _rank_metrics(observations: Observations, data: Variables) -> dict[str, Value]:
-    values = np.linalg.svd(observations.concentration, compute_uv=False)
+    c = observations.concentration
+    # From the smaller Gram matrix: values below 1e-8 of the largest are rounding, as they are in data.
+    squares = np.linalg.eigvalsh(c @ c.T if c.shape[0] < c.shape[1] else c.T @ c)[::-1]
+    values = np.sqrt(np.maximum(squares, 0.0))
     share = np.cumsum(values**2) / np.sum(values**2)
     data["singular_value"] = ("component", values)
     data["concentration"] = (("frame", "species"), np.where(observations.measured, observations.concentration, np.nan))

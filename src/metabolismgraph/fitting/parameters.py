@@ -148,7 +148,7 @@ def _partners(network: ReactionNetwork, found: Phase1Result) -> dict[str, str]:
 def lines_of_types(
     slope: Float[np.ndarray, " species"],
     offset: Float[np.ndarray, " species"],
-    covariance: Float[np.ndarray, "lines lines"],
+    covariance: Float[np.ndarray, "lines lines"] | Float[np.ndarray, "species 2 2"],
     types: Int[np.ndarray, " species"],
 ) -> dict[int, tuple[Float[np.ndarray, " two"], Float[np.ndarray, "two two"]]]:
     """Homeostasis of every type: (lambda, baseline) and their covariance.
@@ -158,7 +158,8 @@ def lines_of_types(
 
     Args:
         slope, offset: of every species.
-        covariance: of all slopes, then of all offsets.
+        covariance: of all slopes, then of all offsets; or of slope and offset of each species, if these are
+            independent.
         types: cluster of every species, -1 for none.
 
     Returns:
@@ -167,13 +168,10 @@ def lines_of_types(
     members = np.flatnonzero(types >= 0)
     if not len(members):
         return {}
-    n = len(types)
     numbers, label = np.unique(types[members], return_inverse=True)
-    line, of_line = mean_lines(
-        np.column_stack([slope, offset])[members],
-        label,
-        covariance[np.ix_([*members, *(n + members)], [*members, *(n + members)])],
-    )
+    both = [*members, *(len(types) + members)]
+    of_members = covariance[members] if covariance.ndim == 3 else covariance[np.ix_(both, both)]
+    line, of_line = mean_lines(np.column_stack([slope, offset])[members], label, of_members)
     result = {}
     for t, (s, o) in enumerate(line):
         own = of_line[np.ix_([t, len(line) + t], [t, len(line) + t])]
@@ -189,7 +187,7 @@ def lines_of_types(
 def _types(found: Phase1Result, types: Int[np.ndarray, " species"], *, trustworthy: bool) -> pd.DataFrame:
     """lambda and baseline of every type."""
     rows = []
-    for t, (values, covariance) in lines_of_types(found.slope, found.offset, found.line_covariance, types).items():
+    for t, (values, covariance) in lines_of_types(found.slope, found.offset, found.line_errors, types).items():
         resolved = bool(np.isfinite(values).all()) and trustworthy
         for i, (kind, unit) in enumerate((("lambda", "1/time"), ("baseline", "concentration"))):
             error = np.sqrt(covariance[i, i]) if trustworthy else np.nan

@@ -60,7 +60,7 @@ def rate_constants_table(
     return pd.DataFrame(
         {
             "reaction": network.reactions,
-            "equation": [written_equation(network, j) for j in range(network.n_reactions)],
+            "equation": list(map(written_equation, network.to_reactions())),
             "k": np.where(at_zero, 0.0, 10.0**found.log_k),
             "unit": [written_unit(float(s)) for s in order],
             "log10_k": log_k,

@@ -213,16 +213,36 @@ class _Assigned(NamedTuple):
 
 
 def mean_lines(
-    x: Float[np.ndarray, "species 2"], label: Int[np.ndarray, " species"], covariance: Float[np.ndarray, "lines lines"]
+    x: Float[np.ndarray, "species 2"],
+    label: Int[np.ndarray, " species"],
+    covariance: Float[np.ndarray, "lines lines"] | Float[np.ndarray, "species 2 2"],
 ) -> tuple[Float[np.ndarray, "types 2"], Float[np.ndarray, "two_types two_types"]]:
     """Generalised least-squares means of the types, and their covariance.
 
     Args:
         x: slope and offset of every species.
         label: type of every species, from 0, none empty.
-        covariance: of the slopes of all species, then of all offsets.
+        covariance: of the slopes of all species, then of all offsets; or of slope and offset of each species, if
+            these are independent.
     """
+    if covariance.ndim == 3:
+        return _mean_independent_lines(x, label, covariance)
     return _mean_lines(x, label, inverse_of_lines(covariance))
+
+
+def _mean_independent_lines(
+    x: Float[np.ndarray, "species 2"], label: Int[np.ndarray, " species"], blocks: Float[np.ndarray, "species 2 2"]
+) -> tuple[Float[np.ndarray, "types 2"], Float[np.ndarray, "two_types two_types"]]:
+    """The same for independent species, whose covariance is not filled up with zeros."""
+    number = int(label.max()) + 1
+    weight = np.linalg.inv(blocks)
+    normal, rhs = np.zeros((number, 2, 2)), np.zeros((number, 2))
+    np.add.at(normal, label, weight)
+    np.add.at(rhs, label, np.einsum("iab,ib->ia", weight, x))
+    of_types = np.linalg.inv(normal)
+    covariance = np.zeros((2, number, 2, number))
+    covariance[:, np.arange(number), :, np.arange(number)] = of_types
+    return np.einsum("tab,tb->ta", of_types, rhs), covariance.reshape(2 * number, 2 * number)
 
 
 def _mean_lines(

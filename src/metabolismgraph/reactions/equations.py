@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from metabolismgraph.reactions.identifiability import Combination
-from metabolismgraph.system.network import ReactionNetwork
+from metabolismgraph.system.network import Reaction, ReactionNetwork
 
 
-def written_equation(network: ReactionNetwork, j: int) -> str:
+def written_equation(reaction: Reaction) -> str:
     """A reaction as text, such as A + B -> 2 B, with the substrates of its rate law on the left."""
-    reaction = network.to_reactions()[j]
     # A species can be consumed without being in the rate law, or beyond its order; the left side includes it.
     left = {
         s: max(reaction.substrates.get(s, 0.0), -reaction.net.get(s, 0.0))

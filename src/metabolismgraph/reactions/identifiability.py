@@ -147,7 +147,7 @@ def identify(
     Args:
         network: the reactions.
         observations: the data; None: the identifiability that the network allows for ideal data (more random
-            positive concentrations than reactions).
+            positive concentrations than any species has reactions).
         aggregation: "mul" for a product over substrates, "add" for a sum.
         homeostasis: whether every species may also have an unknown linear homeostasis, as `fit`
             assumes. A first-order loss A -> nothing is then indistinguishable from it.
@@ -178,7 +178,7 @@ def identify(
         )
     if observations is None:
         rng = np.random.default_rng(0)
-        frames = 2 * network.n_reactions + 64
+        frames = 2 * int(np.diff(network.sparse_stoichiometry.indptr).max(initial=0)) + 64
         c = np.exp(rng.uniform(-2.0, 2.0, (frames, network.n_species)))
         transitions = Transitions(c, c, np.ones(frames), np.arange(frames))
     else:

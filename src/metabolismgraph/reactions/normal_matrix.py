@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.columns import Columns

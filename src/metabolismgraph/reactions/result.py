@@ -159,22 +159,36 @@ class Phase1Result:
     windows: WindowEvidence | None = None
 
     @property
+    def line_errors(self) -> Float[np.ndarray, "lines lines"] | Float[np.ndarray, "species 2 2"]:
+        """What is known of the errors of slopes and offsets, without zeros for what is not.
+
+        `line_covariance` after a fit of trajectories, otherwise the covariance of slope and offset of each species.
+        """
+        return self.line_covariance if self.trajectories is not None else self._line_blocks
+
+    @property
     def line_covariance(self) -> Float[np.ndarray, "lines lines"]:
         """Covariance of the slopes of all species, then of all offsets.
 
         Only a fit of trajectories knows that of different species.
         """
+        n = len(self.slope)
         if self.trajectories is not None:
-            m, n = len(self.log_k), len(self.slope)
+            m = len(self.log_k)
             return self.trajectories.covariance[m : m + 2 * n, m : m + 2 * n]
+        covariance = np.zeros((2, n, 2, n))
+        covariance[:, np.arange(n), :, np.arange(n)] = self._line_blocks
+        return covariance.reshape(2 * n, 2 * n)
+
+    @property
+    def _line_blocks(self) -> Float[np.ndarray, "species 2 2"]:
+        """Covariance of slope and offset of each species."""
         # Errors of a clean fit can be zero to rounding, but must not be a reason to tell species apart.
         slope = np.maximum(self.slope_error, _LEAST_ERROR * np.abs(self.slope).max() + 1e-300)
         offset = np.maximum(self.offset_error, _LEAST_ERROR * np.abs(self.offset).max() + 1e-300)
         most = _MOST_CORRELATED * slope * offset
-        covariance = np.diag(np.concatenate([slope, offset]) ** 2)
-        own = np.arange(len(slope))
-        covariance[own, len(slope) + own] = np.clip(self.slope_offset_covariance, -most, most)
-        return np.asarray(covariance + np.triu(covariance, 1).T)
+        cross = np.clip(self.slope_offset_covariance, -most, most)
+        return np.asarray(np.moveaxis(np.array([[slope**2, cross], [cross, offset**2]]), -1, 0))
 
     def in_units(self, units: Units, network: ReactionNetwork) -> Phase1Result:
         """A result in internal units, converted to the units of the data."""

@@ -245,13 +245,15 @@ def reaction_rates(
     fluxes: Float[AnyArray, "*batch reactions"], structure: Structure
 ) -> Float[AnyArray, "*batch species"]:
     """dc/dt by the reactions, S v, in concentration/time, from their fluxes v."""
-    *batch, m = fluxes.shape
+    rates: Any
     if array_library(fluxes) is np:
-        of_frames = structure.sparse_stoichiometry @ np.asarray(fluxes).reshape(-1, m).T
-        return np.asarray(of_frames.T.reshape(*batch, structure.n_species))
-    parts = fluxes[..., structure.net_reaction] * structure.net_coefficient
-    rates: AnyArray = _sum_by(structure.net_species, parts, structure.n_species)
-    return rates
+        *batch, m = fluxes.shape
+        rates = (structure.sparse_stoichiometry @ fluxes.reshape(-1, m).T).T.reshape(*batch, structure.n_species)
+    else:
+        parts = jnp.asarray(fluxes)[..., structure.net_reaction] * structure.net_coefficient
+        rates = _sum_by(structure.net_species, parts, structure.n_species)
+    found: AnyArray = rates
+    return found
 
 
 def _sum_by(
