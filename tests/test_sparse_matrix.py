@@ -7,7 +7,7 @@ import pytest
 from random_networks import network_of
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.reactions import linear_model, projection
+from metabolismgraph.reactions import linear_model, projection, sparse_matrix
 from metabolismgraph.reactions.fit import fit_reactions
 from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.linear_model import LinearModel
@@ -63,7 +63,7 @@ def projector(directions, m):
 
 
 def test_both_are_the_same_matrix(both):
-    columns, dense, sparse = both
+    _, dense, sparse = both
     np.testing.assert_allclose(sparse.scale, dense.scale)
     np.testing.assert_allclose(sparse @ np.eye(len(dense.scale)), dense.matrix, atol=1e-13)
 
@@ -107,8 +107,6 @@ def test_a_direction_beyond_the_groups_is_found(model):
 
 def test_variances_are_estimated_without_bias(both, monkeypatch):
     """The estimates are random, with a relative error of sqrt(2 / number of samples)."""
-    from metabolismgraph.reactions import sparse_matrix
-
     columns, dense, sparse = both
     monkeypatch.setattr(sparse_matrix, "_SAMPLES", 40_000)
     np.testing.assert_allclose(sparse.variance(), dense.variance(), rtol=0.04, atol=1e-12)

@@ -634,6 +634,27 @@ def models(
     sys.stdout.write(markdown)
 
 
+@benchmark.command(epilog="Example: metabolismgraph benchmark scale --sizes 100,1000 --densities 1.8 --out benchmarks")
+def scale(
+    out: Annotated[Path, typer.Option(help="folder for scale.json, scale.md and scale.png")] = Path("benchmarks"),
+    sizes: Annotated[str, typer.Option(help="numbers of species, separated by commas")] = "30,100,300,1000,3000,5835",
+    densities: Annotated[str, typer.Option(help="reactions per species, separated by commas")] = "1.8,2.56",
+    frames: Annotated[str, typer.Option(help="numbers of frames, separated by commas")] = "700",
+) -> None:
+    """Measure time and memory of `run` against the size of the network, one case after the other."""
+    from metabolismgraph.benchmarks.noise import numbers_of
+    from metabolismgraph.benchmarks.scale import run_scale
+
+    found = run_scale(
+        numbers_of("--sizes", sizes, int) or (),
+        numbers_of("--densities", densities, float) or (),
+        numbers_of("--frames", frames, int) or (),
+        out,
+        lambda line: console(stderr=True).print(line),
+    )
+    sys.stdout.write(found)
+
+
 @benchmark.command(epilog="Example: metabolismgraph benchmark speed --out benchmarks")
 def speed(out: Annotated[Path | None, typer.Option(help="folder for speed.json; default: only print")] = None) -> None:
     """Compare the speed of the inner loops of both phases with a plain implementation."""
