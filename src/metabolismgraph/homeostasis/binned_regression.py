@@ -10,9 +10,10 @@ import dataclasses
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metabolismgraph.homeostasis.residuals import Residuals
 from metabolismgraph.homeostasis.training_plan import Loss, Objective
@@ -23,6 +24,8 @@ from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.trainable import phase2_parameters
 
 _BINS = 24  # bins of concentration per species
+# Species per gradient step, and for the polish: of a larger network, a random part. MLP_node is the same for all.
+_PER_STEP, _POLISHED = 1024, 2048
 _REACH = 12  # concentrations at which the correction is penalised
 _CORRECTION = 1e-3  # weight of the penalty on the correction of MLP_node to its straight line
 # Ridges of the output layers, before and after the gradient steps. If all embeddings are nearly equal, output layers
@@ -86,7 +89,7 @@ def condense(residuals: Residuals) -> Points:
 
 
 class Regress(Objective):
-    """Full-batch regression of MLP_node on the binned residual."""
+    """Regression of MLP_node on the binned residual, of all species or of a random part of many."""
 
     points: Points
 
@@ -95,8 +98,12 @@ class Regress(Objective):
         return "(concentration/time)²"
 
     def __call__(self, model: MetabolismModel, key: PRNGKeyArray, share: Float[Array, ""]) -> Loss:
-        del key, share
-        found = regress(model, self.points)
+        del share
+        n = len(self.points.c)
+        if n > _PER_STEP:
+            found = regress(*_part(model, self.points, jax.random.permutation(key, n)[:_PER_STEP]))
+        else:
+            found = regress(model, self.points)
         return Loss(found.loss, found.misfit * self.points.unit**2, {})
 
 
@@ -130,6 +137,12 @@ def regress(model: MetabolismModel, points: Points) -> Regression:
     return Regression(misfit, jnp.mean(correction[:, n:] ** 2))
 
 
+def _part(model: MetabolismModel, points: Points, species: Int[Array, " part"]) -> tuple[MetabolismModel, Points]:
+    """Some species of a model, and their points."""
+    of_species = {name: getattr(points, name)[species] for name in ("c", "residual", "weight")}
+    return dataclasses.replace(model, embeddings=model.embeddings[species]), points._replace(**of_species)
+
+
 def polish(
     model: MetabolismModel, progress: Progress, points: Points
 ) -> tuple[MetabolismModel, Float[np.ndarray, " iterations"]]:
@@ -141,9 +154,14 @@ def polish(
         The model, and the mean squared error per iteration, in (concentration/time)^2.
     """
     mask = eqx.tree_at(lambda m: m.embeddings, phase2_parameters(model), replace=False)
+    start, few = solve_outputs(model, points, on_device(_END_RIDGE)), points
+    n = len(points.c)
+    if n > _POLISHED:
+        chosen = on_device(np.sort(np.random.default_rng(0).permutation(n)[:_POLISHED]))
+        start, few = _part(start, points, chosen)
     found = minimise(
-        compiled(_log_loss, points),
-        solve_outputs(model, points, on_device(_END_RIDGE)),
+        compiled(_log_loss, few),
+        start,
         mask,
         max_iterations=_POLISH_ITERATIONS,
         tolerance=_POLISH_TOLERANCE,
@@ -151,8 +169,9 @@ def polish(
             "phase 2", 0.8 + 0.2 * i / _POLISH_ITERATIONS, f"unexplained {np.exp(loss / 2):.1e} of the residual"
         ),
     )
-    losses = np.append(np.exp(np.array(found.losses)), float(_misfit(found.parameters, points)))
-    return found.parameters, losses * float(points.unit) ** 2
+    polished = dataclasses.replace(found.parameters, embeddings=model.embeddings)
+    losses = np.append(np.exp(np.array(found.losses)), float(_misfit(polished, points)))
+    return polished, losses * float(points.unit) ** 2
 
 
 @eqx.filter_jit

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.reactions.normal_equations import follows_equation
+from metabolismgraph.reactions.normal_equations import check_dense, follows_equation
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.arrays import random_key
 from metabolismgraph.system.derivative_rules import StepQuadrature
@@ -80,6 +80,8 @@ class Phase2Data:
                 f"checkpoint: made for {found[0]} reactions and {found[1]} species, but the network has "
                 f"{network.n_reactions} and {network.n_species}; use one of the same network"
             )
+        if self.training.joint_refinement:
+            check_dense(network, "training.joint_refinement")
         if self.training.joint_refinement and isinstance(self.phase1.mlp_sub, PublishedSubstrateFunction):
             raise InputError(
                 "training.joint_refinement is true, which a converted checkpoint does not allow; set it to false"

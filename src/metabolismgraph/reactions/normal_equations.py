@@ -21,8 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from metabolismgraph.errors import InputError
 from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import Structure, reaction_rates
+from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Transitions
 from metabolismgraph.system.pytrees import pytree
 
@@ -36,6 +38,7 @@ _NUISANCE_RIDGE = 1e-10
 _SMALLEST_SQUARE, _TINY = 1e-20, 1e-200
 # A concentration varies if its standard deviation exceeds this share of it; a polynomial likewise.
 _CONSTANT = 1e-9
+_LARGEST = 4000  # reactions; beyond it, a matrix takes hundreds of megabytes and its factorisation minutes
 # Relative size below which the difference of two equal diagonal entries is rounding.
 _CANCELLED = 1e-9
 
@@ -241,6 +244,18 @@ def follows_equation(transitions: Transitions) -> Bool[np.ndarray, "transitions 
     first = np.diff(transitions.frame, prepend=-2) != 1
     clamped = (transitions.start == 0) & ~first[:, None]
     return np.asarray(np.where(transitions.start == 0, ~clamped | (transitions.end == 0), transitions.end != 0))
+
+
+def check_dense(network: ReactionNetwork, what: str) -> None:
+    """Refuse a network that is too large for what solves these equations again and again.
+
+    Raises:
+        InputError: it has too many reactions.
+    """
+    if network.n_reactions > _LARGEST:
+        raise InputError(
+            f"{what} is for up to {_LARGEST} reactions, and the network has {network.n_reactions}; leave it out"
+        )
 
 
 def normal_equations(v: Float[Array, "rows reactions"], rows: Rows, structure: Structure) -> NormalEquations:

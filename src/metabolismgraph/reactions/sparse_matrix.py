@@ -298,8 +298,9 @@ def proportional(v: Float[np.ndarray, "rows reactions"]) -> Int[np.ndarray, " re
     A column that is in a group by chance does no harm: groups only say where undetermined directions are looked for.
 
     Example:
-        >>> proportional(np.array([[1.0, 2.0, 1.0], [2.0, 4.0, 3.0]])).tolist()
-        [0, 0, 1]
+        >>> group = proportional(np.array([[1.0, 2.0, 1.0], [2.0, 4.0, 3.0]]))
+        >>> bool(group[0] == group[1]), bool(group[0] == group[2])
+        (True, False)
     """
     size = np.linalg.norm(v, axis=0)
     of_zeros = -1.0 - np.arange(len(size))  # no projection of a unit vector is equal to these

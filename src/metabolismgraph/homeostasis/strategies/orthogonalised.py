@@ -13,6 +13,7 @@ from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.strategies.residual import Residual
 from metabolismgraph.homeostasis.training_plan import Plan
 from metabolismgraph.reactions.gauss_newton import Spline, learn_spline
+from metabolismgraph.reactions.normal_equations import check_dense
 from metabolismgraph.reactions.reweighting import fit_reweighted
 from metabolismgraph.reactions.uncertainty import noise_variance
 from metabolismgraph.system.progress import Progress, silent
@@ -62,8 +63,9 @@ def refine_reactions(
         tolerance: a step with a smaller relative decrease of the loss is the last.
 
     Raises:
-        InputError: too few observations for the network.
+        InputError: too few observations for the network, or it is too large.
     """
+    check_dense(data.observations.network, "the strategy orthogonalised")
     training = data.training
     reweighted = fit_reweighted(
         data.observations,
