@@ -7,6 +7,8 @@ from continuous import CHAIN, LOTKA_VOLTERRA, MICHAELIS_MENTEN, network_of, obse
 
 import metabolismgraph as mg
 from metabolismgraph.fitting import trust as trust_module
+from metabolismgraph.system.network import Reaction, ReactionNetwork
+from metabolismgraph.system.observations import Observations
 
 CONFIG = mg.load_config("small", ["training.homeostasis_training=false"])
 TIME = np.linspace(0, 30, 301)
@@ -63,7 +65,7 @@ def test_a_law_that_is_learned_where_the_stated_one_fails_is_trusted():
         for s in ([9.0, 0.5], [4.0, 2.0], [2.0, 0.1])
     ]
     one = network_of({"go": reactions["go"]}, ["A", "B"], mass_action=False)
-    data = mg.Observations(one, np.tile(time, 3), np.repeat([0, 1, 2], len(time)), np.concatenate(tables))
+    data = Observations(one, np.tile(time, 3), np.repeat([0, 1, 2], len(time)), np.concatenate(tables))
     stated = dataclasses.replace(one, mass_action=np.ones(1, dtype=bool))
     found = verdict(dataclasses.replace(data, network=stated))
     assert not found.trustworthy
@@ -114,3 +116,22 @@ def test_a_model_that_blows_up_is_far_off_and_takes_no_time(monkeypatch):
     found = dataclasses.replace(result, phase1=wild).trust
     assert np.nanmax(found.rollout) == 1e3
     assert not found.trustworthy
+
+
+def test_rounding_is_not_taken_for_a_wrong_model():
+    """A species close to its baseline, whose dc/dt is of the size of the rounding of the data."""
+    cycle = [Reaction(a + b, {a: 1.0, b: 1.0}, {a: -1.0, b: 1.0}) for a, b in ("AB", "BC", "CA")]
+    network = ReactionNetwork.from_reactions("cycle", list("ABCZ"), cycle)
+    c, k = np.zeros((1001, 4)), np.array([0.05, 0.04, 0.06])
+    c[0] = 3.0, 2.0, 4.0, 4.001
+    for t in range(1000):
+        v = k * c[t, :3] * c[t, [1, 2, 0]]
+        c[t + 1] = c[t] + 0.1 * (network.stoichiometry @ v - 0.001 * (c[t] - 4.0))
+    rounded = c.astype(np.float32).astype(float)
+    observations = Observations(network, 0.1 * np.arange(1001), np.zeros(1001, int), rounded)
+    assert np.abs(np.diff(rounded[:, 3])).max() < 5e-7  # a unit or two in the last place
+    assert verdict(observations).why_not == ()
+    # Noise of the same relative size in all species is not rounding, if the values are not of single precision.
+    noisy = c * (1 + 3e-6 * np.random.default_rng(0).standard_normal(c.shape))
+    found = verdict(dataclasses.replace(observations, concentration=noisy))
+    assert any("Z" in reason for reason in found.why_not)

@@ -39,6 +39,7 @@ _MAX_PREDICTION_ERROR = 0.1
 # Lower bounds of the signal: shares of the gross flux through a species (in a quasi-steady state, dc/dt is a small
 # difference of large rates), of its rms dc/dt in the training frames, and of its range.
 _OF_FLUX, _OF_LEARNED, _OF_RANGE = 1e-2, 0.1, 0.05
+_ROUNDINGS = 3  # errors of so many standard deviations of rounding are rounding
 _WINDOWS = 4  # rollouts on the held-out frames of a run
 _SHORTEST_WINDOW = 8  # steps
 _MAX_LEFT_OUT = 0.1  # share of the transitions
@@ -94,6 +95,7 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
         graph_model, training: sections of the configuration of this fit.
     """
     units = Units.of(observations, graph_model)
+    rounding = _rounding(observations.concentration) / units.concentration
     observations = units.observations(observations)
     found = found.in_units(units.inverse(), observations.network)
     structure = Structure.of(observations.network)
@@ -106,7 +108,7 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
         return _trust_in_trajectories(observations, found, found.trajectories, structure, line, held)
     k = 10.0**found.log_k
     table = TabulatedReactions.of(found.mlp_sub, k, structure, graph_model.aggr_type, observations.concentration)
-    errors = _Errors(observations, table, line, moving, held)
+    errors = _Errors(observations, table, line, moving, held, rounding)
     unexplained, misfit = errors.of_learned(found.keep, found.rule)
     held_out, rollout = errors.of_held_out(found.rule), errors.of_rollouts(found.rule)
     large = bool((unexplained > _MAX_UNEXPLAINED).any())
@@ -293,10 +295,14 @@ class _Errors:
         line: tuple[Float[np.ndarray, " species"], Float[np.ndarray, " species"]],
         moving: Bool[np.ndarray, " species"],
         held_out: Bool[np.ndarray, " frames"],
+        rounding: Float[np.ndarray, " species"],
     ):
         self.observations, self.table, self.moving = observations, table, moving
         self.slope, self.offset = line
         self.held_out_frames = held_out
+        # Of concentrations, and of their differences over a step.
+        self.rounding = rounding
+        self.rounding_of_rates = np.sqrt(2.0) * rounding / observations.transitions().dt.min()
         self.contribution = abs(table.structure.sparse_stoichiometry)
         self.rate = self._rate(observations.concentration)
         self.flux = _rms(table.fluxes(observations.concentration))
@@ -336,7 +342,7 @@ class _Errors:
             products = (steps[1:] * steps[:-1])[consecutive]
             variance = _mean(steps**2)
             systematic = variance + 2 * np.minimum(_mean(products), 0.0)
-        share = self._share(np.sqrt(_mean(residual**2)), self.signal)
+        share = self._share(np.sqrt(_mean(residual**2)), self.signal, self.rounding_of_rates)
         return share, share * np.sqrt(np.clip(systematic / np.maximum(variance, 1e-300), 0.0, 1.0))
 
     def of_held_out(self, rule: Rule) -> Float[np.ndarray, " species"]:
@@ -346,7 +352,8 @@ class _Errors:
         unseen = self.observations.select(self.held_out_frames)
         derivative = unseen.transitions().derivative
         error = derivative - StepQuadrature.of(unseen, rule).mean(self.rate[self.held_out_frames])
-        return self._share(_rms(error), np.maximum(_rms(derivative), _OF_LEARNED * self.signal))
+        signal = np.maximum(_rms(derivative), _OF_LEARNED * self.signal)
+        return self._share(_rms(error), signal, self.rounding_of_rates)
 
     def of_rollouts(self, rule: Rule) -> Float[np.ndarray, " species"]:
         """Relative errors of rollouts over the held-out frames."""
@@ -361,12 +368,17 @@ class _Errors:
         if not errors:
             return np.full(len(self.moving), np.nan)
         change = np.maximum(np.sqrt(np.mean(changes, axis=0)), _OF_RANGE * spread)
-        return self._share(np.sqrt(np.mean(errors, axis=0)), change)
+        return self._share(np.sqrt(np.mean(errors, axis=0)), change, self.rounding)
 
     def _share(
-        self, error: Float[np.ndarray, " species"], signal: Float[np.ndarray, " species"]
+        self,
+        error: Float[np.ndarray, " species"],
+        signal: Float[np.ndarray, " species"],
+        rounding: Float[np.ndarray, " species"],
     ) -> Float[np.ndarray, " species"]:
-        """Errors relative to the signal, with an upper bound; NaN for fixed species."""
+        """Errors beyond rounding relative to the signal, with an upper bound; NaN for fixed species."""
+        with np.errstate(invalid="ignore"):
+            error = np.sqrt(np.maximum(error**2 - (_ROUNDINGS * rounding) ** 2, 0.0))
         share = np.where(np.isinf(error), _MAX_ERROR, error / np.maximum(signal, 1e-300))
         return np.where(self.moving, np.minimum(share, _MAX_ERROR), np.nan)
 
@@ -422,6 +434,24 @@ class _Errors:
                 states[: solution.y.shape[1]] = solution.y.T
         states[:, ~self.moving] = observed[:, ~self.moving]
         return states
+
+
+def _rounding(c: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, " species"]:
+    """Standard deviation of the rounding of each species, if all values are of single precision; otherwise zero.
+
+    The dc/dt of a species close to its baseline can be of the size of this rounding, which no model predicts.
+
+    Example:
+        >>> _rounding(np.array([[0.1], [0.2]], dtype=np.float32).astype(float)) > 0
+        array([ True])
+        >>> _rounding(np.array([[0.1], [0.2]]))
+        array([0.])
+    """
+    single = c.astype(np.float32)
+    if not (single == c).all():
+        return np.zeros(c.shape[1])
+    # Values between two neighbouring numbers are equally probable: the variance is their distance squared over 12.
+    return np.asarray(np.sqrt(np.mean(np.spacing(single).astype(np.float64) ** 2, axis=0) / 12))
 
 
 def _mean(values: Float[np.ndarray, "rows species"]) -> Float[np.ndarray, " species"]:

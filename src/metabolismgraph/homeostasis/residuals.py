@@ -81,7 +81,7 @@ class Phase2Data:
                 f"{network.n_reactions} and {network.n_species}; use one of the same network"
             )
         if self.training.joint_refinement:
-            check_dense(network, "training.joint_refinement")
+            check_dense(network.n_reactions, "training.joint_refinement")
         if self.training.joint_refinement and isinstance(self.phase1.mlp_sub, PublishedSubstrateFunction):
             raise InputError(
                 "training.joint_refinement is true, which a converted checkpoint does not allow; set it to false"

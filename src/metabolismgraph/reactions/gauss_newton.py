@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from metabolismgraph.reactions.normal_equations import for_target, residual, solve_rate_constants
+from metabolismgraph.reactions.normal_equations import check_dense, for_target, residual, solve_rate_constants
 from metabolismgraph.reactions.projection import LinearFit, Problem, evaluate_loss, fit_linear
 from metabolismgraph.system.kinetics import LogFunction, evaluate_law, reaction_rates
 from metabolismgraph.system.minimise import Minimum
@@ -99,7 +99,11 @@ def learn_spline(
         max_iterations: largest number of accepted steps.
         tolerance: a step that reduces the sum of squares by less than this relative amount is the last.
         progress: called after every accepted step.
+
+    Raises:
+        InputError: the network is too large.
     """
+    check_dense(problem.structure.n_reactions, "the strategy orthogonalised")
     spline, damping = start, _DAMPING
     loss = float(evaluate_loss(spline, problem))
     losses = [loss]

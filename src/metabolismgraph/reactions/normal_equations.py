@@ -24,7 +24,6 @@ from jaxtyping import Array, Bool, Float, Int
 from metabolismgraph.errors import InputError
 from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import Structure, reaction_rates
-from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Transitions
 from metabolismgraph.system.pytrees import pytree
 
@@ -246,16 +245,18 @@ def follows_equation(transitions: Transitions) -> Bool[np.ndarray, "transitions 
     return np.asarray(np.where(transitions.start == 0, ~clamped | (transitions.end == 0), transitions.end != 0))
 
 
-def check_dense(network: ReactionNetwork, what: str) -> None:
+def check_dense(n_reactions: int, what: str) -> None:
     """Refuse a network that is too large for what solves these equations again and again.
+
+    Args:
+        n_reactions: of the network.
+        what: what solves them, as a part of the message.
 
     Raises:
         InputError: it has too many reactions.
     """
-    if network.n_reactions > _LARGEST:
-        raise InputError(
-            f"{what} is for up to {_LARGEST} reactions, and the network has {network.n_reactions}; leave it out"
-        )
+    if n_reactions > _LARGEST:
+        raise InputError(f"{what} is for up to {_LARGEST} reactions, and the network has {n_reactions}; leave it out")
 
 
 def normal_equations(v: Float[Array, "rows reactions"], rows: Rows, structure: Structure) -> NormalEquations:

@@ -13,7 +13,6 @@ from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.strategies.residual import Residual
 from metabolismgraph.homeostasis.training_plan import Plan
 from metabolismgraph.reactions.gauss_newton import Spline, learn_spline
-from metabolismgraph.reactions.normal_equations import check_dense
 from metabolismgraph.reactions.reweighting import fit_reweighted
 from metabolismgraph.reactions.uncertainty import noise_variance
 from metabolismgraph.system.progress import Progress, silent
@@ -63,9 +62,8 @@ def refine_reactions(
         tolerance: a step with a smaller relative decrease of the loss is the last.
 
     Raises:
-        InputError: too few observations for the network, or it is too large.
+        InputError: too few observations for the network.
     """
-    check_dense(data.observations.network, "the strategy orthogonalised")
     training = data.training
     reweighted = fit_reweighted(
         data.observations,
