@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import scipy
 from random_networks import network_of
 
 from metabolismgraph.errors import InputError
@@ -97,7 +98,7 @@ def test_a_direction_beyond_the_groups_is_found(model):
     v[:, 2] = v[:, 9] + v[:, 10]  # R2 changes B and H; make it a combination of others
     s = model.stoichiometry.toarray()
     s[:, 2] = s[:, 9] = s[:, 10]
-    found = dataclasses.replace(model, v=v, stoichiometry=linear_model.scipy.sparse.csr_array(s))
+    found = dataclasses.replace(model, v=v, stoichiometry=scipy.sparse.csr_array(s))
     columns = found.columns()
     m = columns.n_reactions
     ours, theirs = (x.undetermined(1e-8)[0] for x in (SparseMatrix.of(columns, v), DenseMatrix.of(columns)))
@@ -159,6 +160,26 @@ def test_a_whole_fit_agrees(fits, small):
     # Standard errors are estimated from random vectors.
     np.testing.assert_allclose(sparse.log_k_error[known], dense.log_k_error[known], rtol=0.4)
     np.testing.assert_allclose(sparse.slope, dense.slope, atol=1e-5)
+
+
+def test_a_large_network_with_hardly_informative_data_is_solved_densely(model, monkeypatch):
+    monkeypatch.setattr(linear_model, "LARGEST_DENSE", 1)
+    assert isinstance(model.solve().matrix, SparseMatrix)
+    monkeypatch.setattr(SparseMatrix, "is_well_conditioned", lambda self: False)
+    assert isinstance(model.solve().matrix, DenseMatrix)
+    monkeypatch.setattr(linear_model, "LARGEST_IN_NEED", 1)
+    assert isinstance(model.solve().matrix, SparseMatrix)
+
+
+@pytest.mark.parametrize(("size", "well"), [(100, True), (20_000, False)])
+def test_a_chain_of_reactions_is_worse_the_longer_it_is(both, size, well):
+    """The second differences of a line, whose least eigenvalue is about (pi / size)^2."""
+    matrix = scipy.sparse.diags_array([-0.5, 1.0, -0.5], offsets=[-1, 0, 1], shape=(size, size)).tocsr()
+    found = SparseMatrix(matrix, (), np.ones(size), np.arange(size), both[0])
+    assert found.is_well_conditioned() == well
+    if not well:
+        with pytest.raises(InputError, match="hardly distinguish some of the reactions"):
+            found.solve(matrix @ np.random.default_rng(0).standard_normal(size))
 
 
 def test_rate_laws_are_grouped():

@@ -99,7 +99,7 @@ class Columns:
             entries = slice(self.first[i], self.first[i + 1])
             yield OfSpecies(entries, self.reaction[entries], self.columns[entries], self.y[i])
 
-    def by_reaction(self, of_entries: Float[np.ndarray, entries * more]) -> Float[np.ndarray, reactions * more]:
+    def by_reaction(self, of_entries: Float[np.ndarray, "entries ..."]) -> Float[np.ndarray, "reactions ..."]:
         """The sum of values over the entries of each reaction."""
         total = np.zeros((self.n_reactions, *of_entries.shape[1:]))
         np.add.at(total, self.reaction, of_entries)

@@ -19,6 +19,7 @@ from metabolismgraph.reactions.columns import Columns
 from metabolismgraph.reactions.normal_equations import Nodes
 from metabolismgraph.reactions.normal_matrix import (
     LARGEST_DENSE,
+    LARGEST_IN_NEED,
     LEVERAGE,
     RANK,
     DenseMatrix,
@@ -132,9 +133,15 @@ class LinearModel:
         return Columns.of(self.v, self.derivative, self.weight, self.basis, self.stoichiometry)
 
     def matrix_of(self, columns: Columns) -> NormalMatrix:
-        """The normal matrix of the rate constants: dense for small networks, sparse for large ones."""
-        dense = columns.n_reactions <= LARGEST_DENSE
-        return DenseMatrix.of(columns) if dense else SparseMatrix.of(columns, self.v)
+        """The normal matrix of the rate constants: dense for small networks, sparse for large ones.
+
+        It is dense, too, where the data hardly distinguish some of the reactions, as far as memory and time allow.
+        """
+        if columns.n_reactions > LARGEST_DENSE:
+            sparse = SparseMatrix.of(columns, self.v)
+            if columns.n_reactions > LARGEST_IN_NEED or sparse.is_well_conditioned():
+                return sparse
+        return DenseMatrix.of(columns)
 
     def solve(self) -> Solution:
         """Least squares for the rate constants and the homeostasis of every species.

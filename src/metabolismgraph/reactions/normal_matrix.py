@@ -26,6 +26,7 @@ LEVERAGE = 1e-6
 # Of rate constants at their bound of zero: largest number, and number without progress before they are made singly.
 _EXCHANGES, _FULL_EXCHANGES = 500, 3
 LARGEST_DENSE = 1000  # reactions; above, the time of dense decompositions exceeds that of all else
+LARGEST_IN_NEED = 5000  # where conjugate gradients fail; a decomposition then takes a minute and half a gigabyte
 
 
 class Directions(NamedTuple):
@@ -44,7 +45,7 @@ class NormalMatrix(abc.ABC):
     scale: Float[np.ndarray, " reactions"]
 
     @abc.abstractmethod
-    def solve(self, rhs: Float[np.ndarray, reactions * columns]) -> Float[np.ndarray, reactions * columns]:
+    def solve(self, rhs: Float[np.ndarray, "reactions ..."]) -> Float[np.ndarray, "reactions ..."]:
         """M rhs, not scaled: the minimum-norm solution in scaled k.
 
         Raises:
@@ -68,7 +69,7 @@ class NormalMatrix(abc.ABC):
         """The squared projection of the unit vector of each scaled k onto the null space."""
 
     @abc.abstractmethod
-    def __matmul__(self, x: Float[np.ndarray, reactions * columns]) -> Float[np.ndarray, reactions * columns]:
+    def __matmul__(self, x: Float[np.ndarray, "reactions ..."]) -> Float[np.ndarray, "reactions ..."]:
         """A x, scaled."""
 
     @abc.abstractmethod
@@ -158,7 +159,7 @@ class DenseMatrix(NormalMatrix):
         vectors = vectors[:, seen] / self.scale[:, None]
         return np.asarray((vectors / values[seen]) @ vectors.T)
 
-    def solve(self, rhs: Float[np.ndarray, reactions * columns]) -> Float[np.ndarray, reactions * columns]:
+    def solve(self, rhs: Float[np.ndarray, "reactions ..."]) -> Float[np.ndarray, "reactions ..."]:
         return np.asarray(self.inverse @ rhs)
 
     def variance(self) -> Float[np.ndarray, " reactions"]:
@@ -176,7 +177,7 @@ class DenseMatrix(NormalMatrix):
         values, vectors = self._eigen
         return np.asarray(np.sum(vectors[:, values <= RANK] ** 2, axis=1))
 
-    def __matmul__(self, x: Float[np.ndarray, unknowns * columns]) -> Float[np.ndarray, unknowns * columns]:
+    def __matmul__(self, x: Float[np.ndarray, "unknowns ..."]) -> Float[np.ndarray, "unknowns ..."]:
         return np.asarray(self.matrix @ x)
 
     def solve_free(

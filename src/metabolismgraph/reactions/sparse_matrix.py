@@ -1,8 +1,8 @@
 """The normal matrix of a large network: sparse, and solved by conjugate gradients.
 
 Two reactions have an entry if they change the same species, so the number of entries grows with that of the species. A
-hub is a species with so many reactions that the square of their number exceeds the size of its columns; its part is
-never formed but applied as X'X, which has at most the rank of the rows.
+hub is a species with so many reactions that the square of their number exceeds the size of its columns X. Its part
+X X' is never formed but applied as two products; its rank is at most the number of rows of the data.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ class Accuracy(NamedTuple):
     """
 
     tolerance: float = 1e-12
-    accepted: float = 1e-7
+    accepted: float = 1e-8
     iterations: int = 5000
 
 
 _ROUGH = Accuracy(1e-11, np.inf, 500)
+_OF_SAMPLES = Accuracy(1e-9, 1e-5)
 
 
 class Hub(NamedTuple):
@@ -104,7 +105,7 @@ class SparseMatrix(NormalMatrix):
         matrix = scipy.sparse.csr_array((data, _pairs(columns, ~of_hub)), shape=(columns.n_reactions,) * 2)
         return cls(matrix, tuple(hubs), scale, proportional(v), columns)
 
-    def __matmul__(self, x: Float[np.ndarray, reactions * columns]) -> Float[np.ndarray, reactions * columns]:
+    def __matmul__(self, x: Float[np.ndarray, "reactions ..."]) -> Float[np.ndarray, "reactions ..."]:
         product = self.matrix @ x
         for hub in self.hubs:
             product[hub.reactions] += hub.columns @ (hub.columns.T @ x[hub.reactions])
@@ -158,10 +159,19 @@ class SparseMatrix(NormalMatrix):
         place = (np.concatenate([*row, single]), np.concatenate([*column, single]))
         return scipy.sparse.csr_array((np.concatenate(data), place), shape=self.matrix.shape)
 
-    def solve(self, rhs: Float[np.ndarray, reactions * columns]) -> Float[np.ndarray, reactions * columns]:
+    def solve(self, rhs: Float[np.ndarray, "reactions ..."]) -> Float[np.ndarray, "reactions ..."]:
         scale = self.scale.reshape(-1, *[1] * (rhs.ndim - 1))
         found = self._solve_scaled((rhs / scale).reshape(len(rhs), -1), Accuracy())
         return np.asarray(found.reshape(rhs.shape) / scale)
+
+    def is_well_conditioned(self) -> bool:
+        """Whether conjugate gradients find a solution with parts along all eigenvectors."""
+        z = np.random.default_rng(0).standard_normal((len(self.scale), 1))
+        try:
+            self._solve_scaled(self @ z, Accuracy())
+        except InputError:
+            return False
+        return True
 
     def solve_roughly(self, rhs: Float[np.ndarray, " reactions"]) -> Float[np.ndarray, " reactions"]:
         """As `solve`, as accurately as the search for f needs it; for an absurd f, not even that."""
@@ -193,7 +203,7 @@ class SparseMatrix(NormalMatrix):
             signs = rng.integers(0, 2, (len(one.y), _SAMPLES), dtype=np.int8)
             of_entries[one.entries] = one.columns @ (2.0 * signs - 1.0)
         rhs = self.columns.by_reaction(of_entries) / self.scale[:, None]
-        return self._solve_scaled(rhs, _ROUGH)
+        return self._solve_scaled(rhs, _OF_SAMPLES)
 
     @functools.cached_property
     def _hidden(self) -> list[Directions]:
