@@ -7,7 +7,7 @@ EXTERNAL ?= $(wildcard ../shared/benchmarks/oscillatory_rank50)
 BIN := .venv/bin
 CLUSTERS := $(addprefix tests/test_,$(addsuffix .py,schedulers clusters slurm_faults cluster_commands in_job dask))
 
-.PHONY: help run test test-fast test-long test-clusters test-malformed coverage lint docs bench bench-models bench-noise bench-strategies
+.PHONY: help run test test-fast test-long test-clusters test-malformed coverage lint docs bench bench-scale bench-models bench-noise bench-strategies
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -44,6 +44,9 @@ docs: .venv/.ok  ## the documentation as a website: site/index.html; warnings ar
 
 bench: .venv/.ok  ## the recovery benchmark: benchmarks/recovery.json and a table
 	$(BIN)/metabolismgraph benchmark recovery $(foreach d,$(EXTERNAL),--dataset $d) $(ARGS)
+
+bench-scale: .venv/.ok  ## time and memory against the size of the network: make bench-scale ARGS="--sizes 100,300"
+	$(BIN)/metabolismgraph benchmark scale $(ARGS)
 
 bench-models: .venv/.ok  ## textbook networks and their corrupted twins: benchmarks/models.json and a table
 	$(BIN)/metabolismgraph benchmark models --quick --units $(ARGS)
