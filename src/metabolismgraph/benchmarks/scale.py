@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from metabolismgraph.benchmarks.cold_run import measure_run
 from metabolismgraph.benchmarks.markdown import shown, table
 from metabolismgraph.benchmarks.recovery_report import MAIN, ratios
-from metabolismgraph.figures.style import applied, palette, panels, save
+from metabolismgraph.figures.style import applied, legend_below, palette, panels, save
 from metabolismgraph.files import write_bytes
 from metabolismgraph.processes import cores
 from metabolismgraph.runs.folder import RunFolder
@@ -156,5 +157,9 @@ def figure(rows: Sequence[Row]) -> Figure:
             ax.loglog(n, [row[name] for row in own], "o-", color=colour, label=text)
         ax.set_xlabel("species")
         ax.set_ylabel(label)
-    axes.flat[0].legend(loc="upper left")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_locator(NullLocator())
+    legend_below(drawn, axes.flat[0].get_lines())
     return drawn
