@@ -123,7 +123,8 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
     why_not += _other_reasons(found, training, observations.network, errors)
     if not np.isfinite(held_out).any():
         why_not.append("no frames were held out that could test a prediction")
-    if large and np.nanmedian(misfit / unexplained) < _MOSTLY_NOISE:
+    beyond = unexplained > 0  # rounding alone leaves nothing
+    if large and np.nanmedian(misfit[beyond] / unexplained[beyond]) < _MOSTLY_NOISE:
         why_not.append("most of the residual looks like measurement noise, which the model does not include")
     return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
 
