@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from metabolismgraph.benchmarks import jobs, simulations
 from metabolismgraph.benchmarks.job import run_cases
 from metabolismgraph.errors import TrainingLostError
@@ -35,6 +37,18 @@ class Here(Engine):
 
     def close(self):
         self.waiting.clear()
+
+
+# Options of a benchmark with jobs that are refused at once, on a computer without Slurm, and a part of the reason.
+wrong_engines = pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--engine", "slrm"), "engine slrm: there is none of that name"),
+        (("--setting", "queue=short"), "--cluster and --setting are for clusters"),
+        (("--engine", "slurm", "--workers", 2), "for slurm give --setting max_jobs"),
+        (("--engine", "slurm"), "squeue: cannot be started"),
+    ],
+)
 
 
 def without_processes(monkeypatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from command_line import QUICK, call, refused
-from jobs_here import Here, without_processes
+from jobs_here import Here, without_processes, wrong_engines
 
 from metabolismgraph.benchmarks import cold_run, jobs, recovery, simulations, workers
 from metabolismgraph.benchmarks.recovery import Settings, plan, run_recovery
@@ -224,15 +224,7 @@ def test_cases_run_one_after_the_other_unless_told_otherwise(unfitted, monkeypat
     assert numbers == [1, 3]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--engine", "slrm"), "engine slrm: there is none of that name"),
-        (("--setting", "queue=short"), "--cluster and --setting are for clusters"),
-        (("--engine", "slurm", "--workers", 2), "for slurm give --setting max_jobs"),
-        (("--engine", "slurm"), "squeue: cannot be started"),
-    ],
-)
+@wrong_engines
 def test_wrong_engines_are_refused_before_anything_is_written(monkeypatch, capsys, tmp_path, options, message):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert message in refused(monkeypatch, capsys, "benchmark", "recovery", "--out", tmp_path / "out", *options)

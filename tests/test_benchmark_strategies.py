@@ -11,7 +11,7 @@ from collections import Counter, deque
 
 import pytest
 from command_line import QUICK, call, refused
-from jobs_here import Here, without_processes
+from jobs_here import Here, without_processes, wrong_engines
 from rich.console import Console
 
 from metabolismgraph.benchmarks import simulations, speed, strategies, workers
@@ -305,15 +305,7 @@ def test_a_case_at_which_a_job_ends_twice_has_its_reason_and_the_others_go_on(un
     }
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--engine", "slrm"), "engine slrm: there is none of that name"),
-        (("--setting", "queue=short"), "--cluster and --setting are for clusters"),
-        (("--engine", "slurm", "--workers", 2), "for slurm give --setting max_jobs"),
-        (("--engine", "slurm"), "squeue: cannot be started"),
-    ],
-)
+@wrong_engines
 def test_wrong_engines_are_refused_before_anything_is_written(monkeypatch, capsys, tmp_path, options, message):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert message in refused(monkeypatch, capsys, "benchmark", "strategies", "--out", tmp_path / "out", *options)

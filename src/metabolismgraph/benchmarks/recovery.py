@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +18,7 @@ from typing import NamedTuple, TypeVar
 from metabolismgraph.benchmarks.cold_run import cold_run
 from metabolismgraph.benchmarks.jobs import Benchmark, all_cases
 from metabolismgraph.benchmarks.recovery_report import MAIN, RecoveryResults, summarise
-from metabolismgraph.benchmarks.results_file import Row
+from metabolismgraph.benchmarks.results_file import Row, host
 from metabolismgraph.benchmarks.workers import rows_of
 from metabolismgraph.config import Config, load_config
 from metabolismgraph.errors import InputError
@@ -211,7 +209,7 @@ def write_report(stored: RecoveryResults, groups: Sequence[Group], out: Path) ->
     places = {stored.identity(case.row()): n for n, case in enumerate(c for group in groups for c in group.cases)}
     keys = {"seed": "simulation_seed"}
     result = {
-        "host": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
+        "host": host(),
         "cases": sorted(stored.cases, key=lambda row: places[stored.identity(row)]),
         "diverged": [{keys.get(key, key): value for key, value in row.items()} for row in stored.diverged],
         "cold_run": stored.cold_run,

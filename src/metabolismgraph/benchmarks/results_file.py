@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +20,11 @@ STRATEGY_LINES, RECOVERY_LINES = "strategies.jsonl", "recovery.jsonl"
 LINES_WITH_JOBS = (STRATEGY_LINES, RECOVERY_LINES)
 
 _ADVICE = "restore it, or start again with --overwrite"
+
+
+def host() -> Row:
+    """The machine of this process, for the results."""
+    return {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()}
 
 
 @dataclasses.dataclass(frozen=True)

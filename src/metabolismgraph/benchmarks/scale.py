@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,15 +16,14 @@ from matplotlib.ticker import LogLocator, NullLocator
 from metabolismgraph.benchmarks.cold_run import measure_run
 from metabolismgraph.benchmarks.markdown import shown, table
 from metabolismgraph.benchmarks.recovery_report import MAIN, ratios
+from metabolismgraph.benchmarks.results_file import Row, host
 from metabolismgraph.figures.style import applied, legend_below, palette, panels, save
 from metabolismgraph.files import write_bytes
-from metabolismgraph.processes import cores
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.text import one_line
 
 _LARGE = 300  # species from which exponents are fitted
 _DPI = 150
-Row = dict[str, Any]
 
 
 def run_scale(
@@ -51,11 +49,12 @@ def run_scale(
     """
     out.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
+    text = ""
     for density, n, number in itertools.product(densities, sizes, frames):
         progress(f"{n} species, {round(density * n)} reactions, {number} frames")
         rows.append(_case(n, round(density * n), number) | {"density": density})
-        _write(rows, out)
-    return _write(rows, out)
+        text = _write(rows, out)
+    return text
 
 
 def _case(n: int, m: int, frames: int) -> Row:
@@ -75,8 +74,7 @@ def _case(n: int, m: int, frames: int) -> Row:
 
 
 def _write(rows: list[Row], out: Path) -> str:
-    host = {"system": platform.platform(), "python": platform.python_version(), "cores": len(cores())}
-    result = {"host": host, "cases": rows, "exponents": exponents(rows)}
+    result = {"host": host(), "cases": rows, "exponents": exponents(rows)}
     write_bytes(out / "scale.json", (json.dumps(result, indent=1) + "\n").encode())
     text = markdown(result)
     write_bytes(out / "scale.md", text.encode())

@@ -306,10 +306,11 @@ class _Errors:
         self.rounding_of_rates = np.sqrt(2.0) * rounding / observations.transitions().dt.min()
         self.contribution = abs(table.structure.sparse_stoichiometry)
         self.rate = self._rate(observations.concentration)
-        self.flux = _rms(table.fluxes(observations.concentration))
+        fluxes = table.fluxes(observations.concentration)
+        self.flux = _rms(fluxes)
         # The sum of absolute contributions to dc/dt. For a species in a quasi-steady state these cancel, and an error
         # that is small in comparison with them is large relative to dc/dt.
-        gross = (self.contribution @ table.fluxes(observations.concentration).T).T
+        gross = (self.contribution @ fluxes.T).T
         learned = observations.select(~held_out)
         self.signal = np.maximum(_rms(learned.transitions().derivative), _OF_FLUX * _rms(gross[~held_out]))
 

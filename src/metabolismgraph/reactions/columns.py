@@ -8,6 +8,7 @@ from the data and not from normal equations, whose rounding errors would be squa
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -24,11 +25,13 @@ class OfSpecies(NamedTuple):
     """The regression of one species.
 
     Attributes:
+        species: its index.
         entries: its entries of S, a range of those of all species.
         reactions: the reactions of these entries.
         columns, y: their columns and dc/dt, weighted and projected.
     """
 
+    species: int
     entries: slice
     reactions: Int[np.ndarray, " entries"]
     columns: Float[np.ndarray, "entries rows"]
@@ -83,21 +86,19 @@ class Columns:
         columns = v[:, reaction].T * used.data[:, None]
         columns *= root[species]
         square = np.einsum("zt,zt->z", columns, columns)
-        # An entry without weight has no influence, whatever its value.
-        y = np.where(root > 0, derivative.T, 0.0) * root
         of_basis = np.zeros((len(columns), q.shape[1]))
         for i in np.flatnonzero(np.diff(first)):
             entries = slice(first[i], first[i + 1])
             of_basis[entries] = columns[entries] @ q[i].T
             columns[entries] -= of_basis[entries] @ q[i]
-        y -= np.einsum("ilt,il->it", q, np.einsum("ilt,it->il", q, y))
+        y = _projected(_weighted(derivative, root), q)
         return cls(species, reaction, first, columns, of_basis, square, y, q, inverse, root, v.shape[1])
 
     def __iter__(self) -> Iterator[OfSpecies]:
         """The regression of every species with entries."""
         for i in np.flatnonzero(np.diff(self.first)):
             entries = slice(self.first[i], self.first[i + 1])
-            yield OfSpecies(entries, self.reaction[entries], self.columns[entries], self.y[i])
+            yield OfSpecies(int(i), entries, self.reaction[entries], self.columns[entries], self.y[i])
 
     def by_reaction(self, of_entries: Float[np.ndarray, "entries ..."]) -> Float[np.ndarray, "reactions ..."]:
         """The sum of values over the entries of each reaction."""
@@ -105,12 +106,20 @@ class Columns:
         np.add.at(total, self.reaction, of_entries)
         return total
 
+    @property
+    def norms(self) -> Float[np.ndarray, " reactions"]:
+        """The norm of the column of each reaction over all species, before the projection; 1 for a column of zeros."""
+        square = self.by_reaction(self.square)
+        return np.sqrt(np.where(square > 0, square, 1.0))
+
+    @functools.cached_property
+    def rhs(self) -> Float[np.ndarray, " reactions"]:
+        """X'y over all species, the right-hand side of the normal equations."""
+        return self._times(self.y[None])[:, 0]
+
     def projected(self, more: list[Float[np.ndarray, "species rows"]]) -> Float[np.ndarray, "further species rows"]:
         """Further columns of the regression of every species, weighted and projected."""
-        found = np.stack(more) * self.root if more else np.zeros((0, *self.root.shape))
-        for one in found:
-            one -= np.einsum("ilt,il->it", self.q, np.einsum("ilt,it->il", self.q, one))  # noqa: PLW2901 (in place)
-        return found
+        return np.array([_projected(one * self.root, self.q) for one in more]).reshape(-1, *self.root.shape)
 
     def products(
         self, further: Float[np.ndarray, "further species rows"]
@@ -118,12 +127,16 @@ class Columns:
         Float[np.ndarray, "reactions further"], Float[np.ndarray, "further further"], Float[np.ndarray, " further"]
     ]:
         """X'C, C'C and C'y for further columns C, over all species."""
+        flat = further.reshape(len(further), -1)
+        return self._times(further), flat @ flat.T, flat @ self.y.ravel()
+
+    def _times(self, further: Float[np.ndarray, "further species rows"]) -> Float[np.ndarray, "reactions further"]:
+        """X'C over all species."""
         of_entries = np.zeros((len(self.reaction), len(further)))
         for i in np.flatnonzero(np.diff(self.first)):
             entries = slice(self.first[i], self.first[i + 1])
             of_entries[entries] = self.columns[entries] @ further[:, i].T
-        flat = further.reshape(len(further), -1)
-        return self.by_reaction(of_entries), flat @ flat.T, flat @ self.y.ravel()
+        return self.by_reaction(of_entries)
 
     @property
     def theta_by_k(self) -> scipy.sparse.csr_array:
@@ -140,6 +153,20 @@ class Columns:
     ) -> Float[np.ndarray, "species terms"]:
         """The least-squares coefficients of the basis for given rate constants."""
         n, terms = self.inverse.shape[:2]
-        of_y = np.einsum("ilt,it->il", self.q, np.where(self.root > 0, derivative.T, 0.0) * self.root)
+        of_y = np.einsum("ilt,it->il", self.q, _weighted(derivative, self.root))
         at_zero = np.einsum("ilm,im->il", self.inverse, of_y)
         return np.asarray(at_zero + (self.theta_by_k @ k).reshape(n, terms))
+
+
+def _weighted(
+    derivative: Float[np.ndarray, "rows species"], root: Float[np.ndarray, "species rows"]
+) -> Float[np.ndarray, "species rows"]:
+    """dc/dt times the root of its weight. An entry without weight has no influence, whatever its value."""
+    return np.asarray(np.where(root > 0, derivative.T, 0.0) * root)
+
+
+def _projected(
+    values: Float[np.ndarray, "species rows"], q: Float[np.ndarray, "species terms rows"]
+) -> Float[np.ndarray, "species rows"]:
+    """What the basis of homeostasis of each species does not explain."""
+    return np.asarray(values - np.einsum("ilt,il->it", q, np.einsum("ilt,it->il", q, values)))

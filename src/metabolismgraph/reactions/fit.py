@@ -18,7 +18,7 @@ from metabolismgraph.reactions.diagnostics import LAW_REJECTED, check_fit
 from metabolismgraph.reactions.gradient import descend
 from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.linear_model import LinearModel, Solution
-from metabolismgraph.reactions.normal_matrix import RANK, right_hand_side
+from metabolismgraph.reactions.normal_matrix import RANK
 from metabolismgraph.reactions.notes import data_notes
 from metabolismgraph.reactions.projection import (
     Problem,
@@ -292,4 +292,4 @@ def _with_least_homeostasis(model: LinearModel, fitted: Solution) -> Float[np.nd
     weight = np.sqrt(_HOMEOSTASIS_RIDGE * model.weight.sum(axis=0))
     at_zero = columns.theta(model.derivative, np.zeros_like(fitted.k))
     rows = scipy.sparse.diags_array(np.repeat(weight, at_zero.shape[1])) @ columns.theta_by_k
-    return fitted.matrix.non_negative(right_hand_side(columns), rows, -(weight[:, None] * at_zero).ravel())
+    return fitted.matrix.non_negative(columns.rhs, rows, -(weight[:, None] * at_zero).ravel())

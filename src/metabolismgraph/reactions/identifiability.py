@@ -17,7 +17,7 @@ from metabolismgraph.config import GraphModel
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import Nodes, follows_equation, orthonormal_basis
-from metabolismgraph.reactions.normal_matrix import LEVERAGE, NormalMatrix
+from metabolismgraph.reactions.normal_matrix import LEVERAGE, NormalMatrix, leverage
 from metabolismgraph.system.kinetics import Aggregation, Structure, mass_action
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations, Transitions
@@ -90,17 +90,17 @@ def analyse(matrix: NormalMatrix, tolerance: float) -> Identifiability:
         matrix: the normal matrix.
         tolerance: eigenvalues of the scaled matrix below it count as zero.
     """
-    hidden, eigenvalues = matrix.undetermined(tolerance)
-    directions, leverage = [np.zeros((len(matrix.scale), 0))], np.zeros(len(matrix.scale))
+    hidden, m = matrix.undetermined(tolerance), len(matrix.scale)
+    directions = [np.zeros((m, 0))]
     for one in hidden:
-        # Leverage: the diagonal of the projector onto the null space, in scaled k. In unscaled k, a null vector has
-        # large components where k is large, and small components of other reactions would fall below the threshold.
-        leverage[one.reactions] += np.sum(one.vectors**2, axis=1)
         unscaled = one.vectors / matrix.scale[one.reactions][:, None]
-        filled = np.zeros((len(matrix.scale), unscaled.shape[1]))
+        filled = np.zeros((m, unscaled.shape[1]))
         filled[one.reactions] = scipy.linalg.orth(unscaled) if unscaled.size else unscaled
         directions.append(filled)
-    return Identifiability.of(leverage < LEVERAGE, np.concatenate(directions, axis=1), eigenvalues)
+    # In scaled k: in unscaled k, a null vector has large components where k is large, and small components of other
+    # reactions would fall below the threshold.
+    identifiable = leverage(hidden, m) < LEVERAGE
+    return Identifiability.of(identifiable, np.concatenate(directions, axis=1), matrix.eigenvalues(hidden))
 
 
 def _groups(null_space: np.ndarray, hidden: np.ndarray) -> tuple[tuple[int, ...], ...]:

@@ -24,7 +24,6 @@ from metabolismgraph.reactions.normal_matrix import (
     RANK,
     DenseMatrix,
     NormalMatrix,
-    right_hand_side,
 )
 from metabolismgraph.reactions.sparse_matrix import SparseMatrix
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
@@ -70,7 +69,7 @@ class Solution:
 
     def non_negative(self) -> Float[np.ndarray, " reactions"]:
         """The least-squares rate constants with the constraint k >= 0."""
-        return self.matrix.non_negative(right_hand_side(self.columns))
+        return self.matrix.non_negative(self.columns.rhs)
 
 
 class Estimate(NamedTuple):
@@ -92,6 +91,14 @@ class Joint(NamedTuple):
     variance: Float[np.ndarray, " reactions"]
     shapes: Float[np.ndarray, " shapes"]
     hidden: Bool[np.ndarray, " reactions"]
+
+
+def mean_substrate_factors(table: TabulatedReactions, nodes: Nodes) -> Float[np.ndarray, "rows reactions"]:
+    """The substrate factor V of each reaction in concentration^order, averaged over the nodes of the rule for dc/dt."""
+    v = np.zeros((nodes.weight.shape[1], len(table.k)))
+    for weight, c in zip(nodes.weight, nodes.concentration, strict=True):
+        v += weight[:, None] * table.substrate_factors(c)
+    return v
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +130,7 @@ class LinearModel:
         basis: Float[np.ndarray, "rows species terms"],
     ) -> LinearModel:
         """Evaluate the substrate factors at the nodes of the rule for dc/dt."""
-        v = np.zeros((len(derivative), len(table.k)))
-        for node_weight, c in zip(nodes.weight, nodes.concentration, strict=True):
-            v += node_weight[:, None] * table.substrate_factors(c)
+        v = mean_substrate_factors(table, nodes)
         return cls(v, derivative, weight, basis, table.structure.sparse_stoichiometry)
 
     def columns(self) -> Columns:
@@ -151,12 +156,12 @@ class LinearModel:
         """
         columns = self.columns()
         matrix = self.matrix_of(columns)
-        return self._solution(columns, matrix, matrix.solve(right_hand_side(columns)))
+        return self._solution(columns, matrix, matrix.solve(columns.rhs))
 
     def estimate(self) -> Estimate:
         """The least-squares estimate alone, for a large network, as accurately as the search for f needs it."""
         columns = self.columns()
-        k = SparseMatrix.of(columns, self.v).solve_roughly(right_hand_side(columns))
+        k = SparseMatrix.of(columns, self.v).solve_roughly(columns.rhs)
         return Estimate(k, columns.theta(self.derivative, k))
 
     def given(self, k: Float[np.ndarray, " reactions"]) -> LinearModel:
@@ -207,9 +212,9 @@ class LinearModel:
         values, vectors = np.linalg.eigh((c - b.T @ through) / size[:, None] / size)
         seen = values > RANK
         inverse = (vectors[:, seen] / values[seen]) @ vectors[:, seen].T / size[:, None] / size
-        step = inverse @ (target - through.T @ right_hand_side(columns))
+        step = inverse @ (target - through.T @ columns.rhs)
         # A null direction of the shapes is compensated by rate constants, which are then not determined.
         along = matrix.scale[:, None] * (through @ (vectors[:, ~seen] / size[:, None]))
-        leverage = np.sum(along**2 / (1.0 + np.sum(along**2, axis=0)), axis=1) + matrix.null_leverage()
+        hidden = np.sum(along**2 / (1.0 + np.sum(along**2, axis=0)), axis=1) + matrix.null_leverage()
         variance = matrix.variance() + np.einsum("js,sr,jr->j", through, inverse, through)
-        return Joint(variance, step, leverage > LEVERAGE)
+        return Joint(variance, step, hidden > LEVERAGE)

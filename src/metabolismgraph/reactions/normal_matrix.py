@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -61,12 +62,16 @@ class NormalMatrix(abc.ABC):
         """The blocks of G M G' on its diagonal, for groups of `size` functions of k with the derivatives G."""
 
     @abc.abstractmethod
-    def undetermined(self, tolerance: float) -> tuple[list[Directions], Float[np.ndarray, " eigenvalues"]]:
-        """Directions of eigenvalues below a tolerance, and eigenvalues in ascending order, those of A or the least."""
+    def undetermined(self, tolerance: float) -> list[Directions]:
+        """Directions of eigenvalues below a tolerance."""
 
     @abc.abstractmethod
+    def eigenvalues(self, undetermined: list[Directions]) -> Float[np.ndarray, " eigenvalues"]:
+        """Eigenvalues of A in ascending order: all, or zero for the undetermined directions and the next one."""
+
     def null_leverage(self) -> Float[np.ndarray, " reactions"]:
         """The squared projection of the unit vector of each scaled k onto the null space."""
+        return leverage(self.undetermined(RANK), len(self.scale))
 
     @abc.abstractmethod
     def __matmul__(self, x: Float[np.ndarray, "reactions ..."]) -> Float[np.ndarray, "reactions ..."]:
@@ -142,7 +147,7 @@ class DenseMatrix(NormalMatrix):
         matrix = np.zeros((columns.n_reactions, columns.n_reactions))
         for one in columns:
             matrix[np.ix_(one.reactions, one.reactions)] += one.columns @ one.columns.T
-        scale = norms(columns)
+        scale = columns.norms
         return cls(matrix / scale[:, None] / scale, scale)
 
     @functools.cached_property
@@ -169,13 +174,13 @@ class DenseMatrix(NormalMatrix):
         dense = by_k.toarray().reshape(by_k.shape[0] // size, size, by_k.shape[1])
         return np.asarray(np.einsum("glj,gmj->glm", dense @ self.inverse, dense))
 
-    def undetermined(self, tolerance: float) -> tuple[list[Directions], Float[np.ndarray, " eigenvalues"]]:
+    def undetermined(self, tolerance: float) -> list[Directions]:
         values, vectors = self._eigen
-        return [Directions(np.arange(len(values)), vectors[:, values < tolerance])], values
+        return [Directions(np.arange(len(values)), vectors[:, values < tolerance])]
 
-    def null_leverage(self) -> Float[np.ndarray, " unknowns"]:
-        values, vectors = self._eigen
-        return np.asarray(np.sum(vectors[:, values <= RANK] ** 2, axis=1))
+    def eigenvalues(self, undetermined: list[Directions]) -> Float[np.ndarray, " eigenvalues"]:
+        del undetermined
+        return self._eigen[0]
 
     def __matmul__(self, x: Float[np.ndarray, "unknowns ..."]) -> Float[np.ndarray, "unknowns ..."]:
         return np.asarray(self.matrix @ x)
@@ -191,15 +196,9 @@ class DenseMatrix(NormalMatrix):
         return dataclasses.replace(self, matrix=self.matrix + (rows.T @ rows).toarray())
 
 
-def norms(columns: Columns) -> Float[np.ndarray, " reactions"]:
-    """The norm of the column of each reaction over all species, before the projection; 1 for a column of zeros."""
-    square = columns.by_reaction(columns.square)
-    return np.sqrt(np.where(square > 0, square, 1.0))
-
-
-def right_hand_side(columns: Columns) -> Float[np.ndarray, " reactions"]:
-    """X'y of all species."""
-    of_entries = np.zeros(len(columns.reaction))
-    for one in columns:
-        of_entries[one.entries] = one.columns @ one.y
-    return columns.by_reaction(of_entries)
+def leverage(directions: Sequence[Directions], size: int) -> Float[np.ndarray, " reactions"]:
+    """The squared projection of the unit vector of each of `size` scaled k onto orthonormal directions."""
+    total = np.zeros(size)
+    for one in directions:
+        total[one.reactions] += np.sum(one.vectors**2, axis=1)
+    return total

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.columns import Columns
-from metabolismgraph.reactions.normal_matrix import RANK, Directions, NormalMatrix, norms
+from metabolismgraph.reactions.normal_matrix import RANK, Directions, NormalMatrix
 
 Apply = Callable[[np.ndarray], np.ndarray]
 
@@ -89,20 +89,17 @@ class SparseMatrix(NormalMatrix):
     @classmethod
     def of(cls, columns: Columns, v: Float[np.ndarray, "rows reactions"]) -> SparseMatrix:
         """The sum over species; `v` has the rate laws as columns."""
-        scale, rows = norms(columns), columns.columns.shape[1]
-        degree = np.diff(columns.first)
-        of_hub = 2 * degree > rows
-        size = np.where(of_hub, 0, degree**2)
-        data, place = np.zeros(size.sum()), 0
-        hubs = []
+        scale = columns.norms
+        hubs, parts = [], [np.zeros(0)]
+        is_hub = 2 * np.diff(columns.first) > columns.columns.shape[1]
         for one in columns:
             x = one.columns / scale[one.reactions][:, None]
-            if 2 * len(x) > rows:
+            if is_hub[one.species]:
                 hubs.append(Hub(one.reactions, x))
             else:
-                data[place : place + len(x) ** 2] = (x @ x.T).ravel()
-                place += len(x) ** 2
-        matrix = scipy.sparse.csr_array((data, _pairs(columns, ~of_hub)), shape=(columns.n_reactions,) * 2)
+                parts.append((x @ x.T).ravel())
+        place = _pairs(columns, ~is_hub)
+        matrix = scipy.sparse.csr_array((np.concatenate(parts), place), shape=(columns.n_reactions,) * 2)
         return cls(matrix, tuple(hubs), scale, proportional(v), columns)
 
     def __matmul__(self, x: Float[np.ndarray, "reactions ..."]) -> Float[np.ndarray, "reactions ..."]:
@@ -205,28 +202,15 @@ class SparseMatrix(NormalMatrix):
         rhs = self.columns.by_reaction(of_entries) / self.scale[:, None]
         return self._solve_scaled(rhs, _OF_SAMPLES)
 
-    @functools.cached_property
-    def _hidden(self) -> list[Directions]:
-        """The null space."""
-        return self.undetermined(RANK)[0]
-
-    def undetermined(self, tolerance: float) -> tuple[list[Directions], Float[np.ndarray, " eigenvalues"]]:
-        """As the base class; the eigenvalues are those of the directions and the least of the others.
+    def undetermined(self, tolerance: float) -> list[Directions]:
+        """Directions of eigenvalues below a tolerance.
 
         A is positive semidefinite: a null vector of a block on its diagonal, filled up with zeros, is one of A. The
         blocks are those of the groups; random vectors show whether there are further directions.
         """
         local = self._of_groups(tolerance)
         further = self._further(local, tolerance)
-        every = local if further is None else [*local, further]
-        values = np.concatenate([np.zeros(sum(one.vectors.shape[1] for one in every)), self._least(every)])
-        return every, values
-
-    def null_leverage(self) -> Float[np.ndarray, " reactions"]:
-        leverage = np.zeros(len(self.scale))
-        for one in self._hidden:
-            leverage[one.reactions] += np.sum(one.vectors**2, axis=1)
-        return leverage
+        return local if further is None else [*local, further]
 
     def _of_groups(self, tolerance: float) -> list[Directions]:
         found = []
@@ -263,15 +247,15 @@ class SparseMatrix(NormalMatrix):
                 )
             number *= 2
 
-    def _least(self, hidden: list[Directions]) -> Float[np.ndarray, " one"]:
-        """The least eigenvalue outside the hidden directions, by inverse iteration."""
-        x = _without(hidden, np.random.default_rng(1).standard_normal((len(self.scale), _VECTORS)))
+    def eigenvalues(self, undetermined: list[Directions]) -> Float[np.ndarray, " eigenvalues"]:
+        # The least of the others by inverse iteration.
+        x = _without(undetermined, np.random.default_rng(1).standard_normal((len(self.scale), _VECTORS)))
         values = np.zeros(0)
         for _ in range(_INVERSE_STEPS):
-            x, _ = np.linalg.qr(_without(hidden, self._solve_scaled(x, _ROUGH)))
+            x, _ = np.linalg.qr(_without(undetermined, self._solve_scaled(x, _ROUGH)))
             values, within = np.linalg.eigh(x.T @ (self @ x))
             x = x @ within
-        return values[:1]
+        return np.concatenate([np.zeros(sum(one.vectors.shape[1] for one in undetermined)), values[:1]])
 
     def solve_free(
         self, b: Float[np.ndarray, " reactions"], free: Bool[np.ndarray, " reactions"]
