@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from metabolismgraph.fitting.tables import RESOLVED, homeostasis_table, rate_constants_table
 from metabolismgraph.homeostasis.types_from_lines import mean_lines
@@ -137,12 +137,11 @@ def _classes(resolved: pd.Series, combination: pd.Series, *, trustworthy: bool) 
 def _partners(network: ReactionNetwork, found: Phase1Result) -> dict[str, str]:
     """The reactions that homeostasis of a species cannot be told from, for the species that have any."""
     hidden = np.array([reason == NOT_APART for reason in found.reasons], dtype=bool)
-    shared: Bool[np.ndarray, "species reactions"] = (network.stoichiometry != 0) & hidden
-    return {
-        name: "with " + ", ".join(f"k({network.reactions[j]})" for j in np.flatnonzero(row))
-        for name, row in zip(network.species, shared, strict=True)
-        if row.any()
-    }
+    shared: dict[str, list[str]] = {}
+    for i, j in zip(*network.sparse_stoichiometry.nonzero(), strict=True):
+        if hidden[j]:
+            shared.setdefault(network.species[i], []).append(f"k({network.reactions[j]})")
+    return {name: "with " + ", ".join(constants) for name, constants in shared.items()}
 
 
 def lines_of_types(
