@@ -502,12 +502,27 @@ def test_accumulation_is_a_step_on_the_mean_gradient(plain):
             ends.append(p)
         return ends
 
-    several = end(optimiser(Schedule(), 6, 0.01, 0.002, 3), gradients)
-    single = end(optimiser(Schedule(), 2, 0.01, 0.002, 1), means)
+    several = end(optimiser(Schedule(), 6, 0.01, 0.002, 3, 30), gradients)
+    single = end(optimiser(Schedule(), 2, 0.01, 0.002, 1, 30), means)
     for a, b in zip(jax.tree.leaves(several[2::3]), jax.tree.leaves(single), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)  # Adam divides by small numbers
     for a, b in zip(jax.tree.leaves(several[1]), jax.tree.leaves(parameters), strict=True):
         np.testing.assert_array_equal(a, b)  # not yet
+
+
+@pytest.mark.parametrize("n_species", [30, 1000])
+def test_small_errors_hardly_move_embeddings(n_species, plain):
+    """A species with large errors moves by the learning rate; one with small errors by a share of it."""
+    data, plan = plain
+    model = initial_model(data, plan.residuals)
+    parameters, _ = eqx.partition(model, phase2_parameters(model))
+    parameters = eqx.tree_at(lambda m: m.embeddings, parameters, jnp.zeros((3, 2)))
+    errors = jnp.asarray([1.0, 0.1, 1e-3])
+    gradient = jax.tree.map(jnp.ones_like, parameters)
+    gradient = eqx.tree_at(lambda m: m.embeddings, gradient, 2 / n_species * errors[:, None] * jnp.ones((3, 2)))
+    chosen = optimiser(Schedule(), 1, 0.01, 0.002, 1, n_species)
+    updates, _ = chosen.update(gradient, chosen.init(parameters), parameters)
+    np.testing.assert_allclose(updates.embeddings[:, 0], -0.002 * errors / (errors + 0.1), rtol=1e-6)
 
 
 def test_separate_watches_the_reactions_alone(setting_for):

@@ -218,9 +218,8 @@ def _descend(
     training = data.training
     chunks = -(-plan.steps // _CHUNK)
     steps = chunks * _CHUNK
-    chosen = optimiser(
-        plan.schedule, steps, training.rate_node_homeostasis, training.rate_embedding_homeostasis, plan.accumulate
-    )
+    rates = training.rate_node_homeostasis, training.rate_embedding_homeostasis
+    chosen = optimiser(plan.schedule, steps, *rates, plan.accumulate, len(model.embeddings))
     parameters, constants = eqx.partition(model, phase2_parameters(model))
     carry = _Carry(parameters, _initial_state(parameters, chosen))
     key, curves, snapshots = data.key(_BATCHES), [], {}

@@ -26,6 +26,8 @@ from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 # Rollouts and windows of up to this number of steps share one compiled program.
 CAPACITY = 64
+# Error of MLP_node for one species, relative to the residual, below which steps of its embedding get shorter.
+_RESOLVED = 0.1
 
 
 class Loss(NamedTuple):
@@ -365,13 +367,17 @@ class Plan:
 
 @functools.lru_cache(maxsize=8)
 def optimiser(
-    schedule: Schedule, steps: int, rate_node: float, rate_embedding: float, accumulate: int
+    schedule: Schedule, steps: int, rate_node: float, rate_embedding: float, accumulate: int, n_species: int
 ) -> optax.GradientTransformation:
     """Adam with separate learning rates for MLP_node and the embeddings.
 
     The result is cached: compiled functions are specific to the object, so a new one would cause a compilation.
     """
     updates = max(1, steps // accumulate)
+    # Adam divides by the magnitude of the gradient: however small the error of a species is, its embedding would move
+    # by the learning rate, away from others of its type whose concentrations have another range. A loss is of order
+    # one and a mean over species, so a relative error e of one species has a gradient of about 2 e / n.
+    smallest = 2 * _RESOLVED / n_species
 
     def label(parameters: MetabolismModel) -> MetabolismModel:
         labels: MetabolismModel = eqx.tree_at(
@@ -382,7 +388,7 @@ def optimiser(
     chosen = optax.partition(
         {
             "node": optax.adam(schedule.rate(updates, rate_node)),
-            "embedding": optax.adam(schedule.late_rate(updates, rate_embedding)),
+            "embedding": optax.adam(schedule.late_rate(updates, rate_embedding), eps=smallest),
         },
         label,
     )
