@@ -17,7 +17,8 @@ from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.homeostasis import fit as phase2
 from metabolismgraph.homeostasis.binned_regression import condense, regress, solve_outputs
-from metabolismgraph.homeostasis.fit import fit_homeostasis, initial_model, response_coordinates
+from metabolismgraph.homeostasis.fit import fit_homeostasis, initial_model
+from metabolismgraph.homeostasis.initial_embeddings import response_coordinates
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies import make_plan, residual
 from metabolismgraph.homeostasis.training_plan import Schedule
@@ -241,15 +242,18 @@ def test_rows_left_out_do_not_enter(small, data):
 def coordinates():
     """Of evidence with given slopes and offsets."""
 
-    def inner(slope, offset, error=0.0, moving=None, dim=2):
+    def inner(slope, offset, error=0.0, moving=None, dim=2, at=None):
+        """`at`: concentration at which the rate is known, if the slope has an error."""
         n = len(slope)
+        error = np.broadcast_to(error, n)
         residuals = Residuals(
             at=np.ones((3, n)),
             residual=np.zeros((3, n)),
             slope=np.array(slope, dtype=float),
             offset=np.array(offset, dtype=float),
-            slope_error=np.full(n, error),
-            offset_error=np.full(n, error),
+            slope_error=error,
+            offset_error=error if at is None else at * error,
+            slope_offset_covariance=np.zeros(n) if at is None else -at * error**2,
             noise=np.ones(n),
             keep=np.ones((3, n), dtype=bool),
         )
@@ -280,6 +284,30 @@ def test_uncertain_differences_are_not_blown_up(coordinates):
 def test_outliers_are_clipped(coordinates):
     found = coordinates([*TWO_TYPES * 5, -1000.0, 1000.0], [4.0] * 52)
     assert found[[0, 5, 50, 51], 0].tolist() == [1.0, -1.0, -1.5, 1.5]
+
+
+@pytest.mark.parametrize(("baseline", "like"), [(4.0, 0), (6.0, 5), (5.0, None)])
+def test_an_uncertain_line_is_that_of_the_others_which_explains_it(coordinates, baseline, like):
+    """A species at rest determines where its line is zero, not its slope; -(c - 4) and -3 (c - 6) are the others."""
+    slope, error = [*TWO_TYPES, -5.0], [0.0] * 10 + [3.0]
+    found = coordinates(slope, [4.0] * 5 + [18.0] * 5 + [5.0 * baseline], error=error, at=baseline)
+    assert (found[:5] == found[0]).all()
+    assert (found[5:10] == found[5]).all()
+    if like is None:  # no line of the others has its zero at 5: its own remains
+        np.testing.assert_allclose(found[10, 0] - found[5, 0], found[5, 0] - found[0, 0])
+    else:
+        np.testing.assert_allclose(found[10], found[like], atol=1e-3)
+
+
+def test_a_line_that_both_types_explain_lies_between(coordinates):
+    """The lines -(c - 4) and -3 (c - 6) meet at 7."""
+    found = coordinates([*TWO_TYPES, -2.0], [4.0] * 5 + [18.0] * 5 + [11.0], error=[0.0] * 10 + [20.0], at=7.0)
+    np.testing.assert_allclose(found[10], (found[0] + found[5]) / 2, atol=0.05)
+
+
+def test_without_certain_lines_none_is_replaced(coordinates):
+    few = coordinates(TWO_TYPES, [4.0] * 10, error=0.6)
+    assert len(np.unique(few[:, 0])) == 2
 
 
 def test_fixed_species_lie_in_the_middle(coordinates):

@@ -216,6 +216,23 @@ def test_cycles_are_closed(length):
             assert reaction.net == {a: -1.0, b: 1.0}
 
 
+@pytest.mark.parametrize("cycle_fraction", [1.0, 0.0])
+def test_hubs_take_part_in_most_reactions(cycle_fraction):
+    """Of a thousand species, the most connected one takes part in hundreds of reactions, without hubs in few."""
+
+    def most(hub_share):
+        network = drawn(n_metabolites=1000, n_reactions=1800, cycle_fraction=cycle_fraction, hub_share=hub_share)
+        return np.sort(np.bincount(network.net_species, minlength=1000))[::-1]
+
+    alike, hubs = most(0.0), most(0.65)
+    assert alike[0] < 30
+    assert hubs[0] > 250
+    assert hubs[:5].sum() > 10 * alike[:5].sum()
+    # Zipf's law: the second one has about half as many, the tenth a tenth.
+    assert 0.3 < hubs[1] / hubs[0] < 0.8
+    assert hubs[9] / hubs[0] < 0.3
+
+
 def test_what_is_left_of_the_cycles_is_empty():
     network = drawn(n_metabolites=100, n_reactions=256)
     empty = [r for r in network.to_reactions() if not r.substrates and not r.net]

@@ -17,19 +17,31 @@ from metabolismgraph.benchmarks.cold_run import measure_run
 from metabolismgraph.benchmarks.markdown import shown, table
 from metabolismgraph.benchmarks.recovery_report import MAIN, ratios
 from metabolismgraph.benchmarks.results_file import Row, host
-from metabolismgraph.figures.style import applied, legend_below, palette, panels, save
+from metabolismgraph.errors import InputError
+from metabolismgraph.figures.style import applied, palette, panels, save
 from metabolismgraph.files import write_bytes
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.text import one_line
 
+_SETTINGS = {"n_metabolites", "n_reactions", "n_frames", "hub_share", "density"}  # of a row
 _LARGE = 300  # species from which exponents are fitted
 _DPI = 150
+_USED = {"cpu_seconds": "processor time of run [s]", "peak_memory_gb": "peak memory of run [GB]"}
+# Numbers against which time and memory are drawn, their names, and the least value for exponents.
+_AGAINST = {"n_metabolites": ("species", _LARGE), "n_frames": ("frames", 500)}
+_LABELS = {
+    "n_metabolites": "{} species",
+    "density": "{:g} reactions per species",
+    "n_frames": "{} frames",
+    "hub_share": "hubs {:g}",
+}
 
 
 def run_scale(
     sizes: Sequence[int],
     densities: Sequence[float],
     frames: Sequence[int],
+    hub_shares: Sequence[float],
     out: Path,
     progress: Callable[[str], None],
 ) -> str:
@@ -41,24 +53,47 @@ def run_scale(
         sizes: numbers of species.
         densities: reactions per species.
         frames: numbers of frames.
-        out: folder of the results, in which each row is kept as soon as it is known.
+        hub_shares: values of `simulation.hub_share`.
+        out: folder of the results, in which each row is kept as soon as it is known. Rows of other cases stay there.
         progress: called with a line before every case.
 
     Returns:
         The Markdown.
+
+    Raises:
+        InputError: the folder has results of another machine, or a damaged file of results.
     """
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
+    rows = _earlier(out)
     text = ""
-    for density, n, number in itertools.product(densities, sizes, frames):
-        progress(f"{n} species, {round(density * n)} reactions, {number} frames")
-        rows.append(_case(n, round(density * n), number) | {"density": density})
+    for hub_share, density, n, number in itertools.product(hub_shares, densities, sizes, frames):
+        m = round(density * n)
+        progress(f"{n} species, {m} reactions, {number} frames" + (f", hubs {hub_share:g}" if hub_share else ""))
+        settings = {"n_metabolites": n, "n_reactions": m, "n_frames": number, "hub_share": hub_share}
+        others = [row for row in rows if any(row[key] != value for key, value in settings.items())]
+        rows = [*others, _case(settings) | {"density": density}]
         text = _write(rows, out)
     return text
 
 
-def _case(n: int, m: int, frames: int) -> Row:
-    sizes = {"n_metabolites": n, "n_reactions": m, "n_frames": frames}
+def _earlier(out: Path) -> list[Row]:
+    """The rows in a folder of results, for the same machine."""
+    path = out / "scale.json"
+    if not path.exists():
+        return []
+    try:
+        result = json.loads(path.read_bytes())
+        machine, rows = result["host"], list(result["cases"])
+        if not all(row.keys() >= _SETTINGS for row in rows):
+            raise ValueError("rows without settings")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected results of `benchmark scale`; remove it, or give another --out") from error
+    if machine != host():
+        raise InputError(f"{path}: results of another machine; remove it, or give another --out")
+    return rows
+
+
+def _case(sizes: Row) -> Row:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "run"
         measured = measure_run(MAIN, [f"simulation.{key}={value}" for key, value in sizes.items()], folder, {})
@@ -78,56 +113,68 @@ def _write(rows: list[Row], out: Path) -> str:
     write_bytes(out / "scale.json", (json.dumps(result, indent=1) + "\n").encode())
     text = markdown(result)
     write_bytes(out / "scale.md", text.encode())
-    if _series(rows):
+    if _series(rows, "n_metabolites"):
         with applied():
             save(figure(rows), out / "scale.png", _DPI)
     return text
 
 
 def exponents(rows: Sequence[Row]) -> dict[str, dict[str, float | None]]:
-    """Powers of the number of species with which time and memory grow, by density, from 300 species on.
+    """Powers of the number of species, from 300 on, and of frames with which time and memory grow, by series.
 
     Example:
-        >>> row = {"density": 2.0, "n_frames": 700, "peak_memory_gb": 1.0}
+        >>> row = {"density": 2.0, "n_frames": 700, "hub_share": 0.0, "peak_memory_gb": 1.0}
         >>> rows = [row | {"n_metabolites": n, "cpu_seconds": 0.1 * n} for n in (300, 3000)]
-        >>> {name: round(p, 6) for name, p in exponents(rows)["2, 700 frames"].items()}
+        >>> {name: round(p, 6) for name, p in exponents(rows)["species; 2 reactions per species, 700 frames"].items()}
         {'cpu_seconds': 1.0, 'peak_memory_gb': 0.0}
     """
     found = {}
-    for (density, frames), own in _series(rows):
-        large = [row for row in own if row["n_metabolites"] >= _LARGE]
-        n = np.log([row["n_metabolites"] for row in large])
-        found[f"{density:g}, {frames} frames"] = {
-            name: float(np.polyfit(n, np.log([row[name] for row in large]), 1)[0]) if len(large) > 1 else None
-            for name in ("cpu_seconds", "peak_memory_gb")
-        }
+    for what, (name, least) in _AGAINST.items():
+        for label, own in _series(rows, what):
+            large = [row for row in own if row[what] >= least]
+            x = np.log([row[what] for row in large])
+            found[f"{name}; {label}"] = {
+                used: float(np.polyfit(x, np.log([row[used] for row in large]), 1)[0]) if len(large) > 1 else None
+                for used in _USED
+            }
     return found
 
 
-def _series(rows: Sequence[Row]) -> list[tuple[tuple[float, int], list[Row]]]:
-    """The cases without an error, by density and number of frames."""
-    known = [row for row in rows if "error" not in row]
-    keys = dict.fromkeys((row["density"], row["n_frames"]) for row in known)
-    return [(key, [row for row in known if (row["density"], row["n_frames"]) == key]) for key in keys]
+def _series(rows: Sequence[Row], against: str) -> list[tuple[str, list[Row]]]:
+    """The cases without an error that differ in one number only, in its order; with what they have in common.
+
+    Args:
+        against: that number. Where it is not the number of species, a single case is not a series.
+    """
+    others = [key for key in _LABELS if key != against]
+    known = sorted((row for row in rows if "error" not in row), key=lambda row: row[against])
+    series: dict[tuple[float, ...], list[Row]] = {}
+    for row in known:
+        series.setdefault(tuple(row[key] for key in others), []).append(row)
+    return [
+        (", ".join(_LABELS[key].format(value) for key, value in zip(others, values, strict=True) if value), own)
+        for values, own in sorted(series.items())
+        if len(own) > 1 or against == "n_metabolites"
+    ]
 
 
 def markdown(result: dict[str, Any]) -> str:
     """A row per case, then the exponents."""
     heads = (
-        "species | reactions | frames | CPU, s | wall, s | peak, GB | Phase 1, s | Phase 2, s | evaluation, s "
+        "species | reactions | frames | hubs | CPU, s | wall, s | peak, GB | Phase 1, s | Phase 2, s | evaluation, s "
         "| 1 - R² identifiable | ratios, farthest from 1 | accuracy"
     )
     lines = ["# Size benchmark", "", *table(heads, map(_cells, result["cases"])), ""]
-    lines += ["Powers of the number of species, from 300 species on:", ""]
+    lines += ["Powers with which time and memory grow, from 300 species or 500 frames on:", ""]
     of_series = [
         (name, *map(shown, (found["cpu_seconds"], found["peak_memory_gb"])))
         for name, found in result["exponents"].items()
     ]
-    return "\n".join([*lines, *table("reactions per species | CPU time | peak memory", of_series)]) + "\n"
+    return "\n".join([*lines, *table("number that grows; others | CPU time | peak memory", of_series)]) + "\n"
 
 
 def _cells(row: Row) -> list[object]:
-    place = [row["n_metabolites"], row["n_reactions"], row["n_frames"]]
+    place = [row["n_metabolites"], row["n_reactions"], row["n_frames"], f"{row['hub_share']:g}"]
     used = [shown(float(f"{row[name]:.3g}")) for name in ("cpu_seconds", "seconds", "peak_memory_gb")]
     if "error" in row:
         return [*place, *used, f"{row['error']} | | | | |"]  # the other cells are empty
@@ -144,20 +191,19 @@ def _cells(row: Row) -> list[object]:
 
 
 def figure(rows: Sequence[Row]) -> Figure:
-    """Processor time and peak memory against the number of species, in logarithms."""
-    drawn, axes = panels(1, 2, 9.0, 4.0)
-    series = _series(rows)
-    shown_in = {"cpu_seconds": "processor time of run [s]", "peak_memory_gb": "peak memory of run [GB]"}
-    for ax, (name, label) in zip(axes.flat, shown_in.items(), strict=True):
-        for colour, ((density, frames), own) in zip(palette(len(series), "okabe_ito"), series, strict=True):
-            n = [row["n_metabolites"] for row in own]
-            text = f"{density:g} reactions per species, {frames} frames"
-            ax.loglog(n, [row[name] for row in own], "o-", color=colour, label=text)
-        ax.set_xlabel("species")
-        ax.set_ylabel(label)
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_locator(NullLocator())
-    legend_below(drawn, axes.flat[0].get_lines())
+    """Processor time and peak memory against the number of species, and of frames if it varies, in logarithms."""
+    drawn_against = [key for key in _AGAINST if _series(rows, key)]
+    drawn, axes = panels(len(drawn_against), 2, 9.0, 4.0 * len(drawn_against))
+    for line, key in enumerate(drawn_against):
+        series = _series(rows, key)
+        for ax, (name, label) in zip(axes[line], _USED.items(), strict=True):
+            for colour, (common, own) in zip(palette(len(series), "okabe_ito"), series, strict=True):
+                ax.loglog([row[key] for row in own], [row[name] for row in own], "o-", color=colour, label=common)
+            ax.set_xlabel(_AGAINST[key][0])
+            ax.set_ylabel(label)
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_locator(NullLocator())
+        axes[line, 0].legend(fontsize="x-small")
     return drawn

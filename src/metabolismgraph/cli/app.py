@@ -640,8 +640,12 @@ def scale(
     sizes: Annotated[str, typer.Option(help="numbers of species, separated by commas")] = "30,100,300,1000,3000,5835",
     densities: Annotated[str, typer.Option(help="reactions per species, separated by commas")] = "1.8,2.56",
     frames: Annotated[str, typer.Option(help="numbers of frames, separated by commas")] = "700",
+    hubs: Annotated[str, typer.Option(help="values of simulation.hub_share, separated by commas")] = "0",
 ) -> None:
-    """Measure time and memory of `run` against the size of the network, one case after the other."""
+    """Measure time and memory of `run` against the size of the network, one case after the other.
+
+    Results of other cases in the folder stay.
+    """
     from metabolismgraph.benchmarks.noise import numbers_of
     from metabolismgraph.benchmarks.scale import run_scale
 
@@ -649,6 +653,7 @@ def scale(
         numbers_of("--sizes", sizes, int) or (),
         numbers_of("--densities", densities, float) or (),
         numbers_of("--frames", frames, int) or (),
+        numbers_of("--hubs", hubs, float) or (),
         out,
         lambda line: console(stderr=True).print(line),
     )

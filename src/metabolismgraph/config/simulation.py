@@ -55,6 +55,13 @@ class Simulation(Section):
         1.0, ge=0, le=1, description="share of the reactions that form closed autocatalytic cycles A + B -> 2 B [0-1]"
     )
     cycle_length: int = Field(3, ge=2, description="metabolites in one cycle")
+    hub_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the places in reactions that few metabolites fill, such as water and ATP, by Zipf's law; "
+        "the others are filled by all metabolites alike; 0.65: as in a genome-scale model [0-1]",
+    )
     rate_law: dict[str, dict[str, float]] | None = Field(
         None,
         description="rate law of every reaction with its parameters, such as {michaelis_menten: {half_saturation: 5}}; "

@@ -41,6 +41,10 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.pytrees import pytree
 
 _CHUNK = 240  # frames between two checks for divergence
+# Exponent of Zipf's law for hubs. With it and a share of 0.65, the numbers of reactions of the 100 most connected
+# species are within 10 % on average of those of the genome-scale model iJO1366 of E. coli (Orth et al. 2011): 1031,
+# 573, 359, 308, ...
+_ZIPF = 1.1
 _LIMIT = 1e9  # a trajectory with a higher concentration has diverged
 
 
@@ -119,25 +123,39 @@ def random_network(settings: Simulation, id: str, rng: np.random.Generator) -> R
     width = max(3, len(str(max(n, m) - 1)))
     species = [f"M{i:0{width}d}" for i in range(n)]
     cyclic = round(settings.cycle_fraction * m)
+    share = _participation(n, settings.hub_share, rng)
     written: list[tuple[dict[str, float], dict[str, float]]] = []
     for _ in range(cyclic // settings.cycle_length):
-        ring = [species[i] for i in rng.choice(n, min(settings.cycle_length, n), replace=False)]
+        ring = [species[i] for i in rng.choice(n, min(settings.cycle_length, n), replace=False, p=share)]
         for a, b in zip(ring, [*ring[1:], ring[0]], strict=True):
             written.append(({a: 1.0, b: 1.0}, {a: -1.0, b: 1.0}))
     written += [({}, {})] * (cyclic - len(written))
-    written += [_random_reaction(species, settings.max_metabolites_per_reaction, rng) for _ in range(m - cyclic)]
+    most = settings.max_metabolites_per_reaction
+    written += [_random_reaction(species, most, share, rng) for _ in range(m - cyclic)]
     reactions = [Reaction(f"R{j:0{width}d}", s, d) for j, (s, d) in enumerate(written)]
     return ReactionNetwork.from_reactions(id, species, reactions)
 
 
+def _participation(n: int, hub_share: float, rng: np.random.Generator) -> Float[np.ndarray, " species"] | None:
+    """The probability of every species to fill a place in a reaction; None: all alike.
+
+    The number of reactions of a metabolite follows a power law (Jeong et al. 2000), down to the metabolites of a
+    single pathway.
+    """
+    if not hub_share:
+        return None
+    hub = (1.0 + rng.permutation(n)) ** -_ZIPF
+    return np.asarray(hub_share * hub / hub.sum() + (1 - hub_share) / n)
+
+
 def _random_reaction(
-    species: list[str], most: int, rng: np.random.Generator
+    species: list[str], most: int, share: Float[np.ndarray, " species"] | None, rng: np.random.Generator
 ) -> tuple[dict[str, float], dict[str, float]]:
     """A reaction with 1 to `most` substrates and products each, coefficients 1 or 2, and equal sums of both."""
     most = min(most, len(species) // 2)
     while True:
         n_in, n_out = rng.integers(1, most + 1, 2)
-        chosen = [species[i] for i in rng.choice(len(species), n_in + n_out, replace=False)]
+        chosen = [species[i] for i in rng.choice(len(species), n_in + n_out, replace=False, p=share)]
         coefficients = rng.integers(1, 3, n_in + n_out).astype(float)
         if coefficients[:n_in].sum() == coefficients[n_in:].sum():
             substrates = dict(zip(chosen[:n_in], coefficients[:n_in].tolist(), strict=True))

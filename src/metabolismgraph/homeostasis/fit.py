@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.homeostasis.binned_regression import condense
+from metabolismgraph.homeostasis.initial_embeddings import response_coordinates
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies import make_plan
 from metabolismgraph.homeostasis.training_plan import Objective, Penalty, Plan, optimiser
@@ -35,8 +36,6 @@ from metabolismgraph.system.units import Units
 # Completed share of Phase 2, as reported, before and after the gradient steps.
 _REFINED, _LEARNED = 0.1, 0.8
 _CHUNK = 100  # gradient steps between two progress reports
-# Least scale of response coefficients, relative to their median magnitude: smaller differences count as equal.
-_RESOLUTION = 0.05
 # Purposes of random keys, see `Phase2Data.key`.
 _WEIGHTS, _BATCHES, _COMPARISON = 2, 3, 4
 _COMPARED = 8  # minibatches for the comparison with MLP_node = 0
@@ -157,28 +156,6 @@ def initial_model(data: Phase2Data, residuals: Residuals) -> MetabolismModel:
         unit=float(points.unit),
     )
     return MetabolismModel(on_device(phase1.log_k), phase1.mlp_sub, node, start, graph_model.aggr_type)
-
-
-def response_coordinates(
-    residuals: Residuals, moving: Bool[np.ndarray, " species"], dim: int
-) -> Float[np.ndarray, "species dim"]:
-    """Slope and offset of the line of homeostasis of every species, centred and scaled to about [-1, 1].
-
-    The scale is half the 5-95 % range, with lower bounds: three times the median standard error, and a few per cent
-    of the median magnitude. Without them, species of one type would be separated by noise. Further dimensions
-    are zero. (The result is dimensionless.)
-    """
-    coordinates = np.zeros((len(moving), max(dim, 2)))
-    lines = ((residuals.slope, residuals.slope_error), (residuals.offset, residuals.offset_error))
-    for axis, (value, error) in enumerate(lines):
-        # Median and quantiles are robust against species with a poorly determined line.
-        center = np.median(value[moving])
-        low, high = np.quantile(value[moving], [0.05, 0.95])
-        scale = max(
-            (high - low) / 2, 3 * np.median(error[moving]), _RESOLUTION * np.median(np.abs(value[moving])), 1e-30
-        )
-        coordinates[moving, axis] = np.clip((value[moving] - center) / scale, -1.5, 1.5)
-    return coordinates[:, :dim]
 
 
 @eqx.filter_jit

@@ -34,9 +34,10 @@ class Residuals:
         noise: standard deviation of the residual without homeostasis, in concentration/time.
         slope, offset: of the line of each species, in 1/time and concentration/time.
         slope_error, offset_error: their standard errors.
+        slope_offset_covariance: of the slope and the offset of a species.
     """
 
-    LINE: ClassVar = ("slope", "offset", "slope_error", "offset_error")
+    LINE: ClassVar = ("slope", "offset", "slope_error", "offset_error", "slope_offset_covariance")
 
     at: Float[np.ndarray, "transitions species"]
     residual: Float[np.ndarray, "transitions species"]
@@ -46,6 +47,13 @@ class Residuals:
     offset: Float[np.ndarray, " species"]
     slope_error: Float[np.ndarray, " species"]
     offset_error: Float[np.ndarray, " species"]
+    slope_offset_covariance: Float[np.ndarray, " species"]
+
+    @property
+    def line_covariance(self) -> Float[np.ndarray, "species 2 2"]:
+        """Covariance of slope and offset of each species."""
+        slope, offset, cross = self.slope_error, self.offset_error, self.slope_offset_covariance
+        return np.moveaxis(np.array([[slope**2, cross], [cross, offset**2]]), -1, 0)
 
     @functools.cached_property
     def unit(self) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from metabolismgraph.explore.review.response import lines
-from metabolismgraph.homeostasis.fit import response_coordinates
+from metabolismgraph.homeostasis.initial_embeddings import response_coordinates
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.system.model import MetabolismModel, NodeFunction
 

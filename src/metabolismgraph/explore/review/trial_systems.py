@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.homeostasis.fit import response_coordinates
+from metabolismgraph.homeostasis.initial_embeddings import response_coordinates
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.secret_keys import new_key, read_key, write_key
 from metabolismgraph.system.derivative_rules import Rule

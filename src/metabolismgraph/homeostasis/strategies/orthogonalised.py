@@ -88,5 +88,6 @@ def refine_reactions(
         offset=lines["offset"],
         slope_error=lines["slope_error"],
         offset_error=lines["offset_error"],
+        slope_offset_covariance=lines["slope_offset_covariance"],
     )
     return RefinedReactions(copies, residuals)

@@ -43,16 +43,18 @@ class Shooting(Strategy):
         del progress
         phase1 = data.phase1
         line = np.column_stack([phase1.slope, phase1.offset])
-        error = np.column_stack([phase1.slope_error, phase1.offset_error])
+        error, cross = np.column_stack([phase1.slope_error, phase1.offset_error]), phase1.slope_offset_covariance.copy()
         types = self._types(data) if self.share else None
         moving = _moving(data)
         if types is not None and types.plausible:
             mean = types.probability @ types.line
             # What is left of the errors: those of the lines of types, and doubt about the type.
             variance = np.diag(types.line_covariance).reshape(2, -1).T
-            apart = (types.line - mean[:, None]) ** 2
+            apart = types.line - mean[:, None]
             line[moving] = mean
-            error[moving] = np.sqrt(np.einsum("ik,ika->ia", types.probability, apart + variance))
+            error[moving] = np.sqrt(np.einsum("ik,ika->ia", types.probability, apart**2 + variance))
+            together = np.diag(types.line_covariance, len(types.line)) + apart[..., 0] * apart[..., 1]
+            cross[moving] = np.einsum("ik,ik->i", types.probability, together)
         return Residuals(
             at=data.at,
             residual=line[:, 0] * data.at + line[:, 1],
@@ -63,6 +65,7 @@ class Shooting(Strategy):
             offset=line[:, 1],
             slope_error=error[:, 0],
             offset_error=error[:, 1],
+            slope_offset_covariance=cross,
         )
 
     def _types(self, data: Phase2Data) -> Types | None:
