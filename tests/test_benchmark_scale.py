@@ -36,10 +36,11 @@ def test_results_of_other_cases_stay(measured):
     _, out = measured
     before = json.loads((out / "scale.json").read_text())["cases"]
     arguments = ["--sizes", "6", "--densities", "2", "--frames", "80", "--hubs", "0.5", "--out", str(out)]
+    arguments += ["--set", "simulation.delta_t=0.05"]
     assert CliRunner().invoke(app, ["benchmark", "scale", *arguments]).exit_code == 0
     cases = json.loads((out / "scale.json").read_text())["cases"]
     assert cases[:2] == before
-    assert (cases[2]["hub_share"], cases[2]["n_frames"]) == (0.5, 80)
+    assert (cases[2]["hub_share"], cases[2]["n_frames"], cases[2]["set"]) == (0.5, 80, "simulation.delta_t=0.05")
     (out / "scale.json").write_text('{"host": {}, "cases": []}')
     done = CliRunner().invoke(app, ["benchmark", "scale", *arguments])
     assert isinstance(done.exception, InputError)
@@ -55,9 +56,17 @@ def test_a_size_that_fails_has_its_reason(tmp_path):
     assert not (tmp_path / "scale.png").exists()
 
 
+def test_a_wrong_key_is_one_line_before_anything_runs(tmp_path):
+    done = CliRunner().invoke(
+        app, ["benchmark", "scale", "--set", "simulation.n_frame=3", "--out", str(tmp_path / "a")]
+    )
+    assert isinstance(done.exception, InputError)
+    assert not (tmp_path / "a").exists()
+
+
 def test_exponents_are_those_of_large_networks():
     rows = [
-        {"density": 1.8, "n_frames": 700, "n_metabolites": n, "hub_share": 0.0, "cpu_seconds": 5 + n**1.5}
+        {"density": 1.8, "n_frames": 700, "n_metabolites": n, "hub_share": 0.0, "set": "", "cpu_seconds": 5 + n**1.5}
         | {"peak_memory_gb": n**0.5}
         for n in (10, 300, 3000, 30000)
     ]
@@ -69,7 +78,7 @@ def test_exponents_are_those_of_large_networks():
 
 
 def test_exponents_of_frames():
-    row = {"density": 1.8, "n_metabolites": 100, "hub_share": 0.65, "peak_memory_gb": 1.0}
+    row = {"density": 1.8, "n_metabolites": 100, "hub_share": 0.65, "set": "", "peak_memory_gb": 1.0}
     rows = [row | {"n_frames": frames, "cpu_seconds": 2.0 * frames} for frames in (30000, 500)]
     found = exponents(rows)["frames; 100 species, 1.8 reactions per species, hubs 0.65"]
     assert found["cpu_seconds"] == pytest.approx(1.0)

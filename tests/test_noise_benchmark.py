@@ -162,6 +162,17 @@ def test_scipy_fits_windows_or_runs_out_of_time(simulated):
         np.testing.assert_allclose(jacobian[:, column], numbers, atol=1e-5)
 
 
+@pytest.mark.parametrize(("noise", "every", "most"), [(0.0, 1, 1e-4), (0.1, 4, 0.2)])
+def test_the_closed_form_is_handed_the_rate_law(simulated, noise, every, most):
+    sample = Sample.of(*simulated, noise, every)
+    found = noise_peers.by_closed_form(sample)
+    error = np.abs(found.log_k - np.log10(sample.truth.k))[sample.identifiable]
+    assert np.median(error) < most
+    saturating = dataclasses.replace(sample, config=sample.config.replace({"simulation.use_mass_action": False}))
+    with pytest.raises(InputError, match="needs a known rate law"):
+        noise_peers.by_closed_form(saturating)
+
+
 def test_pysindy_is_handed_the_true_terms(simulated):
     pytest.importorskip("pysindy")
     sample = Sample.of(*simulated, 0.1, 1)

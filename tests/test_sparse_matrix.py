@@ -172,15 +172,16 @@ def test_a_large_network_with_hardly_informative_data_is_solved_densely(model, m
     assert isinstance(model.solve().matrix, SparseMatrix)
 
 
-@pytest.mark.parametrize(("size", "well"), [(100, True), (20_000, False)])
+@pytest.mark.parametrize(("size", "well"), [(100, True), (12_000, False)])
 def test_a_chain_of_reactions_is_worse_the_longer_it_is(both, size, well):
-    """The second differences of a line, whose least eigenvalue is about (pi / size)^2."""
+    """The second differences of a line, with the least eigenvalue (pi / size)^2: as many iterations as its size."""
     matrix = scipy.sparse.diags_array([-0.5, 1.0, -0.5], offsets=[-1, 0, 1], shape=(size, size)).tocsr()
     found = SparseMatrix(matrix, (), np.ones(size), np.arange(size), both[0])
     assert found.is_well_conditioned() == well
-    if not well:
-        with pytest.raises(InputError, match="hardly distinguish some of the reactions"):
-            found.solve(matrix @ np.random.default_rng(0).standard_normal(size))
+    rhs = matrix @ np.random.default_rng(0).standard_normal(size)
+    np.testing.assert_allclose(matrix @ found.solve(rhs), rhs, atol=1e-6)
+    with pytest.raises(InputError, match="hardly distinguish some of the reactions"):
+        conjugate_gradients(found.__matmul__, np.copy, rhs[:, None], Accuracy(iterations=size // 4))
 
 
 def test_rate_laws_are_grouped():

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from metabolismgraph.benchmarks import weak_terms
 from metabolismgraph.benchmarks.noise_figure import errors_against_noise
 from metabolismgraph.benchmarks.noise_methods import WINDOW, Estimate, Sample, by_fit, by_weak_form
-from metabolismgraph.benchmarks.noise_peers import PYSINDY, by_pysindy, by_scipy
+from metabolismgraph.benchmarks.noise_peers import PYSINDY, by_closed_form, by_pysindy, by_scipy
 from metabolismgraph.benchmarks.noise_report import NoiseResults, described, markdown, summarise
 from metabolismgraph.benchmarks.noise_scores import scores
 from metabolismgraph.benchmarks.results_file import Results, Row
@@ -32,7 +32,7 @@ from metabolismgraph.system.progress import Progress
 from metabolismgraph.text import one_line
 from metabolismgraph.trajectories.bound import Bound
 
-SCIPY = "scipy"
+SCIPY, CLOSED_FORM = "scipy", "closed form"
 
 
 def _fit_by(phase1_method: str) -> Callable[[Sample, float], Estimate]:
@@ -45,11 +45,12 @@ METHODS: Mapping[str, Callable[[Sample, float], Estimate]] = {
     "weak form": lambda sample, _: by_weak_form(sample),
     "shooting": _fit_by("shooting"),
     "auto": _fit_by("auto"),
+    CLOSED_FORM: lambda sample, _: by_closed_form(sample),
     PYSINDY: lambda sample, _: by_pysindy(sample),
     SCIPY: by_scipy,
     **weak_terms.METHODS,
 }
-LAW_KNOWN = (PYSINDY, SCIPY, *weak_terms.METHODS)  # methods that are handed the rate law
+LAW_KNOWN = (CLOSED_FORM, PYSINDY, SCIPY, *weak_terms.METHODS)  # methods that are handed the rate law
 _DPI = 150
 
 

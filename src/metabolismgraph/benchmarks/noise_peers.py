@@ -1,6 +1,6 @@
-"""Methods of other packages on the data of the noise benchmark. They are handed truth that they need.
+"""Methods of other packages and textbooks on the data of the noise benchmark. They are handed truth that they need.
 
-Both know the rate law, mass action; the methods of this package learn it. SciPy also gets the integrator of the
+All know the rate law, mass action; the methods of this package learn it. SciPy also gets the integrator of the
 simulator and the range of k.
 """
 
@@ -20,6 +20,7 @@ from jaxtyping import Float
 from metabolismgraph.benchmarks.noise_methods import Estimate, Sample
 from metabolismgraph.errors import InputError
 from metabolismgraph.system.kinetics import Structure
+from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.threads import single_thread
 from metabolismgraph.trajectories.integrators import EulerSteps
@@ -38,6 +39,52 @@ _WINDOW = 10  # frames of the windows of SciPy's fit
 _STARTS, _SPREAD = 3, 0.3  # of SciPy's fit; standard deviation of log10 k
 _MOST_EVALUATIONS = 100  # of one start
 _WORST = 1e3  # residual, in standard deviations of a species, of states that have diverged
+
+
+# -- closed form
+
+
+def by_closed_form(sample: Sample) -> Estimate:
+    """Least squares of dc/dt with k >= 0, one linear problem: what remains if the rate law is known.
+
+    dc/dt is the difference of two frames; the rate law is evaluated at the first, as in the simulator, and for coarser
+    samples at both. Species count in units of the rms of their dc/dt.
+
+    Raises:
+        InputError: the rate law is not mass action.
+    """
+    seen, network = sample.seen, sample.network(law_known=True)
+    n, m, s = network.n_species, network.n_reactions, network.sparse_stoichiometry.tocsr()
+    t = seen.transitions()
+    ends = [t.start] if sample.every == 1 else [t.start, t.end]
+    c, v = np.mean(ends, axis=0), np.mean([_monomials(network, end) for end in ends], axis=0)
+    matrix, right = np.zeros((m + 2 * n, m + 2 * n)), np.zeros(m + 2 * n)
+    for i in np.flatnonzero(~network.fixed):
+        reactions = s.indices[s.indptr[i] : s.indptr[i + 1]]
+        own = np.array([*reactions, m + i, m + n + i])
+        design = np.column_stack([v[:, reactions] * s.data[s.indptr[i] : s.indptr[i + 1]], c[:, i], np.ones(len(c))])
+        scale = max(float(np.mean(t.derivative[:, i] ** 2)), 1e-300)
+        matrix[np.ix_(own, own)] += design.T @ design / scale
+        right[own] += design.T @ t.derivative[:, i] / scale
+    unit = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    values, vectors = np.linalg.eigh(matrix * unit[:, None] * unit)
+    kept = values > 1e-13 * values[-1]
+    root = np.sqrt(values[kept])
+    design, target = root[:, None] * vectors[:, kept].T, (vectors[:, kept].T @ (unit * right)) / root
+    least = np.where(np.arange(m + 2 * n) < m, 0.0, -np.inf)
+    k, slope, offset = np.split(unit * scipy.optimize.lsq_linear(design, target, (least, np.inf)).x, [m, m + n])
+    return Estimate(np.log10(not_too_small(k)), slope, offset, integrator="differences of frames")
+
+
+def _monomials(
+    network: ReactionNetwork, c: Float[np.ndarray, "frames species"]
+) -> Float[np.ndarray, "frames reactions"]:
+    """Products of the concentrations of the substrates to the power of their orders."""
+    powers = c[:, network.edge_species] ** network.edge_order
+    rates = np.ones((len(c), network.n_reactions))
+    for edge, reaction in enumerate(network.edge_reaction):
+        rates[:, reaction] *= powers[:, edge]
+    return rates
 
 
 # -- PySINDy

@@ -567,7 +567,7 @@ def compare_under_noise(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="of projection, weak form, shooting, auto, pysindy, scipy (projection,weak form,shooting)",
+            help="of projection, weak form, shooting, auto, closed form, pysindy, scipy (the first three)",
         ),
     ] = None,
     budget: Annotated[float | None, typer.Option(min=0, help="CPU seconds of a case of scipy (60)")] = None,
@@ -641,6 +641,7 @@ def scale(
     densities: Annotated[str, typer.Option(help="reactions per species, separated by commas")] = "1.8,2.56",
     frames: Annotated[str, typer.Option(help="numbers of frames, separated by commas")] = "700",
     hubs: Annotated[str, typer.Option(help="values of simulation.hub_share, separated by commas")] = "0",
+    set_: Set = None,
 ) -> None:
     """Measure time and memory of `run` against the size of the network, one case after the other.
 
@@ -656,6 +657,7 @@ def scale(
         numbers_of("--hubs", hubs, float) or (),
         out,
         lambda line: console(stderr=True).print(line),
+        set_ or (),
     )
     sys.stdout.write(found)
 

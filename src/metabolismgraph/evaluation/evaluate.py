@@ -508,7 +508,9 @@ def _rollout_skill(result: FitResult, model: MetabolismModel) -> dict[str, Value
     if unseen is None:
         return {}
     try:
-        held_out = Phase2Data(unseen, result.phase1, result.graph_model, result.training)
+        # The rule for dc/dt was chosen from more frames than these.
+        training = result.training.model_copy(update={"derivative": result.phase1.rule})
+        held_out = Phase2Data(unseen, result.phase1, result.graph_model, training)
         t, refined = held_out.transitions, refine_reactions(held_out).reactions
     except InputError:  # too few frames
         return {}

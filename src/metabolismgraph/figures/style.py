@@ -92,6 +92,11 @@ def save(figure: Figure, path: Path, dpi: int) -> Path:
     for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
         if type(axis.get_major_formatter()) is ScalarFormatter:
             axis.set_major_formatter(_Numbers())
+    if (layout := figure.get_layout_engine()) is not None:
+        # Matplotlib itself would draw the whole figure twice, the first time for the layout only.
+        figure.set_dpi(dpi)
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     buffer = io.BytesIO()
     if path.suffix == ".tif":
         figure.savefig(buffer, format="tiff", dpi=dpi, pil_kwargs={"compression": "tiff_adobe_deflate"})

@@ -12,7 +12,7 @@ does not change.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,7 +22,8 @@ from jaxtyping import Array, Float
 
 from metabolismgraph.reactions.normal_equations import check_dense, for_target, residual, solve_rate_constants
 from metabolismgraph.reactions.projection import LinearFit, Problem, evaluate_loss, fit_linear
-from metabolismgraph.system.kinetics import LogFunction, evaluate_law, reaction_rates
+from metabolismgraph.system.arrays import on_device
+from metabolismgraph.system.kinetics import AnyArray, LogFunction, array_library, reaction_rates
 from metabolismgraph.system.minimise import Minimum
 from metabolismgraph.system.progress import Progress
 
@@ -62,24 +63,30 @@ class Spline(eqx.Module):
         low, high = min(log_c.min(initial=0.0), 0.0), max(log_c.max(initial=0.0), 0.0)
         margin = _MARGIN * max(high - low, 1e-3)
         step = (high - low + 2 * margin) / _INTERVALS
-        orders = problem.orders[~np.asarray(problem.known)]
-        empty = cls(jnp.zeros((len(orders), _INTERVALS + 3)), orders, jnp.asarray(low - margin), jnp.asarray(step))
+        orders: Any = np.asarray(problem.orders)[~np.asarray(problem.known)]
+        shape = len(orders), _INTERVALS + 3
+        empty = cls(*map(on_device, (np.zeros(shape), orders, low - margin, step)))
         # Quantiles give a good approximation where the data are; an even grid bounds the spline in gaps between them.
-        at = np.concatenate([np.quantile(log_c, np.linspace(0, 1, _SAMPLES)), np.linspace(low, high, _SAMPLES)])
-        basis = np.asarray(empty.basis(jnp.asarray(at)))
+        at: Any = np.concatenate([np.quantile(log_c, np.linspace(0, 1, _SAMPLES)), np.linspace(low, high, _SAMPLES)])
+        basis = empty.basis(at)
         second_differences = np.diff(np.eye(basis.shape[1]), 2, axis=0)
         normal = basis.T @ basis + _SMOOTHING * len(at) * second_differences.T @ second_differences
-        values = np.array([evaluate_law(f, jnp.asarray(at), order) for order in orders]).reshape(-1, len(at))
-        return dataclasses.replace(empty, coefficients=jnp.asarray(np.linalg.solve(normal, basis.T @ values.T).T))
+        values = np.array([f(at, order) for order in orders[:, None]]).reshape(-1, len(at))
+        return dataclasses.replace(empty, coefficients=on_device(np.linalg.solve(normal, basis.T @ values.T).T))
 
-    def basis(self, log_c: Float[Array, " points"]) -> Float[Array, "points terms"]:
-        """Values of all basis functions at log concentrations; beyond the ends, those at the ends."""
+    def basis(self, log_c: Float[AnyArray, " points"]) -> Float[AnyArray, "points terms"]:
+        """Values of all basis functions at log concentrations; beyond the ends, those at the ends.
+
+        NumPy arrays are processed with NumPy, see `array_library`.
+        """
+        xp = array_library(log_c, self.low)
         # The cardinal cubic B-spline of the distance x to its centre, in intervals (de Boor 1978): it is piecewise
         # cubic on |x| < 1 and 1 < |x| < 2, and zero beyond. Centres are the knots, and one more on either side.
-        u = jnp.clip((log_c - self.low) / self.step, 0.0, _INTERVALS)
-        x = jnp.abs(u[..., None] - (jnp.arange(_INTERVALS + 3) - 1.0))
-        near, far = 2 / 3 - x**2 + x**3 / 2, jnp.maximum(2 - x, 0.0) ** 3 / 6
-        return jnp.where(x < 1, near, far)
+        u = xp.clip((log_c - xp.asarray(self.low)) / xp.asarray(self.step), 0.0, _INTERVALS)
+        x = xp.abs(u[..., None] - (xp.arange(_INTERVALS + 3) - 1.0))
+        near, far = 2 / 3 - x**2 + x**3 / 2, xp.maximum(2 - x, 0.0) ** 3 / 6
+        values: AnyArray = xp.where(x < 1, near, far)
+        return values
 
     def __call__(self, log_c: Float[Array, " points"], order: Float[Array, ""]) -> Float[Array, " points"]:
         """log f at log concentrations `log_c` for one substrate order."""

@@ -12,7 +12,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -233,12 +232,6 @@ def tabulate_laws(
 ) -> Float[Array, "laws points"]:
     """log f of each rate law at the same log concentrations."""
     return jax.vmap(lambda s, is_known: jnp.where(is_known, s * log_c, f(log_c, s)))(order, known)
-
-
-@eqx.filter_jit
-def evaluate_law(f: LogFunction, log_c: Float[Array, " points"], order: Float[Array, ""]) -> Float[Array, " points"]:
-    """log f at log concentrations; compiled."""
-    return f(log_c, order)
 
 
 def reaction_rates(

@@ -28,7 +28,7 @@ class Minimum(Generic[Model]):
 
     Attributes:
         parameters: the model at the end.
-        losses: at the start and after every iteration.
+        losses: at the start and after every iteration; the last is the loss of `parameters`, the least of all.
         converged: False if the largest number of iterations was reached.
     """
 
@@ -68,11 +68,16 @@ def minimise(
         model: Model = jax.tree_util.tree_unflatten(tree, [on_device(part.reshape(leaf.shape)) for part, leaf in parts])
         return model
 
+    first = flattened(parameters)
+    best = (np.inf, first)
+
     def function(x: Float[np.ndarray, " parameters"]) -> tuple[float, np.ndarray]:
+        nonlocal best
         value, gradient = evaluate(of_vector(x), constants)
+        if value < best[0]:
+            best = (float(value), x.copy())
         return float(value), flattened(gradient)
 
-    first = flattened(parameters)
     losses = [function(first)[0]]
 
     def callback(intermediate_result: scipy.optimize.OptimizeResult) -> None:
@@ -83,7 +88,7 @@ def minimise(
 
     # SciPy's L-BFGS is L-BFGS-B without bounds. Its own test (ftol) considers a single iteration, whose decrease can be
     # far below the average of ten, and is switched off.
-    result = scipy.optimize.minimize(
+    scipy.optimize.minimize(
         function,
         first,
         jac=True,
@@ -91,7 +96,9 @@ def minimise(
         callback=callback,
         options={"maxiter": max_iterations, "maxfun": 4 * max_iterations, "maxcor": _MEMORY, "ftol": 0, "gtol": 1e-10},
     )
-    model: Model = eqx.combine(of_vector(result.x), constants)
+    # Its last point can be far above the best one: where rounding prevents progress, its line search accepts any point.
+    losses[-1], x = best
+    model: Model = eqx.combine(of_vector(x), constants)
     return Minimum(model, losses, len(losses) <= max_iterations)
 
 
