@@ -52,7 +52,9 @@ class Residuals:
     @property
     def line_covariance(self) -> Float[np.ndarray, "species 2 2"]:
         """Covariance of slope and offset of each species."""
-        slope, offset, cross = self.slope_error, self.offset_error, self.slope_offset_covariance
+        slope, offset = self.slope_error, self.offset_error
+        # Rounding, and errors that were estimated apart, could make it indefinite.
+        cross = np.clip(self.slope_offset_covariance, -slope * offset, slope * offset)
         return np.moveaxis(np.array([[slope**2, cross], [cross, offset**2]]), -1, 0)
 
     @functools.cached_property
