@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import sys
 import time
+import traceback
 import warnings
 from collections import Counter
 
@@ -70,7 +72,10 @@ def begin_explorer(path, made, iterations=4):
     try:
         explorer(path, engine=made).run(iterations)
         code = 0
+    except BaseException:  # the fork of a test must not return into its suite
+        traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(code)
 
 

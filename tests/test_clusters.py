@@ -277,7 +277,7 @@ def test_nothing_is_submitted_to_a_silent_scheduler(lsf, tmp_path):
 
     jobs.wait = wait
     life.run(4)
-    assert said[0].startswith("lsf does not answer (LSF is down.")
+    assert said[0].startswith("lsf does not answer (bjobs: LSF is down.")
     assert said[1] == "lsf answers again"
     assert len(calls) > 3
     assert set(calls) == {2}

@@ -244,6 +244,52 @@ def test_silence_is_no_answer(answers, kind, commands, message):
             ask()
 
 
+@pytest.mark.parametrize("kind", [slurm.Slurm, lsf.LSF])
+def test_a_command_that_goes_wrong_is_no_answer(answers, kind):
+    """Jobs are not unknown because a command crashed: they would be submitted again."""
+    scheduler = kind()
+    for end in ("exit 1", "kill -KILL $$"):
+        for command in ("squeue", "scancel", "bjobs", "bkill"):
+            answers(command, before=f"echo 'symbol lookup error: libc' >&2; {end}")
+        for ask in (lambda: scheduler.look(["1"]), lambda: scheduler.find("a"), lambda: scheduler.cancel("1")):
+            with pytest.raises(SilentError, match="symbol lookup error: libc"):
+                ask()
+
+
+def test_a_failed_job_is_not_judged_without_an_answer(answers):
+    answers("squeue", "11|FAILED|0:01|n1|NonZeroExitCode|mg-a\n")
+    answers("scontrol", "", "Segmentation fault\n", 139)
+    with pytest.raises(SilentError, match="Segmentation fault"):
+        slurm.Slurm().look(["11"])
+
+
+@pytest.mark.parametrize(("kind", "command"), [(slurm.Slurm, "sbatch"), (lsf.LSF, "bsub")])
+def test_a_killed_submission_may_have_arrived(answers, kind, command):
+    answers(command, before="kill -KILL $$")
+    with pytest.raises(SilentError, match=f"{command}: was killed by SIGKILL"):
+        kind().submit("x")
+
+
+def test_lsf_says_which_jobs_are_unknown(answers):
+    answers("bjobs", "7^RUN^-^-^mg-a\n", "Job <9> is not found\n", 255)
+    assert list(lsf.LSF().look(["7", "9"])) == ["7"]
+    with pytest.raises(SilentError, match="bjobs says nothing of job 8"):
+        lsf.LSF().look(["7", "8", "9"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "command", "message"),
+    [
+        (slurm.Slurm, "scancel", "scancel: error: Kill job error on job id 7: Invalid job id specified"),
+        (lsf.LSF, "bkill", "Job <7>: No matching job found"),
+        (lsf.LSF, "bkill", "Job <7>: Job has already finished"),
+    ],
+)
+def test_a_job_that_has_ended_needs_no_cancelling(answers, kind, command, message):
+    answers(command, "", f"{message}\n", 1)
+    kind().cancel("7")
+
+
 def test_a_command_that_hangs_is_no_answer(answers, monkeypatch):
     monkeypatch.setattr("metabolismgraph.schedulers.base._SECONDS", 0.3)
     answers("squeue", "11|RUNNING|0:01|n1|None|mg-a\n", before="sleep 60")
@@ -355,7 +401,7 @@ def test_a_scheduler_that_falls_silent(lsf, tmp_path, monkeypatch, capsys):
     (tmp_path / "lsf").mkdir()
     (tmp_path / "lsf" / "down").touch()
     message = refused(monkeypatch, capsys, *CHECK, "--out", tmp_path / "out")
-    assert message.startswith("error: lsf does not answer (LSF is down.")
+    assert message.startswith("error: lsf does not answer (bjobs: LSF is down.")
 
 
 def test_a_check_of_slurm(slurm, monkeypatch, capsys, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.processes import THREADS, Completed, environment, run
+from metabolismgraph.processes import THREADS, Completed, describe_exit, environment, run
 from metabolismgraph.schedulers.settings import ClusterSettings
 from metabolismgraph.text import one_line, printable
 
@@ -108,12 +108,14 @@ class Scheduler(abc.ABC):
     Attributes:
         name: in settings and messages.
         unanswered: parts of error messages of a scheduler that does not answer.
+        unknown: parts of error messages that are answers: a job is not known, or has ended.
         number: what stands for its number in the script of a job.
         after: the option of a job that waits for the end of another one, with {} for its number; empty: there is none.
     """
 
     name: ClassVar[str]
     unanswered: ClassVar[tuple[str, ...]]
+    unknown: ClassVar[tuple[str, ...]] = ()
     number: ClassVar[str]
     after: ClassVar[str] = ""
 
@@ -183,7 +185,7 @@ class Scheduler(abc.ABC):
 
         Raises:
             InputError: there is no such command.
-            SilentError: it takes too long, or says that the scheduler does not answer.
+            SilentError: it takes too long, was killed, or says that the scheduler does not answer.
         """
         try:
             done = run(command, stdin=stdin.encode(), seconds=_SECONDS, output=_MOST, env=command_environment())
@@ -191,9 +193,23 @@ class Scheduler(abc.ABC):
             raise InputError(
                 f"{command[0]}: cannot be started ({error.strerror}); is this a computer of a {self.name} cluster?"
             ) from None
-        message = _message(done)
-        if done.limit or any(part in message for part in self.unanswered):
-            raise SilentError(message or f"{command[0]} has taken more than {_SECONDS:g} s")
+        message = error_output(done)
+        if done.limit == "time":
+            raise SilentError(_brief(message) or f"{command[0]} has taken more than {_SECONDS:g} s")
+        if done.code < 0 or any(part in message for part in self.unanswered):
+            raise SilentError(_failure(command[0], done))
+        return done
+
+    def _ask_of_jobs(self, command: Sequence[str]) -> Completed:
+        """Run a command that does not submit. One that goes wrong says nothing of jobs, whatever it has printed.
+
+        Raises:
+            InputError, SilentError: as `_ask`.
+            SilentError: it fails, and not because a job is unknown or has ended.
+        """
+        done = self._ask(command)
+        if done.code and not any(part in error_output(done) for part in self.unknown):
+            raise SilentError(_failure(command[0], done))
         return done
 
 
@@ -216,9 +232,17 @@ def answer(done: Completed) -> str:
 
 def rejection(command: str, done: Completed) -> RejectedError:
     """The refusal of a job."""
-    return RejectedError(f"{command} refuses the job: {_message(done) or f'exit code {done.code}'}")
+    return RejectedError(f"{command} refuses the job: {_brief(error_output(done)) or describe_exit(done.code)}")
 
 
-def _message(done: Completed) -> str:
-    """The error output of a command, on one line."""
-    return one_line(printable(done.stderr.decode(errors="replace")), 300)
+def error_output(done: Completed) -> str:
+    """The error output of a command."""
+    return printable(done.stderr.decode(errors="replace"))
+
+
+def _failure(command: str, done: Completed) -> str:
+    return f"{command}: {_brief(error_output(done)) or describe_exit(done.code)}"
+
+
+def _brief(message: str) -> str:
+    return one_line(message, 300)

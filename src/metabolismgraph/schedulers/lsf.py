@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
-from metabolismgraph.schedulers.base import Job, Scheduler, Seen, State, answer, rejection
+from metabolismgraph.schedulers.base import Job, Scheduler, Seen, SilentError, State, answer, error_output, rejection
 
 # Words of bjobs (IBM Spectrum LSF, bjobs -o); an unknown word means that the job lives. UNKWN is a node that does not
 # answer: its jobs come back.
@@ -50,6 +50,7 @@ class LSF(Scheduler):
         *("LSF is down", "not responding", "Please wait", "Cannot connect to LSF", "Communication time out"),
         *("Failed in an LSF library call", "Failed in sending/receiving a message", "LIM is down"),
     )
+    unknown: ClassVar = ("is not found", "No job found", "No unfinished job found", "No matching job found", "already")
 
     def directives(self, job: Job) -> list[str]:
         wanted = job.settings
@@ -80,20 +81,26 @@ class LSF(Scheduler):
         return found[1]
 
     def look(self, natives: Collection[str]) -> dict[str, Seen]:
-        return {seen.native: seen for seen in self._jobs(sorted(natives))} if natives else {}
+        if not natives:
+            return {}
+        found, message = self._jobs(sorted(natives))
+        known = {seen.native: seen for seen in found}
+        if silent := [native for native in natives if native not in known and f"<{native}>" not in message]:
+            raise SilentError(f"bjobs says nothing of job {min(silent)}")
+        return known
 
     def find(self, name: str) -> list[Seen]:
-        found = (seen for seen in self._jobs(["-J", name]) if seen.name == name)
+        found = (seen for seen in self._jobs(["-J", name])[0] if seen.name == name)
         return sorted(found, key=lambda seen: int(seen.native))
 
     def cancel(self, native: str) -> None:
-        self._ask(["bkill", native])
+        self._ask_of_jobs(["bkill", native])
 
-    def _jobs(self, which: Sequence[str]) -> list[Seen]:
-        # Jobs that are not found make an exit code other than 0, which is an answer as well.
-        done = self._ask(["bjobs", "-a", "-noheader", "-o", _FIELDS, *which])
+    def _jobs(self, which: Sequence[str]) -> tuple[list[Seen], str]:
+        """Jobs, and what bjobs says of those that are not found."""
+        done = self._ask_of_jobs(["bjobs", "-a", "-noheader", "-o", _FIELDS, *which])
         rows = (line.split("^") for line in answer(done).splitlines())
-        return [_seen(*row) for row in rows if len(row) == 5 and row[0].isdigit()]
+        return [_seen(*row) for row in rows if len(row) == 5 and row[0].isdigit()], error_output(done)
 
 
 def _seen(native: str, word: str, code: str, reason: str, name: str) -> Seen:

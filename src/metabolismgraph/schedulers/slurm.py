@@ -36,6 +36,7 @@ class Slurm(Scheduler):
         *("Transport endpoint", "Zero Bytes were transmitted", "temporarily unable", "Protocol authentication error"),
         *("Resource temporarily unavailable", "munge"),
     )
+    unknown: ClassVar = ("Invalid job id", "already completing or completed")
 
     def directives(self, job: Job) -> list[str]:
         wanted = job.settings
@@ -70,11 +71,11 @@ class Slurm(Scheduler):
         return sorted(found, key=lambda seen: int(seen.native))
 
     def cancel(self, native: str) -> None:
-        self._ask(["scancel", "--quiet", native])
+        self._ask_of_jobs(["scancel", native])
 
     def _rows(self) -> list[list[str]]:
         """What Slurm knows of all jobs of this user: number, state, time on a node, nodes, reason and name."""
-        rows = (line.split("|", 5) for line in answer(self._ask(_LOOK)).splitlines())
+        rows = (line.split("|", 5) for line in answer(self._ask_of_jobs(_LOOK)).splitlines())
         return [row for row in rows if len(row) == 6]
 
     def _seen(self, native: str, word: str, time: str, nodes: str, reason: str, name: str) -> Seen:
@@ -92,6 +93,6 @@ class Slurm(Scheduler):
     def _exit(self, native: str) -> tuple[int, int]:
         """Exit code and signal of a job that failed; (1, 0) if they are not known any more."""
         found = re.search(
-            r"\bExitCode=(\d+):(\d+)", answer(self._ask(["scontrol", "show", "job", "--oneliner", native]))
+            r"\bExitCode=(\d+):(\d+)", answer(self._ask_of_jobs(["scontrol", "show", "job", "--oneliner", native]))
         )
         return (int(found[1]), int(found[2])) if found else (1, 0)
