@@ -1,5 +1,7 @@
 """Explorations on a cluster: a real Slurm of our own, and a stand-in for the commands of LSF."""
 
+import contextlib
+import itertools
 import os
 import random
 import re
@@ -27,8 +29,10 @@ from cluster_lives import (
 from explorer_lives import JOB, explorer, opened
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.engines.attempts import Attempt, Lost, Submission, retire
+from metabolismgraph.explore.engines import attempts
+from metabolismgraph.explore.engines.attempts import Attempt, Lost, Submission, in_force, retire
 from metabolismgraph.explore.engines.cluster import ClusterEngine, cancel_all
+from metabolismgraph.files import write_bytes
 from metabolismgraph.schedulers import make_scheduler
 from metabolismgraph.schedulers.base import Seen
 from metabolismgraph.schedulers.settings import ClusterSettings
@@ -326,6 +330,53 @@ def test_an_explorer_that_is_killed_around_submissions(cluster, undisturbed, tmp
     assert lives(path, cluster, 8) == (sum(moment != "" for moment in MOMENTS), 8)
     assert untimed(path) == untimed(undisturbed)
     assert completions(path) == Counter(range(1, 9))
+
+
+def killed_after(monkeypatch, notes):
+    """Explorers are killed as soon as they have made so many notes on attempts; this process is not."""
+    made, this = itertools.count(1), os.getpid()
+
+    def write(path, content):
+        write_bytes(path, content)
+        if os.getpid() != this and next(made) == notes:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(attempts, "write_bytes", write)
+
+
+@pytest.mark.on_demand
+def test_an_explorer_that_is_killed_after_every_note(cluster, undisturbed, tmp_path, monkeypatch):
+    path = tmp_path / "x"
+    opened(path)
+    for life in range(200):
+        killed_after(monkeypatch, 1 + life % 7)
+        code = os.waitstatus_to_exitcode(os.waitpid(begin_explorer(path, engine(cluster), 8), 0)[1])
+        assert code in {0, -signal.SIGKILL}
+        if code == 0:
+            break
+    assert life > 10
+    assert untimed(path) == untimed(undisturbed)
+    assert completions(path) == Counter(range(1, 9))
+
+
+@pytest.mark.parametrize("notes", [1, 2])
+def test_an_attempt_that_was_not_fully_noted_is_followed_by_another(tmp_path, monkeypatch, notes):
+    """An explorer was killed meanwhile."""
+    made = itertools.count()
+
+    def write(path, content):
+        if next(made) == notes:
+            raise KeyboardInterrupt
+        write_bytes(path, content)
+
+    monkeypatch.setattr(attempts, "write_bytes", write)
+    with contextlib.suppress(KeyboardInterrupt):
+        Attempt(tmp_path, 1).prepare(Submission("lsf", "mg-1-1-1"))
+    monkeypatch.undo()
+    attempt = in_force(tmp_path)
+    assert attempt == Attempt(tmp_path, 1)
+    retire(tmp_path)
+    assert in_force(tmp_path) == Attempt(tmp_path, 1 if attempt.submission is None else 2)
 
 
 @pytest.mark.on_demand

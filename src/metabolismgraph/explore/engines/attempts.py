@@ -109,8 +109,9 @@ class Attempt(NamedTuple):
                 part.replace(self.path / _RUN)
             except shutil.Error:  # files came and went
                 shutil.rmtree(part, ignore_errors=True)
-        _write(self.path / SUBMISSION, submission._asdict())
+        # In this order: a submission of which nobody knows whether it arrived has an attempt that can be retired.
         write_bytes(self.folder / ATTEMPT, str(self.number).encode())
+        _write(self.path / SUBMISSION, submission._asdict())
 
     def note_native(self, native: str) -> None:
         """Note the number of the job at the scheduler.
