@@ -363,7 +363,7 @@ def test_a_job_ends_with_its_parent_and_goes_on_in_the_next_life(exploration, fi
     parent = subprocess.Popen([sys.executable, "-c", ENGINE, str(folder)])
     wait_for(lambda: trainers(parent))
     below = psutil.Process(parent.pid).children(recursive=True)
-    assert len(below) == 2  # the job, and the trainer that it waits for
+    assert len(below) == 3  # the worker, its job, and the trainer for which the job waits
     assert all(lives(process) for process in below)
     parent.kill()
     parent.wait()

@@ -103,6 +103,12 @@ class Child:
         return self._process.pid
 
     @property
+    def stdin(self) -> IO[bytes]:
+        """Standard input, if it is a `PIPE`."""
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
     def stdout(self) -> IO[bytes]:
         """Standard output, if it is a `PIPE`."""
         assert self._process.stdout is not None

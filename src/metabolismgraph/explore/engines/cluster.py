@@ -145,7 +145,8 @@ class ClusterEngine(Engine):
 
     def close(self) -> None:
         self._closed = True
-        if going := sum(not followed.is_new for followed in self._jobs.values()):
+        # Some may have ended since the last look.
+        if going := sum(not (followed.is_new or followed.attempt.has_ended) for followed in self._jobs.values()):
             self._report(f"jobs that continue on {self._scheduler.name}: {going}; `explore cancel` ends them")
         self._jobs.clear()
 

@@ -73,6 +73,11 @@ def settle(limit: float | None) -> None:
     """What a job does first: it ends with its parent, unless it has a time limit, and keeps to its cores."""
     if limit is None:
         end_with_parent()
+    keep_to_cores()
+
+
+def keep_to_cores() -> None:
+    """Use no other cores than those that an engine of this computer gives."""
     cores = os.environ.get("METABOLISMGRAPH_CORES")
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
@@ -140,12 +145,7 @@ def run_job(folder: Path) -> dict[str, Any]:
         base, cache, trial = (Path(os.path.normpath(described / job[name])) for name in ("base", "cache", "trial"))
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{described / JOB}: damaged ({error!r}); replicate the node to run it again") from None
-    # This process reads compiled programs from a folder to which strategy files cannot write; a cache folder of the
-    # user's serves for all code of the package.
-    users = bool(os.environ.get("JAX_COMPILATION_CACHE_DIR"))
-    if not users:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache.with_name("evaluation"))
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    users = _use_compiled(cache.with_name("evaluation"))
     # Slow imports: only now, when the lock is held and the parent is watched.
     from metabolismgraph.config import Config  # noqa: PLC0415
     from metabolismgraph.runs import pipeline  # noqa: PLC0415
@@ -190,6 +190,24 @@ def run_job(folder: Path) -> dict[str, Any]:
         for name, value in evaluation.metrics.items()
         if not isinstance(value, list)
     }
+
+
+def _use_compiled(cache: Path) -> bool:
+    """Read and write compiled programs; returns whether in a folder of the user's, which serves for the whole package.
+
+    Args:
+        cache: otherwise used. Strategy files cannot write to it.
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return True
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    import jax  # noqa: PLC0415 (slow)
+
+    # JAX reads variables when it is imported, which a worker has done before.
+    jax.config.update("jax_compilation_cache_dir", str(cache))  # type: ignore[no-untyped-call]
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
+    return False
 
 
 def _check_settings(config: Config, files: Mapping[str, str], base: Path, trial: Path) -> None:

@@ -6,14 +6,16 @@ import dataclasses
 import os
 import re
 import shutil
+import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from metabolismgraph import processes
 from metabolismgraph.explore.engines.attempts import check_not_elsewhere
 from metabolismgraph.explore.engines.base import JOB, NO_ROOM, STDOUT, UNFLUSHED, Ended, Engine, too_late
+from metabolismgraph.explore.engines.worker import Worker
 from metabolismgraph.processes import Child, describe_exit, environment, killed_from_outside, last_line
 from metabolismgraph.text import one_line
 
@@ -21,16 +23,42 @@ _POLL = 0.02  # seconds
 _PATIENCE = 20.0  # seconds until nvidia-smi must have answered
 
 
+class _Program:
+    """Starts a process for every job; the methods are those of a `Worker`."""
+
+    def __init__(self, place: Mapping[str, str], command: Sequence[str]):
+        self._place, self._command = place, command
+        self._process: Child | None = None
+
+    def start(self, folder: Path) -> None:
+        with (folder / STDOUT).open("ab") as out:
+            command = [*self._command, str(folder)]
+            env = environment(**self._place)
+            self._process = Child(command, stdin=processes.PIPE, stdout=out, stderr=processes.STDOUT, env=env)
+
+    def code(self) -> int | None:
+        assert self._process is not None
+        return self._process.poll()
+
+    def end(self, code: int | None) -> None:
+        del code
+        self.kill()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+
 @dataclasses.dataclass
 class _Running:
-    process: Child
+    worker: Worker | _Program
     folder: Path
     started: float
-    worker: int
 
 
 class ProcessEngine(Engine):
-    """One child process per job, at most `n_workers` at the same time, each with its own share of the cores.
+    """One process per job, at most `n_workers` at the same time, each with its own share of the cores.
 
     Each works on one GPU, where this computer has some.
 
@@ -38,15 +66,22 @@ class ProcessEngine(Engine):
 
     Attributes:
         limit: time limit of a job [s].
-        command: program and arguments before the folder.
+
+    Args:
+        command: program and arguments before the folder, started for every job; None: jobs of explorations, for which
+            workers fork where that is safe.
     """
 
-    def __init__(self, n_workers: int, limit: float, command: Sequence[str] = JOB):
-        self.n_workers, self.limit, self.command = n_workers, limit, tuple(command)
+    def __init__(self, n_workers: int, limit: float, command: Sequence[str] | None = None):
+        self.n_workers, self.limit = n_workers, limit
         self._waiting: deque[tuple[int, Path]] = deque()
         self._running: dict[int, _Running] = {}
         self._ended: list[Ended] = []
-        self._shares, self._gpus = _shares(n_workers), gpus()
+        # On macOS, libraries do not survive a fork.
+        forks = command is None and sys.platform == "linux"
+        self._free: list[Worker | _Program] = [
+            Worker(place) if forks else _Program(place, command or JOB) for place in _places(n_workers)
+        ]
 
     def submit(self, job: int, folder: Path) -> None:
         check_not_elsewhere(folder, "process")
@@ -66,52 +101,40 @@ class ProcessEngine(Engine):
     def cancel(self, job: int) -> None:
         self._waiting = deque(entry for entry in self._waiting if entry[0] != job)
         if job in self._running:
-            self._running.pop(job).process.kill()
+            self._end(job, None)
 
     def close(self) -> None:
         self._waiting.clear()
         for job in list(self._running):
             self.cancel(job)
+        for worker in self._free:
+            worker.kill()
 
     def _start(self) -> None:
-        while self._waiting and len(self._running) < self.n_workers:
+        while self._waiting and self._free:
             job, folder = self._waiting.popleft()
-            taken = {running.worker for running in self._running.values()}
-            worker = next(w for w in range(self.n_workers) if w not in taken)
             started = time.monotonic()
             try:
-                with (folder / STDOUT).open("ab") as out:
-                    process = Child(
-                        [*self.command, str(folder)],
-                        stdin=processes.PIPE,
-                        stdout=out,
-                        stderr=processes.STDOUT,
-                        env=environment(**self._place(worker)),
-                    )
+                self._free[0].start(folder)
             except OSError as error:
+                self._free[0].kill()
                 reason = f"could not be started ({error.strerror}: {error.filename or folder})"
                 self._ended.append(Ended(job, reason, 0.0, "machine"))
                 continue
-            self._running[job] = _Running(process, folder, started, worker)
+            self._running[job] = _Running(self._free.pop(0), folder, started)
 
-    def _place(self, worker: int) -> dict[str, str]:
-        """Variables that give a worker its share of the cores, and its GPU."""
-        cores = {"METABOLISMGRAPH_CORES": ",".join(map(str, self._shares[worker]))}
-        if not self._gpus:
-            return cores
-        shared = self.n_workers > len(self._gpus) and "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ
-        # The first process on a GPU would claim most of its memory.
-        memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if shared else {}
-        return {"CUDA_VISIBLE_DEVICES": self._gpus[worker % len(self._gpus)]} | cores | memory
+    def _end(self, job: int, code: int | None) -> None:
+        worker = self._running.pop(job).worker
+        worker.end(code)
+        self._free.insert(0, worker)  # before those that have not started yet
 
     def _collect(self) -> None:
         for job, running in list(self._running.items()):
             seconds = time.monotonic() - running.started
-            code = running.process.poll()
+            code = running.worker.code()
             if code is None and seconds <= self.limit:
                 continue
-            running.process.kill()
-            del self._running[job]
+            self._end(job, code)
             reason = too_late(self.limit) if code is None else _reason(code, running.folder)
             lost = code is None or code in {NO_ROOM, UNFLUSHED} or killed_from_outside(code)
             self._ended.append(Ended(job, reason, seconds, "machine" if lost else "idea"))
@@ -132,6 +155,24 @@ def gpus() -> list[str]:
         return []
     # By name: numbers may have another order there.
     return re.findall(r"^GPU .*\(UUID: (GPU-[\w-]+)\)", listed.decode(errors="replace"), re.MULTILINE)
+
+
+def _places(n_workers: int) -> list[dict[str, str]]:
+    """Variables that give each worker its share of the cores, and its GPU."""
+    found = gpus()
+    return [
+        {"METABOLISMGRAPH_CORES": ",".join(map(str, share))} | _of_gpu(worker, n_workers, found)
+        for worker, share in enumerate(_shares(n_workers))
+    ]
+
+
+def _of_gpu(worker: int, n_workers: int, found: Sequence[str]) -> dict[str, str]:
+    if not found:
+        return {}
+    shared = n_workers > len(found) and "XLA_PYTHON_CLIENT_PREALLOCATE" not in os.environ
+    # The first process on a GPU would claim most of its memory.
+    memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if shared else {}
+    return {"CUDA_VISIBLE_DEVICES": found[worker % len(found)]} | memory
 
 
 def _shares(n_workers: int) -> list[list[int]]:

@@ -1,0 +1,125 @@
+"""A worker, `python -P -m metabolismgraph.explore.engines.worker`: it imports what jobs need, and forks for each job.
+
+The imports of a job take longer than its evaluation. A line of standard input, as JSON, is the folder of a job; a line
+of standard output is the exit code of its process. Nothing is sent meanwhile, so that the process of a job can wait for
+the end of standard input (`processes.end_with_parent`), with which it and the worker end.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from metabolismgraph.explore.engines import job
+from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT
+from metabolismgraph.processes import PIPE, Child, environment
+
+_COMMAND = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.worker")
+# What a job imports. None of it starts threads, or looks for devices: neither would survive a fork.
+_MODULES = (
+    *("metabolismgraph.runs.pipeline", "metabolismgraph.runs.answer_files", "metabolismgraph.figures"),
+    *("metabolismgraph.formats.dataset", "metabolismgraph.explore.review.admission"),
+    *("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "scipy.stats", "scipy.interpolate", "h5netcdf"),
+    *("matplotlib.font_manager", "matplotlib.backends.backend_agg", "safetensors.numpy", "pandas"),
+)
+_LONGEST = 1 << 16  # bytes of a line
+
+
+class Worker:
+    """A process that does one job at a time, and starts with the first one.
+
+    Args:
+        place: variables of its environment, see `environment`.
+    """
+
+    def __init__(self, place: Mapping[str, str]):
+        self._place = place
+        self._process: Child | None = None
+
+    def start(self, folder: Path) -> None:
+        """Begin a job.
+
+        Raises:
+            OSError: its output cannot be written, or no process can be started.
+        """
+        if self._process is not None and self._process.poll() is not None:
+            self.kill()
+        with (folder / STDOUT).open("ab") as errors:
+            if self._process is None:
+                env = environment(**self._place)
+                self._process = Child(_COMMAND, stdin=PIPE, stdout=PIPE, stderr=errors, env=env)
+        os.write(self._process.stdin.fileno(), json.dumps(str(folder)).encode() + b"\n")
+
+    def code(self) -> int | None:
+        """The exit code of the job, or minus the number of the signal that ended it; None while it runs."""
+        assert self._process is not None
+        if not select.select([self._process.stdout], [], [], 0)[0]:
+            return None
+        answer = os.read(self._process.stdout.fileno(), _LONGEST)
+        return int(answer) if answer else self._process.poll()  # without an answer the worker itself has ended
+
+    def end(self, code: int | None) -> None:
+        """Take note of the end of the job. Only one that ended in order leaves no processes behind."""
+        if code != 0:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process, with that of its job."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+
+def main() -> int:
+    """Fork for every job; returns the exit code, of the worker or of a job."""
+    job.keep_to_cores()
+    _load()
+    gc.collect()
+    gc.freeze()  # memory that the collector does not touch stays shared
+    answers = os.dup(1)
+    for folder in _requests():
+        number = os.fork()
+        if not number:
+            os.close(answers)
+            return _run(folder)
+        code = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+        os.write(answers, f"{code}\n".encode())
+    return 0
+
+
+def _load() -> None:
+    for name in _MODULES:
+        importlib.import_module(name)
+    import xarray  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415
+
+    # These import more when they are first used: dask, where it is installed, and formats of images.
+    xarray.Dataset({"a": ("x", [0.0])})
+    Image.init()
+
+
+def _requests() -> Iterator[Path]:
+    # Without a buffer, which the process of a job would inherit.
+    while line := os.read(0, _LONGEST):
+        yield Path(json.loads(line))
+
+
+def _run(folder: Path) -> int:
+    try:
+        output = os.open(folder / STDOUT, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    except OSError:
+        return NO_ROOM
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    os.close(output)
+    return job.main(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
