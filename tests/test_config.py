@@ -378,6 +378,7 @@ def test_overrides() -> None:
     ("override", "message"),
     [
         ("training.seeed=3", "--set: unknown key training.seeed; did you mean training.seed?"),
+        ("trainin.seed=3", "--set: unknown key trainin.seed; did you mean training.seed?"),
         ("training.seed", "--set training.seed: expected section.key=value, such as training.seed=3"),
         ("training.seed=a", "--set: training.seed is 'a', expected a whole number"),
         ("training=3", "--set: training is a section; set one of its keys, such as training.seed"),

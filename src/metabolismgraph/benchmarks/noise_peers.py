@@ -19,8 +19,7 @@ from jaxtyping import Float
 
 from metabolismgraph.benchmarks.noise_methods import Estimate, Sample
 from metabolismgraph.errors import InputError
-from metabolismgraph.system.kinetics import Structure
-from metabolismgraph.system.network import ReactionNetwork
+from metabolismgraph.system.kinetics import Structure, aggregate, mass_action, pair_concentrations
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.threads import single_thread
 from metabolismgraph.trajectories.integrators import EulerSteps
@@ -56,8 +55,10 @@ def by_closed_form(sample: Sample) -> Estimate:
     seen, network = sample.seen, sample.network(law_known=True)
     n, m, s = network.n_species, network.n_reactions, network.sparse_stoichiometry.tocsr()
     t = seen.transitions()
-    ends = [t.start] if sample.every == 1 else [t.start, t.end]
-    c, v = np.mean(ends, axis=0), np.mean([_monomials(network, end) for end in ends], axis=0)
+    ends, structure = np.array([t.start] if sample.every == 1 else [t.start, t.end]), Structure.of(network)
+    log_c, present = pair_concentrations(ends, structure)
+    v = aggregate(mass_action(log_c, np.asarray(structure.pair_order)), present, structure, "mul").mean(axis=0)
+    c = ends.mean(axis=0)
     matrix, right = np.zeros((m + 2 * n, m + 2 * n)), np.zeros(m + 2 * n)
     for i in np.flatnonzero(~network.fixed):
         reactions = s.indices[s.indptr[i] : s.indptr[i + 1]]
@@ -74,17 +75,6 @@ def by_closed_form(sample: Sample) -> Estimate:
     least = np.where(np.arange(m + 2 * n) < m, 0.0, -np.inf)
     k, slope, offset = np.split(unit * scipy.optimize.lsq_linear(design, target, (least, np.inf)).x, [m, m + n])
     return Estimate(np.log10(not_too_small(k)), slope, offset, integrator="differences of frames")
-
-
-def _monomials(
-    network: ReactionNetwork, c: Float[np.ndarray, "frames species"]
-) -> Float[np.ndarray, "frames reactions"]:
-    """Products of the concentrations of the substrates to the power of their orders."""
-    powers = c[:, network.edge_species] ** network.edge_order
-    rates = np.ones((len(c), network.n_reactions))
-    for edge, reaction in enumerate(network.edge_reaction):
-        rates[:, reaction] *= powers[:, edge]
-    return rates
 
 
 # -- PySINDy

@@ -184,7 +184,7 @@ def nearest_key(key: str) -> str:
     tops = [*(k for k in KEYS if "." not in k), *SECTIONS]
     by_name = {k.rpartition(".")[2]: k for k in KEYS}
     if same:
-        return same[0]
+        return difflib.get_close_matches(key, same, 1, 0.0)[0]
     for candidates in (siblings, KEYS if section else tops):
         near = difflib.get_close_matches(key, candidates, 1, 0.6 if section else 0.75)
         if near:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.normal_equations import check_dense, follows_equation
-from metabolismgraph.reactions.result import Phase1Result
+from metabolismgraph.reactions.result import Phase1Result, line_blocks
 from metabolismgraph.system.arrays import random_key
 from metabolismgraph.system.derivative_rules import StepQuadrature
 from metabolismgraph.system.kinetics import Structure
@@ -55,7 +55,7 @@ class Residuals:
         slope, offset = self.slope_error, self.offset_error
         # Rounding, and errors that were estimated apart, could make it indefinite.
         cross = np.clip(self.slope_offset_covariance, -slope * offset, slope * offset)
-        return np.moveaxis(np.array([[slope**2, cross], [cross, offset**2]]), -1, 0)
+        return line_blocks(slope, offset, cross)
 
     @functools.cached_property
     def unit(self) -> float:

@@ -188,7 +188,7 @@ class Phase1Result:
         offset = np.maximum(self.offset_error, _LEAST_ERROR * np.abs(self.offset).max() + 1e-300)
         most = _MOST_CORRELATED * slope * offset
         cross = np.clip(self.slope_offset_covariance, -most, most)
-        return np.asarray(np.moveaxis(np.array([[slope**2, cross], [cross, offset**2]]), -1, 0))
+        return line_blocks(slope, offset, cross)
 
     def in_units(self, units: Units, network: ReactionNetwork) -> Phase1Result:
         """A result in internal units, converted to the units of the data."""
@@ -206,3 +206,13 @@ class Phase1Result:
             noise=self.noise * units.rate,
             trajectories=None if self.trajectories is None else self.trajectories.in_units(units),
         )
+
+
+def line_blocks(
+    slope_error: Float[np.ndarray, " species"],
+    offset_error: Float[np.ndarray, " species"],
+    covariance: Float[np.ndarray, " species"],
+) -> Float[np.ndarray, "species 2 2"]:
+    """Covariance matrices of slope and offset, from their standard errors and covariance."""
+    blocks = np.array([[slope_error**2, covariance], [covariance, offset_error**2]])
+    return np.asarray(np.moveaxis(blocks, -1, 0))

@@ -214,9 +214,10 @@ def pair_concentrations(
     return xp.log(xp.where(present, values, 1.0)), present
 
 
-def mass_action(log_c: Float[Array, "*batch"], order: Float[Array, "*#batch"]) -> Float[Array, "*batch"]:
+def mass_action(log_c: Float[AnyArray, "*batch"], order: Float[AnyArray, "*#batch"]) -> Float[AnyArray, "*batch"]:
     """log f of mass action, f = c^s (Guldberg & Waage 1864)."""
-    return order * log_c
+    log_f: AnyArray = order * log_c
+    return log_f
 
 
 def log_factors(
