@@ -26,7 +26,13 @@ _MODULES = (
     *("metabolismgraph.runs.pipeline", "metabolismgraph.runs.answer_files", "metabolismgraph.figures"),
     *("metabolismgraph.formats.dataset", "metabolismgraph.explore.review.admission"),
     *("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "scipy.stats", "scipy.interpolate", "h5netcdf"),
-    *("matplotlib.font_manager", "matplotlib.backends.backend_agg", "safetensors.numpy", "pandas"),
+    *(
+        "matplotlib.font_manager",
+        "matplotlib.backends.backend_agg",
+        "PIL.TiffImagePlugin",
+        "safetensors.numpy",
+        "pandas",
+    ),
 )
 _LONGEST = 1 << 16  # bytes of a line
 
@@ -97,11 +103,8 @@ def _load() -> None:
     for name in _MODULES:
         importlib.import_module(name)
     import xarray  # noqa: PLC0415
-    from PIL import Image  # noqa: PLC0415
 
-    # These import more when they are first used: dask, where it is installed, and formats of images.
-    xarray.Dataset({"a": ("x", [0.0])})
-    Image.init()
+    xarray.Dataset({"a": ("x", [0.0])})  # the first one imports dask, where that is installed
 
 
 def _requests() -> Iterator[Path]:
