@@ -345,18 +345,24 @@ def killed_after(monkeypatch, notes):
 
 
 @pytest.mark.on_demand
-def test_an_explorer_that_is_killed_after_every_note(cluster, undisturbed, tmp_path, monkeypatch):
+@pytest.mark.parametrize("loses", [False, True], ids=["none is lost", "some are lost"])
+def test_an_explorer_that_is_killed_after_every_note(cluster, undisturbed, tmp_path, monkeypatch, loses):
     path = tmp_path / "x"
     opened(path)
+    faulty(path, **({"i2": "killed once", "i3": "killed", "i5": "killed once"} if loses else {}))
     for life in range(200):
         killed_after(monkeypatch, 1 + life % 7)
-        code = os.waitstatus_to_exitcode(os.waitpid(begin_explorer(path, engine(cluster), 8), 0)[1])
+        code = os.waitstatus_to_exitcode(os.waitpid(begin_explorer(path, engine(cluster, retries=1), 8), 0)[1])
         assert code in {0, -signal.SIGKILL}
         if code == 0:
             break
     assert life > 10
-    assert untimed(path) == untimed(undisturbed)
-    assert completions(path) == Counter(range(1, 9))
+    if loses:
+        assert {i: ends_of(path, i)[0] for i in range(1, 9)} == {i: ["killed"] * (i in {2, 3, 5}) for i in range(1, 9)}
+        assert completions(path) == Counter({*range(1, 9)} - {3})
+    else:
+        assert untimed(path) == untimed(undisturbed)
+        assert completions(path) == Counter(range(1, 9))
 
 
 @pytest.mark.parametrize("notes", [1, 2])
