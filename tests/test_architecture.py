@@ -36,6 +36,7 @@ FLOORS = (
         "sandbox",
         "evaluation",
         "figures",
+        "reports",
         "runs",
         "explore",
     ),

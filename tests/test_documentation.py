@@ -215,7 +215,7 @@ def test_yaml_is_a_configuration(page, tmp_path):
 # Names of a reader's own, ids of examples, pieces of notation and other programs.
 EXAMPLES = {"NAME", "id_conc", "time_s", "sh", "MLP_sub"}
 FILE = re.compile(
-    r"[\w./*-]+(\.(csv|tsv|xml|gz|jsonl?|log|nc|png|tif|ya?ml|py|md|safetensors|txt|toml|parquet|pt|npy)|/)"
+    r"[\w./*-]+(\.(csv|tsv|xml|gz|html|jsonl?|log|nc|png|tif|ya?ml|py|md|safetensors|txt|toml|parquet|pt|npy)|/)"
 )
 CODE = re.compile(r"[A-Za-z_][\w.]*")
 

@@ -211,6 +211,14 @@ def evaluate(
     _show(evaluation, run, quiet=quiet)
 
 
+@app.command(epilog="Example: metabolismgraph report runs/mine")
+def report(run: Annotated[Path, typer.Argument(help="folder of a run, finished or not")]) -> None:
+    """Write report.html of a run again: one page that opens without a network."""
+    from metabolismgraph.runs.report import write_run_report
+
+    console().print(f"report: {write_run_report(run)}", markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Example: metabolismgraph convert model.xml model.ant")
 def convert(
     source: Annotated[

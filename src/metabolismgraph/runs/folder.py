@@ -19,7 +19,8 @@ from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.processes import run
 
-MANIFEST, CONFIG, FITTED_MODEL = "manifest.json", "config.yaml", "model_fitted.xml"
+MANIFEST, CONFIG, FITTED_MODEL, REPORT = "manifest.json", "config.yaml", "model_fitted.xml", "report.html"
+ERRORS = "stderr.txt"  # of the training process, in its folder
 _RESULTS = (
     "metrics.json",
     "analysis.log",
@@ -29,6 +30,7 @@ _RESULTS = (
     "parameters.csv",
     "rate_law.csv",
     FITTED_MODEL,
+    REPORT,
 )
 MOST_SECONDS = 1e12  # of a stage
 _FOLDERS = ("figures", "tmp_training", "uncertainty")
@@ -63,8 +65,8 @@ class RunFolder:
     Layout: `manifest.json`, `config.yaml` (complete, can be run again), `data/` (network.xml, timeseries.csv.gz,
     truth/), `training/` (observations, settings and checkpoints: all files of the training process),
     `rate_constants.csv`, `homeostasis.csv`, `parameters.csv`, `rate_law.csv`, `model_fitted.xml`, `metrics.json`,
-    `analysis.log`, `evaluation.nc`, `tmp_training/` and `figures/`. A run of Phase 2 alone may use data, observations
-    and Phase 1 of another run, its base, instead of copies.
+    `analysis.log`, `evaluation.nc`, `report.html`, `tmp_training/` and `figures/`. A run of Phase 2 alone may use data,
+    observations and Phase 1 of another run, its base, instead of copies; it has no `report.html`.
     """
 
     def __init__(self, path: Path, manifest: dict[str, Any]):

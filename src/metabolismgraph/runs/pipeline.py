@@ -57,8 +57,9 @@ from metabolismgraph.runs.checkpoint import (
     save_phase1,
     save_phase2,
 )
-from metabolismgraph.runs.folder import MANIFEST, MOST_SECONDS, RunFolder
+from metabolismgraph.runs.folder import ERRORS, MANIFEST, MOST_SECONDS, RunFolder
 from metabolismgraph.runs.published import config_of, results_of
+from metabolismgraph.runs.report import write_run_report
 from metabolismgraph.runs.train_process import KERNEL, NO_ROOM, UNGUARDED
 from metabolismgraph.sandbox import landlock
 from metabolismgraph.sandbox.audit_hook import attempt_of
@@ -75,7 +76,6 @@ _log = logging.getLogger(__name__)
 _OBSERVATIONS = "observations"
 _CHECKPOINT = "phase1"
 _SOURCE = "network_as_given.xml"
-_ERRORS = "stderr.txt"
 _LONGEST_STAGE = 40  # characters
 
 
@@ -417,9 +417,20 @@ def _complete(folder: RunFolder, first: str, make_data: Callable[[RunFolder], No
         folder.finish(first, time.perf_counter() - started)
         progress(first, 1.0, "")
     _log.info("%s: training", folder.path)
-    _train(folder, progress)
+    _report_unfinished(folder)  # should it be interrupted
+    try:
+        _train(folder, progress)
+    except (FirewallError, TrainingFailedError):
+        _report_unfinished(folder)
+        raise
     _log.info("%s: evaluation", folder.path)
     return _judge(folder, folder.config, _own_truth(folder), progress)
+
+
+def _report_unfinished(folder: RunFolder) -> None:
+    """Write the page of a run that has no results; those of an earlier life keep theirs."""
+    if folder.leak or not folder.is_finished("evaluate"):
+        write_run_report(folder.path)
 
 
 def _hand_over(folder: RunFolder, observations: Observations, start: Path | None) -> None:
@@ -486,7 +497,7 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, 
         phases |= {"phase 2": "phase2"} | ({"refine": "refined"} if training.joint_refinement else {})
     if all(folder.is_finished(stage) and is_intact(folder.training / name) for stage, name in phases.items()):
         return
-    errors = folder.training / _ERRORS
+    errors = folder.training / ERRORS
     with excerpt(errors) as stderr:
         # -P: a file of the user must not replace a module of the same name.
         command = [sys.executable, "-P", "-m", "metabolismgraph.runs.train_process", str(folder.training)]
@@ -623,4 +634,6 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
     )
     folder.finish("figures", time.perf_counter() - started)
     progress("figures", 1.0, "")
+    if folder.base is None:
+        write_run_report(folder.path)
     return dataclasses.replace(evaluation, metrics=metrics, notes=notes)

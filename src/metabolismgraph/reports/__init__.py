@@ -1,0 +1,1 @@
+"""Pages that explain results: one file each, which opens without a network."""

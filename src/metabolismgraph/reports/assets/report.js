@@ -1,0 +1,47 @@
+// Fills the tables of a page from its data; text is set as text, never as markup.
+(() => {
+  const data = JSON.parse(document.getElementById("report-data").textContent);
+  const number = (value) => value !== 0 && Math.abs(value) < 1e-3 ? value.toExponential() : String(value);
+  const shown = (value) =>
+    value === null ? "" : value === true ? "yes" : value === false ? "no" : typeof value === "number" ? number(value) : value;
+  const plain = (cell) => document.createTextNode(shown(cell.getValue()));
+  const bySize = (a, b) => {
+    if (a === null || b === null) return (a !== null) - (b !== null);
+    return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
+  };
+  for (const place of document.querySelectorAll("[data-table]")) {
+    const { columns, rows } = data[place.dataset.table];
+    const used = columns.map((_, i) => i).filter((i) => rows.some((row) => row[i] !== null && row[i] !== ""));
+    const label = document.createElement("label");
+    label.className = "filter";
+    label.textContent = `Find in ${place.dataset.name}`;
+    const words = document.createElement("input");
+    words.type = "search";
+    const count = document.createElement("span");
+    count.className = "count";
+    count.setAttribute("role", "status");
+    label.append(words, count);
+    place.before(label);
+    const table = new Tabulator(place, {
+      data: rows.map((row) => Object.fromEntries(used.map((i) => [`c${i}`, row[i]]))),
+      columns: used.map((i) => ({
+        title: columns[i].replaceAll("_", " ").replaceAll("&", "&amp;").replaceAll("<", "&lt;"),
+        field: `c${i}`,
+        formatter: plain,
+        sorter: bySize,
+        headerSortTristate: true,
+        maxInitialWidth: 320,
+      })),
+      layout: "fitDataFill",
+      maxHeight: "28rem",
+      placeholder: "none",
+    });
+    const say = (n) => { count.textContent = n === rows.length ? `${n}` : `${n} of ${rows.length}`; };
+    say(rows.length);
+    words.addEventListener("input", () => {
+      const wanted = words.value.toLowerCase();
+      table.setFilter((row) => Object.values(row).some((value) => shown(value).toLowerCase().includes(wanted)));
+    });
+    table.on("dataFiltered", (_, found) => say(found.length));
+  }
+})();

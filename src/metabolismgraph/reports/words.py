@@ -1,0 +1,80 @@
+"""Sentences of a report, from the tables and metrics of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from metabolismgraph.metrics import Value
+
+_MOST_NAMES = 12  # in a sentence
+
+
+def verdict(metrics: Mapping[str, Value], constants: pd.DataFrame, homeostasis: pd.DataFrame) -> str:
+    """What was determined, and whether to trust it."""
+    known = int(constants["identifiable"].sum())
+    found = f"{known} of {len(constants)} rate constants are determined by these data"
+    types = _number_of_types(homeostasis)
+    resolved = int(homeostasis["resolved"].sum())
+    if types:
+        noun = "type" if types == 1 else "types"
+        found += f"; homeostasis of {resolved} of {len(homeostasis)} species is resolved, with {types} {noun}"
+    elif len(homeostasis):
+        found += "; homeostasis is not resolved for any species"
+    if metrics.get("trustworthy") is False:
+        return f"Do not trust this fit. In it, {found}."
+    return f"{found[0].upper()}{found[1:]}."
+
+
+def listed(metrics: Mapping[str, Value], name: str) -> list[str]:
+    """The sentences of a metric, such as the reasons against a fit."""
+    found = metrics.get(name)
+    return [str(sentence) for sentence in found] if isinstance(found, list) else []
+
+
+def undetermined(constants: pd.DataFrame) -> list[tuple[str, str]]:
+    """Why rate constants are not determined, and which: one entry for each reason."""
+    rows = constants[~constants["identifiable"]]
+    why = rows["reason"].fillna("").replace("", "only a combination with others is determined")
+    return [(str(reason), names(list(group["reaction"]))) for reason, group in rows.groupby(why, sort=False)]
+
+
+def names(found: Sequence[object]) -> str:
+    """A list of names, cut where it is long."""
+    shown = ", ".join(map(str, found[:_MOST_NAMES]))
+    return shown if len(found) <= _MOST_NAMES else f"{shown} and {len(found) - _MOST_NAMES} more"
+
+
+def methods(version: str, jax: str, *, by_trajectories: bool, law: str, homeostasis: bool) -> str:
+    """A paragraph on the methods, for a paper; references are in the documentation.
+
+    Args:
+        version, jax: of this package and of JAX.
+        by_trajectories: whether Phase 1 fitted trajectories; otherwise dc/dt.
+        law: rate law, as a clause such as "The rate law is mass action".
+        homeostasis: whether there was a Phase 2.
+    """
+    fitted = (
+        "by a fit of trajectories in windows with free initial states (multiple shooting, Bock 1983)"
+        if by_trajectories
+        else "by least squares of the time derivatives"
+    )
+    text = (
+        f"Rate constants were estimated with metabolismgraph {version} (JAX {jax}) {fitted}. {law}. Slope and offset "
+        "of homeostasis of each species were estimated together with the rate constants. Rate constants that the data "
+        "do not determine were found from the null space of the problem. Intervals are Wald intervals of 95 %."
+    )
+    if homeostasis:
+        text += (
+            " With the reactions frozen, a neural network with an embedding of each species learned homeostasis, and "
+            "types are clusters of the embeddings (DBSCAN, Ester et al. 1996)."
+        )
+    return text
+
+
+def _number_of_types(homeostasis: pd.DataFrame) -> int:
+    if "type" not in homeostasis:
+        return 0
+    types = pd.to_numeric(homeostasis["type"][homeostasis["resolved"]], errors="coerce").dropna()
+    return int(types[types >= 0].nunique())

@@ -1,0 +1,281 @@
+"""report.html of a run: what was found, how sure it is, and how it was found, in one page to send to a colleague.
+
+The page is a view of the files of the run folder, and can be made again.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from metabolismgraph.config import Config
+from metabolismgraph.errors import FirewallError, InputError
+from metabolismgraph.files import write_bytes
+from metabolismgraph.metrics import Value, find
+from metabolismgraph.processes import last_line
+from metabolismgraph.reports import words
+from metabolismgraph.reports.page import picture, render
+from metabolismgraph.runs.answer_files import HOMEOSTASIS, RATE_CONSTANTS
+from metabolismgraph.runs.checkpoint import load_observations, load_phase1
+from metabolismgraph.runs.folder import ERRORS, MANIFEST, REPORT, RunFolder
+
+_DIGITS = 6  # significant ones of numbers in tables
+_LARGEST_PICTURE = 600_000  # bytes; larger ones stay beside the page
+_COLUMNS = {
+    RATE_CONSTANTS: ("reaction", "equation", "k", "unit", "standard_error", "lower", "upper", "identifiable", "reason"),
+    HOMEOSTASIS: ("species", "slope", "slope_error", "baseline", "baseline_error", "resolved"),
+}
+_FIGURES = {
+    "traces.png": "Concentrations over time, measured and predicted.",
+    "mlp_sub.png": "The learned substrate function, with its 95 % band where it is known.",
+    "homeostasis.png": "The pull of each type to its baseline.",
+    "singular_values.png": "Singular values of the concentrations: how many directions the data explore.",
+    "kinograph.png": "Concentrations of all species over time, and their residuals.",
+}
+_SUMMARY = "summary.png"
+
+
+def write_run_report(path: Path) -> Path:
+    """Write report.html into a run folder, finished or not; returns its path.
+
+    Raises:
+        InputError: there is no run, or a file of it is damaged.
+        OSError: the page cannot be written.
+    """
+    folder, leak = _opened(path)
+    content = _about(folder)
+    data: dict[str, Any] = {}
+    if leak is not None or not folder.is_finished("evaluate"):
+        content |= _unfinished(folder, leak)
+    else:
+        found, data = _results(folder)
+        content |= found
+    target = path / REPORT
+    write_bytes(target, render("run.html", content, data).encode())
+    return target
+
+
+def _opened(path: Path) -> tuple[RunFolder, str | None]:
+    """A run, and the attempt of its training to reach outside its folder, after which it has no results."""
+    try:
+        return RunFolder.open(path), None
+    except FirewallError as error:
+        return RunFolder(path, json.loads((path / MANIFEST).read_bytes())), str(error)
+
+
+def _about(folder: RunFolder) -> dict[str, Any]:
+    """What is known of every run: configuration, origin, versions, host and times."""
+    manifest, config = folder.manifest, folder.config
+    return {
+        "title": config.dataset or folder.path.name,
+        "description": config.description,
+        "folder": folder.path.name,
+        "started": str(manifest.get("started", "")),
+        "source": manifest["source"],
+        "repeat": _repeat(folder),
+        "versions": _entries(manifest, "versions"),
+        "commit": str(manifest.get("git_commit") or ""),
+        "host": _entries(manifest, "host"),
+        "stages": [
+            (name, f"{stage['seconds']:.1f}", stage.get("finished", "")) for name, stage in manifest["stages"].items()
+        ],
+        "sandbox": list(map(str, manifest.get("sandbox") or [])),
+        "observations": manifest.get("observations", ""),
+        "changed": _changed(config),
+        "unfinished": "",
+        "results": None,
+    }
+
+
+def _entries(manifest: Mapping[str, Any], name: str) -> dict[str, str]:
+    """A part of a manifest that its check does not look at."""
+    found = manifest.get(name)
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _repeat(folder: RunFolder) -> str:
+    """The command that repeats a run, for a shell; empty where there is none."""
+    source = folder.manifest["source"]
+    if source["command"] == "run":
+        return "metabolismgraph run config.yaml --out again"
+    if source["command"] == "fit":
+        return "metabolismgraph fit data/network.xml data/timeseries.csv.gz --config config.yaml --out again"
+    return ""
+
+
+def _changed(config: Config) -> list[tuple[str, str, str]]:
+    """Keys that differ from the defaults: name, value, default."""
+    default, own = Config().model_dump(mode="json"), config.model_dump(mode="json")
+    sections = ("simulation", "graph_model", "training", "plotting")
+    return [
+        (f"{section}.{key}", json.dumps(value), json.dumps(default[section][key]))
+        for section in sections
+        for key, value in own[section].items()
+        if value != default[section][key]
+    ]
+
+
+def _unfinished(folder: RunFolder, leak: str | None) -> dict[str, Any]:
+    if leak is not None:
+        return {"unfinished": f"Its results are invalid and were removed. {leak}"}
+    done = ", ".join(folder.manifest["stages"]) or "none"
+    said = last_line(folder.training / ERRORS)
+    sentences = [
+        f"This run has not finished, and has no results. Finished stages: {done}.",
+        *([f"The training process ended with: {said}"] if said else []),
+        "The same command with --resume continues it.",
+    ]
+    return {"unfinished": " ".join(sentences)}
+
+
+def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The content of the page of a finished run, and the data of its tables."""
+    metrics = _metrics(folder.path / "metrics.json")
+    constants, homeostasis = (_table(folder.path / name) for name in _COLUMNS)
+    content = {
+        "results": {
+            "verdict": words.verdict(metrics, constants, homeostasis),
+            "trusted": metrics.get("trustworthy") is not False,
+            "reasons": words.listed(metrics, "why_not"),
+            "undetermined": words.undetermined(constants),
+            "types": _types(homeostasis),
+            "notes": words.listed(metrics, "notes"),
+            "data": _data(folder),
+            "has_truth": "rate_constants_R2" in metrics,
+            "summary": _picture(folder.path / "figures" / _SUMMARY),
+            "figures": [
+                (name, caption, _picture(folder.path / "figures" / name))
+                for name, caption in _FIGURES.items()
+                if (folder.path / "figures" / name).exists()
+            ],
+            "methods": _methods(folder),
+        }
+    }
+    tables = {
+        "constants": _records(constants),
+        "homeostasis": _records(homeostasis),
+        "metrics": _described(metrics),
+    }
+    return content, tables
+
+
+def _metrics(path: Path) -> Mapping[str, Value]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        raise InputError(f"{path}: missing or damaged; `metabolismgraph evaluate` writes it again") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: damaged; `metabolismgraph evaluate` writes it again")
+    return found
+
+
+def _table(path: Path) -> pd.DataFrame:
+    advice = "`metabolismgraph evaluate` writes it again"
+    try:
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError):
+        raise InputError(f"{path}: missing or damaged; {advice}") from None
+    flags = [name for name in ("identifiable", "resolved") if name in table]
+    if not {*_COLUMNS[path.name]} <= {*table.columns} or any(table[name].dtype != bool for name in flags):
+        raise InputError(f"{path}: columns are missing, or not what they were; {advice}")
+    return table
+
+
+def _records(table: pd.DataFrame) -> dict[str, Any]:
+    """The columns and rows of a table; numbers with the digits that a table shows."""
+    return {
+        "columns": list(table.columns),
+        "rows": [[_plain(value) for value in row] for row in table.itertuples(index=False)],
+    }
+
+
+def _plain(value: Any) -> bool | float | str | None:
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | float | np.number):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    return str(value)
+
+
+def _described(metrics: Mapping[str, Value]) -> dict[str, Any]:
+    """Metrics with their meaning and unit."""
+    rows = []
+    for name, value in metrics.items():
+        metric = find(name)
+        if isinstance(value, list) or value is None or metric is None:
+            continue
+        rows.append([name, _plain(value), metric.unit, metric.meaning])
+    return {"columns": ["metric", "value", "unit", "meaning"], "rows": rows}
+
+
+def _types(homeostasis: pd.DataFrame) -> list[dict[str, Any]]:
+    """Every type with its members, and the range of their slopes and baselines with the largest standard error."""
+    if "type" not in homeostasis:
+        return []
+    resolved = homeostasis[homeostasis["resolved"]]
+    return [
+        {
+            "type": f"{kind:g}" if isinstance(kind, float) else str(kind),
+            "number": len(group),
+            "members": list(map(str, group["species"])),
+            "slope": _around(group["slope"], group["slope_error"]),
+            "baseline": _around(group["baseline"], group["baseline_error"]),
+        }
+        for kind, group in resolved.groupby("type", sort=True)
+    ]
+
+
+def _around(values: pd.Series, errors: pd.Series) -> str:
+    """The mean of values that are equal within their errors, weighted by these, and its standard error."""
+    known = values.notna() & errors.notna() & (errors > 0)
+    if not known.any():
+        return ""
+    weights = 1 / errors[known] ** 2
+    mean, error = float((values[known] * weights).sum() / weights.sum()), float(weights.sum() ** -0.5)
+    return f"{mean:.6g} ± {error:.1g}"
+
+
+def _data(folder: RunFolder) -> list[tuple[str, str]]:
+    """What was measured, in numbers."""
+    seen = load_observations(folder.given / "observations")
+    c, missing = seen.concentration, seen.interpolated
+    steps = seen.transitions().dt
+    return [
+        ("species", f"{seen.network.n_species}"),
+        ("reactions", f"{seen.network.n_reactions}"),
+        ("runs", f"{len(np.unique(seen.run))}"),
+        ("frames", f"{seen.n_frames}"),
+        ("time", f"{seen.time.min():g} to {seen.time.max():g}"),
+        ("step", f"{steps.min():g}" if np.allclose(steps, steps[0]) else f"{steps.min():g} to {steps.max():g}"),
+        ("concentrations", f"{c.min():.4g} to {c.max():.4g}"),
+        ("values not measured", "none" if missing is None else f"{missing.mean():.1%}"),
+        ("held out", f"{folder.config.training.held_out_fraction:.0%} of the frames"),
+    ]
+
+
+def _picture(path: Path) -> str:
+    """A figure within the page; empty for one that is missing or too large for it."""
+    return picture(path) if path.exists() and path.stat().st_size <= _LARGEST_PICTURE else ""
+
+
+def _methods(folder: RunFolder) -> str:
+    phase1 = load_phase1(folder.given / "phase1", folder.config.graph_model)
+    versions = _entries(folder.manifest, "versions")
+    law = (
+        "The rate law is mass action"
+        if bool(np.all(phase1.mass_action))
+        else "The rate law was learned as a function of concentration and order"
+    )
+    return words.methods(
+        versions.get("metabolismgraph", ""),
+        versions.get("jax", ""),
+        by_trajectories=phase1.trajectories is not None,
+        law=law,
+        homeostasis=folder.config.training.homeostasis_training,
+    )

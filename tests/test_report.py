@@ -1,0 +1,220 @@
+"""report.html of a run: what it says, that it asks nothing of a network, and that nothing in it becomes markup."""
+
+import base64
+import hashlib
+import html.parser
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pandas as pd
+import pytest
+from command_line import call, refused
+
+from metabolismgraph.reports.page import ASSETS
+from metabolismgraph.runs.report import write_run_report
+
+pytestmark = pytest.mark.slow
+HOSTILE = [
+    "<script>document.title = 'run'</script>",
+    "</script><script>document.title = 'run'</script>",
+    "<img src=x onerror=\"document.title = 'run'\">",
+    "\"><svg onload=document.title='run'>",
+    "' onmouseover='document.title=1",
+    "{{ 7 * 7 }}{% raw %}",
+    "<!--",
+    "]]>",
+    "&lt;b&gt;",
+    "\u202eright to left",
+    "x" * 10_000,
+]
+
+
+class Page(html.parser.HTMLParser):
+    """Elements of a page with their attributes, and the text of those that are looked at."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.texts, self._open = [], {}, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self._open.append((tag, dict(attrs).get("id")))
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop()[0] != tag:
+            pass
+
+    def handle_data(self, data):
+        for tag, name in self._open:
+            for key in {tag, name} - {None}:
+                self.texts[key] = self.texts.get(key, "") + data
+
+    @property
+    def data(self):
+        return json.loads(self.texts["report-data"])
+
+
+@pytest.fixture
+def run(finished_run, tmp_path):
+    """A copy of a finished run, to be changed."""
+    return shutil.copytree(finished_run, tmp_path / "run")
+
+
+def page_of(path):
+    return Page(write_run_report(path).read_text(encoding="utf-8"))
+
+
+def change(path, **entries):
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | entries))
+
+
+def test_a_run_leaves_a_page_that_says_what_was_found(finished_run):
+    page = Page((finished_run / "report.html").read_text(encoding="utf-8"))
+    constants = pd.read_csv(finished_run / "rate_constants.csv")
+    n = int(constants["identifiable"].sum())
+    assert f"{n} of {len(constants)} rate constants are determined" in page.texts["main"]
+    assert [row[0] for row in page.data["constants"]["rows"]] == list(constants["reaction"])
+    k = page.data["constants"]["columns"].index("k")
+    assert [row[k] for row in page.data["constants"]["rows"]] == pytest.approx(list(constants["k"]), rel=1e-5)
+    version = json.loads((finished_run / "manifest.json").read_text())["versions"]["metabolismgraph"]
+    assert f"metabolismgraph {version}" in page.texts["main"]
+    assert "compares with them" not in page.texts["main"]
+
+
+def test_it_can_be_written_again(run, monkeypatch, capsys):
+    first = (run / "report.html").read_text()
+    (run / "report.html").unlink()
+    assert call(monkeypatch, "report", run) == 0
+    assert capsys.readouterr().out == f"report: {run / 'report.html'}\n"
+    assert (run / "report.html").read_text() == first.replace("Run folder first", "Run folder run")
+
+
+def test_only_its_own_scripts_are_executed_and_nothing_is_loaded(finished_run):
+    page = Page((finished_run / "report.html").read_text(encoding="utf-8"))
+    (policy,) = (a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; img-src data:; ")
+    scripts = [(ASSETS / name).read_bytes() for name in ("tabulator.min.js", "report.js")]
+    allowed = [f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" for script in scripts]
+    assert policy.endswith(f"script-src {' '.join(allowed)}")
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "data", "action"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,")), (tag, attributes)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_what_comes_from_data_stays_text(run, text):
+    expected = [tag for tag, _ in page_of(run).elements]
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["config"]["description"] = manifest["config"]["dataset"] = text
+    change(run, config=manifest["config"], host=dict.fromkeys(manifest["host"], text), git_commit=None)
+    for name, column in (
+        ("rate_constants.csv", "reaction"),
+        ("rate_constants.csv", "equation"),
+        ("homeostasis.csv", "species"),
+    ):
+        table = pd.read_csv(run / name)
+        table[column] = text
+        table.to_csv(run / name, index=False)
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"notes": [text], "why_not": [text], "trustworthy": False}))
+    page = page_of(run)
+    found = [tag for tag, _ in page.elements]
+    # Two lists and a heading more, no other element.
+    assert sorted(set(found) - {"ul", "li", "h2", "section", "p"}) == sorted(
+        set(expected) - {"ul", "li", "h2", "section", "p"}
+    )
+    assert found.count("script") == expected.count("script") == 3
+    assert page.texts["h1"] == text
+    assert {row[0] for row in page.data["constants"]["rows"]} == {text}
+    assert "Do not trust this fit" in page.texts["main"]
+
+
+def test_a_run_without_truth(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    kept = {name: value for name, value in metrics.items() if not name.startswith("rate_constants_R2")}
+    (run / "metrics.json").write_text(json.dumps(kept))
+    assert "True values are not known" in page_of(run).texts["main"]
+
+
+def test_an_interrupted_run(run):
+    change(run, stages={"simulate": {"seconds": 1.0}})
+    (run / "training" / "stderr.txt").write_text("some lines\nkilled for <its> memory\n")
+    page = page_of(run)
+    assert "has not finished, and has no results. Finished stages: simulate." in page.texts["main"]
+    assert "killed for <its> memory" in page.texts["main"]
+    assert "--resume" in page.texts["main"]
+    assert page.data == {}
+
+
+def test_a_run_that_tried_to_reach_the_truth(run):
+    change(run, leak={"attempt": "open /truth/k.csv"})
+    text = page_of(run).texts["main"]
+    assert "Its results are invalid and were removed" in text
+    assert "open /truth/k.csv" in text
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "rate_constants.csv", "homeostasis.csv", "manifest.json"])
+@pytest.mark.parametrize("content", [None, "", "[1]", "a,b\n1,2\n", '"'])
+def test_damaged_files_are_refused_and_the_old_page_stays(run, monkeypatch, capsys, name, content):
+    before = (run / "report.html").read_bytes()
+    (run / name).unlink()
+    if content is not None:
+        (run / name).write_text(content)
+    assert re.match(r"^error: .*(missing|damaged|not what they were)", refused(monkeypatch, capsys, "report", run))
+    assert (run / "report.html").read_bytes() == before
+
+
+BROWSER = shutil.which("chromium")
+in_a_browser = pytest.mark.skipif(
+    BROWSER is None and "METABOLISMGRAPH_REQUIRE_BROWSER" not in os.environ, reason="Chromium is not installed"
+)
+
+
+def opened(path, tmp_path):
+    """A page after its scripts, what the console says, and what the page, not the browser itself, asked for."""
+    log = tmp_path / "net.json"
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=5000"]
+    command += [
+        f"--log-net-log={log}",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        path.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    events = [event.get("params") or {} for event in json.loads(log.read_text())["events"]]
+    asked = {event["url"] for event in events if "url" in event and event.get("initiator", "not an origin") == "null"}
+    return Page(done.stdout), [line for line in done.stderr.splitlines() if "CONSOLE" in line], asked
+
+
+@in_a_browser
+def test_a_browser_fills_the_tables_and_asks_for_nothing(run, tmp_path):
+    table = pd.read_csv(run / "rate_constants.csv")
+    table.loc[0, "reaction"] = HOSTILE[2]
+    table.to_csv(run / "rate_constants.csv", index=False)
+    page, console, asked = opened(write_run_report(run), tmp_path)
+    assert (console, asked) == ([], set())
+    assert page.texts["title"] == "small: report of a run"
+    rows = sum("tabulator-row" in (a.get("class") or "").split() for _, a in page.elements)
+    assert rows > len(table)
+    assert HOSTILE[2] in page.texts["main"]
+
+
+@in_a_browser
+def test_a_page_that_asks_is_seen_and_a_foreign_script_is_not_executed(run, tmp_path):
+    page = write_run_report(run)
+    text = page.read_text(encoding="utf-8")
+    foreign = "<img src='http://x.invalid/a.png'><script>document.title = 'run'</script>"
+    page.write_text(text.replace("</main>", f"{foreign}</main>"), encoding="utf-8")
+    found, console, asked = opened(page, tmp_path)
+    assert len(console) == 2  # both were refused
+    assert (found.texts["title"], asked) == ("small: report of a run", set())
+    page.write_text(
+        re.sub("<meta http-equiv[^>]*>", "", text).replace("</main>", f"{foreign}</main>"), encoding="utf-8"
+    )
+    found, _, asked = opened(page, tmp_path)
+    assert (found.texts["title"], asked) == ("run", {"http://x.invalid/a.png"})
