@@ -141,6 +141,14 @@ def test_a_run_without_truth(run):
     assert "True values are not known" in page_of(run).texts["main"]
 
 
+def test_a_run_in_which_no_species_may_change(run):
+    header = (run / "homeostasis.csv").read_text().split("\n")[0]
+    (run / "homeostasis.csv").write_text(f"{header}\n")
+    page = page_of(run)
+    assert "Homeostasis is not resolved" in page.texts["main"]
+    assert page.data["homeostasis"]["rows"] == []
+
+
 def test_an_interrupted_run(run):
     change(run, stages={"simulate": {"seconds": 1.0}})
     (run / "training" / "stderr.txt").write_text("some lines\nkilled for <its> memory\n")

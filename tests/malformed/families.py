@@ -11,6 +11,7 @@ FAMILIES = {
     "values": settings.values,
     "options": settings.options,
     "runs": folders.run_folders,
+    "pages": folders.pages,
     "checkpoints": folders.checkpoints,
     "explorations": folders.explorations,
     "places": output.places,

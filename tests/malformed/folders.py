@@ -149,6 +149,48 @@ def run_folders() -> Iterator[Case]:
         )
 
 
+_REPORT = ("report", "run")
+
+
+def pages() -> Iterator[Case]:
+    """Files of a finished run that its page shows."""
+    yield Case("nothing changed", _REPORT, prepare=_copy("run"), right=True)
+    manifest = (
+        "stages",
+        "source",
+        "versions",
+        "host",
+        "started",
+        "git_commit",
+        "sandbox",
+        "observations",
+        "notes",
+        "leak",
+    )
+    for i, word in enumerate(_WORDS):
+        for key in manifest:
+            yield Case(f"manifest {key} is {i}", _REPORT, prepare=_changed_json("manifest.json", _set(key, to=word)))
+        for key in ("notes", "why_not", "trustworthy", "n_unidentifiable", "derivative_rule", "rate_constants_R2"):
+            yield Case(f"metric {key} is {i}", _REPORT, prepare=_changed_json("metrics.json", _set(key, to=word)))
+        yield Case(f"metrics are {i}", _REPORT, prepare=_changed_json("metrics.json", lambda _, word=word: word))
+    tables = {
+        "rate_constants.csv": ("reaction", "k", "standard_error", "identifiable", "reason"),
+        "homeostasis.csv": ("species", "slope", "slope_error", "baseline", "resolved", "type"),
+    }
+    for file, columns in tables.items():
+        for name, content in {"empty": b"", "binary": bytes(range(256)), "long": b"9" * 100_000}.items():
+            yield Case(f"{file} {name}", _REPORT, prepare=_changed_bytes(file, lambda _, c=content: c))
+        yield Case(f"{file} of one line", _REPORT, prepare=_changed_bytes(file, lambda c: c.split(b"\n")[0]))
+        for column in columns:
+            for value in ("nan", "inf", "-1", "1e300", "word", "", "<b>", "99999999999999999999"):
+                prepare = _changed_bytes(file, _cell(column, value))
+                yield Case(f"{file} {column} {value[:8]}", _REPORT, prepare=prepare)
+    for name in ("metrics.json", "rate_constants.csv", "training/phase1.json", "training/observations.safetensors"):
+        deep = b"[" * 100_000
+        yield Case(f"{name} is deep", _REPORT, prepare=_changed_bytes(name, lambda _, deep=deep: deep))
+    yield Case("a picture is not one", _REPORT, prepare=_changed_bytes("figures/summary.png", lambda _: b"<script>"))
+
+
 def _cell(column: str, value: str) -> Callable[[bytes], bytes]:
     """Another value in the first row of a CSV file."""
 

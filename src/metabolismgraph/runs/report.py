@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from metabolismgraph.config import Config
 from metabolismgraph.errors import FirewallError, InputError
@@ -27,9 +28,14 @@ from metabolismgraph.runs.folder import ERRORS, MANIFEST, REPORT, RunFolder
 
 _DIGITS = 6  # significant ones of numbers in tables
 _LARGEST_PICTURE = 600_000  # bytes; larger ones stay beside the page
+# Columns that the page needs, of any text, of numbers, and of truth values.
 _COLUMNS = {
-    RATE_CONSTANTS: ("reaction", "equation", "k", "unit", "standard_error", "lower", "upper", "identifiable", "reason"),
-    HOMEOSTASIS: ("species", "slope", "slope_error", "baseline", "baseline_error", "resolved"),
+    RATE_CONSTANTS: (
+        ("reaction", "equation", "unit", "reason"),
+        ("k", "standard_error", "lower", "upper"),
+        ("identifiable",),
+    ),
+    HOMEOSTASIS: (("species",), ("slope", "slope_error", "baseline", "baseline_error"), ("resolved",)),
 }
 _FIGURES = {
     "traces.png": "Concentrations over time, measured and predicted.",
@@ -85,7 +91,7 @@ def _about(folder: RunFolder) -> dict[str, Any]:
         "stages": [
             (name, f"{stage['seconds']:.1f}", stage.get("finished", "")) for name, stage in manifest["stages"].items()
         ],
-        "sandbox": list(map(str, manifest.get("sandbox") or [])),
+        "sandbox": words.listed(manifest, "sandbox"),
         "observations": manifest.get("observations", ""),
         "changed": _changed(config),
         "unfinished": "",
@@ -101,12 +107,10 @@ def _entries(manifest: Mapping[str, Any], name: str) -> dict[str, str]:
 
 def _repeat(folder: RunFolder) -> str:
     """The command that repeats a run, for a shell; empty where there is none."""
-    source = folder.manifest["source"]
-    if source["command"] == "run":
-        return "metabolismgraph run config.yaml --out again"
-    if source["command"] == "fit":
-        return "metabolismgraph fit data/network.xml data/timeseries.csv.gz --config config.yaml --out again"
-    return ""
+    return {
+        "run": "metabolismgraph run config.yaml --out again",
+        "fit": "metabolismgraph fit data/network.xml data/timeseries.csv.gz --config config.yaml --out again",
+    }.get(folder.manifest["source"].get("command"), "")
 
 
 def _changed(config: Config) -> list[tuple[str, str, str]]:
@@ -181,10 +185,15 @@ def _table(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (OSError, ValueError):
         raise InputError(f"{path}: missing or damaged; {advice}") from None
-    flags = [name for name in ("identifiable", "resolved") if name in table]
-    if not {*_COLUMNS[path.name]} <= {*table.columns} or any(table[name].dtype != bool for name in flags):
+    text, numbers, flags = _COLUMNS[path.name]
+    right = {*text, *numbers, *flags} <= {*table.columns}
+    if right and not table.empty:  # whose columns would have no type
+        right = all(is_numeric_dtype(table[name]) for name in numbers) and all(
+            is_bool_dtype(table[name]) for name in flags
+        )
+    if not right:
         raise InputError(f"{path}: columns are missing, or not what they were; {advice}")
-    return table
+    return table.astype(dict.fromkeys(flags, bool))
 
 
 def _records(table: pd.DataFrame) -> dict[str, Any]:
