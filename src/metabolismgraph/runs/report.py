@@ -38,9 +38,9 @@ _COLUMNS = {
     HOMEOSTASIS: (("species",), ("slope", "slope_error", "baseline", "baseline_error"), ("resolved",)),
 }
 _FIGURES = {
-    "traces.png": "Concentrations over time, measured and predicted.",
+    "traces.png": "Concentrations over time; held-out frames are shaded.",
     "mlp_sub.png": "The learned substrate function, with its 95 % band where it is known.",
-    "homeostasis.png": "The pull of each type to its baseline.",
+    "homeostasis.png": "Strength and set point of homeostasis of every species, by type.",
     "singular_values.png": "Singular values of the concentrations: how many directions the data explore.",
     "kinograph.png": "Concentrations of all species over time, and their residuals.",
 }
@@ -78,9 +78,10 @@ def _opened(path: Path) -> tuple[RunFolder, str | None]:
 def _about(folder: RunFolder) -> dict[str, Any]:
     """What is known of every run: configuration, origin, versions, host and times."""
     manifest, config = folder.manifest, folder.config
+    simulated = manifest["source"].get("command") == "run"  # the name of a configuration is that of its system
     return {
-        "title": config.dataset or folder.path.name,
-        "description": config.description,
+        "title": config.dataset if simulated else folder.path.resolve().name,
+        "description": config.description if simulated else "",
         "folder": folder.path.name,
         "started": str(manifest.get("started", "")),
         "source": manifest["source"],

@@ -30,7 +30,7 @@
         formatter: plain,
         sorter: bySize,
         headerSortTristate: true,
-        maxInitialWidth: 320,
+        maxInitialWidth: i === used.at(-1) ? undefined : 320,
       })),
       layout: "fitDataFill",
       maxHeight: "28rem",
