@@ -86,6 +86,29 @@ def test_a_run_leaves_a_page_that_says_what_was_found(finished_run):
     assert "compares with them" not in page.texts["main"]
 
 
+def test_types_have_the_estimates_of_the_evaluation(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    table = pd.read_csv(run / "homeostasis.csv")
+    table["resolved"], table["type"] = True, [0, 1] * (len(table) // 2) + [0] * (len(table) % 2)
+    table.to_csv(run / "homeostasis.csv", index=False)
+    own = {"lambda_cluster_0": 0.00125, "lambda_error_cluster_0": 3e-5, "baseline_cluster_0": 4.5}
+    kept = {name: value for name, value in metrics.items() if "_cluster_" not in name}
+    (run / "metrics.json").write_text(json.dumps(kept | own | {"baseline_error_cluster_0": 0.25}))
+    text = page_of(run).texts["main"]
+    assert "0.00125 ± 3e-05" in text
+    assert "4.5 ± 0.2" in text
+    assert text.count("not estimated") == 2  # of type 1
+
+
+@pytest.mark.parametrize("value", [None, 1, "yes", []])
+def test_only_a_fit_that_is_said_to_be_trusted_is(run, value):
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"trustworthy": value}))
+    text = page_of(run).texts["main"]
+    assert "Do not trust this fit" in text
+    assert "Not to be trusted" in text
+
+
 def test_it_can_be_written_again(run, monkeypatch, capsys):
     first = (run / "report.html").read_text()
     (run / "report.html").unlink()

@@ -22,7 +22,7 @@ def verdict(metrics: Mapping[str, Value], constants: pd.DataFrame, homeostasis: 
         found += f"; homeostasis of {resolved} of {len(homeostasis)} species is resolved, with {types} {noun}"
     elif len(homeostasis):
         found += "; homeostasis is not resolved for any species"
-    if metrics.get("trustworthy") is False:
+    if metrics.get("trustworthy") is not True:
         return f"Do not trust this fit. In it, {found}."
     return f"{found[0].upper()}{found[1:]}."
 

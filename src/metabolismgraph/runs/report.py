@@ -146,10 +146,10 @@ def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
     content = {
         "results": {
             "verdict": words.verdict(metrics, constants, homeostasis),
-            "trusted": metrics.get("trustworthy") is not False,
+            "trusted": metrics.get("trustworthy") is True,
             "reasons": words.listed(metrics, "why_not"),
             "undetermined": words.undetermined(constants),
-            "types": _types(homeostasis),
+            "types": _types(metrics, homeostasis),
             "notes": words.listed(metrics, "notes"),
             "data": _data(folder),
             "has_truth": "rate_constants_R2" in metrics,
@@ -224,31 +224,32 @@ def _described(metrics: Mapping[str, Value]) -> dict[str, Any]:
     return {"columns": ["metric", "value", "unit", "meaning"], "rows": rows}
 
 
-def _types(homeostasis: pd.DataFrame) -> list[dict[str, Any]]:
-    """Every type with its members, and the range of their slopes and baselines with the largest standard error."""
+def _types(metrics: Mapping[str, Value], homeostasis: pd.DataFrame) -> list[dict[str, Any]]:
+    """Every type with its members among the species whose homeostasis is resolved, its strength and its baseline.
+
+    Both are the estimates of the evaluation, which a fit that is not to be trusted does not have.
+    """
     if "type" not in homeostasis:
         return []
     resolved = homeostasis[homeostasis["resolved"]]
+    kinds = pd.to_numeric(resolved["type"], errors="coerce")
     return [
         {
-            "type": f"{kind:g}" if isinstance(kind, float) else str(kind),
+            "type": f"{kind:g}",
             "number": len(group),
             "members": list(map(str, group["species"])),
-            "slope": _around(group["slope"], group["slope_error"]),
-            "baseline": _around(group["baseline"], group["baseline_error"]),
+            "strength": _estimate(metrics, "lambda", float(kind)),
+            "baseline": _estimate(metrics, "baseline", float(kind)),
         }
-        for kind, group in resolved.groupby("type", sort=True)
+        for kind, group in resolved.groupby(kinds, sort=True)
     ]
 
 
-def _around(values: pd.Series, errors: pd.Series) -> str:
-    """The mean of values that are equal within their errors, weighted by these, and its standard error."""
-    known = values.notna() & errors.notna() & (errors > 0)
-    if not known.any():
-        return ""
-    weights = 1 / errors[known] ** 2
-    mean, error = float((values[known] * weights).sum() / weights.sum()), float(weights.sum() ** -0.5)
-    return f"{mean:.6g} ± {error:.1g}"
+def _estimate(metrics: Mapping[str, Value], name: str, kind: float) -> str:
+    """An estimate of a type with its standard error."""
+    value, error = (metrics.get(f"{name}{part}_cluster_{kind:g}") for part in ("", "_error"))
+    known = isinstance(value, int | float) and isinstance(error, int | float)
+    return f"{value:.6g} ± {error:.1g}" if known else "not estimated"
 
 
 def _data(folder: RunFolder) -> list[tuple[str, str]]:
@@ -277,15 +278,19 @@ def _picture(path: Path) -> str:
 def _methods(folder: RunFolder) -> str:
     phase1 = load_phase1(folder.given / "phase1", folder.config.graph_model)
     versions = _entries(folder.manifest, "versions")
+    n_known, n = int(np.sum(phase1.mass_action)), len(phase1.mass_action)
+    learned = "a function of concentration and order that was learned"
     law = (
-        "The rate law is mass action"
-        if bool(np.all(phase1.mass_action))
-        else "The rate law was learned as a function of concentration and order"
+        "mass action"
+        if n_known == n
+        else learned
+        if not n_known
+        else f"mass action in {n_known} reactions, in others {learned}"
     )
     return words.methods(
         versions.get("metabolismgraph", ""),
         versions.get("jax", ""),
         by_trajectories=phase1.trajectories is not None,
-        law=law,
+        law=f"The rate law is {law}",
         homeostasis=folder.config.training.homeostasis_training,
     )
