@@ -41,7 +41,7 @@ from metabolismgraph.formats.dataset import write_dataset
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.runs import pipeline
 from metabolismgraph.runs.checkpoint import _write, load_observations, save_observations
-from metabolismgraph.runs.folder import RunFolder
+from metabolismgraph.runs.folder import REPORT, RunFolder
 from metabolismgraph.sandbox import audit_hook, landlock
 
 SEED = 918273
@@ -838,7 +838,8 @@ def test_a_run_whose_training_attacks_is_marked_for_good(run, config, monkeypatc
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["leak"]["attempt"] == "open ../data/truth/reactions.csv"
     assert set(manifest["stages"]) == {"simulate"}
-    assert _results(folder) == set()
+    assert _results(folder) == {REPORT}
+    assert "Its results are invalid and were removed" in (folder / REPORT).read_text(encoding="utf-8")
     sets = [argument for override in OVERRIDES for argument in ("--set", override)]
     for arguments in (("evaluate", folder), ("run", "small", "--out", folder, "--resume", *sets)):
         message = _refused(capsys, monkeypatch, *arguments, "--quiet")
@@ -852,14 +853,14 @@ def test_the_exit_code_alone_marks_a_run(run, config):
     folder = run(_sealed_with("os.closerange(0, 100)\nopen('../data/truth/reactions.csv')"))
     with pytest.raises(FirewallError, match="an unreported attempt|a system call that training does not make"):
         pipeline.run(config, folder, resume=True)
-    assert _results(folder) == set()
+    assert _results(folder) == {REPORT}
 
 
 def test_a_system_call_that_ends_training_marks_the_run(run, config):
     folder = run("import os, signal; os.kill(os.getpid(), signal.SIGSYS)")
     with pytest.raises(FirewallError, match="outside its folder .a system call that training does not make"):
         pipeline.run(config, folder, resume=True)
-    assert _results(folder) == set()
+    assert _results(folder) == {REPORT}
 
 
 def test_an_attack_after_the_last_result_marks_the_run(run, config):

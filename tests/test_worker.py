@@ -1,5 +1,6 @@
 """Workers of this computer, which fork a process for every job."""
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -56,7 +57,12 @@ def wait_for(what):
 
 def below():
     """Workers, which are children of this process, and their jobs."""
-    return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+    found = []
+    for child in psutil.Process().children(recursive=True):  # of which some are those of other tests
+        with contextlib.suppress(psutil.Error):
+            if child.status() != psutil.STATUS_ZOMBIE and "metabolismgraph.explore.engines.worker" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def test_jobs_are_forked_by_one_process(worker, job):
