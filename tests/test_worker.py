@@ -100,7 +100,7 @@ def test_a_worker_that_is_killed_between_jobs(worker, job):
     worker.end(0)
     (process,) = below()
     process.kill()
-    wait_for(lambda: not below())
+    wait_for(lambda: process.status() == psutil.STATUS_ZOMBIE)
     worker.start(job("2"))
     assert wait_for(worker.code) == 0
 
