@@ -11,11 +11,14 @@ from metabolismgraph.metrics import Value
 _MOST_NAMES = 12  # in a sentence
 
 
-def verdict(metrics: Mapping[str, Value], constants: pd.DataFrame, homeostasis: pd.DataFrame) -> str:
-    """What was determined, and whether to trust it."""
+def verdict(metrics: Mapping[str, Value], constants: pd.DataFrame, homeostasis: pd.DataFrame, types: int) -> str:
+    """What was determined, and whether to trust it.
+
+    Args:
+        types: their number.
+    """
     known = int(constants["identifiable"].sum())
     found = f"{known} of {len(constants)} rate constants are determined by these data"
-    types = _number_of_types(homeostasis)
     resolved = int(homeostasis["resolved"].sum())
     if types:
         noun = "type" if types == 1 else "types"
@@ -71,10 +74,3 @@ def methods(version: str, jax: str, *, by_trajectories: bool, law: str, homeosta
             "types are clusters of the embeddings (DBSCAN, Ester et al. 1996)."
         )
     return text
-
-
-def _number_of_types(homeostasis: pd.DataFrame) -> int:
-    if "type" not in homeostasis:
-        return 0
-    types = pd.to_numeric(homeostasis["type"][homeostasis["resolved"]], errors="coerce").dropna()
-    return int(types[types >= 0].nunique())

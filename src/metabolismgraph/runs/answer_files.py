@@ -12,11 +12,8 @@ from metabolismgraph.evaluation.evaluate import Evaluation
 from metabolismgraph.files import write_bytes
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.formats.fitted_model import write_fitted_sbml
-from metabolismgraph.runs.folder import FITTED_MODEL
+from metabolismgraph.runs.folder import FITTED_MODEL, HOMEOSTASIS, PARAMETERS, RATE_CONSTANTS, RATE_LAW
 from metabolismgraph.system.model import PublishedSubstrateFunction
-
-RATE_CONSTANTS, HOMEOSTASIS, PARAMETERS = "rate_constants.csv", "homeostasis.csv", "parameters.csv"
-RATE_LAW = "rate_law.csv"
 
 
 def write_answer(result: FitResult, evaluation: Evaluation, folder: Path, source: bytes | None) -> tuple[str, ...]:

@@ -20,15 +20,17 @@ from metabolismgraph.files import write_bytes
 from metabolismgraph.processes import run
 
 MANIFEST, CONFIG, FITTED_MODEL, REPORT = "manifest.json", "config.yaml", "model_fitted.xml", "report.html"
+RATE_CONSTANTS, HOMEOSTASIS, PARAMETERS = "rate_constants.csv", "homeostasis.csv", "parameters.csv"
+RATE_LAW = "rate_law.csv"
 ERRORS = "stderr.txt"  # of the training process, in its folder
 _RESULTS = (
     "metrics.json",
     "analysis.log",
     "evaluation.nc",
-    "rate_constants.csv",
-    "homeostasis.csv",
-    "parameters.csv",
-    "rate_law.csv",
+    RATE_CONSTANTS,
+    HOMEOSTASIS,
+    PARAMETERS,
+    RATE_LAW,
     FITTED_MODEL,
     REPORT,
 )

@@ -22,9 +22,8 @@ from metabolismgraph.metrics import Value, find
 from metabolismgraph.processes import last_line
 from metabolismgraph.reports import words
 from metabolismgraph.reports.page import picture, render
-from metabolismgraph.runs.answer_files import HOMEOSTASIS, RATE_CONSTANTS
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1
-from metabolismgraph.runs.folder import ERRORS, MANIFEST, REPORT, RunFolder
+from metabolismgraph.runs.folder import ERRORS, HOMEOSTASIS, MANIFEST, RATE_CONSTANTS, REPORT, RunFolder
 
 _DIGITS = 6  # significant ones of numbers in tables
 _LARGEST_PICTURE = 600_000  # bytes; larger ones stay beside the page
@@ -143,13 +142,14 @@ def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of the page of a finished run, and the data of its tables."""
     metrics = _metrics(folder.path / "metrics.json")
     constants, homeostasis = (_table(folder.path / name) for name in _COLUMNS)
+    types = _types(metrics, homeostasis)
     content = {
         "results": {
-            "verdict": words.verdict(metrics, constants, homeostasis),
+            "verdict": words.verdict(metrics, constants, homeostasis, len(types)),
             "trusted": metrics.get("trustworthy") is True,
             "reasons": words.listed(metrics, "why_not"),
             "undetermined": words.undetermined(constants),
-            "types": _types(metrics, homeostasis),
+            "types": types,
             "notes": words.listed(metrics, "notes"),
             "data": _data(folder),
             "has_truth": "rate_constants_R2" in metrics,
@@ -241,7 +241,7 @@ def _types(metrics: Mapping[str, Value], homeostasis: pd.DataFrame) -> list[dict
             "strength": _estimate(metrics, "lambda", float(kind)),
             "baseline": _estimate(metrics, "baseline", float(kind)),
         }
-        for kind, group in resolved.groupby(kinds, sort=True)
+        for kind, group in resolved.groupby(kinds[kinds >= 0], sort=True)
     ]
 
 
