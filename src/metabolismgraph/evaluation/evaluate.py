@@ -25,7 +25,7 @@ from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.fitting.trust import Trust
 from metabolismgraph.ground_truth.agreement import cluster_accuracy, r_squared, squared_correlation
 from metabolismgraph.ground_truth.truth import Truth
-from metabolismgraph.homeostasis.clusters import cluster_moving, count_outliers
+from metabolismgraph.homeostasis.clusters import cluster_moving, count_outliers, silhouette
 from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies.orthogonalised import refine_reactions
@@ -358,8 +358,6 @@ def homeostasis_metrics(
         components = np.stack(list(phase2.components.values()))
         data["component_name"] = ("component_name", list(phase2.components))
         data["phase2_components"] = (("component_name", "phase2_gradient_step"), components)
-    from sklearn.metrics import silhouette_score  # noqa: PLC0415 (slow to import)
-
     several = len(np.unique(clusters[moving])) > 1
     metrics: dict[str, Value] = {
         "phase2_loss": float(phase2.losses[-1]),
@@ -367,7 +365,7 @@ def homeostasis_metrics(
         "phase2_gain": phase2.gain,
         "embedding_n_clusters": len(np.unique(clusters[moving])),
         "embedding_n_unassigned": count_outliers(embeddings[moving], training.cluster_distance_threshold),
-        "embedding_silhouette": float(silhouette_score(embeddings[moving], clusters[moving])) if several else None,
+        "embedding_silhouette": silhouette(embeddings[moving], clusters[moving]) if several else None,
     }
     if truth is None:
         # Without known types, metrics are per cluster.

@@ -36,7 +36,7 @@ _RESULTS = (
 )
 MOST_SECONDS = 1e12  # of a stage
 _FOLDERS = ("figures", "tmp_training", "uncertainty")
-_PACKAGES = ("metabolismgraph", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy", "scikit-learn")
+_PACKAGES = ("metabolismgraph", "jax", "jaxlib", "equinox", "optax", "numpy", "scipy")
 
 
 class _Stage(BaseModel):

@@ -64,7 +64,7 @@ _READERS = frozenset(
 )
 # Packages whose extension modules are loaded, besides those of the standard library and packages named jax...
 _NATIVE = frozenset(
-    {"numpy", "scipy", "pandas", "ml_dtypes", "safetensors", "pydantic_core", "yaml", "sklearn", "equinox", "nvidia"}
+    {"numpy", "scipy", "pandas", "ml_dtypes", "safetensors", "pydantic_core", "yaml", "equinox", "nvidia"}
 )
 # Functions of modules needed in training that read or write files, start processes or load code without an audit event.
 # So are those that act on other processes, leave the process group, or make what the kernel refuses without a report.

@@ -25,7 +25,7 @@ _COMMAND = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.worker"
 _MODULES = (
     *("metabolismgraph.runs.pipeline", "metabolismgraph.runs.answer_files", "metabolismgraph.figures"),
     *("metabolismgraph.formats.dataset", "metabolismgraph.explore.review.admission"),
-    *("sklearn.cluster", "sklearn.metrics", "scipy.optimize", "scipy.stats", "scipy.interpolate", "h5netcdf"),
+    *("scipy.optimize", "scipy.stats", "scipy.interpolate", "h5netcdf"),
     *(
         "matplotlib.font_manager",
         "matplotlib.backends.backend_agg",

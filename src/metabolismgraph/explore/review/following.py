@@ -21,6 +21,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 
 from metabolismgraph.explore.review.response import lines, response
 from metabolismgraph.explore.review.trial_systems import Homeostasis, TrialSystems, likeness
+from metabolismgraph.homeostasis.clusters import silhouette
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.system.model import MetabolismModel
 
@@ -145,8 +146,6 @@ def _hidden_faults(systems: TrialSystems, learned: Sequence[MetabolismModel]) ->
 
 def _are_grouped(embeddings: Float[np.ndarray, "species dim"]) -> bool:
     """Whether the embeddings form two to five clear groups, apart from single species."""
-    from sklearn.metrics import silhouette_score  # noqa: PLC0415 (slow to import)
-
     tree = linkage(embeddings, "average")
     for k in range(2, min(6, len(embeddings))):
         labels = fcluster(tree, k, "maxclust")
@@ -154,7 +153,7 @@ def _are_grouped(embeddings: Float[np.ndarray, "species dim"]) -> bool:
         if (
             np.count_nonzero(sizes) > 1
             and sizes[-2] > _SMALLEST * len(labels)
-            and silhouette_score(embeddings, labels) > _CLEAR
+            and silhouette(embeddings, labels) > _CLEAR
         ):
             return True
     return False
