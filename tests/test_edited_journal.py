@@ -21,8 +21,8 @@ from metabolismgraph.cli.explore_tables import (
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.comparison import compare_explorations, compare_nodes
 from metabolismgraph.explore.events import Approved, Lost, Paused, Suggested, Validated
-from metabolismgraph.explore.published_format import render
 from metabolismgraph.explore.state import State
+from metabolismgraph.explore.views import render
 
 STEERING = set("\x1b\x07\x9b\u202e\r")
 FILE = journals.strategy_file()

@@ -17,8 +17,8 @@ from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.loop import Explorer
 from metabolismgraph.explore.proposers.replay import ReplayProposer
 from metabolismgraph.explore.proposers.rules import RulesProposer
-from metabolismgraph.explore.published_format import render
 from metabolismgraph.explore.state import State
+from metabolismgraph.explore.views import render
 
 N = 14  # iterations
 ROLLOUTS = {"time_steps": (4, 16, 32, 64), "until_settled": False}

@@ -21,14 +21,15 @@ from explorer_lives import Asked, explorer, opened
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore import journal, loop
+from metabolismgraph.explore import views as of_explorations
 from metabolismgraph.explore.engines.local import ProcessEngine
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.journal import Journal
 from metabolismgraph.explore.proposers.rules import RulesProposer
-from metabolismgraph.explore.published_format import render
 from metabolismgraph.explore.start import check_free, open_exploration, prepared
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import nodes
+from metabolismgraph.explore.views import render
 
 TIMES = ("time", "seconds", "started", "waited")
 
@@ -394,8 +395,10 @@ def test_a_program_that_cannot_be_started(tmp_path, monkeypatch):
 # -- the disk of the journal is full
 
 
-def test_a_full_disk_stops_the_explorer_in_one_line_and_resume_goes_on(tmp_path):
+def test_a_full_disk_stops_the_explorer_in_one_line_and_resume_goes_on(tmp_path, monkeypatch):
     """Wherever in the journal it happens. A limit for all files is a full disk for the one that is the longest."""
+    # The page would be longer than the journal.
+    monkeypatch.setattr(of_explorations, "render_report", lambda *_, **__: "")
     undisturbed, path = tmp_path / "undisturbed", tmp_path / "exploration"
     for folder in (undisturbed, path):
         opened(folder)
@@ -427,7 +430,7 @@ def test_a_disk_too_full_for_the_views_says_what_was_wrong_first(tmp_path, monke
     opened(path)
     explorer(path).run(4)
 
-    def full(*arguments):
+    def full(*arguments, **_):
         raise InputError(f"{arguments[0]}: no room")
 
     monkeypatch.setattr(Journal, "append", full)

@@ -12,10 +12,11 @@ from journals import exploration, opened, reviewed, strategy_file
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Imported, Opened
 from metabolismgraph.explore.journal import Journal
-from metabolismgraph.explore.published_format import analysis, render
+from metabolismgraph.explore.published_format import analysis
 from metabolismgraph.explore.published_format.import_log import import_log, read_log
 from metabolismgraph.explore.published_format.legacy_scores import ucb_file
 from metabolismgraph.explore.state import State
+from metabolismgraph.explore.views import render
 
 # As people and programs write them.
 LOG = """\

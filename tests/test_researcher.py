@@ -21,10 +21,11 @@ from metabolismgraph.config import Config
 from metabolismgraph.errors import TrainingFailedError
 from metabolismgraph.explore.comparison import compare_explorations, compare_nodes
 from metabolismgraph.explore.cost import by_kind, estimate, of_iteration
+from metabolismgraph.explore.delivery import deliver
 from metabolismgraph.explore.engines.local import ProcessEngine
 from metabolismgraph.explore.events import Answered, Approved, Paused, Suggested, Warned
 from metabolismgraph.explore.folder import ExplorationFolder
-from metabolismgraph.explore.inbox import MOST_TEXT, Inbox, deliver, new_id
+from metabolismgraph.explore.inbox import MOST_TEXT, Inbox, new_id
 from metabolismgraph.explore.loop import Explorer
 from metabolismgraph.explore.proposal import Proposal
 from metabolismgraph.explore.proposers.prompt import for_proposal, for_reading

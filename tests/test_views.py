@@ -24,8 +24,7 @@ from journals import (
 
 from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore import published_format as views
-from metabolismgraph.explore import tree
+from metabolismgraph.explore import tree, views
 from metabolismgraph.explore.events import Failed, Finished, Imported, Proposed, Remembered, Reviewed
 from metabolismgraph.explore.published_format import analysis
 from metabolismgraph.explore.state import State
@@ -235,7 +234,7 @@ def test_rebuilt_views_are_the_same_bytes(tmp_path):
         path.unlink()
     views.rebuild(folder)
     assert [path.read_bytes() for path in paths] == before
-    assert {path.name for path in folder.iterdir()} == {"journal.jsonl", LOG, UCB, MEMORY}
+    assert {path.name for path in folder.iterdir()} == {"journal.jsonl", LOG, UCB, MEMORY, "report.html"}
 
 
 def test_only_what_differs_is_written(tmp_path):

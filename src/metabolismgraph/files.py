@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import gzip
 import io
 import os
@@ -158,4 +159,16 @@ def is_fault_of_disk(error: BaseException | None) -> bool:
         if isinstance(error, OSError) and error.errno in _OF_DISKS:
             return True
         error = error.__cause__ or error.__context__
+    return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process of this computer holds the lock of a file; False if there is no file."""
+    try:
+        with path.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
     return False

@@ -211,12 +211,18 @@ def evaluate(
     _show(evaluation, run, quiet=quiet)
 
 
-@app.command(epilog="Example: metabolismgraph report runs/mine")
-def report(run: Annotated[Path, typer.Argument(help="folder of a run, finished or not")]) -> None:
-    """Write report.html of a run again: one page that opens without a network."""
-    from metabolismgraph.runs.report import write_run_report
+@app.command(epilog="Example: metabolismgraph report runs/first runs/second --out comparison.html")
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="a run, finished or not, or an exploration; several: compared")],
+    out: Annotated[Path | None, typer.Option(help="page of a comparison; default: comparison.html")] = None,
+    *,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write report.html of a run or an exploration again, or compare several: one page that opens without a network."""
+    from metabolismgraph.cli.reports import write_report
 
-    console().print(f"report: {write_run_report(run)}", markup=False, highlight=False, soft_wrap=True)
+    written = write_report(folders, out, overwrite=overwrite)
+    console().print(f"report: {written}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: metabolismgraph convert model.xml model.ant")

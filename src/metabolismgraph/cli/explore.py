@@ -367,11 +367,11 @@ def tree(folder: Folder) -> None:
 
 @explore.command(epilog="Example: metabolismgraph explore rebuild explorations/a")
 def rebuild(folder: Folder) -> None:
-    """Rebuild log, UCB scores and memory from the journal."""
-    from metabolismgraph.explore.published_format import rebuild as write
+    """Rebuild log, UCB scores, memory and report.html from the journal."""
+    from metabolismgraph.explore.views import rebuild as write
 
     write(folder)
-    console().print(f"rebuilt from the journal: log, UCB scores and memory in {folder}")
+    console().print(f"rebuilt from the journal: log, UCB scores, memory and report.html in {folder}")
 
 
 @explore.command("import", epilog="Example: metabolismgraph explore import old_analysis.md --out explorations/old")
@@ -443,7 +443,7 @@ def _check_iteration(state: State, iteration: int, folder: Path) -> None:
 
 def _send(folder: ExplorationFolder, message: Message, effect: str) -> None:
     """Send a message to an exploration, and say what becomes of it."""
-    from metabolismgraph.explore.inbox import deliver
+    from metabolismgraph.explore.delivery import deliver
 
     recorded = deliver(folder.path, message)
     where = "recorded in the journal" if recorded else f"in {folder.inbox.path}, for the explorer to take"

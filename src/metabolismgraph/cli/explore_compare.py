@@ -9,7 +9,6 @@ from rich.text import Text
 
 from metabolismgraph.cli.explore_tables import coloured_difference
 from metabolismgraph.explore.comparison import Comparison
-from metabolismgraph.explore.evidence import PAIRS
 from metabolismgraph.text import visible
 
 
@@ -21,20 +20,8 @@ def comparison_page(found: Comparison) -> RenderableType:
     for row in found.rows:
         style = "" if row.first != row.second else "dim"
         table.add_row(Text(visible(row.what)), *(Text(visible(side), style) for side in (row.first, row.second)))
-    parts: list[RenderableType] = [table, Text(visible(_paired(found)), "bold")]
+    parts: list[RenderableType] = [table, Text(visible(found.difference), "bold")]
     parts += [Text(visible(line)) for line in found.evidence]
     for difference in found.differences:
         parts += ["", coloured_difference(difference)]
     return Group(*parts)
-
-
-def _paired(found: Comparison) -> str:
-    pairs = found.pairs
-    if isinstance(pairs, str):
-        return pairs
-    number, (first, second) = len(pairs.differences), found.names
-    count = f"{number} pair{'' if number == 1 else 's'} of runs with equal seeds"
-    if pairs.interval is None:
-        return f"{first} - {second}: {pairs.mean:+.4f} ({count}; an interval needs {PAIRS})"
-    low, high = pairs.interval
-    return f"{first} - {second}: {pairs.mean:+.4f}, {low:+.4f} to {high:+.4f} with 95 % ({count})"

@@ -24,7 +24,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.approval import difference, former_version
+from metabolismgraph.explore.approval import former_version
 from metabolismgraph.explore.cost import Estimate, by_kind, estimate, of_iteration
 from metabolismgraph.explore.engines.base import STDOUT, default_workers
 from metabolismgraph.explore.engines.job import RUN
@@ -33,7 +33,7 @@ from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.inbox import Message
 from metabolismgraph.explore.keys import TIME_STEP
 from metabolismgraph.explore.loop import Watch, no_watch
-from metabolismgraph.explore.proposal import shown
+from metabolismgraph.explore.proposal import difference, shown
 from metabolismgraph.explore.proposers.rules_memory import what_trains
 from metabolismgraph.explore.published_format.lines import mean, mutation, replicate_name, suggestion
 from metabolismgraph.explore.repeat import differing

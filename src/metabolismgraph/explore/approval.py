@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
@@ -11,7 +10,7 @@ from metabolismgraph.explore.inbox import Message, new_id, researcher
 from metabolismgraph.explore.planning import own_strategies
 from metabolismgraph.explore.proposal import StrategyFile
 from metabolismgraph.explore.state import State
-from metabolismgraph.text import one_line, printable
+from metabolismgraph.text import one_line
 
 _REASON = 500  # characters at most
 
@@ -55,18 +54,6 @@ def decide(review: Reviewed, no: str | None) -> Approved:
         raise InputError("--no: the reason is empty; write what the proposer should change")
     about = {"name": review.file.name, "digest": review.held, "accepted": no is None, "reason": reason}
     return Approved(id=new_id(), by=researcher(), **about)
-
-
-def difference(former: StrategyFile | None, file: StrategyFile | None, names: tuple[str, str] = ("", "")) -> str:
-    """The difference of two versions of a strategy file, in the unified format; None stands for an empty file.
-
-    Args:
-        names: of the two sides, before the names of the files.
-    """
-    old, new = (printable(each.source, "?").splitlines() if each else [] for each in (former, file))
-    sides = zip(names, (former, file), strict=True)
-    before, after = (f"{side} {each.name}.py".lstrip() if each else "/dev/null" for side, each in sides)
-    return "\n".join(difflib.unified_diff(old, new, before, after, lineterm=""))
 
 
 def former_version(state: State, name: str) -> StrategyFile | None:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore.approval import difference
 from metabolismgraph.explore.cost import of_iteration
-from metabolismgraph.explore.evidence import Effect, effects, paired
+from metabolismgraph.explore.evidence import PAIRS, Effect, effects, paired
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.planning import own_strategies, settings_of
-from metabolismgraph.explore.proposal import StrategyFile, shown
+from metabolismgraph.explore.proposal import StrategyFile, difference, shown
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import Node, best, candidate, nodes, standard_error
 from metabolismgraph.runs.folder import MANIFEST
@@ -50,6 +49,19 @@ class Comparison:
     pairs: Effect | str
     evidence: tuple[str, ...] = ()
     differences: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> str:
+        """The difference of the rewards, seed by seed, in words."""
+        pairs = self.pairs
+        if isinstance(pairs, str):
+            return pairs
+        number, (first, second) = len(pairs.differences), self.names
+        count = f"{number} pair{'' if number == 1 else 's'} of runs with equal seeds"
+        if pairs.interval is None:
+            return f"{first} - {second}: {pairs.mean:+.4f} ({count}; an interval needs {PAIRS})"
+        low, high = pairs.interval
+        return f"{first} - {second}: {pairs.mean:+.4f}, {low:+.4f} to {high:+.4f} with 95 % ({count})"
 
 
 def compare_nodes(state: State, first: int, second: int) -> Comparison:

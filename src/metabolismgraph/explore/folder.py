@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from pathlib import Path
@@ -18,7 +17,7 @@ from metabolismgraph.explore.inbox import INBOX, Inbox
 from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.planning import configuration, node_digest
 from metabolismgraph.explore.state import State
-from metabolismgraph.files import write_bytes
+from metabolismgraph.files import is_locked, write_bytes
 from metabolismgraph.sandbox import landlock
 
 
@@ -139,17 +138,5 @@ class ExplorationFolder:
 def _is_at_work(place: Path, folder: Path) -> bool:
     """Whether a process works in a place, which is the folder of a job or of an attempt on a cluster."""
     if place == folder:
-        return _is_held(place / LOCK)
+        return is_locked(place / LOCK)
     return (place / START).exists() and not (place / OUTCOME).exists()
-
-
-def _is_held(lock: Path) -> bool:
-    """Whether a process holds the lock."""
-    try:
-        with lock.open() as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no job has begun there
-        return False
-    return False

@@ -1,7 +1,8 @@
 """Messages of researchers to an exploration: suggestions, pauses, decisions on strategy files.
 
 A message is an event, written to the folder `inbox`. The explorer moves it to the journal, which only the explorer
-writes to; while none runs, `deliver` moves it. Decisions on strategy files wait for the next boundary of blocks.
+writes to; while none runs, `delivery.deliver` moves it. Decisions on strategy files wait for the next boundary of
+blocks.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Approved, Event, Paused, Suggested, Warned
-from metabolismgraph.explore.journal import JOURNAL, HeldError, Journal
-from metabolismgraph.explore.published_format import write_views
 from metabolismgraph.files import write_bytes
 from metabolismgraph.text import one_line
 
@@ -78,24 +77,6 @@ class Inbox:
                 yield path, Warned(about=f"{self.path.name}/{path.name}", reason=f"not a message ({reason})")
             except OSError as error:
                 yield path, Warned(about=f"{self.path.name}/{path.name}", reason=f"cannot be read ({error.strerror})")
-
-
-def deliver(folder: Path, message: Message) -> bool:
-    """Send a message to the exploration in a folder; returns whether it is in the journal already.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    inbox, journal = Inbox(folder / INBOX), Journal(folder / JOURNAL)
-    inbox.put(message)
-    try:
-        with journal.held():
-            events = list(journal.read())
-            events += [journal.append(event) for event in inbox.take(events, decisions=False)]
-            write_views(folder, events)
-    except HeldError:
-        return False
-    return not isinstance(message, Approved)
 
 
 def new_id() -> str:

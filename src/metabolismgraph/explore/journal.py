@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.consistency import Consistency
 from metabolismgraph.explore.events import EVENT, Event
+from metabolismgraph.files import is_locked
 from metabolismgraph.json_lines import append_line, last_line, read_lines
 
 JOURNAL = "journal.jsonl"
@@ -75,6 +76,11 @@ class Journal:
             stream.write(str(os.getpid()))
             stream.flush()
             yield
+
+    @property
+    def is_held(self) -> bool:
+        """Whether an explorer on this computer works on it now."""
+        return is_locked(self.path.with_suffix(".lock"))
 
     def append(self, event: Event) -> Event:
         """Write one event with the current time, and return it.

@@ -47,13 +47,13 @@ from metabolismgraph.explore.proposal import Reading, Submission
 from metabolismgraph.explore.proposers.base import Answer, ExchangeError, InvalidAnswerError, Proposer, UnavailableError
 from metabolismgraph.explore.proposers.replay import ReplayProposer
 from metabolismgraph.explore.proposers.rules import RulesProposer
-from metabolismgraph.explore.published_format import write_views
 from metabolismgraph.explore.review.admission import Verdict
 from metabolismgraph.explore.review.admission import review as review_file
 from metabolismgraph.explore.review.history import StrategyHistory, digest_of
 from metabolismgraph.explore.reward import score
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import settled
+from metabolismgraph.explore.views import write_views
 from metabolismgraph.files import lack_of_room
 from metabolismgraph.homeostasis.strategies import names
 from metabolismgraph.sandbox import landlock
@@ -212,7 +212,7 @@ class Explorer:
         for event in self._folder.inbox.take(self._events, decisions=decisions):
             self._record(self._carried_out(event) if isinstance(event, Approved) else event)
         if len(self._events) > before:
-            write_views(self._folder.path, self._events)
+            write_views(self._folder.path, self._events, live=True)
 
     def _carried_out(self, decision: Approved) -> Approved:
         """The decision on a strategy file, once an accepted one is committed; refused if none is executed here."""
@@ -265,7 +265,7 @@ class Explorer:
             self._propose(following)
         elif of_batch and all(i.scored for i in of_batch):
             self._read(range(batch.start, batch.start + len(of_batch)))
-            write_views(self._folder.path, self._events)
+            write_views(self._folder.path, self._events, live=True)
         elif (ended := self._next_end()) is not None:
             self._conclude(ended)
         elif self._submitted:
@@ -276,7 +276,7 @@ class Explorer:
             time.sleep(_TICK)
         elif more and not passed:
             self._review_block(block, following)
-            write_views(self._folder.path, self._events)
+            write_views(self._folder.path, self._events, live=True)
         else:
             return spent
         return ""

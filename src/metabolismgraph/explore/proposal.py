@@ -6,13 +6,14 @@ descriptions of the fields.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from metabolismgraph.text import one_line
+from metabolismgraph.text import one_line, printable
 
 MEMORY_LINES = 300  # at most, in the working memory
 _LINE = 500  # characters at most in a line that a proposer writes
@@ -88,6 +89,18 @@ class StrategyFile(_Answer):
     def digest(self) -> str:
         """SHA-256 digest of the source."""
         return hashlib.sha256(self.source.encode()).hexdigest()
+
+
+def difference(former: StrategyFile | None, file: StrategyFile | None, names: tuple[str, str] = ("", "")) -> str:
+    """The difference of two versions of a strategy file, in the unified format; None stands for an empty file.
+
+    Args:
+        names: of the two sides, before the names of the files.
+    """
+    old, new = (printable(each.source, "?").splitlines() if each else [] for each in (former, file))
+    sides = zip(names, (former, file), strict=True)
+    before, after = (f"{side} {each.name}.py".lstrip() if each else "/dev/null" for side, each in sides)
+    return "\n".join(difflib.unified_diff(old, new, before, after, lineterm=""))
 
 
 class Submission(_Answer):

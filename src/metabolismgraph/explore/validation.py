@@ -14,12 +14,12 @@ from metabolismgraph.explore.engines.outcome import OUTCOME, read_outcome
 from metabolismgraph.explore.events import Failed, Finished, Proposed, Validated
 from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.planning import replicate_of
-from metabolismgraph.explore.published_format import write_views
 from metabolismgraph.explore.reliability import Reliability, reliability
 from metabolismgraph.explore.reward import score
 from metabolismgraph.explore.start import check_parts
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import nodes
+from metabolismgraph.explore.views import write_views
 
 _FIRST_FRESH = 1000  # number of the first replicate for validation; the search does not get so far
 

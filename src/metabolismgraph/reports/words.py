@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from metabolismgraph.config import Config
 from metabolismgraph.metrics import Value
 
 _MOST_NAMES = 12  # in a sentence
@@ -21,8 +23,7 @@ def verdict(metrics: Mapping[str, Value], constants: pd.DataFrame, homeostasis: 
     found = f"{known} of {len(constants)} rate constants are determined by these data"
     resolved = int(homeostasis["resolved"].sum())
     if types:
-        noun = "type" if types == 1 else "types"
-        found += f"; homeostasis of {resolved} of {len(homeostasis)} species is resolved, with {types} {noun}"
+        found += f"; homeostasis of {resolved} of {len(homeostasis)} species is resolved, with {counted(types, 'type')}"
     elif len(homeostasis):
         found += "; homeostasis is not resolved for any species"
     if metrics.get("trustworthy") is not True:
@@ -43,10 +44,27 @@ def undetermined(constants: pd.DataFrame) -> list[tuple[str, str]]:
     return [(str(reason), names(list(group["reaction"]))) for reason, group in rows.groupby(why, sort=False)]
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def names(found: Sequence[object]) -> str:
     """A list of names, cut where it is long."""
     shown = ", ".join(map(str, found[:_MOST_NAMES]))
     return shown if len(found) <= _MOST_NAMES else f"{shown} and {len(found) - _MOST_NAMES} more"
+
+
+def changed(config: Config) -> list[tuple[str, str, str]]:
+    """Keys of a configuration that differ from the defaults: name, value, default."""
+    own, default = (each.model_dump(mode="json") for each in (config, Config()))
+    return [
+        (f"{section}.{key}", json.dumps(value), json.dumps(default[section][key]))
+        for section, found in own.items()
+        if isinstance(found, dict)
+        for key, value in found.items()
+        if value != default[section][key]
+    ]
 
 
 def methods(version: str, jax: str, *, by_trajectories: bool, law: str, homeostasis: bool) -> str:

@@ -6,7 +6,6 @@ The page is a view of the files of the run folder, and can be made again.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,23 +14,21 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from metabolismgraph.config import Config
 from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.metrics import Value, find
 from metabolismgraph.processes import last_line
 from metabolismgraph.reports import words
-from metabolismgraph.reports.page import picture, render
+from metabolismgraph.reports.page import picture, plain, render
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1
 from metabolismgraph.runs.folder import ERRORS, HOMEOSTASIS, MANIFEST, RATE_CONSTANTS, REPORT, RunFolder
 
-_DIGITS = 6  # significant ones of numbers in tables
 _LARGEST_PICTURE = 600_000  # bytes; larger ones stay beside the page
 # Columns that the page needs, of any text, of numbers, and of truth values.
 _COLUMNS = {
     RATE_CONSTANTS: (
         ("reaction", "equation", "unit", "reason"),
-        ("k", "standard_error", "lower", "upper"),
+        ("k", "log10_k", "standard_error", "lower", "upper"),
         ("identifiable",),
     ),
     HOMEOSTASIS: (("species",), ("slope", "slope_error", "baseline", "baseline_error"), ("resolved",)),
@@ -83,20 +80,28 @@ def _about(folder: RunFolder) -> dict[str, Any]:
         "description": config.description if simulated else "",
         "folder": folder.path.name,
         "started": str(manifest.get("started", "")),
-        "source": manifest["source"],
+        "origin": _origin(manifest),
         "repeat": _repeat(folder),
-        "versions": _entries(manifest, "versions"),
-        "commit": str(manifest.get("git_commit") or ""),
-        "host": _entries(manifest, "host"),
         "stages": [
             (name, f"{stage['seconds']:.1f}", stage.get("finished", "")) for name, stage in manifest["stages"].items()
         ],
-        "sandbox": words.listed(manifest, "sandbox"),
-        "observations": manifest.get("observations", ""),
-        "changed": _changed(config),
+        "changed": words.changed(config),
         "unfinished": "",
         "results": None,
     }
+
+
+def _origin(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a run was made from, with which versions, and where."""
+    commit = manifest.get("git_commit")
+    return [
+        *manifest["source"].items(),
+        ("checksum of what training was given", manifest.get("observations", "-")),
+        *_entries(manifest, "versions").items(),
+        *([("commit", str(commit))] if commit else []),
+        *_entries(manifest, "host").items(),
+        ("restrictions of training", ", ".join(words.listed(manifest, "sandbox")) or "-"),
+    ]
 
 
 def _entries(manifest: Mapping[str, Any], name: str) -> dict[str, str]:
@@ -111,18 +116,6 @@ def _repeat(folder: RunFolder) -> str:
         "run": "metabolismgraph run config.yaml --out again",
         "fit": "metabolismgraph fit data/network.xml data/timeseries.csv.gz --config config.yaml --out again",
     }.get(folder.manifest["source"].get("command"), "")
-
-
-def _changed(config: Config) -> list[tuple[str, str, str]]:
-    """Keys that differ from the defaults: name, value, default."""
-    default, own = Config().model_dump(mode="json"), config.model_dump(mode="json")
-    sections = ("simulation", "graph_model", "training", "plotting")
-    return [
-        (f"{section}.{key}", json.dumps(value), json.dumps(default[section][key]))
-        for section in sections
-        for key, value in own[section].items()
-        if value != default[section][key]
-    ]
 
 
 def _unfinished(folder: RunFolder, leak: str | None) -> dict[str, Any]:
@@ -140,8 +133,8 @@ def _unfinished(folder: RunFolder, leak: str | None) -> dict[str, Any]:
 
 def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of the page of a finished run, and the data of its tables."""
-    metrics = _metrics(folder.path / "metrics.json")
-    constants, homeostasis = (_table(folder.path / name) for name in _COLUMNS)
+    metrics = read_metrics(folder.path / "metrics.json")
+    constants, homeostasis = (read_table(folder.path / name) for name in _COLUMNS)
     types = _types(metrics, homeostasis)
     content = {
         "results": {
@@ -170,7 +163,12 @@ def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
     return content, tables
 
 
-def _metrics(path: Path) -> Mapping[str, Value]:
+def read_metrics(path: Path) -> Mapping[str, Value]:
+    """The metrics of a run.
+
+    Raises:
+        InputError: they are missing or damaged.
+    """
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -180,7 +178,12 @@ def _metrics(path: Path) -> Mapping[str, Value]:
     return found
 
 
-def _table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """rate_constants.csv or homeostasis.csv of a run.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
     advice = "`metabolismgraph evaluate` writes it again"
     try:
         table = pd.read_csv(path, keep_default_na=False, na_values=[""])
@@ -201,16 +204,8 @@ def _records(table: pd.DataFrame) -> dict[str, Any]:
     """The columns and rows of a table; numbers with the digits that a table shows."""
     return {
         "columns": list(table.columns),
-        "rows": [[_plain(value) for value in row] for row in table.itertuples(index=False)],
+        "rows": [[plain(value) for value in row] for row in table.itertuples(index=False)],
     }
-
-
-def _plain(value: Any) -> bool | float | str | None:
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | float | np.number):
-        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
-    return str(value)
 
 
 def _described(metrics: Mapping[str, Value]) -> dict[str, Any]:
@@ -220,7 +215,7 @@ def _described(metrics: Mapping[str, Value]) -> dict[str, Any]:
         metric = find(name)
         if isinstance(value, list) or value is None or metric is None:
             continue
-        rows.append([name, _plain(value), metric.unit, metric.meaning])
+        rows.append([name, plain(value), metric.unit, metric.meaning])
     return {"columns": ["metric", "value", "unit", "meaning"], "rows": rows}
 
 

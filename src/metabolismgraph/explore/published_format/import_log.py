@@ -14,9 +14,9 @@ from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.events import Event, Imported, Opened
 from metabolismgraph.explore.journal import JOURNAL, Journal
-from metabolismgraph.explore.published_format import write_views
 from metabolismgraph.explore.published_format.analysis import BEFORE, LABELS, NEXT, STATUS, TEXT, number_as_read
 from metabolismgraph.explore.published_format.lines import parent_of
+from metabolismgraph.explore.views import write_views
 from metabolismgraph.files import read_bytes
 from metabolismgraph.text import one_line
 

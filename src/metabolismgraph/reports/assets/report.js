@@ -36,6 +36,11 @@
       maxHeight: "28rem",
       placeholder: "none",
     });
+    if (place.dataset.choose !== undefined) {
+      table.on("rowClick", (_, row) => {
+        document.dispatchEvent(new CustomEvent("choose", { detail: row.getData()[`c${place.dataset.choose}`] }));
+      });
+    }
     const say = (n) => { count.textContent = n === rows.length ? `${n}` : `${n} of ${rows.length}`; };
     say(rows.length);
     words.addEventListener("input", () => {
