@@ -369,7 +369,7 @@ def render_comparison(first: Path, second: Path) -> str:
         "title": "Comparison of two explorations",
         "sides": [(letter, name, _summary(name)) for letter, name in zip("AB", found.names, strict=True)],
         "remark": f"Rewards of the best nodes: {found.difference}",
-        "headings": ["", "A", "B"],
+        "headings": ["what", "A", "B"],
         "settings": [(row.what, row.first, row.second) for row in found.rows if row.first != row.second],
         "tables": [],
         "evidence": found.evidence,

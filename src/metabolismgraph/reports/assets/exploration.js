@@ -42,7 +42,7 @@
   const order = placed.filter((d) => d.data.node).sort((a, b) => a.x - b.x || a.y - b.y).map((d) => d.data.node.id);
   const label = (node) => `node ${node.id}: ${node.label}, ${node.status}${node.reward === null ? "" : `, reward ${node.reward}`}`;
   drawn.filter((d) => !d.data.node).append("text").attr("dy", "0.32em").attr("x", 4).text((d) => d.data.label);
-  chosen.attr("role", "button").attr("aria-label", (d) => label(d.data.node)).attr("tabindex", -1).attr("data-node", (d) => d.data.node.id);
+  chosen.attr("role", "button").attr("tabindex", -1).attr("data-node", (d) => d.data.node.id);
   chosen.append("path").attr("d", (d) => symbol(d.data.node.status)).attr("class", (d) => kind(d.data.node.status));
   chosen.append("text").attr("dy", "0.32em").attr("x", 11)
     .text(({ data: { node } }) => `${node.id}${node.id === data.best ? " ★" : ""} ${node.reward === null ? "" : node.reward.toFixed(3)} ${node.label.slice(0, 22)}`);

@@ -11,6 +11,10 @@
   };
   for (const place of document.querySelectorAll("[data-table]")) {
     const { columns, rows } = data[place.dataset.table];
+    if (!rows.length) {
+      place.textContent = "none";
+      continue;
+    }
     const used = columns.map((_, i) => i).filter((i) => rows.some((row) => row[i] !== null && row[i] !== ""));
     const label = document.createElement("label");
     label.className = "filter";
@@ -35,6 +39,21 @@
       layout: "fitDataFill",
       maxHeight: "28rem",
       placeholder: "none",
+    });
+    table.on("tableBuilt", () => {
+      // A grid has groups of rows; the place that scrolls is the group.
+      place.removeAttribute("aria-owns");
+      place.querySelector(".tabulator-tableholder").setAttribute("role", "rowgroup");
+      place.querySelector(".tabulator-table").setAttribute("role", "presentation");
+      for (const column of table.getColumns()) {
+        const heading = column.getElement();
+        heading.tabIndex = 0;
+        heading.addEventListener("keydown", (event) => {
+          if (event.key !== "Enter" && event.key !== " ") return;
+          event.preventDefault();
+          heading.querySelector(".tabulator-col-content").click();
+        });
+      }
     });
     if (place.dataset.choose !== undefined) {
       table.on("rowClick", (_, row) => {
