@@ -36,6 +36,7 @@ FLOORS = (
         "sandbox",
         "evaluation",
         "figures",
+        "plot",
         "reports",
         "runs",
         "explore",

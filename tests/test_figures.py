@@ -7,10 +7,13 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.figure import Figure
 from PIL import Image
 
+from metabolismgraph import plot
 from metabolismgraph.config import Plotting
 from metabolismgraph.errors import InputError
+from metabolismgraph.evaluation.evaluate import Evaluation
 from metabolismgraph.figures import _figures, check_colormap, draw_all, dynamics, homeostasis, rates, training
 from metabolismgraph.figures.scene import Groups, Scene
 from metabolismgraph.figures.style import (
@@ -506,3 +509,40 @@ def test_numbers_as_text():
         "R² = 0.98", "R² > 0.9999", "R² = 1", "R² = -3", "R² undefined", "R² undefined",
     ]  # fmt: skip
     assert [scientific(v) for v in (0.0, 0.5, 795.0, 7.2e-8)] == ["0", "0.5", "795", "7.2·10⁻⁸"]
+
+
+def test_vector_graphics_are_written_beside_and_are_the_same_every_time(tmp_path):
+    plotting = Plotting(formats=("svg", "pdf"))
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        draw_all(made_up(), METRICS, tmp_path / name, plotting)
+    first = {path.relative_to(tmp_path / "first"): path for path in (tmp_path / "first").rglob("*") if path.is_file()}
+    names = {path.with_suffix("") for path in first}
+    assert {path.with_suffix(f".{kind}") for path in names for kind in ("svg", "pdf")} < set(first)
+    assert len(first) == 3 * len(names)
+    for path, file in first.items():
+        assert file.read_bytes() == (tmp_path / "second" / path).read_bytes()
+    assert ">concentration" in (tmp_path / "first/figures/traces.svg").read_text()  # text stays text
+
+
+def evaluation_of(data):
+    """An evaluation with nothing but what is drawn."""
+    found = object.__new__(Evaluation)
+    for name, value in (("data", data), ("metrics", METRICS)):
+        object.__setattr__(found, name, value)
+    return found
+
+
+@pytest.mark.parametrize("name", plot.__all__)
+def test_every_figure_can_be_drawn_alone(name, monkeypatch):
+    monkeypatch.setitem(mpl.rcParams, "font.size", 3)
+    drawn = getattr(plot, name)(evaluation_of(made_up()))
+    assert isinstance(drawn, Figure)
+    assert drawn.axes
+    assert mpl.rcParams["font.size"] == 3  # settings of the user are as before
+
+
+@pytest.mark.parametrize("name", ["embedding", "node_function", "set_points"])
+def test_a_figure_without_its_data_is_refused(name):
+    with pytest.raises(InputError, match="has no node_curve"):
+        getattr(plot, name)(evaluation_of(made_up()[list(PHASE1)]))

@@ -17,6 +17,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from metabolismgraph import plot as plot
     from metabolismgraph.config import Config as Config
     from metabolismgraph.config import load_config as load_config
     from metabolismgraph.errors import InputError as InputError
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from metabolismgraph.uncertainty.posterior import posterior as posterior
     from metabolismgraph.uncertainty.profile import profile as profile
 
-# Imported when first used: the command line must answer --help without loading JAX.
+# Imported when first used: the command line must answer --help without loading JAX. Empty for a module itself.
 _HOME = {
     "Config": "config",
     "Evaluation": "evaluation.evaluate",
@@ -60,6 +61,7 @@ _HOME = {
     "identify": "reactions.identifiability",
     "load_config": "config",
     "next_measurement": "uncertainty.next_measurement",
+    "plot": "",
     "posterior": "uncertainty.posterior",
     "profile": "uncertainty.profile",
     "read": "formats",
@@ -79,6 +81,8 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 def __getattr__(name: str) -> object:
     if name == "__version__":
         value: object = metadata.version(__name__)
+    elif _HOME.get(name) == "":
+        value = importlib.import_module(f"{__name__}.{name}")
     elif name in _HOME:
         value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
     else:

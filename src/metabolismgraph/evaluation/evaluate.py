@@ -29,7 +29,7 @@ from metabolismgraph.homeostasis.clusters import cluster_moving, count_outliers,
 from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies.orthogonalised import refine_reactions
-from metabolismgraph.metrics import REFINED, Value, classify
+from metabolismgraph.metrics import REFINED, Value, classify, find
 from metabolismgraph.reactions.fit import Phase1Result
 from metabolismgraph.reactions.verdict import TWO_SIDED
 from metabolismgraph.system.arrays import on_device
@@ -40,6 +40,7 @@ from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.model_rates import ModelRates, in_parts
 from metabolismgraph.system.observations import Observations, Transitions
+from metabolismgraph.text import html_table
 from metabolismgraph.uncertainty.held_out_lines import held_out_lines
 
 Variables = dict[str, tuple[Any, ...]]  # dimensions, values and, for some, attributes
@@ -86,6 +87,17 @@ class Evaluation:
     homeostasis: pd.DataFrame
     parameters: pd.DataFrame
     snapshots: Mapping[int, tuple[Mapping[str, Value], xr.Dataset]] = dataclasses.field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        why_not = "; ".join(self.trust.why_not)
+        rows: list[tuple[str, object]] = [("trusted", f"no: {why_not}" if why_not else "yes")]
+        for name, value in self.metrics.items():
+            metric = find(name)
+            if metric is not None and metric.summary and value is not None:
+                shown = f"{value:.4g}" if isinstance(value, float) else value
+                rows.append((f"{name}: {metric.meaning}", f"{shown} {metric.unit}".strip()))
+        rows += [("note", note) for note in self.notes]
+        return html_table("evaluation", rows)
 
 
 def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:

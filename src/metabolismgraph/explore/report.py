@@ -29,6 +29,7 @@ from metabolismgraph.reports.page import D3, TABULATOR, picture, plain, render
 
 _RELOAD = 10  # seconds after which the page of a living exploration loads itself again
 _LARGEST_PICTURE = 600_000  # bytes
+_DIGITS = 6  # decimals of a reward, at most
 _LABEL = 40  # characters beside a node of the tree
 _PRIVATE = {"exploration.command", "exploration.hooks"}  # their arguments may be private, and pages are sent to others
 
@@ -128,8 +129,9 @@ def _reward(node: Node, every: Sequence[Node]) -> str:
     if node.mean is None:
         return "none"
     error = standard_error(node, every)
-    how = ", error unknown" if error is None else f" ± {error:.3f}"
-    return f"{node.mean:.3f}{how} ({words.counted(number, 'replicate')})"
+    how = ", error unknown" if error is None else f" ± {error:.1g}"
+    digits = 3 if not error else min(max(3, math.ceil(-math.log10(error))), _DIGITS)
+    return f"{node.mean:.{digits}f}{how} ({words.counted(number, 'replicate')})"
 
 
 def _node(state: State, node: Node, every: Sequence[Node], folder: Path) -> dict[str, Any]:

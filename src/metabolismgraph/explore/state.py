@@ -41,7 +41,7 @@ from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposa
 from metabolismgraph.explore.reward import score, score_by
 from metabolismgraph.explore.search_space import DEFAULT, SearchSpace, shipped_space, space_of
 from metabolismgraph.metrics import from_log_name
-from metabolismgraph.text import one_line, printable
+from metabolismgraph.text import html_table, one_line, printable
 
 _BY_LOG = "imported log"
 _SLOT = re.compile(r"slot_(?P<slot>\d+) \(time_step=(?P<T>\d+)\)")
@@ -125,6 +125,18 @@ class State:
         first = cls(events[0])
         first.check_opened()
         return functools.reduce(State.after, events[1:], first)
+
+    def _repr_html_(self) -> str:
+        rewards = [i.scored.reward for i in self.iterations if i.scored is not None and i.counts]
+        rows = [
+            ("scored by", self.opened.metric or self.opened.primary),
+            ("iterations with a verdict", len(rewards)),
+            ("highest reward of a run", f"{max(rewards):.3f}" if rewards else "none"),
+            ("proposer", self.opened.proposer),
+            ("time", f"{self.hours:.2f} h"),
+            ("cost", f"{self.cost:.2f} US$"),
+        ]
+        return html_table(f"exploration {self.opened.name}", rows)
 
     def check_opened(self) -> None:
         """Check the configuration and the reward that the exploration began with.

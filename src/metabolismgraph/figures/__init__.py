@@ -61,7 +61,7 @@ def draw_all(
             figure = draw(shown)
             if metrics.get("trustworthy") is False and not name.endswith(_DATA_ONLY):
                 figure.suptitle("Not to be trusted: see why_not in metrics.json", color=VERMILLION)
-            written.append(save(figure, folder / name, plotting.dpi))
+            written.append(save(figure, folder / name, plotting.dpi, plotting.formats))
     progress("figures", 1.0, "")
     return written
 

@@ -42,6 +42,10 @@ _MANY = 4  # decades; a longer logarithmic axis has no minor ticks
 _SETTINGS: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
     "figure.facecolor": "white",
+    # Text of vector graphics stays text, and the same figure gives the same file.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "metabolismgraph",
+    "pdf.fonttype": 42,
     "font.size": 12,
     "figure.labelsize": 12,
     "axes.titlesize": 12,
@@ -87,8 +91,12 @@ class _Numbers(ScalarFormatter):
         return f"×{power_of_ten(int(written.removeprefix('1e')))}" if written else ""
 
 
-def save(figure: Figure, path: Path, dpi: int) -> Path:
-    """Write a PNG or TIFF file, completely or not at all."""
+def save(figure: Figure, path: Path, dpi: int, formats: Iterable[str] = ()) -> Path:
+    """Write a PNG or TIFF file, completely or not at all; returns its path.
+
+    Args:
+        formats: svg or pdf, for further files of the same name.
+    """
     for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
         if type(axis.get_major_formatter()) is ScalarFormatter:
             axis.set_major_formatter(_Numbers())
@@ -104,6 +112,11 @@ def save(figure: Figure, path: Path, dpi: int) -> Path:
         figure.savefig(buffer, format="png", dpi=dpi)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, buffer.getvalue())
+    for name in formats:
+        vector = io.BytesIO()
+        # Without the time, the same data give the same file.
+        figure.savefig(vector, format=name, metadata={"Date" if name == "svg" else "CreationDate": None})
+        write_bytes(path.with_suffix(f".{name}"), vector.getvalue())
     return path
 
 

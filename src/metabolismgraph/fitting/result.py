@@ -17,6 +17,9 @@ from metabolismgraph.homeostasis.clusters import cluster_moving
 from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.reactions.fit import Phase1Result
 from metabolismgraph.system.observations import Observations
+from metabolismgraph.text import html_table
+
+_ROWS = 10  # of a table in a notebook
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +53,18 @@ class FitResult:
     phase1: Phase1Result
     phase2: Phase2Result | None
     refined: Phase2Result | None = None
+
+    def _repr_html_(self) -> str:
+        network, known = self.observations.network, self.phase1.identifiability.identifiable
+        types = self.types
+        rows = [
+            ("network", f"{network.n_species} species, {network.n_reactions} reactions"),
+            ("data", f"{self.observations.n_frames} frames"),
+            ("trusted", "yes" if self.trust.trustworthy else f"no: {'; '.join(self.trust.why_not)}"),
+            ("rate constants that are determined", f"{int(known.sum())} of {len(known)}"),
+            ("types of homeostasis", "no Phase 2" if types is None else len(np.unique(types[types >= 0]))),
+        ]
+        return html_table("fit", rows) + str(self.rate_constants.to_html(max_rows=_ROWS, index=False))
 
     @functools.cached_property
     def trust(self) -> Trust:

@@ -23,6 +23,7 @@ from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
+from metabolismgraph.text import html_table
 
 _SAME = 1e-4  # null directions of two analyses that differ by less are the same direction
 
@@ -53,6 +54,16 @@ class Identifiability:
     eigenvalues: Float[np.ndarray, " eigenvalues"]
     groups: tuple[tuple[int, ...], ...]
     combinations: tuple[tuple[Combination, ...], ...]
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("rate constants that are determined", f"{int(self.identifiable.sum())} of {len(self.identifiable)}"),
+            ("directions that the data leave open", self.null_space.shape[1]),
+            ("groups of reactions that share them", len(self.groups)),
+            ("combinations that are determined", sum(map(len, self.combinations))),
+            ("smallest eigenvalue of what is determined", f"{self.smallest_determined:.2g}"),
+        ]
+        return html_table("identifiability", rows)
 
     @classmethod
     def of(

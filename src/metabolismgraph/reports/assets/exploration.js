@@ -45,7 +45,7 @@
   chosen.attr("role", "button").attr("tabindex", -1).attr("data-node", (d) => d.data.node.id);
   chosen.append("path").attr("d", (d) => symbol(d.data.node.status)).attr("class", (d) => kind(d.data.node.status));
   chosen.append("text").attr("dy", "0.32em").attr("x", 11)
-    .text(({ data: { node } }) => `${node.id}${node.id === data.best ? " ★" : ""} ${node.reward === null ? "" : node.reward.toFixed(3)} ${node.label.slice(0, 22)}`);
+    .text(({ data: { node } }) => `${node.id}${node.id === data.best ? " ★" : ""} ${node.reward === null ? "" : node.reward.toFixed(3)} ${node.label.length > 24 ? `${node.label.slice(0, 23)}…` : node.label}`);
   chosen.append("title").text((d) => label(d.data.node));
 
   const zoom = d3.zoom().scaleExtent([0.05, 4]).on("zoom", (event) => layer.attr("transform", event.transform));
