@@ -64,7 +64,7 @@ def test_a_node_says_why_it_was_proposed_what_it_changed_and_what_it_cost(tmp_pa
     assert facts["why: move"] == first.proposal.mode
     assert facts["proposed by"] == "rules"
     assert facts["parent"] == ("the root of block 0" if first.parent is None else f"node {first.parent}")
-    assert facts["changed against it"] == (", ".join(map(str, first.mutations)) or "none")
+    assert facts["changed against it"] == "homeostasis_time_step: 1 -> 64"
     assert facts["time"] == "75.0 s in 1 run"
     assert dict(node_of(page, 1)["facts"])["cost"] == "0.25 US$"
     assert [run[0] for run in node_of(page, 1)["runs"]] == [1, 5, 6]
@@ -83,7 +83,7 @@ def test_settings_that_differ_stand_beside_the_reward(tmp_path):
     ("more", "live", "said"),
     [
         ([], True, "The exploration goes on"),
-        ([], False, "No explorer works on it"),
+        ([], False, "The exploration is not running"),
         ([Paused(id="1", by="<b>anna</b>", on=True)], True, "Paused by <b>anna</b>"),
     ],
 )
@@ -104,7 +104,7 @@ def test_without_a_reward_of_the_truth_it_says_so(tmp_path):
 
 def test_an_exploration_that_has_only_begun(tmp_path):
     page = page_of(tmp_path, [begun()])
-    assert "0 iterations of 0 nodes" in page.texts["main"]
+    assert "0 runs of 0 configurations" in page.texts["main"]
     assert page.data["nodes"] == []
 
 

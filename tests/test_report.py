@@ -80,7 +80,7 @@ def test_only_its_own_scripts_are_executed_and_nothing_is_loaded(finished_run):
     page = Page((finished_run / "report.html").read_text(encoding="utf-8"))
     (policy,) = (a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'; img-src data:; ")
-    scripts = [(ASSETS / name).read_bytes() for name in ("tabulator.min.js", "report.js")]
+    scripts = [(ASSETS / name).read_bytes() for name in ("tabulator.min.js", "d3.min.js", "report.js", "run.js")]
     allowed = [f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" for script in scripts]
     assert policy.endswith(f"script-src {' '.join(allowed)}")
     for tag, attributes in page.elements:
@@ -110,7 +110,7 @@ def test_what_comes_from_data_stays_text(run, text):
     assert sorted(set(found) - {"ul", "li", "h2", "section", "p"}) == sorted(
         set(expected) - {"ul", "li", "h2", "section", "p"}
     )
-    assert found.count("script") == expected.count("script") == 3
+    assert found.count("script") == expected.count("script") == 5
     assert page.texts["h1"] == text
     assert {row[0] for row in page.data["constants"]["rows"]} == {text}
     assert "Do not trust this fit" in page.texts["main"]
@@ -213,3 +213,46 @@ def test_a_click_sorts_and_the_search_filters(run, tmp_path):
     assert (least, most, found) == (names[0], names[-1], names[0])
     assert count.endswith(f" of {len(names)}")
     assert console == []
+
+
+@in_a_browser
+def test_figures_answer_to_the_pointer(run, tmp_path):
+    script = """
+    const said = [];
+    const point = (place, x, y) => {
+      const svg = document.querySelector(place + " svg"), box = svg.getBoundingClientRect();
+      const at = { clientX: box.left + x * box.width, clientY: box.top + y * box.height, bubbles: true };
+      svg.dispatchEvent(new PointerEvent("pointermove", at));
+      said.push([...document.querySelectorAll(place + " .answer")].at(-1).textContent);
+    };
+    setTimeout(() => {
+      point("[data-points=rate_points]", 0.1, 0.9);
+      point("[data-points=embedding_points]", 0.5, 0.5);
+      const select = document.querySelector("select");
+      select.selectedIndex = 2; select.dispatchEvent(new Event("change"));
+      point("[data-lines]", 0.1, 0.5);
+      said.push(document.querySelector("[data-lines] svg").getAttribute("aria-label"));
+      document.body.dataset.said = JSON.stringify(said);
+    }, 500);
+    """
+    page, console, asked = opened(scripted(write_run_report(run), script), tmp_path)
+    assert (console, asked) == ([], set())
+    rate, species, value, label = json.loads(page.said)
+    constants = pd.read_csv(run / "rate_constants.csv").query("identifiable").sort_values("log10_k")
+    least = constants.iloc[0]
+    assert rate.startswith(f"{least['reaction']}: {least['equation']}: ")
+    assert re.match(r"M\d+: .*, type \d", species)
+    assert label == "concentration of M002 against time"
+    table = pd.read_csv(run / "data/timeseries.csv.gz")
+    time, concentration = map(float, re.fullmatch("time (.*): (.*)", value).groups())
+    assert concentration == pytest.approx(table["M002"][(table["time"] - time).abs().idxmin()], rel=1e-3)
+
+
+def test_without_truth_rate_constants_are_in_order_with_their_errors(run):
+    (run / "evaluation.nc").unlink()
+    found = page_of(run).data
+    points = found["rate_points"]
+    assert points["x"] == "rank of the rate constant"
+    assert [point[1] for point in points["points"]] == list(range(1, len(points["points"]) + 1))
+    assert [point[2] for point in points["points"]] == sorted(point[2] for point in points["points"])
+    assert found["embedding_points"] is None

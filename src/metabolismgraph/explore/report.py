@@ -7,16 +7,18 @@ again.
 from __future__ import annotations
 
 import functools
+import json
 import math
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from metabolismgraph.errors import InputError
 from metabolismgraph.explore.comparison import compare_explorations
 from metabolismgraph.explore.cost import by_kind, of_iteration
 from metabolismgraph.explore.events import Changes, Event, Failed, Reviewed
-from metabolismgraph.explore.evidence import Effect, effects
+from metabolismgraph.explore.evidence import Effect, control, effects
 from metabolismgraph.explore.journal import JOURNAL, Journal
 from metabolismgraph.explore.planning import RefusedError, settings_of
 from metabolismgraph.explore.proposal import StrategyFile, difference, shown
@@ -51,7 +53,7 @@ def render_report(folder: Path, events: Sequence[Event], *, live: bool = False) 
         "title": state.opened.name,
         "facts_line": _facts(state),
         "now": _now(state, events, live=live),
-        "verdict": _verdict(state, every),
+        "verdict": [*_verdict(state, every), *_why_not(folder, leading)],
         "has_best": best(state) is not None,
         "figures": _figures(folder, leading),
         "figures_of": leading.id if leading else None,
@@ -77,7 +79,7 @@ def render_report(folder: Path, events: Sequence[Event], *, live: bool = False) 
 
 def _facts(state: State) -> str:
     done = sum(iteration.scored is not None for iteration in state.iterations)
-    made = f"{words.counted(done, 'iteration')} of {words.counted(len(nodes(state)), 'node')}"
+    made = f"{words.counted(done, 'run')} of {words.counted(len(nodes(state)), 'configuration')}"
     scored = basis(state.opened)
     return f"{made}, proposed by {state.opened.proposer}. {scored[:1].upper()}{scored[1:]}."
 
@@ -92,7 +94,7 @@ def _now(state: State, events: Sequence[Event], *, live: bool) -> str:
         flying = sum(iteration.scored is None for iteration in state.iterations)
         runs = words.counted(flying, "run")
         return f"The exploration goes on{as_of}, with {runs} without a verdict yet. This page loads itself again."
-    return f"No explorer works on it{as_of}; `explore resume` continues it."
+    return f"The exploration is not running{as_of}; `metabolismgraph explore resume` continues it."
 
 
 def _verdict(state: State, every: Sequence[Node]) -> list[str]:
@@ -113,10 +115,23 @@ def _verdict(state: State, every: Sequence[Node]) -> list[str]:
             rewards = ", ".join(f"{run.reward:.3f}" for run in runs)
             sentences.append(f"Node {node.id} on seeds that the search has not seen: {rewards}.")
     if settled(state) is not None:
-        sentences.append("Nothing is left to find: no reward can exceed it by more than its error.")
+        sentences.append("No reward can exceed it by more than its error, so the search has nothing left to find.")
     if state.opened.oracle:
         sentences.append("Rewards use the true values, which training does not see. Real data have no such reward.")
     return sentences
+
+
+def _why_not(folder: Path, node: Node | None) -> list[str]:
+    """Why the last fit of a node is not to be trusted as a whole, although its reward may be high."""
+    run = _last_run(folder, node)
+    try:
+        found = json.loads((run / "metrics.json").read_bytes()) if run is not None else {}
+    except (OSError, ValueError):
+        return []
+    reasons = words.listed(found, "why_not") if isinstance(found, dict) else []
+    if not reasons or node is None:
+        return []
+    return [f"The fits of node {node.id} are not to be trusted as a whole: {'; '.join(reasons)}."]
 
 
 def _how(state: State, node: Node) -> str:
@@ -159,7 +174,9 @@ def _facts_of(state: State, node: Node, every: Sequence[Node]) -> Iterator[tuple
     yield "reward", _reward(node, every)
     yield "class", node.classification
     yield "parent", origin
-    yield "changed against it", mutation(first)
+    yield "changed against it", _changes(state, node)
+    if (other := _control(state, node)) is not None:
+        yield "compared with", f"node {other.id}: the same rollout length without the change"
     yield "trains with", what_trains(state, node)
     yield "why: move", first.proposal.mode
     yield "why: hypothesis", first.proposal.hypothesis
@@ -167,13 +184,40 @@ def _facts_of(state: State, node: Node, every: Sequence[Node]) -> Iterator[tuple
     if first.suggestion is not None:
         yield "follows", "a suggestion of a researcher"
     for key, value in first.changes.items():
-        yield "differs from the beginning", f"{key}: {shown(state.config.value(key))}, here {shown(value)}"
+        yield "differs from the beginning", f"{key}: {shown(_opened(state, key))}, here {shown(value)}"
     seconds = [run.outcome.seconds for run in node.runs if run.outcome is not None]
     yield "time", f"{math.fsum(seconds):.1f} s in {words.counted(len(seconds), 'run')}"
     if state.answered:
         yield "cost", f"{math.fsum(cost for run in node.runs for cost in of_iteration(state, run)):.4g} US$"
     if first.code:
         yield "code", first.code
+
+
+def _changes(state: State, node: Node) -> str:
+    """All differences of a node from its parent, also those by its slot."""
+    if state.imported:
+        return mutation(node.first)
+    before, after = state.node_changes(node.parent, state.block_of(node.id)), node.first.changes
+    keys = [key for key in dict.fromkeys([*before, *after]) if before.get(key, ...) != after.get(key, ...)]
+    pairs = [(key, *(side.get(key, _opened(state, key)) for side in (before, after))) for key in keys]
+    changes = [f"{key.removeprefix('training.')}: {shown(old)} -> {shown(new)}" for key, old, new in pairs]
+    return "; ".join(changes) or "nothing"
+
+
+def _opened(state: State, key: str) -> object:
+    """A setting at the beginning; of a key that this version does not know, a remark."""
+    try:
+        return state.config.value(key)
+    except InputError:
+        return "unknown"
+
+
+def _control(state: State, node: Node) -> Node | None:
+    try:
+        found = control(node, state)
+    except RefusedError:
+        return None
+    return None if found is None or found.id == node.id else found
 
 
 def _run(run: Iteration) -> list[Any]:
@@ -226,14 +270,23 @@ def _pictures(folder: Path, run: str) -> tuple[Path, ...]:
 
 def _figures(folder: Path, node: Node | None) -> list[tuple[str, str]]:
     """The figures of the last finished run of a node, within the page."""
-    runs = [run for run in node.runs if run.metrics and run.started] if node is not None else []
-    if not runs or runs[-1].started is None:
+    run = _last_run(folder, node)
+    if run is None:
         return []
     return [
         (path.stem, picture(path))
-        for path in _pictures(folder, runs[-1].started.folder)
+        for path in _pictures(folder, run.relative_to(folder).as_posix())
         if path.stat().st_size <= _LARGEST_PICTURE
     ]
+
+
+def _last_run(folder: Path, node: Node | None) -> Path | None:
+    """The folder of the last finished run of a node, if it lies in that of the exploration."""
+    started = [run.started for run in node.runs if run.metrics and run.started] if node is not None else []
+    if not started:
+        return None
+    place = folder / started[-1].folder
+    return place if folder.resolve() in place.resolve().parents and place.is_relative_to(folder) else None
 
 
 def _table(state: State, every: Sequence[Node]) -> dict[str, Any]:
@@ -356,7 +409,7 @@ def _origin(state: State) -> list[tuple[str, str]]:
         ("data", opened.data),
         ("proposer", opened.proposer),
         ("scored by", basis(opened)),
-        ("held out", f"{state.config.training.held_out_fraction:.0%} of the frames"),
+        ("held out from training", f"{state.config.training.held_out_fraction:.0%} of the frames"),
     ]
 
 

@@ -14,20 +14,23 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
+from metabolismgraph.config import Training
 from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.metrics import Value, find
 from metabolismgraph.processes import last_line
 from metabolismgraph.reports import words
-from metabolismgraph.reports.page import picture, plain, render
+from metabolismgraph.reports.page import D3, TABULATOR, picture, plain, render
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1
 from metabolismgraph.runs.folder import ERRORS, HOMEOSTASIS, MANIFEST, RATE_CONSTANTS, REPORT, RunFolder
+from metabolismgraph.runs.points import embedding_points, rate_points, read_evaluation, trace_lines
+from metabolismgraph.system.observations import Observations
 
 _LARGEST_PICTURE = 600_000  # bytes; larger ones stay beside the page
 # Columns that the page needs, of any text, of numbers, and of truth values.
 _COLUMNS = {
     RATE_CONSTANTS: (
-        ("reaction", "equation", "unit", "reason"),
+        ("reaction", "equation", "unit", "combination", "reason"),
         ("k", "log10_k", "standard_error", "lower", "upper"),
         ("identifiable",),
     ),
@@ -59,7 +62,8 @@ def write_run_report(path: Path) -> Path:
         found, data = _results(folder)
         content |= found
     target = path / REPORT
-    write_bytes(target, render("run.html", content, data).encode())
+    page = render("run.html", content, data, libraries=(TABULATOR, D3), scripts=("report.js", "run.js"))
+    write_bytes(target, page.encode())
     return target
 
 
@@ -136,15 +140,20 @@ def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
     metrics = read_metrics(folder.path / "metrics.json")
     constants, homeostasis = (read_table(folder.path / name) for name in _COLUMNS)
     types = _types(metrics, homeostasis)
+    observations = load_observations(folder.given / "observations")
+    evaluation = read_evaluation(folder.path / "evaluation.nc")
+    embeddings = embedding_points(evaluation)
     content = {
         "results": {
             "verdict": words.verdict(metrics, constants, homeostasis, len(types)),
             "trusted": metrics.get("trustworthy") is True,
             "reasons": words.listed(metrics, "why_not"),
             "undetermined": words.undetermined(constants),
+            "inseparable": words.inseparable(constants),
             "types": types,
             "notes": words.listed(metrics, "notes"),
-            "data": _data(folder),
+            "data": [("origin", _made_by(folder)), *_data(observations, folder.config.training)],
+            "has_embeddings": embeddings is not None,
             "has_truth": "rate_constants_R2" in metrics,
             "summary": _picture(folder.path / "figures" / _SUMMARY),
             "figures": [
@@ -156,9 +165,12 @@ def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
         }
     }
     tables = {
-        "constants": _records(constants),
+        "constants": _records(constants.rename(columns={"standard_error": "standard error of log10 k"})),
         "homeostasis": _records(homeostasis),
         "metrics": _described(metrics),
+        "rate_points": rate_points(constants, evaluation),
+        "embedding_points": embeddings,
+        "traces": trace_lines(observations),
     }
     return content, tables
 
@@ -247,9 +259,17 @@ def _estimate(metrics: Mapping[str, Value], name: str, kind: float) -> str:
     return f"{value:.6g} ± {error:.1g}" if known else "not estimated"
 
 
-def _data(folder: RunFolder) -> list[tuple[str, str]]:
+def _made_by(folder: RunFolder) -> str:
+    """Whether the data were measured or simulated, with the noise of a simulation."""
+    if folder.manifest["source"].get("command") != "run":
+        return "read from files"
+    noise = folder.config.simulation.noise_model_level, folder.config.simulation.measurement_noise_level
+    of_process, of_measurement = (f"{level:g}" if level else "none" for level in noise)
+    return f"simulated; noise of the process {of_process}, of the measurement {of_measurement}"
+
+
+def _data(seen: Observations, training: Training) -> list[tuple[str, str]]:
     """What was measured, in numbers."""
-    seen = load_observations(folder.given / "observations")
     c, missing = seen.concentration, seen.interpolated
     steps = seen.transitions().dt
     return [
@@ -261,8 +281,15 @@ def _data(folder: RunFolder) -> list[tuple[str, str]]:
         ("step", f"{steps.min():g}" if np.allclose(steps, steps[0]) else f"{steps.min():g} to {steps.max():g}"),
         ("concentrations", f"{c.min():.4g} to {c.max():.4g}"),
         ("values not measured", "none" if missing is None else f"{missing.mean():.1%}"),
-        ("held out", f"{folder.config.training.held_out_fraction:.0%} of the frames"),
+        ("held out from training", _held_out(training)),
     ]
+
+
+def _held_out(training: Training) -> str:
+    if not training.held_out_fraction:
+        return "nothing"
+    which = "the last" if not training.held_out_part else f"part {training.held_out_part} from the end"
+    return f"{training.held_out_fraction:.0%} of the frames of every run: {which}"
 
 
 def _picture(path: Path) -> str:

@@ -1,0 +1,95 @@
+"""Data of those figures of a page that answer to the pointer: rate constants, embeddings, concentrations over time.
+
+Arrays are thinned to what a screen shows; the whole data are in the run folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from metabolismgraph.errors import InputError
+from metabolismgraph.reports.page import plain
+from metabolismgraph.system.observations import Observations
+
+_POINTS = 5000  # of a scatter
+_NUMBERS, _FRAMES = 30_000, 300  # of the concentrations: all together, and of one species
+
+
+def read_evaluation(path: Path) -> xr.Dataset | None:
+    """evaluation.nc of a run; None if there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        return xr.load_dataset(path, engine="h5netcdf")
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path}: damaged ({error}); `metabolismgraph evaluate` writes it again") from None
+
+
+def rate_points(constants: pd.DataFrame, evaluation: xr.Dataset | None) -> dict[str, Any]:
+    """Determined rate constants: true values against estimates; without truth, in order with their errors.
+
+    Args:
+        constants: rate_constants.csv.
+    """
+    known = constants[constants["identifiable"]].sort_values("log10_k").head(_POINTS)
+    true = _by_reaction(evaluation, "true_log_k")
+    x = [true.get(name) for name in known["reaction"]] if true else range(1, len(known) + 1)
+    rows = zip(known["reaction"], known["equation"], x, known["log10_k"], known["standard_error"], strict=True)
+    return {
+        "x": "true log10 k" if true else "rank of the rate constant",
+        "y": "estimated log10 k",
+        "diagonal": bool(true),
+        "points": [
+            [f"{name}: {equation}", plain(at), plain(k), plain(error), ""]
+            for name, equation, at, k, error in rows
+            if at is not None
+        ],
+    }
+
+
+def embedding_points(evaluation: xr.Dataset | None) -> dict[str, Any] | None:
+    """Embeddings of the species that may change, by cluster; None without Phase 2, or for one dimension."""
+    if evaluation is None or "embedding" not in evaluation or evaluation.sizes["dim"] < 2:
+        return None
+    shown = np.flatnonzero(evaluation["moving"].to_numpy())[:_POINTS]
+    a, clusters = evaluation["embedding"].to_numpy(), evaluation["cluster"].to_numpy()
+    names = evaluation["species"].to_numpy()
+    return {
+        "x": "embedding a1",
+        "y": "embedding a2",
+        "diagonal": False,
+        "points": [[str(names[i]), plain(a[i, 0]), plain(a[i, 1]), None, f"type {clusters[i]}"] for i in shown],
+    }
+
+
+def trace_lines(observations: Observations) -> dict[str, Any]:
+    """Concentrations over time: of every species where they are few, otherwise of those that change most."""
+    frames = np.unique(np.linspace(0, observations.n_frames - 1, _FRAMES).astype(int))
+    c = observations.concentration
+    most = min(observations.network.n_species, max(1, _NUMBERS // len(frames)))
+    largest = np.sort(np.argsort(-np.ptp(c, axis=0), kind="stable")[:most])
+    missing = observations.interpolated
+    values = c if missing is None else np.where(missing, np.nan, c)
+    return {
+        "names": [str(observations.network.species[i]) for i in largest],
+        "shown": f"{len(frames)} of {observations.n_frames} frames",
+        "left_out": observations.network.n_species - most,
+        "time": [plain(t) for t in observations.time[frames]],
+        "run": [int(r) for r in observations.run[frames]],
+        "values": [[plain(float(f"{value:.4g}")) for value in values[frames, i]] for i in largest],
+    }
+
+
+def _by_reaction(evaluation: xr.Dataset | None, name: str) -> dict[str, float]:
+    if evaluation is None or name not in evaluation:
+        return {}
+    return dict(zip(map(str, evaluation["reaction"].to_numpy()), map(float, evaluation[name].to_numpy()), strict=True))
