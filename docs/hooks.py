@@ -241,9 +241,10 @@ def _text(node: ast.expr, constants: dict[str, Any]) -> str:
 def python() -> str:
     """Every public name, functions first, then the classes of their results."""
     public = [getattr(mg, name) for name in mg.__all__]
+    modules = [one.__name__ for one in public if inspect.ismodule(one)]
     public = [one for one in public if callable(one)]  # without the version
     public.sort(key=inspect.isclass)
-    names = [f"{one.__module__}.{one.__name__}" for one in public]
+    names = [*(f"{one.__module__}.{one.__name__}" for one in public), *modules]
     return "\n\n".join(f"::: {name}" for name in dict.fromkeys([*names, *RESULTS]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import sys
@@ -292,6 +293,20 @@ def status(
         follow(opened, console())
     else:
         console().print(status_table(state, opened.running(state), waiting=opened.inbox.waiting()))
+
+
+@explore.command(epilog="Example: metabolismgraph explore watch explorations/a")
+def watch(
+    folder: Folder,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of this computer; 0: a free one")] = 0,
+) -> None:
+    """Serve the page of an exploration to a browser of this computer, as of the moment, until an interrupt."""
+    from metabolismgraph.explore.live_page import LivePage
+
+    opened, _ = _read(folder)
+    with LivePage(opened.path, port) as page, contextlib.suppress(KeyboardInterrupt):
+        console().print(f"{page.address}\nCtrl-C ends it", markup=False, highlight=False, soft_wrap=True)
+        page.serve_forever()
 
 
 @explore.command(epilog="Example: metabolismgraph explore show explorations/a 7")
