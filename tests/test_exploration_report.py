@@ -47,7 +47,8 @@ def test_it_says_which_node_is_the_best_and_what_that_rests_on(tmp_path):
     assert winner.id == 1
     page = page_of(tmp_path, found)
     error = standard_error(winner, nodes(state))
-    assert f"Node 1 is the best: reward {winner.mean:.3f} ± {error:.3f} (3 replicates)." in page.texts["main"]
+    said = f"Node 1 is the best of those with at least 3 replicates: reward {winner.mean:.3f} ± {error:.1g} "
+    assert said in page.texts["main"]
     assert "Rewards use the true values" in page.texts["main"]
     assert "0.25 US$; 1200 tokens in 1 answers" in page.texts["main"]
     assert "imports os" in page.texts["main"]
@@ -69,6 +70,22 @@ def test_a_node_says_why_it_was_proposed_what_it_changed_and_what_it_cost(tmp_pa
     assert dict(node_of(page, 1)["facts"])["cost"] == "0.25 US$"
     assert [run[0] for run in node_of(page, 1)["runs"]] == [1, 5, 6]
     assert "time limit of 30 minutes" in node_of(page, 7)["runs"][0]
+
+
+def test_it_says_what_a_reward_is_and_why_it_is_zero(tmp_path):
+    found = exploration(4, ratios=lambda i: (-2.0, 0.5) if i == 2 else (None, 1.0) if i == 3 else (0.9, 1.0))
+    page = page_of(tmp_path, found)
+    assert "weighted mean of MLP_node_slope_ratio (weight 1). A ratio to the true value" in page.texts["main"]
+    assert node_of(page, 2)["runs"][0][-1].startswith("no reward: the metric is below zero")
+    assert node_of(page, 3)["runs"][0][-1] == "no reward: a metric is not a number"
+
+
+def test_reasons_against_the_fits_of_the_best_node_are_said(tmp_path):
+    (tmp_path / "runs/0006").mkdir(parents=True)
+    (tmp_path / "runs/0006/metrics.json").write_text(json.dumps({"why_not": ["residuals are <large>"]}))
+    page = page_of(tmp_path, events())
+    assert "The fits of node 1 are not to be trusted as a whole: residuals are <large>." in page.texts["main"]
+    assert any(attributes.get("class") == "verdict bad" for _, attributes in page.elements)
 
 
 def test_settings_that_differ_stand_beside_the_reward(tmp_path):

@@ -8,6 +8,7 @@ import shutil
 
 import pandas as pd
 import pytest
+import xarray as xr
 from browser import HOSTILE, Page, in_a_browser, opened, scripted
 from command_line import call, refused
 
@@ -256,3 +257,21 @@ def test_without_truth_rate_constants_are_in_order_with_their_errors(run):
     assert [point[1] for point in points["points"]] == list(range(1, len(points["points"]) + 1))
     assert [point[2] for point in points["points"]] == sorted(point[2] for point in points["points"])
     assert found["embedding_points"] is None
+
+
+@pytest.mark.parametrize("content", [b"", b"not netCDF", b"\x89HDF\r\n\x1a\n" + bytes(100)])
+def test_a_damaged_evaluation_is_refused(run, monkeypatch, capsys, content):
+    (run / "evaluation.nc").write_bytes(content)
+    message = refused(monkeypatch, capsys, "report", run)
+    assert f"{run / 'evaluation.nc'}: damaged" in message
+    assert "`metabolismgraph evaluate` writes it again" in message
+
+
+@pytest.mark.parametrize("left", ["species", "embedding", "true_log_k", "reaction", "moving", "cluster"])
+def test_an_evaluation_without_a_variable_is_refused_or_shown_without_it(run, monkeypatch, capsys, left):
+    whole = xr.load_dataset(run / "evaluation.nc", engine="h5netcdf")
+    whole.drop_vars(left).to_netcdf(run / "evaluation.nc", engine="h5netcdf")
+    if left in {"embedding", "true_log_k"}:
+        assert call(monkeypatch, "report", run) == 0
+    else:
+        assert "evaluation.nc: " in refused(monkeypatch, capsys, "report", run)

@@ -174,7 +174,9 @@ def pages() -> Iterator[Case]:
             yield Case(f"metric {key} is {i}", _REPORT, prepare=_changed_json("metrics.json", _set(key, to=word)))
         yield Case(f"metrics are {i}", _REPORT, prepare=_changed_json("metrics.json", lambda _, word=word: word))
     tables = {
-        "rate_constants.csv": ("reaction", "k", "standard_error", "identifiable", "reason"),
+        "rate_constants.csv": (
+            *("reaction", "equation", "k", "log10_k", "standard_error", "identifiable", "combination", "reason"),
+        ),
         "homeostasis.csv": ("species", "slope", "slope_error", "baseline", "resolved", "type"),
     }
     for file, columns in tables.items():
@@ -188,6 +190,13 @@ def pages() -> Iterator[Case]:
     for name in ("metrics.json", "rate_constants.csv", "training/phase1.json", "training/observations.safetensors"):
         deep = b"[" * 100_000
         yield Case(f"{name} is deep", _REPORT, prepare=_changed_bytes(name, lambda _, deep=deep: deep))
+    for name, change in {
+        "empty": lambda _: b"",
+        "text": lambda _: b"not netCDF",
+        "half": lambda content: content[: len(content) // 2],
+        "zeros": lambda content: content[:2000] + bytes(2000) + content[4000:],
+    }.items():
+        yield Case(f"evaluation.nc {name}", _REPORT, prepare=_changed_bytes("evaluation.nc", change))
     yield Case("a picture is not one", _REPORT, prepare=_changed_bytes("figures/summary.png", lambda _: b"<script>"))
 
 

@@ -32,6 +32,11 @@ from metabolismgraph.reports.page import D3, TABULATOR, picture, plain, render
 _RELOAD = 10  # seconds after which the page of a living exploration loads itself again
 _LARGEST_PICTURE = 600_000  # bytes
 _DIGITS = 6  # decimals of a reward, at most
+# Why runs that ended have a reward of zero, see `reward.score`.
+_NO_REWARD = {
+    "negative": "no reward: the metric is below zero, or the loss of training is not below that without homeostasis",
+    "nan": "no reward: a metric is not a number",
+}
 _LABEL = 40  # characters beside a node of the tree
 _PRIVATE = {"exploration.command", "exploration.hooks"}  # their arguments may be private, and pages are sent to others
 
@@ -49,12 +54,14 @@ def render_report(folder: Path, events: Sequence[Event], *, live: bool = False) 
     state = State.of(events)
     every = nodes(state)
     leading = best(state) or leader(state)
+    doubts = _why_not(folder, leading)
     content = {
         "title": state.opened.name,
         "facts_line": _facts(state),
         "now": _now(state, events, live=live),
-        "verdict": [*_verdict(state, every), *_why_not(folder, leading)],
+        "verdict": [*_verdict(state, every), *doubts],
         "has_best": best(state) is not None,
+        "good": best(state) is not None and not doubts,
         "figures": _figures(folder, leading),
         "figures_of": leading.id if leading else None,
         "blocks": [_block(state, block) for block in range(state.block_of(max(len(state.iterations), 1)) + 1)],
@@ -102,9 +109,9 @@ def _verdict(state: State, every: Sequence[Node]) -> list[str]:
     found, leading, wanted = best(state), leader(state), state.settings.replicates
     sentences = []
     if found is not None:
-        sentences.append(
-            f"Node {found.id} is the best: reward {_reward(found, every)}. It trains {_how(state, found)}."
-        )
+        those = f"those with at least {words.counted(wanted, 'replicate')}"
+        sentences.append(f"Node {found.id} is the best of {those}: reward {_reward(found, every)}.")
+        sentences.append(f"It trains {_how(state, found)}.")
     else:
         sentences.append(f"No node is called the best yet, since that takes {wanted} replicates.")
     if leading is not None:
@@ -137,6 +144,16 @@ def _why_not(folder: Path, node: Node | None) -> list[str]:
 def _how(state: State, node: Node) -> str:
     changes = ", ".join(f"{key} = {shown(value)}" for key, value in node.first.changes.items())
     return f"with {what_trains(state, node)}; changed from the beginning: {changes or 'nothing'}"
+
+
+def _reward_in_words(state: State) -> list[tuple[str, str]]:
+    """What a reward is made of; nothing for an imported log, which has its own."""
+    if state.opened.metric is not None:
+        return []
+    terms = state.space.rewards[state.opened.primary].terms
+    listed = ", ".join(f"{term.metric.replace('_{t}', '')} (weight {term.weight:g})" for term in terms)
+    ratios = "A ratio to the true value counts as min(ratio, 1/ratio), so that 1 is the best"
+    return [("reward, from 0 to 1", f"weighted mean of {listed}. {ratios}; the mean over types counts.")]
 
 
 def _reward(node: Node, every: Sequence[Node]) -> str:
@@ -226,6 +243,8 @@ def _run(run: Iteration) -> list[Any]:
     remarks = [f"lost ({loss.kind or 'machine'}) and run again: {loss.reason}" for loss in run.losses]
     if isinstance(outcome, Failed):
         remarks.append(outcome.reason)
+    if run.scored is not None and run.scored.state in _NO_REWARD:
+        remarks.append(_NO_REWARD[run.scored.state])
     verdict = run.scored.classification if run.scored is not None else "in flight"
     reward = plain(run.scored.reward) if run.scored is not None and run.counts else None
     name = replicate_name(run.proposed.seed, run.proposed.variation)
@@ -409,6 +428,7 @@ def _origin(state: State) -> list[tuple[str, str]]:
         ("data", opened.data),
         ("proposer", opened.proposer),
         ("scored by", basis(opened)),
+        *_reward_in_words(state),
         ("held out from training", f"{state.config.training.held_out_fraction:.0%} of the frames"),
     ]
 

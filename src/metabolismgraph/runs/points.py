@@ -17,6 +17,7 @@ from metabolismgraph.reports.page import plain
 from metabolismgraph.system.observations import Observations
 
 _POINTS = 5000  # of a scatter
+_NEEDED = ("reaction", "species", "moving", "cluster")  # the last three only with embeddings
 _NUMBERS, _FRAMES = 30_000, 300  # of the concentrations: all together, and of one species
 
 
@@ -29,9 +30,13 @@ def read_evaluation(path: Path) -> xr.Dataset | None:
     if not path.exists():
         return None
     try:
-        return xr.load_dataset(path, engine="h5netcdf")
+        found = xr.load_dataset(path, engine="h5netcdf")
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{path}: damaged ({error}); `metabolismgraph evaluate` writes it again") from None
+    for name in _NEEDED[: None if "embedding" in found else 1]:
+        if name not in found.variables:
+            raise InputError(f"{path}: the variable {name} is missing; `metabolismgraph evaluate` writes it again")
+    return found
 
 
 def rate_points(constants: pd.DataFrame, evaluation: xr.Dataset | None) -> dict[str, Any]:

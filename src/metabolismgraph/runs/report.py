@@ -165,7 +165,7 @@ def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
         }
     }
     tables = {
-        "constants": _records(constants.rename(columns={"standard_error": "standard error of log10 k"})),
+        "constants": _records(_constants(constants)),
         "homeostasis": _records(homeostasis),
         "metrics": _described(metrics),
         "rate_points": rate_points(constants, evaluation),
@@ -210,6 +210,13 @@ def read_table(path: Path) -> pd.DataFrame:
     if not right:
         raise InputError(f"{path}: columns are missing, or not what they were; {advice}")
     return table.astype(dict.fromkeys(flags, bool))
+
+
+def _constants(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of rate constants, with what not to trust before the numbers."""
+    first = ["reaction", "equation", "identifiable"]
+    table = table[[*first, *(name for name in table if name not in first)]]
+    return table.rename(columns={"identifiable": "determined", "standard_error": "standard error of log10 k"})
 
 
 def _records(table: pd.DataFrame) -> dict[str, Any]:
