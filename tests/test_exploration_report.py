@@ -155,7 +155,16 @@ def test_figures_of_the_best_node_are_in_the_page_and_others_beside_it(tmp_path)
     assert sources[0].startswith("data:image/png;base64,")
 
 
-@pytest.mark.parametrize("place", ["../other/run", "/tmp", "javascript:alert(1)", ""])
+def test_figures_that_somebody_removed_do_not_stop_the_explorer(tmp_path):
+    path = tmp_path / "runs/0006/tmp_training/a.png"
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(path)
+    assert "data:image/png" in render_report(tmp_path, events())
+    path.unlink()
+    assert "data:image/png" not in render_report(tmp_path, events())
+
+
+@pytest.mark.parametrize("place", ["../other/run", "/tmp", "javascript:alert(1)", "", "a\0b", "x" * 5000])
 def test_a_journal_cannot_point_out_of_its_folder(tmp_path, place):
     (tmp_path / "other/run/tmp_training").mkdir(parents=True)
     Image.new("RGB", (4, 4)).save(tmp_path / "other/run/tmp_training/a.png")

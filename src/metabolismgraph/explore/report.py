@@ -26,11 +26,11 @@ from metabolismgraph.explore.proposers.rules_memory import what_trains
 from metabolismgraph.explore.published_format.lines import basis, mutation, replicate_name, suggestion
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, leader, nodes, settled, standard_error
+from metabolismgraph.metrics import find
 from metabolismgraph.reports import words
 from metabolismgraph.reports.page import D3, TABULATOR, picture, plain, render
 
 _RELOAD = 10  # seconds after which the page of a living exploration loads itself again
-_LARGEST_PICTURE = 600_000  # bytes
 _DIGITS = 6  # decimals of a reward, at most
 # Why runs that ended have a reward of zero, see `reward.score`.
 _NO_REWARD = {
@@ -130,10 +130,11 @@ def _verdict(state: State, every: Sequence[Node]) -> list[str]:
 
 def _why_not(folder: Path, node: Node | None) -> list[str]:
     """Why the last fit of a node is not to be trusted as a whole, although its reward may be high."""
-    run = _last_run(folder, node)
+    run = _last_run(node)
+    place = None if run is None else _within(folder, run)
     try:
-        found = json.loads((run / "metrics.json").read_bytes()) if run is not None else {}
-    except (OSError, ValueError):
+        found = json.loads((place / "metrics.json").read_bytes()) if place is not None else {}
+    except (OSError, ValueError, RecursionError):
         return []
     reasons = words.listed(found, "why_not") if isinstance(found, dict) else []
     if not reasons or node is None:
@@ -152,8 +153,9 @@ def _reward_in_words(state: State) -> list[tuple[str, str]]:
         return []
     terms = state.space.rewards[state.opened.primary].terms
     listed = ", ".join(f"{term.metric.replace('_{t}', '')} (weight {term.weight:g})" for term in terms)
-    ratios = "A ratio to the true value counts as min(ratio, 1/ratio), so that 1 is the best"
-    return [("reward, from 0 to 1", f"weighted mean of {listed}. {ratios}; the mean over types counts.")]
+    ratios = any(metric.better == "one" for term in terms if (metric := find(term.metric.replace("{t}", "0"))))
+    how = " A ratio to the true value counts as min(ratio, 1/ratio), and the mean over types." if ratios else ""
+    return [("reward, from 0 to 1", f"weighted mean of {listed}.{how}")]
 
 
 def _reward(node: Node, every: Sequence[Node]) -> str:
@@ -282,30 +284,30 @@ def _links(folder: Path, run: Iteration) -> list[tuple[str, str]]:
 
 @functools.lru_cache(maxsize=4096)  # figures of a run that has ended do not change
 def _pictures(folder: Path, run: str) -> tuple[Path, ...]:
-    place = folder / run
-    inside = folder.resolve() in place.resolve().parents
-    return tuple(sorted(place.glob("tmp_training/**/*.png"))) if inside else ()
+    place = _within(folder, run)
+    return () if place is None else tuple(sorted(place.glob("tmp_training/**/*.png")))
 
 
 def _figures(folder: Path, node: Node | None) -> list[tuple[str, str]]:
     """The figures of the last finished run of a node, within the page."""
-    run = _last_run(folder, node)
-    if run is None:
-        return []
-    return [
-        (path.stem, picture(path))
-        for path in _pictures(folder, run.relative_to(folder).as_posix())
-        if path.stat().st_size <= _LARGEST_PICTURE
-    ]
+    run = _last_run(node)
+    paths = () if run is None else _pictures(folder, run)
+    return [(path.stem, shown) for path in paths if (shown := picture(path))]
 
 
-def _last_run(folder: Path, node: Node | None) -> Path | None:
-    """The folder of the last finished run of a node, if it lies in that of the exploration."""
-    started = [run.started for run in node.runs if run.metrics and run.started] if node is not None else []
-    if not started:
+def _last_run(node: Node | None) -> str | None:
+    """The folder of the last finished run of a node, as the journal has it."""
+    runs = () if node is None else node.runs
+    return next((run.started.folder for run in reversed(runs) if run.metrics and run.started), None)
+
+
+def _within(folder: Path, run: str) -> Path | None:
+    """The folder of a run, if it lies in that of the exploration: a journal may name any."""
+    place = folder / run
+    try:
+        return place if place.is_dir() and folder.resolve() in place.resolve().parents else None
+    except (OSError, ValueError):
         return None
-    place = folder / started[-1].folder
-    return place if folder.resolve() in place.resolve().parents and place.is_relative_to(folder) else None
 
 
 def _table(state: State, every: Sequence[Node]) -> dict[str, Any]:

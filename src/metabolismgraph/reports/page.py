@@ -14,6 +14,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+_LARGEST_PICTURE = 600_000  # bytes; larger ones stay beside the page
 _DIGITS = 6  # significant ones of numbers in tables
 ASSETS = Path(__file__).with_name("assets")
 
@@ -96,8 +97,12 @@ def plain(value: object) -> bool | float | str | None:
 
 
 def picture(path: Path) -> str:
-    """A PNG file as a data URI."""
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    """A PNG file as a data URI; empty for one that is missing, or too large for a page."""
+    try:
+        content = path.read_bytes() if path.stat().st_size <= _LARGEST_PICTURE else b""
+    except OSError:
+        content = b""
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}" if content else ""
 
 
 def _fingerprint(script: str) -> str:

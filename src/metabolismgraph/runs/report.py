@@ -26,7 +26,6 @@ from metabolismgraph.runs.folder import ERRORS, HOMEOSTASIS, MANIFEST, RATE_CONS
 from metabolismgraph.runs.points import embedding_points, rate_points, read_evaluation, trace_lines
 from metabolismgraph.system.observations import Observations
 
-_LARGEST_PICTURE = 600_000  # bytes; larger ones stay beside the page
 # Columns that the page needs, of any text, of numbers, and of truth values.
 _COLUMNS = {
     RATE_CONSTANTS: (
@@ -155,9 +154,9 @@ def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
             "data": [("origin", _made_by(folder)), *_data(observations, folder.config.training)],
             "has_embeddings": embeddings is not None,
             "has_truth": "rate_constants_R2" in metrics,
-            "summary": _picture(folder.path / "figures" / _SUMMARY),
+            "summary": picture(folder.path / "figures" / _SUMMARY),
             "figures": [
-                (name, caption, _picture(folder.path / "figures" / name))
+                (name, caption, picture(folder.path / "figures" / name))
                 for name, caption in _FIGURES.items()
                 if (folder.path / "figures" / name).exists()
             ],
@@ -297,11 +296,6 @@ def _held_out(training: Training) -> str:
         return "nothing"
     which = "the last" if not training.held_out_part else f"part {training.held_out_part} from the end"
     return f"{training.held_out_fraction:.0%} of the frames of every run: {which}"
-
-
-def _picture(path: Path) -> str:
-    """A figure within the page; empty for one that is missing or too large for it."""
-    return picture(path) if path.exists() and path.stat().st_size <= _LARGEST_PICTURE else ""
 
 
 def _methods(folder: RunFolder) -> str:
