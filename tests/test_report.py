@@ -275,3 +275,29 @@ def test_an_evaluation_without_a_variable_is_refused_or_shown_without_it(run, mo
         assert call(monkeypatch, "report", run) == 0
     else:
         assert "evaluation.nc: " in refused(monkeypatch, capsys, "report", run)
+
+
+def test_undetermined_rate_constants_without_a_combination_or_a_reason(run):
+    table = pd.read_csv(run / "rate_constants.csv")
+    table[["combination", "reason"]] = ""
+    table["identifiable"] = table["identifiable"].to_numpy() & (table.index > 2)
+    table.to_csv(run / "rate_constants.csv", index=False)
+    text = page_of(run).texts["main"]
+    assert "only a combination with others is determined: R000, R001, R002" in text
+    assert "No measurement of" not in text
+
+
+def test_reactions_with_the_same_substrates_are_told_apart_by_no_data(run):
+    table = pd.read_csv(run / "rate_constants.csv")
+    table["identifiable"], table["combination"] = True, None
+    table = table.astype({"combination": object})
+    for at, equation in ((0, "A + B -> C"), (1, "B + A -> D"), (2, "A -> C"), (3, "B -> C")):
+        same = at < 2
+        values = {"identifiable": False, "equation": equation, "combination": f"k({'a' if same else 'b'}) = 1"}
+        for column, value in values.items():
+            table.loc[at, column] = value
+    table.to_csv(run / "rate_constants.csv", index=False)
+    text = page_of(run).texts["main"]
+    assert "No measurement of" in text
+    assert "R000, R001: k(a) = 1" in text
+    assert "R002, R003" not in text.split("No measurement of")[1].split("Others are determined")[0]

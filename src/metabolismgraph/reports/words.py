@@ -42,7 +42,8 @@ def listed(metrics: Mapping[str, Value], name: str) -> list[str]:
 def undetermined(constants: pd.DataFrame) -> list[tuple[str, str]]:
     """Why rate constants are not determined, and which: one entry for each reason."""
     rows = constants[~constants["identifiable"]]
-    why = rows["reason"].fillna("").replace("", "only a combination with others is determined")
+    unknown = "only a combination with others is determined"
+    why = rows["reason"].map(lambda text: text if isinstance(text, str) else unknown)
     return [(str(reason), names(list(group["reaction"]))) for reason, group in rows.groupby(why, sort=False)]
 
 
@@ -52,7 +53,7 @@ def inseparable(constants: pd.DataFrame) -> list[str]:
     Their reactions have the same substrates, so that their rates are proportional to each other at all concentrations.
     """
     rows = constants[~constants["identifiable"]]
-    rows = rows[rows["combination"].fillna("") != ""]
+    rows = rows[rows["combination"].map(lambda text: isinstance(text, str))]  # a column without any is one of numbers
     found = []
     for combination, group in rows.groupby("combination", sort=False):
         substrates = {frozenset(equation.partition(" ->")[0].split(" + ")) for equation in group["equation"]}
