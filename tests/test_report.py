@@ -301,3 +301,10 @@ def test_reactions_with_the_same_substrates_are_told_apart_by_no_data(run):
     assert "No measurement of" in text
     assert "R000, R001: k(a) = 1" in text
     assert "R002, R003" not in text.split("No measurement of")[1].split("Others are determined")[0]
+
+
+def test_a_run_that_determines_everything(run):
+    table = pd.read_csv(run / "rate_constants.csv")
+    table[["identifiable", "combination", "reason"]] = True, None, None
+    table.to_csv(run / "rate_constants.csv", index=False)
+    assert "Every rate constant is determined." in page_of(run).texts["main"]

@@ -43,7 +43,7 @@ def undetermined(constants: pd.DataFrame) -> list[tuple[str, str]]:
     """Why rate constants are not determined, and which: one entry for each reason."""
     rows = constants[~constants["identifiable"]]
     unknown = "only a combination with others is determined"
-    why = rows["reason"].map(lambda text: text if isinstance(text, str) else unknown)
+    why = [text if isinstance(text, str) else unknown for text in rows["reason"]]
     return [(str(reason), names(list(group["reaction"]))) for reason, group in rows.groupby(why, sort=False)]
 
 
@@ -53,7 +53,7 @@ def inseparable(constants: pd.DataFrame) -> list[str]:
     Their reactions have the same substrates, so that their rates are proportional to each other at all concentrations.
     """
     rows = constants[~constants["identifiable"]]
-    rows = rows[rows["combination"].map(lambda text: isinstance(text, str))]  # a column without any is one of numbers
+    rows = rows.loc[[isinstance(text, str) for text in rows["combination"]]]  # a column without any is one of numbers
     found = []
     for combination, group in rows.groupby("combination", sort=False):
         substrates = {frozenset(equation.partition(" ->")[0].split(" + ")) for equation in group["equation"]}
