@@ -11,7 +11,7 @@ from journals import exploration
 
 from metabolismgraph.config import Config
 from metabolismgraph.errors import InputError
-from metabolismgraph.explore import published_format as views
+from metabolismgraph.explore import views
 from metabolismgraph.explore.published_format.legacy_scores import ucb_file
 from metabolismgraph.explore.published_format.ucb_scores import current_block
 from metabolismgraph.explore.state import State
