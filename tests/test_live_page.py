@@ -1,5 +1,6 @@
 """The page of an exploration in a browser tab: only with its token, only from this computer, and nothing else."""
 
+import functools
 import http.client
 import os
 import re
@@ -113,10 +114,15 @@ def test_a_port_in_use_is_one_line(page, monkeypatch, capsys):
 def test_the_command_ends_with_an_interrupt(tmp_path):
     journal(tmp_path / "demo", exploration(4))
     command = [sys.executable, "-m", "metabolismgraph", "explore", "watch", str(tmp_path / "demo")]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    ) as run:
+    env = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # Where the tests themselves run in the background of a shell, interrupts are ignored.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, preexec_fn=heed)  # noqa: PLW1509 (this test has no threads)
+    try:
         port = int(re.match(r"http://127\.0\.0\.1:(\d+)/", run.stdout.readline())[1])
         with socket.create_connection(("127.0.0.1", port), timeout=30):
             run.send_signal(signal.SIGINT)
             assert run.wait(timeout=60) == 0
+    finally:
+        run.kill()
+        run.communicate()
