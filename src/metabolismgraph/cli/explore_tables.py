@@ -41,7 +41,7 @@ from metabolismgraph.explore.reward import slope_ratios
 from metabolismgraph.explore.state import Iteration, State
 from metabolismgraph.explore.tree import Node, best, leader, nodes, settled, standard_error
 from metabolismgraph.metrics import by_index
-from metabolismgraph.text import printable, visible
+from metabolismgraph.text import counted, printable, visible
 
 _COLOURS = {"converged": "green", "partial": "yellow", "failed": "red", "in flight": "cyan"}
 _PICTURES = {".png", ".tif"}
@@ -181,14 +181,14 @@ def _spent(state: State, iterations: int | None) -> Iterator[RenderableType]:
     parts = [f"{len(state.iterations)}{f' of {iterations}' if iterations else ''} iterations"]
     parts.append(f"{state.hours:.2f}{_of(settings.max_hours)} h")
     if state.busy is not None:
-        parts.append(f"{state.workers} worker{'' if state.workers == 1 else 's'}, busy {state.busy:.0%} of the time")
+        parts.append(f"{counted(state.workers, 'worker')}, busy {state.busy:.0%} of the time")
     if answered or settings.max_cost is not None:
         tokens = sum(event.input_tokens + event.output_tokens for event in answered)
         parts.append(f"{state.cost:.2f}{_of(settings.max_cost)} US$")
         parts.append(f"{tokens} tokens in {len(answered)} answers")
     yield _text(f"budget: {', '.join(parts)}", "dim")
     if answered:
-        kinds = (f"{_counted(number, kind)} {cost:.4g} US$" for kind, (number, cost) in by_kind(state).items())
+        kinds = (f"{counted(number, kind)} {cost:.4g} US$" for kind, (number, cost) in by_kind(state).items())
         yield _text(f"answers: {', '.join(kinds)}", "dim")
     if state.losses:
         losses = ", ".join(f"{kind} {number}" for kind, number in state.losses.most_common())
@@ -259,15 +259,11 @@ def estimate_lines(opened: Opened, iterations: int) -> RenderableType:
     lines = [f"{iterations} runs, {workers} at the same time: {hours:.1f} h if each takes exploration.slot_minutes"]
     if opened.proposer in {"llm", "command"}:
         found = estimate(state, iterations)
-        questions = ", ".join(_counted(number, kind) for kind, number in found.questions.items())
+        questions = ", ".join(counted(number, kind) for kind, number in found.questions.items())
         tokens = f"{found.input_tokens:,} input and {found.output_tokens:,} output tokens"
         lines.append(f"questions: {questions}; about {tokens}")
         lines.append(f"cost: {_priced(found)}")
     return Group(*map(_text, lines))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _priced(found: Estimate) -> str:

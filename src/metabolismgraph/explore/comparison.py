@@ -56,8 +56,8 @@ class Comparison:
         pairs = self.pairs
         if isinstance(pairs, str):
             return pairs
-        number, (first, second) = len(pairs.differences), self.names
-        count = f"{number} pair{'' if number == 1 else 's'} of runs with equal seeds"
+        first, second = self.names
+        count = f"{pairs.pairs} of runs with equal seeds"
         if pairs.interval is None:
             return f"{first} - {second}: {pairs.mean:+.4f} ({count}; an interval needs {PAIRS})"
         low, high = pairs.interval

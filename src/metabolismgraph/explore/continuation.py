@@ -19,6 +19,7 @@ from metabolismgraph.explore.folder import ExplorationFolder
 from metabolismgraph.explore.search_space import SearchSpace, parse_space
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import best, candidate
+from metabolismgraph.text import counted
 
 _PAIR = re.compile(r"(\w+)=([^,]+)")
 
@@ -49,7 +50,7 @@ def start_from(config: Config, other: Path) -> tuple[Config, str]:
             f"({', '.join(space.by_name)}); choose another exploration.space"
         )
     number = len(node.rewards)
-    runs = f"{number} run{'' if number == 1 else 's'}"
+    runs = counted(number, "run")
     where = f"starts from node {node.id} of {other.name} (reward {node.mean:.3f} there, {runs})"
     return config.replace(known), where
 

@@ -19,6 +19,7 @@ from metabolismgraph.explore.planning import control_of, settings_of
 from metabolismgraph.explore.proposal import Mutation
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.tree import NEGLIGIBLE, Node, nodes
+from metabolismgraph.text import counted
 
 Evidence = Literal["established", "tentative", "contradicted"]
 
@@ -52,8 +53,7 @@ class Effect:
     @property
     def pairs(self) -> str:
         """The number of pairs of runs, in words."""
-        number = len(self.differences)
-        return f"{number} pair{'' if number == 1 else 's'}"
+        return counted(len(self.differences), "pair")
 
     @property
     def evidence(self) -> Evidence:

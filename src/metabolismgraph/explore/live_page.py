@@ -1,4 +1,4 @@
-"""The page of an exploration for a browser of this computer, made anew from the journal at every request.
+"""The page of an exploration for a browser of this computer, made again from the journal at every request.
 
 The server listens on the loopback address only. Addresses begin with a random token, so that other users of the
 computer and pages of other servers cannot read them. It serves the page and the figures of runs, and nothing else.

@@ -29,6 +29,7 @@ from metabolismgraph.explore.tree import Node, best, leader, nodes, settled, sta
 from metabolismgraph.metrics import find
 from metabolismgraph.reports import words
 from metabolismgraph.reports.page import D3, TABULATOR, picture, plain, render
+from metabolismgraph.text import counted
 
 _RELOAD = 10  # seconds after which the page of a living exploration loads itself again
 _DIGITS = 6  # decimals of a reward, at most
@@ -86,7 +87,7 @@ def render_report(folder: Path, events: Sequence[Event], *, live: bool = False) 
 
 def _facts(state: State) -> str:
     done = sum(iteration.scored is not None for iteration in state.iterations)
-    made = f"{words.counted(done, 'run')} of {words.counted(len(nodes(state)), 'configuration')}"
+    made = f"{counted(done, 'run')} of {counted(len(nodes(state)), 'configuration')}"
     scored = basis(state.opened)
     return f"{made}, proposed by {state.opened.proposer}. {scored[:1].upper()}{scored[1:]}."
 
@@ -99,7 +100,7 @@ def _now(state: State, events: Sequence[Event], *, live: bool) -> str:
         return f"Paused by {state.paused.by}{as_of}."
     if live:
         flying = sum(iteration.scored is None for iteration in state.iterations)
-        runs = words.counted(flying, "run")
+        runs = counted(flying, "run")
         return f"The exploration goes on{as_of}, with {runs} without a verdict yet. This page loads itself again."
     return f"The exploration is not running{as_of}; `metabolismgraph explore resume` continues it."
 
@@ -109,7 +110,7 @@ def _verdict(state: State, every: Sequence[Node]) -> list[str]:
     found, leading, wanted = best(state), leader(state), state.settings.replicates
     sentences = []
     if found is not None:
-        those = f"those with at least {words.counted(wanted, 'replicate')}"
+        those = f"those with at least {counted(wanted, 'replicate')}"
         sentences.append(f"Node {found.id} is the best of {those}: reward {_reward(found, every)}.")
         sentences.append(f"It trains {_how(state, found)}.")
     else:
@@ -165,7 +166,7 @@ def _reward(node: Node, every: Sequence[Node]) -> str:
     error = standard_error(node, every)
     how = ", error unknown" if error is None else f" ± {error:.1g}"
     digits = 3 if not error else min(max(3, math.ceil(-math.log10(error))), _DIGITS)
-    return f"{node.mean:.{digits}f}{how} ({words.counted(number, 'replicate')})"
+    return f"{node.mean:.{digits}f}{how} ({counted(number, 'replicate')})"
 
 
 def _node(state: State, node: Node, every: Sequence[Node], folder: Path) -> dict[str, Any]:
@@ -205,7 +206,7 @@ def _facts_of(state: State, node: Node, every: Sequence[Node]) -> Iterator[tuple
     for key, value in first.changes.items():
         yield "differs from the beginning", f"{key}: {shown(_opened(state, key))}, here {shown(value)}"
     seconds = [run.outcome.seconds for run in node.runs if run.outcome is not None]
-    yield "time", f"{math.fsum(seconds):.1f} s in {words.counted(len(seconds), 'run')}"
+    yield "time", f"{math.fsum(seconds):.1f} s in {counted(len(seconds), 'run')}"
     if state.answered:
         yield "cost", f"{math.fsum(cost for run in node.runs for cost in of_iteration(state, run)):.4g} US$"
     if first.code:

@@ -21,6 +21,7 @@ from metabolismgraph.metrics import Value, find
 from metabolismgraph.processes import last_line
 from metabolismgraph.reports import words
 from metabolismgraph.reports.page import D3, TABULATOR, picture, plain, render
+from metabolismgraph.runs import sentences
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1
 from metabolismgraph.runs.folder import ERRORS, HOMEOSTASIS, MANIFEST, RATE_CONSTANTS, REPORT, RunFolder
 from metabolismgraph.runs.points import embedding_points, rate_points, read_evaluation, trace_lines
@@ -144,11 +145,11 @@ def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
     embeddings = embedding_points(evaluation)
     content = {
         "results": {
-            "verdict": words.verdict(metrics, constants, homeostasis, len(types)),
+            "verdict": sentences.verdict(metrics, constants, homeostasis, len(types)),
             "trusted": metrics.get("trustworthy") is True,
             "reasons": words.listed(metrics, "why_not"),
-            "undetermined": words.undetermined(constants),
-            "inseparable": words.inseparable(constants),
+            "undetermined": sentences.undetermined(constants),
+            "inseparable": sentences.inseparable(constants),
             "types": types,
             "notes": words.listed(metrics, "notes"),
             "data": [("origin", _made_by(folder)), *_data(observations, folder.config.training)],
@@ -310,7 +311,7 @@ def _methods(folder: RunFolder) -> str:
         if not n_known
         else f"mass action in {n_known} reactions, in others {learned}"
     )
-    return words.methods(
+    return sentences.methods(
         versions.get("metabolismgraph", ""),
         versions.get("jax", ""),
         by_trajectories=phase1.trajectories is not None,
