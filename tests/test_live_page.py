@@ -1,6 +1,5 @@
 """The page of an exploration in a browser tab: only with its token, only from this computer, and nothing else."""
 
-import functools
 import http.client
 import os
 import re
@@ -16,6 +15,9 @@ from journals import exploration, journal
 from PIL import Image
 
 from metabolismgraph.explore.live_page import LivePage
+
+# Where the tests themselves run in the background of a shell, interrupts are ignored, and so they are in what they start.
+HEED = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 @pytest.fixture
@@ -113,11 +115,9 @@ def test_a_port_in_use_is_one_line(page, monkeypatch, capsys):
 @pytest.mark.slow
 def test_the_command_ends_with_an_interrupt(tmp_path):
     journal(tmp_path / "demo", exploration(4))
-    command = [sys.executable, "-m", "metabolismgraph", "explore", "watch", str(tmp_path / "demo")]
+    watch = [sys.executable, "-m", "metabolismgraph", "explore", "watch", str(tmp_path / "demo")]
     env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    # Where the tests themselves run in the background of a shell, interrupts are ignored.
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env, preexec_fn=heed)  # noqa: PLW1509 (this test has no threads)
+    run = subprocess.Popen([sys.executable, "-c", HEED, *watch], stdout=subprocess.PIPE, text=True, env=env)
     try:
         port = int(re.match(r"http://127\.0\.0\.1:(\d+)/", run.stdout.readline())[1])
         with socket.create_connection(("127.0.0.1", port), timeout=30):
