@@ -16,7 +16,7 @@ from PIL import Image
 
 from metabolismgraph.explore.live_page import LivePage
 
-# Where the tests themselves run in the background of a shell, interrupts are ignored, and so they are in what they start.
+# Where the tests run in the background of a shell, interrupts are ignored, and so they are in what they start.
 HEED = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
 
 
