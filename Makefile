@@ -7,7 +7,7 @@ EXTERNAL ?= $(wildcard ../shared/benchmarks/oscillatory_rank50)
 BIN := .venv/bin
 CLUSTERS := $(addprefix tests/test_,$(addsuffix .py,schedulers clusters slurm_faults cluster_commands in_job dask))
 
-.PHONY: help run test test-fast test-long test-clusters test-malformed coverage lint docs bench bench-scale bench-models bench-noise bench-strategies
+.PHONY: help run test test-fast test-long test-clusters test-malformed coverage lint docs notebooks bench bench-scale bench-models bench-noise bench-strategies
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -41,6 +41,9 @@ lint: .venv/.ok  ## style, format, types
 
 docs: .venv/.ok  ## the documentation as a website: site/index.html; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --clean
+
+notebooks: .venv/.ok  ## execute the notebooks of the documentation in place
+	$(BIN)/python tests/notebooks.py
 
 bench: .venv/.ok  ## the recovery benchmark: benchmarks/recovery.json and a table
 	$(BIN)/metabolismgraph benchmark recovery $(foreach d,$(EXTERNAL),--dataset $d) $(ARGS)

@@ -1,4 +1,4 @@
-"""Generated parts of the site: the reports of `benchmarks/`, and text made from the source.
+"""Generated parts of the site: the reports of `benchmarks/`, executed notebooks, and text made from the source.
 
 A line such as `<!-- made from the source: configuration -->` in a page is replaced by the text of a function.
 """
@@ -24,6 +24,7 @@ from metabolismgraph.schedulers.settings import ClusterSettings
 
 if TYPE_CHECKING:
     from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "metabolismgraph"
@@ -84,20 +85,36 @@ _BOUNDS |= {annotated_types.Le: ("≤", "le"), annotated_types.Lt: ("<", "lt")}
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add reports and figures of the benchmarks as pages."""
+    """Add reports and figures of the benchmarks, and notebooks, as pages."""
     from mkdocs.structure.files import File  # noqa: PLC0415 - tests use the rest without it
 
     for path in sorted((ROOT / "benchmarks").rglob("*")):
         if (path.suffix in {".md", ".png"} or path.name == "speed.json") and "checkpoints" not in path.parts:
             uri = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, uri, abs_src_path=str(path)))
+    for path in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
+        for uri, content in notebook(path).items():
+            files.append(File.generated(config, f"notebooks/{uri}", content=content))
     return files
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in text made from the source; links to the benchmarks lead into the site."""
+def notebook(path: Path) -> dict[str, str | bytes]:
+    """An executed notebook as a page in Markdown, and its figures, by file."""
+    from nbconvert import MarkdownExporter  # noqa: PLC0415 - tests use the rest without it
+
+    names = {"unique_key": path.stem, "output_files_dir": path.stem}
+    text, made = MarkdownExporter().from_filename(str(path), names)
+    title, _, rest = text.partition("\n")
+    below = f"This page is a notebook: download [{path.name}]({path.name}) to run it.\n"
+    return {f"{path.stem}.md": f"{title}\n\n{below}{rest}", **made["outputs"]}
+
+
+def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
+    """Fill in text made from the source; links to the benchmarks and notebooks lead to their pages."""
+    if page.file.src_uri.startswith("notebooks/"):
+        return markdown
     filled = MARK.sub(lambda mark: MADE[mark[1]](), markdown)
-    return filled.replace("](../benchmarks/", "](benchmarks/")
+    return filled.replace("](../benchmarks/", "](benchmarks/").replace(".ipynb)", ".md)")
 
 
 def command_line() -> str:

@@ -14,6 +14,7 @@ FLOORS = (
     *(
         "errors",
         "text",
+        "overview",
         "memory",
         "files",
         "json_lines",

@@ -448,7 +448,9 @@ def test_every_page_is_in_the_menu():
     menu = re.findall(r"[\w/]+\.md", yaml.dump(yaml.safe_load(text)["nav"]))
     pages = {Path(page).name for page in PAGES if page.startswith("docs/")}
     assert pages == {page for page in menu if "/" not in page}
-    assert all((ROOT / page).exists() for page in menu if "/" in page)
+    notebooks = {page for page in menu if page.startswith("notebooks/")}
+    assert notebooks == {f"notebooks/{path.stem}.md" for path in (ROOT / "docs" / "notebooks").glob("*.ipynb")}
+    assert all((ROOT / page).exists() for page in menu if "/" in page and page not in notebooks)
 
 
 def test_nothing_is_loaded_from_elsewhere():

@@ -1,12 +1,20 @@
 """What results show in a notebook."""
 
+import dataclasses
+import importlib
+import io
 from html.parser import HTMLParser
 
+import matplotlib.image
+import numpy as np
 import pytest
 from journals import exploration, opened
+from test_documentation import HOOKS
 
 import metabolismgraph as mg
 from metabolismgraph.explore.state import State
+from metabolismgraph.fitting.trust import Trust
+from metabolismgraph.overview import Overview
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +64,44 @@ def test_a_fit_and_its_evaluation(small, small_config):
     assert value(found, "rate constants that are determined") == f"{known} of {len(result.rate_constants)}"
     directions = result.phase1.identifiability.null_space.shape[1]
     assert value(found, "directions that the data leave open") == str(directions)
+
+
+def test_a_console_shows_the_same_and_no_arrays(small, small_config):
+    config = small_config.replace({"training.homeostasis_training": False})
+    result = mg.fit(small.observations, config)
+    evaluation = mg.evaluate(result, small.truth)
+    found = result.phase1.identifiability
+    for thing in (small, small.observations, small.truth, small.observations.network, result, evaluation, found):
+        text = repr(thing)
+        assert len(text) < 4000
+        cells = [" ".join(cell.split()) for cell in shown(thing).cells]
+        flat = " ".join(text.split())
+        assert [cell for cell in cells if cell not in flat] == []
+    assert repr(result.trust) == "trust\n  trusted  yes"
+
+
+def test_reasons_and_hostile_names_are_lines_of_their_own(small):
+    network = dataclasses.replace(small.observations.network, id="a\n  trusted  yes\x1b[31m")
+    assert repr(network).splitlines()[0] == "network a trusted yes [31m"
+    nothing = np.zeros(1)
+    trust = Trust(("no frames were held out", "a systematic residual"), nothing, nothing, nothing, nothing)
+    assert [line.split(maxsplit=1)[0] for line in repr(trust).splitlines()] == ["trust", "trusted", "why", "why"]
+
+
+def test_a_figure_is_a_picture(small, small_config):
+    config = small_config.replace({"training.homeostasis_training": False})
+    figure = mg.plot.rates(mg.evaluate(mg.fit(small.observations, config), small.truth))
+    picture = matplotlib.image.imread(io.BytesIO(figure._repr_png_()))
+    assert picture.shape[:2] == tuple(int(100 * side) for side in figure.get_size_inches()[::-1])
+    assert picture.std() > 0.01
+
+
+def test_every_result_is_an_overview():
+    for name in (*HOOKS.RESULTS, *(f"metabolismgraph.{name}" for name in mg.__all__)):
+        module, _, attribute = name.rpartition(".")
+        kind = getattr(importlib.import_module(module), attribute)
+        if dataclasses.is_dataclass(kind):
+            assert issubclass(kind, Overview), name
 
 
 def test_an_exploration():

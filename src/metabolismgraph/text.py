@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import unicodedata
-from collections.abc import Iterable
 
 # Control and format characters, lone surrogates, line and paragraph separators: some readers end a line at them, and
 # some change the appearance of a line (right-to-left override).
@@ -69,14 +67,3 @@ class FencedText:
         return "\n\n".join(
             words if title is None else f"[data {mark}: {title}]\n{words}\n[end {mark}]" for title, words in self._parts
         )
-
-
-def html_table(caption: object, rows: Iterable[tuple[object, object]]) -> str:
-    """A table of names and values for notebooks; all text is escaped.
-
-    Example:
-        >>> html_table("a fit", [("k < 0", 3)])
-        '<table><caption>a fit</caption><tr><th>k &lt; 0</th><td>3</td></tr></table>'
-    """
-    lines = (f"<tr><th>{html.escape(str(name))}</th><td>{html.escape(str(value))}</td></tr>" for name, value in rows)
-    return f"<table><caption>{html.escape(str(caption))}</caption>{''.join(lines)}</table>"

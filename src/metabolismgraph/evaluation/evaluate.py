@@ -30,6 +30,7 @@ from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies.orthogonalised import refine_reactions
 from metabolismgraph.metrics import REFINED, Value, classify, find
+from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.reactions.fit import Phase1Result
 from metabolismgraph.reactions.verdict import TWO_SIDED
 from metabolismgraph.system.arrays import on_device
@@ -40,7 +41,6 @@ from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.model_rates import ModelRates, in_parts
 from metabolismgraph.system.observations import Observations, Transitions
-from metabolismgraph.text import html_table
 from metabolismgraph.uncertainty.held_out_lines import held_out_lines
 
 Variables = dict[str, tuple[Any, ...]]  # dimensions, values and, for some, attributes
@@ -53,8 +53,8 @@ _OF_RATE_CONSTANTS = ("log_k", "log_k_error", "identifiable", "group", "true_log
 _ENERGY = 0.99  # share of the squared norm that defines the activity rank
 
 
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Evaluation(Overview):
     """The evaluation of a fit.
 
     Attributes:
@@ -88,7 +88,7 @@ class Evaluation:
     parameters: pd.DataFrame
     snapshots: Mapping[int, tuple[Mapping[str, Value], xr.Dataset]] = dataclasses.field(default_factory=dict)
 
-    def _repr_html_(self) -> str:
+    def _overview(self) -> tuple[str, Rows]:
         why_not = "; ".join(self.trust.why_not)
         rows: list[tuple[str, object]] = [("trusted", f"no: {why_not}" if why_not else "yes")]
         for name, value in self.metrics.items():
@@ -97,7 +97,7 @@ class Evaluation:
                 shown = f"{value:.4g}" if isinstance(value, float) else value
                 rows.append((f"{name}: {metric.meaning}", f"{shown} {metric.unit}".strip()))
         rows += [("note", note) for note in self.notes]
-        return html_table("evaluation", rows)
+        return "evaluation", rows
 
 
 def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:

@@ -41,7 +41,8 @@ from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposa
 from metabolismgraph.explore.reward import score, score_by
 from metabolismgraph.explore.search_space import DEFAULT, SearchSpace, shipped_space, space_of
 from metabolismgraph.metrics import from_log_name
-from metabolismgraph.text import html_table, one_line, printable
+from metabolismgraph.overview import Overview, Rows
+from metabolismgraph.text import one_line, printable
 
 _BY_LOG = "imported log"
 _SLOT = re.compile(r"slot_(?P<slot>\d+) \(time_step=(?P<T>\d+)\)")
@@ -88,8 +89,8 @@ class Iteration:
         return self.scored is not None and self.scored.state != "lost"
 
 
-@dataclasses.dataclass(frozen=True)
-class State:
+@dataclasses.dataclass(frozen=True, repr=False)
+class State(Overview):
     """The exploration so far, by iteration.
 
     Attributes:
@@ -126,7 +127,7 @@ class State:
         first.check_opened()
         return functools.reduce(State.after, events[1:], first)
 
-    def _repr_html_(self) -> str:
+    def _overview(self) -> tuple[str, Rows]:
         rewards = [i.scored.reward for i in self.iterations if i.scored is not None and i.counts]
         rows = [
             ("scored by", self.opened.metric or self.opened.primary),
@@ -136,7 +137,7 @@ class State:
             ("time", f"{self.hours:.2f} h"),
             ("cost", f"{self.cost:.2f} US$"),
         ]
-        return html_table(f"exploration {self.opened.name}", rows)
+        return f"exploration {self.opened.name}", rows
 
     def check_opened(self) -> None:
         """Check the configuration and the reward that the exploration began with.

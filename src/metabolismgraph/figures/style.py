@@ -74,9 +74,18 @@ def applied() -> Iterator[None]:
         yield
 
 
+class Picture(Figure):
+    """A figure that a notebook shows as the value of a cell: without pyplot, it would show its size."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+
 def panels(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure of `width` x `height` inches, and its axes as an array of rows x columns."""
-    figure = Figure(figsize=(width, height))
+    figure = Picture(figsize=(width, height))
     return figure, np.asarray(figure.subplots(rows, columns, squeeze=False, **options))
 
 

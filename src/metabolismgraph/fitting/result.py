@@ -15,15 +15,15 @@ from metabolismgraph.fitting.tables import homeostasis_table, rate_constants_tab
 from metabolismgraph.fitting.trust import Trust, judge_trust
 from metabolismgraph.homeostasis.clusters import cluster_moving
 from metabolismgraph.homeostasis.fit import Phase2Result
+from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.reactions.fit import Phase1Result
 from metabolismgraph.system.observations import Observations
-from metabolismgraph.text import html_table
 
-_ROWS = 10  # of a table in a notebook
+_SHOWN = ("reaction", "equation", "k", "lower", "upper", "unit", "identifiable")
 
 
-@dataclasses.dataclass(frozen=True)
-class FitResult:
+@dataclasses.dataclass(frozen=True, repr=False)
+class FitResult(Overview):
     """The result of a fit.
 
     `rate_constants` and `homeostasis` are the estimates as data frames. Read `trust` first.
@@ -54,7 +54,7 @@ class FitResult:
     phase2: Phase2Result | None
     refined: Phase2Result | None = None
 
-    def _repr_html_(self) -> str:
+    def _overview(self) -> tuple[str, Rows]:
         network, known = self.observations.network, self.phase1.identifiability.identifiable
         types = self.types
         rows = [
@@ -64,7 +64,10 @@ class FitResult:
             ("rate constants that are determined", f"{int(known.sum())} of {len(known)}"),
             ("types of homeostasis", "no Phase 2" if types is None else len(np.unique(types[types >= 0]))),
         ]
-        return html_table("fit", rows) + str(self.rate_constants.to_html(max_rows=_ROWS, index=False))
+        return "fit", rows
+
+    def _frame(self) -> pd.DataFrame:
+        return self.rate_constants[list(_SHOWN)]
 
     @functools.cached_property
     def trust(self) -> Trust:

@@ -19,6 +19,7 @@ import scipy
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence, WindowEvidence
 from metabolismgraph.reactions.verdict import TOO_COARSE
 from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
@@ -61,8 +62,8 @@ _LEAST_NOISE, _SOLVER_ERROR, _TIMES_EXPECTED, _MAX_WINDOW_NOISE, _DECADES = 1e-6
 _MAX_ERROR = 1e3  # relative errors are cut off here; an infinite one becomes this
 
 
-@dataclasses.dataclass(frozen=True)
-class Trust:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Trust(Overview):
     """The verdict and the errors on which it is based.
 
     Errors are dimensionless, relative to the signal of each species; NaN where there is none.
@@ -80,6 +81,10 @@ class Trust:
     misfit: Float[np.ndarray, " species"]
     held_out: Float[np.ndarray, " species"]
     rollout: Float[np.ndarray, " species"]
+
+    def _overview(self) -> tuple[str, Rows]:
+        rows = [("trusted", "no" if self.why_not else "yes")]
+        return "trust", [*rows, *(("why not", reason) for reason in self.why_not)]
 
     @property
     def trustworthy(self) -> bool:

@@ -54,6 +54,12 @@ class Simulated(NamedTuple):
     observations: Observations
     truth: Truth
 
+    def __repr__(self) -> str:
+        return f"{self.observations!r}\n{self.truth!r}"
+
+    def _repr_html_(self) -> str:
+        return self.observations._repr_html_() + self.truth._repr_html_()
+
 
 def simulate(
     config: Config, progress: Callable[[float], None] = lambda _: None, *, secret: bytes | None = None

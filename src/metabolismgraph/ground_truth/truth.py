@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.secret_keys import read_key, write_key
 
 KEY = "secret.key"
@@ -18,8 +19,8 @@ _MOST_TYPES = 1_000_000
 _TINY, _LARGEST = float(np.finfo(float).tiny), 1e100  # of numbers > 0, whose squares are finite
 
 
-@dataclasses.dataclass(frozen=True)
-class Truth:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Truth(Overview):
     """The true parameters of a simulated (or otherwise known) system.
 
     Attributes:
@@ -47,6 +48,15 @@ class Truth:
     baseline: Float[np.ndarray, " species"]
     rate_law: Float[np.ndarray, "points 3"] | None = None
     secret: bytes | None = dataclasses.field(default=None, repr=False)
+
+    def _overview(self) -> tuple[str, Rows]:
+        rows: list[tuple[str, object]] = [
+            ("rate constants", len(self.k)),
+            ("species", len(self.species)),
+            ("types of homeostasis", len(np.unique(self.type))),
+            ("rate law", "mass action" if self.rate_law is None else "a table of f(c)"),
+        ]
+        return "truth", rows
 
     def save(self, folder: Path) -> None:
         """Write reactions.csv, metabolites.csv and, where they exist, rate_law.csv and secret.key."""

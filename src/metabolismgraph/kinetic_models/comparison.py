@@ -19,14 +19,15 @@ from metabolismgraph.kinetic_models.estimation import fit_petab
 from metabolismgraph.kinetic_models.fit_result import AT_LOWER, AT_UPPER, SAME, PetabFit
 from metabolismgraph.kinetic_models.held_out import skill
 from metabolismgraph.kinetic_models.problem import ModelProblem, write_model_problem
+from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.system.progress import Progress, silent
 
 _GLOB = r"[^\w.-]"  # characters, such as those of patterns, that the name of a folder should not have
 _EQUAL = 2.0  # difference of AICc within which models are about equally good (Burnham & Anderson 2002)
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Comparison(Overview):
     """Several models, fitted to the same measurements.
 
     Attributes:
@@ -44,6 +45,12 @@ class Comparison:
     fits: Mapping[str, PetabFit]
     table: pd.DataFrame
     notes: tuple[str, ...]
+
+    def _overview(self) -> tuple[str, Rows]:
+        return "models", [("least AICc", self.best), *(("note", note) for note in self.notes)]
+
+    def _frame(self) -> pd.DataFrame:
+        return self.table.reset_index()
 
     @property
     def best(self) -> str:

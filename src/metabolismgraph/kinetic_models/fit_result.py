@@ -7,14 +7,15 @@ import dataclasses
 import pandas as pd
 
 from metabolismgraph.formats.petab import PetabProblem
+from metabolismgraph.overview import Overview, Rows
 
 AT_LOWER, AT_UPPER, FLAT, OTHER = "at its lower bound", "at its upper bound", "not determined", "not unique"
 STILL_IMPROVING, OUT_OF_TIME = "MAXITER", "OUT_OF_TIME"  # endings of a start that has not reached an optimum
 SAME = 0.1  # difference of the objective below which two starts have found the same optimum
 
 
-@dataclasses.dataclass(frozen=True)
-class PetabFit:
+@dataclasses.dataclass(frozen=True, repr=False)
+class PetabFit(Overview):
     """Estimates of the parameters of a PEtab problem.
 
     Attributes:
@@ -43,6 +44,16 @@ class PetabFit:
     simulation: pd.DataFrame
     held_out: pd.DataFrame
     notes: tuple[str, ...]
+
+    def _overview(self) -> tuple[str, Rows]:
+        rows: list[tuple[str, object]] = [
+            (self.quantity, f"{self.objective:.6g}"),
+            ("starts that found it", f"{self.reached} of {len(self.starts)}"),
+        ]
+        return "fit of a PEtab problem", [*rows, *(("note", note) for note in self.notes)]
+
+    def _frame(self) -> pd.DataFrame:
+        return self.estimates.reset_index()
 
     @property
     def reached(self) -> int:

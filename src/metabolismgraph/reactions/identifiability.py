@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel
 from metabolismgraph.errors import InputError
+from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import Nodes, follows_equation, orthonormal_basis
 from metabolismgraph.reactions.normal_matrix import LEVERAGE, NormalMatrix, leverage
@@ -23,7 +24,6 @@ from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
-from metabolismgraph.text import html_table
 
 _SAME = 1e-4  # null directions of two analyses that differ by less are the same direction
 
@@ -36,8 +36,8 @@ class Combination:
     coefficients: tuple[float, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Identifiability:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Identifiability(Overview):
     """Which rate constants, and which combinations of them, the data determine.
 
     Attributes:
@@ -55,7 +55,7 @@ class Identifiability:
     groups: tuple[tuple[int, ...], ...]
     combinations: tuple[tuple[Combination, ...], ...]
 
-    def _repr_html_(self) -> str:
+    def _overview(self) -> tuple[str, Rows]:
         rows = [
             ("rate constants that are determined", f"{int(self.identifiable.sum())} of {len(self.identifiable)}"),
             ("directions that the data leave open", self.null_space.shape[1]),
@@ -63,7 +63,7 @@ class Identifiability:
             ("combinations that are determined", sum(map(len, self.combinations))),
             ("smallest eigenvalue of what is determined", f"{self.smallest_determined:.2g}"),
         ]
-        return html_table("identifiability", rows)
+        return "identifiability", rows
 
     @classmethod
     def of(

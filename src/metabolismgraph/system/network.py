@@ -12,6 +12,7 @@ import scipy
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.overview import Overview, Rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Reaction:
     mass_action: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class ReactionNetwork:
+@dataclasses.dataclass(frozen=True, repr=False)
+class ReactionNetwork(Overview):
     """The reactions of a metabolism, with known stoichiometry and unknown rate constants.
 
     Attributes:
@@ -71,6 +72,13 @@ class ReactionNetwork:
     mass_action: Bool[np.ndarray, " reactions"]
     volume: Float[np.ndarray, " species"]
     fixed: Bool[np.ndarray, " species"]
+
+    def _overview(self) -> tuple[str, Rows]:
+        rows = [
+            ("species", f"{self.n_species}, of which {int(self.fixed.sum())} fixed"),
+            ("reactions", f"{self.n_reactions}, of which {int(self.mass_action.sum())} of mass action"),
+        ]
+        return f"network {self.id}", rows
 
     @property
     def n_species(self) -> int:

@@ -9,6 +9,7 @@ import scipy
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.system.network import ReactionNetwork
 
 
@@ -37,8 +38,8 @@ class Transitions:
         return np.asarray((self.end - self.start) / self.dt[:, None])
 
 
-@dataclasses.dataclass(frozen=True)
-class Observations:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Observations(Overview):
     """Concentration time series of every species of a network, from one or more runs.
 
     Attributes:
@@ -68,6 +69,17 @@ class Observations:
     concentration: Float[np.ndarray, "frames species"]
     notes: tuple[str, ...] = ()
     interpolated: Bool[np.ndarray, "frames species"] | None = None
+
+    def _overview(self) -> tuple[str, Rows]:
+        filled = 0 if self.interpolated is None else int(self.interpolated.sum())
+        rows: list[tuple[str, object]] = [
+            ("network", f"{self.network.id}: {self.network.n_species} species, {self.network.n_reactions} reactions"),
+            ("frames", self.n_frames),
+            ("runs", len(np.unique(self.run))),
+            ("time", f"{self.time.min():g} to {self.time.max():g}"),
+            ("concentrations not measured", f"{filled} of {self.concentration.size}"),
+        ]
+        return "observations", [*rows, *(("note", note) for note in self.notes)]
 
     @classmethod
     def with_gaps(

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from metabolismgraph.system.radau import MATRIX
+from metabolismgraph.text import counted
 from metabolismgraph.trajectories.rates import RateFunction, Rates
 
 States = Float[np.ndarray, "batch species"]
@@ -143,7 +144,7 @@ class RungeKutta(Integrator):
 
     @property
     def name(self) -> str:
-        return f"Runge-Kutta method, at most {self.substeps} steps per frame"
+        return f"Runge-Kutta method, at most {counted(self.substeps, 'step')} per frame"
 
     def _step(self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"]) -> States:
         step, slope, total = h[:, None], np.zeros_like(c), np.zeros_like(c)
@@ -187,7 +188,7 @@ class Collocation(Integrator):
 
     @property
     def name(self) -> str:
-        return f"Radau method, at most {self.substeps} steps per frame"
+        return f"Radau method, at most {counted(self.substeps, 'step')} per frame"
 
     def _step(self, rate: RateFunction, c: States, h: Float[np.ndarray, " batch"]) -> States:
         return self._stage_values(rate, c, h)[:, -1]

@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.reactions.verdict import TWO_SIDED
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.threads import single_thread
@@ -26,8 +27,8 @@ SAMPLES = 20
 _LEAST_SAMPLES = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class Bootstrap:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Bootstrap(Overview):
     """Fits of simulated experiments.
 
     Values are in the units of the data: log10 of k, slope in 1/time, offset in concentration/time.
@@ -47,6 +48,12 @@ class Bootstrap:
     estimates: Float[np.ndarray, "samples parameters"]
     errors: Float[np.ndarray, "samples parameters"]
     lost: int
+
+    def _overview(self) -> tuple[str, Rows]:
+        return "bootstrap", [("fits", len(self.estimates)), ("fits that failed", self.lost)]
+
+    def _frame(self) -> pd.DataFrame:
+        return self.table
 
     @property
     def table(self) -> pd.DataFrame:

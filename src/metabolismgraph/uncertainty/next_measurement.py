@@ -26,6 +26,7 @@ import scipy
 from jaxtyping import Float, Int
 
 from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.threads import single_thread
 from metabolismgraph.trajectories.sensitivities import sensitivities
@@ -71,8 +72,8 @@ class Window:
         return by_state, sensitivity[:, n:] - by_state @ self.inverse @ self.cross
 
 
-@dataclasses.dataclass(frozen=True)
-class Suggestions:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Suggestions(Overview):
     """Further measurements, the most useful ones first.
 
     Attributes:
@@ -82,6 +83,12 @@ class Suggestions:
 
     table: pd.DataFrame
     runs: int
+
+    def _overview(self) -> tuple[str, Rows]:
+        return "what to measure next", [("suggestion", sentence) for sentence in self.sentences]
+
+    def _frame(self) -> pd.DataFrame:
+        return self.best()
 
     def best(self, most: int = _SHOWN) -> pd.DataFrame:
         """The first rows of every target and kind of measurement."""

@@ -23,6 +23,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.reactions.equations import written_combination, written_unit
 from metabolismgraph.reactions.verdict import NOT_APART, TWO_SIDED
 from metabolismgraph.system.progress import Progress, silent
@@ -57,8 +58,8 @@ _FAR, _LOWER = 0.5, 1.0  # the same, and standard errors, by which a converged f
 _ROUGH = 1.0  # decades of an interval of k that says little
 
 
-@dataclasses.dataclass(frozen=True)
-class Profile:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Profile(Overview):
     """The profile of one parameter.
 
     Values are in the units of the data: log10 of k, slope in 1/time, offset in concentration/time.
@@ -87,6 +88,9 @@ class Profile:
     combination: str = ""
     reason: str = ""
     better: float = np.nan
+
+    def _overview(self) -> tuple[str, Rows]:
+        return f"profile of {self.name}", [("result", self.sentence), ("points", len(self.value))]
 
     @property
     def kind(self) -> str:
