@@ -87,11 +87,12 @@ in_a_browser = pytest.mark.skipif(
 )
 
 
-def opened(path, tmp_path):
+def opened(path, tmp_path, width=800):
     """A page after its scripts, what the console says, and what the page, not the browser itself, asked for."""
     log = tmp_path / "net.json"
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", "--virtual-time-budget=5000"]
     command += [
+        f"--window-size={width},900",
         f"--log-net-log={log}",
         "--enable-logging=stderr",
         f"--user-data-dir={tmp_path / 'profile'}",

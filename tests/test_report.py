@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
@@ -13,6 +14,7 @@ from browser import HOSTILE, Page, in_a_browser, opened, scripted
 from command_line import call, refused
 
 from metabolismgraph.reports.page import ASSETS
+from metabolismgraph.runs.points import residual_cells
 from metabolismgraph.runs.report import write_run_report
 
 pytestmark = pytest.mark.slow
@@ -233,12 +235,13 @@ def test_figures_answer_to_the_pointer(run, tmp_path):
       select.selectedIndex = 2; select.dispatchEvent(new Event("change"));
       point("[data-lines]", 0.1, 0.5);
       said.push(document.querySelector("[data-lines] svg").getAttribute("aria-label"));
+      point("[data-cells]", 0.11, 0.05);
       document.body.dataset.said = JSON.stringify(said);
     }, 500);
     """
     page, console, asked = opened(scripted(write_run_report(run), script), tmp_path)
     assert (console, asked) == ([], set())
-    rate, species, value, label = json.loads(page.said)
+    rate, species, value, label, residual = json.loads(page.said)
     constants = pd.read_csv(run / "rate_constants.csv").query("identifiable").sort_values("log10_k")
     least = constants.iloc[0]
     assert rate.startswith(f"{least['reaction']}: {least['equation']}: ")
@@ -247,6 +250,64 @@ def test_figures_answer_to_the_pointer(run, tmp_path):
     table = pd.read_csv(run / "data/timeseries.csv.gz")
     time, concentration = map(float, re.fullmatch("time (.*): (.*)", value).groups())
     assert concentration == pytest.approx(table["M002"][(table["time"] - time).abs().idxmin()], rel=1e-3)
+    residuals = page.data["residuals"]
+    name, time, share = re.fullmatch(r"(M\d+), from time (.*): (.*)", residual).groups()
+    column, row = residuals["time"].index(float(time)), residuals["names"].index(name)
+    assert residuals["values"][column][row] == float(share)
+
+
+def test_residuals_are_those_of_the_evaluation_the_largest_first(run):
+    found = page_of(run).data["residuals"]
+    data = xr.load_dataset(run / "evaluation.nc", engine="h5netcdf").set_coords(["species"])
+    residual = data["derivative"] - data["predicted_derivative"]
+    share = residual / np.sqrt((data["derivative"] ** 2).mean("transition"))
+    order = np.sqrt((share**2).mean("transition")).to_series().sort_values(ascending=False).index
+    assert found["names"] == list(order[:100])
+    assert found["left_out"] == max(0, len(order) - 100)
+    values = np.array(found["values"])
+    assert values.shape == (100, len(found["names"]))
+    worst = np.abs(share).max("transition").sel(species=found["names"])
+    np.testing.assert_allclose(np.abs(values).max(axis=0), worst, rtol=1e-2)
+
+
+def test_residuals_of_species_without_data_or_change_are_left_out():
+    derivative = np.array([[1.0, 0.0, np.nan], [-1.0, 0.0, np.nan]])
+    data = xr.Dataset(
+        {
+            "derivative": (("transition", "species"), derivative),
+            "predicted_derivative": (("transition", "species"), np.array([[1.0, 1.0, 1.0], [np.nan, 1.0, 1.0]])),
+            "transition_time": ("transition", [0.0, 1.0]),
+        },
+        {"species": ["a", "b", "c"]},
+    )
+    found = residual_cells(data)
+    assert (found["names"], found["values"], found["left_out"]) == (["a"], [[0.0], [0.0]], 0)
+    assert residual_cells(data.drop_vars("predicted_derivative")) is None
+    assert residual_cells(data.isel(species=[1, 2])) is None
+
+
+@in_a_browser
+def test_on_paper_tables_are_whole_and_details_open(run, tmp_path):
+    script = """
+    setTimeout(() => {
+      const paper = () => [...document.querySelectorAll(".paper")];
+      dispatchEvent(new Event("beforeprint"));
+      const said = [paper().map((table) => table.rows.length), document.querySelector("section details").open];
+      said.push(paper()[0].rows[1].textContent);
+      dispatchEvent(new Event("afterprint"));
+      said.push(paper().length, document.querySelector("section details").open);
+      document.body.dataset.said = JSON.stringify(said);
+    }, 500);
+    """
+    write_run_report(run)
+    constants = pd.read_csv(run / "rate_constants.csv")
+    constants.loc[0, "equation"] = "<b>A</b> -> B"
+    constants.to_csv(run / "rate_constants.csv", index=False)
+    page, console, _ = opened(scripted(write_run_report(run), script), tmp_path)
+    rows, is_open, first, after, still = json.loads(page.said)
+    assert rows[:2] == [1 + len(constants), 1 + len(pd.read_csv(run / "homeostasis.csv"))]
+    assert "<b>A</b> -> B" in first
+    assert (is_open, after, still, console) == (True, 0, False, [])
 
 
 def test_without_truth_rate_constants_are_in_order_with_their_errors(run):

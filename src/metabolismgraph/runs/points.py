@@ -1,4 +1,4 @@
-"""Data of those figures of a page that answer to the pointer: rate constants, embeddings, concentrations over time.
+"""Data of those figures of a page that answer to the pointer: rate constants, embeddings, concentrations, residuals.
 
 Arrays are thinned to what a screen shows; the whole data are in the run folder.
 """
@@ -19,6 +19,7 @@ from metabolismgraph.system.observations import Observations
 _POINTS = 5000  # of a scatter
 _NEEDED = ("reaction", "species", "moving", "cluster")  # the last three only with embeddings
 _NUMBERS, _FRAMES = 30_000, 300  # of the concentrations: all together, and of one species
+_CELLS = 100  # of the residuals, in each direction
 
 
 def read_evaluation(path: Path) -> xr.Dataset | None:
@@ -92,6 +93,40 @@ def trace_lines(observations: Observations) -> dict[str, Any]:
         "run": [int(r) for r in observations.run[frames]],
         "values": [[plain(float(f"{value:.4g}")) for value in values[frames, i]] for i in largest],
     }
+
+
+def residual_cells(evaluation: xr.Dataset | None) -> dict[str, Any] | None:
+    """Residuals of dc/dt, relative to the root mean square of each species; None if there are none.
+
+    Species are in order of their residuals, the largest first. A cell stands for several steps where they are many, and
+    has the largest residual among them.
+    """
+    if evaluation is None or "predicted_derivative" not in evaluation:
+        return None
+    observed, predicted = evaluation["derivative"].to_numpy(), evaluation["predicted_derivative"].to_numpy()
+    signal, error = _size(observed), _size(observed - predicted)
+    order = np.argsort(-error / np.where(signal > 0, signal, np.inf), kind="stable")
+    shown = np.array([i for i in order if signal[i] > 0 and np.isfinite(error[i])], dtype=int)
+    if not shown.size:
+        return None
+    residual = (observed - predicted)[:, shown[:_CELLS]] / signal[shown[:_CELLS]]
+    first = np.unique(np.linspace(0, len(residual), _CELLS, endpoint=False).astype(int))
+    parts = np.split(np.nan_to_num(residual), first[1:])
+    cells = [part[np.abs(part).argmax(axis=0), np.arange(part.shape[1])] for part in parts]
+    return {
+        "names": [str(evaluation["species"].to_numpy()[i]) for i in shown[:_CELLS]],
+        "left_out": int(shown.size - shown[:_CELLS].size),
+        "time": [plain(float(t)) for t in evaluation["transition_time"].to_numpy()[first]],
+        "steps": len(residual),
+        "values": [[plain(float(f"{value:.3g}")) for value in cell] for cell in cells],
+    }
+
+
+def _size(values: np.ndarray) -> np.ndarray:
+    """Root mean square of every column, without what is missing; 0 where all is missing."""
+    known = np.isfinite(values)
+    total = (np.where(known, values, 0.0) ** 2).sum(axis=0)
+    return np.asarray(np.sqrt(total / np.maximum(known.sum(axis=0), 1)))
 
 
 def _by_reaction(evaluation: xr.Dataset | None, name: str) -> dict[str, float]:

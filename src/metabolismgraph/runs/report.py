@@ -24,7 +24,7 @@ from metabolismgraph.reports.page import D3, TABULATOR, picture, plain, render
 from metabolismgraph.runs import sentences
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1
 from metabolismgraph.runs.folder import ERRORS, HOMEOSTASIS, MANIFEST, RATE_CONSTANTS, REPORT, RunFolder
-from metabolismgraph.runs.points import embedding_points, rate_points, read_evaluation, trace_lines
+from metabolismgraph.runs.points import embedding_points, rate_points, read_evaluation, residual_cells, trace_lines
 from metabolismgraph.system.observations import Observations
 
 # Columns that the page needs, of any text, of numbers, and of truth values.
@@ -142,7 +142,7 @@ def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
     types = _types(metrics, homeostasis)
     observations = load_observations(folder.given / "observations")
     evaluation = read_evaluation(folder.path / "evaluation.nc")
-    embeddings = embedding_points(evaluation)
+    embeddings, residuals = embedding_points(evaluation), residual_cells(evaluation)
     content = {
         "results": {
             "verdict": sentences.verdict(metrics, constants, homeostasis, len(types)),
@@ -154,6 +154,7 @@ def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
             "notes": words.listed(metrics, "notes"),
             "data": [("origin", _made_by(folder)), *_data(observations, folder.config.training)],
             "has_embeddings": embeddings is not None,
+            "has_residuals": residuals is not None,
             "has_truth": "rate_constants_R2" in metrics,
             "summary": picture(folder.path / "figures" / _SUMMARY),
             "figures": [
@@ -171,6 +172,7 @@ def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
         "rate_points": rate_points(constants, evaluation),
         "embedding_points": embeddings,
         "traces": trace_lines(observations),
+        "residuals": residuals,
     }
     return content, tables
 

@@ -9,6 +9,35 @@
     if (a === null || b === null) return (a !== null) - (b !== null);
     return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), undefined, { numeric: true });
   };
+  // On paper nothing opens, either.
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("section details:not([open])")];
+    for (const each of opened) each.open = true;
+  });
+  addEventListener("afterprint", () => { for (const each of opened) each.open = false; });
+  // On paper nothing scrolls: a plain table of the rows that are found, in their order, takes the place.
+  const printed = (place, table, titles, fields) => {
+    const most = 500;
+    addEventListener("beforeprint", () => {
+      const paper = document.createElement("table"), found = table.getData("active");
+      paper.className = "paper";
+      const add = (part, kind, texts) => {
+        const row = part.insertRow();
+        for (const text of texts) {
+          const cell = row.appendChild(document.createElement(kind));
+          cell.textContent = text;
+          cell.classList.toggle("short", String(text).length < 28);
+        }
+      };
+      add(paper.createTHead(), "th", titles.map((title) => title.replaceAll("_", " ")));
+      const body = paper.createTBody();
+      for (const values of found.slice(0, most)) add(body, "td", fields.map((field) => shown(values[field])));
+      if (found.length > most) paper.createCaption().textContent = `The first ${most} of ${found.length} rows.`;
+      place.after(paper);
+    });
+    addEventListener("afterprint", () => place.parentNode.querySelectorAll(":scope > .paper").forEach((paper) => paper.remove()));
+  };
   for (const place of document.querySelectorAll("[data-table]")) {
     const { columns, rows } = data[place.dataset.table];
     if (!rows.length) {
@@ -67,5 +96,6 @@
       table.setFilter((row) => Object.values(row).some((value) => shown(value).toLowerCase().includes(wanted)));
     });
     table.on("dataFiltered", (_, found) => say(found.length));
+    printed(place, table, used.map((i) => columns[i]), used.map((i) => `c${i}`));
   }
 })();

@@ -16,9 +16,9 @@
   const symbols = [d3.symbolCircle, d3.symbolTriangle, d3.symbolSquare, d3.symbolDiamond, d3.symbolCross, d3.symbolStar];
   // Okabe & Ito, without black and yellow: legible on light and on dark, and for the colour-blind.
   const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
-  const note = (place, text) => {
+  const note = (place, text, kind = "quiet") => {
     const line = document.createElement("p");
-    line.className = "quiet answer";
+    line.className = kind;
     line.textContent = text;
     place.append(line);
     return line;
@@ -38,7 +38,7 @@
     whole.selectAll("path").data(points).join("path").attr("transform", (p) => `translate(${x(p.x)},${y(p.y)})`)
       .attr("d", (p) => d3.symbol(symbols[groups.indexOf(p.group) % symbols.length], 40)()).attr("fill", (p) => colours[groups.indexOf(p.group) % colours.length]);
     const ring = svg.append("circle").attr("class", "ring").attr("r", 8).attr("visibility", "hidden");
-    const answer = note(place, "Point at the figure to see which point is which.");
+    const answer = note(place, "Point at the figure to see which point is which.", "quiet answer");
     const nearest = d3.Delaunay.from(points, (p) => x(p.x), (p) => y(p.y));
     svg.on("pointermove", (event) => {
       const p = points[nearest.find(...d3.pointer(event))];
@@ -59,7 +59,7 @@
     const canvas = document.createElement("div");
     place.append(canvas);
     note(place, `Shown: ${shown}${left_out ? `; ${left_out} species that change less are left out here` : ""}.`);
-    const answer = note(place, "Point at the figure to see values.");
+    const answer = note(place, "Point at the figure to see values.", "quiet answer");
     const draw = () => {
       canvas.replaceChildren();
       const own = values[select.selectedIndex];
@@ -76,5 +76,29 @@
     };
     select.addEventListener("change", draw);
     draw();
+  }
+
+  for (const place of document.querySelectorAll("[data-cells]")) {
+    const { names, left_out, time, steps, values } = data[place.dataset.cells];
+    const sizes = values.flat().map(Math.abs).sort(d3.ascending);
+    const limit = d3.quantileSorted(sizes, 0.98) || sizes.at(-1) || 1;
+    const colour = d3.scaleDiverging([-limit, 0, limit], d3.interpolatePuOr).clamp(true);
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [values.length, names.length];
+    const pixels = canvas.getContext("2d");
+    values.forEach((column, i) => column.forEach((value, j) => { pixels.fillStyle = colour(value); pixels.fillRect(i, j, 1, 1); }));
+    const x = d3.scaleLinear([0, values.length], [size.left, size.width - size.right]);
+    const y = d3.scaleLinear([0, names.length], [size.top, size.height - size.bottom]);
+    const steps_ = d3.scaleLinear([0, steps], x.range());
+    const svg = frame(place, steps_, y, ["step", "species, largest residual first"]);
+    svg.append("image").attr("href", canvas.toDataURL()).attr("class", "cells").attr("preserveAspectRatio", "none")
+      .attr("x", x.range()[0]).attr("y", y.range()[0]).attr("width", x.range()[1] - x.range()[0]).attr("height", y.range()[1] - y.range()[0]);
+    note(place, `Relative to the root mean square of dc/dt of each species; full colour from ±${d3.format(".2~g")(limit)} on, orange below zero and violet above.${left_out ? ` ${left_out} species with smaller residuals are left out here.` : ""}`);
+    const answer = note(place, "Point at the figure to see values.", "quiet answer");
+    svg.on("pointermove", (event) => {
+      const at = d3.pointer(event), i = Math.floor(x.invert(at[0])), j = Math.floor(y.invert(at[1]));
+      if (values[i]?.[j] === undefined) return;
+      answer.textContent = `${names[j]}, from time ${time[i]}: ${values[i][j]}`;
+    });
   }
 })();
