@@ -17,6 +17,7 @@ import sys
 import tempfile
 import tomllib
 import types
+from collections import defaultdict
 from inspect import ismodule
 from pathlib import Path
 from typing import NamedTuple
@@ -494,3 +495,35 @@ def test_figures_of_textbook_networks_are_those_of_the_benchmark():
     assert "31 textbook networks" in text
     assert "120 deliberately corrupted variants" in text
     assert "for one of the 31 uncorrupted networks" in text
+
+
+def test_figures_of_strategies_are_those_of_the_benchmark():
+    """The tables by rollout length: medians over the simulations, of the type that is farthest from 1."""
+    lines = (ROOT / "benchmarks" / "strategies" / "strategies.jsonl").read_text().splitlines()
+    header, *rows = map(json.loads, lines)
+    far = defaultdict(list)
+    for row in rows:
+        if "slope_ratio" in row and row["sweep"] is None:
+            place = row["config"], row["strategies"], row["checkpoint"], row["T"]
+            far[place].append(max(abs(ratio - 1) for ratio in row["slope_ratio"]))
+    checkpoints = ("projection", "imperfect 0.87", "imperfect 0.70")
+    for config in header["configs"]:
+        text = PAGES["docs/strategies.md"].split(f"\n{config}:\n\n", 1)[1].split("\n\n", 1)[0]
+        shown = {name: cells for name, *cells in table_rows(text)[1:]}
+        assert list(shown) == header["strategies"]
+        for name, cells in shown.items():
+            found = [
+                far.get((config, name, checkpoint, steps)) or far[config, name, checkpoint, None]
+                for checkpoint in checkpoints
+                for steps in header["time_steps"]
+            ]
+            assert all(len(each) == header["seeds"] for each in found)
+            np.testing.assert_allclose(
+                [float(cell) for cell in cells], list(map(statistics.median, found)), rtol=0.1, atol=1e-4
+            )
+
+
+def table_rows(text):
+    """Cells of a Markdown table, without the line below its headings."""
+    lines = [line for line in text.strip().splitlines() if not line.startswith("|--")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
