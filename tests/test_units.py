@@ -25,12 +25,17 @@ def units_of_k(network, concentration, time):
     return concentration ** (1 - order) / time
 
 
-@pytest.mark.parametrize(("concentration", "time"), FACTORS)
-@pytest.mark.parametrize("system", [MICHAELIS_MENTEN, LOTKA_VOLTERRA], ids=["michaelis_menten", "lotka_volterra"])
-def test_results_do_not_hang_on_the_unit(system, concentration, time):
+@pytest.fixture(scope="module", params=[MICHAELIS_MENTEN, LOTKA_VOLTERRA], ids=["michaelis_menten", "lotka_volterra"])
+def fitted(request):
+    """Observations, a configuration and their fit."""
     config = mg.load_config("small", ["training.homeostasis_training=false"])
-    plain = observe(system, TIME)
-    given = mg.fit(plain, config)
+    plain = observe(request.param, TIME)
+    return plain, config, mg.fit(plain, config)
+
+
+@pytest.mark.parametrize(("concentration", "time"), FACTORS)
+def test_results_do_not_hang_on_the_unit(fitted, concentration, time):
+    plain, config, given = fitted
     other = mg.fit(in_units(plain, concentration, time), config)
     np.testing.assert_array_equal(given.rate_constants["identifiable"], other.rate_constants["identifiable"])
     assert given.phase1.reasons == other.phase1.reasons
