@@ -84,6 +84,7 @@ def test_the_true_law_is_the_best_one(tmp_path):
     table = found.table
     # The law of the model is Michaelis and Menten's: as many parameters, the same likelihood.
     assert set(table.index[:2]) == {"from_model", "michaelis_menten"}
+    assert repr(found).split()[:4] == ["models", "least", "AICc", found.best]
     first, second = table["minus_log_L"].iloc[:2]
     assert first == pytest.approx(second, abs=1e-3)
     assert "by AICc, these are about as good as" in found.notes[0]

@@ -436,6 +436,8 @@ def test_limits_of_a_petab_problem(problem):  # noqa: F811
     assert found["measurement"].iloc[1] == 0.5
     fit = mg.fit_petab(path, 1)
     assert np.isfinite(fit.objective)
+    assert f"{fit.quantity}  " in repr(fit)
+    assert all(name in repr(fit) for name in fit.estimates.index)
     for kind, bounds, message in (
         (
             "interval-censored",

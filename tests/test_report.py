@@ -281,7 +281,7 @@ def test_residuals_of_species_without_data_or_change_are_left_out():
         {"species": ["a", "b", "c"]},
     )
     found = residual_cells(data)
-    assert (found["names"], found["values"], found["left_out"]) == (["a"], [[0.0], [0.0]], 0)
+    assert (found["names"], found["values"], found["left_out"]) == (["a"], [[0.0], [None]], 0)
     assert residual_cells(data.drop_vars("predicted_derivative")) is None
     assert residual_cells(data.isel(species=[1, 2])) is None
 

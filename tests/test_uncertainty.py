@@ -81,6 +81,7 @@ def test_a_nearly_quadratic_profile_agrees_with_the_standard_error(result):
         np.testing.assert_allclose([one.lower, one.upper], ends, atol=0.15 * np.ptp(ends) / 2)
         assert one.sentence.startswith("determined: ")
         assert one.sentence.endswith("the profile agrees with the standard error")
+        assert one.sentence in repr(one)
         assert (np.diff(one.value) > 0).all()
         assert 6 <= len(one.value) <= 16
     assert found[0].name == "k:bind"
@@ -184,6 +185,8 @@ def test_standard_errors_are_those_of_repeated_experiments(result):
     assert table["coverage"].mean() > 0.8
     assert (table["bias"].abs() < 4 * table["standard_error"] / np.sqrt(samples)).all()
     assert found.sentence.startswith("16 simulated experiments: spread / standard error ")
+    assert repr(found).split()[:3] == ["bootstrap", "fits", "16"]
+    assert all(name in found._repr_html_() for name in table["parameter"])
     again = mg.bootstrap(result, 2, seed=5)
     np.testing.assert_array_equal(again.estimates, found.estimates[:2])
 
@@ -249,6 +252,7 @@ def test_suggestions_are_those_of_a_fit_with_the_further_measurement(model):
     table = found.table
     assert set(table["measurement"]) == {"once", "series", "start"}
     assert len(table) == 2 * 3 * 3
+    assert all(sentence in repr(found) for sentence in found.sentences)
     observations = model.stages.observations
     own_time = observations.time * model.units.time
     series = np.linspace(0, observations.n_frames - 1, 10).round().astype(int)
@@ -284,6 +288,7 @@ def test_nothing_to_suggest(model):
     assert found.table.empty
     assert found.best().empty
     assert found.sentences == ("neither the network nor the data determine a rate constant or a slope",)
+    assert found.sentences[0] in repr(found)
 
 
 def initial_variance(model, frame, species):

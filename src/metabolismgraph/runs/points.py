@@ -99,7 +99,7 @@ def residual_cells(evaluation: xr.Dataset | None) -> dict[str, Any] | None:
     """Residuals of dc/dt, relative to the root mean square of each species; None if there are none.
 
     Species are in order of their residuals, the largest first. A cell stands for several steps where they are many, and
-    has the largest residual among them.
+    has the largest residual among them; it is empty where nothing was measured.
     """
     if evaluation is None or "predicted_derivative" not in evaluation:
         return None
@@ -111,8 +111,8 @@ def residual_cells(evaluation: xr.Dataset | None) -> dict[str, Any] | None:
         return None
     residual = (observed - predicted)[:, shown[:_CELLS]] / signal[shown[:_CELLS]]
     first = np.unique(np.linspace(0, len(residual), _CELLS, endpoint=False).astype(int))
-    parts = np.split(np.nan_to_num(residual), first[1:])
-    cells = [part[np.abs(part).argmax(axis=0), np.arange(part.shape[1])] for part in parts]
+    worst = [np.nan_to_num(np.abs(part), nan=-1.0).argmax(axis=0) for part in np.split(residual, first[1:])]
+    cells = [residual[start + at, np.arange(len(at))] for start, at in zip(first, worst, strict=True)]
     return {
         "names": [str(evaluation["species"].to_numpy()[i]) for i in shown[:_CELLS]],
         "left_out": int(shown.size - shown[:_CELLS].size),

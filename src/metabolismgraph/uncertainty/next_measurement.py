@@ -87,8 +87,8 @@ class Suggestions(Overview):
     def _overview(self) -> tuple[str, Rows]:
         return "what to measure next", [("suggestion", sentence) for sentence in self.sentences]
 
-    def _frame(self) -> pd.DataFrame:
-        return self.best()
+    def _frame(self) -> pd.DataFrame | None:
+        return None if self.table.empty else self.best()
 
     def best(self, most: int = _SHOWN) -> pd.DataFrame:
         """The first rows of every target and kind of measurement."""

@@ -80,13 +80,17 @@
 
   for (const place of document.querySelectorAll("[data-cells]")) {
     const { names, left_out, time, steps, values } = data[place.dataset.cells];
-    const sizes = values.flat().map(Math.abs).sort(d3.ascending);
+    const sizes = values.flat().filter((value) => value !== null).map(Math.abs).sort(d3.ascending);
     const limit = d3.quantileSorted(sizes, 0.98) || sizes.at(-1) || 1;
     const colour = d3.scaleDiverging([-limit, 0, limit], d3.interpolatePuOr).clamp(true);
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [values.length, names.length];
     const pixels = canvas.getContext("2d");
-    values.forEach((column, i) => column.forEach((value, j) => { pixels.fillStyle = colour(value); pixels.fillRect(i, j, 1, 1); }));
+    values.forEach((column, i) => column.forEach((value, j) => {
+      if (value === null) return;
+      pixels.fillStyle = colour(value);
+      pixels.fillRect(i, j, 1, 1);
+    }));
     const x = d3.scaleLinear([0, values.length], [size.left, size.width - size.right]);
     const y = d3.scaleLinear([0, names.length], [size.top, size.height - size.bottom]);
     const steps_ = d3.scaleLinear([0, steps], x.range());
@@ -98,7 +102,7 @@
     svg.on("pointermove", (event) => {
       const at = d3.pointer(event), i = Math.floor(x.invert(at[0])), j = Math.floor(y.invert(at[1]));
       if (values[i]?.[j] === undefined) return;
-      answer.textContent = `${names[j]}, from time ${time[i]}: ${values[i][j]}`;
+      answer.textContent = `${names[j]}, from time ${time[i]}: ${values[i][j] ?? "not measured"}`;
     });
   }
 })();
