@@ -90,10 +90,14 @@ def test_reasons_and_hostile_names_are_lines_of_their_own(small):
 
 def test_a_figure_is_a_picture(small, small_config):
     config = small_config.replace({"training.homeostasis_training": False})
-    figure = mg.plot.rates(mg.evaluate(mg.fit(small.observations, config), small.truth))
+    evaluation = mg.evaluate(mg.fit(small.observations, config), small.truth)
+    figure = mg.plot.rates(evaluation)
     picture = matplotlib.image.imread(io.BytesIO(figure._repr_png_()))
     assert picture.shape[:2] == tuple(int(100 * side) for side in figure.get_size_inches()[::-1])
     assert picture.std() > 0.01
+    figure = mg.plot.rates(evaluation)
+    with matplotlib.rc_context({"xtick.color": "white", "ytick.labelsize": 40}):
+        np.testing.assert_array_equal(matplotlib.image.imread(io.BytesIO(figure._repr_png_())), picture)
 
 
 def test_every_result_is_an_overview():

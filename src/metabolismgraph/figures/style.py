@@ -75,7 +75,15 @@ def applied() -> Iterator[None]:
 
 
 class Picture(Figure):
-    """A figure that a notebook shows as the value of a cell: without pyplot, it would show its size."""
+    """A figure in the style of this package, which a notebook shows as the value of a cell.
+
+    Without pyplot, a notebook would show the size of a figure. Ticks are made when they are drawn, with the settings of
+    that moment: those of the user may be white on white.
+    """
+
+    def draw(self, renderer: Any) -> None:
+        with applied():
+            super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
