@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import scipy.integrate
+from continuous import observe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_architecture import FLOORS
@@ -571,6 +572,27 @@ def test_coarse_samples_of_euler_steps_are_recognised():
     assert found.integrator == EulerSteps(4)
     slope = found.best.theta[found.equation.unknowns.slope]
     np.testing.assert_allclose(slope, -data.truth.lam, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draw", [102, 105])
+def test_proportional_noise_does_not_pass_for_euler_steps(draw):
+    """The plain sum of squares, in which the largest concentrations count alone, took these for Euler steps."""
+    reactions = {
+        "bind": ({"A": 1, "B": 1}, {"C": 1}),
+        "free": ({"C": 1}, {"A": 1, "B": 1}),
+        "turn": ({"C": 1}, {"D": 1}),
+        "move": ({"D": 1}, {"E": 1}),
+        "lose": ({"E": 1}, {}),
+    }
+    k = {"bind": 0.3, "free": 0.2, "turn": 0.5, "move": 0.35, "lose": 0.1}
+    exact = observe((reactions, k, {"A": 5.0, "B": 4.0, "C": 0.0, "D": 0.0, "E": 0.0}), np.arange(0, 15.01, 0.25))
+    noise = 1 + 0.02 * np.random.default_rng(draw).normal(size=exact.concentration.shape)
+    data = dataclasses.replace(exact, concentration=np.maximum(exact.concentration * noise, 0).round(4))
+    table = mg.fit(data, mg.load_config("small", ["training.homeostasis_training=false"])).rate_constants
+    bind = table.iloc[0]
+    assert bind["identifiable"]
+    assert bind["lower"] < 0.3 < bind["upper"]
 
 
 @pytest.mark.slow

@@ -196,10 +196,16 @@ class Stages:
         return NoiseModel.of_residuals(fitted.residual, path, used, censored, free, self._least)
 
     def loss(self, fitted: Fitted) -> float:
-        """Minus the log likelihood of a fit, with the noise of each species at its best value."""
-        count = fitted.used.sum(axis=0)
-        square = np.where(fitted.used, fitted.residual**2, 0.0).sum(axis=0)
-        return float(np.sum(count / 2 * np.log(square / np.maximum(count, 1) + self._least**2)))
+        """Minus the log likelihood of a fit, with the noise of each species at its best value.
+
+        The noise keeps the shape with which the fit was weighted: under proportional noise, the plain sum of squares is
+        that of the largest concentrations alone, and not what a fit has minimised.
+        """
+        used, sigma = fitted.used, fitted.problem.measurements.sigma
+        count = used.sum(axis=0)
+        square = np.where(used, (fitted.residual**2 + self._least**2) / sigma**2, 0.0).sum(axis=0)
+        scale = np.sum(count / 2 * np.log(np.where(count, square, 1.0) / np.maximum(count, 1)))
+        return float(scale + np.log(sigma[used]).sum())
 
     def is_exact(self, stage: Stage) -> bool:
         """Whether no more than rounding is left, so that longer windows would add nothing."""
