@@ -287,8 +287,8 @@ def test_fixed_species_need_no_column(read):
     [
         (WIDE, {"C": 7.0}, "1 of 4 species have no column, nor a value in the model: D"),
         (WIDE, {}, "2 of 4 species have no column, nor a value in the model: C, D"),
-        ("time,A,C,D\n0,1,2,3\n1,2,3,4\n", {"B": 1.0}, "1 of 4 species have no column: B; unmeasured"),
-        (LONG.replace("A", "C"), {"A": 1.0, "D": 1.0}, "1 of 4 species have no row: A; unmeasured"),
+        ("time,A,C,D\n0,1,2,3\n1,2,3,4\n", {"B": 1.0}, "1 of 4 species have no column: B; add what was measured"),
+        (LONG.replace("A", "C"), {"A": 1.0, "D": 1.0}, "1 of 4 species have no row: A; add what was measured"),
     ],
 )
 def test_other_species_need_one(read, table, values, message):

@@ -164,12 +164,12 @@ def test_species_without_a_column(read):
     names = [f"M{i}" for i in range(9)]
     network = ReactionNetwork.from_reactions("net", names, [])
     message = refused(read, "time,M0\n0,1\n1,2\n", network=network)
-    assert message.startswith("8 of 9 species have no column: M1, M2, M3, M4, M5, ...; unmeasured species")
+    assert message.startswith("8 of 9 species have no column: M1, M2, M3, M4, M5, ...; add what was measured, or use ")
 
 
 def test_species_without_a_row(read):
     message = refused(read, "time,species,value\n0,A,1\n1,A,2\n")
-    assert message.startswith("1 of 2 species have no row: B; unmeasured species are not supported")
+    assert message.startswith("1 of 2 species have no row: B; add what was measured")
 
 
 def test_fixed_species_need_a_column_too(read):

@@ -32,7 +32,7 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.text import one_line
 
 Units = tuple[str | None, str | None]  # of concentrations (or amounts) and of times; None where none is stated
-_UNSUPPORTED = "unmeasured species are not supported yet"
+_UNSUPPORTED = "add what was measured, or use `metabolismgraph fit-model`, which takes unmeasured species"
 _TINY = 1e-6  # largest solver error below zero, relative to the largest value of a species
 _LIMIT = re.compile(rf"^([{LIMIT_SIGNS}])=?\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eEdD][-+]?\d+)?)$")
 _FORTRAN = re.compile(r"^([-+]?(?:\d+(?:\.\d*)?|\.\d+))[dD]([-+]?\d+)$")

@@ -10,6 +10,7 @@ from metabolismgraph.metrics import Value
 from metabolismgraph.text import counted
 
 _MOST_NAMES = 40  # in a sentence
+_NEARLY_ONE = 0.9999  # an R² that would be printed as 1
 
 
 def verdict(metrics: Mapping[str, Value], constants: pd.DataFrame, homeostasis: pd.DataFrame, types: int) -> str:
@@ -28,7 +29,10 @@ def verdict(metrics: Mapping[str, Value], constants: pd.DataFrame, homeostasis: 
     if metrics.get("trustworthy") is not True:
         return f"Do not trust this fit. In it, {found}."
     held_out = metrics.get("held_out_derivative_R2")
-    tested = f" It predicts dc/dt of frames that it has not seen with R² = {held_out:.6g}." if held_out else ""
+    tested = ""
+    if isinstance(held_out, float):
+        accuracy = f"above {_NEARLY_ONE}" if held_out > _NEARLY_ONE else f"of {held_out:.4g}"
+        tested = f" It predicts dc/dt of frames that it has not seen with an R² {accuracy}."
     return f"The fit is to be trusted. {found[0].upper()}{found[1:]}.{tested}"
 
 
