@@ -574,25 +574,49 @@ def test_coarse_samples_of_euler_steps_are_recognised():
     np.testing.assert_allclose(slope, -data.truth.lam, rtol=1e-3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("draw", [102, 105])
-def test_proportional_noise_does_not_pass_for_euler_steps(draw):
-    """The plain sum of squares, in which the largest concentrations count alone, took these for Euler steps."""
-    reactions = {
+# A and B bind, are freed again, or turn into D, which becomes E, which is lost.
+BINDING = (
+    {
         "bind": ({"A": 1, "B": 1}, {"C": 1}),
         "free": ({"C": 1}, {"A": 1, "B": 1}),
         "turn": ({"C": 1}, {"D": 1}),
         "move": ({"D": 1}, {"E": 1}),
         "lose": ({"E": 1}, {}),
-    }
-    k = {"bind": 0.3, "free": 0.2, "turn": 0.5, "move": 0.35, "lose": 0.1}
-    exact = observe((reactions, k, {"A": 5.0, "B": 4.0, "C": 0.0, "D": 0.0, "E": 0.0}), np.arange(0, 15.01, 0.25))
+    },
+    {"bind": 0.3, "free": 0.2, "turn": 0.5, "move": 0.35, "lose": 0.1},
+    {"A": 5.0, "B": 4.0, "C": 0.0, "D": 0.0, "E": 0.0},
+)
+
+
+def fit_of_proportional_noise(exact, draw):
     noise = 1 + 0.02 * np.random.default_rng(draw).normal(size=exact.concentration.shape)
     data = dataclasses.replace(exact, concentration=np.maximum(exact.concentration * noise, 0).round(4))
-    table = mg.fit(data, mg.load_config("small", ["training.homeostasis_training=false"])).rate_constants
-    bind = table.iloc[0]
+    result = mg.fit(data, mg.load_config("small", ["training.homeostasis_training=false"]))
+    bind = result.rate_constants.iloc[0]
     assert bind["identifiable"]
     assert bind["lower"] < 0.3 < bind["upper"]
+    return " ".join(result.phase1.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("draw", [102, 105])
+def test_proportional_noise_does_not_pass_for_euler_steps(draw):
+    """The plain sum of squares, in which the largest concentrations count alone, took these for Euler steps."""
+    notes = fit_of_proportional_noise(observe(BINDING, np.arange(0, 15.01, 0.25)), draw)
+    assert "trajectories: Radau method" in notes
+
+
+@pytest.mark.slow
+def test_euler_steps_under_proportional_noise_are_recognised_and_named():
+    exact = observe(BINDING, np.arange(0, 15.01, 0.25))
+    c, k = exact.concentration[0], np.array([0.3, 0.2, 0.5, 0.35, 0.1])
+    path = [c]
+    for _ in range(exact.n_frames - 1):
+        c = c + 0.25 * exact.network.stoichiometry @ (k * np.array([c[0] * c[1], c[2], c[2], c[3], c[4]]))
+        path.append(c)
+    notes = fit_of_proportional_noise(dataclasses.replace(exact, concentration=np.array(path)), 100)
+    assert "trajectories: Euler steps, 1 per frame" in notes
+    assert "training.derivative=cubic takes a continuous process" in notes
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.units import Units
 from metabolismgraph.trajectories.fit import FOLLOWED, TrajectoryFit, fit_trajectories
+from metabolismgraph.trajectories.integrators import EulerSteps
 from metabolismgraph.trajectories.noise import noise_of_differences
 from metabolismgraph.trajectories.rates import LOG_10
 
@@ -173,8 +174,10 @@ def _evidence(fit: TrajectoryFit, observations: Observations) -> TrajectoryEvide
 def _noise_note(fit: TrajectoryFit, spread: Float[np.ndarray, " species"], moving: Bool[np.ndarray, " species"]) -> str:
     """Noise, integrator and windows of a fit in words."""
     share = 100 * np.median((fit.noise.scale / spread)[moving])
+    simulated = isinstance(fit.integrator, EulerSteps)
+    advice = ", as a simulator makes them (training.derivative=cubic takes a continuous process)" if simulated else ""
     return (
-        f"trajectories: {fit.integrator.name}; windows of up to {fit.best.problem.windows.length} frames; "
+        f"trajectories: {fit.integrator.name}{advice}; windows of up to {fit.best.problem.windows.length} frames; "
         f"{fit.noise.kind} noise of {share:.2g} % of the standard deviation of a species (median)"
     )
 

@@ -70,8 +70,7 @@ def most_likely(stages: Stages, fits: Sequence[Stage]) -> tuple[Stage, ...]:
     """
 
     def loss(stage: Stage) -> float:
-        simple = not isinstance(stage.start.integrator, EulerSteps)
-        return stages.loss(stage.fitted) - simple * _CLEARLY
+        return stages.loss(stage.fitted) - (not stage.in_steps) * _CLEARLY
 
     ordered = sorted(fits, key=loss)
     return tuple(stage for stage in ordered if not loss(stage) > loss(ordered[0]) + _UNDECIDED)
@@ -132,7 +131,12 @@ class _Choice:
                 found = min(found, self.careful(smooth_rule), key=self.loss)
             if self.stages.is_exact(found):
                 break
-        return candidates if found is candidates[0] else (found,)
+        if found is candidates[0]:
+            return candidates
+        # Its noise may have another shape than that of the direct starts, which alone would decide.
+        steps = [dataclasses.replace(s.start, noise=found.noise) for s in candidates if s.in_steps]
+        fits = [self.refined(self.stages.fit(start, self.lengths[-1], goal="comparison")) for start in steps]
+        return most_likely(self.stages, [found, *fits])
 
     def loss(self, stage: Stage) -> float:
         return self.stages.loss(stage.fitted)

@@ -86,6 +86,11 @@ class Stage:
         return self.fitted.problem.windows.wanted
 
     @property
+    def in_steps(self) -> bool:
+        """Whether the integrator is that of a simulator, not one of a continuous process."""
+        return isinstance(self.fitted.problem.integrator, EulerSteps)
+
+    @property
     def follows(self) -> bool:
         """Whether the residual is noise: of the size of the noise, or uncorrelated in time."""
         moving = self.fitted.problem.equation.moving
