@@ -957,7 +957,7 @@ print(*sorted(sys.modules))
     answer = _python(code, folder=target.run.training)
     assert answer.returncode == 0, answer.stderr + answer.stdout
     loaded = {name.partition(".")[0] for name in answer.stdout.split()}
-    assert loaded & audit_hook._READERS == set()
+    assert loaded & audit_hook.READERS == set()
     assert not {f"metabolismgraph.{name}" for name in audit_hook._HIDDEN} & set(answer.stdout.split())
 
 

@@ -172,7 +172,7 @@ def test_training_that_finds_no_room_is_lost(tmp_path, monkeypatch):
     config = explorer_lives.load_config("small")
     folder = RunFolder.create(tmp_path / "run", config, {"command": "run"})
     folder.training.mkdir()
-    monkeypatch.setattr(pipeline, "Child", Training)
+    monkeypatch.setattr(pipeline, "start_training", Training)
     monkeypatch.setattr(pipeline, "read_events", lambda stdout: ())
     with pytest.raises(TrainingLostError):
         pipeline._train(folder, lambda *_: None)

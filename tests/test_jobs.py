@@ -88,8 +88,17 @@ def trainers(*started):
     for process in started:
         with contextlib.suppress(psutil.NoSuchProcess):
             below = psutil.Process(process.pid).children(recursive=True)
-            found += [child for child in below if "metabolismgraph.runs.train_process" in child.cmdline()]
+            found += [child for child in below if trains(child)]
     return found
+
+
+def trains(process):
+    """Whether a process is a program that trains, or a fork of the server of a worker."""
+    server = "metabolismgraph.runs.training_server"
+    command = process.cmdline()
+    return "metabolismgraph.runs.train_process" in command or (
+        server in command and server in process.parent().cmdline()
+    )
 
 
 def lives(process):
@@ -363,7 +372,7 @@ def test_a_job_ends_with_its_parent_and_goes_on_in_the_next_life(exploration, fi
     parent = subprocess.Popen([sys.executable, "-c", ENGINE, str(folder)])
     wait_for(lambda: trainers(parent))
     below = psutil.Process(parent.pid).children(recursive=True)
-    assert len(below) == 3  # the worker, its job, and the trainer for which the job waits
+    assert len(below) == 4  # the worker, its server, its job, and the trainer for which the job waits
     assert all(lives(process) for process in below)
     parent.kill()
     parent.wait()

@@ -39,6 +39,8 @@ _MAX_ENTRIES = 20  # of a legend
 _ENTRY_WIDTH = 1.6  # of a legend, in inches
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MANY = 4  # decades; a longer logarithmic axis has no minor ticks
+_LETTER = -0.12  # place of the letter of a panel, in widths of the panel
+_COMPRESSION = 4  # of PNG files, up to 9: two thirds of the time of the usual 6, and 4 % more bytes
 _SETTINGS: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
     "figure.facecolor": "white",
@@ -121,12 +123,13 @@ def save(figure: Figure, path: Path, dpi: int, formats: Iterable[str] = ()) -> P
         # Matplotlib itself would draw the whole figure twice, the first time for the layout only.
         figure.set_dpi(dpi)
         layout.execute(figure)
-        figure.set_layout_engine("none")
+        with mpl.rc_context({"figure.constrained_layout.use": False}):
+            figure.set_layout_engine(None)
     buffer = io.BytesIO()
     if path.suffix == ".tif":
         figure.savefig(buffer, format="tiff", dpi=dpi, pil_kwargs={"compression": "tiff_adobe_deflate"})
     else:
-        figure.savefig(buffer, format="png", dpi=dpi)
+        figure.savefig(buffer, format="png", dpi=dpi, pil_kwargs={"compress_level": _COMPRESSION})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, buffer.getvalue())
     for name in formats:
@@ -181,9 +184,10 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def letter(axes: Iterable[Axes]) -> None:
-    """Label panels a, b, c, ..."""
+    """Label panels a, b, c, ..., left of the power of ten of an axis."""
     for name, ax in zip("abcdefghijkl", axes, strict=False):
-        ax.set_title(name, loc="left", fontweight="bold")
+        # With y given, Matplotlib does not look for a free place around the labels of all ticks, which takes long.
+        ax.set_title(name, loc="left", fontweight="bold", x=_LETTER, y=1.0)
 
 
 def positive(values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.reactions.linear_model import LinearModel
+from metabolismgraph.reactions.linear_model import LinearModel, mean_substrate_factors
 from metabolismgraph.reactions.normal_equations import (
     Nodes,
     default_weight,
@@ -75,6 +75,7 @@ class Phase1Data:
         # with hardly more equations than unknowns they would take up the errors of f.
         enough = max(_LEAST_ROWS, -(-_EQUATIONS * (reactions + 2 * species) // max(species, 1)))
         self.stride = training.phase1_frame_stride or max(1, min(rows * pairs // _LEARNING_POINTS, rows // enough))
+        self._last: tuple[LogFunction, Float[np.ndarray, "transitions reactions"]] | None = None
 
     def thinned(self) -> Phase1Data:
         """Every second frame of every run, under the same rule for dc/dt."""
@@ -157,7 +158,14 @@ class Phase1Data:
         """
         y = self.transitions.derivative
         weights = np.where(keep & ~self.fixed, default_weight(y, keep) if weight is None else weight, 0.0)
-        return LinearModel.of(self.tabulated_reactions(f), self.nodes, y, weights, self.homeostasis_basis[0])
+        stoichiometry = self.structure.sparse_stoichiometry
+        return LinearModel(self._substrate_factors(f), y, weights, self.homeostasis_basis[0], stoichiometry)
+
+    def _substrate_factors(self, f: LogFunction) -> Float[np.ndarray, "transitions reactions"]:
+        """V of every transition, averaged over the nodes of the rule for dc/dt; that of the last f is kept."""
+        if self._last is None or self._last[0] is not f:
+            self._last = f, mean_substrate_factors(self.tabulated_reactions(f), self.nodes)
+        return self._last[1]
 
     def initial_function(self) -> AnySubstrateFunction:
         """MLP_sub with random weights, and its input standardised by the data.

@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,15 +38,7 @@ from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.homeostasis.strategies import chosen
 from metabolismgraph.metrics import Value
-from metabolismgraph.processes import (
-    PIPE,
-    Child,
-    describe_exit,
-    environment,
-    excerpt,
-    killed_from_outside,
-    last_line,
-)
+from metabolismgraph.processes import describe_exit, environment, excerpt, killed_from_outside, last_line
 from metabolismgraph.runs.checkpoint import (
     is_intact,
     load_observations,
@@ -60,7 +51,8 @@ from metabolismgraph.runs.checkpoint import (
 from metabolismgraph.runs.folder import ERRORS, MANIFEST, MOST_SECONDS, RunFolder
 from metabolismgraph.runs.published import config_of, results_of
 from metabolismgraph.runs.report import write_run_report
-from metabolismgraph.runs.train_process import KERNEL, NO_ROOM, UNGUARDED
+from metabolismgraph.runs.train_process import NO_ROOM, UNGUARDED
+from metabolismgraph.runs.training_server import start_training
 from metabolismgraph.sandbox import landlock
 from metabolismgraph.sandbox.audit_hook import attempt_of
 from metabolismgraph.sandbox.protocol import read_events
@@ -491,23 +483,19 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, 
     Args:
         kernel: whether to train only where the kernel restricts the process.
     """
-    training = folder.config.training
+    settings = folder.config.training
     phases = {} if folder.base else {"phase 1": _CHECKPOINT}
-    if training.homeostasis_training:
-        phases |= {"phase 2": "phase2"} | ({"refine": "refined"} if training.joint_refinement else {})
+    if settings.homeostasis_training:
+        phases |= {"phase 2": "phase2"} | ({"refine": "refined"} if settings.joint_refinement else {})
     if all(folder.is_finished(stage) and is_intact(folder.training / name) for stage, name in phases.items()):
         return
     errors = folder.training / ERRORS
     with excerpt(errors) as stderr:
-        # -P: a file of the user must not replace a module of the same name.
-        command = [sys.executable, "-P", "-m", "metabolismgraph.runs.train_process", str(folder.training)]
-        command += [str(folder.given)] if folder.base else []
-        command += [KERNEL] if kernel else []
         env = environment(**ONE_THREAD, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}))
-        # In the same group, so that it ends with a job that is killed as a group; it cannot start processes itself.
-        with Child(command, stdout=PIPE, stderr=stderr, env=env, own_group=False) as child:
-            refused, leak = _follow(read_events(child.stdout), folder, phases, progress)
-            code = child.wait()
+        shared = folder.given if folder.base else None
+        with start_training(folder.training, shared, kernel=kernel, env=env, stderr=stderr) as training:
+            refused, leak = _follow(read_events(training.stdout), folder, phases, progress)
+            code = training.wait()
     if attempt := leak or attempt_of(code):
         folder.mark_leak(attempt)
         raise FirewallError(folder.leak)

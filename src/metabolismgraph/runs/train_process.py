@@ -19,9 +19,16 @@ from pathlib import Path
 from metabolismgraph.sandbox import audit_hook
 from metabolismgraph.sandbox.protocol import write_event
 
-KERNEL = "--kernel"
+_KERNEL = "--kernel"
 UNGUARDED, NO_ROOM = os.EX_UNAVAILABLE, os.EX_IOERR
 _LARGEST_FILE = 1 << 32  # bytes; what training writes is read into memory by others
+
+
+def command(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> list[str]:
+    """Program and arguments of a training, see `main`."""
+    # -P: a file of the user must not replace a module of the same name.
+    places = [str(place) for place in (folder, shared) if place is not None]
+    return [sys.executable, "-P", "-m", "metabolismgraph.runs.train_process", *places, *([_KERNEL] if kernel else [])]
 
 
 def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> int:
@@ -68,5 +75,5 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
 
 
 if __name__ == "__main__":
-    places = [Path(argument) for argument in sys.argv[1:] if argument != KERNEL]
-    sys.exit(main(*places, kernel=KERNEL in sys.argv))
+    places = [Path(argument) for argument in sys.argv[1:] if argument != _KERNEL]
+    sys.exit(main(*places, kernel=_KERNEL in sys.argv))

@@ -52,7 +52,7 @@ _PACKAGE = "metabolismgraph"
 # Modules and folders of the package that hold true values, or compute them.
 _HIDDEN = frozenset({"ground_truth", "evaluation", "benchmarks", "config/simulation", "config/shipped"})
 # They open files, start processes or make interpreters without an audit event.
-_READERS = frozenset(
+READERS = frozenset(
     {
         *("h5py", "h5netcdf", "netCDF4", "cftime", "pyarrow", "fastparquet", "tables", "zarr", "polars", "duckdb"),
         *("libsbml", "_libsbml", "cffi", "_cffi_backend", "lxml", "sqlite3", "_sqlite3", "_gdbm", "_dbm", "_fmm_core"),
@@ -267,7 +267,7 @@ def activate(*, programs: bool = False) -> bool:
     """
     for name in (*sys.builtin_module_names, *_DISABLED_FUNCTIONS):
         # Functions are disabled in loaded modules: load them now.
-        if name not in _READERS and ("." not in name or name.partition(".")[0] in sys.modules):
+        if name not in READERS and ("." not in name or name.partition(".")[0] in sys.modules):
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
     # The exception of an interrupt could arise inside the hook.
@@ -509,7 +509,7 @@ def _judge_files(bounds: Bounds, resolve: Resolve) -> Callable[[str, tuple[Any, 
 def _judge_imports(bounds: Bounds, resolve: Resolve) -> Callable[[tuple[Any, ...], bool], int]:
     """Make the judge of imports: of a module by its name, and of compiled code by its file."""
     sites, libraries, own, kind, text = bounds.sites, bounds.libraries, bounds.own, type, str
-    package, is_hidden, readers, native, once, length = _PACKAGE, _hidden_test(), _READERS, _NATIVE, _ONCE, len
+    package, is_hidden, readers, native, once, length = _PACKAGE, _hidden_test(), READERS, _NATIVE, _ONCE, len
     fine, quiet, refused = _FINE, _QUIET, _REFUSED
 
     def compiled(file: Any, active: bool) -> int:

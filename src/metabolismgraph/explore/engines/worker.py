@@ -19,6 +19,7 @@ from pathlib import Path
 from metabolismgraph.explore.engines import job
 from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT
 from metabolismgraph.processes import PIPE, Child, environment
+from metabolismgraph.runs.training_server import start_server
 
 _COMMAND = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.worker")
 # What a job imports. None of it starts threads, or looks for devices: neither would survive a fork.
@@ -85,6 +86,7 @@ class Worker:
 def main() -> int:
     """Fork for every job; returns the exit code, of the worker or of a job."""
     job.keep_to_cores()
+    start_server()
     _load()
     gc.collect()
     gc.freeze()  # memory that the collector does not touch stays shared

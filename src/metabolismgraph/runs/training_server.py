@@ -1,0 +1,279 @@
+"""A process that has imported what training needs, and forks for each training.
+
+The imports of training take longer than the training of a small network. The command line forks a server before it
+imports the rest of the package, and a worker of an exploration starts one for all of its jobs. A training holds what it
+would hold as a program (`train_process.py`): neither the truth, nor other modules, nor open files of others. It is a
+program where there is no server, and on systems whose libraries do not survive a fork.
+
+A server and its trainings stay in the process group of the process that they belong to, and end with it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, cast
+
+from metabolismgraph.processes import NULL, PIPE, Child, environment
+from metabolismgraph.runs import train_process
+from metabolismgraph.sandbox.audit_hook import READERS
+from metabolismgraph.system.threads import ONE_THREAD
+
+_LONGEST = 1 << 17  # bytes of a message; an environment is in it
+_PARENT_DEATH_SIGNAL = 1  # prctl
+# What a training imports. None of it starts threads, or looks for devices: neither would survive a fork.
+_MODULES = ("jax", "scipy.optimize", "safetensors.numpy", "metabolismgraph.runs.train_folder")
+_servers: list[TrainingServer] = []  # the one of this process, which its forks inherit
+
+
+class Training:
+    """A training in a fork of a server; the methods are those of a `Child`.
+
+    Args:
+        channel: of the server.
+        process: descriptor of the process that trains.
+        stdout: its standard output.
+    """
+
+    def __init__(self, channel: socket.socket, process: int, stdout: IO[bytes]):
+        self._channel, self._process, self.stdout = channel, process, stdout
+        self._code: int | None = None
+
+    def __enter__(self) -> Training:  # noqa: PYI034 (beartype does not know Self in methods)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        self.wait()
+        os.close(self._process)
+        self.stdout.close()
+
+    def wait(self) -> int:
+        """Wait for the end of the training; returns its exit code, or minus the number of the signal that ended it."""
+        if self._code is None:
+            answer = b""
+            with contextlib.suppress(ConnectionError):
+                answer = self._channel.recv(_LONGEST)
+            self._code = int(answer) if answer else -signal.SIGKILL  # the server was killed, and the training with it
+        return self._code
+
+
+class TrainingServer:
+    """A server of this process: it runs one training at a time.
+
+    Args:
+        channel: to the server.
+        kill: kills it, and waits for its end.
+    """
+
+    def __init__(self, channel: socket.socket, kill: Callable[[], object]):
+        self._channel, self._kill = channel, kill
+
+    def start(self, request: Mapping[str, object], stderr: int) -> Training | None:
+        """Begin a training; returns None if the server has ended.
+
+        Args:
+            request: arguments of `train_process.main`, and the environment `env`.
+            stderr: descriptor of its error output.
+        """
+        source, target = os.pipe()
+        stdout = open(source, "rb")  # noqa: PTH123, SIM115
+        try:
+            socket.send_fds(self._channel, [json.dumps(request).encode()], [target, stderr])
+            process = socket.recv_fds(self._channel, 1, 1)[1]
+        except OSError:
+            process = []
+        finally:
+            os.close(target)
+        if process:
+            return Training(self._channel, process[0], stdout)
+        stdout.close()
+        return None
+
+    def close(self) -> None:
+        """End the server, with its training; those of this process are programs from now on."""
+        _servers.clear()
+        self._channel.close()
+        self._kill()
+
+
+def start_training(
+    folder: Path, shared: Path | None, *, kernel: bool, env: Mapping[str, str], stderr: int
+) -> Training | Child:
+    """Begin a training in a fork of the server of this process, or as a program if there is none.
+
+    Args:
+        folder, shared, kernel: as for `train_process.main`.
+        env: its complete environment.
+        stderr: descriptor of its error output.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    request = {"folder": str(folder), "shared": None if shared is None else str(shared), "kernel": kernel}
+    training = _servers[0].start(request | {"env": dict(env)}, stderr) if _servers else None
+    if training is not None:
+        return training
+    # In the same group, so that it ends with a job that is killed as a group; it cannot start processes itself.
+    command = train_process.command(folder, shared, kernel=kernel)
+    return Child(command, stdout=PIPE, stderr=stderr, env=env, own_group=False)
+
+
+def fork_server() -> None:
+    """Fork a server from this process, which must not have imported much, and use one thread for linear algebra.
+
+    In the server and in its trainings, which end with SystemExit, this function does not return.
+    """
+    # A fork lacks the threads of its parent, and holds all that the parent holds: too late once the work has begun.
+    if not _can_fork() or "jax" in sys.modules or len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
+        return
+    os.environ.update(ONE_THREAD)
+    variables = _import()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    ours, theirs = _channel()
+    parent = os.getpid()
+    number = os.fork()
+    if number:
+        theirs.close()
+
+        def kill() -> None:
+            os.kill(number, signal.SIGKILL)
+            os.waitpid(number, 0)
+
+        server = TrainingServer(ours, kill)
+        _servers[:] = [server]
+        atexit.register(server.close)
+        return
+    ours.close()
+    sys.exit(_serve(theirs, parent, variables))
+
+
+def start_server() -> TrainingServer | None:
+    """Start a server as a program, for this process and its forks; None on systems where nothing should fork."""
+    if not _can_fork():
+        return None
+    ours, theirs = _channel()
+    with theirs:
+        command = (sys.executable, "-P", "-m", __name__, str(os.getpid()))
+        program = Child(command, stdin=theirs.fileno(), stdout=NULL, env=environment(**ONE_THREAD), own_group=False)
+    server = TrainingServer(ours, program.kill)
+    _servers[:] = [server]
+    return server
+
+
+def _can_fork() -> bool:
+    # On macOS, libraries do not survive a fork.
+    return sys.platform == "linux" and hasattr(os, "pidfd_open")
+
+
+def _channel() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def _import() -> dict[str, str]:
+    """Import what a training needs; returns the variables that libraries set meanwhile."""
+    before = set(os.environ)
+    for name in _MODULES:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # memory that the collector does not touch stays shared
+    return {name: value for name, value in os.environ.items() if name not in before}
+
+
+def _serve(channel: socket.socket, parent: int, variables: Mapping[str, str]) -> int:
+    """Fork for every request, until the channel is closed; returns, in the process of a training, its exit code.
+
+    Args:
+        parent: number of the process that the server ends with.
+        variables: of a training's environment, as libraries have set them.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with(parent)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1):
+        os.dup2(nothing, number)
+    os.close(nothing)
+    own = os.getpid()
+    while True:
+        request, descriptors, *_ = socket.recv_fds(channel, _LONGEST, 2)
+        if not request:
+            os._exit(0)  # there is nothing to clean up
+        process = os.fork()
+        if not process:
+            channel.close()
+            _end_with(own)
+            asked = json.loads(request)
+            return _train(asked | {"env": {**variables, **asked["env"]}}, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        reference = os.pidfd_open(process)
+        socket.send_fds(channel, [b"!"], [reference])
+        os.close(reference)
+        channel.send(str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])).encode())
+
+
+def _end_with(parent: int) -> None:
+    """Kill this process when its parent ends."""
+    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)  # it has ended already
+
+
+def _train(request: dict[str, Any], descriptors: list[int]) -> int:
+    """Become the process of a training, as if it were a program; returns its exit code."""
+    for number, descriptor in enumerate(descriptors, start=1):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.argv[:] = sys.argv[:1]
+    if not sys.flags.safe_path:
+        sys.path.pop(0)  # files of the user must not replace modules
+    os.environ.clear()
+    os.environ.update(request["env"])
+    _read_settings_of_compilation()
+    shared = request["shared"]
+    try:
+        return train_process.main(
+            Path(request["folder"]), None if shared is None else Path(shared), kernel=request["kernel"]
+        )
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def _read_settings_of_compilation() -> None:
+    """Read again what JAX has read from the environment when it was imported."""
+    import jax  # noqa: PLC0415 (slow)
+
+    update = cast("Any", jax.config.update)
+    update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
+    if seconds := os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
+        update("jax_persistent_cache_min_compile_time_secs", float(seconds))
+
+
+def _main() -> int:
+    # As in a sealed process, libraries find no modules that open files unseen.
+    absent = READERS - set(sys.modules)
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # the import of None fails
+    variables = _import()
+    for name in absent:
+        del sys.modules[name]
+    return _serve(socket.socket(fileno=os.dup(0)), int(sys.argv[1]), variables)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

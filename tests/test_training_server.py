@@ -1,0 +1,225 @@
+"""Trainings in forks of a server: the same as in programs of their own, and as well sealed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import strategy_files
+
+from metabolismgraph.processes import environment
+from metabolismgraph.runs import train_process, training_server
+from metabolismgraph.runs.training_server import Training
+from metabolismgraph.sandbox import audit_hook
+from metabolismgraph.sandbox.protocol import read_events
+from metabolismgraph.system.threads import ONE_THREAD
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="libraries do not survive a fork")
+PATIENCE = 60.0  # seconds
+INERT = strategy_files.written()
+LOOKS_AROUND = """
+import json, os, sys
+def _opens(number):
+    try: return os.fstat(number) is not None
+    except OSError: return False
+seen = {"open": [n for n in range(256) if _opens(n)], "env": dict(os.environ), "modules": sorted(sys.modules),
+        "argv": sys.argv, "path": sys.path}
+open("seen.json", "w").write(json.dumps(seen))
+"""
+ATTACKS = {
+    "the truth": "open('../data/truth/reactions.csv')",
+    "the server": "import os; os.kill(os.getppid(), 9)",
+    "its memory": "import os; open(f'/proc/{os.getppid()}/mem', 'rb')",
+    "a fork of its own": "import os; os.fork()",
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = strategy_files.base_run(tmp_path_factory.mktemp("base") / "run", "training.data_augmentation_loop=5")
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["training"]["strategies"] = ["mine"]
+    (folder / "settings.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.fixture
+def server():
+    found = training_server.start_server()
+    yield found
+    found.close()
+
+
+def prepared(base, folder, strategy=INERT):
+    """A folder for Phase 2 on the data of another one, with a strategy file."""
+    (folder / "strategies").mkdir(parents=True)
+    shutil.copy(base / "settings.json", folder)
+    (folder / "strategies" / "mine.py").write_text(strategy)
+    return folder
+
+
+def started(folder, base, **more):
+    return training_server.start_training(folder, base, kernel=False, env=environment(**ONE_THREAD, **more), stderr=2)
+
+
+def trained(folder, base):
+    """Exit code of a training, and its events."""
+    with started(folder, base) as training:
+        events = list(read_events(training.stdout))
+        return training.wait(), events
+
+
+def content(folder):
+    return (folder / "phase2.safetensors").read_bytes()
+
+
+def test_a_fork_learns_what_a_program_learns(base, tmp_path, server):
+    one, other, program = (prepared(base, tmp_path / name) for name in "abc")
+    for folder in (one, other):
+        code, events = trained(folder, base)
+        assert code == 0
+        assert [event["stage"] for event in events if event["event"] == "finished"] == ["phase 1", "phase 2"]
+    server.close()
+    training = started(program, base)
+    assert not isinstance(training, Training)
+    with training:
+        assert [event["event"] for event in read_events(training.stdout)] == [event["event"] for event in events]
+        assert training.wait() == 0
+    assert content(one) == content(other) == content(program)
+
+
+def test_a_fork_holds_no_more_than_a_program(base, tmp_path, server, monkeypatch):
+    monkeypatch.setenv("SERVICE_API_KEY", "of somebody else")
+    seen = []
+    for name in ("fork", "program"):
+        folder = prepared(base, tmp_path / name, INERT.replace("import jax\n", f"import jax\n{LOOKS_AROUND}"))
+        # Training runs in no folder in particular; the file is written to its own.
+        text = (folder / "strategies" / "mine.py").read_text().replace('"seen.json"', repr(str(folder / "seen.json")))
+        (folder / "strategies" / "mine.py").write_text(text)
+        assert trained(folder, base)[0] == 0
+        seen.append(json.loads((folder / "seen.json").read_text()))
+        server.close()
+    fork, program = seen
+    assert fork["open"] == program["open"]
+    # threadpoolctl sets a variable for libraries of Intel, which are not there.
+    for held in (fork, program):
+        assert held["env"].pop("TMPDIR").startswith(str(tmp_path))
+        held["env"].pop("KMP_DUPLICATE_LIB_OK", None)
+    assert fork["env"] == program["env"]
+    assert {name.partition(".")[0] for name in fork["modules"]} & audit_hook.READERS == set()
+    of_package = {name for name in fork["modules"] if name.startswith("metabolismgraph")}
+    assert of_package - set(program["modules"]) == {"metabolismgraph.processes", "metabolismgraph.runs.train_process"}
+    assert str(tmp_path) not in " ".join((*fork["argv"], *fork["path"]))
+    assert fork["path"] == program["path"]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_fork_is_sealed(base, tmp_path, server, name):
+    folder = prepared(base, tmp_path / "attack", f"{INERT}\n{ATTACKS[name]}\n")
+    code, events = trained(folder, base)
+    assert code in {audit_hook.LEAK, -signal.SIGKILL}
+    assert [event for event in events if event["event"] == "leak"]
+    assert not (folder / "phase2.safetensors").exists()
+    assert trained(prepared(base, tmp_path / "next"), base)[0] == 0
+
+
+def _busy(base, folder):
+    return prepared(base, folder, f"{INERT}\nimport time\ntime.sleep({PATIENCE})\n")
+
+
+def _first_event(training):
+    return next(iter(read_events(training.stdout)))
+
+
+def _of(training):
+    """The process of a training in a fork."""
+    (process,) = [p for p in psutil.Process().children(recursive=True) if p.parent().pid != os.getpid()][:1]
+    return process
+
+
+def _gone(process):
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.02)
+                continue
+        return True
+    return False
+
+
+def test_a_fork_that_is_killed_says_so_and_the_next_one_runs(base, tmp_path, server):
+    with started(_busy(base, tmp_path / "busy"), base) as training:
+        assert _first_event(training)["event"] == "sealed"
+        _of(training).kill()
+        assert training.wait() == -signal.SIGKILL
+    assert trained(prepared(base, tmp_path / "next"), base)[0] == 0
+
+
+def test_who_leaves_early_leaves_no_training_behind(base, tmp_path, server):
+    with started(_busy(base, tmp_path / "busy"), base) as training:
+        _first_event(training)
+        process = _of(training)
+    assert _gone(process)
+    assert trained(prepared(base, tmp_path / "next"), base)[0] == 0
+
+
+def test_a_training_ends_with_its_server_and_the_next_one_is_a_program(base, tmp_path, server):
+    with started(_busy(base, tmp_path / "busy"), base) as training:
+        _first_event(training)
+        process = _of(training)
+        process.parent().kill()
+        assert training.wait() == -signal.SIGKILL
+        assert _gone(process)
+    again = started(prepared(base, tmp_path / "next"), base)
+    assert not isinstance(again, Training)
+    with again:
+        assert len(list(read_events(again.stdout))) > 1
+        assert again.wait() == 0
+
+
+FORKS = """
+import json, os, sys
+from pathlib import Path
+from metabolismgraph.runs import training_server
+training_server.fork_server()
+from metabolismgraph.sandbox.protocol import read_events
+folder, base = map(Path, sys.argv[1:])
+env = {**os.environ, "GIVEN": "1"}
+with training_server.start_training(folder, base, kernel=False, env=env, stderr=2) as training:
+    print(type(training).__name__, len(list(read_events(training.stdout))) > 1, training.wait())
+"""
+
+
+def test_a_process_with_little_in_it_forks_a_server_from_itself(base, tmp_path):
+    folder = prepared(base, tmp_path / "own", INERT)
+    answer = subprocess.run(
+        [sys.executable, "-P", "-c", FORKS, str(folder), str(base)], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "Training True 0\n"
+    training_server.fork_server()  # here JAX is loaded, and may have threads
+    assert not training_server._servers
+
+
+def test_the_command_line_trains_in_a_fork(tmp_path):
+    command = [sys.executable, "-m", "metabolismgraph", "run", "small", "--quiet", "--out", "x", "--set"]
+    with subprocess.Popen([*command, "training.data_augmentation_loop=100000"], cwd=tmp_path) as process:
+        seen = set()
+        while process.poll() is None and not seen:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                below = psutil.Process(process.pid).children(recursive=True)
+                seen = {" ".join(child.cmdline()[-3:-1]) for child in below if child.parent().pid != process.pid}
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE)
+    assert seen
+    assert not [text for text in seen if "train_process" in text]
+    assert train_process.command(tmp_path)[3] == "metabolismgraph.runs.train_process"
