@@ -428,7 +428,7 @@ XLSX = archive(xl__workbook="x")
         ("time,A,B\nNA,1,2\n1,2,3\n", "column 'time' has no value in data row 1; fill it in"),
         ("time A B\n0 1\n1 2\n", "line 2 has 2 of 3 cells; where spaces separate cells, write NA for a missing one"),
         ("time,A,B\n0,1,2\n1,2,3\n2,1", "the last line has 2 of 3 cells and no line end: the file seems to be cut off"),
-        ("time,A,B\n0,1\n1,2\n", "B was not measured; unmeasured species are not supported yet"),
+        ("time,A,B\n0,1\n1,2\n", "B was not measured; fill it in, remove the run, or use `metabolismgraph fit-model`"),
         ("x" * 200_000, "the table has no rows"),
         ("time,A,B\n0,1," + "9" * 200_000 + "\n1,2,3\n", None),
         ("'time','A','B'\n0,1,2\n1,2,3\n", "no column 'time'"),

@@ -224,7 +224,7 @@ def test_missing_cells_of_a_long_table(read, text):
     [("time,A,B\n0,1,\n1,2,\n", ""), ("time,run,A,B\n0,0,1,2\n1,0,1,2\n0,1,1,\n1,1,2,\n", " in run 1")],
 )
 def test_species_that_was_not_measured(read, text, where):
-    assert refused(read, text).startswith(f"B was not measured{where}; unmeasured species are not supported yet")
+    assert refused(read, text).startswith(f"B was not measured{where}; fill it in, remove the run, or use")
 
 
 @pytest.fixture

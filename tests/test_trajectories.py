@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +23,9 @@ from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.network import Reaction
 from metabolismgraph.trajectories import fit as fit_module
 from metabolismgraph.trajectories.check import check_trajectories
+from metabolismgraph.trajectories.choice import probabilities
 from metabolismgraph.trajectories.damping import Trial, damped_step
-from metabolismgraph.trajectories.fit import fit_trajectories
+from metabolismgraph.trajectories.fit import Alternative, TrajectoryFit, fit_trajectories
 from metabolismgraph.trajectories.gauss_newton import fit_windows
 from metabolismgraph.trajectories.integrators import Collocation, CutEulerSteps, EulerSteps, RungeKutta
 from metabolismgraph.trajectories.misfit import Measurements
@@ -607,16 +609,40 @@ def test_proportional_noise_does_not_pass_for_euler_steps(draw):
 
 
 @pytest.mark.slow
-def test_euler_steps_under_proportional_noise_are_recognised_and_named():
+@pytest.mark.parametrize(("number", "draw"), [(1, 100), (2, 108), (2, 110)])
+def test_euler_steps_under_proportional_noise_are_recognised_and_named(number, draw):
+    """With one more shape of the noise for one number of steps than for others, two were taken for one or four."""
     exact = observe(BINDING, np.arange(0, 15.01, 0.25))
     c, k = exact.concentration[0], np.array([0.3, 0.2, 0.5, 0.35, 0.1])
     path = [c]
     for _ in range(exact.n_frames - 1):
-        c = c + 0.25 * exact.network.stoichiometry @ (k * np.array([c[0] * c[1], c[2], c[2], c[3], c[4]]))
+        for _ in range(number):
+            flux = k * np.array([c[0] * c[1], c[2], c[2], c[3], c[4]])
+            c = c + 0.25 / number * exact.network.stoichiometry @ flux
         path.append(c)
-    notes = fit_of_proportional_noise(dataclasses.replace(exact, concentration=np.array(path)), 100)
-    assert "trajectories: Euler steps, 1 per frame" in notes
+    notes = fit_of_proportional_noise(dataclasses.replace(exact, concentration=np.array(path)), draw)
+    assert f"trajectories: Euler steps, {number} per frame, as a simulator makes them" in notes
     assert "training.derivative=cubic takes a continuous process" in notes
+
+
+def test_errors_allow_for_integrators_that_the_data_do_not_exclude():
+    theta, apart, own = np.array([1.0, 2.0]), np.array([0.4, -0.2]), np.diag([0.01, 0.04])
+    best, other = (SimpleNamespace(theta=x, covariance=c) for x, c in ((theta, own), (theta + apart, 2 * own)))
+    alternatives = (Alternative(other, 0.25),)
+    found = TrajectoryFit(None, (best,), None, None, None, alternatives)
+    np.testing.assert_allclose(found.covariance, 0.75 * own + 0.25 * (2 * own + np.outer(apart, apart)))
+    alone = dataclasses.replace(found, alternatives=())
+    np.testing.assert_array_equal(alone.covariance, own)
+
+
+def test_probabilities_of_integrators_follow_from_likelihoods():
+    """A continuous process is preferred: it needs no reason why somebody simulated."""
+    losses = {"continuous": 5.0, "euler": 0.0, "hopeless": 50.0}
+    fits = [SimpleNamespace(fitted=name, continuous=name == "continuous") for name in losses]
+    found = probabilities(SimpleNamespace(loss=losses.get), fits)
+    assert found.sum() == pytest.approx(1)
+    assert found[0] / found[1] == pytest.approx(np.exp(3 - 5))
+    assert found[2] < 1e-20
 
 
 @pytest.mark.slow

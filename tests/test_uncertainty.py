@@ -102,7 +102,7 @@ def test_a_loss_that_homeostasis_can_replace_is_flat(model):
 
 
 def test_a_reaction_that_does_not_happen_has_an_upper_bound(absent, tmp_path):
-    (one,) = mg.profile(absent, ["k:pair"], anyway=True)
+    (one,) = mg.profile(absent, "k:pair", anyway=True)
     assert one.sentence.startswith("bounded on one side: at most ")
     assert np.isnan(one.lower)
     # In the units of the data: 0.2/(concentration time) were 200000 / 60.
@@ -187,6 +187,10 @@ def test_standard_errors_are_those_of_repeated_experiments(result):
     assert found.sentence.startswith("16 simulated experiments: spread / standard error ")
     assert repr(found).split()[:3] == ["bootstrap", "fits", "16"]
     assert all(name in found._repr_html_() for name in table["parameter"])
+    assert found.sentence in repr(found)
+    for few in (0, 1):
+        with pytest.raises(mg.InputError, match=rf"^bootstrap: {few} experiments? cannot tell .* at least 2$"):
+            mg.bootstrap(result, few)
     again = mg.bootstrap(result, 2, seed=5)
     np.testing.assert_array_equal(again.estimates, found.estimates[:2])
 

@@ -20,6 +20,21 @@ class InputError(ValueError):
         return " ".join(super().__str__().splitlines())
 
 
+def check_argument(name: str, value: object, expected: type, advice: str) -> None:
+    """Check the class of an argument of a public function.
+
+    Raises:
+        InputError: it is of another class.
+
+    Example:
+        >>> check_argument("observations", "data.csv", dict, "read the files first")
+        Traceback (most recent call last):
+        metabolismgraph.errors.InputError: observations: expected dict, not str; read the files first
+    """
+    if not isinstance(value, expected):
+        raise InputError(f"{name}: expected {expected.__name__}, not {type(value).__name__}; {advice}")
+
+
 class SimulationDivergedError(RuntimeError):
     """A simulated trajectory diverged (exit code 1)."""
 

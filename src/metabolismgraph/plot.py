@@ -16,7 +16,7 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from metabolismgraph.config import Plotting
-from metabolismgraph.errors import InputError
+from metabolismgraph.errors import InputError, check_argument
 from metabolismgraph.evaluation.evaluate import Evaluation
 from metabolismgraph.figures import dynamics, homeostasis, training
 from metabolismgraph.figures import rates as of_rates
@@ -110,6 +110,7 @@ def loss(evaluation: Evaluation, *, colormap: str = _COLOURS) -> Figure:
 
 
 def _drawn(draw: Callable[[Scene], Figure], evaluation: Evaluation, colormap: str, needs: str | None = None) -> Figure:
+    check_argument("evaluation", evaluation, Evaluation, "call mg.evaluate(result) first")
     scene = Scene.of(evaluation.data, evaluation.metrics, colormap)
     if needs is not None and not scene.has(needs):
         raise InputError(f"this evaluation has no {needs}, which the figure shows; see the data of the evaluation")

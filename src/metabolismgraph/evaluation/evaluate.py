@@ -18,7 +18,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.config import Training
-from metabolismgraph.errors import InputError
+from metabolismgraph.errors import InputError, check_argument
 from metabolismgraph.evaluation.variables import describe
 from metabolismgraph.fitting.parameters import lines_of_types
 from metabolismgraph.fitting.result import FitResult
@@ -118,6 +118,7 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
         >>> metrics["trustworthy"], "rate_constants_R2" in metrics
         (True, False)
     """
+    check_argument("result", result, FitResult, "call mg.fit first")
     observations, phase1, phase2 = result.observations, result.phase1, result.phase2
     network = observations.network
     if truth is not None:

@@ -35,7 +35,7 @@ def start_from(config: Config, other: Path) -> tuple[Config, str]:
         other: folder of the other exploration.
 
     Raises:
-        InputError: there is no exploration, it has no reward, or its settings are none of the search space.
+        InputError: there is no exploration, it has no reward, or its settings are not in the search space.
     """
     events = ExplorationFolder(other).journal.read()
     state, (space, _) = State.of(events), parse_space(config.exploration.space)

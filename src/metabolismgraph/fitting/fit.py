@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from metabolismgraph.config import Config
-from metabolismgraph.errors import InputError
+from metabolismgraph.errors import InputError, check_argument
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.homeostasis.fit import fit_homeostasis
 from metabolismgraph.homeostasis.joint import refine
@@ -45,7 +45,9 @@ def fit(
         >>> int(result.rate_constants["identifiable"].sum())
         62
     """
-    config = config or Config()
+    check_argument("observations", observations, Observations, "read files with mg.read(network, table)")
+    config = Config() if config is None else config
+    check_argument("config", config, Config, "make one with mg.load_config(name, overrides)")
     graph_model, training = config.graph_model, config.training
     given = None if checkpoint is None else checkpoint.mass_action
     observations = assume_rate_laws(observations, graph_model, training, given)

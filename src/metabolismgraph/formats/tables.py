@@ -616,8 +616,11 @@ def _refuse_repeats(time: np.ndarray, *, replicates: bool = False) -> None:
         )
 
 
-def _numbers(path: Path, given: pd.Series, column: Any) -> Float[np.ndarray, " rows"]:
+def _numbers(path: Path, given: pd.Series, column: Any, *, needed: bool = False) -> Float[np.ndarray, " rows"]:
     """A column as numbers, with NaN for a missing cell.
+
+    Args:
+        needed: whether a cell without a number is refused later; only for the advice.
 
     Raises:
         InputError: a cell is not a number.
@@ -633,15 +636,14 @@ def _numbers(path: Path, given: pd.Series, column: Any) -> Float[np.ndarray, " r
             row = _first(wrong)
             found = one_line(given.iloc[row - 1], 40)
             comma = re.fullmatch(rf"[{LIMIT_SIGNS}]?=?\s*[-+]?\d*,\d+", found)
-            what = "with a decimal point" if comma else "or correct it"
-            raise InputError(
-                f"{path}: column {str(column)!r}, data row {row}: {found!r} is not a number; write it {what}"
-            )
+            advice = "correct it" if needed else "correct it, or leave the cell empty where nothing was measured"
+            advice = "write it with a decimal point" if comma else advice
+            raise InputError(f"{path}: column {str(column)!r}, data row {row}: {found!r} is not a number; {advice}")
     return np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
 def _complete(path: Path, table: pd.DataFrame, column: Any) -> Float[np.ndarray, " rows"]:
-    values = _numbers(path, table[column], column)
+    values = _numbers(path, table[column], column, needed=True)
     _refuse_empty(path, column, np.isnan(values))
     return values
 

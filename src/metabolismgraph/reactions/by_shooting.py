@@ -26,13 +26,13 @@ from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.units import Units
 from metabolismgraph.trajectories.fit import FOLLOWED, TrajectoryFit, fit_trajectories
-from metabolismgraph.trajectories.integrators import EulerSteps
 from metabolismgraph.trajectories.noise import noise_of_differences
 from metabolismgraph.trajectories.rates import LOG_10
 
 _LAW_POINTS = 400  # concentrations at which MLP_sub is fitted to the learned spline
 _BEYOND = 1.0  # range of these beyond the data, in log c
 _LAW_RIDGE = 1e-10  # relative, of that fit
+_WORTH_A_WORD = 0.01  # least probability of an integrator that a note names
 
 
 def why_not_shooting(graph_model: GraphModel) -> str:
@@ -101,7 +101,7 @@ def fit_by_shooting(
     rule: Rule | None = None if training.derivative == "auto" else training.derivative
     fit = fit_trajectories(observations, setting.structure, rule, progress, weak_homeostasis=setting.weak)
     best, unknowns = fit.best, fit.equation.unknowns
-    theta, covariance = best.theta, best.covariance
+    theta, covariance = best.theta, fit.covariance
     k = 10.0 ** theta[unknowns.log_k]
     k_error = k * LOG_10 * np.sqrt(np.diag(covariance)[unknowns.log_k])
     m = len(k)
@@ -111,7 +111,7 @@ def fit_by_shooting(
         k, without_groups(promised, setting.confounded), training, units.rate_constants(network), verdict.upper
     )
     evidence = _evidence(fit, observations)
-    chosen: Rule = "cubic" if evidence.continuous or evidence.substeps > 1 else "forward"
+    chosen: Rule = "cubic" if evidence.integrator.continuous or evidence.substeps > 1 else "forward"
     error = np.sqrt(np.diag(covariance))
     own = np.arange(network.n_species)
     spread = np.maximum(observations.concentration.std(axis=0), 1e-300)
@@ -162,7 +162,7 @@ def _evidence(fit: TrajectoryFit, observations: Observations) -> TrajectoryEvide
         proportional=fit.noise.share,
         reference=np.broadcast_to(fit.noise.reference, (observations.network.n_species,)),
         noise_of_differences=fit.noise_of_differences,
-        covariance=best.covariance,
+        covariance=fit.covariance,
         law=best.theta[unknowns.law],
         law_concentration=np.exp(log_c),
         law_basis=spline(log_c) if unknowns.laws else np.zeros((len(log_c), 0)),
@@ -174,11 +174,17 @@ def _evidence(fit: TrajectoryFit, observations: Observations) -> TrajectoryEvide
 def _noise_note(fit: TrajectoryFit, spread: Float[np.ndarray, " species"], moving: Bool[np.ndarray, " species"]) -> str:
     """Noise, integrator and windows of a fit in words."""
     share = 100 * np.median((fit.noise.scale / spread)[moving])
-    simulated = isinstance(fit.integrator, EulerSteps)
-    advice = ", as a simulator makes them (training.derivative=cubic takes a continuous process)" if simulated else ""
+    cubic = "training.derivative=cubic takes a continuous process"
+    advice = "" if fit.integrator.continuous else f", as a simulator makes them ({cubic})"
+    possible = ", ".join(
+        f"{other.integrator.name} ({100 * other.probability:.0f} %)"
+        for other in fit.alternatives
+        if other.probability > _WORTH_A_WORD
+    )
+    doubt = f"; the data do not exclude {possible}, and the errors of rate constants allow for it" if possible else ""
     return (
-        f"trajectories: {fit.integrator.name}{advice}; windows of up to {fit.best.problem.windows.length} frames; "
-        f"{fit.noise.kind} noise of {share:.2g} % of the standard deviation of a species (median)"
+        f"trajectories: {fit.integrator.name}{advice}{doubt}; windows of up to {fit.best.problem.windows.length} "
+        f"frames; {fit.noise.kind} noise of {share:.2g} % of the standard deviation of a species (median)"
     )
 
 

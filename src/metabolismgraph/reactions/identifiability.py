@@ -14,7 +14,7 @@ import scipy
 from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel
-from metabolismgraph.errors import InputError
+from metabolismgraph.errors import InputError, check_argument
 from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import Nodes, follows_equation, orthonormal_basis
@@ -182,6 +182,8 @@ def identify(
         >>> int(found.identifiable.sum()), network.n_reactions
         (62, 72)
     """
+    advice = "mg.identify(observations.network, observations)" if isinstance(network, Observations) else "see mg.read"
+    check_argument("network", network, ReactionNetwork, advice)
     if observations is not None and observations.network.species != network.species:
         raise InputError(
             f"network {network.id}: the observations are of other species ({observations.network.id}); give the "

@@ -12,7 +12,7 @@ from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.model import AnySubstrateFunction
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.units import Units
-from metabolismgraph.trajectories.integrators import METHODS, EulerSteps, Integrator
+from metabolismgraph.trajectories.integrators import METHODS, Integrator
 
 # Least errors of slope and offset, relative to the largest one, and their largest correlation.
 _LEAST_ERROR, _MOST_CORRELATED = 1e-3, 0.999
@@ -60,11 +60,6 @@ class TrajectoryEvidence:
     def integrator(self) -> Integrator:
         """The integrator between two frames."""
         return METHODS[self.method](self.substeps)
-
-    @property
-    def continuous(self) -> bool:
-        """Whether the data follow a continuous process, and not the Euler steps of a simulator."""
-        return not isinstance(self.integrator, EulerSteps)
 
     def log_law_error(self, c: Float[np.ndarray, " points"]) -> Float[np.ndarray, "laws points"]:
         """Standard error of log f of every learned law, by increasing order |s|, at some concentrations."""

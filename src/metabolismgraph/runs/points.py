@@ -96,7 +96,7 @@ def trace_lines(observations: Observations) -> dict[str, Any]:
 
 
 def residual_cells(evaluation: xr.Dataset | None) -> dict[str, Any] | None:
-    """Residuals of dc/dt, relative to the root mean square of each species; None if there are none.
+    """Residuals of dc/dt, relative to the root mean square of each species; None without any.
 
     Species are in order of their residuals, the largest first. A cell stands for several steps where they are many, and
     has the largest residual among them; it is empty where nothing was measured.
@@ -106,16 +106,17 @@ def residual_cells(evaluation: xr.Dataset | None) -> dict[str, Any] | None:
     observed, predicted = evaluation["derivative"].to_numpy(), evaluation["predicted_derivative"].to_numpy()
     signal, error = _size(observed), _size(observed - predicted)
     order = np.argsort(-error / np.where(signal > 0, signal, np.inf), kind="stable")
-    shown = np.array([i for i in order if signal[i] > 0 and np.isfinite(error[i])], dtype=int)
-    if not shown.size:
+    found = np.array([i for i in order if signal[i] > 0 and np.isfinite(error[i])], dtype=int)
+    if not found.size:
         return None
-    residual = (observed - predicted)[:, shown[:_CELLS]] / signal[shown[:_CELLS]]
+    shown = found[:_CELLS]
+    residual = (observed - predicted)[:, shown] / signal[shown]
     first = np.unique(np.linspace(0, len(residual), _CELLS, endpoint=False).astype(int))
     worst = [np.nan_to_num(np.abs(part), nan=-1.0).argmax(axis=0) for part in np.split(residual, first[1:])]
     cells = [residual[start + at, np.arange(len(at))] for start, at in zip(first, worst, strict=True)]
     return {
-        "names": [str(evaluation["species"].to_numpy()[i]) for i in shown[:_CELLS]],
-        "left_out": int(shown.size - shown[:_CELLS].size),
+        "names": [str(evaluation["species"].to_numpy()[i]) for i in shown],
+        "left_out": int(found.size - shown.size),
         "time": [plain(float(t)) for t in evaluation["transition_time"].to_numpy()[first]],
         "steps": len(residual),
         "values": [[plain(float(f"{value:.3g}")) for value in cell] for cell in cells],

@@ -116,8 +116,8 @@ class Observations(Overview):
                 if not seen.size:
                     where = f" in run {r}" if len(np.unique(run)) > 1 else ""
                     raise InputError(
-                        f"observations: {network.species[i]} was not measured{where}; unmeasured species are not "
-                        "supported yet: fill it in, or remove the run"
+                        f"observations: {network.species[i]} was not measured{where}; fill it in, remove the run, or "
+                        "use `metabolismgraph fit-model`, which takes unmeasured species"
                     )
                 filled[frames, i] = _interpolated(time[frames], time[seen], concentration[seen, i])
         return cls(network, time, run, filled, notes, gaps)
@@ -137,7 +137,7 @@ class Observations(Overview):
         if not finite.all():
             self._complain(~finite, "is not a finite number", "fill or drop it")
         if (self.concentration < 0).any():
-            self._complain(self.concentration < 0, "is negative", "concentrations must be >= 0")
+            self._complain(self.concentration < 0, "is negative", "set it to 0 if it is noise, or leave it empty")
         if not np.isfinite(self.time).all():
             raise InputError(f"observations: the time of frame {int(np.argmin(np.isfinite(self.time)))} is not finite")
         if (np.diff(self.run) < 0).any():
@@ -201,7 +201,7 @@ class Observations(Overview):
         return held if (np.diff(self.run[held]) == 0).any() else np.zeros_like(held)
 
     def split(self, fraction: float, part: int = 0) -> tuple[Observations, Observations | None]:
-        """The other frames, and those of `held_out` (None if there are none).
+        """The other frames, and those of `held_out` (None without any).
 
         What remains on both sides of a part within a run are two runs: there is no step across the gap.
         """

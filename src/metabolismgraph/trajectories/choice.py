@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Sequence
@@ -33,6 +34,9 @@ _SMALL = 10  # species
 _STABLE = 2.0  # largest step of an explicit method, in units of 1 / rate of the fastest decay
 _STIFF = 8  # number of such steps between two frames above which an implicit method is faster
 _SMOOTH: tuple[Rule, ...] = ("cubic", "trapezoid")  # rules for dc/dt of a continuous process, for the start
+# Noise has another shape if the ratio of standard deviations varies by more over the frames of a species. The shape
+# that a residual shows changes with the fit, which is repeated so many times.
+_ALIKE, _ROUNDS = 1.5, 4
 _TIGHT = 0.01  # share of the usual prior of homeostasis, for a start that is far off
 _CLEARLY = 3.0  # difference of the log likelihood by which Euler steps must be better than a continuous process
 _UNDECIDED = 10.0  # such a difference up to which an integrator remains possible
@@ -68,19 +72,33 @@ def most_likely(stages: Stages, fits: Sequence[Stage]) -> tuple[Stage, ...]:
 
     Euler steps must be clearly better than a continuous process.
     """
+    ordered = sorted(fits, key=functools.partial(_loss, stages))
+    return tuple(stage for stage in ordered if not _loss(stages, stage) > _loss(stages, ordered[0]) + _UNDECIDED)
 
-    def loss(stage: Stage) -> float:
-        return stages.loss(stage.fitted) - (not stage.in_steps) * _CLEARLY
 
-    ordered = sorted(fits, key=loss)
-    return tuple(stage for stage in ordered if not loss(stage) > loss(ordered[0]) + _UNDECIDED)
+def probabilities(stages: Stages, fits: Sequence[Stage]) -> Float[np.ndarray, " fits"]:
+    """Posterior probability of the integrator of each of several fits over the same windows, if one of them is right.
+
+    By the Schwarz criterion (Kass & Raftery 1995), in which fits with the same unknowns differ in their likelihoods
+    alone.
+    """
+    loss = np.array([_loss(stages, stage) for stage in fits])
+    share = np.exp(loss.min() - loss)
+    return np.asarray(share / share.sum())
+
+
+def _loss(stages: Stages, stage: Stage) -> float:
+    """Minus the log likelihood of a fit and of its integrator."""
+    return stages.loss(stage.fitted) - stage.continuous * _CLEARLY
 
 
 def _or_cut_off(stages: Stages, fits: list[Stage]) -> list[Stage]:
-    """The fits and, if the best one is not followed, the same with Euler steps that are cut off at zero."""
-    best = min(fits, key=lambda stage: stages.loss(stage.fitted))
-    start = None if best.fitted.chi2 < FOLLOWED else best.cut_off()
-    return fits if start is None else [*fits, stages.fit(start.start, start.length, goal="comparison")]
+    """The fits and, if the best one is not followed, likely ones with Euler steps that are cut off at zero."""
+    likely = most_likely(stages, fits)
+    if likely[0].fitted.chi2 < FOLLOWED:
+        return fits
+    starts = [start for stage in likely if (start := stage.cut_off()) is not None]
+    return [*fits, *(stages.fit(start.start, start.length, goal="comparison") for start in starts)]
 
 
 def _part(stages: Stages, length: int) -> Stages:
@@ -102,6 +120,12 @@ def _part(stages: Stages, length: int) -> Stages:
     return part
 
 
+def _has_shape(stage: Stage, noise: NoiseModel) -> bool:
+    """Whether a fit was weighted with noise of the same shape over the frames of every species."""
+    ratio = stage.fitted.problem.measurements.sigma / noise.sigma(np.maximum(stage.fitted.path, 0.0))
+    return bool((ratio.max(axis=0) < _ALIKE * ratio.min(axis=0)).all())
+
+
 class _Choice:
     """Fits over short windows of a part of the data."""
 
@@ -116,7 +140,7 @@ class _Choice:
 
     def choose(self, rule: Rule | None) -> tuple[Stage, ...]:
         """The best of direct starts or, where these are far off, of careful ones."""
-        candidates = most_likely(self.stages, _or_cut_off(self.stages, self.direct_starts(rule)))
+        candidates = most_likely(self.stages, _or_cut_off(self.stages, self.under_one_noise(self.direct_starts(rule))))
         found = candidates[0]
         moving = self.stages.equation.moving
         noise = self.stages.residual_noise(found.fitted).scale
@@ -133,10 +157,35 @@ class _Choice:
                 break
         if found is candidates[0]:
             return candidates
-        # Its noise may have another shape than that of the direct starts, which alone would decide.
-        steps = [dataclasses.replace(s.start, noise=found.noise) for s in candidates if s.in_steps]
-        fits = [self.refined(self.stages.fit(start, self.lengths[-1], goal="comparison")) for start in steps]
-        return most_likely(self.stages, [found, *fits])
+        steps = [stage for stage in candidates if not stage.continuous]
+        return most_likely(self.stages, self.under_one_noise([found, *steps]))
+
+    def under_one_noise(self, fits: list[Stage]) -> list[Stage]:
+        """The fits with noise of the shape that the residual of the best one has.
+
+        Otherwise the shape of the noise would decide between them, not the integrator.
+        """
+        for _ in range(_ROUNDS):
+            noise = min(fits, key=self.loss).noise
+            others = [stage for stage in fits if not _has_shape(stage, noise)]
+            if not others:
+                break
+            found = [stage for stage in fits if stage not in others]
+            for stage in others:
+                with contextlib.suppress(InputError):
+                    start = dataclasses.replace(stage.start, noise=noise)
+                    again = self.refined(self.stages.fit(start, self.lengths[-1], goal="comparison"))
+                    found.append(again)
+                    self.take_over(stage, again)
+            fits = found or fits
+        return fits
+
+    def take_over(self, stage: Stage, again: Stage) -> None:
+        """Remember of a repeated fit what the first one began from."""
+        if stage in self.begun:
+            self.begun[again] = self.begun[stage]
+        if stage in self.of_pieces:
+            self.of_pieces.add(again)
 
     def loss(self, stage: Stage) -> float:
         return self.stages.loss(stage.fitted)

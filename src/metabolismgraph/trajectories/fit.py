@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.threads import single_thread
-from metabolismgraph.trajectories.choice import most_likely, possible_integrators
+from metabolismgraph.trajectories.choice import most_likely, possible_integrators, probabilities
 from metabolismgraph.trajectories.gauss_newton import Fitted, Goal
 from metabolismgraph.trajectories.integrators import Integrator
 from metabolismgraph.trajectories.misfit import ROBUST
@@ -39,6 +40,22 @@ _WORSE = 1.1  # longer windows are accepted if chi squared per value grows by le
 _REFUSALS, _LEAST_GROWTH = 3, 1.3  # lengths that may be refused, and growth of a window that is worth a stage
 
 
+class Alternative(NamedTuple):
+    """A fit with another integrator that may have made the data as well.
+
+    Attributes:
+        fitted: the fit.
+        probability: of its integrator, see `choice.probabilities`.
+    """
+
+    fitted: Fitted
+    probability: float
+
+    @property
+    def integrator(self) -> Integrator:
+        return _integrator(self.fitted)
+
+
 class Refused(NamedTuple):
     """Windows that a model does not follow.
 
@@ -61,6 +78,7 @@ class TrajectoryFit:
         noise: of the measured concentrations, from the residual.
         noise_of_differences: of every species, from differences in time alone.
         refused: the windows that were not accepted; None if all were.
+        alternatives: fits with other integrators that the data do not exclude.
     """
 
     equation: RateEquation
@@ -68,6 +86,7 @@ class TrajectoryFit:
     noise: NoiseModel
     noise_of_differences: Float[np.ndarray, " species"]
     refused: Refused | None
+    alternatives: tuple[Alternative, ...] = ()
 
     @property
     def best(self) -> Fitted:
@@ -76,9 +95,21 @@ class TrajectoryFit:
 
     @property
     def integrator(self) -> Integrator:
-        """With the largest number of steps between two frames."""
-        problem = self.best.problem
-        return problem.integrator.divided(int(problem.parts.max()))
+        """That of the best fit."""
+        return _integrator(self.best)
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "unknowns unknowns"]:
+        """Covariance of the unknowns around the best fit, with what the choice of the integrator contributes.
+
+        That of the average over the integrators (Hoeting et al. 1999), taken around the best fit, whose
+        unknowns are reported.
+        """
+        found = np.asarray((1.0 - sum(other.probability for other in self.alternatives)) * self.best.covariance)
+        for fitted, probability in self.alternatives:
+            moved = fitted.theta - self.best.theta
+            found += probability * (fitted.covariance + np.outer(moved, moved))
+        return found
 
 
 def fit_trajectories(
@@ -111,19 +142,39 @@ def fit_trajectories(
         for length in (tied for tied in _TIED if tied < longest):
             cut_off = (stage.cut_off() for stage in possible)
             for candidates in (possible, tuple(stage for stage in cut_off if stage)):
-                tied = _tie(stages, candidates, length, progress)
+                tied, alternatives = _tie(stages, candidates, length, progress)
                 found = _cut(stages, tied, lengths, progress) if tied else None
                 if found is not None:
-                    return found
+                    return dataclasses.replace(found, alternatives=alternatives)
         return _grow(stages, possible, lengths, progress)
 
 
-def _tie(stages: Stages, possible: tuple[Stage, ...], length: int, progress: Progress) -> list[Stage]:
+def _integrator(fitted: Fitted) -> Integrator:
+    """The integrator of a fit, with the largest number of steps between two frames."""
+    problem = fitted.problem
+    return problem.integrator.divided(int(problem.parts.max()))
+
+
+def _alternatives(stages: Stages, fits: Sequence[Stage]) -> tuple[Alternative, ...]:
+    """Of several fits over the same windows, the likeliest ones first: those with other integrators than the first."""
+    of_integrator: dict[Integrator, Stage] = {}
+    for stage in fits:
+        of_integrator.setdefault(stage.fitted.problem.integrator, stage)
+    different = list(of_integrator.values())
+    return tuple(
+        Alternative(stage.fitted, float(probability))
+        for stage, probability in zip(different, probabilities(stages, different), strict=True)
+    )[1:]
+
+
+def _tie(
+    stages: Stages, possible: tuple[Stage, ...], length: int, progress: Progress
+) -> tuple[list[Stage], tuple[Alternative, ...]]:
     """Windows that are tied into one trajectory, with the most likely integrator.
 
     Returns:
         The fit of short windows and that of tied ones; empty if the trajectory is not followed, or if the data are
-        exact.
+        exact. Fits of tied windows with other integrators.
     """
     tied = {first: first for first in possible if first.follows and not stages.is_exact(first)}
     for number, gap in enumerate(GAPS):
@@ -138,7 +189,8 @@ def _tie(stages: Stages, possible: tuple[Stage, ...], length: int, progress: Pro
             if _accepted(now, found):
                 then[found] = first
         tied = {found: then[found] for found in most_likely(stages, list(then))}
-    return next(([first, best] for best, first in tied.items()), [])
+    fits = list(tied)
+    return [tied[fits[0]], fits[0]] if fits else [], _alternatives(stages, fits) if fits else ()
 
 
 def _cut(stages: Stages, tied: list[Stage], lengths: list[int], progress: Progress) -> TrajectoryFit | None:
@@ -176,6 +228,7 @@ def _grow(stages: Stages, possible: tuple[Stage, ...], lengths: list[int], progr
     Longer windows decide between integrators that short ones do not tell apart.
     """
     candidates, refused, refusals = [[stage] for stage in possible], None, 0
+    alternatives = _alternatives(stages, possible)
     shortest = possible[0].length
     longer = [w for w in lengths if w > shortest]
     while longer:
@@ -196,6 +249,7 @@ def _grow(stages: Stages, possible: tuple[Stage, ...], lengths: list[int], progr
         if followed:
             best = most_likely(stages, [accepted[-1] for accepted in followed]) if undecided else [followed[0][-1]]
             candidates = [accepted for stage in best for accepted in followed if accepted[-1] is stage]
+            alternatives = _alternatives(stages, best) if undecided else alternatives
             longer = longer[1:]
             continue
         # The step was too large for the start to be near the same minimum: try a smaller one.
@@ -210,7 +264,7 @@ def _grow(stages: Stages, possible: tuple[Stage, ...], lengths: list[int], progr
         # Once more to the end, so that covariance and noise belong together.
         accepted[-1] = _next(stages, accepted[-1], accepted[-1].length, "end", known=True)
     fitted = tuple(stage.fitted for stage in accepted)
-    return TrajectoryFit(stages.equation, fitted, accepted[-1].noise, stages.differences, refused)
+    return TrajectoryFit(stages.equation, fitted, accepted[-1].noise, stages.differences, refused, alternatives)
 
 
 def _growth(stages: Stages, now: Stage, length: int) -> float:

@@ -37,6 +37,7 @@ class Integrator(abc.ABC):
 
     substeps: int = 1
     stages: ClassVar[int] = 1
+    continuous: ClassVar[bool] = True  # False for the steps of a simulator, with which the data were made
     method: ClassVar[str]  # for files
 
     @property
@@ -83,6 +84,7 @@ class Integrator(abc.ABC):
 class EulerSteps(Integrator):
     """Explicit Euler steps, for data that a simulator made so; they may go below zero."""
 
+    continuous: ClassVar[bool] = False
     method: ClassVar[str] = "euler"
 
     @property

@@ -86,9 +86,9 @@ class Stage:
         return self.fitted.problem.windows.wanted
 
     @property
-    def in_steps(self) -> bool:
-        """Whether the integrator is that of a simulator, not one of a continuous process."""
-        return isinstance(self.fitted.problem.integrator, EulerSteps)
+    def continuous(self) -> bool:
+        """Whether the integrator is one of a continuous process, not that of a simulator."""
+        return self.fitted.problem.integrator.continuous
 
     @property
     def follows(self) -> bool:
@@ -238,7 +238,7 @@ class Stages:
         """
         steps = self.observations.transitions()
         parts = np.ones(self.observations.n_frames, dtype=np.int64)
-        if isinstance(start.integrator, EulerSteps):
+        if not start.integrator.continuous:
             return parts
         c, left, number = start.path, np.arange(len(steps.frame)), 1
         allowed = np.maximum(_ACCURACY / length * start.noise.sigma(c), _FINEST * c.max())

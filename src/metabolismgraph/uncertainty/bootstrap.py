@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
+from metabolismgraph.errors import InputError
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.reactions.verdict import TWO_SIDED
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.threads import single_thread
+from metabolismgraph.text import counted
 from metabolismgraph.trajectories.gauss_newton import fit_windows
 from metabolismgraph.trajectories.misfit import Measurements
 from metabolismgraph.uncertainty.fitted_model import FittedModel
@@ -50,7 +52,8 @@ class Bootstrap(Overview):
     lost: int
 
     def _overview(self) -> tuple[str, Rows]:
-        return "bootstrap", [("fits", len(self.estimates)), ("fits that failed", self.lost)]
+        counts = [("fits", len(self.estimates)), ("fits that failed", self.lost)]
+        return "bootstrap", [*counts, ("in short", self.sentence)]
 
     def _frame(self) -> pd.DataFrame:
         return self.table
@@ -121,7 +124,7 @@ def bootstrap(
         Estimates and standard errors of all samples; `table` and `sentence` compare them with those of the fit.
 
     Raises:
-        InputError: the fit is not one of trajectories, or not to be trusted.
+        InputError: there are too few samples, or the fit is not one of trajectories, or not to be trusted.
 
     Example:
         >>> import metabolismgraph as mg
@@ -136,6 +139,11 @@ def bootstrap(
 
 def bootstrap_of(model: FittedModel, samples: int, seed: int | None = None, progress: Progress = silent) -> Bootstrap:
     """The same for a fit that has been rebuilt."""
+    if samples < _LEAST_SAMPLES:
+        raise InputError(
+            f"bootstrap: {counted(samples, 'experiment')} cannot tell how far estimates spread; ask for at least "
+            f"{_LEAST_SAMPLES}"
+        )
     first = model.seed if seed is None else seed
     parameters = len(model.names)
     fits = []

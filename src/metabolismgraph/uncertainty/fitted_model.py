@@ -8,7 +8,7 @@ import functools
 import numpy as np
 from jaxtyping import Bool, Float
 
-from metabolismgraph.errors import InputError
+from metabolismgraph.errors import InputError, check_argument
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.reactions.by_shooting import ShootingSetting
 from metabolismgraph.reactions.identifiability import Identifiability
@@ -96,7 +96,7 @@ class FittedModel:
             parts = np.ones(own.n_frames, dtype=np.int64)
             # That of the fit before its steps were divided for accuracy.
             integrator = dataclasses.replace(
-                evidence.integrator, substeps=1 if evidence.continuous else evidence.substeps
+                evidence.integrator, substeps=1 if evidence.integrator.continuous else evidence.substeps
             )
             start = Start(integrator, theta, stages.path, noise, stages.prior(theta), parts)
             start = dataclasses.replace(start, parts=stages.parts(start, evidence.window))
@@ -133,6 +133,7 @@ class FittedModel:
         Raises:
             InputError: the fit is not to be trusted, or was not a fit of trajectories.
         """
+        check_argument("result", result, FitResult, "call mg.fit first")
         model = cls.of(result)
         if not anyway and not result.trust.trustworthy:
             raise InputError(

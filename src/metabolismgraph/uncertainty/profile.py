@@ -140,13 +140,13 @@ class Profile(Overview):
 
 
 def profile(
-    result: FitResult, names: Sequence[str], *, anyway: bool = False, progress: Progress = silent
+    result: FitResult, names: str | Sequence[str], *, anyway: bool = False, progress: Progress = silent
 ) -> tuple[Profile, ...]:
     """Profile likelihood of some parameters of a fit of trajectories (Raue et al. 2009, Bioinformatics 25, 1923-1929).
 
     Args:
         result: of a fit with training.phase1_method=shooting, or where `auto` chose it.
-        names: k:REACTION, slope:SPECIES or offset:SPECIES; the id of a reaction alone stands for its k.
+        names: k:REACTION, slope:SPECIES or offset:SPECIES, one or several; the id of a reaction alone stands for its k.
         anyway: whether a fit that is not to be trusted is taken as well.
         progress: see `system.progress`.
 
@@ -166,7 +166,8 @@ def profile(
         True
     """
     model = FittedModel.trusted(result, anyway=anyway)
-    return profiles_of(model, [model.index_of(name) for name in names], progress)
+    wanted = [names] if isinstance(names, str) else names
+    return profiles_of(model, [model.index_of(name) for name in wanted], progress)
 
 
 def profiles_of(model: FittedModel, indices: Sequence[int], progress: Progress = silent) -> tuple[Profile, ...]:

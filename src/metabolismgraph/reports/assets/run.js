@@ -23,6 +23,7 @@
     place.append(line);
     return line;
   };
+  const answerBelow = (place, what) => note(place, `Point at the figure to see ${what}.`, "quiet answer");
 
   for (const place of document.querySelectorAll("[data-points]")) {
     const { x: across_, y: up_, diagonal, points: rows } = data[place.dataset.points];
@@ -38,7 +39,7 @@
     whole.selectAll("path").data(points).join("path").attr("transform", (p) => `translate(${x(p.x)},${y(p.y)})`)
       .attr("d", (p) => d3.symbol(symbols[groups.indexOf(p.group) % symbols.length], 40)()).attr("fill", (p) => colours[groups.indexOf(p.group) % colours.length]);
     const ring = svg.append("circle").attr("class", "ring").attr("r", 8).attr("visibility", "hidden");
-    const answer = note(place, "Point at the figure to see which point is which.", "quiet answer");
+    const answer = answerBelow(place, "which point is which");
     const nearest = d3.Delaunay.from(points, (p) => x(p.x), (p) => y(p.y));
     svg.on("pointermove", (event) => {
       const p = points[nearest.find(...d3.pointer(event))];
@@ -59,7 +60,7 @@
     const canvas = document.createElement("div");
     place.append(canvas);
     note(place, `Shown: ${shown}${left_out ? `; ${left_out} species that change less are left out here` : ""}.`);
-    const answer = note(place, "Point at the figure to see values.", "quiet answer");
+    const answer = answerBelow(place, "values");
     const draw = () => {
       canvas.replaceChildren();
       const own = values[select.selectedIndex];
@@ -98,7 +99,7 @@
     svg.append("image").attr("href", canvas.toDataURL()).attr("class", "cells").attr("preserveAspectRatio", "none")
       .attr("x", x.range()[0]).attr("y", y.range()[0]).attr("width", x.range()[1] - x.range()[0]).attr("height", y.range()[1] - y.range()[0]);
     note(place, `Relative to the root mean square of dc/dt of each species; full colour from ±${d3.format(".2~g")(limit)} on, orange below zero and violet above.${left_out ? ` ${left_out} species with smaller residuals are left out here.` : ""}`);
-    const answer = note(place, "Point at the figure to see values.", "quiet answer");
+    const answer = answerBelow(place, "values");
     svg.on("pointermove", (event) => {
       const at = d3.pointer(event), i = Math.floor(x.invert(at[0])), j = Math.floor(y.invert(at[1]));
       if (values[i]?.[j] === undefined) return;
