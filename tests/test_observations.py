@@ -93,8 +93,8 @@ def test_split_keeps_all_where_the_rest_would_hold_no_change(fraction):
             [0, 1],
             None,
             [[1, 1], [1, -0.25]],
-            "concentration of B at frame 1 (time 1) is -0.25, which is negative; set it to 0 if it is noise, or leave it "
-            "empty",
+            "concentration of B at frame 1 (time 1) is -0.25, which is negative; set it to 0 if it is noise, or leave "
+            "it empty",
         ),
         ([0, np.nan], None, None, "the time of frame 1 is not finite"),
         (

@@ -32,7 +32,8 @@ from metabolismgraph.trajectories.rates import LOG_10
 _LAW_POINTS = 400  # concentrations at which MLP_sub is fitted to the learned spline
 _BEYOND = 1.0  # range of these beyond the data, in log c
 _LAW_RIDGE = 1e-10  # relative, of that fit
-_WORTH_A_WORD = 0.01  # least probability of an integrator that a note names
+# What a note names: least probability of another integrator, and how much a rate constant differs, in standard errors.
+_PROBABLE, _DIFFERENT = 0.05, 0.5
 
 
 def why_not_shooting(graph_model: GraphModel) -> str:
@@ -176,14 +177,16 @@ def _noise_note(fit: TrajectoryFit, spread: Float[np.ndarray, " species"], movin
     share = 100 * np.median((fit.noise.scale / spread)[moving])
     cubic = "training.derivative=cubic takes a continuous process"
     advice = "" if fit.integrator.continuous else f", as a simulator makes them ({cubic})"
+    best, log_k = fit.best, fit.equation.unknowns.log_k
+    error = np.sqrt(np.diag(best.covariance)[log_k])
     possible = ", ".join(
         f"{other.integrator.name} ({100 * other.probability:.0f} %)"
         for other in fit.alternatives
-        if other.probability > _WORTH_A_WORD
+        if other.probability > _PROBABLE and (np.abs(other.fitted.theta - best.theta)[log_k] > _DIFFERENT * error).any()
     )
     doubt = f"; the data do not exclude {possible}, and the errors of rate constants allow for it" if possible else ""
     return (
-        f"trajectories: {fit.integrator.name}{advice}{doubt}; windows of up to {fit.best.problem.windows.length} "
+        f"trajectories: {fit.integrator.name}{advice}{doubt}; windows of up to {best.problem.windows.length} "
         f"frames; {fit.noise.kind} noise of {share:.2g} % of the standard deviation of a species (median)"
     )
 
