@@ -22,6 +22,7 @@ from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.integrate import euler, integrate
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import MetabolismModel, NodeFunction, new_substrate_function
+from metabolismgraph.system.model_rates import homeostasis_at, mean_homeostasis
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
@@ -98,6 +99,18 @@ def test_networks_compute_the_same_with_numpy(data, substrate_input):
     for found, expected in zip((model.mlp_sub(log_c, order), model.homeostasis(data)), compiled, strict=True):
         assert isinstance(found, np.ndarray)
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_homeostasis_of_many_frames_comes_from_a_table(data):
+    model = model_of()
+    many = np.repeat(data, 50, axis=0) * np.random.default_rng(4).uniform(0.5, 1.0, (2000, 1))
+    many[:, 2] = 0.0  # a species that is never there
+    exact, found = model.homeostasis(many), homeostasis_at(model, many)
+    assert isinstance(found, NodeTable)
+    assert isinstance(found(many), np.ndarray)
+    assert np.abs(found(many) - exact).max() < 1e-7 * np.abs(exact).max()
+    assert mean_homeostasis(model, many) == pytest.approx(np.abs(exact).mean(), rel=1e-7)
+    np.testing.assert_array_equal(homeostasis_at(model, data)(data), model.homeostasis(data))
 
 
 # -- rollouts

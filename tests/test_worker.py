@@ -100,7 +100,8 @@ def test_a_worker_that_is_killed_between_jobs(worker, job):
     worker.end(0)
     (process,) = below()
     process.kill()
-    wait_for(lambda: process.status() == psutil.STATUS_ZOMBIE)
+    # With threads, a process that looks like a zombie may be one for the system only a moment later.
+    wait_for(lambda: worker._process.poll() is not None)
     worker.start(job("2"))
     assert wait_for(worker.code) == 0
 

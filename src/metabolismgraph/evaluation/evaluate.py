@@ -531,7 +531,7 @@ def _rollout_skill(result: FitResult, model: MetabolismModel) -> dict[str, Value
     moving = ~unseen.network.fixed
     without: MetabolismModel = eqx.tree_at(lambda m: m.mlp_node.unit, model, on_device(0.0))
     error, error_without = (
-        np.sum(_final_errors(ModelRates(refined, m), t, steps, result.phase1.rule)[:, moving] ** 2)
+        np.sum(_final_errors(ModelRates(refined, m.homeostasis), t, steps, result.phase1.rule)[:, moving] ** 2)
         for m in (model, without)
     )
     return {"held_out_skill": float(1 - error / max(error_without, 1e-300))}

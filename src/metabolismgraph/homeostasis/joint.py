@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 
 from metabolismgraph.homeostasis.fit import Phase2Result
 from metabolismgraph.homeostasis.residuals import Phase2Data
-from metabolismgraph.homeostasis.rollouts import NodeTable
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.normal_matrix import DenseMatrix
@@ -23,6 +22,7 @@ from metabolismgraph.reactions.projection import Problem, fit_linear, projected_
 from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.minimise import compiled, minimise
 from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.node_table import NodeTable
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.trainable import phase2_parameters, substrate_parameters
 from metabolismgraph.system.units import Units

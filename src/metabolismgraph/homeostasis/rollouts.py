@@ -17,67 +17,10 @@ from jaxtyping import Array, Float, Int
 
 from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.integrate import STEPS
-from metabolismgraph.system.log_table import cubic_coefficients
-from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.node_table import NodeTable
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
-_NODE_KNOTS = 48  # of the correction of MLP_node, per species
-_HEADROOM = 1.5  # upper end of the table of a species, relative to its highest concentration
-
-
-class NodeTable(eqx.Module):
-    """MLP_node of every species: the straight line exactly, its correction from a table in sqrt(c).
-
-    Knots that are equally spaced in sqrt(c) are denser at low concentrations, which are more frequent.
-
-    Attributes:
-        slope, offset: of the line, in 1/time and concentration/time.
-        step: spacing of the knots in sqrt(c), per species.
-        coefficients: of the cubics, in concentration/time.
-    """
-
-    slope: Float[Array, " species"]
-    offset: Float[Array, " species"]
-    step: Float[Array, " species"]
-    coefficients: Float[Array, "species intervals 4"]
-
-    @classmethod
-    def of(cls, model: MetabolismModel, highest: Float[Array, " species"]) -> NodeTable:
-        """Evaluate MLP_node on the knots; gradients pass through them.
-
-        Args:
-            highest: highest concentration of each species.
-        """
-        node, a = model.mlp_node, model.embeddings
-        step = jnp.sqrt(_HEADROOM * highest) / _NODE_KNOTS
-        root = step[:, None] * (jnp.arange(_NODE_KNOTS + 3) - 1.0)
-        # The first cubic needs one knot below c = 0, where c = -root^2 continues the coordinate.
-        c = root * jnp.abs(root)
-        _, correction = node.parts(c, jnp.broadcast_to(a[:, None], (*c.shape, a.shape[-1])))
-        slope, offset = node.line(a)
-        return cls(slope, offset, step, cubic_coefficients(correction))
-
-    def __call__(self, c: Float[Array, "*batch species"]) -> Float[Array, "*batch species"]:
-        # The derivative of sqrt is infinite at zero, and concentrations are clamped to zero.
-        root = jnp.sqrt(jnp.maximum(c, 1e-12))
-        return self.slope * c + self.offset + _read(self.coefficients, jnp.arange(len(self.slope)), root / self.step)
-
-    def only(self, moving: Float[Array, " species"]) -> NodeTable:
-        """The table with zero homeostasis for species with `moving` zero."""
-        return NodeTable(
-            self.slope * moving, self.offset * moving, self.step, self.coefficients * moving[:, None, None]
-        )
-
-
-def _read(
-    coefficients: Float[Array, "tables intervals 4"], table: Int[Array, " columns"], u: Float[Array, "*batch columns"]
-) -> Float[Array, "*batch columns"]:
-    """Piecewise cubics at the positions `u`, in intervals; constant beyond either end."""
-    u = jnp.clip(u, 0.0, coefficients.shape[1])
-    interval = jnp.minimum(u.astype(jnp.int32), coefficients.shape[1] - 1)
-    t = u - interval
-    a = coefficients[table, interval]
-    return a[..., 0] + t * (a[..., 1] + t * (a[..., 2] + t * a[..., 3]))
+__all__ = ["NodeTable", "Scheme", "rolled"]  # strategy files import all three from here
 
 
 class Scheme(NamedTuple):

@@ -10,9 +10,12 @@ from jaxtyping import Float
 
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import MetabolismModel
+from metabolismgraph.system.node_table import NodeTable
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 _AT_ONCE = 1 << 16  # evaluations of a network; a hidden layer then takes 32 MB
+_KNOTS = 256  # per species; the error of a smooth function is 1e-8 of it
+_LEAST = 1e-12  # highest concentration of a species that is never there
 
 Rates = Callable[[Float[np.ndarray, "frames species"]], Float[np.ndarray, "frames species"]]
 
@@ -23,29 +26,37 @@ class ModelRates:
 
     Attributes:
         reactions: of the model, or others in their place.
-        model: its homeostasis is used.
+        homeostasis: of the model.
     """
 
     reactions: TabulatedReactions
-    model: MetabolismModel
+    homeostasis: Rates
 
     @classmethod
     def of(cls, model: MetabolismModel, structure: Structure, c: Float[np.ndarray, "frames species"]) -> ModelRates:
         """Tabulate the rate laws of a model over the range of the concentrations `c`."""
         k = 10.0 ** np.asarray(model.log_k)
-        return cls(TabulatedReactions.of(model.mlp_sub, k, structure, model.aggregation, c), model)
+        reactions = TabulatedReactions.of(model.mlp_sub, k, structure, model.aggregation, c)
+        return cls(reactions, homeostasis_at(model, c))
 
     def __call__(self, c: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "frames species"]:
         return in_parts(self._at, c)
 
     def _at(self, c: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "frames species"]:
         moving = np.asarray(self.reactions.structure.moving)
-        return np.asarray(self.reactions(c) + np.where(moving, self.model.homeostasis(c), 0.0))
+        return np.asarray(self.reactions(c) + np.where(moving, self.homeostasis(c), 0.0))
+
+
+def homeostasis_at(model: MetabolismModel, c: Float[np.ndarray, "frames species"]) -> Rates:
+    """The homeostasis of a model at concentrations such as `c`, from a table where that has fewer knots than frames."""
+    if len(c) <= 2 * _KNOTS:
+        return model.homeostasis
+    return NodeTable.of(model, np.maximum(c.max(axis=0), _LEAST), _KNOTS)
 
 
 def mean_homeostasis(model: MetabolismModel, c: Float[np.ndarray, "frames species"]) -> float:
     """Mean absolute homeostasis of a model at the given concentrations, in concentration/time."""
-    return float(np.mean(np.abs(in_parts(model.homeostasis, c))))
+    return float(np.mean(np.abs(in_parts(homeostasis_at(model, c), c))))
 
 
 def in_parts(rates: Rates, c: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "frames species"]:

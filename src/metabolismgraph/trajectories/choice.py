@@ -80,9 +80,10 @@ def probabilities(stages: Stages, fits: Sequence[Stage]) -> Float[np.ndarray, " 
     """Posterior probability of the integrator of each of several fits over the same windows, if one of them is right.
 
     By the Schwarz criterion (Kass & Raftery 1995), in which fits with the same unknowns differ in their likelihoods
-    alone.
+    alone. Different numbers of Euler steps share the probability that they have before the data are seen.
     """
-    loss = np.array([_loss(stages, stage) for stage in fits])
+    euler = [not stage.continuous for stage in fits]
+    loss = np.array([_loss(stages, stage) for stage in fits]) + np.where(euler, math.log(max(sum(euler), 1)), 0.0)
     share = np.exp(loss.min() - loss)
     return np.asarray(share / share.sum())
 
