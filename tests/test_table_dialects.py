@@ -428,6 +428,11 @@ XLSX = archive(xl__workbook="x")
         ("time,A,B\nNA,1,2\n1,2,3\n", "column 'time' has no value in data row 1; fill it in"),
         ("time A B\n0 1\n1 2\n", "line 2 has 2 of 3 cells; where spaces separate cells, write NA for a missing one"),
         ("time,A,B\n0,1,2\n1,2,3\n2,1", "the last line has 2 of 3 cells and no line end: the file seems to be cut off"),
+        (
+            "time,species,count\n0,A,1\n0,B,2\n",
+            "column 'species' names species, as in a long table, but no column has the values (columns: time, species, "
+            "count); call it 'concentration' or 'value'",
+        ),
         ("time,A,B\n0,1\n1,2\n", "B was not measured; fill it in, remove the run, or use `metabolismgraph fit-model`"),
         ("x" * 200_000, "the table has no rows"),
         ("time,A,B\n0,1," + "9" * 200_000 + "\n1,2,3\n", None),

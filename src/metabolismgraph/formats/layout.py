@@ -162,7 +162,7 @@ def roles_of(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> dict[st
     """Columns by role: time, run, and for a long table species and concentration.
 
     Raises:
-        InputError: there is no time column, or there are two columns for one role.
+        InputError: there is no time column, a long table has no column of values, or two columns have one role.
     """
     known = vocabulary.species - {"time"}
     with_t = not any(clean(column).casefold() == "time" for column in table.columns)
@@ -178,6 +178,13 @@ def roles_of(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> dict[st
         roles[role] = column
     if "time" not in roles:
         _refuse_timeless(path, table, vocabulary)
+    if "species" in roles and "concentration" not in roles:
+        named = {clean(cell) for cell in table[roles["species"]].dropna().unique()}
+        if any(vocabulary.meaning(name) is not None for name in named):
+            raise InputError(
+                f"{path}: column {str(roles['species'])!r} names species, as in a long table, but no column has the "
+                f"values (columns: {some(list(table.columns))}); call it 'concentration' or 'value'"
+            )
     if not {"species", "concentration"} <= set(roles):  # a wide table, where such a column is not a role
         roles = {role: column for role, column in roles.items() if role in {"time", "run"}}
     return roles
