@@ -33,7 +33,8 @@ EXPECTED = {
     "fit": "observations: expected Observations, not str; read files with mg.read(network, table)",
     "config": "config: expected Config, not str; make one with mg.load_config(name, overrides)",
     "evaluate": "result: expected FitResult, not Observations; call mg.fit first",
-    "identify": "network: expected ReactionNetwork, not Observations; mg.identify(observations.network, observations)",
+    "identify": "network: expected ReactionNetwork, not Observations; "
+    "call mg.identify(observations.network, observations)",
     "plot": "evaluation: expected Evaluation, not Observations; call mg.evaluate(result) first",
     "profile": "result: expected FitResult, not Observations; call mg.fit first",
     "bootstrap": "result: expected FitResult, not NoneType; call mg.fit first",

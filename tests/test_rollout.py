@@ -113,6 +113,18 @@ def test_homeostasis_of_many_frames_comes_from_a_table(data):
     np.testing.assert_array_equal(homeostasis_at(model, data)(data), model.homeostasis(data))
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e-9, 1e6])
+def test_the_table_does_not_hang_on_the_unit_of_concentration(data, unit):
+    many = unit * np.repeat(data, 50, axis=0) * np.random.default_rng(4).uniform(0.5, 1.0, (2000, 1))
+    model = model_of()
+    node = eqx.tree_at(
+        lambda n: (n.center, n.width), model.mlp_node, (unit * model.mlp_node.center, unit * model.mlp_node.width)
+    )
+    model = eqx.tree_at(lambda m: m.mlp_node, model, node)
+    exact = model.homeostasis(many)
+    assert np.abs(homeostasis_at(model, many)(many) - exact).max() < 1e-7 * np.abs(exact).max()
+
+
 # -- rollouts
 
 

@@ -190,22 +190,56 @@ FORKS = """
 import json, os, sys
 from pathlib import Path
 from metabolismgraph.runs import training_server
+before = dict(os.environ)
 training_server.fork_server()
+assert dict(os.environ).items() >= before.items() and "OPENBLAS_NUM_THREADS" not in os.environ
+import psutil
 from metabolismgraph.sandbox.protocol import read_events
 folder, base = map(Path, sys.argv[1:])
-env = {**os.environ, "GIVEN": "1"}
-with training_server.start_training(folder, base, kernel=False, env=env, stderr=2) as training:
-    print(type(training).__name__, len(list(read_events(training.stdout))) > 1, training.wait())
+with training_server.start_training(folder, base, kernel=False, env=before, stderr=2) as training:
+    events = read_events(training.stdout)
+    first = next(events)
+    children = psutil.Process().children(recursive=True)
+    places = [Path(f"/proc/{child.pid}/fd") for child in children]
+    held = sorted({os.readlink(fd) for place in places for fd in place.iterdir() if "/" in os.readlink(fd)})
+    print(json.dumps([type(training).__name__, first["event"], len(list(events)) > 1, training.wait(), held]))
 """
 
 
+def forked(folder, base, **more):
+    """What comes of a training in a process that has forked a server from itself."""
+    command = [sys.executable, "-P", "-c", FORKS, str(folder), str(base)]
+    env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, env=env, **more).stdout)
+
+
 def test_a_process_with_little_in_it_forks_a_server_from_itself(base, tmp_path):
-    folder = prepared(base, tmp_path / "own", INERT)
-    answer = subprocess.run(
-        [sys.executable, "-P", "-c", FORKS, str(folder), str(base)], capture_output=True, text=True, check=True
-    )
-    assert answer.stdout == "Training True 0\n"
+    folder, secret = prepared(base, tmp_path / "own"), tmp_path / "of somebody else"
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["training"]["strategies"] = []
+    (folder / "settings.json").write_text(json.dumps(settings))
+    shutil.rmtree(folder / "strategies")
+    with secret.open("w") as stream:
+        kind, *said, held = forked(folder, base, pass_fds=[stream.fileno()])
+    assert (kind, said) == ("Training", ["sealed", True, 0])
+    assert str(secret) not in held
     training_server.fork_server()  # here JAX is loaded, and may have threads
+    assert not training_server._servers
+
+
+def test_strategy_files_are_not_executed_in_a_fork_of_a_command(base, tmp_path):
+    kind, *_ = forked(prepared(base, tmp_path / "own"), base)
+    assert kind == "Child"
+
+
+@pytest.mark.parametrize("what", ["descriptors of processes", "programs"])
+def test_where_nothing_can_be_started_there_is_no_server(monkeypatch, what):
+    def refuse(*_, **__):
+        raise OSError(38, "Function not implemented")
+
+    owner, name = (os, "pidfd_open") if what == "descriptors of processes" else (training_server, "Child")
+    monkeypatch.setattr(owner, name, refuse)
+    assert training_server.start_server() is None
     assert not training_server._servers
 
 

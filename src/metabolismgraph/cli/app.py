@@ -79,13 +79,13 @@ def _options(
 def main() -> None:
     """Run a command: exit code 2 for wrong input, 1 for a failure."""
     open_closed_streams()
-    gc.set_threshold(_OBJECTS)
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     keep_compiled_programs(command)
     with one_line_errors():
         if command in {"run", "fit"} and "--help" not in sys.argv:
-            from metabolismgraph.runs.training_server import fork_server  # JAX is slow to import
+            from metabolismgraph.runs.training_server import fork_server  # slow to import, as JAX is
 
+            gc.set_threshold(_OBJECTS)
             fork_server()
         code = app(standalone_mode=False)
         sys.stdout.flush()

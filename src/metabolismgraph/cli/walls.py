@@ -49,7 +49,7 @@ def one_line_errors() -> Iterator[None]:
             found.show()
             sys.exit(2)
         _end(f"{found.format_message().removesuffix('.')}; see --help", 2)
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         _end("aborted", 1)
     except BrokenPipeError:  # nobody reads any more, as in `| head`
         _drop_output()

@@ -184,7 +184,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
 
 
 def letter(axes: Iterable[Axes]) -> None:
-    """Label panels a, b, c, ..., left of the power of ten of an axis."""
+    """Label panels a, b, c, ... to their left, clear of the power of ten above an axis."""
     for name, ax in zip("abcdefghijkl", axes, strict=False):
         # With y given, Matplotlib does not look for a free place around the labels of all ticks, which takes long.
         ax.set_title(name, loc="left", fontweight="bold", x=_LETTER, y=1.0)

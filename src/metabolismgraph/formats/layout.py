@@ -179,11 +179,14 @@ def roles_of(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> dict[st
     if "time" not in roles:
         _refuse_timeless(path, table, vocabulary)
     if "species" in roles and "concentration" not in roles:
-        named = {clean(cell) for cell in table[roles["species"]].dropna().unique()}
-        if any(vocabulary.meaning(name) is not None for name in named):
+        cells = table[roles["species"]].dropna().unique()
+        in_cells, in_header = (
+            any(vocabulary.meaning(clean(name)) is not None for name in names) for names in (cells, table.columns)
+        )
+        if in_cells and not in_header:
             raise InputError(
-                f"{path}: column {str(roles['species'])!r} names species, as in a long table, but no column has the "
-                f"values (columns: {some(list(table.columns))}); call it 'concentration' or 'value'"
+                f"{path}: column {str(roles['species'])!r} names species, as in a long table, but there is no column "
+                f"of values (columns: {some(list(table.columns))}); call it 'concentration' or 'value'"
             )
     if not {"species", "concentration"} <= set(roles):  # a wide table, where such a column is not a role
         roles = {role: column for role, column in roles.items() if role in {"time", "run"}}

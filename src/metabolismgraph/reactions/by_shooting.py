@@ -182,9 +182,11 @@ def _noise_note(fit: TrajectoryFit, spread: Float[np.ndarray, " species"], movin
     possible = ", ".join(
         f"{other.integrator.name} ({100 * other.probability:.0f} %)"
         for other in fit.alternatives
-        if other.probability > _PROBABLE and (np.abs(other.fitted.theta - best.theta)[log_k] > _DIFFERENT * error).any()
+        if other.probability > _PROBABLE and (np.abs(other.moved[log_k]) > _DIFFERENT * error).any()
     )
-    doubt = f"; the data do not exclude {possible}, and the errors of rate constants allow for it" if possible else ""
+    doubt = (
+        f"; the data do not exclude {possible} either; the errors of rate constants allow for that" if possible else ""
+    )
     return (
         f"trajectories: {fit.integrator.name}{advice}{doubt}; windows of up to {best.problem.windows.length} "
         f"frames; {fit.noise.kind} noise of {share:.2g} % of the standard deviation of a species (median)"

@@ -182,7 +182,8 @@ def identify(
         >>> int(found.identifiable.sum()), network.n_reactions
         (62, 72)
     """
-    advice = "mg.identify(observations.network, observations)" if isinstance(network, Observations) else "see mg.read"
+    turned = isinstance(network, Observations)
+    advice = "call mg.identify(observations.network, observations)" if turned else "read one with mg.read"
     check_argument("network", network, ReactionNetwork, advice)
     if observations is not None and observations.network.species != network.species:
         raise InputError(

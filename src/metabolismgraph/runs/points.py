@@ -96,7 +96,7 @@ def trace_lines(observations: Observations) -> dict[str, Any]:
 
 
 def residual_cells(evaluation: xr.Dataset | None) -> dict[str, Any] | None:
-    """Residuals of dc/dt, relative to the root mean square of each species; None without any.
+    """Residuals of dc/dt, relative to the root mean square of each species; None if there are none.
 
     Species are in order of their residuals, the largest first. A cell stands for several steps where they are many, and
     has the largest residual among them; it is empty where nothing was measured.

@@ -1,9 +1,10 @@
 """A process that has imported what training needs, and forks for each training.
 
 The imports of training take longer than the training of a small network. The command line forks a server before it
-imports the rest of the package, and a worker of an exploration starts one for all of its jobs. A training holds what it
-would hold as a program (`train_process.py`): neither the truth, nor other modules, nor open files of others. It is a
-program where there is no server, and on systems whose libraries do not survive a fork.
+imports the rest of the package, and a worker of an exploration starts one for all of its jobs. A training holds no
+truth, no open files of others, and no modules that open files unseen. The kernel still keeps the command line and the
+environment of the command for a fork of it, so that such a fork does not execute strategy files. Without a server,
+and where libraries do not survive a fork (macOS), a training is a program of its own (`train_process.py`).
 
 A server and its trainings stay in the process group of the process that they belong to, and end with it.
 """
@@ -21,7 +22,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -35,10 +36,11 @@ _PARENT_DEATH_SIGNAL = 1  # prctl
 # What a training imports. None of it starts threads, or looks for devices: neither would survive a fork.
 _MODULES = ("jax", "scipy.optimize", "safetensors.numpy", "metabolismgraph.runs.train_folder")
 _servers: list[TrainingServer] = []  # the one of this process, which its forks inherit
+_USUAL = gc.get_threshold()  # of garbage collection
 
 
 class Training:
-    """A training in a fork of a server; the methods are those of a `Child`.
+    """A training in a fork of a server, with those methods of `Child` that its caller needs.
 
     Args:
         channel: of the server.
@@ -76,22 +78,26 @@ class TrainingServer:
     Args:
         channel: to the server.
         kill: kills it, and waits for its end.
+        runs_files: whether its trainings may execute strategy files.
     """
 
-    def __init__(self, channel: socket.socket, kill: Callable[[], object]):
-        self._channel, self._kill = channel, kill
+    def __init__(self, channel: socket.socket, kill: Callable[[], object], *, runs_files: bool):
+        self._channel, self._kill, self.runs_files = channel, kill, runs_files
 
     def start(self, request: Mapping[str, object], stderr: int) -> Training | None:
-        """Begin a training; returns None if the server has ended.
+        """Begin a training; returns None if the server has ended, or the request is too long for it.
 
         Args:
             request: arguments of `train_process.main`, and the environment `env`.
             stderr: descriptor of its error output.
         """
+        message = json.dumps(request).encode()
+        if len(message) > _LONGEST:
+            return None
         source, target = os.pipe()
         stdout = open(source, "rb")  # noqa: PTH123, SIM115
         try:
-            socket.send_fds(self._channel, [json.dumps(request).encode()], [target, stderr])
+            socket.send_fds(self._channel, [message], [target, stderr])
             process = socket.recv_fds(self._channel, 1, 1)[1]
         except OSError:
             process = []
@@ -103,7 +109,7 @@ class TrainingServer:
         return None
 
     def close(self) -> None:
-        """End the server, with its training; those of this process are programs from now on."""
+        """End the server, with its training; later trainings of this process are programs."""
         _servers.clear()
         self._channel.close()
         self._kill()
@@ -123,37 +129,54 @@ def start_training(
         OSError: it cannot be started.
     """
     request = {"folder": str(folder), "shared": None if shared is None else str(shared), "kernel": kernel}
-    training = _servers[0].start(request | {"env": dict(env)}, stderr) if _servers else None
-    if training is not None:
-        return training
+    has_files = any((folder / "strategies").glob("*.py"))
+    for server in _servers:
+        if server.runs_files or not has_files:
+            training = server.start(request | {"env": dict(env)}, stderr)
+            if training is not None:
+                return training
     # In the same group, so that it ends with a job that is killed as a group; it cannot start processes itself.
     command = train_process.command(folder, shared, kernel=kernel)
     return Child(command, stdout=PIPE, stderr=stderr, env=env, own_group=False)
 
 
 def fork_server() -> None:
-    """Fork a server from this process, which must not have imported much, and use one thread for linear algebra.
+    """Fork a server from this process, if it has not imported much yet.
 
-    In the server and in its trainings, which end with SystemExit, this function does not return.
+    This function returns only in the calling process, whose linear algebra has one thread from then on. In a training
+    it ends with SystemExit.
     """
     # A fork lacks the threads of its parent, and holds all that the parent holds: too late once the work has begun.
     if not _can_fork() or "jax" in sys.modules or len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
         return
+    given = dict(os.environ)
     os.environ.update(ONE_THREAD)
     variables = _import()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    ours, theirs = _channel()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it does not learn how a child has ended
     parent = os.getpid()
-    number = os.fork()
+    ours, theirs = _channel()
+    try:
+        with _interrupts_held():
+            number = os.fork()
+            if not number:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except OSError:  # no more processes; if training cannot start either, it will say so
+        ours.close()
+        theirs.close()
+        return
     if number:
         theirs.close()
+        for name in ONE_THREAD:  # for this process, NumPy has read it
+            os.environ.pop(name)
+            os.environ.update({name: given[name]} if name in given else {})
 
         def kill() -> None:
             os.kill(number, signal.SIGKILL)
             os.waitpid(number, 0)
 
-        server = TrainingServer(ours, kill)
+        server = TrainingServer(ours, kill, runs_files=False)
         _servers[:] = [server]
         atexit.register(server.close)
         return
@@ -162,21 +185,47 @@ def fork_server() -> None:
 
 
 def start_server() -> TrainingServer | None:
-    """Start a server as a program, for this process and its forks; None on systems where nothing should fork."""
+    """Start a server as a program, for this process and its forks; None where that is not possible."""
     if not _can_fork():
         return None
+    command = (sys.executable, "-P", "-m", __name__, str(os.getpid()))
     ours, theirs = _channel()
     with theirs:
-        command = (sys.executable, "-P", "-m", __name__, str(os.getpid()))
-        program = Child(command, stdin=theirs.fileno(), stdout=NULL, env=environment(**ONE_THREAD), own_group=False)
-    server = TrainingServer(ours, program.kill)
+        try:
+            program = Child(command, stdin=theirs.fileno(), stdout=NULL, env=environment(**ONE_THREAD), own_group=False)
+        except OSError:
+            ours.close()
+            return None
+    server = TrainingServer(ours, program.kill, runs_files=True)
     _servers[:] = [server]
     return server
 
 
 def _can_fork() -> bool:
-    # On macOS, libraries do not survive a fork.
-    return sys.platform == "linux" and hasattr(os, "pidfd_open")
+    # On macOS, libraries do not survive a fork. Old kernels, and some containers, have no descriptors of processes.
+    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+        return False
+    try:
+        own = os.pidfd_open(os.getpid())
+    except OSError:
+        return False
+    try:
+        signal.pidfd_send_signal(own, 0)
+    except OSError:
+        return False
+    finally:
+        os.close(own)
+    return True
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Interrupts wait for the end of the context."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _channel() -> tuple[socket.socket, socket.socket]:
@@ -186,8 +235,13 @@ def _channel() -> tuple[socket.socket, socket.socket]:
 def _import() -> dict[str, str]:
     """Import what a training needs; returns the variables that libraries set meanwhile."""
     before = set(os.environ)
+    # As in a sealed process, libraries find no modules that open files unseen: the import of None fails.
+    absent = READERS - set(sys.modules)
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
     for name in _MODULES:
         importlib.import_module(name)
+    for name in absent:
+        del sys.modules[name]
     gc.collect()
     gc.freeze()  # memory that the collector does not touch stays shared
     return {name: value for name, value in os.environ.items() if name not in before}
@@ -201,11 +255,14 @@ def _serve(channel: socket.socket, parent: int, variables: Mapping[str, str]) ->
         variables: of a training's environment, as libraries have set them.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _end_with(parent)
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1):
         os.dup2(nothing, number)
-    os.close(nothing)
+    # What else the parent has open, a program would not inherit.
+    os.closerange(3, channel.fileno())
+    os.closerange(channel.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
     own = os.getpid()
     while True:
         request, descriptors, *_ = socket.recv_fds(channel, _LONGEST, 2)
@@ -237,9 +294,13 @@ def _train(request: dict[str, Any], descriptors: list[int]) -> int:
     for number, descriptor in enumerate(descriptors, start=1):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115
+    sys.stdout, sys.stderr = (
+        open(number, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+        for number in (1, 2)
+    )
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.argv[:] = sys.argv[:1]
+    gc.set_threshold(*_USUAL)
+    sys.argv[:], sys.orig_argv[:] = sys.argv[:1], sys.orig_argv[:1]
     if not sys.flags.safe_path:
         sys.path.pop(0)  # files of the user must not replace modules
     os.environ.clear()
@@ -266,12 +327,7 @@ def _read_settings_of_compilation() -> None:
 
 
 def _main() -> int:
-    # As in a sealed process, libraries find no modules that open files unseen.
-    absent = READERS - set(sys.modules)
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # the import of None fails
     variables = _import()
-    for name in absent:
-        del sys.modules[name]
     return _serve(socket.socket(fileno=os.dup(0)), int(sys.argv[1]), variables)
 
 

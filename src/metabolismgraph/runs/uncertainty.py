@@ -14,7 +14,7 @@ from metabolismgraph.files import new_folder, write_bytes
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.runs.pipeline import load_result
 from metabolismgraph.system.progress import Progress, silent
-from metabolismgraph.uncertainty.bootstrap import Bootstrap, bootstrap_of
+from metabolismgraph.uncertainty.bootstrap import Bootstrap, bootstrap_of, check_samples
 from metabolismgraph.uncertainty.fitted_model import FittedModel
 from metabolismgraph.uncertainty.next_measurement import Suggestions, next_of, targets
 from metabolismgraph.uncertainty.posterior import posterior_of, write_posterior
@@ -90,6 +90,8 @@ def analyse_run(
     Raises:
         InputError: no finished run there, no fit of trajectories, or one that is not to be trusted.
     """
+    if bootstrap:
+        check_samples(bootstrap)
     folder, model = _opened(path, anyway=anyway)
     suggestions = next_of(model, progress)
     found = profiles_of(model, _least_certain(model, profiles), progress)

@@ -201,7 +201,7 @@ class Observations(Overview):
         return held if (np.diff(self.run[held]) == 0).any() else np.zeros_like(held)
 
     def split(self, fraction: float, part: int = 0) -> tuple[Observations, Observations | None]:
-        """The other frames, and those of `held_out` (None without any).
+        """The other frames, and those of `held_out` (None if there are none).
 
         What remains on both sides of a part within a run are two runs: there is no step across the gap.
         """

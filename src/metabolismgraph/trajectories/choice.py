@@ -34,8 +34,8 @@ _SMALL = 10  # species
 _STABLE = 2.0  # largest step of an explicit method, in units of 1 / rate of the fastest decay
 _STIFF = 8  # number of such steps between two frames above which an implicit method is faster
 _SMOOTH: tuple[Rule, ...] = ("cubic", "trapezoid")  # rules for dc/dt of a continuous process, for the start
-# Noise has another shape if the ratio of standard deviations varies by more over the frames of a species. The shape
-# that a residual shows changes with the fit, which is repeated so many times.
+# Noise has another shape if the ratio of standard deviations varies by more over the frames of a species. Fits are
+# repeated at most so many times, since a new fit has another residual, whose shape may be another one again.
 _ALIKE, _ROUNDS = 1.5, 4
 _TIGHT = 0.01  # share of the usual prior of homeostasis, for a start that is far off
 _CLEARLY = 3.0  # difference of the log likelihood by which Euler steps must be better than a continuous process
@@ -64,7 +64,8 @@ def possible_integrators(
     if part is stages:
         return found
     goal: Goal = "comparison" if len(found) > 1 else "start"
-    return most_likely(stages, _or_cut_off(stages, [choice.with_all_data(stage, goal) for stage in found]))
+    whole = [choice.with_all_data(stage, goal, found[0].noise) for stage in found]
+    return most_likely(stages, _or_cut_off(stages, whole))
 
 
 def most_likely(stages: Stages, fits: Sequence[Stage]) -> tuple[Stage, ...]:
@@ -94,7 +95,7 @@ def _loss(stages: Stages, stage: Stage) -> float:
 
 
 def _or_cut_off(stages: Stages, fits: list[Stage]) -> list[Stage]:
-    """The fits and, if the best one is not followed, likely ones with Euler steps that are cut off at zero."""
+    """The fits and, if the best one does not follow the data, likely ones with Euler steps that are cut off at zero."""
     likely = most_likely(stages, fits)
     if likely[0].fitted.chi2 < FOLLOWED:
         return fits
@@ -182,7 +183,7 @@ class _Choice:
         return fits
 
     def take_over(self, stage: Stage, again: Stage) -> None:
-        """Remember of a repeated fit what the first one began from."""
+        """Record that a repeated fit began where the first one did."""
         if stage in self.begun:
             self.begun[again] = self.begun[stage]
         if stage in self.of_pieces:
@@ -281,19 +282,20 @@ class _Choice:
         self.begun[stage] = continuous
         return stage
 
-    def with_all_data(self, stage: Stage, goal: Goal) -> Stage:
+    def with_all_data(self, stage: Stage, goal: Goal, noise: NoiseModel) -> Stage:
         """The same fit of all data.
 
         Args:
             stage: of a part of the data.
             goal: what the fit is for, see `Goal`.
+            noise: from which it begins.
         """
         stages = self.whole
-        start = dataclasses.replace(stage.start, path=stages.path)
+        start = dataclasses.replace(stage.start, path=stages.path, noise=noise)
         origin = self.begun.get(stage)
         if isinstance(origin, Stage):
             if origin not in self.wholes:
-                self.wholes[origin] = self.with_all_data(origin, "start")
+                self.wholes[origin] = self.with_all_data(origin, "start", noise)
             origin = self.wholes[origin].fitted.theta
         if origin is not None:
             # A part of the data leaves more freedom, in which a fit can go astray: begin again from all data.

@@ -46,10 +46,12 @@ class Alternative(NamedTuple):
     Attributes:
         fitted: the fit.
         probability: of its integrator, see `choice.probabilities`.
+        moved: its unknowns minus those of the best fit over the same windows.
     """
 
     fitted: Fitted
     probability: float
+    moved: Float[np.ndarray, " unknowns"]
 
     @property
     def integrator(self) -> Integrator:
@@ -102,13 +104,13 @@ class TrajectoryFit:
     def covariance(self) -> Float[np.ndarray, "unknowns unknowns"]:
         """Covariance of the unknowns around the best fit, with what the choice of the integrator contributes.
 
-        That of the average over the integrators (Hoeting et al. 1999), taken around the best fit, whose
-        unknowns are reported.
+        That of an average over the integrators (Hoeting et al. 1999), around the best fit, whose unknowns are reported.
+        Within each integrator, the covariance is that of the best fit: alternatives may have been fitted over shorter
+        windows.
         """
-        found = np.asarray((1.0 - sum(other.probability for other in self.alternatives)) * self.best.covariance)
-        for fitted, probability in self.alternatives:
-            moved = fitted.theta - self.best.theta
-            found += probability * (fitted.covariance + np.outer(moved, moved))
+        found = self.best.covariance.copy()
+        for other in self.alternatives:
+            found += other.probability * np.outer(other.moved, other.moved)
         return found
 
 
@@ -159,10 +161,11 @@ def _alternatives(stages: Stages, fits: Sequence[Stage]) -> tuple[Alternative, .
     """Of several fits over the same windows, the likeliest ones first: those with other integrators than the first."""
     of_integrator: dict[Integrator, Stage] = {}
     for stage in fits:
-        of_integrator.setdefault(stage.fitted.problem.integrator, stage)
+        if np.isfinite(stages.loss(stage.fitted)):
+            of_integrator.setdefault(stage.fitted.problem.integrator, stage)
     different = list(of_integrator.values())
     return tuple(
-        Alternative(stage.fitted, float(probability))
+        Alternative(stage.fitted, float(probability), stage.fitted.theta - different[0].fitted.theta)
         for stage, probability in zip(different, probabilities(stages, different), strict=True)
     )[1:]
 
@@ -182,7 +185,8 @@ def _tie(
         goal: Goal = "comparison" if len(tied) > 1 or gap == GAPS[-1] else "start"
         for now, first in tied.items():
             progress("phase 1", 0.5 * number / len(GAPS), f"{now.start.integrator.name}, gaps of {gap:g} of the noise")
-            start = dataclasses.replace(now.start, parts=stages.parts(now.start, length))
+            # All with the noise of the best one, as in `choice`: its shape must not decide.
+            start = dataclasses.replace(now.start, parts=stages.parts(now.start, length), noise=next(iter(tied)).noise)
             # Windows that were split stay so.
             windows = now.fitted.problem.windows if number else Windows.cut(stages.observations, length, tied=True)
             found = stages.fit_tied(start, windows, gap, goal)
@@ -244,7 +248,11 @@ def _grow(stages: Stages, possible: tuple[Stage, ...], lengths: list[int], progr
             f"windows of {length} frames" + (f", {len(candidates)} integrators" if undecided else ""),
         )
         goal: Goal = "comparison" if undecided or length == longer[-1] else "start"
-        found = [[*accepted, _next(stages, accepted[-1], length, goal)] for accepted in candidates]
+        # All with the noise of the best one, as in `choice`: its shape must not decide.
+        begin = [dataclasses.replace(accepted[-1], noise=now.noise) for accepted in candidates]
+        found = [
+            [*accepted, _next(stages, stage, length, goal)] for accepted, stage in zip(candidates, begin, strict=True)
+        ]
         followed = [accepted for accepted in found if _accepted(*accepted[-2:])]
         if followed:
             best = most_likely(stages, [accepted[-1] for accepted in followed]) if undecided else [followed[0][-1]]

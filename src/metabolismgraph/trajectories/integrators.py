@@ -37,7 +37,7 @@ class Integrator(abc.ABC):
 
     substeps: int = 1
     stages: ClassVar[int] = 1
-    continuous: ClassVar[bool] = True  # False for the steps of a simulator, with which the data were made
+    continuous: ClassVar[bool] = True  # False for the steps of a simulator, which may have made the data
     method: ClassVar[str]  # for files
 
     @property

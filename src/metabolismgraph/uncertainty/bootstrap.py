@@ -137,13 +137,22 @@ def bootstrap(
     return bootstrap_of(FittedModel.trusted(result, anyway=anyway), samples, seed, progress)
 
 
-def bootstrap_of(model: FittedModel, samples: int, seed: int | None = None, progress: Progress = silent) -> Bootstrap:
-    """The same for a fit that has been rebuilt."""
+def check_samples(samples: int) -> None:
+    """Refuse fewer experiments than have a spread.
+
+    Raises:
+        InputError: there are too few.
+    """
     if samples < _LEAST_SAMPLES:
         raise InputError(
             f"bootstrap: {counted(samples, 'experiment')} cannot tell how far estimates spread; ask for at least "
             f"{_LEAST_SAMPLES}"
         )
+
+
+def bootstrap_of(model: FittedModel, samples: int, seed: int | None = None, progress: Progress = silent) -> Bootstrap:
+    """The same for a fit that has been rebuilt."""
+    check_samples(samples)
     first = model.seed if seed is None else seed
     parameters = len(model.names)
     fits = []
