@@ -430,7 +430,7 @@ XLSX = archive(xl__workbook="x")
         ("time,A,B\n0,1,2\n1,2,3\n2,1", "the last line has 2 of 3 cells and no line end: the file seems to be cut off"),
         (
             "time,species,count\n0,A,1\n0,B,2\n",
-            "column 'species' names species, as in a long table, but there is no column of values (columns: time, "
+            "column 'species' names species, as in a long table, but a column of values is missing (columns: time, "
             "species, count); call it 'concentration' or 'value'",
         ),
         ("time,A,B\n0,1\n1,2\n", "B was not measured; fill it in, remove the run, or use `metabolismgraph fit-model`"),

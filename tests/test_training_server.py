@@ -116,7 +116,8 @@ def test_a_fork_holds_no_more_than_a_program(base, tmp_path, server, monkeypatch
     assert fork["env"] == program["env"]
     assert {name.partition(".")[0] for name in fork["modules"]} & audit_hook.READERS == set()
     of_package = {name for name in fork["modules"] if name.startswith("metabolismgraph")}
-    assert of_package - set(program["modules"]) == {"metabolismgraph.processes", "metabolismgraph.runs.train_process"}
+    of_server = {"processes", "runs.train_process", "system.compilation"}
+    assert of_package - set(program["modules"]) == {f"metabolismgraph.{name}" for name in of_server}
     assert str(tmp_path) not in " ".join((*fork["argv"], *fork["path"]))
     assert fork["path"] == program["path"]
 

@@ -162,7 +162,7 @@ def roles_of(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> dict[st
     """Columns by role: time, run, and for a long table species and concentration.
 
     Raises:
-        InputError: there is no time column, a long table has no column of values, or two columns have one role.
+        InputError: there is no time column, a long table lacks a column of values, or two columns have one role.
     """
     known = vocabulary.species - {"time"}
     with_t = not any(clean(column).casefold() == "time" for column in table.columns)
@@ -185,8 +185,8 @@ def roles_of(path: Path, table: pd.DataFrame, vocabulary: Vocabulary) -> dict[st
         )
         if in_cells and not in_header:
             raise InputError(
-                f"{path}: column {str(roles['species'])!r} names species, as in a long table, but there is no column "
-                f"of values (columns: {some(list(table.columns))}); call it 'concentration' or 'value'"
+                f"{path}: column {str(roles['species'])!r} names species, as in a long table, but a column of values "
+                f"is missing (columns: {some(list(table.columns))}); call it 'concentration' or 'value'"
             )
     if not {"species", "concentration"} <= set(roles):  # a wide table, where such a column is not a role
         roles = {role: column for role, column in roles.items() if role in {"time", "run"}}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.reactions.linear_model import LinearModel, mean_substrate_factors
+from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import (
     Nodes,
     default_weight,
@@ -45,6 +45,18 @@ class Lines(TypedDict):
     slope_offset_covariance: Float[np.ndarray, " species"]
 
 
+class Unexplained(NamedTuple):
+    """What the least-squares fit for one f leaves of dc/dt.
+
+    Attributes:
+        residual: dc/dt minus the model, in concentration/time, for all entries.
+        log_share: log of the unexplained share of the weighted sum of squares of the entries in use.
+    """
+
+    residual: Float[np.ndarray, "transitions species"]
+    log_share: float
+
+
 class Phase1Data:
     """The transitions under one rule for dc/dt, and regression problems made from them.
 
@@ -76,6 +88,7 @@ class Phase1Data:
         enough = max(_LEAST_ROWS, -(-_EQUATIONS * (reactions + 2 * species) // max(species, 1)))
         self.stride = training.phase1_frame_stride or max(1, min(rows * pairs // _LEARNING_POINTS, rows // enough))
         self._last: tuple[LogFunction, Float[np.ndarray, "transitions reactions"]] | None = None
+        self._last_unexplained: tuple[LogFunction, Unexplained] | None = None
 
     def thinned(self) -> Phase1Data:
         """Every second frame of every run, under the same rule for dc/dt."""
@@ -161,10 +174,21 @@ class Phase1Data:
         stoichiometry = self.structure.sparse_stoichiometry
         return LinearModel(self._substrate_factors(f), y, weights, self.homeostasis_basis[0], stoichiometry)
 
+    def unexplained(self, f: LogFunction) -> Unexplained:
+        """What f leaves of all usable entries, with the weights of `linear_model`; that of the last f is kept."""
+        if self._last_unexplained is None or self._last_unexplained[0] is not f:
+            found = self.linear_model(f, self.usable).solve()
+            self._last_unexplained = f, Unexplained(found.residual, found.log_share)
+        return self._last_unexplained[1]
+
+    def mean_substrate_factors(self, table: TabulatedReactions) -> Float[np.ndarray, "transitions reactions"]:
+        """V of every transition in concentration^order, averaged over the nodes of the rule for dc/dt."""
+        return self.quadrature.mean(table.substrate_factors(self.observations.concentration))
+
     def _substrate_factors(self, f: LogFunction) -> Float[np.ndarray, "transitions reactions"]:
-        """V of every transition, averaged over the nodes of the rule for dc/dt; that of the last f is kept."""
+        """The same for the tables of f; that of the last f is kept."""
         if self._last is None or self._last[0] is not f:
-            self._last = f, mean_substrate_factors(self.tabulated_reactions(f), self.nodes)
+            self._last = f, self.mean_substrate_factors(self.tabulated_reactions(f))
         return self._last[1]
 
     def initial_function(self) -> AnySubstrateFunction:

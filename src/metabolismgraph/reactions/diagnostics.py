@@ -10,7 +10,7 @@ import scipy
 from jaxtyping import Float
 
 from metabolismgraph.reactions.data import Phase1Data
-from metabolismgraph.reactions.linear_model import LinearModel, Solution, mean_substrate_factors
+from metabolismgraph.reactions.linear_model import LinearModel, Solution
 from metabolismgraph.reactions.reweighting import ReweightedFit
 from metabolismgraph.reactions.shapes import reshaped, shape_changes
 from metabolismgraph.system.derivative_rules import ORDERS, Rule
@@ -164,7 +164,7 @@ def _best_shapes(
         step = step * min(1.0, _LARGEST_STEP / max(float(np.abs(step).max(initial=0.0)), 1e-300))
         for halved in range(_HALVINGS):
             trial_table = reshaped(table, data.nodes, known, step / 2**halved)
-            trial_model = dataclasses.replace(model, v=mean_substrate_factors(trial_table, data.nodes))
+            trial_model = dataclasses.replace(model, v=data.mean_substrate_factors(trial_table))
             trial = trial_model.solve()
             if trial.misfit < misfit:
                 break

@@ -17,7 +17,7 @@ from metabolismgraph.config import GraphModel
 from metabolismgraph.errors import InputError, check_argument
 from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.reactions.linear_model import LinearModel
-from metabolismgraph.reactions.normal_equations import Nodes, follows_equation, orthonormal_basis
+from metabolismgraph.reactions.normal_equations import follows_equation, orthonormal_basis
 from metabolismgraph.reactions.normal_matrix import LEVERAGE, NormalMatrix, leverage
 from metabolismgraph.system.kinetics import Aggregation, Structure, mass_action
 from metabolismgraph.system.network import ReactionNetwork
@@ -182,6 +182,30 @@ def identify(
         >>> int(found.identifiable.sum()), network.n_reactions
         (62, 72)
     """
+    model = _regression(network, observations, aggregation)
+    return _analyse_with(model, homeostasis=homeostasis, tolerance=tolerance)
+
+
+def identify_both(
+    network: ReactionNetwork, observations: Observations, *, aggregation: Aggregation, tolerance: float
+) -> tuple[Identifiability, Identifiability]:
+    """The result of `identify` with homeostasis, and without; arguments as there."""
+    model = _regression(network, observations, aggregation)
+    return (
+        _analyse_with(model, homeostasis=True, tolerance=tolerance),
+        _analyse_with(model, homeostasis=False, tolerance=tolerance),
+    )
+
+
+def _analyse_with(model: LinearModel, *, homeostasis: bool, tolerance: float) -> Identifiability:
+    """Identifiability under a regression, with its homeostasis or without."""
+    if not homeostasis:
+        model = dataclasses.replace(model, basis=np.zeros_like(model.basis))
+    return analyse(model.matrix_of(model.columns()), tolerance)
+
+
+def _regression(network: ReactionNetwork, observations: Observations | None, aggregation: Aggregation) -> LinearModel:
+    """The regression of dc/dt on the rate constants of mass action and linear homeostasis; arguments of `identify`."""
     turned = isinstance(network, Observations)
     advice = "call mg.identify(observations.network, observations)" if turned else "read one with mg.read"
     check_argument("network", network, ReactionNetwork, advice)
@@ -202,16 +226,10 @@ def identify(
     known = dataclasses.replace(network, mass_action=np.ones(network.n_reactions, dtype=bool))
     c = transitions.start
     table = TabulatedReactions.of(mass_action, np.ones(network.n_reactions), Structure.of(known), aggregation, c)
-    basis, _ = orthonormal_basis(c, 1)
-    model = LinearModel.of(
-        table,
-        Nodes(c[None], np.ones((1, len(c)))),
-        transitions.derivative,
-        np.where(follows_equation(transitions) & ~network.fixed, 1.0, 0.0),
-        basis if homeostasis else np.zeros_like(basis),
-    )
+    v, stoichiometry = table.substrate_factors(c), network.sparse_stoichiometry
+    used = np.where(follows_equation(transitions) & ~network.fixed, 1.0, 0.0)
     # Each species is weighted by 1 / mean square of its columns. With equal weights, the columns of species with small
     # fluxes would be of the size of rounding errors in those of species with large fluxes.
-    square = model.stoichiometry**2 @ np.mean(model.v**2, axis=0)
-    model = dataclasses.replace(model, weight=model.weight / np.where(square > 0, square, 1.0))
-    return analyse(model.matrix_of(model.columns()), tolerance)
+    square = stoichiometry**2 @ np.mean(v**2, axis=0)
+    weight = used / np.where(square > 0, square, 1.0)
+    return LinearModel(v, transitions.derivative, weight, orthonormal_basis(c, 1)[0], stoichiometry)

@@ -16,9 +16,8 @@ import scipy
 from jaxtyping import Bool, Float
 
 from metabolismgraph.reactions.columns import Columns
-from metabolismgraph.reactions.normal_equations import Nodes
+from metabolismgraph.reactions.normal_equations import LARGEST_DENSE
 from metabolismgraph.reactions.normal_matrix import (
-    LARGEST_DENSE,
     LARGEST_IN_NEED,
     LEVERAGE,
     RANK,
@@ -26,7 +25,6 @@ from metabolismgraph.reactions.normal_matrix import (
     NormalMatrix,
 )
 from metabolismgraph.reactions.sparse_matrix import SparseMatrix
-from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +91,6 @@ class Joint(NamedTuple):
     hidden: Bool[np.ndarray, " reactions"]
 
 
-def mean_substrate_factors(table: TabulatedReactions, nodes: Nodes) -> Float[np.ndarray, "rows reactions"]:
-    """The substrate factor V of each reaction in concentration^order, averaged over the nodes of the rule for dc/dt."""
-    v = np.zeros((nodes.weight.shape[1], len(table.k)))
-    for weight, c in zip(nodes.weight, nodes.concentration, strict=True):
-        v += weight[:, None] * table.substrate_factors(c)
-    return v
-
-
 @dataclasses.dataclass(frozen=True)
 class LinearModel:
     """The linear regression dc/dt = S (k V) + basis theta, for one f.
@@ -119,19 +109,6 @@ class LinearModel:
     weight: Float[np.ndarray, "rows species"]
     basis: Float[np.ndarray, "rows species terms"]
     stoichiometry: scipy.sparse.csr_array
-
-    @classmethod
-    def of(
-        cls,
-        table: TabulatedReactions,
-        nodes: Nodes,
-        derivative: Float[np.ndarray, "rows species"],
-        weight: Float[np.ndarray, "rows species"],
-        basis: Float[np.ndarray, "rows species terms"],
-    ) -> LinearModel:
-        """Evaluate the substrate factors at the nodes of the rule for dc/dt."""
-        v = mean_substrate_factors(table, nodes)
-        return cls(v, derivative, weight, basis, table.structure.sparse_stoichiometry)
 
     def columns(self) -> Columns:
         """The regressions of all species."""

@@ -37,6 +37,7 @@ _NUISANCE_RIDGE = 1e-10
 _SMALLEST_SQUARE, _TINY = 1e-20, 1e-200
 # A concentration varies if its standard deviation exceeds this share of it; a polynomial likewise.
 _CONSTANT = 1e-9
+LARGEST_DENSE = 1000  # reactions; above, the time of dense matrices and their decompositions exceeds that of all else
 _LARGEST = 4000  # reactions; beyond it, a matrix takes hundreds of megabytes and its factorisation minutes
 # Relative size below which the difference of two equal diagonal entries is rounding.
 _CANCELLED = 1e-9
@@ -336,4 +337,7 @@ def residual(
     structure: Structure,
 ) -> Float[Array, "rows species"]:
     """The residual of dc/dt after reactions and nuisance homeostasis, in concentration/time."""
-    return rows.derivative - reaction_rates(v * k, structure) - jnp.einsum("til,il->ti", rows.basis, theta)
+    # The gradient of a sparse product is a sum of single entries, which is slower than a dense product of this size.
+    small = structure.n_reactions <= LARGEST_DENSE
+    rates = (v * k) @ structure.stoichiometry.T if small else reaction_rates(v * k, structure)
+    return rows.derivative - rates - jnp.einsum("til,il->ti", rows.basis, theta)

@@ -26,7 +26,6 @@ RANK = 1e-12  # relative size below which eigenvalues of a scaled normal matrix 
 LEVERAGE = 1e-6
 # Of rate constants at their bound of zero: largest number, and number without progress before they are made singly.
 _EXCHANGES, _FULL_EXCHANGES = 500, 3
-LARGEST_DENSE = 1000  # reactions; above, the time of dense decompositions exceeds that of all else
 LARGEST_IN_NEED = 5000  # where conjugate gradients fail; a decomposition then takes a minute and half a gigabyte
 
 

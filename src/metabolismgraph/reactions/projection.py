@@ -19,13 +19,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import (
+    LARGEST_DENSE,
     NormalEquations,
     Rows,
     normal_equations,
     residual,
     solve_rate_constants,
 )
-from metabolismgraph.reactions.normal_matrix import LARGEST_DENSE
 from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import Aggregation, LogFunction, Structure, aggregate, pair_concentrations
 from metabolismgraph.system.log_table import Knots, LogTable
@@ -186,18 +186,19 @@ def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunct
     for globally; the network then learns the deviation from the power law.
     """
 
-    def loss(exponent: float) -> float:
+    def share(exponent: float) -> float:
         # With the gradient, which is not used: L-BFGS needs the same program, and its compilation takes longer.
         parameters, constants = eqx.partition(with_exponent(start, exponent), substrate_parameters(start))
-        return float(evaluated(parameters, constants)[0])
+        return float(np.exp(evaluated(parameters, constants)[0]))
 
     evaluated = loss_and_gradient(problem)
 
-    # A grid first, since the loss can have several minima in p too; then a bounded search between the neighbours.
+    # A grid first, since the loss can have several minima in p too; then a bounded search between the neighbours, by
+    # parabolas: the share itself is close to one, unlike its logarithm.
     grid = np.geomspace(*_EXPONENTS, 12)
-    best = int(np.argmin([loss(p) for p in grid]))
+    best = int(np.argmin([share(p) for p in grid]))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    found = scipy.optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    found = scipy.optimize.minimize_scalar(share, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
     return with_exponent(start, float(found.x))
 
 
@@ -208,7 +209,13 @@ def with_exponent(mlp_sub: SubstrateFunction, exponent: float) -> SubstrateFunct
 
 
 def learn_substrate_function(
-    start: SubstrateFunction, problem: Problem, *, max_iterations: int, tolerance: float, progress: Progress
+    start: SubstrateFunction,
+    problem: Problem,
+    target: float | None = None,
+    *,
+    max_iterations: int,
+    tolerance: float,
+    progress: Progress,
 ) -> Minimum[SubstrateFunction]:
     """Minimise the projected loss over the parameters of f; see `minimise` for the arguments."""
     return minimise(
@@ -220,6 +227,7 @@ def learn_substrate_function(
         after_iteration=lambda i, loss: progress(
             "phase 1", i / max_iterations, f"unexplained {np.exp(loss / 2):.1e} of dc/dt"
         ),
+        target=target,
     )
 
 

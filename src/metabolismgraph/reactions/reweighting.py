@@ -63,6 +63,7 @@ def fit_reweighted(
     training: Training,
     start: Callable[[Phase1Data, Problem], F],
     learn: Callable[[F, Problem], Minimum[F]],
+    compare: Callable[[F, Problem, float], Minimum[F]] | None = None,
 ) -> ReweightedFit[F]:
     """Learn f, then update weights and outliers from the residual, until the set of outliers is constant.
 
@@ -71,10 +72,12 @@ def fit_reweighted(
         graph_model, training: sections of the configuration.
         start: returns the initial f for a problem.
         learn: minimises the projected loss of a problem, from a given f.
+        compare: the same, but may give up where the loss will not fall below a given one; for the choice of the rule.
+            None: `learn` does that too.
     """
     # Variances and outliers can be estimated only from a residual, and the residual depends on both. The alternation
     # is iteratively reweighted least squares with weights 1/variance per species and 0 for outliers.
-    data, found = _first_round(observations, graph_model, training, start, learn)
+    data, found = _first_round(observations, graph_model, training, start, learn, compare)
     keep = data.usable
     weight: Float[np.ndarray, " species"] | None = None
     losses = list(found.losses)
@@ -85,11 +88,12 @@ def fit_reweighted(
             losses += found.losses
         f = found.parameters
         # f was learned on every stride-th transition; residuals are those of all transitions.
-        residual = data.linear_model(f, keep, weight).solve().residual
+        first = weight is None
+        residual = data.unexplained(f).residual if first else data.linear_model(f, keep, weight).solve().residual
         # Outliers are never readmitted, so the iteration cannot cycle.
         regular = keep & ~_outliers(residual, keep, data.transitions, training.outlier_threshold)
         # The first round has default weights, so that one more round is needed in any case.
-        unchanged = weight is not None and bool((regular == keep).all())
+        unchanged = not first and bool((regular == keep).all())
         keep, weight = regular, 1.0 / noise_variance(residual, regular, data.signal)
         _log.debug("round %d: %d outliers, loss %.4g", number + 1, int((data.usable & ~keep).sum()), losses[-1])
         if unchanged:
@@ -104,6 +108,7 @@ def _first_round(
     training: Training,
     start: Callable[[Phase1Data, Problem], F],
     learn: Callable[[F, Problem], Minimum[F]],
+    compare: Callable[[F, Problem, float], Minimum[F]] | None,
 ) -> tuple[Phase1Data, Minimum[F]]:
     """The data under the rule for dc/dt with the smallest residual, and the f that was learned with it.
 
@@ -111,17 +116,22 @@ def _first_round(
     its own f, since an f that was learned with one rule absorbs part of the error of that rule.
     """
 
-    def fitted(rule: Rule, f: F | None = None) -> tuple[Phase1Data, Minimum[F]]:
+    def fitted(rule: Rule, f: F | None = None, target: float | None = None) -> tuple[Phase1Data, Minimum[F]]:
         data = Phase1Data(observations, graph_model, training, rule=rule)
         problem = data.problem(data.usable, None, stride=data.stride)
-        return data, _learned(start(data, problem) if f is None else f, data, problem, learn)
+        by = learn if target is None or compare is None else lambda f, problem: compare(f, problem, target)
+        return data, _learned(start(data, problem) if f is None else f, data, problem, by)
 
     if training.derivative != "auto":
         return fitted(training.derivative)
     discrete = fitted("forward")
-    smooth = fitted("cubic", discrete[1].parameters)
+    # For Euler steps, the cubic rule is learned only until that is clear, which saves most of its iterations.
+    enough = max(discrete[1].losses[-1], float(2 * np.log(_EXPLAINED)))
+    smooth = fitted("cubic", discrete[1].parameters, enough)
     if _tells_euler_steps(discrete, smooth, training.outlier_threshold):
         return discrete
+    if smooth[1].given_up:
+        smooth = fitted("cubic", smooth[1].parameters)
     # For samples that are coarse or noisy, a cubic through four frames can be worse than a line through two. The
     # trapezoid rule is learned only if it is better with the f of the cubic rule already.
     f, trapezoid = smooth[1].parameters, Phase1Data(observations, graph_model, training, rule="trapezoid")
@@ -157,7 +167,7 @@ def _tells_euler_steps(
 
 def _regular(data: Phase1Data, found: Minimum[F], threshold: float) -> Bool[np.ndarray, "transitions species"]:
     """Entries that are usable and not outliers."""
-    residual = data.linear_model(found.parameters, data.usable).solve().residual
+    residual = data.unexplained(found.parameters).residual
     return np.asarray(data.usable & ~_outliers(residual, data.usable, data.transitions, threshold))
 
 
@@ -170,7 +180,9 @@ def _learned(f: F, data: Phase1Data, problem: Problem, learn: Callable[[F, Probl
 
 def _log_share(data: Phase1Data, f: LogFunction, keep: Bool[np.ndarray, "transitions species"] | None = None) -> float:
     """Log of the unexplained share of the sum of squares of dc/dt, over entries to `keep` (None: all usable ones)."""
-    return data.linear_model(f, data.usable if keep is None else keep).solve().log_share
+    if keep is None or bool((keep == data.usable).all()):
+        return data.unexplained(f).log_share
+    return data.linear_model(f, keep).solve().log_share
 
 
 def _outliers(
@@ -183,6 +195,7 @@ def _outliers(
     used = keep | ~keep.any(axis=0)  # a species without an entry in use: all entries, to avoid the median of nothing
     # 1.4826 times the median absolute deviation is a consistent estimate of the standard deviation of a normal
     # distribution, and insensitive to outliers.
-    spread = 1.4826 * np.nanmedian(np.where(used, np.abs(residual), np.nan), axis=0)
+    median = np.median if used.all() else np.nanmedian  # which takes a multiple of the time
+    spread = 1.4826 * median(np.where(used, np.abs(residual), np.nan), axis=0)
     size = np.sqrt(np.mean(transitions.derivative**2, axis=0, where=used))
     return np.asarray(keep & (np.abs(residual) > np.maximum(threshold * spread, _SMALL_RESIDUAL * size)))

@@ -7,13 +7,12 @@ determine a rate constant that `identify` reports, it states the reason.
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from metabolismgraph.config import GraphModel, Training
-from metabolismgraph.reactions.identifiability import Identifiability, identify
+from metabolismgraph.reactions.identifiability import Identifiability, identify_both
 from metabolismgraph.system.observations import Observations
 
 # Largest standard error of log10 k: with a larger one, the 95 % interval spans more than a decade.
@@ -72,9 +71,12 @@ def promised_by_identify(
     observations: Observations, graph_model: GraphModel, training: Training
 ) -> tuple[Identifiability, Identifiability]:
     """The result of `identify` for the same frames, with homeostasis and without."""
-    network, aggregation, tolerance = observations.network, graph_model.aggr_type, training.identifiability_tolerance
-    found = functools.partial(identify, network, observations, aggregation=aggregation, tolerance=tolerance)
-    return found(homeostasis=True), found(homeostasis=False)
+    return identify_both(
+        observations.network,
+        observations,
+        aggregation=graph_model.aggr_type,
+        tolerance=training.identifiability_tolerance,
+    )
 
 
 def hidden_by_homeostasis(promised: Identifiability, apart: Identifiability) -> Bool[np.ndarray, " reactions"]:

@@ -31,6 +31,11 @@ def command(folder: Path, shared: Path | None = None, *, kernel: bool = False) -
     return [sys.executable, "-P", "-m", "metabolismgraph.runs.train_process", *places, *([_KERNEL] if kernel else [])]
 
 
+def has_strategy_files(folder: Path) -> bool:
+    """Whether a training in this folder executes strategy files."""
+    return any((folder / "strategies").glob("*.py"))
+
+
 def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> int:
     """Train; returns the exit code.
 
@@ -45,8 +50,7 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
     if most == resource.RLIM_INFINITY or most > _LARGEST_FILE:
         resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
     # Libraries may open files that nobody has listed; without strategy files, what the kernel refuses is not reported.
-    has_files = any((folder / "strategies").glob("*.py"))
-    held_by_kernel = audit_hook.seal(folder, shared, watched=has_files)
+    held_by_kernel = audit_hook.seal(folder, shared, watched=has_strategy_files(folder))
     # Everything heavy is imported inside the sandbox.
     import jax  # noqa: PLC0415
 

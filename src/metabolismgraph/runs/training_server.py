@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -22,19 +21,22 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from metabolismgraph.processes import NULL, PIPE, Child, environment
 from metabolismgraph.runs import train_process
+from metabolismgraph.sandbox import prctl
 from metabolismgraph.sandbox.audit_hook import READERS
 from metabolismgraph.system.threads import ONE_THREAD
 
 _LONGEST = 1 << 17  # bytes of a message; an environment is in it
-_PARENT_DEATH_SIGNAL = 1  # prctl
 # What a training imports. None of it starts threads, or looks for devices: neither would survive a fork.
-_MODULES = ("jax", "scipy.optimize", "safetensors.numpy", "metabolismgraph.runs.train_folder")
+_MODULES = (
+    *("jax", "scipy.optimize", "safetensors.numpy"),
+    *("metabolismgraph.runs.train_folder", "metabolismgraph.system.compilation"),
+)
 _servers: list[TrainingServer] = []  # the one of this process, which its forks inherit
 _USUAL = gc.get_threshold()  # of garbage collection
 
@@ -129,9 +131,8 @@ def start_training(
         OSError: it cannot be started.
     """
     request = {"folder": str(folder), "shared": None if shared is None else str(shared), "kernel": kernel}
-    has_files = any((folder / "strategies").glob("*.py"))
     for server in _servers:
-        if server.runs_files or not has_files:
+        if server.runs_files or not train_process.has_strategy_files(folder):
             training = server.start(request | {"env": dict(env)}, stderr)
             if training is not None:
                 return training
@@ -149,39 +150,42 @@ def fork_server() -> None:
     # A fork lacks the threads of its parent, and holds all that the parent holds: too late once the work has begun.
     if not _can_fork() or "jax" in sys.modules or len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
         return
-    given = dict(os.environ)
-    os.environ.update(ONE_THREAD)
     variables = _import()
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it does not learn how a child has ended
     parent = os.getpid()
     ours, theirs = _channel()
-    try:
-        with _interrupts_held():
-            number = os.fork()
-            if not number:
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except OSError:  # no more processes; if training cannot start either, it will say so
+    server = _fork()
+    if server == 0:
         ours.close()
-        theirs.close()
+        sys.exit(_serve(theirs, parent, variables))
+    theirs.close()
+    if server is None:  # no more processes; if training cannot start either, it will say so
+        ours.close()
         return
-    if number:
-        theirs.close()
-        for name in ONE_THREAD:  # for this process, NumPy has read it
-            os.environ.pop(name)
-            os.environ.update({name: given[name]} if name in given else {})
 
-        def kill() -> None:
-            os.kill(number, signal.SIGKILL)
-            os.waitpid(number, 0)
+    def kill() -> None:
+        os.kill(server, signal.SIGKILL)
+        os.waitpid(server, 0)
 
-        server = TrainingServer(ours, kill, runs_files=False)
-        _servers[:] = [server]
-        atexit.register(server.close)
-        return
-    ours.close()
-    sys.exit(_serve(theirs, parent, variables))
+    _servers[:] = [TrainingServer(ours, kill, runs_files=False)]
+    atexit.register(_servers[0].close)
+
+
+def _fork() -> int | None:
+    """Fork this process; returns the number of the child, 0 in the child, None if that is not possible."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    _reset_signals()
+    # The child ignores interrupts, which may come before it has said so.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        number = os.fork()
+        if number == 0:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except OSError:
+        return None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return number
 
 
 def start_server() -> TrainingServer | None:
@@ -218,22 +222,19 @@ def _can_fork() -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Interrupts wait for the end of the context."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _channel() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
+def _reset_signals() -> None:
+    """A process that ignores the signal of the end of a child does not learn how it has ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def _import() -> dict[str, str]:
-    """Import what a training needs; returns the variables that libraries set meanwhile."""
+    """Import what a training needs, with one thread; returns the variables that libraries set meanwhile."""
+    given = dict(os.environ)
+    os.environ.update(ONE_THREAD)  # NumPy reads it when it is imported
     before = set(os.environ)
     # As in a sealed process, libraries find no modules that open files unseen: the import of None fails.
     absent = READERS - set(sys.modules)
@@ -244,7 +245,10 @@ def _import() -> dict[str, str]:
         del sys.modules[name]
     gc.collect()
     gc.freeze()  # memory that the collector does not touch stays shared
-    return {name: value for name, value in os.environ.items() if name not in before}
+    added = {name: value for name, value in os.environ.items() if name not in before}
+    os.environ.clear()
+    os.environ.update(given | added)
+    return added
 
 
 def _serve(channel: socket.socket, parent: int, variables: Mapping[str, str]) -> int:
@@ -254,9 +258,7 @@ def _serve(channel: socket.socket, parent: int, variables: Mapping[str, str]) ->
         parent: number of the process that the server ends with.
         variables: of a training's environment, as libraries have set them.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _end_with(parent)
+    prctl.end_with(parent)
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1):
         os.dup2(nothing, number)
@@ -271,7 +273,7 @@ def _serve(channel: socket.socket, parent: int, variables: Mapping[str, str]) ->
         process = os.fork()
         if not process:
             channel.close()
-            _end_with(own)
+            prctl.end_with(own)
             asked = json.loads(request)
             return _train(asked | {"env": {**variables, **asked["env"]}}, descriptors)
         for descriptor in descriptors:
@@ -280,13 +282,6 @@ def _serve(channel: socket.socket, parent: int, variables: Mapping[str, str]) ->
         socket.send_fds(channel, [b"!"], [reference])
         os.close(reference)
         channel.send(str(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])).encode())
-
-
-def _end_with(parent: int) -> None:
-    """Kill this process when its parent ends."""
-    ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        sys.exit(1)  # it has ended already
 
 
 def _train(request: dict[str, Any], descriptors: list[int]) -> int:
@@ -305,7 +300,9 @@ def _train(request: dict[str, Any], descriptors: list[int]) -> int:
         sys.path.pop(0)  # files of the user must not replace modules
     os.environ.clear()
     os.environ.update(request["env"])
-    _read_settings_of_compilation()
+    from metabolismgraph.system.compilation import read_cache_settings  # noqa: PLC0415 (a server has imported JAX)
+
+    read_cache_settings()
     shared = request["shared"]
     try:
         return train_process.main(
@@ -316,18 +313,10 @@ def _train(request: dict[str, Any], descriptors: list[int]) -> int:
         return 1
 
 
-def _read_settings_of_compilation() -> None:
-    """Read again what JAX has read from the environment when it was imported."""
-    import jax  # noqa: PLC0415 (slow)
-
-    update = cast("Any", jax.config.update)
-    update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR"))
-    if seconds := os.environ.get("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
-        update("jax_persistent_cache_min_compile_time_secs", float(seconds))
-
-
 def _main() -> int:
     variables = _import()
+    _reset_signals()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     return _serve(socket.socket(fileno=os.dup(0)), int(sys.argv[1]), variables)
 
 

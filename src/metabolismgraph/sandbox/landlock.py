@@ -14,6 +14,8 @@ import stat
 import struct
 import sys
 
+from metabolismgraph.sandbox import prctl
+
 MISSING = (
     "strategy files are not executed here, since this kernel has no Landlock to confine them; use Linux 5.13 or newer, "
     "or give --unsafe-strategies"
@@ -21,7 +23,6 @@ MISSING = (
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # system calls, the same on every architecture
 _ASK_VERSION = 1
 _PATH_BENEATH = 1
-_NO_NEW_PRIVILEGES = 38  # prctl: required by Landlock for a process without privileges
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG = 1 << 4, 1 << 5, 1 << 7, 1 << 8
@@ -76,7 +77,7 @@ def confine(allowed: Allowed) -> bool:
         ):
             for path in paths:
                 _allow(libc, ruleset, path, granted & rights)
-        libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+        prctl.renounce_privileges()
         return _call(libc, _RESTRICT_SELF, ruleset, 0) == 0
     finally:
         os.close(ruleset)

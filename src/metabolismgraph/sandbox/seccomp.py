@@ -17,9 +17,9 @@ import struct
 import sys
 from collections.abc import Callable, Mapping
 
+from metabolismgraph.sandbox import prctl
 from metabolismgraph.sandbox.watcher import CALLS
 
-_NO_NEW_PRIVILEGES = 38  # prctl: required for a process without privileges
 _SET_MODE_FILTER, _ALL_THREADS, _LISTENER, _OR_FAIL = 1, 1, 8, 16
 _KILL_PROCESS, _ALLOW, _ASK, _NO_SUCH_CALL = 0x80000000, 0x7FFF0000, 0x7FC00000, 0x00050000 | 38
 _LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -245,7 +245,7 @@ def _install(flags: int, rules: list[Instruction], machine: str) -> int:
     buffer = ctypes.create_string_buffer(code, len(code))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(buffer)))
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+    prctl.renounce_privileges()
     mode, how = ctypes.c_long(_SET_MODE_FILTER), ctypes.c_long(_ALL_THREADS | flags)
     return int(libc.syscall(ctypes.c_long(_MACHINES[machine][1]), mode, how, header))
 

@@ -12,7 +12,6 @@ over the memory of the process; that is left to Landlock. Numbers and structures
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -24,12 +23,12 @@ import struct
 from collections.abc import Mapping
 from typing import NamedTuple, NoReturn
 
+from metabolismgraph.sandbox import prctl
 from metabolismgraph.sandbox.landlock import Allowed
 
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101  # ioctl
 _QUESTION, _ANSWER = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
 _GO_ON = 1
-_PARENT_DEATH_SIGNAL, _MAY_TRACE = 1, 0x59616D61  # prctl
 _CURRENT_FOLDER = 0xFFFFFF9C  # AT_FDCWD, as an unsigned number of 32 bits
 _PAGE, _LONGEST = 4096, 4096  # bytes; of a path
 _MOST_LINKS = 40
@@ -84,8 +83,7 @@ def start(allowed: Allowed, report: int, calls: Mapping[int, str]) -> socket.soc
         ours.close()
         _watch(theirs, allowed, report, own, calls)
     theirs.close()
-    # Where only parents may read the memory of a process (the kernel's Yama).
-    ctypes.CDLL(None).prctl(_MAY_TRACE, child, 0, 0, 0)
+    prctl.let_read(child)
     return ours
 
 
@@ -103,7 +101,7 @@ def hand_over(channel: socket.socket, listener: int) -> None:
 
 def _watch(channel: socket.socket, allowed: Allowed, report: int, watched: int, calls: Mapping[int, str]) -> NoReturn:
     try:
-        ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+        prctl.end_with(watched)
         _, descriptors, *_ = socket.recv_fds(channel, 1, 1)
         if descriptors:
             channel.send(b"!")

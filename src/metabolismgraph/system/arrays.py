@@ -10,6 +10,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, Shaped
 
+# Double precision: homeostasis is hundreds of times weaker than the reactions, and normal equations square that ratio.
+jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
+
 
 def on_device(values: object) -> Shaped[Array, ...]:
     """What NumPy can make an array of, as an array on the device of JAX and of the same type.

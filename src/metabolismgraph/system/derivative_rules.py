@@ -61,9 +61,13 @@ class StepQuadrature:
             return cls(np.stack([start, start + 1]), np.full((2, len(start)), 0.5))
         return cls(*_cubic(observations, start))
 
-    def mean(self, values: Float[np.ndarray, "frames species"]) -> Float[np.ndarray, "transitions species"]:
-        """The mean over each step of a quantity with values at the frames, in its own unit."""
-        return np.asarray(np.einsum("et,et...->t...", self.weight, values[self.frame]))
+    def mean(self, values: Float[np.ndarray, "frames columns"]) -> Float[np.ndarray, "transitions columns"]:
+        """The mean over each step of quantities with values at the frames, in their own units."""
+        # Node by node, since the values of all nodes together would be the largest array of Phase 1.
+        total = np.zeros((self.frame.shape[1], values.shape[1]))
+        for frame, weight in zip(self.frame, self.weight, strict=True):
+            total += weight[:, None] * values[frame]
+        return total
 
 
 def _cubic(

@@ -22,9 +22,6 @@ from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.pytrees import pytree
 
-# Double precision: homeostasis is hundreds of times weaker than the reactions, and normal equations square that ratio.
-jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
-
 Aggregation = Literal["mul", "add"]
 SMALLEST_OUTPUT = 1e-8  # of MLP_sub in a product, in the published program
 # Functions of NumPy arrays return NumPy arrays, those of JAX arrays return JAX arrays.

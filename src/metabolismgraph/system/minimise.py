@@ -16,6 +16,9 @@ from metabolismgraph.system.arrays import on_device
 
 _MEMORY = 20  # curvature pairs of L-BFGS
 _WINDOW = 10  # iterations over which the decrease of the loss is compared with the tolerance
+# The search also ends where each of the last iterations decreased the loss by less than this share of the tolerance.
+_STILL, _STILL_ITERATIONS = 1e-3, 3
+_FASTER = 10  # a target is out of reach if this multiple of the present rate would not reach it; a search can speed up
 
 Model = TypeVar("Model")
 # From parameters and constants of a model to a log loss and its gradient by the parameters.
@@ -29,12 +32,14 @@ class Minimum(Generic[Model]):
     Attributes:
         parameters: the model at the end.
         losses: at the start and after every iteration; the last is the loss of `parameters`, the least of all.
-        converged: False if the largest number of iterations was reached.
+        converged: False if the largest number of iterations was reached, or the search given up.
+        given_up: whether the search ended because `target` was out of reach.
     """
 
     parameters: Model
     losses: list[float]
     converged: bool
+    given_up: bool = False
 
 
 def minimise(
@@ -45,6 +50,7 @@ def minimise(
     max_iterations: int,
     tolerance: float,
     after_iteration: Callable[[int, float], None],
+    target: float | None = None,
 ) -> Minimum[Model]:
     """Minimise a log loss over the parameters of a model by L-BFGS (Liu & Nocedal 1989).
 
@@ -55,6 +61,8 @@ def minimise(
         max_iterations: largest number of iterations.
         tolerance: converged if the log loss decreases by less than this over ten iterations.
         after_iteration: called with the number of iterations so far and the log loss.
+        target: for a caller who asks only whether the log loss falls below this value: the search is given up where
+            it would not, even if it were ten times as fast as in the last ten iterations.
     """
     parameters, constants = eqx.partition(start, trainable)
     leaves, tree = jax.tree_util.tree_flatten(parameters)
@@ -65,32 +73,53 @@ def minimise(
 
     def of_vector(x: Float[np.ndarray, " parameters"]) -> Model:
         parts = zip(np.split(x, ends), leaves, strict=True)
-        model: Model = jax.tree_util.tree_unflatten(tree, [on_device(part.reshape(leaf.shape)) for part, leaf in parts])
+        model: Model = jax.tree_util.tree_unflatten(tree, [part.reshape(leaf.shape) for part, leaf in parts])
         return model
 
-    first = flattened(parameters)
-    best = (np.inf, first)
-
-    def function(x: Float[np.ndarray, " parameters"]) -> tuple[float, np.ndarray]:
-        nonlocal best
+    def at(x: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
         value, gradient = evaluate(of_vector(x), constants)
-        if value < best[0]:
-            best = (float(value), x.copy())
         return float(value), flattened(gradient)
 
-    losses = [function(first)[0]]
+    first = flattened(parameters)
+    start_loss, start_gradient = at(first)
+    # The first step of L-BFGS-B has length one. A loss that cannot be negative is a quadratic function with its minimum
+    # within 2 / |gradient of its logarithm|, which may be far shorter.
+    unit = 1.0 / max(1.0, float(np.linalg.norm(start_gradient)))
+    best = (start_loss, first)
+    losses = [start_loss]
+
+    def function(z: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
+        nonlocal best
+        x = first + unit * z
+        value, gradient = at(x) if z.any() else (start_loss, start_gradient)
+        if value < best[0]:
+            best = (value, x)
+        return value, unit * gradient
+
+    def out_of_reach(target: float) -> bool:
+        rate, left = (losses[-1 - _WINDOW] - losses[-1]) / _WINDOW, max_iterations - (len(losses) - 1)
+        return losses[-1] - _FASTER * rate * left > target
+
+    given_up = False
 
     def callback(intermediate_result: scipy.optimize.OptimizeResult) -> None:
+        nonlocal given_up
         losses.append(float(intermediate_result.fun))
         after_iteration(len(losses) - 1, losses[-1])
-        if len(losses) > _WINDOW + 1 and losses[-1 - _WINDOW] - losses[-1] < tolerance:
+        last = -np.diff(losses[-1 - _STILL_ITERATIONS :])
+        still = len(last) == _STILL_ITERATIONS and last.max() < _STILL * tolerance
+        whole_window = len(losses) > _WINDOW + 1
+        if still or (whole_window and losses[-1 - _WINDOW] - losses[-1] < tolerance):
+            raise StopIteration
+        if whole_window and target is not None and out_of_reach(target):
+            given_up = True
             raise StopIteration
 
     # SciPy's L-BFGS is L-BFGS-B without bounds. Its own test (ftol) considers a single iteration, whose decrease can be
     # far below the average of ten, and is switched off.
     scipy.optimize.minimize(
         function,
-        first,
+        np.zeros_like(first),
         jac=True,
         method="L-BFGS-B",
         callback=callback,
@@ -98,8 +127,8 @@ def minimise(
     )
     # Its last point can be far above the best one: where rounding prevents progress, its line search accepts any point.
     losses[-1], x = best
-    model: Model = eqx.combine(of_vector(x), constants)
-    return Minimum(model, losses, len(losses) <= max_iterations)
+    model: Model = eqx.combine(jax.tree.map(on_device, of_vector(x)), constants)
+    return Minimum(model, losses, len(losses) <= max_iterations and not given_up, given_up)
 
 
 def compiled(log_loss: Callable[..., Float[Array, ""]], *arguments: Any) -> ValueAndGradient:

@@ -90,13 +90,16 @@ class SubstrateFunction(eqx.Module):
     ) -> Float[AnyArray, "*batch"]:
         """log f at log concentrations `log_c` for substrate orders `order` (same shape, or broadcast)."""
         xp = array_library(log_c, self.skip, self.perceptron.weights[-1])
-        order = xp.broadcast_to(order, log_c.shape)
+        order = xp.asarray(order)
         skip, reference = xp.asarray(self.skip), xp.asarray(self.reference)
         # Every term except the first vanishes at the reference, so that log f = |s| log c there for any parameters.
         distance = log_c - reference
         linear = skip[0] * order * distance + skip[1] * distance
+        # Once for each order given, not for each concentration.
         at_reference = self._raw(xp.full_like(order, reference), order)
-        log_f: AnyArray = order * reference + linear + self._raw(log_c, order) - at_reference
+        log_f: AnyArray = (
+            order * reference + linear + self._raw(log_c, xp.broadcast_to(order, log_c.shape)) - at_reference
+        )
         return log_f
 
     def _raw(self, log_c: Float[AnyArray, "*batch"], order: Float[AnyArray, "*batch"]) -> Float[AnyArray, "*batch"]:

@@ -15,7 +15,7 @@ from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 _AT_ONCE = 1 << 16  # evaluations of a network; a hidden layer then takes 32 MB
 _KNOTS = 256  # per species; the error of a smooth function is 1e-8 of it
-_LEAST = 1e-6  # highest concentration of a species that is never there, relative to the highest of all
+_ABSENT = 1e-6  # highest concentration of a species that is never there, relative to the highest of all
 
 Rates = Callable[[Float[np.ndarray, "frames species"]], Float[np.ndarray, "frames species"]]
 
@@ -52,7 +52,7 @@ def homeostasis_at(model: MetabolismModel, c: Float[np.ndarray, "frames species"
     highest = c.max(axis=0, initial=0.0)
     if len(c) <= 2 * _KNOTS or not highest.any():
         return model.homeostasis
-    return NodeTable.of(model, np.maximum(highest, _LEAST * highest.max()), _KNOTS)
+    return NodeTable.of(model, np.maximum(highest, _ABSENT * highest.max()), _KNOTS)
 
 
 def mean_homeostasis(model: MetabolismModel, c: Float[np.ndarray, "frames species"]) -> float:

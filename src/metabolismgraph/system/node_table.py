@@ -15,7 +15,7 @@ from metabolismgraph.system.model import MetabolismModel
 
 _KNOTS = 48  # of the correction, per species; enough for training
 _HEADROOM = 1.5  # upper end of the table of a species, relative to its highest concentration
-_LEAST = 1e-12  # concentration that counts as zero, relative to the upper end
+_ZERO = 1e-12  # concentration that counts as zero, relative to the upper end
 
 
 class NodeTable(eqx.Module):
@@ -63,7 +63,7 @@ class NodeTable(eqx.Module):
         xp = array_library(c, self.slope, self.coefficients)
         slope, offset, step, coefficients = map(xp.asarray, (self.slope, self.offset, self.step, self.coefficients))
         # The derivative of sqrt is infinite at zero, and concentrations are clamped to zero.
-        root = xp.sqrt(xp.maximum(c, _LEAST * (coefficients.shape[1] * step) ** 2))
+        root = xp.sqrt(xp.maximum(c, _ZERO * (coefficients.shape[1] * step) ** 2))
         total: AnyArray = slope * c + offset + _read(coefficients, xp.arange(len(slope)), root / step)
         return total
 

@@ -202,11 +202,9 @@ def _use_compiled(cache: Path) -> bool:
         return True
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(cache)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    import jax  # noqa: PLC0415 (slow)
+    from metabolismgraph.system.compilation import read_cache_settings  # noqa: PLC0415 (slow)
 
-    # JAX reads variables when it is imported, which a worker has done before.
-    jax.config.update("jax_compilation_cache_dir", str(cache))  # type: ignore[no-untyped-call]
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
+    read_cache_settings()  # a worker has imported JAX before
     return False
 
 
