@@ -16,8 +16,8 @@ from metabolismgraph.system.arrays import on_device
 
 _MEMORY = 20  # curvature pairs of L-BFGS
 _WINDOW = 10  # iterations over which the decrease of the loss is compared with the tolerance
-# The search also ends where each of the last iterations decreased the loss by less than this share of the tolerance.
-_STILL, _STILL_ITERATIONS = 1e-3, 3
+# The search also ends where so many iterations together decreased the loss by less than this share of the tolerance.
+_STILL_ITERATIONS, _STILL = 3, 2e-3
 _FASTER = 10  # a target is out of reach if this multiple of the present rate would not reach it; a search can speed up
 
 Model = TypeVar("Model")
@@ -106,10 +106,10 @@ def minimise(
         nonlocal given_up
         losses.append(float(intermediate_result.fun))
         after_iteration(len(losses) - 1, losses[-1])
-        last = -np.diff(losses[-1 - _STILL_ITERATIONS :])
-        still = len(last) == _STILL_ITERATIONS and last.max() < _STILL * tolerance
         whole_window = len(losses) > _WINDOW + 1
-        if still or (whole_window and losses[-1 - _WINDOW] - losses[-1] < tolerance):
+        if whole_window and losses[-1 - _WINDOW] - losses[-1] < tolerance:
+            raise StopIteration
+        if len(losses) > _STILL_ITERATIONS and losses[-1 - _STILL_ITERATIONS] - losses[-1] < _STILL * tolerance:
             raise StopIteration
         if whole_window and target is not None and out_of_reach(target):
             given_up = True
