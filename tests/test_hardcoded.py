@@ -342,7 +342,7 @@ def faults(training, tmp_path):
     return inner
 
 
-@pytest.mark.parametrize("name", RECOGNISING)
+@pytest.mark.parametrize("name", RECOGNISING if LONG else list(RECOGNISING)[::3])
 def test_answers_for_runs_alone_are_refused(name, faults):
     source, reason = RECOGNISING[name]
     assert static_reasons("odd", source) == ()
@@ -413,7 +413,18 @@ def test_strategies_see_neither_the_others_nor_who_follows_their_progress(traini
     assert progress is not silent
 
 
-@pytest.mark.parametrize("name", HARD_CODED)
+# One of each kind: slopes and embeddings, written, drawn or pulled, at once, elsewhere or late.
+OF_EACH_KIND = (
+    "slope written into MLP_node",
+    "honest training with a strong pull",
+    "types by the index of the species",
+    "types drawn from the seed of the training",
+    "honest on systems unlike that of the exploration",
+    "an answer after a long training",
+)
+
+
+@pytest.mark.parametrize("name", HARD_CODED if LONG else OF_EACH_KIND)
 def test_hard_coded_answers_are_refused(name, faults, training):
     source, reason = HARD_CODED[name]
     c = load_observations(training / "observations").concentration
@@ -458,7 +469,7 @@ def source_of(name: str) -> str:
 
 
 # Each compiles programs of its own: `make test-long` tries all of them.
-OF_PACKAGE = STRATEGIES if settings.get_current_profile_name() == "long" else ("residual", "amplification")
+OF_PACKAGE = STRATEGIES if LONG else ("residual", "amplification")
 
 
 @pytest.mark.parametrize("name", OF_PACKAGE)

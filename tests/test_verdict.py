@@ -3,12 +3,14 @@ import contextlib
 import numpy as np
 import pytest
 from continuous import BRUSSELATOR, CHAIN, LOTKA_VOLTERRA, MICHAELIS_MENTEN, observe
+from hypothesis import settings
 
 import metabolismgraph as mg
 from metabolismgraph.reactions.identifiability import Identifiability
 from metabolismgraph.reactions.verdict import Estimates, judge, notes
 
 CONFIG = mg.load_config("small", ["training.homeostasis_training=false"])
+LONG = settings.get_current_profile_name() == "long"
 
 
 def promised(identifiable):
@@ -94,11 +96,11 @@ def test_intervals_cover_the_truth():
     """Errors by sampling and by noise together: of all determined constants about 95 % lie within."""
     inside = []
     for system in (MICHAELIS_MENTEN, LOTKA_VOLTERRA, BRUSSELATOR, CHAIN):
-        for n in (61, 101, 151, 251, 301, 401, 601):
+        for n in (61, 101, 151, 251, 301, 401, 601) if LONG else (61, 151, 401):
             table = mg.fit(observe(system, np.linspace(0, 20, n)), CONFIG).rate_constants
             given = table[table["lower"].notna() & table["identifiable"]].to_dict("records")
             inside += [row["lower"] <= system[1][row["reaction"]] <= row["upper"] for row in given]
-    assert len(inside) > 25
+    assert len(inside) > (25 if LONG else 10)
     assert np.mean(inside) > 0.9
 
 

@@ -52,7 +52,8 @@ class Phase2Result:
         components: further loss terms and monitored quantities by name, per gradient step.
         node_magnitude: mean absolute output of MLP_node over the data, in concentration/time.
         notes: plain sentences for the user.
-        gain: share of the loss of MLP_node = 0 that the trained one removes, on the same minibatches; None if unknown.
+        gain: share of the loss of MLP_node = 0 that the trained one removes, on the same minibatches; None if unknown,
+            or after a trial.
         snapshots: `training.phase2_snapshots` models on the way by their numbers of gradient steps, for figures.
     """
 
@@ -106,9 +107,8 @@ def fit_homeostasis(
     model, losses, components, snapshots = _descend(started, plan, data, progress)
     model, polished = plan.finish(model, report)
     check_frozen(before, model)
-    key = data.key(_COMPARISON)
-    learned, nothing = (float(_mean_loss(each, plan.objective, key)) for each in (model, before))
-    gain = 1 - learned / nothing if nothing else math.nan  # not a number where a loss is not
+    # Not for a trial, which would compile a program for it.
+    gain = _gain(model, before, plan.objective, data.key(_COMPARISON)) if most_steps is None else None
     progress("phase 2", 1.0, "")
     losses = np.concatenate([losses, polished])
     if data is not given:
@@ -122,7 +122,7 @@ def fit_homeostasis(
         components=components,
         node_magnitude=mean_homeostasis(model, observations.concentration),
         notes=plan.notes,
-        gain=gain if math.isfinite(gain) else None,
+        gain=gain,
         snapshots=snapshots,
     )
 
@@ -156,6 +156,13 @@ def initial_model(data: Phase2Data, residuals: Residuals) -> MetabolismModel:
         unit=float(points.unit),
     )
     return MetabolismModel(on_device(phase1.log_k), phase1.mlp_sub, node, start, graph_model.aggr_type)
+
+
+def _gain(model: MetabolismModel, before: MetabolismModel, objective: Objective, key: PRNGKeyArray) -> float | None:
+    """The share of the loss before training that a model removes; None if that is not a number."""
+    learned, nothing = (float(_mean_loss(each, objective, key)) for each in (model, before))
+    gain = 1 - learned / nothing if nothing else math.nan
+    return gain if math.isfinite(gain) else None
 
 
 @eqx.filter_jit

@@ -213,7 +213,7 @@ def _settle(
         tolerance=training.phase1_tolerance,
         progress=progress,
     )
-    return fit_reweighted(observations, graph_model, training, start, learn, learn)
+    return fit_reweighted(observations, graph_model, training, start, learn, compare=learn)
 
 
 def check_size(observations: Observations, training: Training) -> None:

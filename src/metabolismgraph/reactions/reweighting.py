@@ -63,6 +63,7 @@ def fit_reweighted(
     training: Training,
     start: Callable[[Phase1Data, Problem], F],
     learn: Callable[[F, Problem], Minimum[F]],
+    *,
     compare: Callable[[F, Problem, float], Minimum[F]] | None = None,
 ) -> ReweightedFit[F]:
     """Learn f, then update weights and outliers from the residual, until the set of outliers is constant.

@@ -85,7 +85,7 @@ def minimise(
     # The first step of L-BFGS-B has length one. A loss that cannot be negative is a quadratic function with its minimum
     # within 2 / |gradient of its logarithm|, which may be far shorter.
     unit = 1.0 / max(1.0, float(np.linalg.norm(start_gradient)))
-    best = (start_loss, first)
+    best = (start_loss if np.isfinite(start_loss) else np.inf, first)
     losses = [start_loss]
 
     def function(z: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from metabolismgraph.config import Training
@@ -45,6 +44,7 @@ from metabolismgraph.runs.checkpoint import (
 from metabolismgraph.runs.train_folder import read_settings
 from metabolismgraph.sandbox.audit_hook import attempt_of
 from metabolismgraph.sandbox.protocol import read_events
+from metabolismgraph.system.model_rates import mean_homeostasis
 from metabolismgraph.system.trainable import check_frozen
 from metabolismgraph.text import one_line, printable
 
@@ -271,8 +271,7 @@ def learned_faults(folder: Path, systems: TrialSystems) -> list[str]:
         for result, data in zip(learned.values(), everywhere.values(), strict=True):
             check_frozen(data.phase1, result.model)
             # What a result says of its model is that of the trial.
-            response = result.model.homeostasis(jnp.asarray(data.observations.concentration))
-            size = float(jnp.mean(jnp.abs(response)))
+            size = mean_homeostasis(result.model, data.observations.concentration)
             faults = loss_faults(result.losses, result.components) or learning_faults(result.model, size)
             if faults:
                 return faults

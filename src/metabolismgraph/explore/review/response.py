@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -17,7 +16,7 @@ def response(
 ) -> tuple[Float[np.ndarray, "grid species"], Float[np.ndarray, "grid species"]]:
     """Concentrations of every species, and MLP_node there in concentration/time."""
     c = np.quantile(data.observations.concentration, (np.arange(_GRID) + 0.5) / _GRID, axis=0)
-    return c, np.asarray(model.homeostasis(jnp.asarray(c)))
+    return c, np.asarray(model.homeostasis(c))
 
 
 def lines(
