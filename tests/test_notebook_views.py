@@ -66,6 +66,17 @@ def test_a_fit_and_its_evaluation(small, small_config):
     assert value(found, "directions that the data leave open") == str(directions)
 
 
+def test_identify_names_what_is_not_determined_alone(small):
+    network = small.observations.network
+    found = mg.identify(network)
+    cells = shown(found).cells
+    assert found.groups
+    for group, combinations in zip(found.groups, found.combinations, strict=True):
+        named = cells.index(", ".join(network.reactions[j] for j in group))
+        assert cells[named + 1] == ", ".join(one.written(network.reactions) for one in combinations)
+    assert repr(mg.identify(network, homeostasis=False)).count("\n") < 20
+
+
 def test_a_console_shows_the_same_and_no_arrays(small, small_config):
     config = small_config.replace({"training.homeostasis_training": False})
     result = mg.fit(small.observations, config)

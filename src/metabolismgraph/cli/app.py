@@ -336,7 +336,7 @@ def identify(
     from metabolismgraph.formats.network_and_table import read_with_model
     from metabolismgraph.formats.sbml import read_sbml
     from metabolismgraph.reactions.fit import check_size
-    from metabolismgraph.reactions.identifiability import identify as find
+    from metabolismgraph.reactions.identifiability import identify_both
 
     settings = read_config("oscillatory_rank50", set_)
     names = read_names(map_)
@@ -352,15 +352,11 @@ def identify(
         observations, _ = observations.split(*settings.training.held_out)
         check_size(observations, settings.training)
     with console(stderr=True).status("determining identifiability"):
-        found, alone = (
-            find(
-                model.network,
-                observations,
-                aggregation=settings.graph_model.aggr_type,
-                tolerance=settings.training.identifiability_tolerance,
-                homeostasis=homeostasis,
-            )
-            for homeostasis in (True, False)
+        found, alone = identify_both(
+            model.network,
+            observations,
+            aggregation=settings.graph_model.aggr_type,
+            tolerance=settings.training.identifiability_tolerance,
         )
     if as_json:
         ids = model.network.reactions

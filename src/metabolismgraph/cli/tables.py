@@ -19,7 +19,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from metabolismgraph.metrics import METRICS, Classification, Value, find
-from metabolismgraph.reactions.equations import written_combination, written_equation
+from metabolismgraph.reactions.equations import written_equation
 from metabolismgraph.reactions.verdict import NOT_APART, seen_in_part
 from metabolismgraph.system.progress import Progress as Report
 from metabolismgraph.system.progress import silent
@@ -207,7 +207,7 @@ def identifiability_table(network: ReactionNetwork, found: Identifiability, alon
         table.add_row(
             "\n".join(network.reactions[j] for j in members),
             "\n".join(written_equation(reactions[j]) for j in members),
-            "\n".join(written_combination(network, c) for c in combinations)
+            "\n".join(c.written(network.reactions) for c in combinations)
             or (NOT_APART if seen_in_part(alone)[list(members)].all() else "nothing"),
         )
     if len(found.groups) > _MOST_ROWS:

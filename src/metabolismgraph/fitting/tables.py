@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from metabolismgraph.reactions.equations import written_combination, written_equation, written_unit
+from metabolismgraph.reactions.equations import written_equation, written_unit
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.reactions.verdict import AT_ZERO, NOT_TRUSTED, TWO_SIDED
 from metabolismgraph.system.kinetics import Aggregation
@@ -128,5 +128,5 @@ def _combinations(network: ReactionNetwork, found: Phase1Result) -> list[str]:
         for one in combinations:
             value = float(np.dot(one.coefficients, k[list(one.reactions)]))
             for j in one.reactions:
-                texts[j].append(f"{written_combination(network, one)} = {value:.6g}")
+                texts[j].append(f"{one.written(network.reactions)} = {value:.6g}")
     return ["; ".join(text) for text in texts]

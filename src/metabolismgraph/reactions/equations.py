@@ -1,11 +1,10 @@
-"""Reactions, units and combinations of rate constants as text."""
+"""Reactions and units of rate constants as text."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from metabolismgraph.reactions.identifiability import Combination
-from metabolismgraph.system.network import Reaction, ReactionNetwork
+from metabolismgraph.system.network import Reaction
 
 
 def written_equation(reaction: Reaction) -> str:
@@ -31,17 +30,6 @@ def written_unit(order: float) -> str:
     if power in simple:
         return simple[int(power)]
     return f"concentration^{power:g}/time" if power > 0 else f"1/(concentration^{-power:g} time)"
-
-
-def written_combination(network: ReactionNetwork, combination: Combination) -> str:
-    """A combination of rate constants as text, such as k(R1) - 2 k(R2)."""
-    text = ""
-    for j, a in zip(combination.reactions, combination.coefficients, strict=True):
-        sign = "-" if a < 0 else "+" if text else ""
-        size = "" if abs(a) == 1 else f"{abs(a):g} "
-        text += f" {sign} " if text else sign
-        text += f"{size}k({network.reactions[j]})"
-    return text
 
 
 def _side(amounts: Mapping[str, float]) -> str:

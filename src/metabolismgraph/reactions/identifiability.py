@@ -8,6 +8,8 @@ them, only the prior on k distinguishes between values (`unidentifiable`).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy
@@ -23,6 +25,9 @@ from metabolismgraph.system.kinetics import Aggregation, Structure, mass_action
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
+
+if TYPE_CHECKING:
+    import pandas as pd
 from metabolismgraph.system.units import Units
 
 _SAME = 1e-4  # null directions of two analyses that differ by less are the same direction
@@ -34,6 +39,21 @@ class Combination:
 
     reactions: tuple[int, ...]
     coefficients: tuple[float, ...]
+
+    def written(self, names: Sequence[str]) -> str:
+        """As text, with the names of all reactions.
+
+        Example:
+            >>> Combination((0, 2), (1.0, -2.0)).written(["R1", "R2", "R3"])
+            'k(R1) - 2 k(R3)'
+        """
+        text = ""
+        for j, a in zip(self.reactions, self.coefficients, strict=True):
+            sign = "-" if a < 0 else "+" if text else ""
+            size = "" if abs(a) == 1 else f"{abs(a):g} "
+            text += f" {sign} " if text else sign
+            text += f"{size}k({names[j]})"
+        return text
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -47,6 +67,7 @@ class Identifiability(Overview):
             and the next one. The larger the gap above the null space, the clearer the verdict.
         groups: reactions that share null directions, as tuples of indices.
         combinations: the determined combinations of each group (may be empty).
+        names: of the reactions; empty where they are not known.
     """
 
     identifiable: Bool[np.ndarray, " reactions"]
@@ -54,6 +75,7 @@ class Identifiability(Overview):
     eigenvalues: Float[np.ndarray, " eigenvalues"]
     groups: tuple[tuple[int, ...], ...]
     combinations: tuple[tuple[Combination, ...], ...]
+    names: tuple[str, ...] = ()
 
     def _overview(self) -> tuple[str, Rows]:
         rows = [
@@ -64,6 +86,18 @@ class Identifiability(Overview):
             ("smallest eigenvalue of what is determined", f"{self.smallest_determined:.2g}"),
         ]
         return "identifiability", rows
+
+    def _frame(self) -> pd.DataFrame | None:
+        """What is not determined alone, if the reactions have names."""
+        if not self.groups or not self.names:
+            return None
+        rows = [
+            (", ".join(self.names[j] for j in group), ", ".join(one.written(self.names) for one in known) or "nothing")
+            for group, known in zip(self.groups, self.combinations, strict=True)
+        ]
+        import pandas as pd  # noqa: PLC0415 (slow, and not for training)
+
+        return pd.DataFrame(rows, columns=["not determined alone", "determined of these"])
 
     @classmethod
     def of(
@@ -183,11 +217,12 @@ def identify(
         (62, 72)
     """
     model = _regression(network, observations, aggregation)
-    return _analyse_with(model, homeostasis=homeostasis, tolerance=tolerance)
+    found = _analyse_with(model, homeostasis=homeostasis, tolerance=tolerance)
+    return dataclasses.replace(found, names=network.reactions)
 
 
 def identify_both(
-    network: ReactionNetwork, observations: Observations, *, aggregation: Aggregation, tolerance: float
+    network: ReactionNetwork, observations: Observations | None, *, aggregation: Aggregation, tolerance: float
 ) -> tuple[Identifiability, Identifiability]:
     """The result of `identify` with homeostasis, and without; arguments as there."""
     model = _regression(network, observations, aggregation)

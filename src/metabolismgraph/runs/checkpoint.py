@@ -118,8 +118,9 @@ def load_phase1(path: Path, graph_model: GraphModel, network: ReactionNetwork | 
         fault = fault or array_fault(arrays, WINDOWS, sizes, "windows.")
     if fault or (fault := _indices_fault(meta, sizes)):
         raise InputError(f"{path}.safetensors: holds no result of Phase 1 ({fault}); train it again")
+    directions: dict[str, Any] = {name: arrays[f"identifiability.{name}"] for name in _IDENTIFIABILITY_ARRAYS}
     identifiability = Identifiability(
-        **{name: arrays[f"identifiability.{name}"] for name in _IDENTIFIABILITY_ARRAYS},
+        **directions,
         groups=meta.groups,
         combinations=tuple(tuple(Combination(r, c) for r, c in group) for group in meta.combinations),
     )

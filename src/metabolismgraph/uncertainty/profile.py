@@ -24,7 +24,7 @@ from jaxtyping import Float
 
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.overview import Overview, Rows
-from metabolismgraph.reactions.equations import written_combination, written_unit
+from metabolismgraph.reactions.equations import written_unit
 from metabolismgraph.reactions.verdict import NOT_APART, TWO_SIDED
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.threads import single_thread
@@ -468,7 +468,7 @@ def _combinations(model: FittedModel, reaction: int) -> str:
     """Determined combinations with a rate constant that is not determined alone, with their values."""
     k = 10.0**model.found.log_k
     return "; ".join(
-        f"{written_combination(model.network, one)} = {float(np.dot(one.coefficients, k[list(one.reactions)])):.3g}"
+        f"{one.written(model.network.reactions)} = {float(np.dot(one.coefficients, k[list(one.reactions)])):.3g}"
         for group in model.allowed.combinations
         for one in group
         if reaction in one.reactions
