@@ -56,15 +56,22 @@ class FitResult(Overview):
 
     def _overview(self) -> tuple[str, Rows]:
         network, known = self.observations.network, self.phase1.identifiability.identifiable
-        types = self.types
+        homeostasis = self.homeostasis
         rows = [
             ("network", f"{network.n_species} species, {network.n_reactions} reactions"),
             ("data", f"{self.observations.n_frames} frames"),
             ("trusted", "yes" if self.trust.trustworthy else f"no: {'; '.join(self.trust.why_not)}"),
             ("rate constants that are determined", f"{int(known.sum())} of {len(known)}"),
-            ("types of homeostasis", "no Phase 2" if types is None else len(np.unique(types[types >= 0]))),
+            ("homeostasis that is resolved", f"{int(homeostasis['resolved'].sum())} of {len(homeostasis)} species"),
+            ("types of homeostasis", self._types_in_words(homeostasis)),
         ]
         return "fit", rows
+
+    def _types_in_words(self, homeostasis: pd.DataFrame) -> object:
+        if self.types is None:
+            return "no Phase 2"
+        # Embeddings have clusters without any homeostasis, too.
+        return len(np.unique(self.types[self.types >= 0])) if homeostasis["resolved"].any() else "none resolved"
 
     def _frame(self) -> pd.DataFrame:
         return self.rate_constants[list(_SHOWN)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int
+import scipy
+from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.reactions.equations import written_equation, written_unit
 from metabolismgraph.reactions.result import Phase1Result
@@ -12,7 +13,8 @@ from metabolismgraph.reactions.verdict import AT_ZERO, NOT_TRUSTED, TWO_SIDED
 from metabolismgraph.system.kinetics import Aggregation
 from metabolismgraph.system.network import ReactionNetwork
 
-RESOLVED = 2.0  # least distance of a resolved slope of homeostasis from zero, in standard errors
+RESOLVED = 2.0  # least distance of a determined line of homeostasis from zero, in standard errors
+_BY_CHANCE = 0.025  # largest expected share of species without homeostasis among those that seem to have it
 
 
 def rate_constants_table(
@@ -91,19 +93,23 @@ def homeostasis_table(
         slope, slope_error: minus lambda, in 1/time, and its standard error.
         offset, offset_error: in concentration/time.
         baseline, baseline_error: concentration without homeostatic dc/dt, -offset/slope; empty if not resolved.
-        resolved: whether slope differs from zero by more than two standard errors, in a fit that is to be trusted.
+        resolved: whether there is a pull to a baseline, in a fit that is to be trusted: the slope is below zero by two
+            standard errors, or more among many species (`find_pulls`), and the baseline is not below zero by two.
         type: cluster of the embedding, from 0; species outside all clusters are in the last one. Empty without
             Phase 2.
     """
     moving = ~network.fixed
     with np.errstate(divide="ignore", invalid="ignore"):
-        resolved = (np.abs(found.slope) > RESOLVED * found.slope_error) & trustworthy
-        baseline = np.where(resolved, -found.offset / found.slope, np.nan)
+        pulled = np.zeros(len(moving), dtype=bool)
+        pulled[moving] = trustworthy & find_pulls((found.slope / found.slope_error)[moving])
+        baseline = np.where(pulled, -found.offset / found.slope, np.nan)
         # The variance of b = -o/s to first order: (var(o) + b^2 var(s) + 2 b cov(o, s)) / s^2. (The exact interval is
         # that of Fieller 1954.)
         variance = (
             found.offset_error**2 + baseline**2 * found.slope_error**2 + 2 * baseline * found.slope_offset_covariance
         ) / found.slope**2
+    error = np.sqrt(np.maximum(variance, 0.0))
+    resolved = pulled & ~(baseline < -RESOLVED * error)
     table = pd.DataFrame(
         {
             "species": network.species,
@@ -111,13 +117,35 @@ def homeostasis_table(
             "slope_error": found.slope_error,
             "offset": found.offset,
             "offset_error": found.offset_error,
-            "baseline": baseline,
-            "baseline_error": np.sqrt(np.maximum(variance, 0.0)),
+            "baseline": np.where(resolved, baseline, np.nan),
+            "baseline_error": np.where(resolved, error, np.nan),
             "resolved": resolved,
             "type": pd.Series([pd.NA] * network.n_species if types is None else types, dtype="Int64"),
         }
     )
     return table[moving].reset_index(drop=True)
+
+
+def find_pulls(scores: Float[np.ndarray, " species"]) -> Bool[np.ndarray, " species"]:
+    """Which slopes of homeostasis are below zero, so that at most 2.5 % of those found are so by chance.
+
+    With two standard errors for every one of many species, some would pass without any homeostasis.
+
+    Args:
+        scores: slopes, each in units of its standard error.
+
+    Source:
+        Benjamini & Hochberg 1995.
+
+    Example:
+        >>> find_pulls(np.array([-2.1])).tolist(), find_pulls(np.array([-2.1] + 9 * [0.0])).tolist()[0]
+        ([True], False)
+    """
+    p = scipy.special.ndtr(np.nan_to_num(scores, nan=np.inf))
+    ascending = np.sort(p)
+    allowed = _BY_CHANCE * np.arange(1, len(p) + 1) / max(len(p), 1)
+    passed = ascending[ascending <= allowed]
+    return np.asarray(p <= passed[-1]) if passed.size else np.zeros(len(p), dtype=bool)
 
 
 def _combinations(network: ReactionNetwork, found: Phase1Result) -> list[str]:
