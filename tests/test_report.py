@@ -134,6 +134,29 @@ def test_a_run_in_which_no_species_may_change(run):
     assert page.data["homeostasis"]["rows"] == []
 
 
+def test_homeostasis_without_types(run):
+    """Without Phase 2, species have homeostasis and no types."""
+    table = pd.read_csv(run / "homeostasis.csv")
+    resolved = int(table["resolved"].sum())
+    assert resolved
+    table["type"] = pd.NA
+    table.to_csv(run / "homeostasis.csv", index=False)
+    said = page_of(run).texts["main"]
+    assert f"homeostasis of {resolved} of {len(table)} species is resolved." in said
+    assert "Without Phase 2, species have no types" in said
+    assert "not resolved" not in said
+
+
+def test_frames_at_a_steady_state_are_no_test(run):
+    """Their dc/dt is all noise, so that R² is far below zero however small the errors are."""
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["trustworthy"]
+    (run / "metrics.json").write_text(json.dumps(metrics | {"held_out_derivative_R2": -6e4}))
+    said = page_of(run).texts["main"]
+    assert "these test it little" in said
+    assert "with an R²" not in said
+
+
 def test_an_interrupted_run(run):
     change(run, stages={"simulate": {"seconds": 1.0}})
     (run / "training" / "stderr.txt").write_text("some lines\nkilled for <its> memory\n")

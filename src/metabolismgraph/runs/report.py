@@ -151,6 +151,7 @@ def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
             "undetermined": sentences.undetermined(constants),
             "inseparable": sentences.inseparable(constants),
             "types": types,
+            "resolved": bool(homeostasis["resolved"].any()),
             "notes": words.listed(metrics, "notes"),
             "data": [("origin", _made_by(folder)), *_data(observations, folder.config.training)],
             "has_embeddings": embeddings is not None,

@@ -11,28 +11,33 @@ from metabolismgraph.text import counted
 
 _MOST_NAMES = 40  # in a sentence
 _NEARLY_ONE = 0.9999  # an R² that would be printed as 1
+_TESTED = 0.5  # R² of held-out dc/dt below which a fit with small errors was tested close to a steady state only
 
 
 def verdict(metrics: Mapping[str, Value], constants: pd.DataFrame, homeostasis: pd.DataFrame, types: int) -> str:
     """What was determined, and whether to trust it.
 
     Args:
-        types: their number.
+        types: their number; 0 without Phase 2.
     """
     known = int(constants["identifiable"].sum())
     found = f"{known} of {len(constants)} rate constants are determined by these data"
     resolved = int(homeostasis["resolved"].sum())
-    if types:
-        found += f"; homeostasis of {resolved} of {len(homeostasis)} species is resolved, with {counted(types, 'type')}"
+    if resolved:
+        found += f"; homeostasis of {resolved} of {len(homeostasis)} species is resolved"
+        found += f", with {counted(types, 'type')}" if types else ""
     elif len(homeostasis):
         found += "; homeostasis is not resolved for any species"
     if metrics.get("trustworthy") is not True:
         return f"Do not trust this fit. In it, {found}."
     held_out = metrics.get("held_out_derivative_R2")
     tested = ""
-    if isinstance(held_out, float):
+    if isinstance(held_out, float) and held_out > _TESTED:
         accuracy = f"above {_NEARLY_ONE}" if held_out > _NEARLY_ONE else f"of {held_out:.4g}"
         tested = f" It predicts dc/dt of frames that it has not seen with an R² {accuracy}."
+    elif isinstance(held_out, float):
+        # In a fit that is to be trusted, their error is small compared with dc/dt of the training frames.
+        tested = " In the frames that it has not seen, concentrations hardly change, so these test it little."
     return f"The fit is to be trusted. {found[0].upper()}{found[1:]}.{tested}"
 
 
