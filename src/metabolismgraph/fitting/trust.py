@@ -60,6 +60,7 @@ _CHAOTIC = 1e3  # growth of an error of an initial state above which a window is
 # expected error, relative noise of the concentrations, and decades of the prior of log10 k.
 _LEAST_NOISE, _SOLVER_ERROR, _TIMES_EXPECTED, _MAX_WINDOW_NOISE, _DECADES = 1e-6, 1e-6, 3.0, 0.2, 3.0
 _MAX_ERROR = 1e3  # relative errors are cut off here; an infinite one becomes this
+_UNTESTED = "no frames were held out that could test a prediction; raise training.held_out_fraction, or give runs with more frames"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -127,7 +128,7 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
     why_not = [text for limit in limits for text in _complaint(*limit, observations.network.species)]
     why_not += _other_reasons(found, training, observations.network, errors)
     if not np.isfinite(held_out).any():
-        why_not.append("no frames were held out that could test a prediction")
+        why_not.append(_UNTESTED)
     beyond = unexplained > 0  # rounding alone leaves nothing
     if large and np.nanmedian(misfit[beyond] / unexplained[beyond]) < _MOSTLY_NOISE:
         why_not.append("most of the residual looks like measurement noise, which the model does not include")
@@ -195,7 +196,7 @@ def _trust_in_trajectories(
             share = np.where(moving, np.minimum(tested.rms / spread, _MAX_ERROR), np.nan)
             held_out, rollout = (share, rollout) if length == _SHORTEST_WINDOW else (held_out, share)
     else:
-        why_not.append("no frames were held out that could test a prediction")
+        why_not.append(_UNTESTED)
     misfit = np.where(moving, np.sqrt(max(evidence.chi2 - 1, 0.0)) * evidence.noise / spread, np.nan)
     return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
 
@@ -241,7 +242,7 @@ def _trust_in_windows(
         why_not.append(f"the residual of windows is {evidence.noise:.0%} of the concentrations")
     held_out = np.full(len(names), np.nan)
     if unseen is None:
-        why_not.append("no frames were held out that could test a prediction")
+        why_not.append(_UNTESTED)
     else:
         m = len(k)
         factor = triangular(evidence.root, np.eye(m) / _DECADES)
