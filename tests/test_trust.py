@@ -135,3 +135,8 @@ def test_rounding_is_not_taken_for_a_wrong_model():
     noisy = c * (1 + 3e-6 * np.random.default_rng(0).standard_normal(c.shape))
     found = verdict(dataclasses.replace(observations, concentration=noisy))
     assert any("Z" in reason for reason in found.why_not)
+
+
+def test_without_held_out_frames_it_says_what_to_do():
+    config = CONFIG.override(["training.held_out_fraction=0"])
+    assert "raise training.held_out_fraction" in " ".join(mg.fit(observe(CHAIN, TIME), config).trust.why_not)
