@@ -60,7 +60,7 @@ _CHAOTIC = 1e3  # growth of an error of an initial state above which a window is
 # expected error, relative noise of the concentrations, and decades of the prior of log10 k.
 _LEAST_NOISE, _SOLVER_ERROR, _TIMES_EXPECTED, _MAX_WINDOW_NOISE, _DECADES = 1e-6, 1e-6, 3.0, 0.2, 3.0
 _MAX_ERROR = 1e3  # relative errors are cut off here; an infinite one becomes this
-_UNTESTED = "no frames were held out that could test a prediction; raise training.held_out_fraction, or give runs with more frames"
+_UNTESTED = "no frames could test a prediction (raise training.held_out_fraction, or give longer runs)"
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
