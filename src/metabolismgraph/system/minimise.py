@@ -82,7 +82,7 @@ def minimise(
 
     first = flattened(parameters)
     start_loss, start_gradient = at(first)
-    # The first step of L-BFGS-B has length one. If the loss is quadratic and not negative, its minimum is not farther than
+    # The first step of L-BFGS-B has length one. If the loss is quadratic and not negative, its minimum is within
     # 2 / |gradient of its logarithm|, which may be far less.
     unit = 1.0 / max(1.0, float(np.linalg.norm(start_gradient)))
     best = (start_loss if np.isfinite(start_loss) else np.inf, first)
