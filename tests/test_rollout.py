@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import tracemalloc
 
 import equinox as eqx
 import jax
@@ -123,6 +124,27 @@ def test_the_table_does_not_hang_on_the_unit_of_concentration(data, unit):
     model = eqx.tree_at(lambda m: m.mlp_node, model, node)
     exact = model.homeostasis(many)
     assert np.abs(homeostasis_at(model, many)(many) - exact).max() < 1e-7 * np.abs(exact).max()
+
+
+def test_the_table_of_many_species_takes_little_memory():
+    """All at once, a hidden layer of 2000 species would take a quarter of a gigabyte."""
+    node, one = NodeFunction(64, 3, 2, np.random.default_rng(0)), model_of()
+    node = eqx.tree_at(lambda n: n.perceptron.weights[-1], node, jnp.ones((64, 1)))
+    embeddings = np.random.default_rng(1).normal(size=(2000, 2))
+    model = dataclasses.replace(one, mlp_node=node, embeddings=jnp.asarray(embeddings))
+    many = np.full((600, 2000), 2.0)
+    tracemalloc.start()
+    try:
+        table = homeostasis_at(model, many)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(table, NodeTable)
+    assert peak < 2e8
+    few = dataclasses.replace(model, embeddings=jnp.asarray(embeddings[700:703]))
+    of_few = np.asarray(homeostasis_at(few, many[:, :3]).coefficients)
+    np.testing.assert_allclose(table.coefficients[700:703], of_few, rtol=1e-9, atol=1e-12 * np.abs(of_few).max())
+    assert np.abs(of_few).max() > 0
 
 
 # -- rollouts

@@ -10,10 +10,9 @@ from jaxtyping import Float
 
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import MetabolismModel
-from metabolismgraph.system.node_table import NodeTable
+from metabolismgraph.system.node_table import AT_ONCE, NodeTable
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
-_AT_ONCE = 1 << 16  # evaluations of a network; a hidden layer then takes 32 MB
 _KNOTS = 256  # per species; the error of a smooth function is 1e-8 of it
 _ABSENT = 1e-6  # highest concentration of a species that is never there, relative to the highest of all
 
@@ -67,6 +66,6 @@ def in_parts(rates: Rates, c: Float[np.ndarray, "frames species"]) -> Float[np.n
         >>> in_parts(lambda c: 2 * c, np.ones((3, 100_000))).sum()
         np.float64(600000.0)
     """
-    frames = max(_AT_ONCE // max(c.shape[1], 1), 1)
+    frames = max(AT_ONCE // max(c.shape[1], 1), 1)
     parts = [rates(c[first : first + frames]) for first in range(0, len(c), frames)]
     return np.concatenate(parts) if parts else np.zeros(c.shape)

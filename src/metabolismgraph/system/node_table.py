@@ -14,6 +14,7 @@ from metabolismgraph.system.log_table import cubic_coefficients
 from metabolismgraph.system.model import MetabolismModel
 
 _KNOTS = 48  # of the correction, per species; enough for training
+AT_ONCE = 1 << 16  # evaluations of the network; a hidden layer then takes 32 MB
 _HEADROOM = 1.5  # upper end of the table of a species, relative to its highest concentration
 _ZERO = 1e-12  # concentration that counts as zero, relative to the upper end
 
@@ -54,7 +55,11 @@ class NodeTable(eqx.Module):
         root = step[:, None] * (xp.arange(knots + 3) - 1.0)
         # The first cubic needs one knot below c = 0, where c = -root^2 continues the coordinate.
         c = root * xp.abs(root)
-        _, correction = node.parts(c, xp.broadcast_to(a[:, None], (*c.shape, a.shape[-1])))
+        # In NumPy, some species at a time: a hidden layer of all of them would take gigabytes.
+        some = len(c) if xp is not np else max(AT_ONCE // c.shape[1], 1)
+        blocks = [slice(first, first + some) for first in range(0, len(c), max(some, 1))]
+        corrections = [node.parts(c[b], xp.broadcast_to(a[b, None], (*c[b].shape, a.shape[-1])))[1] for b in blocks]
+        correction = xp.concatenate(corrections) if corrections else xp.zeros(c.shape)
         slope, offset = node.line(a)
         # Inside compiled functions, `device_put` has no effect.
         return cls(*map(jax.device_put, (slope, offset, step, cubic_coefficients(correction))))
