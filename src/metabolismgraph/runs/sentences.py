@@ -11,7 +11,7 @@ from metabolismgraph.text import counted
 
 _MOST_NAMES = 40  # in a sentence
 _NEARLY_ONE = 0.9999  # an R² that would be printed as 1
-_TESTED = 0.5  # R² of held-out dc/dt below which a fit with small errors was tested close to a steady state only
+_TESTED = 0.5  # R² of held-out dc/dt below which that is mostly noise, or close to a steady state
 
 
 def verdict(metrics: Mapping[str, Value], constants: pd.DataFrame, homeostasis: pd.DataFrame, types: int) -> str:
@@ -36,8 +36,8 @@ def verdict(metrics: Mapping[str, Value], constants: pd.DataFrame, homeostasis: 
         accuracy = f"above {_NEARLY_ONE}" if held_out > _NEARLY_ONE else f"of {held_out:.4g}"
         tested = f" It predicts dc/dt of frames that it has not seen with an R² {accuracy}."
     elif isinstance(held_out, float):
-        # In a fit that is to be trusted, their error is small compared with dc/dt of the training frames.
-        tested = " In the frames that it has not seen, concentrations hardly change, so these test it little."
+        # If the fit is to be trusted, what is left is noise, or small beside dc/dt of the training frames.
+        tested = " In the frames that it has not seen, dc/dt is hardly larger than its errors, so these test it little."
     return f"The fit is to be trusted. {found[0].upper()}{found[1:]}.{tested}"
 
 
