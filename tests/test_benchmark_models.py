@@ -245,7 +245,11 @@ def test_constant_of_a_wrong_law_is_wrong_and_a_missing_one_is_not_determined():
         ("clean", Outcome(answer_of()), "passed"),
         ("clean", Outcome(answer_of(trustworthy=False)), "false alarm"),
         ("clean", Outcome(refused="too few"), "refused"),
-        ("coarse", Outcome(answer_of()), "miss"),
+        ("coarse", Outcome(answer_of()), "miss"),  # nothing is determined
+        ("coarse", Outcome(answer_of(a=1.0, b=1.05)), "recovered"),
+        ("coarse", Outcome(answer_of(a=1.0, b=1.2)), "miss"),
+        ("coarse", Outcome(answer_of(trustworthy=False, a=1.0)), "caught"),
+        ("left out", Outcome(answer_of(a=1.0)), "miss"),
         ("coarse", Outcome(answer_of(trustworthy=False)), "caught"),
         ("steady", Outcome(refused="constant"), "caught"),
         ("clean", Outcome(error="boom"), "error"),
@@ -280,8 +284,9 @@ def test_totals_and_report_by_hand():
         "bounded": 0,
         "inside": 0,
         "corrupted": 3,
-        "misses": 2,
+        "misses": 1,
         "harmful_misses": 1,
+        "recovered": 1,
         "corrupted_errors": 0,
         "compared": 4,
         "contradicted": 1,
@@ -289,7 +294,7 @@ def test_totals_and_report_by_hand():
     }
     text = markdown({"cases": rows, "no_twin": [{"network": "x", "kind": "steady", "reason": "never rests"}]})
     assert "| clean cases with a false alarm | 2 of 3, 66.7% (20.8% to 93.9%) |" in text
-    assert "| coarse | 2 | 0 | 0 | 2 | 1 | 1 | 0 | 2 of 2, 100.0% (34.2% to 100.0%) |" in text
+    assert "| coarse | 2 | 0 | 0 | 1 | 1 | 1 | 0 | 0 | 1 of 2, 50.0% (9.5% to 90.5%) |" in text
     assert "| made_up | clean | 3 | **refused** | - | - | - | - | - | - | as told | too / few |" in text
     assert "| other | 1e-09 | 1 | passed | passed | yes | 0.091 | 0.091 |" in text
     assert "- x, steady: never rests" in text

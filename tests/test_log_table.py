@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metabolismgraph.system.kinetics import RateLaws
-from metabolismgraph.system.log_table import Knots, LogTable
+from metabolismgraph.system.kinetics import RateLaws, tabulate_laws
+from metabolismgraph.system.log_table import Knots, LogTable, interpolation_matrix
 from metabolismgraph.system.model import SubstrateFunction
 
 LOG_C = np.log(10.0) * np.random.default_rng(0).uniform(-3, 2, (200, 3))
@@ -111,3 +111,13 @@ def test_knots_for_a_function_of_the_concentration_itself():
     c = np.geomspace(1e-3, 50.0, 70)[:, None]
     table = LogTable.through(jnp.log1p(jnp.exp(knots.log_c))[None], knots)
     np.testing.assert_allclose(table(np.log(c), np.zeros(1, dtype=np.int64)), np.log1p(c), atol=1e-7)
+
+
+def test_the_matrix_of_the_interpolation(trained_like):
+    knots = knots_over(LOG_C, 40)
+    order, known, law = LAWS
+    values = tabulate_laws(trained_like, knots.values, order, known)
+    found = interpolation_matrix(knots, LOG_C.ravel(), np.broadcast_to(law, LOG_C.shape).ravel(), 2) @ values.ravel()
+    np.testing.assert_allclose(found.reshape(LOG_C.shape), LogTable.through(values, knots)(LOG_C, law), rtol=1e-12)
+    ends = interpolation_matrix(knots, knots.values[[0, 1, -2, -1]], np.ones(4, dtype=np.int64), 2)
+    np.testing.assert_allclose(ends @ values.ravel(), values[1, [0, 1, -2, -1]], rtol=1e-9)

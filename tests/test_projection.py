@@ -19,8 +19,8 @@ from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.fit import check_size, fit_reactions
 from metabolismgraph.reactions.linear_model import LinearModel
 from metabolismgraph.reactions.normal_equations import orthonormal_basis
-from metabolismgraph.reactions.projection import evaluate_loss, fit_linear, projected_loss
-from metabolismgraph.system.minimise import value_and_gradient
+from metabolismgraph.reactions.projection import evaluate_loss, fit_linear
+from metabolismgraph.reactions.search import loss_and_gradient
 from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
@@ -52,7 +52,7 @@ def test_gradient_against_finite_differences(problem, somewhere):
     )
     parameters, constants = eqx.partition(somewhere, trainable)
     flat, unravel = jax.flatten_util.ravel_pytree(parameters)
-    value, gradient = value_and_gradient(projected_loss, parameters, constants, (problem,))
+    value, gradient = loss_and_gradient(problem)(parameters, constants)
     gradient = np.asarray(jax.flatten_util.ravel_pytree(gradient)[0])
     assert len(gradient) == len(flat)
     rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import scipy
 from random_networks import network_of
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.reactions import linear_model, projection, sparse_matrix
+from metabolismgraph.reactions import linear_model, search, sparse_matrix
 from metabolismgraph.reactions.fit import fit_reactions
 from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.linear_model import LinearModel
@@ -145,7 +145,7 @@ def fits(small, small_config):
     seen, _ = small.observations.split(*small_config.training.held_out)
     dense = fit_reactions(seen, small_config.graph_model, small_config.training)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (linear_model, projection):
+        for module in (linear_model, search):
             patch.setattr(module, "LARGEST_DENSE", 1)
         sparse = fit_reactions(seen, small_config.graph_model, small_config.training)
     return dense, sparse

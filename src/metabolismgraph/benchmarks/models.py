@@ -305,16 +305,22 @@ def verdict(case: Case, outcome: Outcome) -> str:
     """One word for a case.
 
     Clean data: "passed", "false alarm" (trustworthy is false) or "refused". Corrupted: "caught" (trustworthy is false,
-    or refused) or "miss". A case without an answer or a refusal: "error".
+    or refused), "recovered" or "miss". A case without an answer or a refusal: "error".
+
+    Coarse samples leave the network file correct, so a fit can be right. They are recovered if the fit determines rate
+    constants and none of them is wrong.
     """
     clean = case.kind == "clean"
     if outcome.refused is not None:
         return "refused" if clean else "caught"
     if outcome.answer is None:
         return "error"
-    if outcome.answer.trustworthy:
-        return "passed" if clean else "miss"
-    return "false alarm" if clean else "caught"
+    if not outcome.answer.trustworthy:
+        return "false alarm" if clean else "caught"
+    if clean:
+        return "passed"
+    scores = score(case, outcome.answer)
+    return "recovered" if case.kind == "coarse" and scores["n_determined"] and not scores["off"] else "miss"
 
 
 def score(case: Case, answer: Answer, identified: Sequence[str] | None = None) -> dict[str, Any]:

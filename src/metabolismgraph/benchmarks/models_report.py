@@ -46,6 +46,7 @@ def totals(rows: Sequence[Row]) -> dict[str, Any]:
         "corrupted": len(corrupted),
         "misses": len(misses),
         "harmful_misses": sum(bool(r["off"]) for r in misses),
+        "recovered": _count(corrupted, "recovered"),
         "corrupted_errors": _count(corrupted, "error"),
         "compared": len(compared),
         "contradicted": sum(bool(r["contradictions"]) for r in compared),
@@ -62,8 +63,9 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         f"{len(rows)} cases, {_count(rows, 'error')} without an answer. Intervals are 95 % (Wilson); those of rate "
         "constants assume independence, which rate constants of one network lack. A warning is `trustworthy` false; "
-        "a refusal of clean data is a false alarm too. Errors count as neither alarm nor miss, and are left out of "
-        "rates.",
+        "a refusal of clean data is a false alarm too. Coarse samples are recovered if the fit is trustworthy and "
+        "determines rate constants that are all within 10 % of the truth. Errors count as neither alarm nor miss, and "
+        "are left out of rates.",
         "",
     ]
     lines += [line for table in tables if table for line in (*table, "")]
@@ -93,6 +95,7 @@ def _totals(rows: list[Row]) -> list[str]:
             _rate(t["harmful_misses"], answering),
         ),
         ("- with all of them right", _rate(t["misses"] - t["harmful_misses"], answering)),
+        ("corrupted twins recovered", _rate(t["recovered"], answering)),
         ("errors, clean and corrupted", f"{t['clean_errors']} and {t['corrupted_errors']}"),
         ("constants of clean cases called determined", _rate(t["determined"], t["constants"])),
         ("- within 10 % of the truth", _rate(t["close"], t["determined"])),
@@ -114,7 +117,7 @@ def _spread(values: list[float]) -> str:
 
 
 def _by_kind(rows: list[Row]) -> list[str]:
-    heads = "kind | cases | warned | refused | missed | - some wrong | - all right | errors | missed, rate"
+    heads = "kind | cases | warned | refused | recovered | missed | - some wrong | - all right | errors | missed, rate"
     corrupted = [r for r in rows if r["kind"] != "clean"]
     kinds = dict.fromkeys(r["kind"] for r in corrupted)
     return table(heads, (_of_kind([r for r in corrupted if r["kind"] == k]) for k in kinds)) if kinds else []
@@ -122,9 +125,9 @@ def _by_kind(rows: list[Row]) -> list[str]:
 
 def _of_kind(cases: list[Row]) -> tuple[object, ...]:
     refused = sum(r["refused"] is not None for r in cases)
-    missed, errors = _count(cases, "miss"), _count(cases, "error")
+    recovered, missed, errors = (_count(cases, verdict) for verdict in ("recovered", "miss", "error"))
     harmful = sum(bool(r["off"]) for r in cases if r["verdict"] == "miss")
-    found = (_count(cases, "caught") - refused, refused, missed, harmful, missed - harmful, errors)
+    found = (_count(cases, "caught") - refused, refused, recovered, missed, harmful, missed - harmful, errors)
     return cases[0]["kind"], len(cases), *found, _rate(missed, len(cases) - errors)
 
 
@@ -144,7 +147,7 @@ def _of_case(r: Row) -> tuple[object, ...]:
 
 
 def _marked(row: Row) -> str:
-    return row["verdict"] if row["verdict"] in {"passed", "caught"} else f"**{row['verdict']}**"
+    return row["verdict"] if row["verdict"] in {"passed", "caught", "recovered"} else f"**{row['verdict']}**"
 
 
 def _scores(row: Row) -> tuple[object, ...]:

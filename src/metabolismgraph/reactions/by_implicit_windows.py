@@ -12,8 +12,8 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.identifiability import identify
 from metabolismgraph.reactions.notes import unread_notes
-from metabolismgraph.reactions.projection import with_exponent
 from metabolismgraph.reactions.result import Phase1Result, WindowEvidence
+from metabolismgraph.reactions.search import with_exponent
 from metabolismgraph.reactions.verdict import NOT_REPRODUCED, NOT_TRUSTED, Estimates, Verdict, judge
 from metabolismgraph.reactions.verdict import notes as determined_notes
 from metabolismgraph.system.model import SubstrateFunction

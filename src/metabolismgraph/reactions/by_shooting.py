@@ -14,8 +14,8 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.identifiability import Identifiability
 from metabolismgraph.reactions.notes import setting_notes
-from metabolismgraph.reactions.projection import with_exponent
 from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence
+from metabolismgraph.reactions.search import with_exponent
 from metabolismgraph.reactions.unidentifiable import fill_all, without_groups
 from metabolismgraph.reactions.verdict import Estimates, hidden_by_homeostasis, judge, promised_by_identify
 from metabolismgraph.reactions.verdict import notes as determined_notes

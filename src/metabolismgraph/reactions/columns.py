@@ -43,7 +43,7 @@ class Columns:
     """The regressions of all species; entries are those of S, sorted by species.
 
     Attributes:
-        species, reaction: of each entry.
+        species, reaction, coefficient: of each entry.
         first: first entry of each species, and the number of all entries.
         columns: weighted and projected.
         of_basis: Q'X, the part of each column that the projection removed.
@@ -57,6 +57,7 @@ class Columns:
 
     species: Int[np.ndarray, " entries"]
     reaction: Int[np.ndarray, " entries"]
+    coefficient: Float[np.ndarray, " entries"]
     first: Int[np.ndarray, " species_and_end"]
     columns: Float[np.ndarray, "entries rows"]
     of_basis: Float[np.ndarray, "entries terms"]
@@ -83,16 +84,14 @@ class Columns:
         used.eliminate_zeros()
         first, reaction = used.indptr.astype(np.int64), used.indices.astype(np.int64)
         species = np.repeat(np.arange(len(root)), np.diff(first))
-        columns = v[:, reaction].T * used.data[:, None]
-        columns *= root[species]
-        square = np.einsum("zt,zt->z", columns, columns)
-        of_basis = np.zeros((len(columns), q.shape[1]))
-        for i in np.flatnonzero(np.diff(first)):
-            entries = slice(first[i], first[i + 1])
-            of_basis[entries] = columns[entries] @ q[i].T
-            columns[entries] -= of_basis[entries] @ q[i]
         y = _projected(_weighted(derivative, root), q)
-        return cls(species, reaction, first, columns, of_basis, square, y, q, inverse, root, v.shape[1])
+        columns, of_basis, square = _columns(v, reaction, used.data, first, root, q)
+        return cls(species, reaction, used.data, first, columns, of_basis, square, y, q, inverse, root, v.shape[1])
+
+    def with_factors(self, v: Float[np.ndarray, "rows reactions"]) -> Columns:
+        """The regressions of the same data with other substrate factors V."""
+        columns, of_basis, square = _columns(v, self.reaction, self.coefficient, self.first, self.root, self.q)
+        return dataclasses.replace(self, columns=columns, of_basis=of_basis, square=square)
 
     def __iter__(self) -> Iterator[OfSpecies]:
         """The regression of every species with entries."""
@@ -152,10 +151,31 @@ class Columns:
         self, derivative: Float[np.ndarray, "rows species"], k: Float[np.ndarray, " reactions"]
     ) -> Float[np.ndarray, "species terms"]:
         """The least-squares coefficients of the basis for given rate constants."""
-        n, terms = self.inverse.shape[:2]
-        of_y = np.einsum("ilt,it->il", self.q, _weighted(derivative, self.root))
-        at_zero = np.einsum("ilm,im->il", self.inverse, of_y)
-        return np.asarray(at_zero + (self.theta_by_k @ k).reshape(n, terms))
+        left = np.einsum("ilt,it->il", self.q, _weighted(derivative, self.root))
+        np.subtract.at(left, self.species, self.of_basis * k[self.reaction, None])
+        return np.asarray(np.einsum("ilm,im->il", self.inverse, left))
+
+
+def _columns(
+    v: Float[np.ndarray, "rows reactions"],
+    reaction: Int[np.ndarray, " entries"],
+    coefficient: Float[np.ndarray, " entries"],
+    first: Int[np.ndarray, " species_and_end"],
+    root: Float[np.ndarray, "species rows"],
+    q: Float[np.ndarray, "species terms rows"],
+) -> tuple[Float[np.ndarray, "entries rows"], Float[np.ndarray, "entries terms"], Float[np.ndarray, " entries"]]:
+    """Columns, `of_basis` and `square` of `Columns`, from its other attributes."""
+    columns = np.ascontiguousarray(v.T)[reaction]
+    columns *= coefficient[:, None]
+    of_basis = np.empty((len(columns), q.shape[1]))
+    for i in np.flatnonzero(np.diff(first)):
+        entries = slice(first[i], first[i + 1])
+        columns[entries] *= root[i]
+        of_basis[entries] = columns[entries] @ q[i].T
+        columns[entries] -= of_basis[entries] @ q[i]
+    # Both parts are orthogonal.
+    square = np.einsum("zt,zt->z", columns, columns) + np.einsum("zl,zl->z", of_basis, of_basis)
+    return columns, of_basis, square
 
 
 def _weighted(

@@ -22,6 +22,7 @@ from metabolismgraph.reactions.projection import Problem
 from metabolismgraph.system.arrays import generator
 from metabolismgraph.system.derivative_rules import Rule, StepQuadrature
 from metabolismgraph.system.kinetics import LogFunction, Structure
+from metabolismgraph.system.last_result import keep_last_result
 from metabolismgraph.system.model import AnySubstrateFunction, new_substrate_function
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
@@ -87,8 +88,6 @@ class Phase1Data:
         # with hardly more equations than unknowns they would take up the errors of f.
         enough = max(_LEAST_ROWS, -(-_EQUATIONS * (reactions + 2 * species) // max(species, 1)))
         self.stride = training.phase1_frame_stride or max(1, min(rows * pairs // _LEARNING_POINTS, rows // enough))
-        self._last: tuple[LogFunction, Float[np.ndarray, "transitions reactions"]] | None = None
-        self._last_unexplained: tuple[LogFunction, Unexplained] | None = None
 
     def thinned(self) -> Phase1Data:
         """Every second frame of every run, under the same rule for dc/dt."""
@@ -152,6 +151,7 @@ class Phase1Data:
         used = self.homeostasis_basis[1][:, :2, :2]
         return np.pad(used, ((0, 0), (0, 2 - used.shape[1]), (0, 0)))
 
+    @keep_last_result
     def tabulated_reactions(self, f: LogFunction) -> TabulatedReactions:
         """Tables of the rate laws, with f for those to be learned and k = 1."""
         k = np.ones(self.observations.network.n_reactions)
@@ -174,22 +174,20 @@ class Phase1Data:
         stoichiometry = self.structure.sparse_stoichiometry
         return LinearModel(self._substrate_factors(f), y, weights, self.homeostasis_basis[0], stoichiometry)
 
+    @keep_last_result
     def unexplained(self, f: LogFunction) -> Unexplained:
-        """What f leaves of all usable entries, with the weights of `linear_model`; that of the last f is kept."""
-        if self._last_unexplained is None or self._last_unexplained[0] is not f:
-            found = self.linear_model(f, self.usable).solve()
-            self._last_unexplained = f, Unexplained(found.residual, found.log_share)
-        return self._last_unexplained[1]
+        """What f leaves of all usable entries, with the weights of `linear_model`."""
+        found = self.linear_model(f, self.usable).solve()
+        return Unexplained(found.residual, found.log_share)
 
     def mean_substrate_factors(self, table: TabulatedReactions) -> Float[np.ndarray, "transitions reactions"]:
         """V of every transition in concentration^order, averaged over the nodes of the rule for dc/dt."""
         return self.quadrature.mean(table.substrate_factors(self.observations.concentration))
 
+    @keep_last_result
     def _substrate_factors(self, f: LogFunction) -> Float[np.ndarray, "transitions reactions"]:
-        """The same for the tables of f; that of the last f is kept."""
-        if self._last is None or self._last[0] is not f:
-            self._last = f, self.mean_substrate_factors(self.tabulated_reactions(f))
-        return self._last[1]
+        """The same for the tables of f."""
+        return self.mean_substrate_factors(self.tabulated_reactions(f))
 
     def initial_function(self) -> AnySubstrateFunction:
         """MLP_sub with random weights, and its input standardised by the data.

@@ -20,14 +20,10 @@ from metabolismgraph.reactions.identifiability import analyse
 from metabolismgraph.reactions.linear_model import LinearModel, Solution
 from metabolismgraph.reactions.normal_matrix import RANK
 from metabolismgraph.reactions.notes import data_notes
-from metabolismgraph.reactions.projection import (
-    Problem,
-    best_power_law,
-    learn_substrate_function,
-    with_exponent,
-)
+from metabolismgraph.reactions.projection import Problem
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.reactions.reweighting import ReweightedFit, fit_reweighted
+from metabolismgraph.reactions.search import best_power_law, learn_substrate_function, with_exponent
 from metabolismgraph.reactions.uncertainty import noise_variance
 from metabolismgraph.reactions.unidentifiable import fill_all, without_groups
 from metabolismgraph.reactions.verdict import (

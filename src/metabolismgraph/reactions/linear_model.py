@@ -53,7 +53,7 @@ class Solution:
 
     @property
     def log_share(self) -> float:
-        """log(misfit / total), the log of the unexplained share; the same as `projection.projected_loss`."""
+        """log(misfit / total), the log of the unexplained share; the same as `search.projected_loss`."""
         return float(np.log(max(self.misfit, 1e-300) / max(self.total, 1e-300)))
 
     @functools.cached_property
@@ -68,13 +68,6 @@ class Solution:
     def non_negative(self) -> Float[np.ndarray, " reactions"]:
         """The least-squares rate constants with the constraint k >= 0."""
         return self.matrix.non_negative(self.columns.rhs)
-
-
-class Estimate(NamedTuple):
-    """Rate constants and coefficients of homeostasis, as in `Solution`."""
-
-    k: Float[np.ndarray, " reactions"]
-    theta: Float[np.ndarray, "species terms"]
 
 
 class Joint(NamedTuple):
@@ -134,12 +127,6 @@ class LinearModel:
         columns = self.columns()
         matrix = self.matrix_of(columns)
         return self._solution(columns, matrix, matrix.solve(columns.rhs))
-
-    def estimate(self) -> Estimate:
-        """The least-squares estimate alone, for a large network, as accurately as the search for f needs it."""
-        columns = self.columns()
-        k = SparseMatrix.of(columns, self.v).solve_roughly(columns.rhs)
-        return Estimate(k, columns.theta(self.derivative, k))
 
     def given(self, k: Float[np.ndarray, " reactions"]) -> LinearModel:
         """The regression of homeostasis alone, with known rate constants."""

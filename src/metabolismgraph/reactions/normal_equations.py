@@ -28,8 +28,8 @@ from metabolismgraph.system.observations import Transitions
 from metabolismgraph.system.pytrees import pytree
 
 # Relative ridges. Without them, the Cholesky factorisation fails where directions are undetermined. Determined
-# directions of the benchmarks have eigenvalues above 1e-2, so the relative bias by _RIDGE is about 1e-9.
-_RIDGE = 1e-11
+# directions of the benchmarks have eigenvalues above 1e-2, so the relative bias by RIDGE is about 1e-9.
+RIDGE = 1e-11
 _SAFE_RIDGE = 1e-7
 _NUISANCE_RIDGE = 1e-10
 # Lower bounds of the mean square of dc/dt of a species, relative to the largest one and absolute. A smaller mean
@@ -322,8 +322,8 @@ def solve_rate_constants(equations: NormalEquations) -> Float[Array, " reactions
         factor = jax.scipy.linalg.cho_factor(equations.matrix + ridge * jnp.eye(len(equations.rhs)))
         return jax.scipy.linalg.cho_solve(factor, equations.rhs) / equations.scale
 
-    k = solve(_RIDGE)
-    # Where weights differ by many orders, eigenvalues of the null space can be rounded to less than -_RIDGE. The
+    k = solve(RIDGE)
+    # Where weights differ by many orders, eigenvalues of the null space can be rounded to less than -RIDGE. The
     # Cholesky factorisation then fails and returns NaN.
     safe: Float[Array, " reactions"] = jax.lax.cond(jnp.all(jnp.isfinite(k)), lambda: k, lambda: solve(_SAFE_RIDGE))
     return safe

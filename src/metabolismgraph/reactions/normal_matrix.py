@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.reactions.columns import Columns
+from metabolismgraph.reactions.normal_equations import RIDGE
 
 RANK = 1e-12  # relative size below which eigenvalues of a scaled normal matrix are rounding
 # Largest share of a determined rate constant in the null space. Shares are squares of components of eigenvectors, so
@@ -51,6 +52,10 @@ class NormalMatrix(abc.ABC):
         Raises:
             InputError: the solution has not been found.
         """
+
+    @abc.abstractmethod
+    def solve_roughly(self, rhs: Float[np.ndarray, " reactions"]) -> Float[np.ndarray, " reactions"]:
+        """As `solve`, as accurately as the search for f needs it; for an absurd f, not even that."""
 
     @abc.abstractmethod
     def variance(self) -> Float[np.ndarray, " reactions"]:
@@ -145,7 +150,7 @@ class DenseMatrix(NormalMatrix):
         """The sum over species, which are independent given k (Schur complements of theta)."""
         matrix = np.zeros((columns.n_reactions, columns.n_reactions))
         for one in columns:
-            matrix[np.ix_(one.reactions, one.reactions)] += one.columns @ one.columns.T
+            matrix[one.reactions[:, None], one.reactions] += one.columns @ one.columns.T
         scale = columns.norms
         return cls(matrix / scale[:, None] / scale, scale)
 
@@ -165,6 +170,13 @@ class DenseMatrix(NormalMatrix):
 
     def solve(self, rhs: Float[np.ndarray, "reactions ..."]) -> Float[np.ndarray, "reactions ..."]:
         return np.asarray(self.inverse @ rhs)
+
+    def solve_roughly(self, rhs: Float[np.ndarray, " reactions"]) -> Float[np.ndarray, " reactions"]:
+        try:
+            factor = scipy.linalg.cho_factor(self.matrix + RIDGE * np.eye(len(rhs)), check_finite=False)
+        except np.linalg.LinAlgError:  # eigenvalues of the null space that are rounded to less than -RIDGE
+            return self.solve(rhs)
+        return np.asarray(scipy.linalg.cho_solve(factor, rhs / self.scale, check_finite=False) / self.scale)
 
     def variance(self) -> Float[np.ndarray, " reactions"]:
         return np.diag(self.inverse)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from metabolismgraph.reactions.normal_equations import Nodes
-from metabolismgraph.system.kinetics import pair_concentrations
+from metabolismgraph.system.kinetics import pair_concentrations, sum_over_substrates
 from metabolismgraph.system.log_table import LogTable
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
@@ -42,10 +42,8 @@ def shape_changes(
     for number in range(shapes):
         law, degree = int(np.flatnonzero(laws)[number // each]), number % each + 1
         change = np.where((of_pair == law) & present, _shape(table, law, degree, log_c, seen), 0.0)
-        # V is a product over substrates, so dV/d(shape) = V * sum over substrates of d(log f)/d(shape). The last
-        # column, zero, is that of the padding in `Structure.substrates`.
-        padded = np.concatenate([change, np.zeros((*change.shape[:-1], 1))], axis=-1)
-        of_reactions = np.sum(padded[..., np.asarray(table.structure.substrates)], axis=-1)
+        # V is a product over substrates, so dV/d(shape) = V * sum over substrates of d(log f)/d(shape).
+        of_reactions = sum_over_substrates(change, table.structure)
         changes[..., number] = np.einsum("et,etj,etj->tj", weight, v, of_reactions)
     return changes
 

@@ -172,7 +172,6 @@ class SparseMatrix(NormalMatrix):
         return True
 
     def solve_roughly(self, rhs: Float[np.ndarray, " reactions"]) -> Float[np.ndarray, " reactions"]:
-        """As `solve`, as accurately as the search for f needs it; for an absurd f, not even that."""
         return np.asarray(self._solve_scaled((rhs / self.scale)[:, None], _ROUGH)[:, 0] / self.scale)
 
     def _solve_scaled(

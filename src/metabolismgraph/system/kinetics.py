@@ -110,6 +110,13 @@ class Structure:
             (np.asarray(self.net_coefficient), place), shape=(self.n_species, self.n_reactions)
         )
 
+    @functools.cached_property
+    def sparse_substrates(self) -> scipy.sparse.csr_array:
+        """1 for each pair of a reaction (reactions x pairs). Not available inside compiled functions either."""
+        reaction, slot = np.nonzero(np.asarray(self.substrates) < len(self.pair_species))
+        place = reaction, np.asarray(self.substrates)[reaction, slot]
+        return scipy.sparse.csr_array((np.ones(len(reaction)), place), shape=(self.n_reactions, len(self.pair_species)))
+
     @property
     def stoichiometry(self) -> Float[Array, "species reactions"]:
         """Dense net S inside compiled functions, for small networks."""
@@ -160,7 +167,7 @@ def aggregate(
     # A product is a sum of logarithms, so both cases are sums over the substrates of a reaction.
     product = aggregation == "mul"
     factors = xp.where(present, log_f, -xp.inf) if product else xp.where(present, xp.exp(log_f), 0.0)
-    total = _sum_over_substrates(factors, structure)
+    total = sum_over_substrates(factors, structure)
     v: AnyArray = xp.exp(total) if product else xp.where(xp.asarray(structure.empty), 1.0, total)
     return v
 
@@ -181,24 +188,29 @@ def aggregate_published(
     """
     xp = array_library(outputs)
     if aggregation == "mul":
-        total = xp.exp(_sum_over_substrates(xp.log(xp.maximum(xp.abs(outputs), SMALLEST_OUTPUT)), structure))
+        total = xp.exp(sum_over_substrates(xp.log(xp.maximum(xp.abs(outputs), SMALLEST_OUTPUT)), structure))
     else:
-        total = _sum_over_substrates(outputs, structure)
+        total = sum_over_substrates(outputs, structure)
     # The program counts a reaction without substrates as one with a single substrate.
     n = xp.maximum(xp.sum(xp.asarray(structure.substrates) < len(structure.pair_species), axis=1), 1)
     v: AnyArray = xp.logaddexp(total, 0.0) * xp.exp(-n * xp.asarray(log_alpha))
     return v
 
 
-def _sum_over_substrates(
+def sum_over_substrates(
     values: Float[AnyArray, "*batch pairs"], structure: Structure
 ) -> Float[AnyArray, "*batch reactions"]:
     """The sum of the values of all pairs of each reaction."""
-    xp = array_library(values)
-    # The padding index P refers to an additional column of zeros.
-    padded = xp.concatenate([values, xp.zeros((*values.shape[:-1], 1))], axis=-1)
-    total: AnyArray = xp.sum(padded[..., xp.asarray(structure.substrates)], axis=-1)
-    return total
+    total: Any
+    if array_library(values) is np:
+        *batch, pairs = values.shape
+        total = (structure.sparse_substrates @ values.reshape(-1, pairs).T).T.reshape(*batch, structure.n_reactions)
+    else:
+        # The padding index P refers to an additional column of zeros.
+        padded = jnp.concatenate([values, jnp.zeros((*values.shape[:-1], 1))], axis=-1)
+        total = jnp.sum(padded[..., structure.substrates], axis=-1)
+    found: AnyArray = total
+    return found
 
 
 def pair_concentrations(
@@ -214,7 +226,8 @@ def pair_concentrations(
 def mass_action(log_c: Float[AnyArray, "*batch"], order: Float[AnyArray, "*#batch"]) -> Float[AnyArray, "*batch"]:
     """log f of mass action, f = c^s (Guldberg & Waage 1864)."""
     log_f: AnyArray = order * log_c
-    return log_f
+    values: AnyArray = log_f
+    return values
 
 
 def log_factors(
@@ -226,10 +239,18 @@ def log_factors(
 
 
 def tabulate_laws(
-    f: LogFunction, log_c: Float[Array, " points"], order: Float[Array, " laws"], known: Bool[Array, " laws"]
-) -> Float[Array, "laws points"]:
+    f: LogFunction, log_c: Float[AnyArray, " points"], order: Float[AnyArray, " laws"], known: Bool[AnyArray, " laws"]
+) -> Float[AnyArray, "laws points"]:
     """log f of each rate law at the same log concentrations."""
-    return jax.vmap(lambda s, is_known: jnp.where(is_known, s * log_c, f(log_c, s)))(order, known)
+    learned: Any = f
+    log_f: Any
+    if array_library(log_c) is np:  # for an f that processes NumPy arrays
+        laws = zip(order, known, strict=True)
+        log_f = np.stack([s * log_c if is_known else learned(log_c, np.full(log_c.shape, s)) for s, is_known in laws])
+    else:
+        log_f = jax.vmap(lambda s, is_known: jnp.where(is_known, s * log_c, learned(log_c, s)))(order, known)
+    values: AnyArray = log_f
+    return values
 
 
 def reaction_rates(

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Bool, Float, Int
 
 from metabolismgraph.system.arrays import on_device
@@ -139,3 +140,24 @@ def cubic_coefficients(values: Float[AnyArray, "*batch knots"]) -> Float[AnyArra
     parts = [b, -a / 3 - b / 2 + c - d / 6, a / 2 - b + c / 2, -a / 6 + b / 2 - c / 2 + d / 6]
     coefficients: AnyArray = array_library(values).stack(parts, axis=-1)
     return coefficients
+
+
+def interpolation_matrix(
+    knots: Knots, log_c: Float[np.ndarray, " points"], law: Int[np.ndarray, " points"], n_laws: int
+) -> scipy.sparse.csr_array:
+    """The matrix from values on the knots, law after law, to those of their `LogTable` between the outermost knots.
+
+    The knots and the points do not depend on the values, so that many tables on the same knots need this once.
+
+    Args:
+        log_c: log concentration of each point.
+        law: index of the law of each point.
+        n_laws: number of laws.
+    """
+    position = knots.positions(log_c)
+    first = np.clip(np.floor(position) - 1, 0, knots.number - 4)
+    powers = (position - 1 - first)[:, None] ** np.arange(4)
+    of_knots = cubic_coefficients(np.eye(4))[:, 0]  # coefficients of the powers, for a value of one on one knot
+    column = (law * knots.number + first.astype(np.int64))[:, None] + np.arange(4)
+    entries = ((powers @ of_knots.T).ravel(), column.ravel(), np.arange(len(column) + 1) * 4)
+    return scipy.sparse.csr_array(entries, shape=(len(column), n_laws * knots.number))

@@ -21,8 +21,9 @@ _STILL_ITERATIONS, _STILL = 3, 2e-3
 _FASTER = 10  # a target is out of reach if this multiple of the present rate would not reach it; a search can speed up
 
 Model = TypeVar("Model")
+Vector = Float[np.ndarray, " parameters"]
 # From parameters and constants of a model to a log loss and its gradient by the parameters.
-ValueAndGradient = Callable[[Any, Any], tuple[Float[Array, ""], Any]]
+ValueAndGradient = Callable[[Any, Any], tuple[float | Float[Array, ""], Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,30 +66,21 @@ def minimise(
             it would not, even if it were ten times as fast as in the last ten iterations.
     """
     parameters, constants = eqx.partition(start, trainable)
-    leaves, tree = jax.tree_util.tree_flatten(parameters)
-    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    flatten, unflatten = _flattening(parameters)
 
-    def flattened(model: Model) -> Float[np.ndarray, " parameters"]:
-        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(model)])
+    def at(x: Vector) -> tuple[float, Vector]:
+        value, gradient = evaluate(unflatten(x), constants)
+        return float(value), flatten(gradient)
 
-    def of_vector(x: Float[np.ndarray, " parameters"]) -> Model:
-        parts = zip(np.split(x, ends), leaves, strict=True)
-        model: Model = jax.tree_util.tree_unflatten(tree, [part.reshape(leaf.shape) for part, leaf in parts])
-        return model
-
-    def at(x: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
-        value, gradient = evaluate(of_vector(x), constants)
-        return float(value), flattened(gradient)
-
-    first = flattened(parameters)
+    first = flatten(parameters)
     start_loss, start_gradient = at(first)
     # The first step of L-BFGS-B has length one. If the loss is quadratic and not negative, its minimum is within
     # 2 / |gradient of its logarithm|, which may be far less.
     unit = 1.0 / max(1.0, float(np.linalg.norm(start_gradient)))
     best = (start_loss if np.isfinite(start_loss) else np.inf, first)
-    losses = [start_loss]
+    losses, given_up = [start_loss], False
 
-    def function(z: Float[np.ndarray, " parameters"]) -> tuple[float, Float[np.ndarray, " parameters"]]:
+    def function(z: Vector) -> tuple[float, Vector]:
         nonlocal best
         x = first + unit * z
         value, gradient = at(x) if z.any() else (start_loss, start_gradient)
@@ -96,22 +88,13 @@ def minimise(
             best = (value, x)
         return value, unit * gradient
 
-    def out_of_reach(target: float) -> bool:
-        rate, left = (losses[-1 - _WINDOW] - losses[-1]) / _WINDOW, max_iterations - (len(losses) - 1)
-        return losses[-1] - _FASTER * rate * left > target
-
-    given_up = False
-
     def callback(intermediate_result: scipy.optimize.OptimizeResult) -> None:
         nonlocal given_up
         losses.append(float(intermediate_result.fun))
         after_iteration(len(losses) - 1, losses[-1])
-        whole_window = len(losses) > _WINDOW + 1
-        if whole_window and losses[-1 - _WINDOW] - losses[-1] < tolerance:
+        if _at_the_minimum(losses, tolerance):
             raise StopIteration
-        if len(losses) > _STILL_ITERATIONS and losses[-1 - _STILL_ITERATIONS] - losses[-1] < _STILL * tolerance:
-            raise StopIteration
-        if whole_window and target is not None and out_of_reach(target):
+        if target is not None and _out_of_reach(losses, target, max_iterations):
             given_up = True
             raise StopIteration
 
@@ -127,8 +110,39 @@ def minimise(
     )
     # Its last point can be far above the best one: where rounding prevents progress, its line search accepts any point.
     losses[-1], x = best
-    model: Model = eqx.combine(jax.tree.map(on_device, of_vector(x)), constants)
+    model: Model = eqx.combine(jax.tree.map(on_device, unflatten(x)), constants)
     return Minimum(model, losses, len(losses) <= max_iterations and not given_up, given_up)
+
+
+def _flattening(parameters: Model) -> tuple[Callable[[Model], Vector], Callable[[Vector], Model]]:
+    """From parameters to a vector, and back; in NumPy, without compilation."""
+    leaves, tree = jax.tree_util.tree_flatten(parameters)
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+
+    def flatten(model: Model) -> Vector:
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(model)])
+
+    def unflatten(x: Vector) -> Model:
+        parts = zip(np.split(x, ends), leaves, strict=True)
+        model: Model = jax.tree_util.tree_unflatten(tree, [part.reshape(leaf.shape) for part, leaf in parts])
+        return model
+
+    return flatten, unflatten
+
+
+def _at_the_minimum(losses: list[float], tolerance: float) -> bool:
+    """Whether the last iterations decreased the log loss by less than the tolerance."""
+    little = len(losses) > _WINDOW + 1 and losses[-1 - _WINDOW] - losses[-1] < tolerance
+    still = len(losses) > _STILL_ITERATIONS and losses[-1 - _STILL_ITERATIONS] - losses[-1] < _STILL * tolerance
+    return little or still
+
+
+def _out_of_reach(losses: list[float], target: float, max_iterations: int) -> bool:
+    """Whether a much faster search, too, would end above the target."""
+    if len(losses) <= _WINDOW + 1:
+        return False
+    rate, left = (losses[-1 - _WINDOW] - losses[-1]) / _WINDOW, max_iterations - (len(losses) - 1)
+    return losses[-1] - _FASTER * rate * left > target
 
 
 def compiled(log_loss: Callable[..., Float[Array, ""]], *arguments: Any) -> ValueAndGradient:

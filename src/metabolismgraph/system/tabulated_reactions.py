@@ -21,6 +21,7 @@ from metabolismgraph.system.kinetics import (
     array_library,
     pair_concentrations,
     reaction_rates,
+    tabulate_laws,
 )
 from metabolismgraph.system.log_table import Knots, LogTable
 from metabolismgraph.system.model import AnySubstrateFunction, PublishedSubstrateFunction
@@ -78,10 +79,7 @@ class TabulatedReactions:
         # Without any substrate there is no rate law. A table of mass action, which is not used, keeps the shapes.
         order, known = (laws.order, laws.known) if laws.order.size else (np.ones(1), np.ones(1, dtype=bool))
         if known.all() or isinstance(f, AnySubstrateFunction):  # these can be computed without compilation
-            at = knots.values
-            laws_and_kinds = zip(order, known, strict=True)
-            log_f = [s * at if is_known else tabulated(at, np.full(at.shape, s)) for s, is_known in laws_and_kinds]
-            table = LogTable.through(np.stack(log_f), knots)
+            table = LogTable.through(tabulate_laws(tabulated, knots.values, order, known), knots)
         else:
             table = _tabulate(tabulated, on_device(order), on_device(known), knots)
         return cls(table, on_device(laws.of_pair), on_device(k), structure, aggregation, log_alpha)

@@ -1,0 +1,160 @@
+"""The search for the substrate function: L-BFGS on the projected loss, from the best power law.
+
+f enters the loss through its values on the knots of a table. These are a program of JAX, which does not depend on the
+size of the data and is compiled once. All else, and its gradient by the values, is computed in NumPy: log f at the data
+is a fixed sparse matrix times the values, and k and theta are solved for on the regressions of `columns`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+import scipy
+from jaxtyping import Array, Bool, Float
+
+from metabolismgraph.reactions.normal_equations import LARGEST_DENSE
+from metabolismgraph.reactions.normal_matrix import DenseMatrix
+from metabolismgraph.reactions.projection import Problem
+from metabolismgraph.reactions.sparse_matrix import SparseMatrix
+from metabolismgraph.system.arrays import on_device
+from metabolismgraph.system.kinetics import tabulate_laws
+from metabolismgraph.system.minimise import Minimum, ValueAndGradient, minimise
+from metabolismgraph.system.model import SubstrateFunction
+from metabolismgraph.system.progress import Progress
+from metabolismgraph.system.trainable import substrate_parameters
+
+_LARGEST = 1e100  # beyond it, the squares of substrate factors are no numbers
+_EXPONENTS = (0.25, 3.0)  # search range of the best power law
+
+
+class Loss(NamedTuple):
+    """The projected loss of a table of log f, and its gradient.
+
+    Attributes:
+        value: log of the unexplained share of the weighted sum of squares of dc/dt, at the least-squares k and theta.
+        of_values: derivative by log f on the knots.
+    """
+
+    value: float
+    of_values: Float[np.ndarray, "laws knots"]
+
+
+def projected_loss(values: Float[np.ndarray, "laws knots"], problem: Problem) -> Loss:
+    """The projected loss for log f on the knots; NaN if f is too large for numbers."""
+    rows, structure = problem.rows, problem.structure
+    substrates, stoichiometry = structure.sparse_substrates, structure.sparse_stoichiometry
+    node_weight = np.asarray(rows.node_weight)
+    # Pairs and reactions come first: sums over the substrates of a reaction then are sums of whole rows of numbers.
+    log_f = problem.interpolation @ values.ravel()
+    log_f[problem.absent] = -np.inf
+    log_f = log_f.reshape(substrates.shape[1], -1)
+    product = problem.aggregation == "mul"
+    with np.errstate(over="ignore"):
+        factors = log_f if product else np.exp(log_f)
+        at_nodes = np.exp(substrates @ factors) if product else substrates @ factors
+    if not product:
+        at_nodes[np.asarray(structure.empty)] = 1.0
+    if not (at_nodes < _LARGEST).all():  # for a step that is far too long, which the search then shortens
+        return Loss(np.nan, np.zeros_like(values))
+    v = np.einsum("jet,et->jt", at_nodes.reshape(-1, *node_weight.shape), node_weight)
+
+    columns = problem.columns.with_factors(v.T)
+    dense = structure.n_reactions <= LARGEST_DENSE
+    matrix = DenseMatrix.of(columns) if dense else SparseMatrix.of(columns, v.T)
+    k = matrix.solve_roughly(columns.rhs)
+    derivative, weight = np.asarray(rows.derivative), np.asarray(rows.full_weight)
+    nuisance = np.einsum("til,il->ti", np.asarray(rows.basis), columns.theta(derivative, k))
+    residual = derivative - (stoichiometry @ (k[:, None] * v)).T - nuisance
+    misfit = np.sum(weight * residual**2)
+
+    # dL/df = dL/df at constant (k, theta) + dL/d(k, theta) d(k, theta)/df, and dL/d(k, theta) = 0 at the inner optimum
+    # (Kaufman 1975). Without a gradient through the solution, ill-conditioned terms are avoided.
+    of_v = -2.0 / misfit * k[:, None] * (stoichiometry.T @ (weight * residual).T)
+    of_nodes = (of_v[:, None] * node_weight).reshape(at_nodes.shape)
+    of_log_f = substrates.T @ (of_nodes * at_nodes) if product else (substrates.T @ of_nodes) * factors
+    of_values = (problem.interpolation.T @ of_log_f.ravel()).reshape(values.shape)
+    # The logarithm keeps relative progress visible to L-BFGS: the share falls by many orders of magnitude.
+    return Loss(float(np.log(misfit / np.sum(weight * derivative**2))), of_values)
+
+
+def loss_and_gradient(problem: Problem) -> ValueAndGradient:
+    """The projected loss of parameters and constants of f, and its gradient by the parameters, for `minimise`."""
+    laws = problem.knots.values, problem.orders, problem.known
+
+    def evaluated(parameters: Any, constants: Any) -> tuple[float, Any]:
+        values, by_parameters = _tabulated(parameters, constants, *laws)
+        loss = projected_loss(np.asarray(values), problem)
+        return loss.value, _pulled_back(by_parameters, loss.of_values)[0]
+
+    return evaluated
+
+
+@jax.jit
+def _tabulated(
+    parameters: Any,
+    constants: Any,
+    log_c: Float[Array, " knots"],
+    orders: Float[Array, " laws"],
+    known: Bool[Array, " laws"],
+) -> tuple[Float[Array, "laws knots"], Any]:
+    """log f on the knots, and the map from a derivative by these values to those by the parameters."""
+    return jax.vjp(lambda p: tabulate_laws(eqx.combine(p, constants), log_c, orders, known), parameters)
+
+
+@jax.jit
+def _pulled_back(by_parameters: Any, of_values: Float[Array, "laws knots"]) -> Any:
+    return by_parameters(of_values)
+
+
+def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunction:
+    """Set the skip path to the exponent p of the best power law f = c^(p s).
+
+    The loss has local minima where f is far from the true law. A single exponent can be searched
+    for globally; the network then learns the deviation from the power law.
+    """
+    laws = problem.knots.values, np.asarray(problem.orders), np.asarray(problem.known)
+    at_zero, at_one = (tabulate_laws(with_exponent(start, p), *laws) for p in (0.0, 1.0))
+
+    def share(exponent: float) -> float:
+        # log f is linear in the exponent.
+        return float(np.exp(projected_loss(at_zero + exponent * (at_one - at_zero), problem).value))
+
+    # A grid first, since the loss can have several minima in p too; then a bounded search between the neighbours, by
+    # parabolas: the share itself is close to one, unlike its logarithm.
+    grid = np.geomspace(*_EXPONENTS, 12)
+    best = int(np.argmin([share(p) for p in grid]))
+    low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
+    found = scipy.optimize.minimize_scalar(share, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    return with_exponent(start, float(found.x))
+
+
+def with_exponent(mlp_sub: SubstrateFunction, exponent: float) -> SubstrateFunction:
+    """The power law f = c^(p s) with exponent p, provided that the last layer of the network is zero."""
+    changed: SubstrateFunction = eqx.tree_at(lambda f: f.skip, mlp_sub, on_device([exponent, 0.0]))
+    return changed
+
+
+def learn_substrate_function(
+    start: SubstrateFunction,
+    problem: Problem,
+    target: float | None = None,
+    *,
+    max_iterations: int,
+    tolerance: float,
+    progress: Progress,
+) -> Minimum[SubstrateFunction]:
+    """Minimise the projected loss over the parameters of f; see `minimise` for the arguments."""
+    return minimise(
+        loss_and_gradient(problem),
+        start,
+        substrate_parameters(start),
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        after_iteration=lambda i, loss: progress(
+            "phase 1", i / max_iterations, f"unexplained {np.exp(loss / 2):.1e} of dc/dt"
+        ),
+        target=target,
+    )
