@@ -1,12 +1,15 @@
 """Which species have homeostasis: a claim for one of many must not come about by chance."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
 import metabolismgraph as mg
+from metabolismgraph.fitting.parameters import lines_of_types
 from metabolismgraph.fitting.tables import find_pulls, homeostasis_table
+from metabolismgraph.runs.answer_files import write_answer
 
 
 def test_without_homeostasis_hardly_any_network_seems_to_have_it():
@@ -67,3 +70,57 @@ def test_a_pull_below_zero_is_not_homeostasis(none):
     assert table["baseline"][:15].to_numpy() == pytest.approx(4.0)
     assert table["baseline"][15:].isna().all()
     assert not homeostasis_table(network, found, None, trustworthy=False)["resolved"].any()
+
+
+def claims(result):
+    """The species with homeostasis, from each of the places that say so."""
+    table, named = result.homeostasis, result.parameters.set_index("name")["identifiable"]
+    slopes = [name.split(":")[1] for name in named.index[named] if name.startswith("slope:")]
+    return list(table["species"][table["resolved"]]), slopes
+
+
+def test_without_homeostasis_no_table_and_no_model_contains_any(none, tmp_path):
+    assert claims(none) == ([], [])
+    assert not none.parameters.set_index("name")["identifiable"].filter(regex="^(slope|offset|lambda):").any()
+    assert written_pulls(none, tmp_path) == []
+
+
+def test_with_homeostasis_table_and_model_contain_the_same(small, small_config, tmp_path):
+    result = mg.fit(small.observations, small_config.replace({"training.homeostasis_training": False}))
+    resolved, slopes = claims(result)
+    assert resolved == slopes == written_pulls(result, tmp_path) == list(small.observations.network.species)
+    # What is not to be trusted has no class, but its model still follows the data.
+    doubted = dataclasses.replace(result)
+    vars(doubted)["trust"] = dataclasses.replace(result.trust, why_not=("noise",))
+    assert claims(doubted) == ([], [])
+    assert written_pulls(doubted, tmp_path) == resolved
+
+
+def written_pulls(result, folder):
+    """The species with a reaction of homeostasis in the model file of an answer."""
+    write_answer(result, mg.evaluate(result), folder, None)
+    text = (folder / "model_fitted.xml").read_text()
+    return re.findall('<reaction id="homeostasis_([^"]*)', text)
+
+
+def test_what_is_not_resolved_has_one_bound(none):
+    """Homeostasis pulls towards a concentration: slopes are not above zero, and offsets not below."""
+    table = none.parameters.set_index("name")
+    slopes, offsets = (table.filter(like=f"{kind}:", axis=0) for kind in ("slope", "offset"))
+    constant = slopes.index.isin(["slope:M010", "slope:M011"])  # no reaction changes them
+    for lines in (slopes, offsets):
+        assert set(lines["classification"][constant]) == {"flat"}
+        assert lines[["standard_error", "lower", "upper"]][constant].isna().all(axis=None)
+    slopes, offsets = slopes[~constant], offsets[~constant]
+    assert set(slopes["classification"]) == set(offsets["classification"]) == {"bounded on one side"}
+    assert (slopes["lower"] < slopes["estimate"]).all()
+    assert slopes["upper"].isna().all()
+    assert (offsets["upper"] > offsets["estimate"]).all()
+    assert offsets["lower"].isna().all()
+
+
+def test_a_type_that_is_pushed_away_has_no_lambda():
+    slope, offset = np.repeat([-0.1, 0.1], 3), np.repeat([0.4, -0.4], 3)
+    found = lines_of_types(slope, offset, np.diag(np.full(12, 1e-6)), np.repeat([0, 1], 3))
+    assert found[0][0] == pytest.approx([0.1, 4.0])
+    assert np.isnan(found[1][0][1])

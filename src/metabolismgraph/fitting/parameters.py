@@ -106,19 +106,20 @@ def _lines(network: ReactionNetwork, found: Phase1Result, *, trustworthy: bool) 
     for kind, unit in (("slope", "1/time"), ("offset", "concentration/time")):
         apart = (combination == "") & trustworthy
         error = table[f"{kind}_error"].where(apart)
-        resolved = (table[kind].abs() > RESOLVED * error) & apart
-        # Homeostasis pulls towards its baseline, so a slope is negative: what is not resolved has one bound.
-        one_sided = apart & ~resolved & (kind == "slope")
+        resolved = table["resolved"] & apart & ((kind == "slope") | (table[kind] > RESOLVED * error))
+        # Homeostasis pulls towards a concentration, so slopes are not above zero and offsets not below: what is not
+        # resolved has one bound.
+        one_sided = apart & ~resolved
         parts.append(
             pd.DataFrame(
                 {
                     "name": f"{kind}:" + table["species"],
                     "estimate": table[kind],
                     "standard_error": error,
-                    "lower": table[kind] - TWO_SIDED * error,
-                    "upper": (table[kind] + TWO_SIDED * error).where(~one_sided),
+                    "lower": (table[kind] - TWO_SIDED * error).where(~one_sided | (kind == "slope")),
+                    "upper": (table[kind] + TWO_SIDED * error).where(~one_sided | (kind == "offset")),
                     "identifiable": resolved,
-                    "classification": _classes(resolved, combination, trustworthy=trustworthy),
+                    "classification": _classes(resolved, error.notna(), combination, trustworthy=trustworthy),
                     "combination": combination,
                     "unit": unit,
                 }
@@ -127,11 +128,11 @@ def _lines(network: ReactionNetwork, found: Phase1Result, *, trustworthy: bool) 
     return pd.concat(parts, ignore_index=True)
 
 
-def _classes(resolved: pd.Series, combination: pd.Series, *, trustworthy: bool) -> np.ndarray:
-    """The classes of lines of homeostasis."""
+def _classes(resolved: pd.Series, seen: pd.Series, combination: pd.Series, *, trustworthy: bool) -> np.ndarray:
+    """The classes of lines of homeostasis; `seen` where there is an error."""
     if not trustworthy:
         return np.full(len(resolved), DOUBTED)
-    return np.select([resolved, combination != ""], [DETERMINED, COMBINED], ONE_SIDED)
+    return np.select([resolved, combination != "", seen], [DETERMINED, COMBINED, ONE_SIDED], FLAT)
 
 
 def _partners(network: ReactionNetwork, found: Phase1Result) -> dict[str, str]:
@@ -174,7 +175,7 @@ def lines_of_types(
     result = {}
     for t, (s, o) in enumerate(line):
         own = of_line[np.ix_([t, len(line) + t], [t, len(line) + t])]
-        if abs(s) <= RESOLVED * np.sqrt(own[0, 0]):
+        if s >= -RESOLVED * np.sqrt(own[0, 0]):
             values, jacobian = np.array([-s, np.nan]), np.array([[-1.0, 0.0], [np.nan, np.nan]])
         else:
             values = np.array([-s, -o / s])

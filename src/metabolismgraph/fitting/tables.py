@@ -90,7 +90,8 @@ def homeostasis_table(
     Returns:
         Columns:
         species: id.
-        slope, slope_error: minus lambda, in 1/time, and its standard error.
+        slope, slope_error: minus lambda, in 1/time, and its standard error; the error is empty for a species that is
+            constant in the data, which tell nothing of its homeostasis.
         offset, offset_error: in concentration/time.
         baseline, baseline_error: concentration without homeostatic dc/dt, -offset/slope; empty if not resolved.
         resolved: whether there is a pull to a baseline, in a fit that is to be trusted: the slope is below zero by two
@@ -114,9 +115,9 @@ def homeostasis_table(
         {
             "species": network.species,
             "slope": found.slope,
-            "slope_error": found.slope_error,
+            "slope_error": np.where(found.slope_error > 0, found.slope_error, np.nan),
             "offset": found.offset,
-            "offset_error": found.offset_error,
+            "offset_error": np.where(found.slope_error > 0, found.offset_error, np.nan),
             "baseline": np.where(resolved, baseline, np.nan),
             "baseline_error": np.where(resolved, error, np.nan),
             "resolved": resolved,

@@ -11,6 +11,7 @@ import xarray as xr
 from metabolismgraph.evaluation.evaluate import Evaluation
 from metabolismgraph.files import write_bytes
 from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.fitting.tables import homeostasis_table
 from metabolismgraph.formats.fitted_model import write_fitted_sbml
 from metabolismgraph.runs.folder import FITTED_MODEL, HOMEOSTASIS, PARAMETERS, RATE_CONSTANTS, RATE_LAW
 from metabolismgraph.system.model import PublishedSubstrateFunction
@@ -38,7 +39,7 @@ def write_answer(result: FitResult, evaluation: Evaluation, folder: Path, source
         source,
         network,
         dict(zip(constants["reaction"], constants["k"], strict=True)),
-        _lines(result, table),
+        _lines(result),
         # The terms of a published sum can be negative, and the rate law of the file is written by its logarithm.
         {} if aggregation == "add" and log_alpha is not None else _rate_law(evaluation),
         folder / FITTED_MODEL,
@@ -64,13 +65,12 @@ def _rate_law_table(data: xr.Dataset) -> pd.DataFrame:
     return pd.DataFrame({"order": table["law_order"], "concentration": at} | values)
 
 
-def _lines(result: FitResult, table: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Homeostasis of the species where slope or offset differs from zero by more than two standard errors."""
-    found = result.phase1
-    counts = (table["slope"].abs() > 2 * table["slope_error"]) | (table["offset"].abs() > 2 * table["offset_error"])
-    index = {name: i for i, name in enumerate(result.observations.network.species)}
-    names = table["species"][counts]
-    return {name: (float(found.slope[index[name]]), float(found.offset[index[name]])) for name in names}
+def _lines(result: FitResult) -> dict[str, tuple[float, float]]:
+    """Slope and offset of the species with a resolved homeostasis, also of a fit that is not to be trusted."""
+    table = homeostasis_table(result.observations.network, result.phase1, None, trustworthy=True)
+    lines = zip(table["slope"], table["offset"], strict=True)
+    named = zip(table["species"], lines, table["resolved"], strict=True)
+    return {str(name): (float(slope), float(offset)) for name, (slope, offset), resolved in named if resolved}
 
 
 def _rate_law(evaluation: Evaluation) -> dict[float, tuple[np.ndarray, np.ndarray]]:
