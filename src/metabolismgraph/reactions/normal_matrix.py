@@ -160,16 +160,20 @@ class DenseMatrix(NormalMatrix):
         return values, vectors
 
     @functools.cached_property
-    def inverse(self) -> Float[np.ndarray, "unknowns unknowns"]:
-        """The pseudo-inverse of the unscaled matrix."""
+    def _root(self) -> Float[np.ndarray, "unknowns rank"]:
+        """R with R R' the pseudo-inverse of the unscaled matrix."""
         # With M = D A D (A scaled, D the diagonal matrix of norms): inv(M) = inv(D) inv(A) inv(D).
         values, vectors = self._eigen
         seen = values > RANK
-        vectors = vectors[:, seen] / self.scale[:, None]
-        return np.asarray((vectors / values[seen]) @ vectors.T)
+        return np.asarray(vectors[:, seen] / np.sqrt(values[seen]) / self.scale[:, None])
+
+    @functools.cached_property
+    def inverse(self) -> Float[np.ndarray, "unknowns unknowns"]:
+        """The pseudo-inverse of the unscaled matrix."""
+        return np.asarray(self._root @ self._root.T)
 
     def solve(self, rhs: Float[np.ndarray, "reactions ..."]) -> Float[np.ndarray, "reactions ..."]:
-        return np.asarray(self.inverse @ rhs)
+        return np.asarray(self._root @ (self._root.T @ rhs))
 
     def solve_roughly(self, rhs: Float[np.ndarray, " reactions"]) -> Float[np.ndarray, " reactions"]:
         try:
