@@ -41,6 +41,7 @@ from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import MetabolismModel
 from metabolismgraph.system.model_rates import ModelRates, in_parts
 from metabolismgraph.system.observations import Observations, Transitions
+from metabolismgraph.system.threads import in_single_thread
 from metabolismgraph.uncertainty.held_out_lines import held_out_lines
 
 Variables = dict[str, tuple[Any, ...]]  # dimensions, values and, for some, attributes
@@ -100,6 +101,7 @@ class Evaluation(Overview):
         return "evaluation", rows
 
 
+@in_single_thread
 def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
     """Evaluate a trained model on its data and, if available, against the truth.
 

@@ -28,6 +28,7 @@ from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
 if TYPE_CHECKING:
     import pandas as pd
+from metabolismgraph.system.threads import in_single_thread
 from metabolismgraph.system.units import Units
 
 _SAME = 1e-4  # null directions of two analyses that differ by less are the same direction
@@ -179,6 +180,7 @@ def _determined(rows: np.ndarray, group: tuple[int, ...]) -> tuple[Combination, 
     return tuple(combinations)
 
 
+@in_single_thread
 def identify(
     network: ReactionNetwork,
     observations: Observations | None = None,

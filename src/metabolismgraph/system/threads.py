@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import threadpoolctl
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 # A process that is started with this setting has one thread from the beginning.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
@@ -23,5 +29,18 @@ def single_thread() -> contextlib.AbstractContextManager[object]:
     # A sealed process must not look up its libraries; it is started with one thread.
     if ONE_THREAD.items() <= os.environ.items():
         return contextlib.nullcontext()
+    import scipy.linalg  # noqa: F401, PLC0415 - has a library of its own, which would not be limited if loaded later
+
     limits: contextlib.AbstractContextManager[object] = threadpoolctl.threadpool_limits(1, user_api="blas")
     return limits
+
+
+def in_single_thread(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """A function whose linear algebra uses one thread. On a busy machine, several take a multiple of the time."""
+
+    @functools.wraps(function)
+    def limited(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with single_thread():
+            return function(*args, **kwargs)
+
+    return limited
