@@ -84,7 +84,7 @@ def fit_reactions(
 def _fit_in_units(
     observations: Observations, graph_model: GraphModel, training: Training, progress: Progress, units: Units
 ) -> Phase1Result:
-    """Projection or shooting, on observations in `units`; with "auto", the one that suits the data."""
+    """Phase 1 by one of its methods but gradient descent, on observations in `units`."""
     if training.phase1_method == "implicit":
         return fit_by_implicit_windows(observations, graph_model, training, progress)
     given = (observations, graph_model, training, progress, units)
@@ -95,6 +95,14 @@ def _fit_in_units(
         return fit_by_shooting(*given)
     if training.phase1_method == "projection" or unsuitable:
         return _fit_by_projection(*given)
+    return _fit_by_what_suits(*given)
+
+
+def _fit_by_what_suits(
+    observations: Observations, graph_model: GraphModel, training: Training, progress: Progress, units: Units
+) -> Phase1Result:
+    """Projection or shooting, whichever suits the data."""
+    given = (observations, graph_model, training, progress, units)
     share = noise_of_derivative(observations)
     why, projected = f"noise is about {share:.2g} of dc/dt", None
     gaps = not observations.measured.all()
@@ -112,14 +120,20 @@ def _fit_in_units(
     except InputError as error:
         if gaps:
             raise
-        note = f"{why}, but shooting failed ({error}); estimates are those of projection"
-        projected = projected or _fit_by_projection(*given)
-        return dataclasses.replace(projected, notes=(*projected.notes, note))
+        return _with_note(projected or _fit_by_projection(*given), f"{why}, but shooting failed ({error})")
+    follows = _follows(found)
+    if projected is not None and why != TOO_COARSE and not follows:
+        # Differences of samples can leave out the few intervals in which a system jumps.
+        return _with_note(projected, f"{why}, but a fit of trajectories does not follow the data either")
     # A stated rate law is tested by the projection; it matters where the trajectories are not followed either.
-    fails = projected is not None and projected.law_fails and not _follows(found)
+    fails = projected is not None and projected.law_fails and not follows
     law = [note for note in projected.notes if note.startswith(LAW_REJECTED)] if projected and fails else []
     notes = (f"Phase 1 by shooting, since {why}", *found.notes, *law)
     return dataclasses.replace(found, notes=notes, law_fails=fails)
+
+
+def _with_note(projected: Phase1Result, why: str) -> Phase1Result:
+    return dataclasses.replace(projected, notes=(*projected.notes, f"{why}; estimates are those of projection"))
 
 
 def _follows(found: Phase1Result) -> bool:
