@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import scipy.integrate
-from continuous import observe
+from continuous import LOTKA_VOLTERRA, observe
+from continuous import network_of as network_from
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_architecture import FLOORS
@@ -523,6 +524,18 @@ def test_homeostasis_is_recovered_under_noise(noisy):
         found = dataclasses.replace(result.phase1, trajectories=evidence)
         trust = judge_trust(observations, found, config.graph_model, config.training)
         assert ("the model cannot follow the trajectories over 480 frames" in trust.why_not) is said
+
+
+def test_projection_stands_where_trajectories_are_not_followed_either():
+    """Differences can leave out the few intervals in which a system jumps, and tell why a model does not fit."""
+    reactions = {**LOTKA_VOLTERRA[0], "eat": ({"H": 2, "W": 1}, {"H": 1, "W": 2})}
+    data = observe(LOTKA_VOLTERRA, np.linspace(0, 20, 201))
+    wrong = dataclasses.replace(data, network=network_from(reactions, data.network.species))
+    result = mg.fit(wrong, mg.load_config("small", ["training.homeostasis_training=false"]))
+    assert result.phase1.trajectories is None
+    assert "does not follow the data either; estimates are those of projection" in result.phase1.notes[-1]
+    assert any("mass action, as stated in the network file, is rejected" in note for note in result.phase1.notes)
+    assert not result.trust.trustworthy
 
 
 def with_gaps(observations, share):
