@@ -97,6 +97,17 @@ def test_no_number_for_an_f_that_is_too_large(problem, somewhere):
     assert not found.of_values.any()
 
 
+def test_a_perfect_fit_has_a_loss(data):
+    """Where dc/dt is zero, nothing is left."""
+    none = data.problem(data.usable, np.ones(4))
+    none = dataclasses.replace(
+        none, rows=dataclasses.replace(none.rows, derivative=jnp.zeros_like(none.rows.derivative))
+    )
+    found = projected_loss(np.zeros((len(none.orders), none.knots.number)), none)
+    assert found.value == 0
+    assert not found.of_values.any()
+
+
 def test_the_best_power_law_is_the_best_of_many(problem, somewhere):
     flat = eqx.tree_at(lambda f: f.perceptron.weights[-1], somewhere, jnp.zeros_like(somewhere.perceptron.weights[-1]))
     found = best_power_law(flat, problem)

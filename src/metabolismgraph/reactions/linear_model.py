@@ -1,8 +1,8 @@
 """dc/dt as a linear regression on rate constants and homeostasis, in NumPy.
 
-This is the accurate version of `normal_equations`, for steps that are done once per fit and need no gradient.
-Every entry (row and species) has its own weight, and homeostasis is projected out of the columns of each species
-before the normal matrix is formed (`columns`).
+This is the accurate version of `normal_equations`, for all that JAX does not differentiate. Every entry (row and
+species) has its own weight, and homeostasis is projected out of the columns of each species before the normal matrix is
+formed (`columns`).
 """
 
 from __future__ import annotations

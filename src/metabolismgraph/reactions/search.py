@@ -27,6 +27,7 @@ from metabolismgraph.system.progress import Progress
 from metabolismgraph.system.trainable import substrate_parameters
 
 _LARGEST = 1e100  # beyond it, the squares of substrate factors are no numbers
+_TINY = 1e-300  # least sum of squares, so that it has a logarithm
 _EXPONENTS = (0.25, 3.0)  # search range of the best power law
 
 
@@ -68,7 +69,7 @@ def projected_loss(values: Float[np.ndarray, "laws knots"], problem: Problem) ->
     derivative, weight = np.asarray(rows.derivative), np.asarray(rows.full_weight)
     nuisance = np.einsum("til,il->ti", np.asarray(rows.basis), columns.theta(derivative, k))
     residual = derivative - (stoichiometry @ (k[:, None] * v)).T - nuisance
-    misfit = np.sum(weight * residual**2)
+    misfit, total = (max(float(np.sum(weight * x**2)), _TINY) for x in (residual, derivative))
 
     # dL/df = dL/df at constant (k, theta) + dL/d(k, theta) d(k, theta)/df, and dL/d(k, theta) = 0 at the inner optimum
     # (Kaufman 1975). Without a gradient through the solution, ill-conditioned terms are avoided.
@@ -77,7 +78,7 @@ def projected_loss(values: Float[np.ndarray, "laws knots"], problem: Problem) ->
     of_log_f = substrates.T @ (of_nodes * at_nodes) if product else (substrates.T @ of_nodes) * factors
     of_values = (problem.interpolation.T @ of_log_f.ravel()).reshape(values.shape)
     # The logarithm keeps relative progress visible to L-BFGS: the share falls by many orders of magnitude.
-    return Loss(float(np.log(misfit / np.sum(weight * derivative**2))), of_values)
+    return Loss(float(np.log(misfit / total)), of_values)
 
 
 def loss_and_gradient(problem: Problem) -> ValueAndGradient:
