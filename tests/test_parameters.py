@@ -8,6 +8,7 @@ from test_trust import CHAIN, CONFIG, observe
 
 import metabolismgraph as mg
 from metabolismgraph.fitting.parameters import lines_of_types, parameters_table
+from metabolismgraph.runs.sentences import verdict
 
 LEARNED = CONFIG.override(["graph_model.rate_law=learned", "training.phase1_method=shooting"])
 
@@ -61,6 +62,17 @@ def test_homeostasis_like_a_loss_is_determined_only_with_it():
     assert together.loc["k:lost", "combination"] == "with homeostasis"
     # An interval of zero width around zero would claim that there is none.
     assert together["standard_error"].isna().all()
+
+
+def test_noisy_held_out_frames_are_not_taken_for_a_steady_state(fitted):
+    """Concentrations change in them; only their differences are mostly noise."""
+    result = mg.fit(fitted.observations, mg.load_config("small"))
+    evaluation = mg.evaluate(result)
+    assert result.trust.trustworthy
+    assert evaluation.metrics["held_out_derivative_R2"] < 0.5
+    said = verdict(evaluation.metrics, evaluation.rate_constants, evaluation.homeostasis, 0)
+    assert "dc/dt is hardly larger than its errors" in said
+    assert "R²" not in said
 
 
 def test_without_trust_there_are_no_intervals(fitted):
