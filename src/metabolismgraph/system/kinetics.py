@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -204,7 +205,8 @@ def sum_over_substrates(
     total: Any
     if array_library(values) is np:
         *batch, pairs = values.shape
-        total = (structure.sparse_substrates @ values.reshape(-1, pairs).T).T.reshape(*batch, structure.n_reactions)
+        flat = values.reshape(math.prod(batch), pairs)
+        total = (structure.sparse_substrates @ flat.T).T.reshape(*batch, structure.n_reactions)
     else:
         # The padding index P refers to an additional column of zeros.
         padded = jnp.concatenate([values, jnp.zeros((*values.shape[:-1], 1))], axis=-1)
