@@ -6,10 +6,12 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+from metabolismgraph.explore.engines.base import STDOUT
 from metabolismgraph.explore.engines.job import LOCK
 from metabolismgraph.explore.engines.local import ProcessEngine
 from metabolismgraph.explore.engines.outcome import read_outcome
@@ -65,6 +67,13 @@ def below():
     return found
 
 
+def writes(process, path):
+    """Whether a file is the standard output of a process, as of a job; other forks of a worker have a pipe there."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process.pid}/fd/1").readlink() == path
+    return False
+
+
 def test_jobs_are_forked_by_one_process(worker, job):
     folders = [job("1"), job("ж 2")]
     numbers = []
@@ -82,10 +91,10 @@ def test_jobs_are_forked_by_one_process(worker, job):
 
 @pytest.mark.parametrize("which", ["job", "worker"])
 def test_a_process_that_is_killed(worker, job, which):
-    worker.start(job("1", held=True))
-    processes = wait_for(lambda: found if len(found := below()) == 2 else None)
-    parent, child = sorted(processes, key=lambda process: process.ppid() != os.getpid())
-    os.kill((child if which == "job" else parent).pid, signal.SIGKILL)
+    folder = job("1", held=True)
+    worker.start(folder)
+    child = wait_for(lambda: next((process for process in below() if writes(process, folder / STDOUT)), None))
+    os.kill(child.pid if which == "job" else child.ppid(), signal.SIGKILL)
     code = wait_for(worker.code)
     assert code == -signal.SIGKILL
     worker.end(code)
