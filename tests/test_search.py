@@ -115,6 +115,17 @@ def test_the_best_power_law_is_the_best_of_many(problem, somewhere):
     assert float(evaluate_loss(found, problem)) <= min(share) + 1e-9
 
 
+def test_exponents_for_which_f_is_too_large_are_not_chosen():
+    time = np.linspace(0, 6, 60)
+    c = np.stack([np.exp(-time), 10.0 ** (50 * np.cos(time))], axis=1)
+    network = network_of(({"A": 1.0}, {"A": -1.0, "B": 1.0}), ({"B": 1.0}, {"A": 1.0}), species="AB")
+    data = Phase1Data(
+        Observations(network, time, np.zeros(60, dtype=np.int64), c), GraphModel(), Training(), rule="forward"
+    )
+    found = best_power_law(data.initial_function(), data.problem(data.usable, np.ones(2)))
+    assert 0.25 <= float(found.skip[0]) < 2.0
+
+
 def test_a_matrix_that_is_not_positive_is_solved_by_its_eigenvectors():
     """Eigenvalues of the null space, rounded to less than the ridge."""
     rng = np.random.default_rng(0)

@@ -121,7 +121,8 @@ def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunct
 
     def share(exponent: float) -> float:
         # log f is linear in the exponent.
-        return float(np.exp(projected_loss(at_zero + exponent * (at_one - at_zero), problem).value))
+        value = projected_loss(at_zero + exponent * (at_one - at_zero), problem).value
+        return 1.0 if np.isnan(value) else float(np.exp(value))  # what is not a number explains nothing
 
     # A grid first, since the loss can have several minima in p too; then a bounded search between the neighbours, by
     # parabolas: the share itself is close to one, unlike its logarithm.
