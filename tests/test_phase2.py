@@ -16,7 +16,7 @@ from recovered import assert_types, lines
 from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.homeostasis import fit as phase2
-from metabolismgraph.homeostasis.binned_regression import condense, regress, solve_outputs
+from metabolismgraph.homeostasis.binned_regression import Regress, condense, regress, solve_outputs
 from metabolismgraph.homeostasis.fit import fit_homeostasis, initial_model
 from metabolismgraph.homeostasis.initial_embeddings import response_coordinates
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
@@ -212,6 +212,33 @@ def test_solved_output_layers_are_a_minimum(start):
     before, after = gradient(model).mlp_node, gradient(solved).mlp_node
     for part in (lambda f: f.slope, lambda f: f.offset, lambda f: f.perceptron.weights[-1]):
         assert jnp.abs(part(after)).max() < 1e-3 * jnp.abs(part(before)).max()
+
+
+@pytest.mark.parametrize("apart", [1.0, 1e-6])
+@pytest.mark.parametrize("unit", [1.0, 1e-25])
+def test_single_precision_is_enough_for_gradient_steps(start, apart, unit):
+    """Also for concentrations that differ by less than single precision resolves, and rates whose squares vanish."""
+    model, points = start
+    bent = points._replace(residual=points.residual + 0.3 * jnp.sin(points.c))
+    model = solve_outputs(model, bent, jnp.asarray(1e-2))
+    center, width = model.mlp_node.center, model.mlp_node.width
+    model = eqx.tree_at(
+        lambda m: (m.mlp_node.center, m.mlp_node.width, m.mlp_node.unit),
+        model,
+        (jnp.asarray(1e3), width * apart, model.mlp_node.unit * unit),
+    )
+    c, reach = (1e3 + (x - center) * apart for x in (bent.c, bent.reach))
+    bent = bent._replace(c=c, reach=reach, unit=bent.unit * unit)
+    exact = eqx.filter_jit(eqx.filter_value_and_grad(lambda m: regress(m, bent).loss))(model)
+    steps = eqx.filter_jit(
+        eqx.filter_value_and_grad(lambda m: Regress(bent)(m, jax.random.key(0), jnp.zeros(())).value)
+    )(model)
+    assert float(steps[0]) == pytest.approx(float(exact[0]), rel=1e-5)
+    for own, right in zip(jax.tree.leaves(steps[1]), jax.tree.leaves(exact[1]), strict=True):
+        if right.ndim:
+            np.testing.assert_allclose(own, right, atol=1e-4 * float(jnp.abs(right).max()))
+    misfit = float(Regress(bent)(model, jax.random.key(0), jnp.zeros(())).misfit)
+    assert misfit == pytest.approx(float(regress(model, bent).misfit) * float(bent.unit) ** 2, rel=1e-5)
 
 
 def test_points_are_the_residual(small, start):

@@ -60,7 +60,7 @@ from metabolismgraph.secret_keys import read_key
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
-from metabolismgraph.system.threads import ONE_THREAD
+from metabolismgraph.system.threads import training_threads
 from metabolismgraph.system.trainable import check_frozen
 from metabolismgraph.text import one_line, printable
 
@@ -491,7 +491,8 @@ def _train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, 
         return
     errors = folder.training / ERRORS
     with excerpt(errors) as stderr:
-        env = environment(**ONE_THREAD, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}))
+        threads = training_threads(load_observations(folder.given / _OBSERVATIONS).network.n_species)
+        env = environment(**threads, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}))
         shared = folder.given if folder.base else None
         with start_training(folder.training, shared, kernel=kernel, env=env, stderr=stderr) as training:
             refused, leak = _follow(read_events(training.stdout), folder, phases, progress)

@@ -1,4 +1,4 @@
-"""One thread for linear algebra with many small matrices, whose threads would wait for one another longer than work."""
+"""One thread for calculations with many small matrices, whose threads would wait for one another longer than work."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 
 # A process that is started with this setting has one thread from the beginning.
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+_SMALL = 128  # species, up to which a second thread of JAX costs half as much CPU time again and saves little
 
 
 def single_thread() -> contextlib.AbstractContextManager[object]:
@@ -33,6 +34,17 @@ def single_thread() -> contextlib.AbstractContextManager[object]:
 
     limits: contextlib.AbstractContextManager[object] = threadpoolctl.threadpool_limits(1, user_api="blas")
     return limits
+
+
+def training_threads(n_species: int) -> dict[str, str]:
+    """Variables of the environment of a training, which set its threads; the user's own NPROC stands.
+
+    Example:
+        >>> training_threads(10_000)
+        {'OPENBLAS_NUM_THREADS': '1'}
+    """
+    small = n_species <= _SMALL and "NPROC" not in os.environ
+    return ONE_THREAD | ({"NPROC": "1"} if small else {})
 
 
 def in_single_thread(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from metabolismgraph.config import GraphModel
+from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.model import AnySubstrateFunction, MetabolismModel, NodeFunction, SubstrateFunction
 from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
@@ -71,9 +72,8 @@ class Units:
         # log c in units of the data is log c in these units plus log(unit); so are its mean and the reference. f in the
         # unit of c^s changes by unit^s, which the term |s| log c at the reference contains.
         shift = float(np.log(self.concentration))
-        shifted: SubstrateFunction = eqx.tree_at(
-            lambda f: (f.center, f.reference), own, (own.center + shift, own.reference + shift)
-        )
+        moved = tuple(on_device(np.asarray(x) + shift) for x in (own.center, own.reference))
+        shifted: SubstrateFunction = eqx.tree_at(lambda f: (f.center, f.reference), own, moved)
         return shifted
 
     def model(self, own: MetabolismModel, network: ReactionNetwork) -> MetabolismModel:
@@ -84,7 +84,7 @@ class Units:
             lambda m: (m.log_k, m.mlp_sub, m.mlp_node),
             own,
             (
-                own.log_k + self.rate_constants(network),
+                on_device(np.asarray(own.log_k) + self.rate_constants(network)),
                 self.substrate_function(own.mlp_sub),
                 self.node_function(own.mlp_node),
             ),
@@ -93,11 +93,9 @@ class Units:
 
     def node_function(self, own: NodeFunction) -> NodeFunction:
         """An MLP_node in these units, converted to the units of the data."""
-        scaled: NodeFunction = eqx.tree_at(
-            lambda f: (f.center, f.width, f.unit),
-            own,
-            (own.center * self.concentration, own.width * self.concentration, own.unit * self.rate),
-        )
+        factors = (own.center, self.concentration), (own.width, self.concentration), (own.unit, self.rate)
+        by_unit = tuple(on_device(np.asarray(x) * factor) for x, factor in factors)
+        scaled: NodeFunction = eqx.tree_at(lambda f: (f.center, f.width, f.unit), own, by_unit)
         return scaled
 
 
