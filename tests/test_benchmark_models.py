@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
 import math
 import os
+import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -340,10 +343,10 @@ def test_answer_is_read_from_the_run_folder(tmp_path):
     assert (answer.trustworthy, answer.why_not, answer.notes) == (False, ("does not fit",), ("a note",))
 
 
-def fitted(folder, monkeypatch, fit):
+def fitted(folder, monkeypatch, fit, limit=30.0):
     make(BY_NAME["reversible_chain"], "clean").write(folder)
     monkeypatch.setattr(models, "fit_files", fit)
-    return fit_case(folder)
+    return fit_case(folder, limit)
 
 
 def test_a_case_is_fitted_with_default_settings_and_identify_is_asked(tmp_path, monkeypatch):
@@ -375,11 +378,33 @@ def test_refusals_and_errors_are_told_apart(tmp_path, monkeypatch, raised, refus
     assert (outcome.answer, outcome.refused, outcome.error) == (None, refused, error)
 
 
+def test_a_fit_that_does_not_end_is_an_error(tmp_path, monkeypatch):
+    """Also where it handles failures of its methods."""
+
+    def fit(*_):
+        while True:
+            with contextlib.suppress(Exception):
+                time.sleep(60)
+
+    outcome = fitted(tmp_path, monkeypatch, fit, limit=0.005)
+    assert outcome.error == "given up after 0.005 minutes"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_quick_fits_have_processes_of_their_own(tmp_path):
+    """Of the time limit, and of memory, this process knows nothing."""
+    run_models(tmp_path, lambda *_: None, networks=["sir"], kinds=["steady", "clean"], quick=True)
+    rows = json.loads((tmp_path / "models.json").read_text())["cases"]
+    assert [row["verdict"] for row in rows] == ["passed", "caught"]
+    assert rows[0]["constants"].keys() == {"infect", "recover"}
+
+
 # -- the whole
 
 
 def test_every_case_is_run_and_written_down(tmp_path, monkeypatch):
-    def answered(case, folder):
+    def answered(case, folder, limit):
+        assert limit == 30
         assert os.environ["JAX_COMPILATION_CACHE_DIR"]
         if case.kind == "steady":
             return Outcome(refused="nothing changes")
@@ -407,7 +432,7 @@ def test_cache_of_compiled_code_is_taken_away_again(monkeypatch):
 
 def test_what_cannot_be_fitted_is_an_error_and_not_the_end(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    assert "Error" in run_case(make(BY_NAME["autocatalysis"], "clean"), tmp_path / "file").error
+    assert "Error" in run_case(make(BY_NAME["autocatalysis"], "clean"), tmp_path / "file", 30.0).error
 
 
 def test_command_refuses_unknown_networks(monkeypatch, capsys, tmp_path):
@@ -425,5 +450,5 @@ def test_one_fit_from_files(monkeypatch, tmp_path):
 
 
 def test_progress_may_be_silent(tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "run_case", lambda case, folder: Outcome(error="boom"))
+    monkeypatch.setattr(models, "run_case", lambda case, folder, limit: Outcome(error="boom"))
     assert "**error**" in run_models(tmp_path, silent, networks=["sir"], kinds=["clean"])

@@ -10,10 +10,11 @@ import math
 import multiprocessing
 import os
 import resource
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def run_models(
     workers: int = 1,
     keep: bool = False,
     quick: bool = False,
+    limit: float = 30.0,
 ) -> str:
     """Run every case, write models.json and models.md into `out`, return the Markdown.
 
@@ -94,9 +96,10 @@ def run_models(
         networks: names; empty: all networks.
         kinds: of cases; empty: clean data and all corrupted twins.
         units: fit the clean data of some networks (or of `networks`) in other units as well.
-        workers: number of parallel cases, each in its own process.
+        workers: number of parallel cases.
         keep: keep files and run folders of all cases in `out`/cases.
-        quick: Phase 1 and the verdict only, in this process; no score depends on Phase 2 or figures.
+        quick: Phase 1 and the verdict only; no score depends on Phase 2 or figures.
+        limit: time after which a fit is given up, which is an error [minutes].
 
     Raises:
         InputError: no such network or kind.
@@ -105,14 +108,10 @@ def run_models(
     out.mkdir(parents=True, exist_ok=True)
     rows: dict[int, Row] = {}
     result: dict[str, Any] = {}
-    parallel = 1 if quick else workers
-    with _scratch(out, keep=keep) as scratch, _compiled_once(), ThreadPoolExecutor(parallel) as threads:
+    run = fit_quickly if quick else run_case
+    with _scratch(out, keep=keep) as scratch, _compiled_once(), _executor(workers, quick=quick) as executor:
         running: dict[Future[Outcome], int] = {
-            threads.submit(
-                fit_quickly if quick else run_case,
-                case,
-                scratch / f"{i:03}_{case.network}_{case.kind}".replace(" ", "_"),
-            ): i
+            executor.submit(run, case, scratch / f"{i:03}_{case.network}_{case.kind}".replace(" ", "_"), limit): i
             for i, case in enumerate(cases)
         }
         try:
@@ -123,7 +122,7 @@ def run_models(
                 result = {"cases": [rows[i] for i in sorted(rows)], "no_twin": [dataclasses.asdict(n) for n in missing]}
                 write_bytes(out / "models.json", (json.dumps(result, indent=1) + "\n").encode())
         except BaseException:
-            threads.shutdown(wait=False, cancel_futures=True)
+            executor.shutdown(wait=False, cancel_futures=True)
             raise
     text = markdown(result)
     write_bytes(out / "models.md", text.encode())
@@ -161,6 +160,13 @@ def _scratch(out: Path, *, keep: bool) -> Iterator[Path]:
             yield Path(scratch)
 
 
+def _executor(workers: int, *, quick: bool) -> Executor:
+    """Processes for quick fits, which one process does one after the other; threads that each start a process."""
+    if not quick:
+        return ThreadPoolExecutor(workers)
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
 @contextlib.contextmanager
 def _compiled_once() -> Iterator[None]:
     """A temporary cache of compiled programs for all cases, or the user's own."""
@@ -181,18 +187,42 @@ def _compiled_once() -> Iterator[None]:
 # -- one case
 
 
-def run_case(case: Case, folder: Path) -> Outcome:
-    """Write the files of a case and fit them in a separate process, like the command."""
+class _OutOfTimeError(BaseException):
+    """A fit is given up. Not an `Exception`, which a fit may handle as a failure of one of its methods."""
+
+
+@contextlib.contextmanager
+def _time_limit(minutes: float) -> Iterator[None]:
+    """Raise an error after so many minutes; in the main thread of a process only, as signals are."""
+
+    def stop(*_: object) -> None:
+        raise _OutOfTimeError(f"given up after {minutes:g} minutes")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_case(case: Case, folder: Path, limit: float) -> Outcome:
+    """Write the files of a case and fit them in a separate process, like the command; see `run_models`."""
     try:
         case.write(folder)
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as own:
-            return own.submit(fit_case, folder).result()
+            return own.submit(fit_case, folder, limit).result()
     except Exception as error:  # of a killed process as well
         return Outcome(error=_message(error))
 
 
-def fit_quickly(case: Case, folder: Path) -> Outcome:
-    """Write the files of a case and run Phase 1 with default settings in this process: same constants, same verdict."""
+def fit_quickly(case: Case, folder: Path, limit: float) -> Outcome:
+    """Write the files of a case and run Phase 1 with default settings in this process: same constants, same verdict.
+
+    Args:
+        limit: as for `run_models`.
+    """
 
     def answer() -> Answer:
         case.write(folder)
@@ -202,17 +232,21 @@ def fit_quickly(case: Case, folder: Path) -> Outcome:
         return Answer(found, result.trust.trustworthy, result.trust.why_not, result.phase1.notes)
 
     started, used = time.perf_counter(), time.process_time()
-    found = _outcome(answer)
+    found = _outcome(answer, limit)
     cpu, wall = time.process_time() - used, time.perf_counter() - started
     known = None if found.answer is None else identified(folder / NETWORK, folder / TABLE)
     return dataclasses.replace(found, identified=known, cpu_s=cpu, wall_s=wall)
 
 
-def fit_case(folder: Path) -> Outcome:
-    """Fit network.xml and timeseries.csv of a folder with default settings, and run `identify` on the same data."""
+def fit_case(folder: Path, limit: float) -> Outcome:
+    """Fit network.xml and timeseries.csv of a folder with default settings, and run `identify` on the same data.
+
+    Args:
+        limit: as for `run_models`.
+    """
     started = time.perf_counter()
     network, table, config, run = folder / NETWORK, folder / TABLE, load_config(CONFIG), folder / "run"
-    found = _outcome(lambda: read_answer(run, fit_files(network, table, config, run).notes))
+    found = _outcome(lambda: read_answer(run, fit_files(network, table, config, run).notes), limit)
     found = dataclasses.replace(found, cpu_s=_cpu_seconds(), wall_s=time.perf_counter() - started)
     if found.answer is None:
         return found
@@ -222,12 +256,15 @@ def fit_case(folder: Path) -> Outcome:
         return dataclasses.replace(found, error=f"identify: {_message(error)}")
 
 
-def _outcome(answer: Callable[[], Answer]) -> Outcome:
+def _outcome(answer: Callable[[], Answer], limit: float) -> Outcome:
     """An answer, or why there is none."""
     try:
-        return Outcome(answer=answer())
+        with _time_limit(limit):
+            return Outcome(answer=answer())
     except InputError as error:
         return Outcome(refused=_message(error))
+    except _OutOfTimeError as error:
+        return Outcome(error=str(error))
     except Exception as error:
         return Outcome(error=_message(error))
 

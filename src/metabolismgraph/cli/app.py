@@ -629,6 +629,7 @@ def models(
         str | None, typer.Option(metavar="A,B", help="only these: clean, left out, wrong order, coarse, steady")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="parallel cases")] = 1,
+    limit: Annotated[float, typer.Option(min=0.01, help="time after which a fit is given up [minutes]")] = 30.0,
     *,
     units: Annotated[bool, typer.Option("--units", help="fit some of them in other units as well")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="keep files and run folders of all cases")] = False,
@@ -650,6 +651,7 @@ def models(
             workers=workers,
             keep=keep,
             quick=quick,
+            limit=limit,
         )
     sys.stdout.write(markdown)
 
