@@ -45,8 +45,9 @@ docs: .venv/.ok  ## the documentation as a website: site/index.html; warnings ar
 notebooks: .venv/.ok  ## execute the notebooks of the documentation in place
 	$(BIN)/python tests/notebooks.py
 
+# One thread, as a run of a network of this size has.
 bench: .venv/.ok  ## the recovery benchmark: benchmarks/recovery.json and a table
-	$(BIN)/metabolismgraph benchmark recovery $(foreach d,$(EXTERNAL),--dataset $d) $(ARGS)
+	NPROC=1 $(BIN)/metabolismgraph benchmark recovery $(foreach d,$(EXTERNAL),--dataset $d) $(ARGS)
 
 bench-scale: .venv/.ok  ## time and memory against the size of the network: make bench-scale ARGS="--sizes 100,300"
 	$(BIN)/metabolismgraph benchmark scale $(ARGS)

@@ -78,8 +78,8 @@ def _targets(cases: list[Row], failed: list[Row], cold: Row | None) -> list[str]
         rows += [
             ("median error of log10 k, rank50, largest", "at most 1e-4", error, error <= 1e-4),
             ("slope and offset ratios, rank50, farthest from 1", "within 0.01", off(main), off(main) <= 0.01),
-            ("Phase 1 compute, rank50, median, s", "at most 3", warm1, warm1 <= 3),
-            ("Phase 2 compute, rank50, median, s", "at most 10", warm2, warm2 <= 10),
+            ("Phase 1, rank50, median, CPU s", "at most 3", warm1, warm1 <= 3),
+            ("Phase 2, rank50, median, CPU s", "at most 10", warm2, warm2 <= 10),
         ]
     if cold:
         done = cold["exit_code"] == 0
@@ -104,7 +104,7 @@ def _by_config(cases: list[Row]) -> list[str]:
     heads = (
         "configuration | cases | 1 - R² identifiable, largest | R² all, median (min, max) | median error of log10 k "
         "| slope ratio, median (min, max) | offset ratio, median (min, max) | accuracy, lowest | silhouette, lowest "
-        "| Phase 1, s | Phase 2, s"
+        "| Phase 1, CPU s | Phase 2, CPU s"
     )
     names = dict.fromkeys(c["config"] for c in cases)
     return table(heads, (_of_config([c for c in cases if c["config"] == name]) for name in names))
@@ -126,7 +126,7 @@ def _of_config(cases: list[Row]) -> list[str]:
 
 
 def _seconds(case: Row, phase: str) -> float:
-    """Compute time; for a case that was fitted once, compilation included."""
+    """CPU time; of a case that was fitted once from files, the time that passed, compilation included."""
     return float(case[f"{phase}_s"] if f"{phase}_s" in case else case[f"{phase}_cold_s"])
 
 

@@ -15,12 +15,10 @@ from metabolismgraph.reactions.fit import Phase1Result, fit_reactions
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
-from metabolismgraph.system.threads import in_single_thread
 
 _log = logging.getLogger(__name__)
 
 
-@in_single_thread
 def fit(
     observations: Observations,
     config: Config | None = None,

@@ -37,6 +37,7 @@ from metabolismgraph.reactions.verdict import notes as determined_notes
 from metabolismgraph.system.model import SubstrateFunction
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
+from metabolismgraph.system.threads import in_single_thread
 from metabolismgraph.system.units import Units
 from metabolismgraph.trajectories.fit import FOLLOWED
 
@@ -53,6 +54,7 @@ _EXCESS = 1.4  # residual relative to the noise above which trajectories are not
 _HOMEOSTASIS_RIDGE = 1e-8
 
 
+@in_single_thread
 def fit_reactions(
     observations: Observations, graph_model: GraphModel, training: Training, progress: Progress = silent
 ) -> Phase1Result:
