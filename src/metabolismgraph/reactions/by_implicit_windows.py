@@ -13,7 +13,6 @@ from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.identifiability import identify
 from metabolismgraph.reactions.notes import unread_notes
 from metabolismgraph.reactions.result import Phase1Result, WindowEvidence
-from metabolismgraph.reactions.search import with_exponent
 from metabolismgraph.reactions.verdict import NOT_REPRODUCED, NOT_TRUSTED, Estimates, Verdict, judge
 from metabolismgraph.reactions.verdict import notes as determined_notes
 from metabolismgraph.system.model import SubstrateFunction
@@ -114,7 +113,7 @@ def fit_by_implicit_windows(
     root = best.misfit.root[:m, :m] * (best.misfit.noise / noise)
     unfinished = "Phase 1 did not converge: steps of the rate constants were still proposed at the end"
     return Phase1Result(
-        mlp_sub=with_exponent(untrained, 1.0),
+        mlp_sub=untrained.with_exponent(1.0),
         log_k=np.log10(best.k),
         log_k_error=verdict.log_k_error,
         identifiability=dataclasses.replace(promised, identifiable=verdict.determined),

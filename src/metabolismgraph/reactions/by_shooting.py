@@ -15,7 +15,6 @@ from metabolismgraph.reactions.data import Phase1Data
 from metabolismgraph.reactions.identifiability import Identifiability
 from metabolismgraph.reactions.notes import setting_notes
 from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence
-from metabolismgraph.reactions.search import with_exponent
 from metabolismgraph.reactions.unidentifiable import fill_all, without_groups
 from metabolismgraph.reactions.verdict import Estimates, hidden_by_homeostasis, judge, promised_by_identify
 from metabolismgraph.reactions.verdict import notes as determined_notes
@@ -205,7 +204,7 @@ def _substrate_function(
         raise InputError("training.phase1_method shooting needs graph_model.substrate_input: log")
     laws = fit.equation.laws(fit.best.theta)
     if not laws:
-        return with_exponent(untrained, 1.0)
+        return untrained.with_exponent(1.0)
     known, orders = structure.rate_laws.known, structure.rate_laws.order
     seen = np.log(observations.concentration[observations.concentration > 0])
     log_c = np.linspace(float(seen.min()) - _BEYOND, float(seen.max()) + _BEYOND, _LAW_POINTS)

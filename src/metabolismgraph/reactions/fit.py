@@ -23,7 +23,7 @@ from metabolismgraph.reactions.notes import data_notes
 from metabolismgraph.reactions.projection import Problem
 from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.reactions.reweighting import ReweightedFit, fit_reweighted
-from metabolismgraph.reactions.search import best_power_law, learn_substrate_function, with_exponent
+from metabolismgraph.reactions.search import best_power_law, learn_substrate_function
 from metabolismgraph.reactions.uncertainty import noise_variance
 from metabolismgraph.reactions.unidentifiable import fill_all, without_groups
 from metabolismgraph.reactions.verdict import (
@@ -217,7 +217,7 @@ def _settle(
                 f"graph_model.substrate_input is {graph_model.substrate_input}, but training.phase1_method projection "
                 "needs log; set substrate_input to log, or phase1_method to gradient"
             )
-        return best_power_law(untrained, problem) if data.has_unknown_law else with_exponent(untrained, 1.0)
+        return best_power_law(untrained, problem) if data.has_unknown_law else untrained.with_exponent(1.0)
 
     learn = functools.partial(
         learn_substrate_function,

@@ -7,6 +7,7 @@ is a fixed sparse matrix times the values, and k and theta are solved for on the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,7 +20,6 @@ from metabolismgraph.reactions.normal_equations import LARGEST_DENSE
 from metabolismgraph.reactions.normal_matrix import DenseMatrix
 from metabolismgraph.reactions.projection import Problem
 from metabolismgraph.reactions.sparse_matrix import SparseMatrix
-from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import tabulate_laws
 from metabolismgraph.system.minimise import Minimum, ValueAndGradient, minimise
 from metabolismgraph.system.model import SubstrateFunction
@@ -29,6 +29,10 @@ from metabolismgraph.system.trainable import substrate_parameters
 _LARGEST = 1e100  # beyond it, the squares of substrate factors are no numbers
 _TINY = 1e-300  # least sum of squares, so that it has a logarithm
 _EXPONENTS = (0.25, 3.0)  # search range of the best power law
+
+
+Factors = Float[np.ndarray, "reactions rows"]  # V, averaged over the nodes of the rule for dc/dt
+PullBack = Callable[[Factors], Float[np.ndarray, "laws knots"]]
 
 
 class Loss(NamedTuple):
@@ -45,40 +49,48 @@ class Loss(NamedTuple):
 
 def projected_loss(values: Float[np.ndarray, "laws knots"], problem: Problem) -> Loss:
     """The projected loss for log f on the knots; NaN if f is too large for numbers."""
-    rows, structure = problem.rows, problem.structure
-    substrates, stoichiometry = structure.sparse_substrates, structure.sparse_stoichiometry
-    node_weight = np.asarray(rows.node_weight)
+    found = _substrate_factors(values, problem)
+    if found is None:  # for a step that is far too long, which the search then shortens
+        return Loss(np.nan, np.zeros_like(values))
+    v, pull_back = found
+    rows, stoichiometry = problem.rows, problem.structure.sparse_stoichiometry
+    derivative, weight, basis = map(np.asarray, (rows.derivative, rows.full_weight, rows.basis))
+    columns = problem.columns.with_factors(v.T)
+    # How well conditioned the matrix is, does not matter here: all solutions have the same misfit.
+    small = problem.structure.n_reactions <= LARGEST_DENSE
+    k = (DenseMatrix.of(columns) if small else SparseMatrix.of(columns, v.T)).solve_roughly(columns.rhs)
+    nuisance = np.einsum("til,il->ti", basis, columns.theta(derivative, k))
+    residual = derivative - (stoichiometry @ (k[:, None] * v)).T - nuisance
+    misfit, total = (max(float(np.sum(weight * x**2)), _TINY) for x in (residual, derivative))
+    # dL/df = dL/df at constant (k, theta) + dL/d(k, theta) d(k, theta)/df, and dL/d(k, theta) = 0 at the inner optimum
+    # (Kaufman 1975). Without a gradient through the solution, ill-conditioned terms are avoided.
+    of_v = -2.0 / misfit * k[:, None] * (stoichiometry.T @ (weight * residual).T)
+    # The logarithm keeps relative progress visible to L-BFGS: the share falls by many orders of magnitude.
+    return Loss(float(np.log(misfit / total)), pull_back(of_v))
+
+
+def _substrate_factors(values: Float[np.ndarray, "laws knots"], problem: Problem) -> tuple[Factors, PullBack] | None:
+    """V for log f on the knots, and the map from a derivative by V to that by these values; None if f is too large."""
+    structure, product = problem.structure, problem.aggregation == "mul"
+    substrates, node_weight = structure.sparse_substrates, np.asarray(problem.rows.node_weight)
     # Pairs and reactions come first: sums over the substrates of a reaction then are sums of whole rows of numbers.
     log_f = problem.interpolation @ values.ravel()
     log_f[problem.absent] = -np.inf
     log_f = log_f.reshape(substrates.shape[1], -1)
-    product = problem.aggregation == "mul"
     with np.errstate(over="ignore"):
         factors = log_f if product else np.exp(log_f)
         at_nodes = np.exp(substrates @ factors) if product else substrates @ factors
     if not product:
         at_nodes[np.asarray(structure.empty)] = 1.0
-    if not (at_nodes < _LARGEST).all():  # for a step that is far too long, which the search then shortens
-        return Loss(np.nan, np.zeros_like(values))
-    v = np.einsum("jet,et->jt", at_nodes.reshape(-1, *node_weight.shape), node_weight)
+    if not (at_nodes < _LARGEST).all():
+        return None
 
-    columns = problem.columns.with_factors(v.T)
-    dense = structure.n_reactions <= LARGEST_DENSE
-    matrix = DenseMatrix.of(columns) if dense else SparseMatrix.of(columns, v.T)
-    k = matrix.solve_roughly(columns.rhs)
-    derivative, weight = np.asarray(rows.derivative), np.asarray(rows.full_weight)
-    nuisance = np.einsum("til,il->ti", np.asarray(rows.basis), columns.theta(derivative, k))
-    residual = derivative - (stoichiometry @ (k[:, None] * v)).T - nuisance
-    misfit, total = (max(float(np.sum(weight * x**2)), _TINY) for x in (residual, derivative))
+    def pull_back(of_v: Factors) -> Float[np.ndarray, "laws knots"]:
+        of_nodes = (of_v[:, None] * node_weight).reshape(at_nodes.shape)
+        of_log_f = substrates.T @ (of_nodes * at_nodes) if product else (substrates.T @ of_nodes) * factors
+        return np.asarray((problem.interpolation.T @ of_log_f.ravel()).reshape(values.shape))
 
-    # dL/df = dL/df at constant (k, theta) + dL/d(k, theta) d(k, theta)/df, and dL/d(k, theta) = 0 at the inner optimum
-    # (Kaufman 1975). Without a gradient through the solution, ill-conditioned terms are avoided.
-    of_v = -2.0 / misfit * k[:, None] * (stoichiometry.T @ (weight * residual).T)
-    of_nodes = (of_v[:, None] * node_weight).reshape(at_nodes.shape)
-    of_log_f = substrates.T @ (of_nodes * at_nodes) if product else (substrates.T @ of_nodes) * factors
-    of_values = (problem.interpolation.T @ of_log_f.ravel()).reshape(values.shape)
-    # The logarithm keeps relative progress visible to L-BFGS: the share falls by many orders of magnitude.
-    return Loss(float(np.log(misfit / total)), of_values)
+    return np.einsum("jet,et->jt", at_nodes.reshape(-1, *node_weight.shape), node_weight), pull_back
 
 
 def loss_and_gradient(problem: Problem) -> ValueAndGradient:
@@ -117,7 +129,7 @@ def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunct
     for globally; the network then learns the deviation from the power law.
     """
     laws = problem.knots.values, np.asarray(problem.orders), np.asarray(problem.known)
-    at_zero, at_one = (tabulate_laws(with_exponent(start, p), *laws) for p in (0.0, 1.0))
+    at_zero, at_one = (tabulate_laws(start.with_exponent(p), *laws) for p in (0.0, 1.0))
 
     def share(exponent: float) -> float:
         # log f is linear in the exponent.
@@ -130,13 +142,7 @@ def best_power_law(start: SubstrateFunction, problem: Problem) -> SubstrateFunct
     best = int(np.argmin([share(p) for p in grid]))
     low, high = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
     found = scipy.optimize.minimize_scalar(share, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
-    return with_exponent(start, float(found.x))
-
-
-def with_exponent(mlp_sub: SubstrateFunction, exponent: float) -> SubstrateFunction:
-    """The power law f = c^(p s) with exponent p, provided that the last layer of the network is zero."""
-    changed: SubstrateFunction = eqx.tree_at(lambda f: f.skip, mlp_sub, on_device([exponent, 0.0]))
-    return changed
+    return start.with_exponent(float(found.x))
 
 
 def learn_substrate_function(

@@ -147,11 +147,11 @@ def _out_of_reach(losses: list[float], target: float, max_iterations: int) -> bo
 
 def compiled(log_loss: Callable[..., Float[Array, ""]], *arguments: Any) -> ValueAndGradient:
     """A log loss of a model and further arguments, as a compiled program for `minimise`."""
-    return lambda parameters, constants: value_and_gradient(log_loss, parameters, constants, arguments)
+    return lambda parameters, constants: _value_and_gradient(log_loss, parameters, constants, arguments)
 
 
 @eqx.filter_jit
-def value_and_gradient(
+def _value_and_gradient(
     loss: Callable[..., Float[Array, ""]], parameters: Model, constants: Model, arguments: tuple[Any, ...]
 ) -> tuple[Float[Array, ""], Model]:
     """A loss of a model and its gradient by the parameters; the other arguments are constants."""

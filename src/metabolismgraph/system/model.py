@@ -102,6 +102,11 @@ class SubstrateFunction(eqx.Module):
         )
         return log_f
 
+    def with_exponent(self, exponent: float) -> SubstrateFunction:
+        """The power law f = c^(p s) with exponent p, provided that the last layer of the network is zero."""
+        changed: SubstrateFunction = eqx.tree_at(lambda f: f.skip, self, on_device([exponent, 0.0]))
+        return changed
+
     def _raw(self, log_c: Float[AnyArray, "*batch"], order: Float[AnyArray, "*batch"]) -> Float[AnyArray, "*batch"]:
         """Output of the network, before the subtraction of its value at the reference."""
         xp = array_library(log_c, self.skip, self.perceptron.weights[-1])
