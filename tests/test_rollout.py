@@ -23,7 +23,7 @@ from metabolismgraph.reactions.result import Phase1Result
 from metabolismgraph.system.integrate import euler, integrate
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.model import MetabolismModel, NodeFunction, new_substrate_function
-from metabolismgraph.system.model_rates import homeostasis_at, mean_homeostasis
+from metabolismgraph.system.model_rates import ModelRates, homeostasis_at, mean_homeostasis
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 
@@ -124,6 +124,24 @@ def test_the_table_does_not_hang_on_the_unit_of_concentration(data, unit):
     model = eqx.tree_at(lambda m: m.mlp_node, model, node)
     exact = model.homeostasis(many)
     assert np.abs(homeostasis_at(model, many)(many) - exact).max() < 1e-7 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("far", [np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("substrate_input", ["log", "raw"])
+def test_a_model_that_diverges_has_no_numbers_and_is_not_an_error(data, far, substrate_input):
+    """A state that is not finite has no place in a table; that was an IndexError in NumPy."""
+    model = model_of(substrate_input=substrate_input)
+    many = np.repeat(data, 50, axis=0)
+    diverged = many.copy()
+    diverged[7, 0] = far
+    for rate in (homeostasis_at(model, many), frozen_of(model, many), ModelRates.of(model, STRUCTURE, many)):
+        with np.errstate(all="ignore"):
+            found, usual = rate(diverged), rate(many)
+        assert np.isfinite(usual).all()
+        others = np.arange(len(many)) != 7
+        np.testing.assert_array_equal(found[others], usual[others])
+        if np.isnan(far):
+            assert np.isnan(found[7]).any()
 
 
 def test_the_table_of_many_species_takes_little_memory():

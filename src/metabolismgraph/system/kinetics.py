@@ -218,10 +218,10 @@ def sum_over_substrates(
 def pair_concentrations(
     c: Float[AnyArray, "*batch species"], structure: Structure
 ) -> tuple[Float[AnyArray, "*batch pairs"], Bool[AnyArray, "*batch pairs"]]:
-    """log c of every pair (0 for a concentration of zero, to keep gradients finite), and True where c > 0."""
+    """log c of every pair (0 for a concentration of zero, to keep gradients finite), and True where c is not zero."""
     xp = array_library(c)
     values = c[..., xp.asarray(structure.pair_species)]
-    present = values > 0
+    present = ~(values <= 0)  # NaN, of a model that diverges, is not an absence
     return xp.log(xp.where(present, values, 1.0)), present
 
 

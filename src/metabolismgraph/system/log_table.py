@@ -121,7 +121,8 @@ class LogTable:
         # One flat index: a single gather of four adjacent numbers is faster than four gathers with two indices.
         n = self.knots.number - 3
         flat = xp.asarray(self.coefficients).reshape(-1, 4)
-        a = flat[xp.asarray(law) * n + interval.astype(xp.int32)]
+        # Where a model diverges, positions are not finite. As an integer, such a number would be no valid index.
+        a = flat[xp.asarray(law) * n + xp.clip(interval.astype(xp.int32), 0, n - 1)]
         t = inside - 1.0 - interval
         value = a[..., 0] + t * (a[..., 1] + t * (a[..., 2] + t * a[..., 3]))
         # Linear extrapolation with the slope at the outermost knot; inside, position - inside = 0.

@@ -87,7 +87,8 @@ def _read(
     """Piecewise cubics at the positions `u`, in intervals; constant beyond either end."""
     xp = array_library(u, coefficients)
     u = xp.clip(u, 0.0, coefficients.shape[1])
-    interval = xp.minimum(u.astype(xp.int32), coefficients.shape[1] - 1)
+    # Where a model diverges, positions are not finite. As an integer, such a number would be no valid index.
+    interval = xp.clip(u.astype(xp.int32), 0, coefficients.shape[1] - 1)
     t = u - interval
     a = coefficients[table, interval]
     read: AnyArray = a[..., 0] + t * (a[..., 1] + t * (a[..., 2] + t * a[..., 3]))
