@@ -175,6 +175,7 @@ def lines_of_types(
     result = {}
     for t, (s, o) in enumerate(line):
         own = of_line[np.ix_([t, len(line) + t], [t, len(line) + t])]
+        # Types are few and have many species each: no allowance for many comparisons, unlike `resolved` for species.
         if s >= -RESOLVED * np.sqrt(own[0, 0]):
             values, jacobian = np.array([-s, np.nan]), np.array([[-1.0, 0.0], [np.nan, np.nan]])
         else:
