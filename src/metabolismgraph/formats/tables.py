@@ -33,6 +33,7 @@ from metabolismgraph.text import one_line
 
 Units = tuple[str | None, str | None]  # of concentrations (or amounts) and of times; None where none is stated
 _UNSUPPORTED = "add what was measured, or use `metabolismgraph fit-model`, which takes unmeasured species"
+_TIME, _CONCENTRATION = "%.12g", "%.9g"  # as written; 9 digits are sufficient for exact float32 values
 _TINY = 1e-6  # largest solver error below zero, relative to the largest value of a species
 _LIMIT = re.compile(rf"^([{LIMIT_SIGNS}])=?\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eEdD][-+]?\d+)?)$")
 _FORTRAN = re.compile(r"^([-+]?(?:\d+(?:\.\d*)?|\.\d+))[dD]([-+]?\d+)$")
@@ -372,11 +373,26 @@ def _renamed(path: Path, cells: Cells, names: Mapping[str, str]) -> tuple[Cells,
     return dataclasses.replace(cells, table=table, units=units, notes=notes), list(found)
 
 
+def as_written(observations: Observations) -> Observations:
+    """The observations with the digits that `write_timeseries` writes, so that a fit of the file has the same result.
+
+    Example:
+        >>> import metabolismgraph as mg
+        >>> data = mg.simulate(mg.load_config("small", ["simulation.n_frames=3"])).observations
+        >>> float(as_written(data).concentration[1, 0])
+        1.52593851
+    """
+    time = [float(_TIME % value) for value in observations.time.tolist()]
+    c = [float(_CONCENTRATION % value) for value in observations.concentration.ravel().tolist()]
+    shape = observations.concentration.shape
+    return dataclasses.replace(observations, time=np.array(time), concentration=np.array(c).reshape(shape))
+
+
 def write_timeseries(observations: Observations, path: Path) -> None:
     """Write a wide table with time in the first column and `run` if there are several, compressed for names with .gz.
 
-    Concentrations have 9 significant digits, sufficient for exact float32 values; times have 12. The separator
-    is a tab for names with .tsv, otherwise a comma. Equal observations give identical bytes.
+    Concentrations have 9 significant digits, times 12. The separator is a tab for names with .tsv, otherwise a comma.
+    Equal observations give identical bytes.
     """
     separator = "\t" if ".tsv" in path.suffixes else ","
     several = len(np.unique(observations.run)) > 1
@@ -384,7 +400,7 @@ def write_timeseries(observations: Observations, path: Path) -> None:
     # If the volume is not 1, an id without brackets could be read as an amount.
     names = [name if size == 1 else f"[{name}]" for name, size in zip(network.species, network.volume, strict=True)]
     header = separator.join(["time", *["run"] * several, *names])
-    pattern = separator.join(["%.12g", *["%d"] * several, *["%.9g"] * network.n_species])
+    pattern = separator.join([_TIME, *["%d"] * several, *[_CONCENTRATION] * network.n_species])
     c = np.where(observations.measured, observations.concentration, np.nan)
     rows = np.column_stack([observations.time, *[observations.run] * several, c]).tolist()
     lines = [pattern % tuple(row) for row in rows]

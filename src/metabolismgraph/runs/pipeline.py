@@ -98,7 +98,10 @@ def run(
     source = {"command": "run", **_named(start)}
 
     def make(folder: RunFolder) -> None:
-        simulated = simulate(config, lambda share: progress("simulate", share, ""), secret=key)
+        from metabolismgraph.formats.tables import as_written  # noqa: PLC0415 (pandas is slow to import)
+
+        exact = simulate(config, lambda share: progress("simulate", share, ""), secret=key)
+        simulated = exact._replace(observations=as_written(exact.observations))
         _write_dataset(folder, simulated.observations)
         simulated.truth.save(folder.data / "truth")
         _hand_over(folder, simulated.observations, start)
