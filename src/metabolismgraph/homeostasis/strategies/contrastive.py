@@ -15,7 +15,6 @@ from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.species_blocks import divide
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.training_plan import Penalty, Plan
-from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.model import MetabolismModel
 
 _GRID = 16  # concentrations at which response curves are compared
@@ -88,10 +87,10 @@ class Contrastive(Strategy):
     def apply(self, plan: Plan, data: Phase2Data) -> Plan:
         residuals = plan.residuals
         term = Similarity(
-            grid=on_device(np.quantile(residuals.at[residuals.keep], (np.arange(_GRID) + 0.5) / _GRID)),
-            unit=on_device(residuals.unit),
-            blocks=on_device(divide(np.asarray(residuals.keep.any(axis=0)), data.training.seed)),
-            weight=on_device(data.training.coeff_similarity),
+            grid=jnp.asarray(np.quantile(residuals.at[residuals.keep], (np.arange(_GRID) + 0.5) / _GRID)),
+            unit=jnp.asarray(residuals.unit),
+            blocks=jnp.asarray(divide(np.asarray(residuals.keep.any(axis=0)), data.training.seed)),
+            weight=jnp.asarray(data.training.coeff_similarity),
         )
         # Before MLP_node is trained, all curves are equal, and the loss would attract all embeddings to one point.
         schedule = dataclasses.replace(plan.schedule, embeddings_wait=self.wait)
