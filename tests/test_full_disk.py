@@ -23,7 +23,9 @@ from metabolismgraph.explore.review.admission import Verdict
 from metabolismgraph.explore.state import State
 from metabolismgraph.explore.validation import validate
 from metabolismgraph.files import is_fault_of_disk, lack_of_room, write_bytes
+from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.runs import pipeline, train_process
+from metabolismgraph.runs.checkpoint import save_observations
 from metabolismgraph.runs.folder import RunFolder
 
 FULL = os.strerror(errno.ENOSPC)
@@ -172,6 +174,7 @@ def test_training_that_finds_no_room_is_lost(tmp_path, monkeypatch):
     config = explorer_lives.load_config("small")
     folder = RunFolder.create(tmp_path / "run", config, {"command": "run"})
     folder.training.mkdir()
+    save_observations(folder.training / "observations", simulate(config).observations)
     monkeypatch.setattr(pipeline, "start_training", Training)
     monkeypatch.setattr(pipeline, "read_events", lambda stdout: ())
     with pytest.raises(TrainingLostError):
