@@ -177,7 +177,7 @@ def _trust_in_trajectories(
     limit = _MAX_CORRELATION + 4 / np.sqrt(values)
     correlated = np.where(visible, evidence.autocorrelation, np.nan)
     why_not += _complaint(correlated, limit, "correlated residuals of trajectories, up to {share} ({names})", names)
-    # What a model leaves that does not follow the data is not their noise.
+    # The residual of a model that does not follow the data is not their noise.
     if np.nanmedian(unexplained) > _MAX_NOISE and evidence.chi2 < FOLLOWED:
         why_not.append(f"noise is {np.nanmedian(unexplained):.0%} of the signal")
     # Long windows of a chaotic system cannot be followed even with the right model.

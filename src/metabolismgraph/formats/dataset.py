@@ -11,7 +11,7 @@ from pathlib import Path
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.network_and_table import read_network_and_table
 from metabolismgraph.formats.sbml import write_sbml
-from metabolismgraph.formats.tables import write_timeseries
+from metabolismgraph.formats.tables import CONCENTRATION, write_timeseries
 from metabolismgraph.system.observations import Observations
 
 NETWORK = "network.xml"
@@ -80,7 +80,7 @@ def write_dataset(folder: str | Path, observations: Observations) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    first = [float(f"{value:.9g}") for value in observations.concentration[0]]  # as in the table
+    first = [float(CONCENTRATION % value) for value in observations.concentration[0]]  # as in the table
     initial = dict(zip(observations.network.species, first, strict=True))
     write_sbml(observations.network, folder / NETWORK, initial)
     write_timeseries(observations, folder / TIMESERIES[0])

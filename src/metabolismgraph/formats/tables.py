@@ -33,7 +33,7 @@ from metabolismgraph.text import one_line
 
 Units = tuple[str | None, str | None]  # of concentrations (or amounts) and of times; None where none is stated
 _UNSUPPORTED = "add what was measured, or use `metabolismgraph fit-model`, which takes unmeasured species"
-_TIME, _CONCENTRATION = "%.12g", "%.9g"  # as written; 9 digits are sufficient for exact float32 values
+_TIME, CONCENTRATION = "%.12g", "%.9g"  # as written; 9 digits are sufficient for exact float32 values
 _TINY = 1e-6  # largest solver error below zero, relative to the largest value of a species
 _LIMIT = re.compile(rf"^([{LIMIT_SIGNS}])=?\s*([-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eEdD][-+]?\d+)?)$")
 _FORTRAN = re.compile(r"^([-+]?(?:\d+(?:\.\d*)?|\.\d+))[dD]([-+]?\d+)$")
@@ -383,7 +383,7 @@ def as_written(observations: Observations) -> Observations:
         1.52593851
     """
     time = [float(_TIME % value) for value in observations.time.tolist()]
-    c = [float(_CONCENTRATION % value) for value in observations.concentration.ravel().tolist()]
+    c = [float(CONCENTRATION % value) for value in observations.concentration.ravel().tolist()]
     shape = observations.concentration.shape
     return dataclasses.replace(observations, time=np.array(time), concentration=np.array(c).reshape(shape))
 
@@ -400,7 +400,7 @@ def write_timeseries(observations: Observations, path: Path) -> None:
     # If the volume is not 1, an id without brackets could be read as an amount.
     names = [name if size == 1 else f"[{name}]" for name, size in zip(network.species, network.volume, strict=True)]
     header = separator.join(["time", *["run"] * several, *names])
-    pattern = separator.join([_TIME, *["%d"] * several, *[_CONCENTRATION] * network.n_species])
+    pattern = separator.join([_TIME, *["%d"] * several, *[CONCENTRATION] * network.n_species])
     c = np.where(observations.measured, observations.concentration, np.nan)
     rows = np.column_stack([observations.time, *[observations.run] * several, c]).tolist()
     lines = [pattern % tuple(row) for row in rows]

@@ -56,7 +56,7 @@ def projected_loss(values: Float[np.ndarray, "laws knots"], problem: Problem) ->
     rows, stoichiometry = problem.rows, problem.structure.sparse_stoichiometry
     derivative, weight, basis = map(np.asarray, (rows.derivative, rows.full_weight, rows.basis))
     columns = problem.columns.with_factors(v.T)
-    # How well conditioned the matrix is, does not matter here: all solutions have the same misfit.
+    # An ill-conditioned matrix does no harm here: all of its solutions have the same misfit.
     small = problem.structure.n_reactions <= LARGEST_DENSE
     k = (DenseMatrix.of(columns) if small else SparseMatrix.of(columns, v.T)).solve_roughly(columns.rhs)
     nuisance = np.einsum("til,il->ti", basis, columns.theta(derivative, k))
