@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from metabolismgraph import plot
@@ -246,6 +247,23 @@ def test_every_panel_is_labelled(draw, truth):
     found = [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
     assert all(ax.get_xlabel() for ax in found if ax.get_subplotspec().is_last_row())
     assert all(ax.get_ylabel() for ax in found if ax.get_subplotspec().is_first_col()) or figure.get_supylabel()
+
+
+@pytest.mark.parametrize("draw", ALL_DRAWINGS)
+@pytest.mark.parametrize("truth", [True, False])
+def test_no_text_needs_the_parser_of_formulas(draw, truth):
+    """It takes as long as a whole figure; Unicode has the powers and indices that are needed."""
+    written = [text.get_text() for text in example(draw, truth).findobj(Text)]
+    assert any(written)
+    assert not [text for text in written if "$" in text]
+
+
+@pytest.mark.parametrize("draw", [training.loss, dynamics.singular_values])
+def test_what_is_counted_has_ticks_at_whole_numbers(draw):
+    scene = scene_of(made_up(species=3).isel(phase1_iteration=slice(3)))
+    for ax in drawn(draw, scene, render=True).axes:
+        ticks = ax.get_xticks()
+        assert np.array_equal(ticks, np.round(ticks))
 
 
 @pytest.mark.parametrize("types", [1, 3, 8])

@@ -102,7 +102,7 @@ def test_networks_compute_the_same_with_numpy(data, substrate_input):
         np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_homeostasis_of_many_frames_comes_from_a_table(data):
+def test_homeostasis_comes_from_a_table(data):
     model = model_of()
     many = np.repeat(data, 50, axis=0) * np.random.default_rng(4).uniform(0.5, 1.0, (2000, 1))
     many[:, 2] = 0.0  # a species that is never there
@@ -111,7 +111,8 @@ def test_homeostasis_of_many_frames_comes_from_a_table(data):
     assert isinstance(found(many), np.ndarray)
     assert np.abs(found(many) - exact).max() < 1e-7 * np.abs(exact).max()
     assert mean_homeostasis(model, many) == pytest.approx(np.abs(exact).mean(), rel=1e-7)
-    np.testing.assert_array_equal(homeostasis_at(model, data)(data), model.homeostasis(data))
+    few = model.homeostasis(data)
+    assert np.abs(homeostasis_at(model, data)(data) - few).max() < 1e-7 * np.abs(few).max()
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-9, 1e6])

@@ -17,6 +17,7 @@ from metabolismgraph.figures.style import (
     CONCENTRATION,
     ORANGE,
     RATE,
+    count_axis,
     log_axis,
     palette,
     panels,
@@ -200,6 +201,7 @@ def singular_values(scene: Scene) -> Figure:
     rest: dict[str, Any] = {"color": ORANGE, "markerfacecolor": "none"}
     ax.plot(number[rank:], positive(values[rank:]), "o", markersize=5, label="the rest", **rest)
     log_axis(ax, "y", values)
+    count_axis(ax)
     ax.set(xlabel="component", ylabel=f"singular value  [{CONCENTRATION}]")
     ax.legend(loc="lower left")
     return figure

@@ -21,6 +21,7 @@ from metabolismgraph.figures.style import (
     ratio,
     robust_limits,
     scientific,
+    subscript,
 )
 
 _VISIBLE = 0.02  # smallest visible spread within groups, relative to the range
@@ -60,7 +61,7 @@ def curves(ax: Axes, scene: Scene) -> None:
             members = groups.species(g)
             ax.plot(c, slope[members].mean() * c + offset[members].mean(), **_TRUTH)
     ax.autoscale_view()
-    ax.set(xlim=(c[0], c[-1]), xlabel="concentration c", ylabel=f"MLP_node(c, a)  [{RATE}]")
+    ax.set(xlim=(c[0], c[-1]), xlabel="concentration c", ylabel=f"MLP_node(c, a)\n[{RATE}]")
 
 
 def _part(c: np.ndarray, y: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -208,8 +209,8 @@ def _coordinates(scene: Scene) -> tuple[np.ndarray, np.ndarray, str, str]:
     a = scene.values("embedding")
     if a.shape[1] == 1:
         return a[:, 0], scene.values("slope"), "embedding a", "slope of MLP_node  [1/time]"
-    first, second = np.sort(np.argsort(-a[scene.moving].var(axis=0), kind="stable")[:2])
-    return a[:, first], a[:, second], f"embedding a$_{{{first + 1}}}$", f"embedding a$_{{{second + 1}}}$"
+    first, second = sorted(np.argsort(-a[scene.moving].var(axis=0), kind="stable")[:2].tolist())
+    return a[:, first], a[:, second], f"embedding a{subscript(first + 1)}", f"embedding a{subscript(second + 1)}"
 
 
 def set_points(scene: Scene) -> Figure:

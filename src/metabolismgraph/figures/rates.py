@@ -43,7 +43,7 @@ _UNKNOWN: dict[str, Any] = {
     "color": VERMILLION,
     "markerfacecolor": "none",
 }
-_UNIT = "concentration$^{1-\\mathrm{order}}$/time"
+_UNIT = "concentration¹⁻ᵒʳᵈᵉʳ/time"
 _MAX_NAMES = 40  # names of reactions along an axis
 
 

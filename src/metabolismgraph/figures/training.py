@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from metabolismgraph.figures.scene import Scene
-from metabolismgraph.figures.style import FAINT, GREEN, ORANGE, log_axis, panels, positive
+from metabolismgraph.figures.style import FAINT, GREEN, ORANGE, count_axis, log_axis, panels, positive
 
 
 def loss(scene: Scene) -> Figure:
@@ -30,6 +30,7 @@ def loss(scene: Scene) -> Figure:
         log_axis(column[1], "y", values)
         column[0].set_title(label, pad=14)  # above the power of ten of the axis
         column[1].set_xlabel(step)
+        count_axis(column[1])
         column[0].set_ylim(bottom=min(0.0, float(np.min(values, initial=0.0, where=np.isfinite(values)))))
     descent = scene.data.sizes.get("phase2_gradient_step", 0)
     if 0 < descent < scene.data.sizes.get("phase2_step", 0):

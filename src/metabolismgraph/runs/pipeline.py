@@ -627,5 +627,5 @@ def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Pro
     folder.finish("figures", time.perf_counter() - started)
     progress("figures", 1.0, "")
     if folder.base is None:
-        write_run_report(folder.path)
+        write_run_report(folder.path, evaluation.data)
     return dataclasses.replace(evaluation, metrics=metrics, notes=notes)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from metabolismgraph.config import Training
@@ -46,8 +47,12 @@ _FIGURES = {
 _SUMMARY = "summary.png"
 
 
-def write_run_report(path: Path) -> Path:
+def write_run_report(path: Path, evaluation: xr.Dataset | None = None) -> Path:
     """Write report.html into a run folder, finished or not; returns its path.
+
+    Args:
+        path: the run folder.
+        evaluation: the content of its evaluation.nc, if it is at hand.
 
     Raises:
         InputError: there is no run, or a file of it is damaged.
@@ -59,7 +64,7 @@ def write_run_report(path: Path) -> Path:
     if leak is not None or not folder.is_finished("evaluate"):
         content |= _unfinished(folder, leak)
     else:
-        found, data = _results(folder)
+        found, data = _results(folder, evaluation)
         content |= found
     target = path / REPORT
     page = render("run.html", content, data, libraries=(TABULATOR, D3), scripts=("report.js", "run.js"))
@@ -135,13 +140,14 @@ def _unfinished(folder: RunFolder, leak: str | None) -> dict[str, Any]:
     return {"unfinished": " ".join(sentences)}
 
 
-def _results(folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+def _results(folder: RunFolder, evaluation: xr.Dataset | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of the page of a finished run, and the data of its tables."""
     metrics = read_metrics(folder.path / "metrics.json")
     constants, homeostasis = (read_table(folder.path / name) for name in _COLUMNS)
     types = _types(metrics, homeostasis)
     observations = load_observations(folder.given / "observations")
-    evaluation = read_evaluation(folder.path / "evaluation.nc")
+    if evaluation is None:
+        evaluation = read_evaluation(folder.path / "evaluation.nc")
     embeddings, residuals = embedding_points(evaluation), residual_cells(evaluation)
     content = {
         "results": {
