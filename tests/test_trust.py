@@ -79,7 +79,8 @@ def test_samples_too_far_apart_for_differences_are_integrated():
     assert found.trustworthy  # by trajectories; differences of samples cannot tell
     table = result.rate_constants.set_index("reaction")
     for name, k in fast[1].items():
-        assert table.loc[name, "k"] == pytest.approx(k, rel=1e-3)
+        assert table.loc[name, "k"] == pytest.approx(k, rel=1e-6)
+        assert table.loc[name, "lower"] < k < table.loc[name, "upper"]
     by_differences = mg.fit(
         observe(fast, np.linspace(0, 1, 20)), CONFIG.override(["training.phase1_method=projection"])
     )

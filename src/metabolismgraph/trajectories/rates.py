@@ -240,7 +240,8 @@ class RateFunction:
     def __call__(self, c: Float[np.ndarray, "batch species"]) -> Rates:
         """dc/dt at every state of a batch."""
         equation = self.equation
-        at = np.maximum(c[:, equation.pair_species], equation.floor)
+        given = c[:, equation.pair_species]
+        at = np.maximum(given, equation.floor)
         log_c = np.log(at)
         log_f, log_slope = self._log_factors(log_c)
         padded = np.concatenate([log_f, np.zeros((len(c), 1))], axis=1)
@@ -248,7 +249,9 @@ class RateFunction:
         rate = (equation.factor @ flux.T).T
         rate += self.slope * c
         rate += self.offset
-        return Rates(c, log_c, rate, flux, log_slope / at)
+        # Below the floor f is constant. With the slope at the floor there, Newton steps from negative concentrations
+        # hardly converge, and a fit ends away from its optimum.
+        return Rates(c, log_c, rate, flux, np.where(given < at, 0.0, log_slope / at))
 
     def _log_factors(
         self, log_c: Float[np.ndarray, "batch pairs"]
