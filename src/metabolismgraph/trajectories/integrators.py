@@ -24,7 +24,8 @@ Rows = Float[np.ndarray, "batch rows species"]
 # products, from the last stage of a method back to its first, cost much less than the derivatives by all unknowns.
 PullBack = Callable[[Rows], tuple[Rows, Float[np.ndarray, "batch rows unknowns"]]]
 
-_NEWTON, _CONVERGED = 12, 1e-11  # largest number of Newton steps, and relative size of the last one
+# Largest number of Newton steps; relative sizes of the last step, at most, and of what it leaves.
+_NEWTON, _LAST, _LEFT = 12, 1e-5, 1e-13
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,13 +203,19 @@ class Collocation(Integrator):
         size, n = c.shape
         g = np.repeat(c[:, None], self.stages, axis=1)
         scale = np.abs(c).max(axis=1, keepdims=True)[..., None] + rate.equation.floor
+        before = None
         for _ in range(_NEWTON):
             at = rate(g.reshape(-1, n))
             error = g - c[:, None] - np.einsum("pq,b,bqi->bpi", MATRIX, h, at.rate.reshape(g.shape))
             change = _solve(_newton_matrix(rate, at, h), error.reshape(size, -1, 1)).reshape(g.shape)
             g = g - change
-            if not np.isfinite(g).all() or (np.abs(change) <= _CONVERGED * scale).all():
+            last = (np.abs(change) / scale).max(axis=(1, 2), initial=0.0)
+            # The next step is as large as this one squared, times a factor that is known from this one and the one
+            # before. Without this estimate, a third of all steps would do nothing but show that the last one was enough.
+            left = last if before is None else last * (last / before) ** 2
+            if not np.isfinite(last).all() or ((last <= _LAST) & (left <= _LEFT)).all():
                 break
+            before = np.maximum(last, np.finfo(float).tiny)
         return g
 
     def _linearise(

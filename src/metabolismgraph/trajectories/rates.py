@@ -244,7 +244,8 @@ class RateFunction:
         at = np.maximum(given, equation.floor)
         log_c = np.log(at)
         log_f, log_slope = self._log_factors(log_c)
-        padded = np.concatenate([log_f, np.zeros((len(c), 1))], axis=1)
+        padded = np.zeros((len(c), log_f.shape[1] + 1))
+        padded[:, :-1] = log_f
         flux = self.k * np.exp(padded[:, equation.substrates].sum(axis=-1))
         rate = (equation.factor @ flux.T).T
         rate += self.slope * c
@@ -255,17 +256,19 @@ class RateFunction:
 
     def _log_factors(
         self, log_c: Float[np.ndarray, "batch pairs"]
-    ) -> tuple[Float[np.ndarray, "batch pairs"], Float[np.ndarray, "batch pairs"]]:
-        """log f of every pair, and its derivative by log c."""
+    ) -> tuple[Float[np.ndarray, "batch pairs"], Float[np.ndarray, "*batch pairs"]]:
+        """log f of every pair, and its derivative by log c, which is the same for all states of known laws."""
         equation = self.equation
         learned, law = equation.learned
         knots = equation.spline.basis.x
         if len(learned) == log_c.shape[1]:
             return evaluate(self.pieces, law, knots, equation.pair_order, log_c)
-        value, slope = equation.pair_order * log_c, np.broadcast_to(equation.pair_order, log_c.shape).copy()
-        if len(learned):
-            found = evaluate(self.pieces, law, knots, equation.pair_order[learned], log_c[:, learned])
-            value[:, learned], slope[:, learned] = found
+        value, order = equation.pair_order * log_c, equation.pair_order
+        if not len(learned):
+            return value, order
+        slope = np.tile(order, (len(log_c), 1))
+        found = evaluate(self.pieces, law, knots, order[learned], log_c[:, learned])
+        value[:, learned], slope[:, learned] = found
         return value, slope
 
     def by_state(self, at: Rates) -> Float[np.ndarray, "batch species species"]:
