@@ -28,6 +28,7 @@ from metabolismgraph.explore.events import (
     Warned,
 )
 from metabolismgraph.explore.journal import JOURNAL, Journal
+from metabolismgraph.explore.planning import control_of, settings_of
 from metabolismgraph.explore.proposal import IterationReading, Mutation, Proposal, StrategyFile, Submission
 from metabolismgraph.explore.reward import score
 from metabolismgraph.explore.search_space import shipped_space
@@ -250,7 +251,7 @@ def _planned(state: State, number: int, parent: int | None, again: int | None, s
     new = round(old * random.Random(f"{seed} rate {number}").choice([0.5, 2.0, 3.0]), 8)
     first = number <= state.settings.n_parallel  # as the requirement wants it: the same in every slot
     changes = before | {TIME_STEP: slot.time_step} | ({} if first else {RATE: new})
-    return proposed(
+    found = proposed(
         number,
         slot=slot.number,
         time_step=slot.time_step,
@@ -259,6 +260,7 @@ def _planned(state: State, number: int, parent: int | None, again: int | None, s
         seed=state.config.training.seed,
         proposal=proposal(parent, {} if first else {"lr_node_homeo": (old, new)}),
     )
+    return found.model_copy(update={"settings": settings_of(found, state), "control": control_of(found, state)})
 
 
 def journal(folder: Path, events: Sequence[Event]) -> Journal:

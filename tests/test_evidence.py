@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 from metabolismgraph.config import Config
-from metabolismgraph.explore.events import Scored
+from metabolismgraph.explore.events import Proposed, Scored
 from metabolismgraph.explore.evidence import control, effects
 from metabolismgraph.explore.keys import STRATEGY
 from metabolismgraph.explore.planning import plan
@@ -189,3 +189,15 @@ print(*[false_claims(n, p, {number}) for n in ("seed", "chance") for p in (None,
     found = subprocess.run([sys.executable, "-c", code], cwd=here, check=True, capture_output=True, text=True)
     assert all(int(false) <= 0.05 * number for false in found.stdout.split())
     assert len(found.stdout.split()) == 4
+
+
+def test_a_journal_without_settings_has_the_same_effects():
+    """They follow from the changes; journals of older versions do not hold them."""
+    events = journals.exploration(12, config=ROLLOUTS)
+    bare = [
+        event.model_copy(update={"settings": {}, "control": {}}) if isinstance(event, Proposed) else event
+        for event in events
+    ]
+    found = [(str(e), e.differences) for e in effects(State.of(events))]
+    assert found
+    assert [(str(e), e.differences) for e in effects(State.of(bare))] == found

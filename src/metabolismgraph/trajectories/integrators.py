@@ -211,7 +211,7 @@ class Collocation(Integrator):
             g = g - change
             last = (np.abs(change) / scale).max(axis=(1, 2), initial=0.0)
             # The next step is as large as this one squared, times a factor that is known from this one and the one
-            # before. Without this estimate, a third of all steps would do nothing but show that the last one was enough.
+            # before. Without this estimate, a third of all steps would only show that the one before was enough.
             left = last if before is None else last * (last / before) ** 2
             if not np.isfinite(last).all() or ((last <= _LAST) & (left <= _LEFT)).all():
                 break
