@@ -9,12 +9,15 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
+import psutil
 import pytest
 from command_line import call, refused
 
@@ -400,6 +403,25 @@ def test_quick_fits_have_processes_of_their_own(tmp_path):
 
 
 # -- the whole
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what the kernel does for a process, on Linux")
+def test_processes_of_quick_fits_end_with_the_benchmark():
+    """Otherwise, a fit goes on for up to half an hour after the benchmark was killed."""
+    code = "; ".join(
+        [
+            "import os, time",
+            "from metabolismgraph.benchmarks.models import _executor",
+            "print(_executor(1, quick=True).submit(os.getpid).result(), flush=True)",
+            "time.sleep(600)",
+        ]
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as benchmark:
+        worker = int(benchmark.stdout.readline())
+        assert psutil.pid_exists(worker)
+        benchmark.kill()
+    gone, _ = psutil.wait_procs([psutil.Process(worker)] if psutil.pid_exists(worker) else [], timeout=30)
+    assert gone or not psutil.pid_exists(worker)
 
 
 def test_every_case_is_run_and_written_down(tmp_path, monkeypatch):

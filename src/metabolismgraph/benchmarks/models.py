@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ from metabolismgraph.formats.dataset import NETWORK
 from metabolismgraph.formats.network_and_table import read_with_model
 from metabolismgraph.reactions.identifiability import identify
 from metabolismgraph.runs.pipeline import fit_files
+from metabolismgraph.sandbox.prctl import end_with
 from metabolismgraph.system.progress import Progress
 from metabolismgraph.text import one_line
 
@@ -164,7 +166,14 @@ def _executor(workers: int, *, quick: bool) -> Executor:
     """Processes for quick fits, which one process does one after the other; threads that each start a process."""
     if not quick:
         return ThreadPoolExecutor(workers)
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    spawned = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, spawned, initializer=_end_with, initargs=(os.getpid(),))
+
+
+def _end_with(benchmark: int) -> None:
+    """A worker would otherwise finish its fit, of up to half an hour, after the benchmark was killed."""
+    if sys.platform == "linux":
+        end_with(benchmark)
 
 
 @contextlib.contextmanager
