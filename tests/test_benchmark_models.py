@@ -408,13 +408,9 @@ def test_quick_fits_have_processes_of_their_own(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="what the kernel does for a process, on Linux")
 def test_processes_of_quick_fits_end_with_the_benchmark():
     """Otherwise, a fit goes on for up to half an hour after the benchmark was killed."""
-    code = "; ".join(
-        [
-            "import os, time",
-            "from metabolismgraph.benchmarks.models import _executor",
-            "print(_executor(1, quick=True).submit(os.getpid).result(), flush=True)",
-            "time.sleep(600)",
-        ]
+    code = (
+        "import os, time; from metabolismgraph.benchmarks.models import _executor; "
+        "print(_executor(1, quick=True).submit(os.getpid).result(), flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as benchmark:
         worker = int(benchmark.stdout.readline())
