@@ -22,6 +22,7 @@ from metabolismgraph.fitting.trust import judge_trust
 from metabolismgraph.homeostasis.types_from_lines import find_types
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.network import Reaction
+from metabolismgraph.trajectories import choice as choice_module
 from metabolismgraph.trajectories import fit as fit_module
 from metabolismgraph.trajectories import integrators
 from metabolismgraph.trajectories.check import check_trajectories
@@ -651,6 +652,19 @@ def test_euler_steps_under_proportional_noise_are_recognised_and_named(number, d
     notes = fit_of_proportional_noise(dataclasses.replace(exact, concentration=np.array(path)), draw)
     assert f"trajectories: Euler steps, {number} per frame, as a simulator makes them" in notes
     assert "training.derivative=cubic takes a continuous process" in notes
+
+
+def test_fits_that_are_far_off_are_not_left_out():
+    """1e18 is not less than 1e18 + 10 in double precision: no fit was left, which ended in an error."""
+
+    class Pieces:
+        fitted = SimpleNamespace(chi2=1e16, loss=1e18)
+
+    pieces = Pieces()
+    choice = object.__new__(choice_module._Choice)
+    choice.of_pieces, choice.loss = set(), lambda stage: stage.fitted.loss
+    choice.pieces, choice.tightened = lambda *_: pieces, lambda stage: stage
+    assert choice.from_pieces([pieces], steps=False) == [pieces]
 
 
 def test_errors_allow_for_integrators_that_the_data_do_not_exclude():

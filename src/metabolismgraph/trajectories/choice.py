@@ -243,7 +243,7 @@ class _Choice:
             wanted = {number for number in (best // 2, 2 * best) if 1 <= number <= _MOST_STEPS} - set(euler)
         found += euler.values()
         least = min(stage.fitted.loss for stage in found)
-        fits = [self.tightened(stage) for stage in found if stage.fitted.loss < least + _UNDECIDED]
+        fits = [self.tightened(stage) for stage in found if not stage.fitted.loss > least + _UNDECIDED]
         self.of_pieces.update(fits)
         return fits
 
