@@ -492,9 +492,11 @@ def test_figures_of_textbook_networks_are_those_of_the_benchmark():
     text, report = " ".join(PAGES["README.md"].split()), (ROOT / "benchmarks" / "models.md").read_text()
     assert "| clean cases with a false alarm | 1 of 31," in report
     assert "| corrupted twins missed | 0 of 120," in report
+    recovered = int(re.search(r"\| corrupted twins recovered \| (\d+) of 120,", report)[1])
     assert "31 textbook networks" in text
     assert "120 deliberately corrupted variants" in text
-    assert "for one of the 31 uncorrupted networks" in text
+    assert f"in {recovered} of the 31 with coarse samples, the right constants are found" in text
+    assert "One of the 31 uncorrupted networks is wrongly reported" in text
 
 
 def test_figures_of_strategies_are_those_of_the_benchmark():
