@@ -11,13 +11,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from metabolismgraph.figures.style import (
     BLUE,
     FAINT,
     VERMILLION,
     applied,
+    count_axis,
     legend_below,
     palette,
     panels,
@@ -57,7 +57,7 @@ def draw_waterfall(fit: PetabFit, path: Path, dpi: int) -> Path:
             xlabel="start, in order",
             ylabel=f"{fit.quantity} above the best (at least {_LEAST:g})",
         )
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        count_axis(ax)
         ax.legend(loc="best")
         return save(figure, path, dpi)
 
