@@ -147,7 +147,7 @@ class _Choice:
         moving = self.stages.equation.moving
         noise = self.stages.residual_noise(found.fitted).scale
         near = not self.coarse and float(np.max((noise / self.stages.differences)[moving])) < _EXCESS
-        if near and found.follows:
+        if self.stages.is_exact(found) or (near and found.follows):
             return candidates
         # Only for a continuous process: Euler steps are those of a simulator, whose frames are rarely far apart. And
         # only for a small system: for a large one that the model does not describe, it would take many minutes.
@@ -304,10 +304,10 @@ class _Choice:
         same = np.full(stages.observations.n_frames, stage.start.parts.max())
         parts = stages.parts(start, stage.length) if stage.follows else same
         start, length = dataclasses.replace(start, parts=parts), self.lengths[-1]
-        fits = []
-        if stage not in self.of_pieces:
+        fits, exact = [], self.stages.is_exact(stage)
+        if exact or stage not in self.of_pieces:
             fits = [stages.fit(start, length, goal=goal)]
-            if fits[0].fitted.chi2 < FOLLOWED:
+            if stages.is_exact(fits[0]) if exact else fits[0].fitted.chi2 < FOLLOWED:
                 return fits[0]
         fits.append(self.short_windows(stages, stages.fit_pieces(start, length, _LOOSE), goal))
         return min(fits, key=lambda stage: stages.loss(stage.fitted))
