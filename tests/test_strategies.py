@@ -2,8 +2,10 @@
 
 import ast
 import dataclasses
+import importlib
 import inspect
 import itertools
+import json
 import sys
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from recovered import assert_types, ratios
 
+import metabolismgraph as mg
 from metabolismgraph.config import Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.evaluation.evaluate import evaluate
@@ -28,6 +31,8 @@ from metabolismgraph.homeostasis.strategies.contrastive import Similarity
 from metabolismgraph.homeostasis.strategies.weak_form import Windows
 from metabolismgraph.homeostasis.training_plan import FixedLength, Plan, Rollouts, Schedule, Starts, optimiser
 from metabolismgraph.reactions.gradient import Snapshot, conclude
+from metabolismgraph.runs import train_folder
+from metabolismgraph.runs.checkpoint import save_observations
 from metabolismgraph.system.integrate import euler
 from metabolismgraph.system.trainable import check_frozen, phase2_parameters
 
@@ -276,6 +281,39 @@ def test_a_setting_without_effect_refuses_nothing(setting_for):
     )
     with pytest.raises(InputError):
         make_plan(setting_for([], homeostasis_time_step=2000))
+
+
+@pytest.mark.parametrize("entry", ["python", "folder"])
+@pytest.mark.parametrize(
+    ("missing", "settings", "message"),
+    [
+        (True, {"strategies": ["residual"]}, "Phase 2 needs the strategy shooting"),
+        (
+            False,
+            {"strategies": [], "homeostasis_time_step": 9999},
+            "homeostasis_time_step is 9999, but the longest run",
+        ),
+        (False, {"strategies": ["weak_form", "residual"]}, "weak_form and residual both set the objective"),
+    ],
+)
+def test_strategies_that_cannot_work_are_refused_before_phase_1(
+    small, small_config, monkeypatch, tmp_path, missing, settings, message, entry
+):
+    """Which can take hours."""
+    for module in (importlib.import_module("metabolismgraph.fitting.fit"), train_folder):
+        monkeypatch.setattr(module, "fit_reactions", lambda *_: pytest.fail("Phase 1 was begun"))
+    observations = small.observations
+    if missing:
+        c = observations.concentration.copy()
+        c[7, 3] = np.nan
+        observations = mg.Observations.with_gaps(observations.network, observations.time, observations.run, c)
+    config = small_config.replace({f"training.{key}": value for key, value in settings.items()})
+    if entry == "folder":
+        save_observations(tmp_path / "observations", observations)
+        sections = {name: getattr(config, name).model_dump(mode="json") for name in ("graph_model", "training")}
+        (tmp_path / "settings.json").write_text(json.dumps(sections))
+    with pytest.raises(InputError, match=message):
+        mg.fit(observations, config) if entry == "python" else train_folder.train_folder(tmp_path)
 
 
 def test_a_replaced_schedule_is_named(setting_for):

@@ -11,6 +11,7 @@ from metabolismgraph.homeostasis.fit import fit_homeostasis
 from metabolismgraph.homeostasis.joint import refine
 from metabolismgraph.homeostasis.joint_descent import fit_jointly
 from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.strategies import check_strategies
 from metabolismgraph.reactions.fit import Phase1Result, fit_reactions
 from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
 from metabolismgraph.system.observations import Observations
@@ -57,6 +58,7 @@ def fit(
     _log.info("fitting %d of %d frames, %d species, %d reactions", *sizes)
     if checkpoint is None and training.skip_phase1:
         raise InputError("training.skip_phase1 is true, but there is no checkpoint to start from; give one")
+    check_strategies(training, seen)
     phase2 = refined = None
     if checkpoint is None and training.trains_jointly:
         phase1, phase2 = fit_jointly(seen, graph_model, training, progress)

@@ -13,7 +13,7 @@ from metabolismgraph.homeostasis.fit import fit_homeostasis
 from metabolismgraph.homeostasis.joint import refine
 from metabolismgraph.homeostasis.joint_descent import fit_jointly
 from metabolismgraph.homeostasis.residuals import Phase2Data
-from metabolismgraph.homeostasis.strategies import STRATEGIES, custom, names
+from metabolismgraph.homeostasis.strategies import STRATEGIES, check_strategies, custom, names
 from metabolismgraph.reactions.fit import fit_reactions
 from metabolismgraph.runs.checkpoint import (
     is_intact,
@@ -42,9 +42,12 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
     graph_model, training = read_settings(folder)
     source = shared or folder
     observations, _ = load_observations(source / "observations").split(*training.held_out)
+    own = own_strategies(folder, training)
     first, second, third = source / "phase1", folder / "phase2", folder / "refined"
     joint_is_missing = training.trains_jointly and not is_intact(second)
     if shared is None and (joint_is_missing or not is_intact(first)):
+        if not own:  # the declarations of a file are known when it has been executed
+            check_strategies(training, observations)
         if training.skip_phase1:
             raise InputError("training.skip_phase1 is true, but there is no checkpoint; give one with --checkpoint")
         # A Phase 2 checkpoint of an earlier Phase 1 is invalid.
@@ -61,7 +64,6 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
     write_event(sys.stdout, event="finished", stage="phase 1", seconds=seconds_taken(first))
     if not training.homeostasis_training:
         return
-    own = own_strategies(folder, training)
     for path in own:
         custom.load(path)
     if not is_intact(second):

@@ -28,7 +28,8 @@ from metabolismgraph.homeostasis.strategies.separate import Separate
 from metabolismgraph.homeostasis.strategies.shooting import Shooting
 from metabolismgraph.homeostasis.strategies.warmup import Warmup
 from metabolismgraph.homeostasis.strategies.weak_form import WeakForm
-from metabolismgraph.homeostasis.training_plan import Plan
+from metabolismgraph.homeostasis.training_plan import Plan, Starts
+from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
 
 STRATEGIES: Mapping[str, type[Strategy]] = {
@@ -166,6 +167,32 @@ def _check_combination(found: Mapping[str, Strategy]) -> None:
             )
 
 
+def check_strategies(training: Training, observations: Observations) -> None:
+    """Check what is known of the strategies of a configuration before Phase 1, which can take long.
+
+    Args:
+        training: section of the configuration; the default strategies suit all data.
+        observations: the data to learn from.
+
+    Raises:
+        InputError: as for `make_plan`.
+    """
+    if training.strategies is None or not training.homeostasis_training or training.trains_jointly:
+        return
+    found = chosen(training)
+    _check_gaps(found, observations)
+    if draw_minibatches(found):
+        Starts.of(observations, training.homeostasis_time_step)
+
+
+def _check_gaps(found: Collection[str], observations: Observations) -> None:
+    if "shooting" not in found and not observations.measured.all():
+        raise InputError(
+            f"{_WHERE}: dc/dt is not known where values are missing, so Phase 2 needs the strategy shooting, which "
+            f"does not use it (found: {', '.join(found)})"
+        )
+
+
 def make_plan(data: Phase2Data, progress: Progress = silent) -> Plan:
     """The plan that results from the published training by applying the strategies of the configuration.
 
@@ -178,11 +205,7 @@ def make_plan(data: Phase2Data, progress: Progress = silent) -> Plan:
     if training.strategies is None and training.phase1_method == "auto" and data.phase1.trajectories is not None:
         training = training.model_copy(update={"phase1_method": "shooting"})
     strategies = chosen(training)
-    if "shooting" not in strategies and not data.observations.measured.all():
-        raise InputError(
-            f"{_WHERE}: dc/dt is not known where values are missing, so Phase 2 needs the strategy shooting, which "
-            f"does not use it (found: {', '.join(strategies)})"
-        )
+    _check_gaps(strategies, data.observations)
     data = _without_names(data)
     finder = next((s for s in strategies.values() if "residuals" in s.sets), None)
     residuals = data.checkpoint_residuals() if finder is None else finder.find_residuals(data, progress)
