@@ -147,7 +147,9 @@ class _Choice:
         moving = self.stages.equation.moving
         noise = self.stages.residual_noise(found.fitted).scale
         near = not self.coarse and float(np.max((noise / self.stages.differences)[moving])) < _EXCESS
-        if self.stages.is_exact(found) or (near and found.follows):
+        # Many Euler steps can be close to a continuous process that was not found.
+        exact = found.continuous and self.stages.is_exact(found)
+        if exact or (near and found.follows):
             return candidates
         # Only for a continuous process: Euler steps are those of a simulator, whose frames are rarely far apart. And
         # only for a small system: for a large one that the model does not describe, it would take many minutes.
