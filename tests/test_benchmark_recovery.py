@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from metabolismgraph.benchmarks.recovery_report import RecoveryResults
 from metabolismgraph.benchmarks.results_file import LINES_WITH_JOBS
 from metabolismgraph.benchmarks.workers import failure, rows_of
 from metabolismgraph.errors import InputError, TrainingLostError
+from metabolismgraph.processes import Child
 from metabolismgraph.system.progress import silent
 
 TWO = Settings(configs=("small", "types3"), seeds=2, repeats=2)
@@ -148,6 +150,16 @@ def test_cold_run_measures_a_process(monkeypatch):
     found = cold_run.cold_run(())
     assert found["exit_code"] == 0
     assert 0 < found["seconds"] < 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what processes share")
+def test_memory_that_processes_share_counts_once():
+    held = 200 << 20
+    code = f"import os, time; held = b'x' * {held}; os.fork(); time.sleep(1.5)"
+    with Child([sys.executable, "-c", code]) as child:
+        peak = cold_run._PeakMemory(child.pid)
+        assert child.wait() == 0
+        assert held < peak.stop() < 1.5 * held
 
 
 def test_diverged_simulations_are_listed(unfitted, monkeypatch, tmp_path):

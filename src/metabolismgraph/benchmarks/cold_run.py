@@ -17,6 +17,8 @@ import psutil
 from metabolismgraph.benchmarks.recovery_report import MAIN
 from metabolismgraph.processes import Child
 
+_INTERVAL = 0.2  # between samples of memory [s]; one takes a tenth of this
+
 
 class Measured(NamedTuple):
     """What a command took.
@@ -25,7 +27,7 @@ class Measured(NamedTuple):
         exit_code: of the command.
         seconds: wall time [s].
         cpu_seconds: processor time of all of its processes [s].
-        peak_memory_gb: largest resident memory of all of its processes together [GB].
+        peak_memory_gb: largest memory of all of its processes together [GB].
     """
 
     exit_code: int
@@ -67,8 +69,14 @@ def _cpu_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def _memory(process: psutil.Process) -> int:
+    """Resident memory of a process [bytes]; that which processes share, as after a fork, is divided among them."""
+    found = process.memory_full_info()
+    return int(getattr(found, "pss", found.rss))  # pss: on Linux only
+
+
 class _PeakMemory:
-    """Samples the resident memory of a process and its children."""
+    """Samples the memory of a process and its children."""
 
     def __init__(self, pid: int):
         self._pid = pid
@@ -78,11 +86,11 @@ class _PeakMemory:
         self._thread.start()
 
     def _watch(self) -> None:
-        while not self._ended.wait(0.05):
+        while not self._ended.wait(_INTERVAL):
             try:
                 root = psutil.Process(self._pid)
                 processes = [root, *root.children(recursive=True)]
-                self._peak = max(self._peak, sum(p.memory_info().rss for p in processes))
+                self._peak = max(self._peak, sum(map(_memory, processes)))
             except psutil.Error:
                 continue
 

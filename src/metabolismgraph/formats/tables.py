@@ -407,8 +407,8 @@ def write_timeseries(observations: Observations, path: Path) -> None:
     if observations.interpolated is not None:  # an empty cell was not measured
         lines = [line.replace("nan", "") for line in lines]
     content = "\n".join([header, *lines, ""]).encode()
-    # Digits are hard to compress: a sixth of the time, and 7 % more bytes, than at the usual level. Without a time stamp
-    # in the header, equal data give equal files.
+    # Digits are hard to compress: this level takes a sixth of the time of the usual one, and 7 % more bytes. Without a
+    # time stamp in the header, equal data give equal files.
     write_bytes(path, gzip.compress(content, compresslevel=2, mtime=0) if path.suffix == ".gz" else content)
 
 
