@@ -17,7 +17,6 @@ from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import make_plan
 from metabolismgraph.reactions.identifiability import identify
-from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.derivative_rules import Rule
 from metabolismgraph.system.kinetics import Structure
 from metabolismgraph.system.network import ReactionNetwork
@@ -117,7 +116,7 @@ class Sample:
         law = chosen_rate_law(self.config.simulation)
 
         def log_f(log_c: np.ndarray, order: float) -> np.ndarray:
-            return np.asarray(law.log_factor(on_device(log_c), on_device(np.full(len(log_c), order))))
+            return law.log_factor(log_c, np.full(len(log_c), order))
 
         structure = Structure.of(self.network(law_known=law_known))
         log_k = np.log10(self.truth.k)

@@ -10,11 +10,11 @@ is kept with the truth: training, which may know the configuration, cannot draw 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -28,7 +28,6 @@ from metabolismgraph.secret_keys import new_key
 from metabolismgraph.system.arrays import on_device
 from metabolismgraph.system.kinetics import (
     Aggregation,
-    Scalar,
     Structure,
     aggregate,
     homeostasis,
@@ -38,7 +37,6 @@ from metabolismgraph.system.kinetics import (
 )
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 from metabolismgraph.system.observations import Observations
-from metabolismgraph.system.pytrees import pytree
 
 _CHUNK = 240  # frames between two checks for divergence
 # Exponent of Zipf's law for hubs. With it and a share of 0.65, the numbers of reactions of the 100 most connected
@@ -100,14 +98,13 @@ def simulate(
     for r in range(settings.n_runs):
         initial = of_initial.uniform(settings.concentration_min, settings.concentration_max, network.n_species)
         if settings.baseline_mode == "initial":
-            system = dataclasses.replace(system, baseline=on_device(initial))
+            system = dataclasses.replace(system, baseline=initial)
             truth = dataclasses.replace(truth, baseline=initial) if r == 0 else truth
-        key = jax.random.fold_in(jax.random.key(noise_seed), r)
 
         def report(share: float, r: int = r) -> None:
             progress((r + share) / settings.n_runs)
 
-        trajectories.append(_trajectory(system, network, settings, initial, key, report))
+        trajectories.append(_trajectory(system, network, settings, initial, (noise_seed, r), report))
     c = _measure(np.concatenate(trajectories), settings, of_measurement)
     observations = Observations(
         network=network,
@@ -186,7 +183,7 @@ def _draw_truth(
     if not law.is_mass_action:
         orders = np.unique(network.edge_order) if network.edge_order.size else np.ones(1)
         log_c = np.linspace(np.log(1e-4), np.log(1e3), 400)
-        log_f = [np.asarray(law.log_factor(on_device(log_c), on_device(np.full(len(log_c), s)))) for s in orders]
+        log_f = [law.log_factor(log_c, np.full(len(log_c), s)) for s in orders]
         tables = [
             np.stack([np.full_like(log_c, s), np.exp(log_c), np.exp(f)], axis=1)
             for s, f in zip(orders, log_f, strict=True)
@@ -213,32 +210,32 @@ def spread(low: float, high: float, n: int, rng: np.random.Generator) -> Float[n
     return np.asarray(low * (high / low) ** share)
 
 
-@pytree
 @dataclasses.dataclass(frozen=True)
 class _System:
-    """The parameters of an Euler step."""
+    """The parameters of an Euler step.
+
+    Steps are those of NumPy: a program of JAX would be compiled for every size, for longer than a simulation takes.
+    """
 
     structure: Structure
-    k: Float[Array, " reactions"]
-    lam: Float[Array, " species"]
-    baseline: Float[Array, " species"]
-    dt: Scalar
-    noise: Scalar
-    circadian_amplitude: Scalar
-    circadian_period: Scalar
-    aggregation: Aggregation = dataclasses.field(metadata={"static": True})
-    law: RateLaw = dataclasses.field(metadata={"static": True})
-    flux_limit: bool = dataclasses.field(metadata={"static": True})
+    k: Float[np.ndarray, " reactions"]
+    lam: Float[np.ndarray, " species"]
+    baseline: Float[np.ndarray, " species"]
+    dt: float
+    circadian_amplitude: float
+    circadian_period: float
+    aggregation: Aggregation
+    law: RateLaw
+    flux_limit: bool
 
     @classmethod
     def of(cls, settings: Simulation, network: ReactionNetwork, truth: Truth, aggregation: Aggregation) -> _System:
         return cls(
-            structure=Structure.of(network),
-            k=on_device(truth.k),
-            lam=on_device(truth.lam),
-            baseline=on_device(truth.baseline),
+            structure=Structure.of(network, np.asarray),
+            k=truth.k,
+            lam=truth.lam,
+            baseline=truth.baseline,
             dt=settings.delta_t,
-            noise=settings.noise_model_level,
             circadian_amplitude=settings.circadian_amplitude,
             circadian_period=settings.circadian_period,
             aggregation=aggregation,
@@ -246,31 +243,33 @@ class _System:
             flux_limit=settings.flux_limit,
         )
 
-    def fluxes(self, c: Float[Array, " species"]) -> Float[Array, " reactions"]:
+    def fluxes(self, c: Float[np.ndarray, " species"]) -> Float[np.ndarray, " reactions"]:
         """Rates of all reactions, in concentration/time."""
         log_c, present = pair_concentrations(c, self.structure)
-        order = self.structure.pair_order
-        log_f = self.law.log_factor(log_c, jnp.broadcast_to(order, log_c.shape))
+        log_f = self.law.log_factor(log_c, np.asarray(self.structure.pair_order))
         fluxes = self.k * aggregate(log_f, present, self.structure, self.aggregation)
         return limit_fluxes(fluxes, c, self.dt, self.structure) if self.flux_limit else fluxes
 
-    def step(self, c: Float[Array, " species"], frame: Int[Array, ""], key: PRNGKeyArray) -> Float[Array, " species"]:
-        """The concentrations after one Euler step."""
-        modulation = 1.0 + self.circadian_amplitude * jnp.sin(2 * jnp.pi * frame / self.circadian_period)
+    def step(self, c: Float[np.ndarray, " species"], frame: int) -> Float[np.ndarray, " species"]:
+        """The concentrations after one Euler step, without noise; they can be negative."""
+        modulation = 1.0 + self.circadian_amplitude * np.sin(2 * np.pi * frame / self.circadian_period)
         change = reaction_rates(self.fluxes(c), self.structure) + homeostasis(c, self.lam, self.baseline * modulation)
-        noise = self.noise * jax.random.normal(jax.random.fold_in(key, frame), c.shape)
-        return jnp.maximum(c + self.dt * change + noise, 0.0)
+        return np.asarray(c + self.dt * change)
 
 
-@jax.jit
-def _euler(
-    system: _System, c: Float[Array, " species"], frames: Int[Array, " steps"], key: PRNGKeyArray
-) -> Float[Array, "steps species"]:
-    def step(c: Float[Array, " species"], frame: Int[Array, ""]) -> tuple[Array, Array]:
-        c = system.step(c, frame, key)
-        return c, c
+@functools.partial(jax.jit, static_argnames="n")
+def _normal(key: PRNGKeyArray, frames: Int[Array, " steps"], n: int) -> Float[Array, "steps n"]:
+    """Standard normal numbers, which depend on the key and the number of the frame alone."""
+    return jax.vmap(lambda frame: jax.random.normal(jax.random.fold_in(key, frame), (n,)))(frames)
 
-    return jax.lax.scan(step, c, frames)[1]
+
+def _noise(
+    settings: Simulation, stream: tuple[int, int], frames: Int[np.ndarray, " steps"]
+) -> Float[np.ndarray, "steps species"]:
+    if not settings.noise_model_level:
+        return np.zeros((len(frames), settings.n_metabolites))
+    key = jax.random.fold_in(jax.random.key(stream[0]), stream[1])
+    return settings.noise_model_level * np.asarray(_normal(key, on_device(frames), settings.n_metabolites))
 
 
 def _trajectory(
@@ -278,18 +277,28 @@ def _trajectory(
     network: ReactionNetwork,
     settings: Simulation,
     initial: Float[np.ndarray, " species"],
-    key: PRNGKeyArray,
+    stream: tuple[int, int],
     progress: Callable[[float], None],
 ) -> Float[np.ndarray, "frames species"]:
+    """Concentrations of every frame.
+
+    Args:
+        stream: seed of the noise, and number of the run.
+    """
     first, last = settings.start_frame, settings.n_frames
-    states = [initial[None]]
+    states = np.zeros((last - first + 1, network.n_species))
+    states[0] = initial
     for begin in range(first, last, _CHUNK):
-        # Complete chunks only, since a compiled program is valid for one length; surplus frames are removed below.
-        frames = on_device(np.arange(begin, begin + _CHUNK))
-        states.append(np.asarray(_euler(system, on_device(states[-1][-1]), frames, key)))
-        _check_finite(states[-1][: last - begin], states[-2][-1], begin, system, network)
-        progress(min(1.0, (begin + _CHUNK - first) / (last - first)))
-    return np.concatenate(states)[-first : last - first + 1]
+        # Noise is drawn for complete chunks, since a compiled program is valid for one length.
+        noise = _noise(settings, stream, np.arange(begin, begin + _CHUNK))
+        end = min(begin + _CHUNK, last)
+        with np.errstate(all="ignore"):
+            for frame in range(begin, end):
+                at = frame - first
+                states[at + 1] = np.maximum(system.step(states[at], frame) + noise[frame - begin], 0.0)
+        _check_finite(states[begin - first + 1 : end - first + 1], states[begin - first], begin, system, network)
+        progress((end - first) / (last - first))
+    return states[-first:]
 
 
 def _check_finite(
@@ -304,8 +313,8 @@ def _check_finite(
         return
     step = int(np.argmax(bad.any(axis=1)))
     species = int(np.argmax(bad[step]))
-    previous = on_device(states[step - 1] if step else before)
-    fluxes = np.asarray(system.fluxes(previous))
+    with np.errstate(all="ignore"):
+        fluxes = system.fluxes(states[step - 1] if step else before)
     fastest = int(np.nanargmax(fluxes))
     raise SimulationDivergedError(
         f"the simulation diverged at frame {begin + step + 1}: {network.species[species]} passed {_LIMIT:g}, fastest "

@@ -84,7 +84,7 @@ def _refine(data: Phase2Data, phase2: Phase2Result, progress: Progress) -> Phase
 def _without_homeostasis(model: MetabolismModel, problem: Problem, highest: Float[Array, " species"]) -> Problem:
     """The regression on the reactions of what MLP_node leaves of dc/dt, without nuisance homeostasis."""
     rows = problem.rows
-    node = NodeTable.of(model, highest).only(problem.structure.moving.astype(highest.dtype))
+    node = NodeTable.of(model, highest).only(jnp.asarray(problem.structure.moving, highest.dtype))
     homeostasis = jnp.einsum("et,eti->ti", rows.node_weight, node(rows.concentration))
     # A basis of zeros gives theta = 0, without a special case in `normal_equations`.
     rows = dataclasses.replace(rows, derivative=rows.derivative - homeostasis, basis=jnp.zeros_like(rows.basis))

@@ -49,7 +49,7 @@ class RateLaws(NamedTuple):
 @pytree
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """A network as arrays for JAX.
+    """A network as arrays, of NumPy or, for compiled functions, of JAX.
 
     f is evaluated once per distinct combination of species, order and rate law instead of once per edge. These
     combinations are called pairs (of species and law); P is their number.
@@ -63,18 +63,22 @@ class Structure:
         moving: False for a fixed species.
     """
 
-    pair_species: Int[Array, " pairs"]
-    pair_order: Float[Array, " pairs"]
-    pair_known: Bool[Array, " pairs"]
-    substrates: Int[Array, "reactions width"]
-    net_species: Int[Array, " entries"]
-    net_reaction: Int[Array, " entries"]
-    net_coefficient: Float[Array, " entries"]
-    moving: Bool[Array, " species"]
+    pair_species: Int[Array | np.ndarray, " pairs"]
+    pair_order: Float[Array | np.ndarray, " pairs"]
+    pair_known: Bool[Array | np.ndarray, " pairs"]
+    substrates: Int[Array | np.ndarray, "reactions width"]
+    net_species: Int[Array | np.ndarray, " entries"]
+    net_reaction: Int[Array | np.ndarray, " entries"]
+    net_coefficient: Float[Array | np.ndarray, " entries"]
+    moving: Bool[Array | np.ndarray, " species"]
 
     @classmethod
-    def of(cls, network: ReactionNetwork) -> Structure:
-        """The arrays of a network."""
+    def of(cls, network: ReactionNetwork, array: Callable[[object], Any] = on_device) -> Structure:
+        """The arrays of a network.
+
+        Args:
+            array: makes each of them; `np.asarray` for NumPy, which does not start JAX.
+        """
         known = network.mass_action[network.edge_reaction]
         edges = np.stack([network.edge_species.astype(np.float64), network.edge_order, known], axis=1)
         pairs, pair_of_edge = np.unique(edges.reshape(-1, 3), axis=0, return_inverse=True)
@@ -85,14 +89,14 @@ class Structure:
         substrates[network.edge_reaction, slot] = pair_of_edge.reshape(-1)
         net = network.sparse_stoichiometry
         return cls(
-            pair_species=on_device(pairs[:, 0].astype(np.int64)),
-            pair_order=on_device(pairs[:, 1]),
-            pair_known=on_device(pairs[:, 2].astype(bool)),
-            substrates=on_device(substrates),
-            net_species=on_device(np.repeat(np.arange(network.n_species), np.diff(net.indptr))),
-            net_reaction=on_device(net.indices.astype(np.int64)),
-            net_coefficient=on_device(net.data),
-            moving=on_device(~network.fixed),
+            pair_species=array(pairs[:, 0].astype(np.int64)),
+            pair_order=array(pairs[:, 1]),
+            pair_known=array(pairs[:, 2].astype(bool)),
+            substrates=array(substrates),
+            net_species=array(np.repeat(np.arange(network.n_species), np.diff(net.indptr))),
+            net_reaction=array(net.indices.astype(np.int64)),
+            net_coefficient=array(net.data),
+            moving=array(~network.fixed),
         )
 
     @property
@@ -132,9 +136,9 @@ class Structure:
         return RateLaws(laws[:, 0], laws[:, 1].astype(bool), of_pair.reshape(-1))
 
     @property
-    def empty(self) -> Bool[Array, " reactions"]:
+    def empty(self) -> Bool[Array | np.ndarray, " reactions"]:
         """True for a reaction without substrates (zero order), whose V is 1."""
-        return jnp.all(self.substrates == len(self.pair_species), axis=1)
+        return (self.substrates == len(self.pair_species)).all(axis=1)
 
 
 def array_library(values: object, *others: object) -> Any:
@@ -236,7 +240,7 @@ def log_factors(
     f: LogFunction, log_c: Float[Array, "*batch pairs"], structure: Structure
 ) -> Float[Array, "*batch pairs"]:
     """log of the factor of each pair: that of c^|s| where the law is known, otherwise the learned log f."""
-    order = structure.pair_order
+    order = jnp.asarray(structure.pair_order)
     return jnp.where(structure.pair_known, mass_action(log_c, order), f(log_c, order))
 
 
@@ -265,38 +269,33 @@ def reaction_rates(
         rates = (structure.sparse_stoichiometry @ fluxes.reshape(-1, m).T).T.reshape(*batch, structure.n_species)
     else:
         parts = jnp.asarray(fluxes)[..., structure.net_reaction] * structure.net_coefficient
-        rates = _sum_by(structure.net_species, parts, structure.n_species)
+        zeros = jnp.zeros((*fluxes.shape[:-1], structure.n_species))
+        rates = zeros.at[..., structure.net_species].add(parts, indices_are_sorted=True)
     found: AnyArray = rates
     return found
 
 
-def _sum_by(
-    index: Int[Array, " entries"], values: Float[Array, "*batch entries"], length: int
-) -> Float[Array, "*batch sums"]:
-    """The sum of all values with the same index, for sorted indices."""
-    zeros = jnp.zeros((*values.shape[:-1], length), values.dtype)
-    return zeros.at[..., index].add(values, indices_are_sorted=True)
-
-
 def limit_fluxes(
-    fluxes: Float[Array, " reactions"], c: Float[Array, " species"], dt: Scalar, structure: Structure
-) -> Float[Array, " reactions"]:
+    fluxes: Float[np.ndarray, " reactions"], c: Float[np.ndarray, " species"], dt: float, structure: Structure
+) -> Float[np.ndarray, " reactions"]:
     """Reduce fluxes so that one Euler step of length `dt` does not consume more of a species than its concentration.
 
     All reactions that consume a species are reduced by the same factor; a reaction with several substrates, by the
     smallest one.
     """
     # A common factor per reaction, not per species, preserves stoichiometry and hence conserved masses.
-    species, reaction = structure.net_species, structure.net_reaction
-    consumption = jnp.maximum(-structure.net_coefficient, 0.0)
-    demand = dt * _sum_by(species, consumption * fluxes[reaction], structure.n_species)
-    share = jnp.where(demand > c, c / jnp.where(demand > 0, demand, 1.0), 1.0)
-    scale = jnp.ones_like(fluxes).at[reaction].min(jnp.where(consumption > 0, share[species], 1.0))
-    return fluxes * scale
+    species, reaction = np.asarray(structure.net_species), np.asarray(structure.net_reaction)
+    consumption = np.maximum(-np.asarray(structure.net_coefficient), 0.0)
+    demand = dt * np.bincount(species, consumption * fluxes[reaction], structure.n_species)
+    share = np.where(demand > c, c / np.where(demand > 0, demand, 1.0), 1.0)
+    scale = np.ones_like(fluxes)
+    np.minimum.at(scale, reaction, np.where(consumption > 0, share[species], 1.0))
+    return np.asarray(fluxes * scale)
 
 
 def homeostasis(
-    c: Float[Array, "*batch species"], lam: Float[Array, " species"], baseline: Float[Array, "*#batch species"]
-) -> Float[Array, "*batch species"]:
+    c: Float[AnyArray, "*batch species"], lam: Float[AnyArray, " species"], baseline: Float[AnyArray, "*#batch species"]
+) -> Float[AnyArray, "*batch species"]:
     """Linear homeostasis -lambda (c - baseline), in concentration/time; `lam` is lambda, in 1/time."""
-    return -lam * (c - baseline)
+    pull: AnyArray = -lam * (c - baseline)
+    return pull

@@ -312,7 +312,7 @@ class MetabolismModel(eqx.Module):
         """The substrate factor V_j of each reaction, in concentration^order."""
         log_c, present = pair_concentrations(c, structure)
         if isinstance(self.mlp_sub, PublishedSubstrateFunction):
-            outputs = self.mlp_sub.output(jnp.where(present, log_c, -jnp.inf), structure.pair_order)
+            outputs = self.mlp_sub.output(jnp.where(present, log_c, -jnp.inf), jnp.asarray(structure.pair_order))
             return aggregate_published(outputs, structure, self.aggregation, self.mlp_sub.log_alpha)
         return aggregate(log_factors(self.mlp_sub, log_c, structure), present, structure, self.aggregation)
 

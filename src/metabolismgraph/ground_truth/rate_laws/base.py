@@ -5,7 +5,8 @@ from __future__ import annotations
 import abc
 from typing import ClassVar
 
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 
 
@@ -21,5 +22,7 @@ class RateLaw(BaseModel, abc.ABC):
     is_mass_action: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def log_factor(self, log_c: Float[Array, "*batch"], order: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    def log_factor(
+        self, log_c: Float[np.ndarray, "*batch"], order: Float[np.ndarray, "*batch"]
+    ) -> Float[np.ndarray, "*batch"]:
         """log f at log concentrations; zero at c = 1, which defines k."""

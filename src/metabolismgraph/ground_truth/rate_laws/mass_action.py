@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Float
 
 from metabolismgraph.ground_truth.rate_laws.base import RateLaw
 from metabolismgraph.system.kinetics import mass_action
@@ -15,5 +16,7 @@ class MassAction(RateLaw):
 
     is_mass_action: ClassVar[bool] = True
 
-    def log_factor(self, log_c: Float[Array, "*batch"], order: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    def log_factor(
+        self, log_c: Float[np.ndarray, "*batch"], order: Float[np.ndarray, "*batch"]
+    ) -> Float[np.ndarray, "*batch"]:
         return mass_action(log_c, order)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+import numpy as np
+from jaxtyping import Float
 from pydantic import Field
 
 from metabolismgraph.ground_truth.rate_laws.base import RateLaw
@@ -14,6 +14,8 @@ class MichaelisMenten(RateLaw):
 
     half_saturation: float = Field(5.0, gt=0, description="concentration K at half the largest rate [c]")
 
-    def log_factor(self, log_c: Float[Array, "*batch"], order: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    def log_factor(
+        self, log_c: Float[np.ndarray, "*batch"], order: Float[np.ndarray, "*batch"]
+    ) -> Float[np.ndarray, "*batch"]:
         K = self.half_saturation
-        return order * (log_c + jnp.log1p(K) - jnp.log(jnp.exp(log_c) + K))
+        return np.asarray(order * (log_c + np.log1p(K) - np.log(np.exp(log_c) + K)))
