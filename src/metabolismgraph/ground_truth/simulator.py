@@ -246,7 +246,7 @@ class _System:
     def fluxes(self, c: Float[np.ndarray, " species"]) -> Float[np.ndarray, " reactions"]:
         """Rates of all reactions, in concentration/time."""
         log_c, present = pair_concentrations(c, self.structure)
-        log_f = self.law.log_factor(log_c, np.asarray(self.structure.pair_order))
+        log_f = np.asarray(self.law.log_factor(log_c, np.asarray(self.structure.pair_order)))  # of JAX, in some laws
         fluxes = self.k * aggregate(log_f, present, self.structure, self.aggregation)
         return limit_fluxes(fluxes, c, self.dt, self.structure) if self.flux_limit else fluxes
 
