@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import scipy.integrate
-from continuous import LOTKA_VOLTERRA, observe
+from continuous import BRUSSELATOR, LOTKA_VOLTERRA, observe
 from continuous import network_of as network_from
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -603,6 +603,24 @@ def test_coarse_samples_of_euler_steps_are_recognised():
     assert found.integrator == EulerSteps(4)
     slope = found.best.theta[found.equation.unknowns.slope]
     np.testing.assert_allclose(slope, -data.truth.lam, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_errors_of_many_euler_steps_do_not_pass_for_noise():
+    """A continuous process leaves 1 % here, as much as 25 coarse samples can show of noise."""
+    data = observe(BRUSSELATOR, np.linspace(0, 20, 31))
+    dt, c = 20 / 30 / 32, [data.concentration[0]]
+    for _ in range(30 * 32):
+        x, y = c[-1]
+        c.append(c[-1] + dt * np.array([1 + x**2 * y - 3.5 * x, 2.5 * x - x**2 * y]))
+    data = dataclasses.replace(data, concentration=np.array(c)[::32])
+    result = mg.fit(data, mg.load_config("small", ["training.homeostasis_training=false"]))
+    assert result.phase1.trajectories.integrator == EulerSteps(32)
+    table = result.rate_constants
+    known = table["identifiable"].to_numpy()
+    assert known.any()
+    expected = table["reaction"].map(BRUSSELATOR[1])
+    np.testing.assert_allclose(table["k"][known], expected[known], rtol=1e-6)
 
 
 # A and B bind, are freed again, or turn into D, which becomes E, which is lost.

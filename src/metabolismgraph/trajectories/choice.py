@@ -213,7 +213,7 @@ class _Choice:
         # continuous process to 1/q, so that their ratio is q - 1.
         one, other = self.loss(euler[1]), self.loss(continuous)
         number = 1 + math.exp(min((one - other) / int(continuous.fitted.used.sum()), 50.0))
-        if number > _MOST_STEPS:
+        if number > 2 * _MOST_STEPS:  # it is an estimate
             return [euler[1], continuous]
         if number < 2:
             euler[2] = self.two_steps(continuous)
