@@ -268,8 +268,8 @@ def reaction_rates(
         *batch, m = fluxes.shape
         rates = (structure.sparse_stoichiometry @ fluxes.reshape(-1, m).T).T.reshape(*batch, structure.n_species)
     else:
-        parts = jnp.asarray(fluxes)[..., structure.net_reaction] * structure.net_coefficient
-        zeros = jnp.zeros((*fluxes.shape[:-1], structure.n_species))
+        parts: Array = jnp.asarray(fluxes)[..., structure.net_reaction] * structure.net_coefficient
+        zeros = jnp.zeros((*parts.shape[:-1], structure.n_species), parts.dtype)
         rates = zeros.at[..., structure.net_species].add(parts, indices_are_sorted=True)
     found: AnyArray = rates
     return found
