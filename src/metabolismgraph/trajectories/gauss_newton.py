@@ -173,7 +173,7 @@ def _rescued(problem: Problem, now: _Step) -> _Step:
     # Where many stand out, the unknowns are wrong too, and not all are worth the time.
     worst = np.argsort(-misfit, kind="stable")[: math.ceil(_FEW * len(misfit))]
     astray = worst[astray[worst]]
-    # It can lower the log likelihood of such windows to the usual one, at best.
+    # A rescue lowers the misfit of such windows to the usual one, at best.
     if np.sum(((misfit - np.median(misfit)) / sampling**2)[astray]) <= _WORTH:
         return now
     some = dataclasses.replace(problem, windows=problem.windows.select(astray))
