@@ -47,6 +47,20 @@ def test_help_loads_no_jax_and_gives_an_example_for_every_command():
         assert "Example: metabolismgraph" in answer.stdout
 
 
+def test_libraries_of_tables_and_figures_take_no_memory_beside_training(tmp_path):
+    code = (
+        "import sys; sys.argv[1:] = ['run', 'small', '--out', 'run', '--set', 'simulation.n_frames=20']\n"
+        "from metabolismgraph.runs import pipeline\n"
+        "pipeline.train = lambda *arguments: sys.exit(str(sorted(LIBRARIES & set(sys.modules))))\n"
+        "LIBRARIES = {'pandas', 'pyarrow', 'xarray', 'libsbml', 'matplotlib', 'PIL', 'sklearn'}\n"
+        "from metabolismgraph.cli import main\nmain()"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=300
+    )
+    assert answer.stderr.splitlines()[-1] == "[]"
+
+
 def test_run_leaves_everything_behind(finished_run):
     manifest = json.loads((finished_run / "manifest.json").read_text())
     assert set(manifest["stages"]) == {"simulate", "phase 1", "phase 2", "evaluate", "figures"}

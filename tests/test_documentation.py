@@ -35,7 +35,7 @@ from metabolismgraph.config import load_config, shipped_configs
 from metabolismgraph.config.tree import KEYS, SECTIONS
 from metabolismgraph.evaluation.variables import VARIABLES
 from metabolismgraph.formats.dataset import write_dataset
-from metabolismgraph.formats.tables import write_timeseries
+from metabolismgraph.formats.table_writer import write_timeseries
 from metabolismgraph.homeostasis.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[1]

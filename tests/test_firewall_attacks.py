@@ -39,7 +39,7 @@ from metabolismgraph.config import Simulation, load_config
 from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.formats.dataset import write_dataset
 from metabolismgraph.ground_truth.simulator import simulate
-from metabolismgraph.runs import pipeline
+from metabolismgraph.runs import pipeline, results, training
 from metabolismgraph.runs.checkpoint import _write, load_observations, save_observations
 from metabolismgraph.runs.folder import REPORT, RunFolder
 from metabolismgraph.sandbox import audit_hook, landlock
@@ -646,7 +646,7 @@ def target(config, tmp_path_factory):
     write_dataset(folder.data, simulated.observations)
     truth = folder.data / "truth"
     simulated.truth.save(truth)
-    pipeline._hand_over(folder, simulated.observations, None)
+    training.hand_over(folder, simulated.observations, None)
     folder.finish("simulate", 1.0)
     _other_formats(truth, simulated.truth.k)
     (folder.training / "link.csv").symlink_to(truth / "reactions.csv")
@@ -896,9 +896,9 @@ def test_only_the_end_of_the_next_stage_is_recorded(target, tmp_path):
     _write(folder.training / "three", {"x": np.zeros(1)}, {})
     said = [ends("refine"), ends("phase 2"), ends("phase 1", np.nan), ends("phase 1", -1.0), ends("phase 1", 2.0)]
     said += [ends("phase 1", 3.0), ends("phase 2"), ends("refine"), ends("simulate")]
-    pipeline._follow(said, folder, phases, lambda *_: None)
+    training._follow(said, folder, phases, lambda *_: None)
     assert {stage: folder.seconds(stage) for stage in folder.manifest["stages"]} == {"simulate": 1.0, "phase 1": 2.0}
-    pipeline._follow([ends("phase 1", 9.0)], folder, {"phase 2": "two"}, lambda *_: None)
+    training._follow([ends("phase 1", 9.0)], folder, {"phase 2": "two"}, lambda *_: None)
     assert folder.seconds("phase 1") == 2.0
 
 
@@ -932,7 +932,7 @@ def test_observations_that_training_changed_are_not_evaluated(target, config, tm
     easier = dataclasses.replace(handed, concentration=np.ones_like(handed.concentration))
     save_observations(folder.training / "observations", easier)
     with pytest.raises(FirewallError, match="observations.safetensors: not the observations that training was given"):
-        pipeline.load_result(folder, config)
+        results.load_result(folder, config)
 
 
 def test_honest_training_loads_no_reader_of_files(target):

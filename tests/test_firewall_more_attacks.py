@@ -21,7 +21,7 @@ import pytest
 from metabolismgraph.config import load_config
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import remove_folder
-from metabolismgraph.runs import pipeline
+from metabolismgraph.runs import results, training
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.sandbox import audit_hook, seccomp
 
@@ -503,9 +503,9 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("seconds", ["NaN", "Infinity", "-1", "1e13", "1" + "0" * 400])
 def test_made_up_durations_are_not_written(seconds, folder, monkeypatch):
-    monkeypatch.setattr(pipeline, "is_intact", lambda _: True)
+    monkeypatch.setattr(training, "is_intact", lambda _: True)
     event = json.loads(f'{{"event": "finished", "stage": "phase 1", "seconds": {seconds}}}')
-    assert pipeline._follow([event], folder, PHASES, lambda *_: None) == (None, None)
+    assert training._follow([event], folder, PHASES, lambda *_: None) == (None, None)
     assert RunFolder.open(folder.path).manifest["stages"] == {}
 
 
@@ -513,23 +513,23 @@ def test_made_up_durations_are_not_written(seconds, folder, monkeypatch):
 def test_made_up_progress_is_not_shown(done, folder):
     event = json.loads(f'{{"event": "progress", "stage": "phase 1", "done": {done}, "message": ""}}')
     shown: list[object] = []
-    pipeline._follow([event], folder, PHASES, lambda *arguments: shown.append(arguments))
+    training._follow([event], folder, PHASES, lambda *arguments: shown.append(arguments))
     assert shown == []
 
 
 def test_repeated_ends_of_a_stage_are_written_once(folder, monkeypatch):
     written: list[float] = []
-    monkeypatch.setattr(pipeline, "is_intact", lambda _: True)
+    monkeypatch.setattr(training, "is_intact", lambda _: True)
     monkeypatch.setattr(RunFolder, "finish", lambda _, stage, seconds: written.append(seconds))
     events = [{"event": "finished", "stage": "phase 1", "seconds": float(i)} for i in range(1000)]
-    pipeline._follow(events, folder, PHASES, lambda *_: None)
+    training._follow(events, folder, PHASES, lambda *_: None)
     assert written == [0.0]
 
 
 def test_long_names_of_stages_are_cut(folder):
     shown: list[str] = []
     event = {"event": "progress", "stage": "x\n" * 100_000, "done": 0.5, "message": "y" * 100_000}
-    pipeline._follow([event], folder, PHASES, lambda stage, _, message: shown.extend((stage, message)))
+    training._follow([event], folder, PHASES, lambda stage, _, message: shown.extend((stage, message)))
     assert [len(text) for text in shown] == [40, 300]
 
 
@@ -570,5 +570,5 @@ def test_folders_in_place_of_files_are_damaged_checkpoints(folder, monkeypatch):
     (folder.training / "observations.json").mkdir(parents=True)
     (folder.training / "observations.safetensors").mkdir()
     with pytest.raises(InputError, match="observations"):
-        pipeline.load_result(folder, folder.config)
+        results.load_result(folder, folder.config)
     shutil.rmtree(folder.training)

@@ -24,7 +24,7 @@ from metabolismgraph.explore.state import State
 from metabolismgraph.explore.validation import validate
 from metabolismgraph.files import is_fault_of_disk, lack_of_room, write_bytes
 from metabolismgraph.ground_truth.simulator import simulate
-from metabolismgraph.runs import pipeline, train_process
+from metabolismgraph.runs import train_process, training
 from metabolismgraph.runs.checkpoint import save_observations
 from metabolismgraph.runs.folder import RunFolder
 
@@ -175,10 +175,10 @@ def test_training_that_finds_no_room_is_lost(tmp_path, monkeypatch):
     folder = RunFolder.create(tmp_path / "run", config, {"command": "run"})
     folder.training.mkdir()
     save_observations(folder.training / "observations", simulate(config).observations)
-    monkeypatch.setattr(pipeline, "start_training", Training)
-    monkeypatch.setattr(pipeline, "read_events", lambda stdout: ())
+    monkeypatch.setattr(training, "start_training", Training)
+    monkeypatch.setattr(training, "read_events", lambda stdout: ())
     with pytest.raises(TrainingLostError):
-        pipeline._train(folder, lambda *_: None)
+        training.train(folder, lambda *_: None)
 
 
 # In the explorer

@@ -30,7 +30,7 @@ from metabolismgraph.explore.state import State
 from metabolismgraph.formats.dataset import write_dataset
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.reactions.fit import fit_reactions
-from metabolismgraph.runs import pipeline
+from metabolismgraph.runs import training
 from metabolismgraph.runs.checkpoint import save_phase1
 from metabolismgraph.runs.folder import RunFolder
 
@@ -62,7 +62,7 @@ def exploration(tmp_path_factory):
     simulated = simulate(config)
     write_dataset(base.data, simulated.observations)
     simulated.truth.save(base.data / "truth")
-    pipeline._hand_over(base, simulated.observations, None)
+    training.hand_over(base, simulated.observations, None)
     save_phase1(
         base.training / "phase1", fit_reactions(simulated.observations, config.graph_model, config.training), 0.0
     )
@@ -257,7 +257,7 @@ def test_a_flipped_byte_is_found_and_nothing_is_scored(again, name, place, monke
     content[len(content) // 2 if place == "middle" else -1] ^= 1
     path.write_bytes(content)
     # Training again is not what is looked at here: it would repair what is the run's own.
-    monkeypatch.setattr("metabolismgraph.runs.pipeline._train", lambda *arguments, **named: None)
+    monkeypatch.setattr("metabolismgraph.runs.pipeline.train", lambda *arguments, **named: None)
     found = evaluated(again)
     assert found.metrics is None
     assert path.stem in found.reason

@@ -16,7 +16,8 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.formats import contents
 from metabolismgraph.formats.dataset import write_dataset
 from metabolismgraph.formats.network_and_table import read_with_model
-from metabolismgraph.formats.tables import read_timeseries, write_timeseries
+from metabolismgraph.formats.table_writer import write_timeseries
+from metabolismgraph.formats.tables import read_timeseries
 from metabolismgraph.formats.units import bare_unit, same_unit, split_unit
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 from metabolismgraph.system.observations import Observations

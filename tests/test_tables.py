@@ -13,7 +13,8 @@ import pytest
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats.dataset import read_dataset, write_dataset
 from metabolismgraph.formats.network_and_table import read_with_model
-from metabolismgraph.formats.tables import read_several_timeseries, read_timeseries, write_timeseries
+from metabolismgraph.formats.table_writer import write_timeseries
+from metabolismgraph.formats.tables import read_several_timeseries, read_timeseries
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 from metabolismgraph.system.observations import Observations
 

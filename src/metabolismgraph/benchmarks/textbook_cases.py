@@ -27,7 +27,7 @@ from metabolismgraph.benchmarks.textbook_networks import (
     write_network,
 )
 from metabolismgraph.formats.dataset import NETWORK
-from metabolismgraph.formats.tables import write_timeseries
+from metabolismgraph.formats.table_writer import write_timeseries
 
 Kind = Literal["clean", "left out", "wrong order", "coarse", "steady"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -111,7 +111,7 @@ def run(
 ) -> None:
     """Simulate a system, recover it, and compare with the truth: figures and a table."""
     settings = read_config(config, set_)
-    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.cli.progress import progress_bars
     from metabolismgraph.runs import pipeline
 
     folder = _run_folder(out, settings.dataset or "run", resume=resume, overwrite=overwrite)
@@ -140,7 +140,7 @@ def simulate(
 ) -> None:
     """Make a data set: network.xml, timeseries.csv.gz and, for evaluation only, truth/."""
     settings = read_config(config, set_)
-    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.cli.progress import progress_bars
     from metabolismgraph.formats.dataset import check_dataset_folder, new_dataset, write_dataset
     from metabolismgraph.ground_truth.simulator import simulate as make
     from metabolismgraph.runs.folder import free_path
@@ -184,7 +184,7 @@ def fit(
 ) -> None:
     """Recover rate constants, rate law and homeostasis from measured concentrations."""
     settings = read_config(config, set_)
-    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.cli.progress import progress_bars
     from metabolismgraph.runs import pipeline
 
     folder = _run_folder(out, network.absolute().parent.name or "fit", resume=resume, overwrite=overwrite)
@@ -213,7 +213,7 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Evaluate a run again: metrics.json, analysis.log and figures."""
-    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.cli.progress import progress_bars
     from metabolismgraph.runs import pipeline
 
     with progress_bars(console(), quiet=quiet) as progress:
@@ -301,7 +301,7 @@ def _convert_published(
     quiet: bool,
 ) -> None:
     """Convert PyTorch and NumPy files of the published program, without PyTorch."""
-    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.cli.progress import progress_bars
     from metabolismgraph.runs import pipeline
 
     dataset = folder if checkpoint is None else folder / "data"
@@ -395,7 +395,7 @@ def profile(
     quiet: Quiet = False,
 ) -> None:
     """Show how far a parameter can move if all others are fitted again (profile likelihood)."""
-    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.cli.progress import progress_bars
     from metabolismgraph.runs.uncertainty import profile_run
 
     with interruptible("interrupted; nothing was written"), progress_bars(console(), quiet=quiet) as progress:
@@ -422,7 +422,8 @@ def uncertainty(
     quiet: Quiet = False,
 ) -> None:
     """Measure what is known of the parameters beyond their standard errors, and what to measure next."""
-    from metabolismgraph.cli.tables import progress_bars, uncertainty_page
+    from metabolismgraph.cli.progress import progress_bars
+    from metabolismgraph.cli.tables import uncertainty_page
     from metabolismgraph.runs.uncertainty import analyse_run
 
     with interruptible("interrupted; nothing was written"), progress_bars(console(), quiet=quiet) as progress:
@@ -500,7 +501,7 @@ def recovery(
 
     from metabolismgraph.benchmarks.recovery import Settings as RecoverySettings
     from metabolismgraph.benchmarks.recovery import run_recovery
-    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.cli.progress import progress_bars
 
     settings = RecoverySettings(
         tuple(configs.split(",")), seeds, repeats, tuple(map(os.path.abspath, dataset or [])), tuple(set_ or ())
@@ -601,7 +602,7 @@ def compare_under_noise(
     """Recover systems from noisy and coarse samples by several methods: every case, failures included."""
     from metabolismgraph.benchmarks.noise import numbers_of, run_noise, settings_of, write_report
     from metabolismgraph.benchmarks.noise_report import NoiseResults
-    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.cli.progress import progress_bars
 
     if report_only:
         sys.stdout.write(write_report(NoiseResults.read(out), out))
@@ -639,7 +640,7 @@ def models(
 ) -> None:
     """Fit textbook networks and their corrupted twins from files: every case, failures included."""
     from metabolismgraph.benchmarks.models import run_models
-    from metabolismgraph.cli.tables import progress_bars
+    from metabolismgraph.cli.progress import progress_bars
 
     with progress_bars(console(), quiet=False) as progress:
         markdown = run_models(

@@ -332,7 +332,8 @@ def _fit(
         problems: writes the problems into a folder, and returns them by name.
         options: of `compare_problems`.
     """
-    from metabolismgraph.cli.tables import comparison_page, petab_page, progress_bars
+    from metabolismgraph.cli.progress import progress_bars
+    from metabolismgraph.cli.tables import comparison_page, petab_page
     from metabolismgraph.kinetic_models.comparison import compare_problems
     from metabolismgraph.runs.petab import write_comparison, write_petab_fit
 

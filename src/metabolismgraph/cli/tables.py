@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
 from metabolismgraph.metrics import METRICS, Classification, Value, find
 from metabolismgraph.reactions.equations import written_equation
 from metabolismgraph.reactions.verdict import NOT_APART, seen_in_part
-from metabolismgraph.system.progress import Progress as Report
-from metabolismgraph.system.progress import silent
 from metabolismgraph.text import printable
 
 if TYPE_CHECKING:
@@ -50,31 +47,6 @@ _FILES = {
 }
 _MEASUREMENTS = {"once": "once more", "series": "ten times more", "start": "initial state"}
 _FIRST_CONSTANTS, _FIRST_SPECIES, _MOST_NOTES = 10, 5, 5
-
-
-@contextmanager
-def progress_bars(console: Console, *, quiet: bool) -> Iterator[Report]:
-    """One bar per stage, from its first report on."""
-    if quiet:
-        yield silent
-        return
-    columns = (
-        TextColumn("{task.description:<10}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, done: float, message: str) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=1.0, note="")
-            bars.update(tasks[stage], completed=min(done, 1.0))
-            if message:
-                bars.update(tasks[stage], note=message)
-
-        yield report
 
 
 def verdict_lines(evaluation: Evaluation) -> Text:

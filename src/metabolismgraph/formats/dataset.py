@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.formats.network_and_table import read_network_and_table
-from metabolismgraph.formats.sbml import write_sbml
-from metabolismgraph.formats.tables import CONCENTRATION, write_timeseries
+from metabolismgraph.formats.sbml_writer import write_sbml
+from metabolismgraph.formats.table_writer import CONCENTRATION, write_timeseries
 from metabolismgraph.system.observations import Observations
 
 NETWORK = "network.xml"
@@ -92,6 +91,10 @@ def read_dataset(folder: Path) -> Observations:
     Raises:
         InputError: a file is missing or invalid.
     """
+    from metabolismgraph.formats.network_and_table import (  # noqa: PLC0415 (libsbml and pandas are slow to import)
+        read_network_and_table,
+    )
+
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; a data set holds {NETWORK} and {TIMESERIES[0]}")
     table = next((folder / name for name in TIMESERIES if (folder / name).exists()), folder / TIMESERIES[0])

@@ -7,11 +7,11 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
 from typing import Any
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.formats import mass_action
+from metabolismgraph.formats.decimals import add
 from metabolismgraph.formats.formula import FormulaError
 from metabolismgraph.formats.probe import Probe
 from metabolismgraph.formats.quantities import ModelIndex
@@ -277,11 +277,6 @@ class Reader:
                     f"{self.source}: reaction {name} is split into {name + FORWARD} and {name + BACKWARD}, but another "
                     f"reaction is called {clash[0]}; rename one of them"
                 )
-
-
-def add(a: float, b: float) -> float:
-    """a + b in decimal arithmetic, so that 0.4 - 0.3 is 0.1, as expected for coefficients."""
-    return float(Decimal(repr(float(a))) + Decimal(repr(float(b))))
 
 
 def _value(parameter: Any, name: str) -> mass_action.Polynomial:

@@ -11,7 +11,7 @@ import numpy as np
 
 from metabolismgraph.files import write_bytes
 from metabolismgraph.formats import mathml
-from metabolismgraph.formats.sbml_reader import add
+from metabolismgraph.formats.decimals import add
 from metabolismgraph.system.network import Reaction, ReactionNetwork
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Int
 
 from metabolismgraph.errors import InputError
@@ -14,7 +17,9 @@ from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.secret_keys import read_key, write_key
 
 KEY = "secret.key"
+_RATE_LAW = ("order", "concentration", "f")  # columns
 
+_Table = dict[str, list[Any]]  # the cells of every column
 _MOST_TYPES = 1_000_000
 _TINY, _LARGEST = float(np.finfo(float).tiny), 1e100  # of numbers > 0, whose squares are finite
 
@@ -62,25 +67,25 @@ class Truth(Overview):
         """Write reactions.csv, metabolites.csv and, where they exist, rate_law.csv and secret.key."""
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # for the eyes of its owner
-        pd.DataFrame({"reaction": self.reactions, "k": self.k}).to_csv(folder / "reactions.csv", index=False)
-        pd.DataFrame(
-            {"metabolite": self.species, "type": self.type, "lambda": self.lam, "c_baseline": self.baseline}
-        ).to_csv(folder / "metabolites.csv", index=False)
+        _write(folder / "reactions.csv", {"reaction": self.reactions, "k": self.k.tolist()})
+        columns = {"type": self.type, "lambda": self.lam, "c_baseline": self.baseline}
+        _write(
+            folder / "metabolites.csv",
+            {"metabolite": self.species, **{name: values.tolist() for name, values in columns.items()}},
+        )
         for name in ("rate_law.csv", KEY):
             (folder / name).unlink(missing_ok=True)
         if self.secret is not None:
             write_key(folder / KEY, self.secret)
         if self.rate_law is not None:
-            pd.DataFrame(self.rate_law, columns=["order", "concentration", "f"]).to_csv(
-                folder / "rate_law.csv", index=False
-            )
+            _write(folder / "rate_law.csv", dict(zip(_RATE_LAW, self.rate_law.T.tolist(), strict=True)))
 
     @classmethod
     def load(cls, folder: Path) -> Truth:
         """Read a truth folder.
 
         Raises:
-            InputError: a table or a column is missing, a value is not a number, or the key is damaged.
+            InputError: a table or a column is missing, a value is not a number, a name has two rows, or the key is damaged.
         """
         reactions = _read(folder / "reactions.csv", {"reaction": str, "k": float})
         metabolites = _read(
@@ -91,16 +96,16 @@ class Truth(Overview):
         _check(folder / "metabolites.csv", metabolites, {"type": 0.0, "lambda": 0.0, "c_baseline": 0.0})
         table = None
         if law.exists():
-            table = _read(law, {"order": float, "concentration": float, "f": float})
+            table = _read(law, dict.fromkeys(_RATE_LAW, float))
             _check(law, table, {"order": 0.0, "concentration": _TINY, "f": 0.0})
         return cls(
             reactions=tuple(reactions["reaction"]),
             species=tuple(metabolites["metabolite"]),
-            k=reactions["k"].to_numpy(np.float64),
-            type=metabolites["type"].to_numpy(np.int64),
-            lam=metabolites["lambda"].to_numpy(np.float64),
-            baseline=metabolites["c_baseline"].to_numpy(np.float64),
-            rate_law=None if table is None else table.to_numpy(np.float64),
+            k=np.array(reactions["k"], np.float64),
+            type=np.array(metabolites["type"], np.int64),
+            lam=np.array(metabolites["lambda"], np.float64),
+            baseline=np.array(metabolites["c_baseline"], np.float64),
+            rate_law=None if table is None else np.array(list(table.values()), np.float64).T,
             secret=read_key(folder / KEY) if (folder / KEY).exists() else None,
         )
 
@@ -129,7 +134,7 @@ class Truth(Overview):
         )
 
 
-def _check(path: Path, table: pd.DataFrame, least: dict[str, float]) -> None:
+def _check(path: Path, table: _Table, least: dict[str, float]) -> None:
     """Check the range of the numbers in some columns.
 
     Raises:
@@ -142,20 +147,38 @@ def _check(path: Path, table: pd.DataFrame, least: dict[str, float]) -> None:
                 raise InputError(f"{path}: column {name!r} has {value:g}, which is not a finite number {sign} 0")
 
 
-def _read(path: Path, columns: dict[str, type]) -> pd.DataFrame:
+def _write(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(columns)
+        rows.writerows(zip(*columns.values(), strict=True))
+
+
+def _read(path: Path, columns: Mapping[str, type]) -> _Table:
     try:
-        # Everything as text first: "NA" can be the name of a metabolite, and pandas can lose the last digit of numbers.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header, *rows = csv.reader(file, strict=True)
     except OSError:
         raise InputError(f"{path}: no such file; a truth folder holds reactions.csv and metabolites.csv") from None
-    except (pd.errors.ParserError, UnicodeDecodeError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path}: not a readable CSV file ({str(error).strip()})") from None
-    missing = [c for c in columns if c not in table.columns]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a readable CSV file ({error})") from None
+    except ValueError:
+        raise InputError(f"{path}: not a readable CSV file (it is empty)") from None
+    missing = [c for c in columns if c not in header]
     if missing:
-        raise InputError(f"{path}: column {missing[0]!r} is missing (columns: {', '.join(map(str, table.columns))})")
+        raise InputError(f"{path}: column {missing[0]!r} is missing (columns: {', '.join(header)})")
+    rows = [row for row in rows if row]
+    for row in rows:
+        if len(row) != len(header):
+            raise InputError(f"{path}: not a readable CSV file (a row has {len(row)} cells for {len(header)} columns)")
+    table: _Table = {}
     for name, kind in columns.items():
+        cells = [row[header.index(name)] for row in rows]
         try:
-            table[name] = [kind(cell) for cell in table[name]]
+            table[name] = [kind(cell) for cell in cells]
         except ValueError as error:
             raise InputError(f"{path}: column {name!r} is not all numbers ({error})") from None
-    return table[list(columns)]
+        twice = [cell for cell, count in Counter(cells).items() if count > 1] if kind is str else []
+        if twice:
+            raise InputError(f"{path}: {name} {twice[0]!r} has several rows; keep one")
+    return table

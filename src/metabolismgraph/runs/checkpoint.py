@@ -48,6 +48,8 @@ from metabolismgraph.system.network import ReactionNetwork
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.text import one_line, printable
 
+# Names without suffix, in the folder of a training.
+OBSERVATIONS_FILE, PHASE1_FILE, PHASE2_FILE, REFINED_FILE = "observations", "phase1", "phase2", "refined"
 _PHASE1_ARRAYS = (
     "log_k",
     "log_k_error",

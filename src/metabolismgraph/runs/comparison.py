@@ -17,7 +17,7 @@ from metabolismgraph.metrics import Value, find
 from metabolismgraph.reports import words
 from metabolismgraph.reports.page import plain, render
 from metabolismgraph.runs.folder import HOMEOSTASIS, RATE_CONSTANTS, RunFolder
-from metabolismgraph.runs.report import read_metrics, read_table
+from metabolismgraph.runs.report_results import read_metrics, read_table
 
 MOST = len(ascii_uppercase)
 _WITHOUT_RESULTS = ("description", "dataset", "plotting", "exploration")  # what results do not depend on

@@ -22,6 +22,7 @@ from metabolismgraph.processes import run
 MANIFEST, CONFIG, FITTED_MODEL, REPORT = "manifest.json", "config.yaml", "model_fitted.xml", "report.html"
 RATE_CONSTANTS, HOMEOSTASIS, PARAMETERS = "rate_constants.csv", "homeostasis.csv", "parameters.csv"
 RATE_LAW = "rate_law.csv"
+NETWORK_AS_GIVEN = "network_as_given.xml"
 ERRORS = "stderr.txt"  # of the training process, in its folder
 _RESULTS = (
     "metrics.json",
@@ -185,6 +186,11 @@ class RunFolder:
     @property
     def config(self) -> Config:
         return Config.model_validate(self.manifest["config"])
+
+    def facts(self, name: str) -> dict[str, str]:
+        """An entry of the manifest such as `versions`, whose content is not checked; empty if it is damaged."""
+        found = self.manifest.get(name)
+        return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
     def is_finished(self, stage: str) -> bool:
         return stage in self.manifest["stages"]

@@ -6,17 +6,14 @@ continues after its last finished stage. Training runs in a separate process who
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import io
-import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metabolismgraph import formats
 from metabolismgraph.config import Config, Plotting
@@ -27,48 +24,36 @@ from metabolismgraph.errors import (
     TrainingFailedError,
     TrainingLostError,
 )
-from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
-from metabolismgraph.evaluation.report import analysis_log, metrics_json
-from metabolismgraph.files import lack_of_room, write_bytes
-from metabolismgraph.fitting.result import FitResult
+from metabolismgraph.files import write_bytes
+from metabolismgraph.formats.dataset import NETWORK, TIMESERIES, new_dataset, write_dataset
 from metabolismgraph.formats.published import read_published_data, read_published_model
+from metabolismgraph.formats.table_writer import as_written
 from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
 from metabolismgraph.ground_truth.published import read_published_truth
 from metabolismgraph.ground_truth.simulator import simulate
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.homeostasis.strategies import chosen
-from metabolismgraph.metrics import Value
-from metabolismgraph.processes import describe_exit, environment, excerpt, killed_from_outside, last_line
 from metabolismgraph.runs.checkpoint import (
-    is_intact,
+    OBSERVATIONS_FILE,
+    PHASE1_FILE,
+    PHASE2_FILE,
     load_observations,
     load_phase1,
-    load_phase2,
-    save_observations,
     save_phase1,
     save_phase2,
 )
-from metabolismgraph.runs.folder import ERRORS, MANIFEST, MOST_SECONDS, RunFolder
+from metabolismgraph.runs.folder import MANIFEST, NETWORK_AS_GIVEN, RunFolder
 from metabolismgraph.runs.published import config_of, results_of
 from metabolismgraph.runs.report import write_run_report
-from metabolismgraph.runs.train_process import NO_ROOM, UNGUARDED
-from metabolismgraph.runs.training_server import start_training
+from metabolismgraph.runs.training import hand_over, train, write_settings
 from metabolismgraph.sandbox import landlock
-from metabolismgraph.sandbox.audit_hook import attempt_of
-from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.secret_keys import read_key
-from metabolismgraph.system.assumed_rate_laws import assume_rate_laws
-from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.progress import Progress, silent
-from metabolismgraph.system.threads import training_threads
-from metabolismgraph.system.trainable import check_frozen
-from metabolismgraph.text import one_line, printable
+
+if TYPE_CHECKING:  # the libraries of evaluation take much memory, and training comes first
+    from metabolismgraph.evaluation.evaluate import Evaluation
 
 _log = logging.getLogger(__name__)
-_OBSERVATIONS = "observations"
-_CHECKPOINT = "phase1"
-_SOURCE = "network_as_given.xml"
-_LONGEST_STAGE = 40  # characters
 
 
 def run(
@@ -98,17 +83,15 @@ def run(
     source = {"command": "run", **_named(start)}
 
     def make(folder: RunFolder) -> None:
-        from metabolismgraph.formats.tables import as_written  # noqa: PLC0415 (pandas is slow to import)
-
         exact = simulate(config, lambda share: progress("simulate", share, ""), secret=key)
         simulated = exact._replace(observations=as_written(exact.observations))
-        _write_dataset(folder, simulated.observations)
+        write_dataset(folder.data, simulated.observations)
         simulated.truth.save(folder.data / "truth")
-        _hand_over(folder, simulated.observations, start)
+        hand_over(folder, simulated.observations, start)
         if start is None and config.training.phase1_stop_at_r2 is not None:
             began = time.perf_counter()
             imperfect = train_imperfect_phase1(simulated, config, progress=progress)
-            save_phase1(folder.training / _CHECKPOINT, imperfect, time.perf_counter() - began)
+            save_phase1(folder.training / PHASE1_FILE, imperfect, time.perf_counter() - began)
 
     with _made(out, config, source, resume=resume, overwrite=overwrite) as folder:
         return _complete(folder, "simulate", make, progress)
@@ -159,12 +142,12 @@ def fit_files(
     def read(folder: RunFolder) -> None:
         from metabolismgraph.formats.sbml import read_content  # noqa: PLC0415 (libsbml is slow to import)
 
-        _write_dataset(folder, observations)
-        write_bytes(folder.data / _SOURCE, read_content(network))
+        write_dataset(folder.data, observations)
+        write_bytes(folder.data / NETWORK_AS_GIVEN, read_content(network))
         folder.record(notes=list(observations.notes))
         if labels is not None:
             labels.save(folder.data / "truth")
-        _hand_over(folder, observations, start)
+        hand_over(folder, observations, start)
 
     with _made(out, config, source, resume=resume, overwrite=overwrite) as folder:
         return _complete(folder, "read", read, progress)
@@ -179,8 +162,6 @@ def convert_data(data: Path, out: Path, *, delta_t: float | None = None, overwri
     Raises:
         InputError: a file is wrong, or `out` cannot be used.
     """
-    from metabolismgraph.formats.dataset import new_dataset, write_dataset  # noqa: PLC0415 (libsbml is slow)
-
     observations = read_published_data(data, delta_t)
     labels = read_published_truth(data, observations.network)
     with new_dataset(out, overwrite=overwrite) as folder:
@@ -222,15 +203,15 @@ def convert_checkpoint(
         "checkpoint": f"{checkpoint.resolve()} sha256:{digest}",
     }
     with _made(out, config, source, resume=False, overwrite=overwrite) as folder:
-        _write_dataset(folder, observations)
+        write_dataset(folder.data, observations)
         if labels is not None:
             labels.save(folder.data / "truth")
-        _hand_over(folder, observations, None)
-        save_phase1(folder.training / _CHECKPOINT, phase1, 0.0)
-        save_phase2(folder.training / "phase2", phase2, 0.0)
+        hand_over(folder, observations, None)
+        save_phase1(folder.training / PHASE1_FILE, phase1, 0.0)
+        save_phase2(folder.training / PHASE2_FILE, phase2, 0.0)
         for stage in ("read", "phase 1", "phase 2"):
             folder.finish(stage, 0.0)
-        return _judge(folder, config, labels, progress)
+        return _evaluate(folder, config, labels, progress)
 
 
 def reevaluate(
@@ -247,7 +228,7 @@ def reevaluate(
     """
     folder = RunFolder.open(path)
     labels = Truth.load(truth) if truth else _own_truth(folder)
-    return _judge(folder, folder.config.override(overrides), labels, progress)
+    return _evaluate(folder, folder.config.override(overrides), labels, progress)
 
 
 def run_phase2(
@@ -286,11 +267,11 @@ def run_phase2(
         (folder.training / "strategies").mkdir(parents=True, exist_ok=True)
         for name, text in (strategies or {}).items():
             write_bytes(folder.training / "strategies" / f"{name}.py", text.encode())
-        _write_settings(folder)
+        write_settings(folder)
         folder.record(observations=str(given.manifest["observations"]))
         folder.finish("given", 0.0)
-    _train(folder, progress, cache, kernel=kernel)
-    return _judge(folder, folder.config, _own_truth(folder) if truth else None, progress)
+    train(folder, progress, cache, kernel=kernel)
+    return _evaluate(folder, folder.config, _own_truth(folder) if truth else None, progress)
 
 
 def run_on_data(
@@ -313,10 +294,10 @@ def run_on_data(
     source = {"command": "both phases", "base": str(given.manifest["observations"])}
     folder = RunFolder.resume(out, config, source)
     if not folder.is_finished("given"):
-        _hand_over(folder, load_observations(given.given / _OBSERVATIONS), None)
+        hand_over(folder, load_observations(given.given / OBSERVATIONS_FILE), None)
         folder.finish("given", 0.0)
-    _train(folder, progress)
-    return _judge(folder, folder.config, _own_truth(given) if truth else None, progress)
+    train(folder, progress)
+    return _evaluate(folder, folder.config, _own_truth(given) if truth else None, progress)
 
 
 def run_like(base: Path, out: Path, changes: Mapping[str, Any]) -> None:
@@ -340,8 +321,6 @@ def run_like(base: Path, out: Path, changes: Mapping[str, Any]) -> None:
     elif data_change:
         raise InputError(f"{base}: its data are measured; replicates cannot vary the data seed")
     else:
-        from metabolismgraph.formats.dataset import NETWORK, TIMESERIES  # noqa: PLC0415 (libsbml is slow to import)
-
         truth = given.data / "truth"
         fit_files(
             given.data / NETWORK,
@@ -369,7 +348,7 @@ def _checked(config: Config, checkpoint: Path | None) -> tuple[Config, Path | No
         if config.training.skip_phase1:
             raise InputError("training.skip_phase1 is true, but there is no checkpoint; give one with --checkpoint")
         return config, None
-    inside = checkpoint / "training" / _CHECKPOINT
+    inside = checkpoint / "training" / PHASE1_FILE
     start = inside if checkpoint.is_dir() else checkpoint.with_suffix("")
     load_phase1(start, config.graph_model)
     return config.replace({"training.skip_phase1": True}), start
@@ -414,12 +393,12 @@ def _complete(folder: RunFolder, first: str, make_data: Callable[[RunFolder], No
     _log.info("%s: training", folder.path)
     _report_unfinished(folder)  # should it be interrupted
     try:
-        _train(folder, progress)
+        train(folder, progress)
     except (FirewallError, TrainingFailedError):
         _report_unfinished(folder)
         raise
     _log.info("%s: evaluation", folder.path)
-    return _judge(folder, folder.config, _own_truth(folder), progress)
+    return _evaluate(folder, folder.config, _own_truth(folder), progress)
 
 
 def _report_unfinished(folder: RunFolder) -> None:
@@ -428,204 +407,12 @@ def _report_unfinished(folder: RunFolder) -> None:
         write_run_report(folder.path)
 
 
-def _hand_over(folder: RunFolder, observations: Observations, start: Path | None) -> None:
-    """Write the input of training: observations, two sections of the configuration, a checkpoint."""
-    graph_model, training = folder.config.graph_model, folder.config.training
-    if start is not None:
-        _check_network(start, observations)
-    given = None if start is None else load_phase1(start, graph_model, observations.network).mass_action
-    observations = assume_rate_laws(observations, graph_model, training, given)
-    folder.training.mkdir(parents=True, exist_ok=True)
-    save_observations(folder.training / _OBSERVATIONS, observations)
-    folder.record(observations=_observations_digest(folder))
-    _write_settings(folder)
-    if start is not None:
-        for suffix in (".safetensors", ".json"):
-            write_bytes((folder.training / _CHECKPOINT).with_suffix(suffix), start.with_suffix(suffix).read_bytes())
-
-
-def _check_network(start: Path, observations: Observations) -> None:
-    """Check that a checkpoint beside its observations, as in a run folder, was made for the network of a run.
-
-    Raises:
-        InputError: the reactions differ, although their numbers may be equal.
-    """
-    beside = start.with_name(_OBSERVATIONS)
-    if not beside.with_suffix(".json").exists():
-        return
-    made_for, given = (
-        [(dict(r.substrates), dict(r.net)) for r in network.to_reactions()]
-        for network in (load_observations(beside).network, observations.network)
-    )
-    if made_for != given:
-        raise InputError(
-            f"{start}.safetensors: made for other reactions than those of the data; fit the data it belongs to, or "
-            "give another --checkpoint"
-        )
-
-
-def _write_dataset(folder: RunFolder, observations: Observations) -> None:
-    from metabolismgraph.formats.dataset import write_dataset  # noqa: PLC0415 (libsbml is slow to import)
-
-    write_dataset(folder.data, observations)
-
-
-def _write_settings(folder: RunFolder) -> None:
-    settings = folder.config.model_dump(mode="json", include={"graph_model", "training"})
-    write_bytes(folder.training / "settings.json", json.dumps(settings, indent=1).encode())
-
-
-def _observations_digest(folder: RunFolder) -> str:
-    content = (folder.given / _OBSERVATIONS).with_suffix(".safetensors").read_bytes()
-    return hashlib.sha256(content).hexdigest()
-
-
-def _train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, kernel: bool = False) -> None:
-    """Train in a process of its own.
-
-    Args:
-        kernel: whether to train only where the kernel restricts the process.
-    """
-    settings = folder.config.training
-    phases = {} if folder.base else {"phase 1": _CHECKPOINT}
-    if settings.homeostasis_training:
-        phases |= {"phase 2": "phase2"} | ({"refine": "refined"} if settings.joint_refinement else {})
-    if all(folder.is_finished(stage) and is_intact(folder.training / name) for stage, name in phases.items()):
-        return
-    errors = folder.training / ERRORS
-    with excerpt(errors) as stderr:
-        threads = training_threads(load_observations(folder.given / _OBSERVATIONS).network.n_species)
-        env = environment(**threads, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}))
-        shared = folder.given if folder.base else None
-        with start_training(folder.training, shared, kernel=kernel, env=env, stderr=stderr) as training:
-            refused, leak = _follow(read_events(training.stdout), folder, phases, progress)
-            code = training.wait()
-    if attempt := leak or attempt_of(code):
-        folder.mark_leak(attempt)
-        raise FirewallError(folder.leak)
-    if refused is not None:
-        raise InputError(refused)
-    if kernel and code == UNGUARDED:
-        raise TrainingLostError(landlock.MISSING)
-    if code:
-        # Text of the process is not a reason: it may have been written by the code of a strategy.
-        lost = killed_from_outside(code) or code == NO_ROOM or lack_of_room(folder.training)
-        raise (TrainingLostError if lost else TrainingFailedError)(
-            f"training {describe_exit(code)} ({last_line(errors) or 'no message'}); see {errors}, "
-            "then continue with --resume"
-        )
-
-
-def _follow(
-    events: Iterable[dict[str, Any]], folder: RunFolder, phases: Mapping[str, str], progress: Progress
-) -> tuple[str | None, str | None]:
-    """Pass on the reports of the training process.
-
-    Its code is not trusted: an event of another form is ignored, and so is the end of a stage that is not the next one
-    of this training, or has left no checkpoint.
-
-    Args:
-        phases: stages of the training in their order, with the names of their checkpoints.
-
-    Returns:
-        Why it refuses the data, and what it tried to reach; None where it did not.
-    """
-    refused = leak = None
-    pending = list(phases)
-    sealed = False
-    for event in events:
-        match event:
-            # Only the first one: it is written before untrusted code runs.
-            case {"event": "sealed", "kernel": bool(kernel), "calls": bool(calls)} if not sealed:
-                guards = {"audit hook": True, "kernel": kernel, "system calls": calls}
-                folder.record(sandbox=[name for name, there in guards.items() if there])
-                sealed = True
-            case {"event": "progress", "stage": str(stage), "done": float() | int() as done, "message": str(message)}:
-                if 0 <= done <= 1:
-                    progress(one_line(printable(stage), _LONGEST_STAGE), float(done), one_line(printable(message)))
-            case {"event": "finished", "stage": str(stage), "seconds": float() | int() as seconds}:
-                fits = pending[:1] == [stage] and 0 <= seconds <= MOST_SECONDS
-                if fits and is_intact(folder.training / phases[stage]):
-                    pending.pop(0)
-                    folder.finish(stage, float(seconds))
-            case {"event": "refused", "message": str(message)}:
-                refused = one_line(printable(message))
-            case {"event": "leak", "tried": str(tried), "on": str(on)}:
-                leak = one_line(printable(f"{tried} {on}"))
-    return refused, leak
-
-
 def _own_truth(folder: RunFolder) -> Truth | None:
     path = folder.data / "truth"
     return Truth.load(path) if path.exists() else None
 
 
-def load_result(folder: RunFolder, config: Config) -> FitResult:
-    """Load the results of a run's training, for evaluation under a configuration.
+def _evaluate(folder: RunFolder, config: Config, truth: Truth | None, progress: Progress) -> Evaluation:
+    from metabolismgraph.runs.results import evaluate_run  # noqa: PLC0415 (pandas, xarray, Matplotlib: after training)
 
-    Raises:
-        InputError: it is missing or damaged, or does not fit the configuration.
-        FirewallError: training changed the observations or frozen arrays.
-    """
-    observations = load_observations(folder.given / _OBSERVATIONS)
-    if _observations_digest(folder) != folder.manifest.get("observations"):
-        raise FirewallError(
-            f"{folder.given / _OBSERVATIONS}.safetensors: not the observations that training was given; "
-            "start again with --overwrite"
-        )
-    graph_model, network = config.graph_model, observations.network
-    phase1 = load_phase1(folder.given / _CHECKPOINT, graph_model, network)
-    phase2 = refined = None
-    if config.training.homeostasis_training:
-        phase2 = load_phase2(folder.training / "phase2", graph_model, network)
-        # Training makes this check as well, but is not trusted.
-        check_frozen(phase1, phase2.model)
-        if config.training.joint_refinement:
-            refined = load_phase2(folder.training / "refined", graph_model, network)
-    return FitResult(observations, graph_model, config.training, phase1, phase2, refined)
-
-
-def _judge(folder: RunFolder, config: Config, truth: Truth | None, progress: Progress) -> Evaluation:
-    started = time.perf_counter()
-    progress("evaluate", 0.0, "")
-    result = load_result(folder, config)
-    evaluation = evaluate(result, truth)
-    started_later = folder.base is not None or config.training.skip_phase1
-    own = ("phase 2", "refine") if started_later else ("phase 1", "phase 2", "refine")
-    minutes = sum(folder.seconds(stage) for stage in own) / 60
-    first = {name: evaluation.metrics[name] for name in ("trustworthy", "why_not")}
-    metrics: dict[str, Value] = {**first, "training_time_min": minutes, **evaluation.metrics}
-    if folder.base is None:
-        # Into memory first: the library of this format does not survive a full disk.
-        content = io.BytesIO()
-        evaluation.data.to_netcdf(content, engine="h5netcdf")
-        write_bytes(folder.path / "evaluation.nc", content.getvalue())
-    from metabolismgraph.runs.answer_files import write_answer  # noqa: PLC0415 (libsbml is slow to import)
-
-    given = folder.path / "data" / _SOURCE  # missing for a simulated network, and where a base has it
-    source = given.read_bytes() if given.exists() else None
-    notes = (*evaluation.notes, *write_answer(result, evaluation, folder.path, source))
-    metrics["notes"] = list(notes)
-    write_bytes(folder.path / "metrics.json", metrics_json(metrics).encode())
-    write_bytes(folder.path / "analysis.log", analysis_log(metrics).encode())
-    folder.finish("evaluate", time.perf_counter() - started)
-    progress("evaluate", 1.0, "")
-    started = time.perf_counter()
-    from metabolismgraph.figures import draw_all  # noqa: PLC0415
-
-    # Runs that share the data of a base leave out figures that are the same for all of them.
-    below = "" if folder.base is None else "tmp_training"
-    draw_all(
-        evaluation.data,
-        metrics,
-        folder.path,
-        config.plotting,
-        below=below,
-        snapshots=evaluation.snapshots,
-        progress=progress,
-    )
-    folder.finish("figures", time.perf_counter() - started)
-    progress("figures", 1.0, "")
-    if folder.base is None:
-        write_run_report(folder.path, evaluation.data)
-    return dataclasses.replace(evaluation, metrics=metrics, notes=notes)
+    return evaluate_run(folder, config, truth, progress)

@@ -16,6 +16,10 @@ from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import STRATEGIES, check_strategies, custom, names
 from metabolismgraph.reactions.fit import fit_reactions
 from metabolismgraph.runs.checkpoint import (
+    OBSERVATIONS_FILE,
+    PHASE1_FILE,
+    PHASE2_FILE,
+    REFINED_FILE,
     is_intact,
     load_observations,
     load_phase1,
@@ -41,9 +45,9 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
     """
     graph_model, training = read_settings(folder)
     source = shared or folder
-    observations, _ = load_observations(source / "observations").split(*training.held_out)
+    observations, _ = load_observations(source / OBSERVATIONS_FILE).split(*training.held_out)
     own = own_strategies(folder, training)
-    first, second, third = source / "phase1", folder / "phase2", folder / "refined"
+    first, second, third = source / PHASE1_FILE, folder / PHASE2_FILE, folder / REFINED_FILE
     joint_is_missing = training.trains_jointly and not is_intact(second)
     if shared is None and (joint_is_missing or not is_intact(first)):
         if not own:  # the declarations of a file are known when it has been executed

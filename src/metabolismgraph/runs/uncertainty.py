@@ -12,7 +12,7 @@ import pandas as pd
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import new_folder, write_bytes
 from metabolismgraph.runs.folder import RunFolder
-from metabolismgraph.runs.pipeline import load_result
+from metabolismgraph.runs.results import load_result
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.uncertainty.bootstrap import Bootstrap, bootstrap_of, check_samples
 from metabolismgraph.uncertainty.fitted_model import FittedModel

@@ -13,7 +13,7 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.explore.planning import configuration
 from metabolismgraph.explore.state import State
 from metabolismgraph.reactions.result import Phase1Result
-from metabolismgraph.runs.checkpoint import load_observations, load_phase1
+from metabolismgraph.runs.checkpoint import OBSERVATIONS_FILE, PHASE1_FILE, load_observations, load_phase1
 from metabolismgraph.system.observations import Observations
 
 
@@ -29,8 +29,8 @@ def system_facts(state: State, block: int, base: Path | None) -> str:
     training = configuration(state, state.root(block)).training
     given = base / "training"
     try:
-        observations = load_observations(given / "observations")
-        phase1 = load_phase1(given / "phase1", state.config.graph_model)
+        observations = load_observations(given / OBSERVATIONS_FILE)
+        phase1 = load_phase1(given / PHASE1_FILE, state.config.graph_model)
     except InputError:
         return "unknown"
     known = [*_size(observations, training), *_checkpoint(observations, phase1, training)]
