@@ -15,6 +15,7 @@ import journals
 import psutil
 import pytest
 from command_line import QUICK
+from forks import is_server
 
 from metabolismgraph.config import load_config
 from metabolismgraph.explore.engines import job as jobs
@@ -94,11 +95,7 @@ def trainers(*started):
 
 def trains(process):
     """Whether a process is a program that trains, or a fork of the server of a worker."""
-    server = "metabolismgraph.runs.training_server"
-    command = process.cmdline()
-    return "metabolismgraph.runs.train_process" in command or (
-        server in command and server in process.parent().cmdline()
-    )
+    return "metabolismgraph.runs.train_process" in process.cmdline() or is_server(process.parent())
 
 
 def lives(process):

@@ -15,9 +15,9 @@ import psutil
 import pytest
 import strategy_files
 
-from metabolismgraph.processes import environment
+from metabolismgraph.processes import NULL, Child, environment
 from metabolismgraph.runs import train_process, training_server
-from metabolismgraph.runs.training_server import Training
+from metabolismgraph.runs.training_server import Training, TrainingServer
 from metabolismgraph.sandbox import audit_hook
 from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.system.threads import ONE_THREAD
@@ -51,9 +51,25 @@ def base(tmp_path_factory):
     return folder
 
 
+SERVES = """
+import os, socket, sys
+import metabolismgraph.explore.engines.worker
+from metabolismgraph.runs import training_server
+variables = training_server._import()
+sys.exit(training_server._serve(socket.socket(fileno=os.dup(0)), int(sys.argv[1]), variables))
+"""
+
+
 @pytest.fixture
 def server():
-    found = training_server.start_server()
+    """A server like that of a worker; this process is too large to fork one."""
+    ours, theirs = training_server._channel()
+    command = (sys.executable, "-P", "-c", SERVES, str(os.getpid()))
+    with theirs:
+        env = environment(**ONE_THREAD)
+        program = Child(command, stdin=theirs.fileno(), stdout=NULL, env=env, own_group=False)
+    found = TrainingServer(ours, program.kill, runs_files=True)
+    training_server._servers[:] = [found]
     yield found
     found.close()
 
@@ -116,7 +132,8 @@ def test_a_fork_holds_no_more_than_a_program(base, tmp_path, server, monkeypatch
     assert fork["env"] == program["env"]
     assert {name.partition(".")[0] for name in fork["modules"]} & audit_hook.READERS == set()
     of_package = {name for name in fork["modules"] if name.startswith("metabolismgraph")}
-    of_server = {"processes", "runs.train_process", "system.compilation"}
+    of_server = {"processes", "runs.train_process", "runs.training_server", "system.compilation"}
+    of_server |= {"explore", "explore.engines", "explore.engines.base", "explore.engines.worker"}
     assert of_package - set(program["modules"]) == {f"metabolismgraph.{name}" for name in of_server}
     assert str(tmp_path) not in " ".join((*fork["argv"], *fork["path"]))
     assert fork["path"] == program["path"]
@@ -207,9 +224,10 @@ with training_server.start_training(folder, base, kernel=False, env=before, stde
 """
 
 
-def forked(folder, base, **more):
+def forked(folder, base, *, runs_files=False, **more):
     """What comes of a training in a process that has forked a server from itself."""
-    command = [sys.executable, "-P", "-c", FORKS, str(folder), str(base)]
+    code = FORKS.replace("fork_server()", f"fork_server(runs_files={runs_files})")
+    command = [sys.executable, "-P", "-c", code, str(folder), str(base)]
     env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, env=env, **more).stdout)
 
@@ -228,20 +246,22 @@ def test_a_process_with_little_in_it_forks_a_server_from_itself(base, tmp_path):
     assert not training_server._servers
 
 
-def test_strategy_files_are_not_executed_in_a_fork_of_a_command(base, tmp_path):
-    kind, *_ = forked(prepared(base, tmp_path / "own"), base)
-    assert kind == "Child"
+@pytest.mark.parametrize("runs_files", [False, True])
+def test_strategy_files_are_executed_only_in_forks_that_may(base, tmp_path, runs_files):
+    kind, *said, _ = forked(prepared(base, tmp_path / "own"), base, runs_files=runs_files)
+    assert (kind, said) == ("Training" if runs_files else "Child", ["sealed", True, 0])
 
 
-@pytest.mark.parametrize("what", ["descriptors of processes", "programs"])
-def test_where_nothing_can_be_started_there_is_no_server(monkeypatch, what):
-    def refuse(*_, **__):
-        raise OSError(38, "Function not implemented")
-
-    owner, name = (os, "pidfd_open") if what == "descriptors of processes" else (training_server, "Child")
-    monkeypatch.setattr(owner, name, refuse)
-    assert training_server.start_server() is None
-    assert not training_server._servers
+@pytest.mark.parametrize("what", ["pidfd_open", "fork"])
+def test_where_no_process_can_be_forked_there_is_no_server(what):
+    code = (
+        "import os\ndef refuse(*_): raise OSError(38, 'Function not implemented')\n"
+        f"os.{what} = refuse\n"
+        "from metabolismgraph.runs import training_server\n"
+        "training_server.fork_server()\nprint(training_server._servers)"
+    )
+    answer = subprocess.run([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert answer.stdout == "[]\n"
 
 
 def test_the_command_line_trains_in_a_fork(tmp_path):

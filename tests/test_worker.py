@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from forks import is_fork, is_server
 
 from metabolismgraph.explore.engines.base import STDOUT
 from metabolismgraph.explore.engines.job import LOCK
@@ -62,7 +63,7 @@ def below():
     found = []
     for child in psutil.Process().children(recursive=True):  # of which some are those of other tests
         with contextlib.suppress(psutil.Error):
-            if child.status() != psutil.STATUS_ZOMBIE and "metabolismgraph.explore.engines.worker" in child.cmdline():
+            if child.status() != psutil.STATUS_ZOMBIE and is_fork(child) and not is_server(child):
                 found.append(child)
     return found
 

@@ -52,6 +52,13 @@ def environment(*also: str, **more: str) -> dict[str, str]:
     return few | more
 
 
+def keep_to_cores() -> None:
+    """Use no other cores than those that an engine of this computer gives."""
+    cores = os.environ.get("METABOLISMGRAPH_CORES")
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
+
+
 def without_secrets(text: str) -> str:
     """A text in which values of this process's secret variables are replaced by their names in brackets."""
     for name, value in os.environ.items():

@@ -85,7 +85,8 @@ class Truth(Overview):
         """Read a truth folder.
 
         Raises:
-            InputError: a table or a column is missing, a value is not a number, a name has two rows, or the key is damaged.
+            InputError: a table or a column is missing, a value is not a number, a name has several rows, or the key is
+                damaged.
         """
         reactions = _read(folder / "reactions.csv", {"reaction": str, "k": float})
         metabolites = _read(

@@ -1,10 +1,11 @@
 """A process that has imported what training needs, and forks for each training.
 
-The imports of training take longer than the training of a small network. The command line forks a server before it
-imports the rest of the package, and a worker of an exploration starts one for all of its jobs. A training holds no
-truth, no open files of others, and no modules that open files unseen. The kernel still keeps the command line and the
-environment of the command for a fork of it, so that such a fork does not execute strategy files. Without a server,
-and where libraries do not survive a fork (macOS), a training is a program of its own (`train_process.py`).
+The imports of training take longer than the training of a small network. The command line, and a worker of an
+exploration for all of its jobs, fork a server before they import the rest of the package. A training holds no truth,
+no open files of others, and no modules that open files unseen. The kernel still keeps the command line and the
+environment of the process that has forked the server: a fork of the command line, which tell of data and secrets, does
+not execute strategy files. Without a server, and where libraries do not survive a fork (macOS), a training is a program
+of its own (`train_process.py`).
 
 A server and its trainings stay in the process group of the process that they belong to, and end with it.
 """
@@ -25,7 +26,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from metabolismgraph.processes import NULL, PIPE, Child, environment
+from metabolismgraph.processes import PIPE, Child
 from metabolismgraph.runs import train_process
 from metabolismgraph.sandbox import prctl
 from metabolismgraph.sandbox.audit_hook import READERS
@@ -141,8 +142,12 @@ def start_training(
     return Child(command, stdout=PIPE, stderr=stderr, env=env, own_group=False)
 
 
-def fork_server() -> None:
+def fork_server(*, runs_files: bool = False) -> None:
     """Fork a server from this process, if it has not imported much yet.
+
+    Args:
+        runs_files: whether its trainings may execute strategy files: only if command line and environment of this
+            process tell nothing that a file must not know.
 
     This function returns only in the calling process, whose linear algebra has one thread from then on. In a training
     it ends with SystemExit.
@@ -163,10 +168,11 @@ def fork_server() -> None:
         return
 
     def kill() -> None:
-        os.kill(server, signal.SIGKILL)
-        os.waitpid(server, 0)
+        if os.getpid() == parent:  # not a fork of it
+            os.kill(server, signal.SIGKILL)
+            os.waitpid(server, 0)
 
-    _servers[:] = [TrainingServer(ours, kill, runs_files=False)]
+    _servers[:] = [TrainingServer(ours, kill, runs_files=runs_files)]
     atexit.register(_servers[0].close)
 
 
@@ -186,23 +192,6 @@ def _fork() -> int | None:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return number
-
-
-def start_server() -> TrainingServer | None:
-    """Start a server as a program, for this process and its forks; None where that is not possible."""
-    if not _can_fork():
-        return None
-    command = (sys.executable, "-P", "-m", __name__, str(os.getpid()))
-    ours, theirs = _channel()
-    with theirs:
-        try:
-            program = Child(command, stdin=theirs.fileno(), stdout=NULL, env=environment(**ONE_THREAD), own_group=False)
-        except OSError:
-            ours.close()
-            return None
-    server = TrainingServer(ours, program.kill, runs_files=True)
-    _servers[:] = [server]
-    return server
 
 
 def _can_fork() -> bool:
@@ -311,14 +300,3 @@ def _train(request: dict[str, Any], descriptors: list[int]) -> int:
     except Exception:
         traceback.print_exc()
         return 1
-
-
-def _main() -> int:
-    variables = _import()
-    _reset_signals()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return _serve(socket.socket(fileno=os.dup(0)), int(sys.argv[1]), variables)
-
-
-if __name__ == "__main__":
-    sys.exit(_main())

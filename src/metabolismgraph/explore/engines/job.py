@@ -33,7 +33,7 @@ from metabolismgraph.explore.engines.base import NO_ROOM, Cause, too_late
 from metabolismgraph.explore.engines.outcome import Outcome, read_outcome, write_outcome, write_start
 from metabolismgraph.explore.keys import DATA_SEED
 from metabolismgraph.files import is_fault_of_disk, lack_of_room, write_bytes
-from metabolismgraph.processes import end_with_parent
+from metabolismgraph.processes import end_with_parent, keep_to_cores
 from metabolismgraph.sandbox import landlock
 from metabolismgraph.text import one_line
 
@@ -74,13 +74,6 @@ def settle(limit: float | None) -> None:
     if limit is None:
         end_with_parent()
     keep_to_cores()
-
-
-def keep_to_cores() -> None:
-    """Use no other cores than those that an engine of this computer gives."""
-    cores = os.environ.get("METABOLISMGRAPH_CORES")
-    if cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {int(core) for core in cores.split(",")})
 
 
 def _leave(folder: Path, outcome: Outcome) -> None:

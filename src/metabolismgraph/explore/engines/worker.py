@@ -16,16 +16,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from metabolismgraph.explore.engines import job
 from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT
-from metabolismgraph.processes import PIPE, Child, environment
-from metabolismgraph.runs.training_server import start_server
+from metabolismgraph.processes import PIPE, Child, environment, keep_to_cores
+from metabolismgraph.runs.training_server import fork_server
 
 _COMMAND = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.worker")
 # What a job imports. None of it starts threads, or looks for devices: neither would survive a fork.
 _MODULES = (
-    *("metabolismgraph.runs.pipeline", "metabolismgraph.runs.answer_files", "metabolismgraph.figures"),
-    *("metabolismgraph.formats.dataset", "metabolismgraph.explore.review.admission"),
+    *("metabolismgraph.runs.pipeline", "metabolismgraph.runs.results", "metabolismgraph.runs.report_results"),
+    *("metabolismgraph.explore.engines.job", "metabolismgraph.explore.review.admission"),
     *("scipy.optimize", "scipy.stats", "scipy.interpolate", "h5netcdf"),
     *(
         "matplotlib.font_manager",
@@ -85,8 +84,8 @@ class Worker:
 
 def main() -> int:
     """Fork for every job; returns the exit code, of the worker or of a job."""
-    job.keep_to_cores()
-    start_server()
+    keep_to_cores()
+    fork_server(runs_files=True)  # before anything is known of a job
     _load()
     gc.collect()
     gc.freeze()  # memory that the collector does not touch stays shared
@@ -123,6 +122,8 @@ def _run(folder: Path) -> int:
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     os.close(output)
+    from metabolismgraph.explore.engines import job  # noqa: PLC0415 (trainings need not hold it)
+
     return job.main(folder)
 
 

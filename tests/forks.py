@@ -1,0 +1,16 @@
+"""What tests ask about a worker and its forks, which have its command line."""
+
+import contextlib
+from pathlib import Path
+
+
+def is_fork(process):
+    """Whether a process is a worker, or a fork of one."""
+    return "metabolismgraph.explore.engines.worker" in process.cmdline()
+
+
+def is_server(process):
+    """Whether a process is the server of a worker, which reads nothing; jobs and worker read from the explorer."""
+    with contextlib.suppress(OSError):
+        return is_fork(process) and Path(f"/proc/{process.pid}/fd/0").readlink() == Path("/dev/null")
+    return False
