@@ -353,7 +353,7 @@ def _checkpoint(group: Group, config: Config, simulated: Simulated, seen: Observ
         return phase1
 
 
-def check_strategies(names: Sequence[str]) -> tuple[str, ...]:
+def check_sets(names: Sequence[str]) -> tuple[str, ...]:
     """Check sets of strategies of the command line.
 
     Raises:

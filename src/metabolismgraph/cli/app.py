@@ -543,7 +543,7 @@ def compare_strategies(
     """Run every strategy of Phase 2 on good and on imperfect checkpoints: every case, failures included."""
     import os
 
-    from metabolismgraph.benchmarks.strategies import check_strategies, run_strategies, settings_of, write_report
+    from metabolismgraph.benchmarks.strategies import check_sets, run_strategies, settings_of, write_report
     from metabolismgraph.benchmarks.strategy_report import StrategyResults
     from metabolismgraph.cli.tables import strategy_board
 
@@ -554,7 +554,7 @@ def compare_strategies(
         quick=quick,
         configs=configs and tuple(configs.split(",")),
         seeds=seeds,
-        strategies=names and check_strategies(names.split(",")),
+        strategies=names and check_sets(names.split(",")),
         batch_size=batch_size,
         data_augmentation_loop=loop,
         overrides=tuple(set_ or ()),

@@ -58,6 +58,15 @@ def load_result(folder: RunFolder, config: Config) -> FitResult:
 
 
 def evaluate_run(folder: RunFolder, config: Config, truth: Truth | None, progress: Progress) -> Evaluation:
+    """Evaluate a trained run, and write metrics, tables, figures and page.
+
+    Args:
+        config: of the evaluation; that of the run, possibly with changes.
+        truth: to compare with; None: unknown.
+
+    Raises:
+        InputError, FirewallError: as `load_result`.
+    """
     started = time.perf_counter()
     progress("evaluate", 0.0, "")
     result = load_result(folder, config)

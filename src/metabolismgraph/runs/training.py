@@ -37,7 +37,14 @@ _LONGEST_STAGE = 40  # characters
 
 
 def hand_over(folder: RunFolder, observations: Observations, start: Path | None) -> None:
-    """Write the input of training: observations, two sections of the configuration, a checkpoint."""
+    """Write the input of training: observations, two sections of the configuration, a checkpoint.
+
+    Args:
+        start: files of the checkpoint to start from, without suffix; None: training begins with Phase 1.
+
+    Raises:
+        InputError: the checkpoint is damaged, or was made for other reactions.
+    """
     graph_model, training = folder.config.graph_model, folder.config.training
     if start is not None:
         _check_network(start, observations)
@@ -73,20 +80,29 @@ def _check_network(start: Path, observations: Observations) -> None:
 
 
 def write_settings(folder: RunFolder) -> None:
+    """Write the two sections of the configuration that training reads."""
     settings = folder.config.model_dump(mode="json", include={"graph_model", "training"})
     write_bytes(folder.training / "settings.json", json.dumps(settings, indent=1).encode())
 
 
 def observations_digest(folder: RunFolder) -> str:
+    """The checksum of the observations that training is given."""
     content = (folder.given / OBSERVATIONS_FILE).with_suffix(".safetensors").read_bytes()
     return hashlib.sha256(content).hexdigest()
 
 
 def train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, kernel: bool = False) -> None:
-    """Train in a process of its own.
+    """Train what is not trained yet, in a process of its own.
 
     Args:
+        cache: folder of compiled programs that training may read and write; None: that of the environment, if any.
         kernel: whether to train only where the kernel restricts the process.
+
+    Raises:
+        FirewallError: training tried to reach something outside its folder.
+        InputError: training refuses the data.
+        TrainingFailedError: its process failed.
+        TrainingLostError: its process was lost through no fault of the training, or the kernel does not restrict it.
     """
     settings = folder.config.training
     phases = {} if folder.base else {"phase 1": PHASE1_FILE}
