@@ -34,7 +34,7 @@ MOST_COMPILED = 2e9  # bytes; then it begins again
 
 def pytest_configure():
     """One store of compiled programs, and one thread of linear algebra, for all workers and child processes."""
-    # Child processes read what another has compiled; so do those of users.
+    # Child processes read modules that another one has compiled, as they do for users.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Two workers with as many threads as cores each would wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

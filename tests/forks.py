@@ -10,7 +10,11 @@ def is_fork(process):
 
 
 def is_server(process):
-    """Whether a process is the server of a worker, which reads nothing; jobs and worker read from the explorer."""
+    """Whether a process is the server of a worker: it reads nothing, unlike its parent, and unlike jobs."""
     with contextlib.suppress(OSError):
-        return is_fork(process) and Path(f"/proc/{process.pid}/fd/0").readlink() == Path("/dev/null")
+        return is_fork(process) and _reads_nothing(process) and not _reads_nothing(process.parent())
     return False
+
+
+def _reads_nothing(process):
+    return Path(f"/proc/{process.pid}/fd/0").readlink() == Path("/dev/null")

@@ -18,7 +18,8 @@ import safetensors.numpy
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.ground_truth.truth import Truth
-from metabolismgraph.runs.checkpoint import load_observations, save_observations
+from metabolismgraph.runs.checkpoint import OBSERVATIONS_FILE, PHASE1_FILE, load_observations, save_observations
+from metabolismgraph.sandbox.audit_hook import SHARED_FILES
 from metabolismgraph.system.observations import Observations
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +41,11 @@ SEALED = [
     *("metabolismgraph.explore.review.examination", "metabolismgraph.explore.review.trial"),
 ]
 SIMULATION = ("metabolismgraph.config.simulation", "metabolismgraph.config.tree", "metabolismgraph.config.load")
+
+
+def test_training_may_read_the_files_that_runs_share():
+    suffixes = (".safetensors", ".json")
+    assert set(SHARED_FILES) == {name + suffix for name in (OBSERVATIONS_FILE, PHASE1_FILE) for suffix in suffixes}
 
 
 @pytest.mark.parametrize(("modules", "forbidden"), [(MODULES, FORBIDDEN), (SEALED, (*FORBIDDEN, *SIMULATION))])

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import strategy_files
 
-from metabolismgraph.processes import NULL, Child, environment
+from metabolismgraph.processes import environment
 from metabolismgraph.runs import train_process, training_server
 from metabolismgraph.runs.training_server import Training, TrainingServer
 from metabolismgraph.sandbox import audit_hook
@@ -66,12 +66,12 @@ def server():
     ours, theirs = training_server._channel()
     command = (sys.executable, "-P", "-c", SERVES, str(os.getpid()))
     with theirs:
-        env = environment(**ONE_THREAD)
-        program = Child(command, stdin=theirs.fileno(), stdout=NULL, env=env, own_group=False)
-    found = TrainingServer(ours, program.kill, runs_files=True)
+        program = subprocess.Popen(command, stdin=theirs, stdout=subprocess.DEVNULL, env=environment(**ONE_THREAD))
+    found = TrainingServer(ours, program.pid, runs_files=True)
     training_server._servers[:] = [found]
     yield found
     found.close()
+    program.wait()
 
 
 def prepared(base, folder, strategy=INERT):
@@ -250,6 +250,13 @@ def test_a_process_with_little_in_it_forks_a_server_from_itself(base, tmp_path):
 def test_strategy_files_are_executed_only_in_forks_that_may(base, tmp_path, runs_files):
     kind, *said, _ = forked(prepared(base, tmp_path / "own"), base, runs_files=runs_files)
     assert (kind, said) == ("Training" if runs_files else "Child", ["sealed", True, 0])
+
+
+def test_a_fork_that_executes_strategy_files_is_sealed(base, tmp_path):
+    folder = prepared(base, tmp_path / "attack", f"{INERT}\n{ATTACKS['the truth']}\n")
+    kind, *said, _ = forked(folder, base, runs_files=True)
+    assert (kind, said) == ("Training", ["sealed", True, audit_hook.LEAK])
+    assert not (folder / "phase2.safetensors").exists()
 
 
 @pytest.mark.parametrize("what", ["pidfd_open", "fork"])

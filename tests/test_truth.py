@@ -68,14 +68,30 @@ def test_what_has_no_row_is_named():
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "\nreaction,k\nNA,0.5\n",
+        "reaction,k\nNA,0.5\n \n\n",
+        '\ufeff"reaction","k"\r\n"NA" ,0.5\r\n',
+        "k,note,reaction\n0.5,of an experiment,NA\n",
+    ],
+)
+def test_tables_by_hand_are_read(tmp_path, text):
+    TRUTH.save(tmp_path)
+    (tmp_path / "reactions.csv").write_text(text, newline="")
+    again = Truth.load(tmp_path)
+    assert (tuple(name.strip() for name in again.reactions), again.k.tolist()) == (("NA",), [0.5])
+
+
+@pytest.mark.parametrize(
     ("table", "text", "message"),
     [
         ("reactions.csv", None, "no such file; a truth folder holds reactions.csv and metabolites.csv"),
         ("metabolites.csv", None, "no such file; a truth folder holds reactions.csv and metabolites.csv"),
         ("reactions.csv", "", "not a readable CSV file"),
         ("reactions.csv", "reaction,k\nR0,1\nR1,1,2,3\n", "not a readable CSV file"),
-        ("reactions.csv", "reaction,k\nR0,1\nR1\n", "not a readable CSV file .a row has 1 cells for 2 columns"),
-        ("reactions.csv", 'reaction,k\n"R0,1\n', "not a readable CSV file"),
+        ("reactions.csv", "reaction,k\nR0,1\nR1\n", "not a readable CSV file .the row 'R1' has 1 of 2 cells.$"),
+        ("reactions.csv", "\n\n", "not a readable CSV file .it is empty.$"),
         ("reactions.csv", "reaction,k\nR0,1\nR0,2\n", "reaction 'R0' has several rows; keep one"),
         ("reactions.csv", "reaction,rate\nR0,1\n", r"column 'k' is missing \(columns: reaction, rate\)"),
         ("reactions.csv", "reaction,k\nR0,fast\n", "column 'k' is not all numbers"),

@@ -90,6 +90,18 @@ def test_jobs_are_forked_by_one_process(worker, job):
     assert psutil.Process(numbers[0][0]).cpu_affinity() == [0]
 
 
+def test_the_trainings_of_all_jobs_have_one_server(worker, job):
+    servers = []
+    for name in ("1", "2"):
+        worker.start(job(name))
+        assert wait_for(worker.code) == 0
+        worker.end(0)
+        started = psutil.Process(worker._process.pid).children(recursive=True)
+        servers.append([process.pid for process in started if is_server(process)])
+    assert servers[0] == servers[1]
+    assert len(servers[0]) == 1
+
+
 @pytest.mark.parametrize("which", ["job", "worker"])
 def test_a_process_that_is_killed(worker, job, which):
     folder = job("1", held=True)

@@ -1,4 +1,4 @@
-"""Output of the command line: progress, summary and identifiability tables."""
+"""Output of the command line: tables of results, and the board of a benchmark of strategies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Concentration time series as tables: CSV, TSV, spreadsheets and Parquet, wide or long, also compressed by gzip.
+"""Reading concentration time series: CSV, TSV, spreadsheets and Parquet, wide or long, also compressed by gzip.
 
 Wide: a column `time`, one column per species, and `run` for several runs. Long: columns `time`, `species`,
 `concentration` (or `value`), and `run`. Columns are identified by name, in any order. Supported text formats are in
@@ -368,9 +368,6 @@ def _renamed(path: Path, cells: Cells, names: Mapping[str, str]) -> tuple[Cells,
     pairs = [f"{name} as {given}" for name, given in found.items()]
     notes = [*cells.notes, f"Read as stated: {some(pairs)}."] if pairs else cells.notes
     return dataclasses.replace(cells, table=table, units=units, notes=notes), list(found)
-
-
-# -- tables to observations
 
 
 class _Columns(NamedTuple):

@@ -17,9 +17,9 @@ from metabolismgraph.overview import Overview, Rows
 from metabolismgraph.secret_keys import read_key, write_key
 
 KEY = "secret.key"
-_RATE_LAW = ("order", "concentration", "f")  # columns
 
 _Table = dict[str, list[Any]]  # the cells of every column
+_RATE_LAW = ("order", "concentration", "f")  # columns
 _MOST_TYPES = 1_000_000
 _TINY, _LARGEST = float(np.finfo(float).tiny), 1e100  # of numbers > 0, whose squares are finite
 
@@ -158,7 +158,7 @@ def _write(path: Path, columns: Mapping[str, Sequence[object]]) -> None:
 def _read(path: Path, columns: Mapping[str, type]) -> _Table:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *rows = csv.reader(file, strict=True)
+            header, *rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
     except OSError:
         raise InputError(f"{path}: no such file; a truth folder holds reactions.csv and metabolites.csv") from None
     except (csv.Error, UnicodeDecodeError) as error:
@@ -168,10 +168,11 @@ def _read(path: Path, columns: Mapping[str, type]) -> _Table:
     missing = [c for c in columns if c not in header]
     if missing:
         raise InputError(f"{path}: column {missing[0]!r} is missing (columns: {', '.join(header)})")
-    rows = [row for row in rows if row]
     for row in rows:
         if len(row) != len(header):
-            raise InputError(f"{path}: not a readable CSV file (a row has {len(row)} cells for {len(header)} columns)")
+            raise InputError(
+                f"{path}: not a readable CSV file (the row {','.join(row)!r} has {len(row)} of {len(header)} cells)"
+            )
     table: _Table = {}
     for name, kind in columns.items():
         cells = [row[header.index(name)] for row in rows]

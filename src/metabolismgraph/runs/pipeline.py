@@ -413,6 +413,7 @@ def _own_truth(folder: RunFolder) -> Truth | None:
 
 
 def _evaluate(folder: RunFolder, config: Config, truth: Truth | None, progress: Progress) -> Evaluation:
-    from metabolismgraph.runs.results import evaluate_run  # noqa: PLC0415 (pandas, xarray, Matplotlib: after training)
+    progress("evaluate", 0.0, "")
+    from metabolismgraph.runs.results import evaluate_run  # noqa: PLC0415 (pandas and xarray: after training)
 
     return evaluate_run(folder, config, truth, progress)

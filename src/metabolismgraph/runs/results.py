@@ -10,12 +10,10 @@ from metabolismgraph.config import Config
 from metabolismgraph.errors import FirewallError
 from metabolismgraph.evaluation.evaluate import Evaluation, evaluate
 from metabolismgraph.evaluation.report import analysis_log, metrics_json
-from metabolismgraph.figures import draw_all
 from metabolismgraph.files import write_bytes
 from metabolismgraph.fitting.result import FitResult
 from metabolismgraph.ground_truth.truth import Truth
 from metabolismgraph.metrics import Value
-from metabolismgraph.runs.answer_files import write_answer
 from metabolismgraph.runs.checkpoint import (
     OBSERVATIONS_FILE,
     PHASE1_FILE,
@@ -68,7 +66,6 @@ def evaluate_run(folder: RunFolder, config: Config, truth: Truth | None, progres
         InputError, FirewallError: as `load_result`.
     """
     started = time.perf_counter()
-    progress("evaluate", 0.0, "")
     result = load_result(folder, config)
     evaluation = evaluate(result, truth)
     started_later = folder.base is not None or config.training.skip_phase1
@@ -81,6 +78,8 @@ def evaluate_run(folder: RunFolder, config: Config, truth: Truth | None, progres
         content = io.BytesIO()
         evaluation.data.to_netcdf(content, engine="h5netcdf")
         write_bytes(folder.path / "evaluation.nc", content.getvalue())
+    from metabolismgraph.runs.answer_files import write_answer  # noqa: PLC0415 (libsbml is slow to import)
+
     given = folder.path / "data" / NETWORK_AS_GIVEN  # missing for a simulated network, and where a base has it
     source = given.read_bytes() if given.exists() else None
     notes = (*evaluation.notes, *write_answer(result, evaluation, folder.path, source))
@@ -90,6 +89,8 @@ def evaluate_run(folder: RunFolder, config: Config, truth: Truth | None, progres
     folder.finish("evaluate", time.perf_counter() - started)
     progress("evaluate", 1.0, "")
     started = time.perf_counter()
+    from metabolismgraph.figures import draw_all  # noqa: PLC0415 (after the metrics are written)
+
     # Runs that share the data of a base leave out figures that are the same for all of them.
     below = "" if folder.base is None else "tmp_training"
     draw_all(

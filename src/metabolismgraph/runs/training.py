@@ -102,7 +102,8 @@ def train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, k
         FirewallError: training tried to reach something outside its folder.
         InputError: training refuses the data.
         TrainingFailedError: its process failed.
-        TrainingLostError: its process was lost through no fault of the training, or the kernel does not restrict it.
+        TrainingLostError: its process was lost through no fault of the training, or the kernel does not restrict it
+            though `kernel` is true.
     """
     settings = folder.config.training
     phases = {} if folder.base else {"phase 1": PHASE1_FILE}

@@ -1,11 +1,11 @@
 """A process that has imported what training needs, and forks for each training.
 
-The imports of training take longer than the training of a small network. The command line, and a worker of an
-exploration for all of its jobs, fork a server before they import the rest of the package. A training holds no truth,
-no open files of others, and no modules that open files unseen. The kernel still keeps the command line and the
-environment of the process that has forked the server: a fork of the command line, which tell of data and secrets, does
-not execute strategy files. Without a server, and where libraries do not survive a fork (macOS), a training is a program
-of its own (`train_process.py`).
+The imports of training take longer than the training of a small network. `run`, `fit` and each worker of an exploration
+fork a server before they import the rest of the package; that of a worker serves all of its jobs. A training holds no
+truth, no open files of others, and no modules that open files unseen. The kernel keeps the arguments and the
+environment of the process that forked the server. Those of `run` and `fit` tell of data and secrets, so that their
+trainings execute no strategy files; those of a worker tell nothing. Without a server, and where libraries do not
+survive a fork (macOS), a training is a program of its own (`train_process.py`).
 
 A server and its trainings stay in the process group of the process that they belong to, and end with it.
 """
@@ -22,7 +22,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -80,12 +80,13 @@ class TrainingServer:
 
     Args:
         channel: to the server.
-        kill: kills it, and waits for its end.
+        process: its number; it is a child of this process.
         runs_files: whether its trainings may execute strategy files.
     """
 
-    def __init__(self, channel: socket.socket, kill: Callable[[], object], *, runs_files: bool):
-        self._channel, self._kill, self.runs_files = channel, kill, runs_files
+    def __init__(self, channel: socket.socket, process: int, *, runs_files: bool):
+        self._channel, self._process, self.runs_files = channel, process, runs_files
+        self._owner: int | None = os.getpid()
 
     def start(self, request: Mapping[str, object], stderr: int) -> Training | None:
         """Begin a training; returns None if the server has ended, or the request is too long for it.
@@ -112,10 +113,16 @@ class TrainingServer:
         return None
 
     def close(self) -> None:
-        """End the server, with its training; later trainings of this process are programs."""
+        """End the server, with its training; later trainings of this process are programs.
+
+        A fork of the process that the server belongs to only forgets it.
+        """
         _servers.clear()
         self._channel.close()
-        self._kill()
+        if os.getpid() == self._owner:
+            self._owner = None
+            os.kill(self._process, signal.SIGKILL)
+            os.waitpid(self._process, 0)
 
 
 def start_training(
@@ -145,12 +152,12 @@ def start_training(
 def fork_server(*, runs_files: bool = False) -> None:
     """Fork a server from this process, if it has not imported much yet.
 
-    Args:
-        runs_files: whether its trainings may execute strategy files: only if command line and environment of this
-            process tell nothing that a file must not know.
+    This function returns only in the calling process, whose linear algebra has one thread from then on, and so has that
+    of its forks. In a training it ends with SystemExit.
 
-    This function returns only in the calling process, whose linear algebra has one thread from then on. In a training
-    it ends with SystemExit.
+    Args:
+        runs_files: whether its trainings may execute strategy files. Only for a process whose arguments and environment
+            tell nothing that such a file must not know.
     """
     # A fork lacks the threads of its parent, and holds all that the parent holds: too late once the work has begun.
     if not _can_fork() or "jax" in sys.modules or len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
@@ -167,12 +174,7 @@ def fork_server(*, runs_files: bool = False) -> None:
         ours.close()
         return
 
-    def kill() -> None:
-        if os.getpid() == parent:  # not a fork of it
-            os.kill(server, signal.SIGKILL)
-            os.waitpid(server, 0)
-
-    _servers[:] = [TrainingServer(ours, kill, runs_files=runs_files)]
+    _servers[:] = [TrainingServer(ours, server, runs_files=runs_files)]
     atexit.register(_servers[0].close)
 
 

@@ -1,8 +1,9 @@
 """A worker, `python -P -m metabolismgraph.explore.engines.worker`: it imports what jobs need, and forks for each job.
 
-The imports of a job take longer than its evaluation. A line of standard input, as JSON, is the folder of a job; a line
-of standard output is the exit code of its process. Nothing is sent meanwhile, so that the process of a job can wait for
-the end of standard input (`processes.end_with_parent`), with which it and the worker end.
+The imports of a job take longer than its evaluation. A server for the trainings of all jobs is forked before them
+(`runs.training_server`). A line of standard input, as JSON, is the folder of a job; a line of standard output is the
+exit code of its process. Nothing is sent meanwhile, so that the process of a job can wait for the end of standard input
+(`processes.end_with_parent`), with which it and the worker end.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _COMMAND = (sys.executable, "-P", "-m", "metabolismgraph.explore.engines.worker"
 # What a job imports. None of it starts threads, or looks for devices: neither would survive a fork.
 _MODULES = (
     *("metabolismgraph.runs.pipeline", "metabolismgraph.runs.results", "metabolismgraph.runs.report_results"),
+    *("metabolismgraph.runs.answer_files", "metabolismgraph.figures", "metabolismgraph.formats.network_and_table"),
     *("metabolismgraph.explore.engines.job", "metabolismgraph.explore.review.admission"),
     *("scipy.optimize", "scipy.stats", "scipy.interpolate", "h5netcdf"),
     *(
@@ -85,7 +87,7 @@ class Worker:
 def main() -> int:
     """Fork for every job; returns the exit code, of the worker or of a job."""
     keep_to_cores()
-    fork_server(runs_files=True)  # before anything is known of a job
+    fork_server(runs_files=True)  # first: a training must hold nothing of jobs
     _load()
     gc.collect()
     gc.freeze()  # memory that the collector does not touch stays shared
@@ -122,7 +124,7 @@ def _run(folder: Path) -> int:
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     os.close(output)
-    from metabolismgraph.explore.engines import job  # noqa: PLC0415 (trainings need not hold it)
+    from metabolismgraph.explore.engines import job  # noqa: PLC0415 (after the server was forked, which must not hold it)
 
     return job.main(folder)
 

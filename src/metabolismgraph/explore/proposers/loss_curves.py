@@ -13,7 +13,7 @@ from metabolismgraph.config import GraphModel
 from metabolismgraph.errors import InputError
 from metabolismgraph.explore.state import Iteration
 from metabolismgraph.homeostasis.fit import Phase2Result
-from metabolismgraph.runs.checkpoint import load_phase2
+from metabolismgraph.runs.checkpoint import PHASE2_FILE, load_phase2
 from metabolismgraph.text import one_line
 
 POINTS = 8  # of a curve in numbers
@@ -24,7 +24,7 @@ _MOST_PARTS = 8  # further terms of the loss
 def read_curve(run: Path, graph_model: GraphModel) -> Phase2Result | None:
     """The result of Phase 2 in a run folder; None without one."""
     try:
-        return load_phase2(run / "training" / "phase2", graph_model)
+        return load_phase2(run / "training" / PHASE2_FILE, graph_model)
     except InputError:
         return None
 

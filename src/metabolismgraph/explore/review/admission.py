@@ -35,6 +35,8 @@ from metabolismgraph.homeostasis.strategies import custom
 from metabolismgraph.homeostasis.strategies.base import Part
 from metabolismgraph.processes import Completed, describe_exit, environment, killed_from_outside, last_line, run
 from metabolismgraph.runs.checkpoint import (
+    OBSERVATIONS_FILE,
+    PHASE1_FILE,
     load_observations,
     load_phase1,
     load_phase2,
@@ -241,8 +243,8 @@ def systems_for(told: str, training: Path, settings: Training | None = None) -> 
         graph_model, given = read_settings(training)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{training / 'settings.json'}: cannot be read ({one_line(error, 100)})") from None
-    observations, _ = load_observations(training / "observations").split(*given.held_out)
-    own = Phase2Data(observations, load_phase1(training / "phase1", graph_model), graph_model, settings or given)
+    observations, _ = load_observations(training / OBSERVATIONS_FILE).split(*given.held_out)
+    own = Phase2Data(observations, load_phase1(training / PHASE1_FILE, graph_model), graph_model, settings or given)
     return draw_systems(own, secret_generator(training.parent, told), draw_lengths=settings is None)
 
 
@@ -253,8 +255,8 @@ def write_trial(folder: Path, files: Mapping[str, str], systems: TrialSystems) -
         write_bytes(folder / custom.FOLDER / f"{name}.py", source.encode())
     for number, data in enumerate(systems.every):
         path = folder / SYSTEMS / str(number)
-        save_observations(path / "observations", data.observations)
-        save_phase1(path / "phase1", data.phase1, 0.0)
+        save_observations(path / OBSERVATIONS_FILE, data.observations)
+        save_phase1(path / PHASE1_FILE, data.phase1, 0.0)
         sections = {"graph_model": data.graph_model, "training": data.training}
         content = {key: section.model_dump(mode="json") for key, section in sections.items()}
         write_bytes(path / "settings.json", json.dumps(content).encode())

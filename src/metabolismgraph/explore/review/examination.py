@@ -23,7 +23,7 @@ from metabolismgraph.homeostasis.residuals import Phase2Data
 from metabolismgraph.homeostasis.strategies import chosen, custom, make_plan, names
 from metabolismgraph.homeostasis.strategies.base import Strategy
 from metabolismgraph.homeostasis.training_plan import Plan
-from metabolismgraph.runs.checkpoint import load_observations, load_phase1, save_phase2
+from metabolismgraph.runs.checkpoint import OBSERVATIONS_FILE, PHASE1_FILE, load_observations, load_phase1, save_phase2
 from metabolismgraph.runs.train_folder import read_settings
 
 Entry = str | dict[str, dict[str, Any]]  # of training.strategies
@@ -93,7 +93,10 @@ def load_system(path: Path) -> Phase2Data:
     """The data of Phase 2 in a folder of observations, checkpoint and settings."""
     graph_model, training = read_settings(path)
     return Phase2Data(
-        load_observations(path / "observations"), load_phase1(path / "phase1", graph_model), graph_model, training
+        load_observations(path / OBSERVATIONS_FILE),
+        load_phase1(path / PHASE1_FILE, graph_model),
+        graph_model,
+        training,
     )
 
 
