@@ -380,7 +380,7 @@ def test_the_gain_tells_learning_from_none(tmp_path, small, small_phase1, small_
 def test_the_gain_of_an_answer_without_training(small, small_phase1, small_config, monkeypatch, factor, low, high):
     """No pull is worth nothing, the right one something, and one that is far too strong less than nothing."""
 
-    def plan_of(data, progress):
+    def plan_of(data, progress, orthogonalised):
         plan = make_plan(data, progress)
         scaled = {name: factor * getattr(plan.residuals, name) for name in ("residual", "slope", "offset")}
         residuals = dataclasses.replace(plan.residuals, **scaled) if factor else plan.residuals

@@ -172,3 +172,12 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Wait until no other process holds a lock file, and hold it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -22,9 +22,8 @@ from metabolismgraph.errors import InputError
 from metabolismgraph.evaluation.evaluate import homeostasis_metrics, rate_constant_metrics
 from metabolismgraph.evaluation.report import metrics_json
 from metabolismgraph.explore.engines.base import Engine
-from metabolismgraph.explore.engines.job import alone
 from metabolismgraph.figures.style import applied, save
-from metabolismgraph.files import write_bytes
+from metabolismgraph.files import alone, write_bytes
 from metabolismgraph.ground_truth.imperfect_phase1 import train_imperfect_phase1
 from metabolismgraph.ground_truth.simulator import Simulated, simulate
 from metabolismgraph.homeostasis.fit import fit_homeostasis

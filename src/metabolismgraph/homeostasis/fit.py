@@ -21,7 +21,7 @@ from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.homeostasis.binned_regression import condense
 from metabolismgraph.homeostasis.initial_embeddings import response_coordinates
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
-from metabolismgraph.homeostasis.strategies import make_plan
+from metabolismgraph.homeostasis.strategies import make_plan, orthogonalised_in
 from metabolismgraph.homeostasis.training_plan import Objective, Penalty, Plan, optimiser
 from metabolismgraph.reactions.descent import snapshot_steps
 from metabolismgraph.reactions.result import Phase1Result
@@ -74,6 +74,7 @@ def fit_homeostasis(
     training: Training,
     progress: Progress = silent,
     *,
+    orthogonalised: Residuals | None = None,
     most_steps: int | None = None,
     begin: Callable[[MetabolismModel, Phase2Data], MetabolismModel] | None = None,
 ) -> Phase2Result:
@@ -84,6 +85,7 @@ def fit_homeostasis(
         phase1: a checkpoint of any quality.
         graph_model, training: sections of the configuration.
         progress: see `system.progress`.
+        orthogonalised: result of `find_orthogonalised` for the same data, checkpoint and settings; None: unknown.
         most_steps: largest number of gradient steps, for a trial; strategies do not see it.
         begin: applied to the model after the start of the plan, with the data in internal units, for a trial.
 
@@ -99,7 +101,7 @@ def fit_homeostasis(
         # Not `progress` itself, by which a strategy could tell a trial from a run.
         progress(stage, done, message)
 
-    plan = make_plan(data, report)
+    plan = make_plan(data, report, orthogonalised)
     if most_steps is not None:
         plan = dataclasses.replace(plan, steps=min(plan.steps, most_steps))
     before = initial_model(data, plan.residuals)
@@ -125,6 +127,27 @@ def fit_homeostasis(
         gain=gain,
         snapshots=snapshots,
     )
+
+
+def find_orthogonalised(
+    observations: Observations, phase1: Phase1Result, graph_model: GraphModel, training: Training
+) -> Residuals | None:
+    """The residuals of the strategy `orthogonalised` in internal units; None if it is not in the configuration.
+
+    They take longer than the rest of Phase 2 of a small network. Trainings that differ in other settings only can share
+    them.
+
+    Args:
+        observations, phase1, graph_model, training: as for `fit_homeostasis`.
+
+    Raises:
+        InputError: too few observations for the network, or an option of the strategy is unknown.
+    """
+    strategy = orthogonalised_in(training)
+    if strategy is None:
+        return None
+    data = Phase2Data(observations, phase1, graph_model, training)
+    return strategy.find_residuals(data.in_units(Units.of(observations, graph_model)), silent)
 
 
 def _in_units_of_data(model: MetabolismModel, phase1: Phase1Result, units: Units) -> MetabolismModel:

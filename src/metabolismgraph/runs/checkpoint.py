@@ -22,6 +22,7 @@ from metabolismgraph.config import GraphModel
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import write_bytes
 from metabolismgraph.homeostasis.fit import Phase2Result
+from metabolismgraph.homeostasis.residuals import Residuals
 from metabolismgraph.reactions.identifiability import Combination, Identifiability
 from metabolismgraph.reactions.result import Phase1Result, TrajectoryEvidence, WindowEvidence
 from metabolismgraph.runs.checkpoint_content import (
@@ -30,6 +31,7 @@ from metabolismgraph.runs.checkpoint_content import (
     LOSSES,
     OBSERVATIONS,
     PHASE1,
+    RESIDUALS,
     TRAJECTORIES,
     WINDOWS,
     Meta,
@@ -50,6 +52,7 @@ from metabolismgraph.text import one_line, printable
 
 # Names without suffix, in the folder of a training.
 OBSERVATIONS_FILE, PHASE1_FILE, PHASE2_FILE, REFINED_FILE = "observations", "phase1", "phase2", "refined"
+RESIDUALS_FILE = "residuals"
 _PHASE1_ARRAYS = (
     "log_k",
     "log_k_error",
@@ -220,6 +223,28 @@ def load_phase2(path: Path, graph_model: GraphModel, network: ReactionNetwork | 
         notes=meta.notes,
         gain=meta.gain,
     )
+
+
+def save_residuals(path: Path, residuals: Residuals) -> None:
+    """Write `path`.safetensors and `path`.json."""
+    _write(path, {name: np.asarray(getattr(residuals, name)) for name in RESIDUALS}, {})
+
+
+def load_residuals(path: Path, observations: Observations) -> Residuals:
+    """Read the files of `save_residuals`.
+
+    Args:
+        path: of its files, without the suffix.
+        observations: that they must have been made for.
+
+    Raises:
+        InputError: a file is missing or damaged, or belongs to data of another shape.
+    """
+    arrays, _ = _read(path, _Any, "residuals")
+    sizes = {"transitions": len(observations.transitions().dt), "species": observations.network.n_species}
+    if fault := array_fault(arrays, RESIDUALS, sizes):
+        raise InputError(f"{path}.safetensors: holds no residuals of these data ({fault}); remove it")
+    return Residuals(**{name: arrays[name] for name in RESIDUALS})
 
 
 def save_observations(path: Path, observations: Observations) -> None:

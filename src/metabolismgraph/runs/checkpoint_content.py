@@ -168,6 +168,13 @@ OBSERVATIONS = {
     "concentration": Array(("frames", "species"), least=0.0),
 }
 INTERPOLATED = {"interpolated": Array(("frames", "species"), "b")}
+_ENTRIES = ("transitions", "species")
+RESIDUALS = {
+    "at": Array(_ENTRIES, unknown=True),
+    "residual": Array(_ENTRIES, unknown=True),
+    "keep": PHASE1["keep"],
+    **{name: PHASE1[name] for name in ("noise", "slope", "offset", *LINES, "slope_offset_covariance")},
+}
 LOSSES = Array(("steps",), unknown=True, empty=False)
 
 

@@ -45,6 +45,7 @@ from metabolismgraph.runs.checkpoint import (
 from metabolismgraph.runs.folder import MANIFEST, NETWORK_AS_GIVEN, RunFolder
 from metabolismgraph.runs.published import config_of, results_of
 from metabolismgraph.runs.report import write_run_report
+from metabolismgraph.runs.shared_residuals import residuals_at_hand
 from metabolismgraph.runs.training import hand_over, train, write_settings
 from metabolismgraph.sandbox import landlock
 from metabolismgraph.secret_keys import read_key
@@ -239,6 +240,7 @@ def run_phase2(
     strategies: Mapping[str, str] | None = None,
     unsafe_strategies: bool = False,
     cache: Path | None = None,
+    shared: Path | None = None,
     truth: bool = True,
     progress: Progress = silent,
 ) -> Evaluation:
@@ -248,6 +250,7 @@ def run_phase2(
         strategies: reviewed strategy files that the configuration names: name -> source.
         unsafe_strategies: whether to execute them also where the kernel does not restrict training.
         cache: folder of compiled programs that training may read and write.
+        shared: folder of residuals that several runs may share, see `shared_residuals`.
         truth: whether to compare with the truth of the base, where it has one.
 
     Raises:
@@ -270,7 +273,8 @@ def run_phase2(
         write_settings(folder)
         folder.record(observations=str(given.manifest["observations"]))
         folder.finish("given", 0.0)
-    train(folder, progress, cache, kernel=kernel)
+    with residuals_at_hand(folder, shared):
+        train(folder, progress, cache, kernel=kernel)
     return _evaluate(folder, folder.config, _own_truth(folder) if truth else None, progress)
 
 

@@ -20,10 +20,12 @@ from metabolismgraph.runs.checkpoint import (
     PHASE1_FILE,
     PHASE2_FILE,
     REFINED_FILE,
+    RESIDUALS_FILE,
     is_intact,
     load_observations,
     load_phase1,
     load_phase2,
+    load_residuals,
     save_phase1,
     save_phase2,
     seconds_taken,
@@ -68,6 +70,8 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
     write_event(sys.stdout, event="finished", stage="phase 1", seconds=seconds_taken(first))
     if not training.homeostasis_training:
         return
+    shares = is_intact(folder / RESIDUALS_FILE)
+    residuals = load_residuals(folder / RESIDUALS_FILE, observations) if shares else None
     for path in own:
         custom.load(path)
     if not is_intact(second):
@@ -76,7 +80,7 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
         # Strategy files may change the arrays that they get: compare with a separate copy.
         frozen = load_phase1(first, graph_model, network) if own else phase1
         with custom.as_input_error(own):
-            homeostasis = fit_homeostasis(observations, phase1, graph_model, training, report)
+            homeostasis = fit_homeostasis(observations, phase1, graph_model, training, report, orthogonalised=residuals)
         check_frozen(frozen, homeostasis.model)
         save_phase2(second, homeostasis, time.perf_counter() - started)
     write_event(sys.stdout, event="finished", stage="phase 2", seconds=seconds_taken(second))

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from metabolismgraph.explore.engines.attempts import is_retired
 from metabolismgraph.explore.engines.base import NO_ROOM, Cause, too_late
 from metabolismgraph.explore.engines.outcome import Outcome, read_outcome, write_outcome, write_start
 from metabolismgraph.explore.keys import DATA_SEED
-from metabolismgraph.files import is_fault_of_disk, lack_of_room, write_bytes
+from metabolismgraph.files import alone, is_fault_of_disk, lack_of_room, write_bytes
 from metabolismgraph.processes import end_with_parent, keep_to_cores
 from metabolismgraph.sandbox import landlock
 from metabolismgraph.text import one_line
@@ -175,6 +175,7 @@ def run_job(folder: Path) -> dict[str, Any]:
             strategies=job["strategies"],
             unsafe_strategies=job.get("unsafe_strategies", False),
             cache=None if users and not job["strategies"] else cache,
+            shared=cache.with_name("residuals"),
             truth=job["truth"],
         )
     # Without lists of notes, which are in metrics.json of the run.
@@ -236,15 +237,6 @@ def _read_reasons(trial: Path) -> list[str] | None:
     except (FileNotFoundError, ValueError):
         return None
     return [str(reason) for reason in found] if isinstance(found, list) else None
-
-
-@contextlib.contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process holds a lock file, and hold it."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

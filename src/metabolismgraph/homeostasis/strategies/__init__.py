@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from metabolismgraph.config import Training, nearest_name, parse_options
 from metabolismgraph.errors import InputError
-from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies import custom
 from metabolismgraph.homeostasis.strategies.accumulation import Accumulation
 from metabolismgraph.homeostasis.strategies.amplification import Amplification
@@ -193,10 +193,27 @@ def _check_gaps(found: Collection[str], observations: Observations) -> None:
         )
 
 
-def make_plan(data: Phase2Data, progress: Progress = silent) -> Plan:
+def orthogonalised_in(training: Training) -> Orthogonalised | None:
+    """The strategy `orthogonalised` of a configuration, with its options.
+
+    Raises:
+        InputError: an entry has no name or several, or an option is unknown.
+    """
+    for name, options in entries(training):
+        if name == "orthogonalised":
+            return parse_options(Orthogonalised, options, _WHERE, name)
+    return None
+
+
+def make_plan(data: Phase2Data, progress: Progress = silent, orthogonalised: Residuals | None = None) -> Plan:
     """The plan that results from the published training by applying the strategies of the configuration.
 
     Only the computation of residuals can take long; it is done once, before the plan is made.
+
+    Args:
+        data: observations and checkpoint.
+        progress: see `system.progress`.
+        orthogonalised: the residuals of the strategy of that name, if they are known.
 
     Raises:
         InputError: as for `chosen`; or a strategy is not applicable to these data, or two add the same loss term.
@@ -208,7 +225,12 @@ def make_plan(data: Phase2Data, progress: Progress = silent) -> Plan:
     _check_gaps(strategies, data.observations)
     data = _without_names(data)
     finder = next((s for s in strategies.values() if "residuals" in s.sets), None)
-    residuals = data.checkpoint_residuals() if finder is None else finder.find_residuals(data, progress)
+    if finder is None:
+        residuals = data.checkpoint_residuals()
+    elif orthogonalised is not None and isinstance(finder, Orthogonalised):
+        residuals = orthogonalised
+    else:
+        residuals = finder.find_residuals(data, progress)
     # Rollouts are created only if they are used: on short runs there are none, which would be an error.
     found = (s.sets | s.adjusts if "residuals" in s.sets else s.sets for s in strategies.values())
     plan_of = Plan.without_objective if any("objective" in parts for parts in found) else Plan.classical
