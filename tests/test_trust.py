@@ -141,3 +141,18 @@ def test_rounding_is_not_taken_for_a_wrong_model():
 def test_without_held_out_frames_it_says_what_to_do():
     config = CONFIG.override(["training.held_out_fraction=0"])
     assert "raise training.held_out_fraction" in " ".join(mg.fit(observe(CHAIN, TIME), config).trust.why_not)
+
+
+@pytest.mark.parametrize(
+    ("worst", "said"),
+    [
+        (0.0123, "residual up to 1.23 % of the signal (A)"),
+        (12.34, "residual up to 1230 % of the signal (A)"),
+        (999.0, "residual up to 99900 % of the signal (A)"),
+        (3.6e15, "residual more than 1000 times the signal (A)"),
+        (np.inf, "residual more than 1000 times the signal (A)"),
+    ],
+)
+def test_an_error_is_a_percentage_that_can_be_read(worst, said):
+    errors = np.array([worst, np.nan, 0.001])
+    assert trust_module._complaint(errors, 0.01, "residual {share} the signal ({names})", ("A", "B", "C")) == [said]

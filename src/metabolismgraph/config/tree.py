@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 
 from metabolismgraph.config.exploration import Exploration
 from metabolismgraph.config.graph_model import GraphModel
-from metabolismgraph.config.messages import explain, nearest_name
+from metabolismgraph.config.messages import explain
 from metabolismgraph.config.plotting import Plotting
 from metabolismgraph.config.published_keys import current_name
 from metabolismgraph.config.section import Section
@@ -176,17 +176,20 @@ def check_known(written: str, key: str, where: str) -> None:
 
 
 def nearest_key(key: str) -> str:
-    """The most similar valid key."""
-    section, _, name = key.rpartition(".")
-    # The same name in another section, or without one, is more likely than a misspelt name.
-    same = [k for k in KEYS if k.rpartition(".")[2] == name]
-    siblings = [k for k in KEYS if section and k.startswith(f"{section}.")]
-    tops = [*(k for k in KEYS if "." not in k), *SECTIONS]
-    by_name = {k.rpartition(".")[2]: k for k in KEYS}
-    if same:
-        return difflib.get_close_matches(key, same, 1, 0.0)[0]
-    for candidates in (siblings, KEYS if section else tops):
-        near = difflib.get_close_matches(key, candidates, 1, 0.6 if section else 0.75)
-        if near:
-            return near[0]
-    return by_name[nearest_name(name, by_name)]
+    """The most similar valid key, or section."""
+    section, _, name = key.lower().rpartition(".")
+    words = ["learning_rate" if word == "lr" else word for word in name.split("_")]
+    name = "_".join(words)
+
+    def similarity(other: str) -> float:
+        own_section, _, own_name = other.lower().rpartition(".")
+        # Whole words, or their beginnings, tell more than letters, and the name tells more than the section.
+        parts = f"_{own_name}"
+        found = sum(f"_{word}" in parts for word in words) / len(words)
+        return found + _ratio(name, own_name) + 0.5 * _ratio(section, own_section) + 0.1 * _ratio(key, other)
+
+    return max([*KEYS, *SECTIONS], key=similarity)
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()

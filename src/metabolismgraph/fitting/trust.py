@@ -119,11 +119,11 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
     held_out, rollout = errors.of_held_out(found.rule), errors.of_rollouts(found.rule)
     large = bool((unexplained > _MAX_UNEXPLAINED).any())
     limits = (
-        (unexplained, _MAX_UNEXPLAINED, "residual of dc/dt up to {share} of the signal ({names})"),
+        (unexplained, _MAX_UNEXPLAINED, "residual of dc/dt {share} the signal ({names})"),
         # A systematic residual is part of the whole, and is mentioned only if that is not large.
-        (misfit, np.inf if large else _MAX_MISFIT, "systematic residual up to {share} of the signal ({names})"),
-        (held_out, _MAX_PREDICTION_ERROR, "error of held-out dc/dt up to {share} of the signal ({names})"),
-        (rollout, _MAX_PREDICTION_ERROR, "error of held-out rollouts up to {share} of the change ({names})"),
+        (misfit, np.inf if large else _MAX_MISFIT, "systematic residual {share} the signal ({names})"),
+        (held_out, _MAX_PREDICTION_ERROR, "error of held-out dc/dt {share} the signal ({names})"),
+        (rollout, _MAX_PREDICTION_ERROR, "error of held-out rollouts {share} the change ({names})"),
     )
     why_not = [text for limit in limits for text in _complaint(*limit, observations.network.species)]
     why_not += _other_reasons(found, training, observations.network, errors)
@@ -172,11 +172,11 @@ def _trust_in_trajectories(
     if evidence.proportional == 0 or evidence.chi2 > FOLLOWED:
         # Few differences in time tell little about the noise.
         limit = _MAX_EXCESS * (1 + _ERROR_OF_NOISE / np.sqrt(values))
-        text = "residual of trajectories up to {share} of the noise of the data ({names})"
+        text = "residual of trajectories {share} the noise of the data ({names})"
         why_not += _complaint(np.where(visible, excess, np.nan), limit, text, names)
     limit = _MAX_CORRELATION + 4 / np.sqrt(values)
     correlated = np.where(visible, evidence.autocorrelation, np.nan)
-    why_not += _complaint(correlated, limit, "correlated residuals of trajectories, up to {share} ({names})", names)
+    why_not += _complaint(correlated, limit, "correlated residuals of trajectories, up to {percent} ({names})", names)
     # The residual of a model that does not follow the data is not their noise.
     if np.nanmedian(unexplained) > _MAX_NOISE and evidence.chi2 < FOLLOWED:
         why_not.append(f"noise is {np.nanmedian(unexplained):.0%} of the signal")
@@ -191,7 +191,7 @@ def _trust_in_trajectories(
             tested = check(part, length)
             # Sampling errors of a mean of squares, so that few values are not held against the model.
             limits = FOLLOWED + 5 * np.sqrt(2 / np.maximum(tested.values, 1))
-            text = f"held-out trajectories over {length} frames deviate by up to {{share}} of the noise ({{names}})"
+            text = f"held-out trajectories over {length} frames deviate by {{share}} the noise ({{names}})"
             ratio = np.where(visible & (tested.chi2 > limits), np.sqrt(tested.chi2), np.nan)
             why_not += _complaint(np.minimum(ratio, _MAX_ERROR), 1.0, text, names)
             share = np.where(moving, np.minimum(tested.rms / spread, _MAX_ERROR), np.nan)
@@ -237,7 +237,7 @@ def _trust_in_windows(
 
     why_not = [] if found.converged else ["Phase 1 did not converge"]
     unexplained, misfit = shares(seen, None)
-    text = "residual of windows up to {share} of the change, beyond the noise of the data ({names})"
+    text = "residual of windows {share} the change, beyond the noise of the data ({names})"
     why_not += _complaint(misfit, _MAX_MISFIT, text, names)
     if evidence.noise > _MAX_WINDOW_NOISE:
         why_not.append(f"the residual of windows is {evidence.noise:.0%} of the concentrations")
@@ -248,7 +248,7 @@ def _trust_in_windows(
         m = len(k)
         factor = triangular(evidence.root, np.eye(m) / _DECADES)
         held_out, excess = shares(unseen, scipy.linalg.solve_triangular(factor, np.eye(m)))
-        text = "error of held-out windows up to {share} of the change, beyond its expected error ({names})"
+        text = "error of held-out windows {share} the change, beyond its expected error ({names})"
         why_not += _complaint(excess, _MAX_PREDICTION_ERROR, text, names)
     return Trust(tuple(why_not), unexplained, misfit, held_out, np.full(len(names), np.nan))
 
@@ -266,7 +266,9 @@ def _complaint(errors: Float[np.ndarray, " species"], most: float, text: str, na
         return []
     shown = ", ".join(names[i] for i in bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")
     worst = float(errors[bad[0]])
-    return [text.format(share=f"{100 * worst:.3g} %", names=shown)]
+    percent = f"{float(f'{100 * worst:.3g}'):g} %"  # three digits, without a power of ten
+    share = f"up to {percent} of" if worst < _MAX_ERROR else f"more than {_MAX_ERROR:.0f} times"
+    return [text.format(share=share, percent=percent, names=shown)]
 
 
 def _other_reasons(found: Phase1Result, training: Training, network: ReactionNetwork, errors: _Errors) -> list[str]:
