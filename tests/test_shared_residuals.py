@@ -1,20 +1,38 @@
 """Residuals of the strategy `orthogonalised`: the first run of an exploration that needs them makes them for all."""
 
 import dataclasses
+import io
+import json
+import threading
 
 import numpy as np
 import pytest
 
-from metabolismgraph.errors import InputError
+from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.errors import FirewallError, InputError
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
-from metabolismgraph.homeostasis.strategies import orthogonalised
-from metabolismgraph.homeostasis.strategies.orthogonalised import refine_reactions
+from metabolismgraph.homeostasis.strategies import make_plan, orthogonalised
+from metabolismgraph.homeostasis.strategies.orthogonalised import (
+    MODEL_SETTINGS,
+    TRAINING_SETTINGS,
+    refine_reactions,
+)
 from metabolismgraph.runs import pipeline, shared_residuals
 from metabolismgraph.runs.checkpoint import OBSERVATIONS_FILE, load_observations, load_residuals, save_residuals
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.runs.shared_residuals import residuals_at_hand
 
 SHORT = {"training.phase2_steps": 20, "training.strategies": ["orthogonalised", "contrastive"]}
+FILES = ["residuals.json", "residuals.safetensors"]
+# Another value than the default for every setting that the corrected copies depend on.
+OTHER = {
+    "training.derivative": "trapezoid",
+    "training.nuisance_degree": 0,
+    "training.outlier_threshold": 9.0,
+    "training.phase1_frame_stride": 2,
+    "graph_model.aggr_type": "add",
+    "graph_model.substrate_input": "raw",
+}
 
 
 @pytest.fixture
@@ -23,26 +41,38 @@ def shared(tmp_path):
 
 
 @pytest.fixture
-def made(monkeypatch):
-    """The settings of all residuals that were made; those of the checkpoint, which take no time."""
+def made(monkeypatch, small, small_phase1, small_config):
+    """The places where residuals were made: those of the checkpoint, which take no time."""
     found = []
+    data = Phase2Data(small.observations, small_phase1, small_config.graph_model, small_config.training)
 
-    def find(observations, phase1, graph_model, training):
-        found.append(training)
-        return Phase2Data(observations, phase1, graph_model, training).checkpoint_residuals()
+    def make(place, *_):
+        found.append(place)
+        save_residuals(place / "residuals", data.checkpoint_residuals())
 
-    monkeypatch.setattr(shared_residuals, "find_orthogonalised", find)
+    monkeypatch.setattr(shared_residuals, "_make", make)
     return found
 
 
 @pytest.fixture
-def at_hand(finished_run, shared, tmp_path):
-    """Names of the files that a training finds in the folder of its run, which is another one each time."""
+def new_run(finished_run, tmp_path):
+    """A run of Phase 2 on one base, which has not been trained."""
 
-    def find(**changes):
+    def begin(**changes):
         config = RunFolder.open(finished_run).config.replace(SHORT | changes)
         folder = RunFolder.resume(tmp_path / str(len(list(tmp_path.iterdir()))), config, {}, base=finished_run)
         folder.training.mkdir()
+        return folder
+
+    return begin
+
+
+@pytest.fixture
+def at_hand(new_run, shared):
+    """Names of the files that a training finds in the folder of its run, which is another one each time."""
+
+    def find(**changes):
+        folder = new_run(**changes)
         with residuals_at_hand(folder, shared):
             found = sorted(path.name for path in folder.training.iterdir())
         assert not list(folder.training.iterdir())
@@ -51,49 +81,80 @@ def at_hand(finished_run, shared, tmp_path):
     return find
 
 
-FILES = ["residuals.json", "residuals.safetensors"]
-
-
 def test_training_gives_the_same_with_shared_residuals_and_uses_them(finished_run, shared, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "_evaluate", lambda *_: None)
-    folder = RunFolder.open(finished_run)
-    config = folder.config.replace(SHORT)
+    base = RunFolder.open(finished_run)
+    config = base.config.replace(SHORT)
 
     def learned(name, place):
-        pipeline.run_phase2(config, finished_run, tmp_path / name, shared=place)
+        pipeline.run_phase2(config, finished_run, tmp_path / name, residuals=place)
         return (tmp_path / name / "training" / "phase2.safetensors").read_bytes()
 
     alone = learned("alone", None)
     assert learned("sharing", shared) == alone
-    (kept,) = (path.with_suffix("") for path in shared.glob("*.safetensors"))
-    observations, _ = load_observations(folder.given / OBSERVATIONS_FILE).split(*config.training.held_out)
+    (kept,) = shared.glob("*/residuals.safetensors")
+    kept = kept.with_suffix("")
+    observations, _ = load_observations(base.given / OBSERVATIONS_FILE).split(*config.training.held_out)
     residuals = load_residuals(kept, observations)
     save_residuals(kept, dataclasses.replace(residuals, residual=2 * residuals.residual))
     assert learned("other", shared) != alone
 
 
-def test_the_first_run_makes_them_for_all_that_need_the_same(at_hand, made, shared):
+def test_the_first_run_makes_them_for_all_that_need_the_same(at_hand, made):
     assert at_hand() == FILES
     assert at_hand(**{"training.seed": 7, "graph_model.hidden_dim_node": 3}) == FILES
     assert len(made) == 1
-    (kept,) = shared.glob("*.safetensors")
-    before = kept.stat().st_mtime_ns
-    assert at_hand(**{"training.strategies": [{"orthogonalised": {"iterations": 3}}]}) == FILES
-    assert at_hand(**{"training.held_out_part": 1}) == FILES
-    assert at_hand(**{"training.outlier_threshold": 9.0}) == FILES
-    assert len(made) == 4
-    assert kept.stat().st_mtime_ns == before
+    at_hand(**{"training.strategies": [{"orthogonalised": {"iterations": 3}}]})
+    at_hand(**{"training.held_out_part": 1})
+    assert len(set(made)) == 3
 
 
-def test_strategies_without_them_make_none(at_hand, made, shared):
-    assert at_hand(**{"training.strategies": ["residual"]}) == []
+@pytest.mark.parametrize("key", OTHER)
+def test_another_setting_needs_others(at_hand, made, key):
+    at_hand()
+    at_hand(**{key: OTHER[key]})
+    assert len(set(made)) == 2
+
+
+@pytest.mark.parametrize("name", ["observations", "phase1"])
+def test_other_data_and_another_checkpoint_need_others(finished_run, at_hand, made, name):
+    at_hand()
+    path = finished_run / "training" / f"{name}.json"
+    before = path.read_bytes()
+    try:
+        path.write_bytes(json.dumps(json.loads(before) | {"notes": ["another"]}).encode())
+        at_hand()
+    finally:
+        path.write_bytes(before)
+    assert len(set(made)) == 2
+
+
+def test_runs_that_begin_together_make_them_once(new_run, shared, made):
+    folders, found = [new_run(), new_run()], []
+
+    def train(folder):
+        with residuals_at_hand(folder, shared):
+            found.append(sorted(path.name for path in folder.training.iterdir()))
+
+    threads = [threading.Thread(target=train, args=(folder,)) for folder in folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [FILES, FILES]
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize("changes", [{"training.strategies": ["residual"]}, {"training.homeostasis_training": False}])
+def test_a_training_without_the_strategy_makes_none(at_hand, made, shared, changes):
+    assert at_hand(**changes) == []
     assert not made
     assert not shared.exists()
 
 
 def test_damaged_ones_are_made_again(at_hand, made, shared):
     at_hand()
-    (kept,) = shared.glob("*.safetensors")
+    (kept,) = shared.glob("*/residuals.safetensors")
     whole = kept.read_bytes()
     kept.write_bytes(whole[:100])
     assert at_hand() == FILES
@@ -101,34 +162,110 @@ def test_damaged_ones_are_made_again(at_hand, made, shared):
     assert len(made) == 2
 
 
-def test_a_finished_training_needs_none(finished_run, made, shared):
-    with residuals_at_hand(RunFolder.open(finished_run), shared):
-        assert not made
+def test_a_finished_training_needs_none_and_leaves_none(finished_run, new_run, shared, made):
+    folder = new_run()
+    for suffix in (".json", ".safetensors"):
+        content = (finished_run / "training" / "phase2").with_suffix(suffix).read_bytes()
+        (folder.training / "phase2").with_suffix(suffix).write_bytes(content)
+    (folder.training / "residuals.json").write_text("of a run that was killed")
+    with residuals_at_hand(folder, shared):
+        assert sorted(path.name for path in folder.training.iterdir()) == ["phase2.json", "phase2.safetensors"]
+    assert not made
 
 
-def test_what_training_will_refuse_is_left_to_it(at_hand, monkeypatch):
-    def refuse(*_):
-        raise InputError("too few observations")
+def test_what_training_puts_in_their_place_hides_no_error(new_run, shared, made):
+    folder = new_run()
 
-    monkeypatch.setattr(shared_residuals, "find_orthogonalised", refuse)
-    assert at_hand() == []
+    def train():
+        with residuals_at_hand(folder, shared):
+            (folder.training / "residuals.json").unlink()
+            (folder.training / "residuals.json" / "deep").mkdir(parents=True)
+            raise FirewallError("seen")
+
+    with pytest.raises(FirewallError):
+        train()
+    assert not list(folder.training.iterdir())
+
+
+def test_a_place_that_cannot_be_written_is_no_fault_of_the_run(new_run, shared):
+    shared.write_text("a file")
+    with residuals_at_hand(new_run(), shared):
+        pass
+
+
+def test_what_training_refuses_is_tried_once(at_hand, shared, monkeypatch):
+    # An option that the trained process alone would refuse.
+    monkeypatch.setattr(shared_residuals, "start_training", start := Started())
+    assert at_hand() == at_hand() == []
+    assert start.times == 1
+
+
+class Started:
+    """A training that refuses its data."""
+
+    times = 0
+
+    def __call__(self, *_, **__):
+        self.times += 1
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def stdout(self):
+        return io.BytesIO()
+
+    def wait(self):
+        return 2
+
+
+def test_an_option_that_does_not_exist_is_left_to_training(at_hand, made):
     assert at_hand(**{"training.strategies": [{"orthogonalised": {"unknown": 3}}]}) == []
+    assert not made
 
 
-def test_the_corrected_copies_see_only_settings_that_are_compared(small, small_config, small_phase1, monkeypatch):
-    # With every other setting another one than the default.
+def test_the_corrected_copies_see_only_settings_that_are_compared(small, small_phase1, monkeypatch):
+    class SeenError(Exception):
+        pass
+
     def seen(observations, graph_model, training, **_):
-        raise StopIteration(graph_model, training)
+        raise SeenError(graph_model, training)
 
     monkeypatch.setattr(orthogonalised, "fit_reweighted", seen)
-    given = small_config.training.model_copy(update={"seed": 99, "outlier_threshold": 7.0, "n_epochs": 77})
-    model = small_config.graph_model.model_copy(update={"hidden_dim_node": 5, "aggr_type": "add"})
-    with pytest.raises(StopIteration) as found:
-        refine_reactions(Phase2Data(small.observations, small_phase1, model, given))
-    graph_model, training = found.value.args
-    defaults = type(given)()
-    assert (training.outlier_threshold, training.seed, training.n_epochs) == (7.0, defaults.seed, defaults.n_epochs)
-    assert (graph_model.aggr_type, graph_model.hidden_dim_node) == ("add", type(model)().hidden_dim_node)
+    given = {key.split(".")[1]: value for key, value in OTHER.items()}
+    assert set(given) == {*TRAINING_SETTINGS, *MODEL_SETTINGS}
+    training = Training().model_copy(update={name: given[name] for name in TRAINING_SETTINGS})
+    model = GraphModel().model_copy(update={name: given[name] for name in MODEL_SETTINGS})
+    data = Phase2Data(
+        small.observations,
+        small_phase1,
+        model.model_copy(update={"hidden_dim_node": 5}),
+        training.model_copy(update={"seed": 99, "n_epochs": 77, "batch_size": 3}),
+    )
+    with pytest.raises(SeenError) as found:
+        refine_reactions(data)
+    assert found.value.args == (model, training)
+
+
+def layout(residuals):
+    """What tells arrays of equal values apart."""
+    arrays = {field.name: getattr(residuals, field.name) for field in dataclasses.fields(Residuals)}
+    return {name: (a.dtype, a.strides, str(a.flags), a.base is None, a.tobytes()) for name, a in arrays.items()}
+
+
+def test_a_strategy_cannot_tell_residuals_that_were_read(small, small_config, small_phase1, tmp_path):
+    training = small_config.training.model_copy(update={"strategies": ("orthogonalised",)})
+    data = Phase2Data(small.observations, small_phase1, small_config.graph_model, training)
+    computed = refine_reactions(data).residuals
+    save_residuals(tmp_path / "residuals", computed)
+    read = load_residuals(tmp_path / "residuals", small.observations)
+    assert layout(read) != layout(computed)
+    of_run, of_trial = make_plan(data, orthogonalised=read).residuals, make_plan(data).residuals
+    assert layout(of_run) == layout(of_trial)
 
 
 @pytest.fixture
@@ -137,13 +274,6 @@ def written(small, small_config, small_phase1, tmp_path):
     data = Phase2Data(small.observations, small_phase1, small_config.graph_model, small_config.training)
     save_residuals(tmp_path / "residuals", data.checkpoint_residuals())
     return data.checkpoint_residuals(), tmp_path / "residuals"
-
-
-def test_residuals_are_read_as_they_were_written(small, written):
-    residuals, path = written
-    back = load_residuals(path, small.observations)
-    for field in dataclasses.fields(Residuals):
-        np.testing.assert_array_equal(getattr(back, field.name), getattr(residuals, field.name))
 
 
 def test_residuals_of_other_frames_are_refused(small, written):

@@ -184,9 +184,9 @@ def nearest_key(key: str) -> str:
     def similarity(other: str) -> float:
         own_section, _, own_name = other.lower().rpartition(".")
         # Whole words, or their beginnings, tell more than letters, and the name tells more than the section.
-        parts = f"_{own_name}"
-        found = sum(f"_{word}" in parts for word in words) / len(words)
-        return found + _ratio(name, own_name) + 0.5 * _ratio(section, own_section) + 0.1 * _ratio(key, other)
+        found = sum(f"_{word}" in f"_{own_name}" for word in words) / len(words)
+        whole = _ratio(f"{section}.{name}", other.lower())
+        return found + _ratio(name, own_name) + 0.5 * _ratio(section, own_section) + 0.1 * whole
 
     return max([*KEYS, *SECTIONS], key=similarity)
 

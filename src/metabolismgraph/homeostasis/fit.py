@@ -130,15 +130,19 @@ def fit_homeostasis(
 
 
 def find_orthogonalised(
-    observations: Observations, phase1: Phase1Result, graph_model: GraphModel, training: Training
+    observations: Observations,
+    phase1: Phase1Result,
+    graph_model: GraphModel,
+    training: Training,
+    progress: Progress = silent,
 ) -> Residuals | None:
     """The residuals of the strategy `orthogonalised` in internal units; None if it is not in the configuration.
 
-    They take longer than the rest of Phase 2 of a small network. Trainings that differ in other settings only can share
-    them.
+    Trainings with the same data, checkpoint, options of the strategy, and settings of `strategies.orthogonalised` can
+    share them.
 
     Args:
-        observations, phase1, graph_model, training: as for `fit_homeostasis`.
+        observations, phase1, graph_model, training, progress: as for `fit_homeostasis`.
 
     Raises:
         InputError: too few observations for the network, or an option of the strategy is unknown.
@@ -147,7 +151,7 @@ def find_orthogonalised(
     if strategy is None:
         return None
     data = Phase2Data(observations, phase1, graph_model, training)
-    return strategy.find_residuals(data.in_units(Units.of(observations, graph_model)), silent)
+    return strategy.find_residuals(data.in_units(Units.of(observations, graph_model)), progress)
 
 
 def _in_units_of_data(model: MetabolismModel, phase1: Phase1Result, units: Units) -> MetabolismModel:

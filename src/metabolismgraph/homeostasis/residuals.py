@@ -49,6 +49,12 @@ class Residuals:
     offset_error: Float[np.ndarray, " species"]
     slope_offset_covariance: Float[np.ndarray, " species"]
 
+    def copied(self) -> Residuals:
+        """The same with arrays of its own, contiguous in memory."""
+        return Residuals(
+            **{each.name: np.array(getattr(self, each.name), order="C") for each in dataclasses.fields(self)}
+        )
+
     @property
     def line_covariance(self) -> Float[np.ndarray, "species 2 2"]:
         """Covariance of slope and offset of each species."""

@@ -240,7 +240,7 @@ def run_phase2(
     strategies: Mapping[str, str] | None = None,
     unsafe_strategies: bool = False,
     cache: Path | None = None,
-    shared: Path | None = None,
+    residuals: Path | None = None,
     truth: bool = True,
     progress: Progress = silent,
 ) -> Evaluation:
@@ -250,7 +250,7 @@ def run_phase2(
         strategies: reviewed strategy files that the configuration names: name -> source.
         unsafe_strategies: whether to execute them also where the kernel does not restrict training.
         cache: folder of compiled programs that training may read and write.
-        shared: folder of residuals that several runs may share, see `shared_residuals`.
+        residuals: folder of those that several runs share, see `shared_residuals`.
         truth: whether to compare with the truth of the base, where it has one.
 
     Raises:
@@ -273,7 +273,7 @@ def run_phase2(
         write_settings(folder)
         folder.record(observations=str(given.manifest["observations"]))
         folder.finish("given", 0.0)
-    with residuals_at_hand(folder, shared):
+    with residuals_at_hand(folder, residuals):
         train(folder, progress, cache, kernel=kernel)
     return _evaluate(folder, folder.config, _own_truth(folder) if truth else None, progress)
 

@@ -1,12 +1,13 @@
 """Residuals of the strategy `orthogonalised`, which the runs of an exploration share.
 
 The strategy corrects copies of the reactions of a checkpoint. For a small network this takes longer than the rest of
-Phase 2, and it depends on few settings besides the data and the checkpoint. The first run that needs it does it for all
-runs. It is not done in their training processes: strategy files that these execute could change what others read.
+Phase 2, and it depends on few settings besides data and checkpoint. The first run that needs such residuals makes them,
+in a training process that executes no strategy files: one that does could change what others read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ from importlib import metadata
 from pathlib import Path
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.files import alone, write_bytes
-from metabolismgraph.homeostasis.fit import find_orthogonalised
+from metabolismgraph.files import alone, remove_folder, write_bytes
 from metabolismgraph.homeostasis.strategies import orthogonalised_in
-from metabolismgraph.homeostasis.strategies.orthogonalised import MODEL_SETTINGS, TRAINING_SETTINGS
+from metabolismgraph.homeostasis.strategies.orthogonalised import MODEL_SETTINGS, TRAINING_SETTINGS, Orthogonalised
+from metabolismgraph.processes import environment, excerpt
 from metabolismgraph.runs.checkpoint import (
     OBSERVATIONS_FILE,
     PHASE1_FILE,
@@ -26,62 +27,97 @@ from metabolismgraph.runs.checkpoint import (
     RESIDUALS_FILE,
     is_intact,
     load_observations,
-    load_phase1,
-    save_residuals,
 )
-from metabolismgraph.runs.folder import RunFolder
+from metabolismgraph.runs.folder import ERRORS, RunFolder
+from metabolismgraph.runs.train_process import REFUSED
+from metabolismgraph.runs.training_server import start_training
+from metabolismgraph.sandbox.protocol import read_events
+from metabolismgraph.system.threads import training_threads
 
-_SUFFIXES = (".safetensors", ".json")
+_SUFFIXES = (".safetensors", ".json")  # in the order in which a copy becomes valid
+_REFUSED = "refused"  # file in the place of residuals that cannot be made
 
 
 @contextmanager
-def residuals_at_hand(folder: RunFolder, shared: Path | None) -> Iterator[None]:
+def residuals_at_hand(folder: RunFolder, residuals: Path | None) -> Iterator[None]:
     """While Phase 2 is trained, its folder holds a copy of the residuals, if its strategies use them.
+
+    Without a copy, training computes its own; a fault here is no fault of the run.
 
     Args:
         folder: of a run that has a base.
-        shared: folder of residuals, by what they depend on; None: training computes its own.
+        residuals: folder of those of all runs; None: they are not shared.
     """
-    own = folder.training / RESIDUALS_FILE
-    if shared is None or is_intact(folder.training / PHASE2_FILE) or (kept := _keep(folder, shared)) is None:
-        yield
-        return
-    for suffix in _SUFFIXES:
-        write_bytes(own.with_suffix(suffix), kept.with_suffix(suffix).read_bytes())
+    _remove_copy(folder)  # of a run that was killed
+    training = folder.config.training
+    if residuals is not None and training.homeostasis_training and not is_intact(folder.training / PHASE2_FILE):
+        with contextlib.suppress(InputError, OSError):
+            strategy = orthogonalised_in(training)
+            if strategy is not None:
+                _copy(residuals / _digest(folder, strategy), folder, strategy)
     try:
         yield
     finally:
-        for suffix in _SUFFIXES:
-            own.with_suffix(suffix).unlink(missing_ok=True)
+        _remove_copy(folder)
 
 
-def _keep(folder: RunFolder, shared: Path) -> Path | None:
-    """The path, without suffix, of the residuals of a run, computed if no earlier run did; None: it needs none."""
+def _copy(place: Path, folder: RunFolder, strategy: Orthogonalised) -> None:
+    """Copy residuals into the folder of a training, made first if no earlier run did.
+
+    Args:
+        place: their folder.
+    """
+    with alone(place.with_suffix(".lock")):
+        kept = place / RESIDUALS_FILE
+        if not (is_intact(kept) or (place / _REFUSED).exists()):
+            _make(place, folder, strategy)
+        if is_intact(kept):
+            for suffix in _SUFFIXES:
+                content = kept.with_suffix(suffix).read_bytes()
+                write_bytes((folder.training / RESIDUALS_FILE).with_suffix(suffix), content)
+
+
+def _make(place: Path, folder: RunFolder, strategy: Orthogonalised) -> None:
+    """Make residuals in a folder of their own."""
+    remove_folder(place)
+    place.mkdir(parents=True, exist_ok=True)
     graph_model, training = folder.config.graph_model, folder.config.training
-    try:
-        strategy = orthogonalised_in(training)
-        if strategy is None:
-            return None
-        depends_on = {
-            "version": metadata.version("metabolismgraph"),
-            **{name: _digest(folder.given / name) for name in (OBSERVATIONS_FILE, PHASE1_FILE)},
-            "held out": training.held_out,
-            "strategy": strategy.model_dump(mode="json"),
-            **{name: getattr(graph_model, name) for name in MODEL_SETTINGS},
-            **{name: getattr(training, name) for name in TRAINING_SETTINGS},
-        }
-        kept = shared / hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
-        with alone(kept.with_suffix(".lock")):
-            if not is_intact(kept):
-                observations, _ = load_observations(folder.given / OBSERVATIONS_FILE).split(*training.held_out)
-                phase1 = load_phase1(folder.given / PHASE1_FILE, graph_model, observations.network)
-                found = find_orthogonalised(observations, phase1, graph_model, training)
-                assert found is not None  # the configuration has the strategy
-                save_residuals(kept, found)
-    except InputError:
-        return None  # training says what is wrong
-    return kept
+    alone_in = training.model_copy(update={"strategies": ({"orthogonalised": strategy.model_dump()},)})
+    sections = {"graph_model": graph_model.model_dump(mode="json"), "training": alone_in.model_dump(mode="json")}
+    write_bytes(place / "settings.json", json.dumps({**sections, "makes": RESIDUALS_FILE}, indent=1).encode())
+    threads = training_threads(load_observations(folder.given / OBSERVATIONS_FILE).network.n_species)
+    with (
+        excerpt(place / ERRORS) as stderr,
+        start_training(place, folder.given, kernel=False, env=environment(**threads), stderr=stderr) as process,
+    ):
+        for _ in read_events(process.stdout):
+            pass
+        if process.wait() == REFUSED:
+            write_bytes(place / _REFUSED, b"")
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.with_suffix(".safetensors").read_bytes()).hexdigest()
+def _digest(folder: RunFolder, strategy: Orthogonalised) -> str:
+    """Of everything that residuals depend on."""
+    graph_model, training = folder.config.graph_model, folder.config.training
+    # These files hold the checksums of the arrays beside them.
+    files = [(folder.given / name).with_suffix(".json") for name in (OBSERVATIONS_FILE, PHASE1_FILE)]
+    depends_on = [
+        metadata.version("metabolismgraph"),
+        *(hashlib.sha256(path.read_bytes()).hexdigest() for path in files),
+        training.held_out,
+        strategy.model_dump(mode="json"),
+        *(getattr(graph_model, name) for name in MODEL_SETTINGS),
+        *(getattr(training, name) for name in TRAINING_SETTINGS),
+    ]
+    return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
+
+
+def _remove_copy(folder: RunFolder) -> None:
+    """Remove a copy, or whatever a training has put in its place."""
+    for suffix in _SUFFIXES:
+        path = (folder.training / RESIDUALS_FILE).with_suffix(suffix)
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink():
+                remove_folder(path)
+            else:
+                path.unlink(missing_ok=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import InputError
-from metabolismgraph.homeostasis.fit import fit_homeostasis
+from metabolismgraph.homeostasis.fit import find_orthogonalised, fit_homeostasis
 from metabolismgraph.homeostasis.joint import refine
 from metabolismgraph.homeostasis.joint_descent import fit_jointly
-from metabolismgraph.homeostasis.residuals import Phase2Data
+from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies import STRATEGIES, check_strategies, custom, names
 from metabolismgraph.reactions.fit import fit_reactions
 from metabolismgraph.runs.checkpoint import (
@@ -28,9 +28,11 @@ from metabolismgraph.runs.checkpoint import (
     load_residuals,
     save_phase1,
     save_phase2,
+    save_residuals,
     seconds_taken,
 )
 from metabolismgraph.sandbox.protocol import write_event
+from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.trainable import check_frozen
 
 
@@ -70,8 +72,12 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
     write_event(sys.stdout, event="finished", stage="phase 1", seconds=seconds_taken(first))
     if not training.homeostasis_training:
         return
-    shares = is_intact(folder / RESIDUALS_FILE)
-    residuals = load_residuals(folder / RESIDUALS_FILE, observations) if shares else None
+    if _makes_residuals(folder):
+        found = find_orthogonalised(observations, phase1, graph_model, training, report)
+        if found is not None:
+            save_residuals(folder / RESIDUALS_FILE, found)
+        return
+    residuals = None if is_intact(second) else _shared_residuals(folder, observations)  # before untrusted code runs
     for path in own:
         custom.load(path)
     if not is_intact(second):
@@ -107,6 +113,19 @@ def read_settings(folder: Path) -> tuple[GraphModel, Training]:
         return GraphModel.model_validate(settings["graph_model"]), Training.model_validate(settings["training"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path}: missing or damaged; start the run again with --overwrite") from None
+
+
+def _makes_residuals(folder: Path) -> bool:
+    """Whether this training only makes residuals, for several runs."""
+    return bool(json.loads((folder / "settings.json").read_bytes()).get("makes") == RESIDUALS_FILE)
+
+
+def _shared_residuals(folder: Path, observations: Observations) -> Residuals | None:
+    """The copy of residuals that several runs share; None without one for these data."""
+    try:
+        return load_residuals(folder / RESIDUALS_FILE, observations)
+    except InputError:
+        return None
 
 
 def own_strategies(folder: Path, training: Training) -> list[Path]:

@@ -20,7 +20,7 @@ from metabolismgraph.sandbox import audit_hook
 from metabolismgraph.sandbox.protocol import write_event
 
 _KERNEL = "--kernel"
-UNGUARDED, NO_ROOM = os.EX_UNAVAILABLE, os.EX_IOERR
+REFUSED, UNGUARDED, NO_ROOM = 2, os.EX_UNAVAILABLE, os.EX_IOERR
 _LARGEST_FILE = 1 << 32  # bytes; what training writes is read into memory by others
 
 
@@ -43,8 +43,8 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
         kernel: whether to train only where the kernel restricts this process.
 
     Returns:
-        0; 2 where the input cannot be used; `audit_hook.LEAK` after an attempt to leave the folder; `UNGUARDED` where
-        the kernel is required and does not restrict this process; `NO_ROOM` if the disk is full.
+        0; `REFUSED` where the input cannot be used; `audit_hook.LEAK` after an attempt to leave the folder; `UNGUARDED`
+        where the kernel is required and does not restrict this process; `NO_ROOM` if the disk is full.
     """
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     if most == resource.RLIM_INFINITY or most > _LARGEST_FILE:
@@ -69,7 +69,7 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
         train_folder(folder, shared)
     except InputError as error:
         write_event(sys.stdout, event="refused", message=str(error))
-        return 2
+        return REFUSED
     except OSError as error:
         if not is_fault_of_disk(error):
             raise

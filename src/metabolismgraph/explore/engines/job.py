@@ -175,7 +175,7 @@ def run_job(folder: Path) -> dict[str, Any]:
             strategies=job["strategies"],
             unsafe_strategies=job.get("unsafe_strategies", False),
             cache=None if users and not job["strategies"] else cache,
-            shared=cache.with_name("residuals"),
+            residuals=cache.with_name("residuals"),
             truth=job["truth"],
         )
     # Without lists of notes, which are in metrics.json of the run.

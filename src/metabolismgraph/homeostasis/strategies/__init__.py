@@ -227,8 +227,9 @@ def make_plan(data: Phase2Data, progress: Progress = silent, orthogonalised: Res
     finder = next((s for s in strategies.values() if "residuals" in s.sets), None)
     if finder is None:
         residuals = data.checkpoint_residuals()
-    elif orthogonalised is not None and isinstance(finder, Orthogonalised):
-        residuals = orthogonalised
+    elif isinstance(finder, Orthogonalised):
+        # Copies: of arrays that were read, the layout in memory is another one, which would tell a run from a trial.
+        residuals = (orthogonalised or finder.find_residuals(data, progress)).copied()
     else:
         residuals = finder.find_residuals(data, progress)
     # Rollouts are created only if they are used: on short runs there are none, which would be an error.
