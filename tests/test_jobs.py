@@ -18,6 +18,7 @@ from command_line import QUICK
 from forks import is_server
 
 from metabolismgraph.config import load_config
+from metabolismgraph.errors import InputError
 from metabolismgraph.explore.engines import job as jobs
 from metabolismgraph.explore.engines.base import JOB
 from metabolismgraph.explore.engines.local import ProcessEngine
@@ -228,6 +229,15 @@ def test_what_was_trained_is_evaluated_alike_a_second_time(finished, again):
     assert second.reason is None
     jobs.write_outcome(again, second)
     assert_alike(metrics_of(again), metrics_of(first))
+
+
+def test_residuals_are_shared_by_all_jobs_of_an_exploration(again, monkeypatch):
+    def run_phase2(*_, residuals, **__):
+        raise InputError(f"{residuals}")
+
+    monkeypatch.setattr("metabolismgraph.runs.pipeline.run_phase2", run_phase2)
+    place = again.parents[1] / "cache" / "residuals"
+    assert [evaluated(again.with_name(name)).reason for name in ("0001", "0002")] == [str(place)] * 2
 
 
 def test_without_the_truth_there_are_no_metrics_that_need_it(exploration, again):

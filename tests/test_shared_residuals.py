@@ -3,7 +3,10 @@
 import dataclasses
 import io
 import json
+import shutil
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -18,9 +21,16 @@ from metabolismgraph.homeostasis.strategies.orthogonalised import (
     refine_reactions,
 )
 from metabolismgraph.runs import pipeline, shared_residuals
-from metabolismgraph.runs.checkpoint import OBSERVATIONS_FILE, load_observations, load_residuals, save_residuals
+from metabolismgraph.runs.checkpoint import (
+    OBSERVATIONS_FILE,
+    load_observations,
+    load_residuals,
+    save_observations,
+    save_residuals,
+)
 from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.runs.shared_residuals import residuals_at_hand
+from metabolismgraph.runs.train_process import NO_ROOM
 
 SHORT = {"training.phase2_steps": 20, "training.strategies": ["orthogonalised", "contrastive"]}
 FILES = ["residuals.json", "residuals.safetensors"]
@@ -48,19 +58,26 @@ def made(monkeypatch, small, small_phase1, small_config):
 
     def make(place, *_):
         found.append(place)
-        save_residuals(place / "residuals", data.checkpoint_residuals())
+        time.sleep(0.2)  # so that another run meets the lock
+        save_residuals(place / "residuals", data.checkpoint_residuals(), 7.5)
 
     monkeypatch.setattr(shared_residuals, "_make", make)
     return found
 
 
 @pytest.fixture
-def new_run(finished_run, tmp_path):
+def base(finished_run, tmp_path):
+    """A run of its own with data and Phase 1."""
+    return shutil.copytree(finished_run, tmp_path / "base")
+
+
+@pytest.fixture
+def new_run(base, tmp_path):
     """A run of Phase 2 on one base, which has not been trained."""
 
     def begin(**changes):
-        config = RunFolder.open(finished_run).config.replace(SHORT | changes)
-        folder = RunFolder.resume(tmp_path / str(len(list(tmp_path.iterdir()))), config, {}, base=finished_run)
+        config = RunFolder.open(base).config.replace(SHORT | changes)
+        folder = RunFolder.resume(tmp_path / str(len(list(tmp_path.iterdir()))), config, {}, base=base)
         folder.training.mkdir()
         return folder
 
@@ -96,8 +113,11 @@ def test_training_gives_the_same_with_shared_residuals_and_uses_them(finished_ru
     kept = kept.with_suffix("")
     observations, _ = load_observations(base.given / OBSERVATIONS_FILE).split(*config.training.held_out)
     residuals = load_residuals(kept, observations)
-    save_residuals(kept, dataclasses.replace(residuals, residual=2 * residuals.residual))
+    save_residuals(kept, dataclasses.replace(residuals, residual=2 * residuals.residual), 1e6)
     assert learned("other", shared) != alone
+    # The time of making them counts for every run.
+    seconds = json.loads((tmp_path / "other" / "training" / "phase2.json").read_bytes())["seconds"]
+    assert 1e6 < seconds < 1e6 + 600
 
 
 def test_the_first_run_makes_them_for_all_that_need_the_same(at_hand, made):
@@ -117,15 +137,11 @@ def test_another_setting_needs_others(at_hand, made, key):
 
 
 @pytest.mark.parametrize("name", ["observations", "phase1"])
-def test_other_data_and_another_checkpoint_need_others(finished_run, at_hand, made, name):
+def test_other_data_and_another_checkpoint_need_others(base, at_hand, made, name):
     at_hand()
-    path = finished_run / "training" / f"{name}.json"
-    before = path.read_bytes()
-    try:
-        path.write_bytes(json.dumps(json.loads(before) | {"notes": ["another"]}).encode())
-        at_hand()
-    finally:
-        path.write_bytes(before)
+    path = base / "training" / f"{name}.json"
+    path.write_bytes(json.dumps(json.loads(path.read_bytes()) | {"notes": ["another"]}).encode())
+    at_hand()
     assert len(set(made)) == 2
 
 
@@ -193,17 +209,11 @@ def test_a_place_that_cannot_be_written_is_no_fault_of_the_run(new_run, shared):
         pass
 
 
-def test_what_training_refuses_is_tried_once(at_hand, shared, monkeypatch):
-    # An option that the trained process alone would refuse.
-    monkeypatch.setattr(shared_residuals, "start_training", start := Started())
-    assert at_hand() == at_hand() == []
-    assert start.times == 1
+class Ended:
+    """A training that ends with some code, and makes nothing."""
 
-
-class Started:
-    """A training that refuses its data."""
-
-    times = 0
+    def __init__(self, code):
+        self.code, self.times = code, 0
 
     def __call__(self, *_, **__):
         self.times += 1
@@ -220,7 +230,30 @@ class Started:
         return io.BytesIO()
 
     def wait(self):
-        return 2
+        return self.code
+
+
+@pytest.mark.parametrize(("code", "times"), [(2, 1), (1, 1), (NO_ROOM, 2), (-signal.SIGKILL, 2)])
+def test_a_fault_that_would_come_again_is_met_once(at_hand, monkeypatch, code, times):
+    monkeypatch.setattr(shared_residuals, "start_training", start := Ended(code))
+    assert at_hand() == at_hand() == []
+    assert start.times == times
+
+
+def test_a_training_that_makes_residuals_refuses_data_with_gaps(base, at_hand, shared):
+    path = base / "training" / "observations"
+    observations = load_observations(path)
+    interpolated = np.zeros(observations.concentration.shape, dtype=bool)
+    interpolated[5, 0] = True
+    save_observations(path, dataclasses.replace(observations, interpolated=interpolated))
+    assert at_hand() == []
+    assert len(list(shared.glob("*/not_made"))) == 1
+    assert not list(shared.glob("*/residuals*"))
+
+
+def test_strategies_that_do_not_fit_together_make_none(at_hand, made):
+    assert at_hand(**{"training.strategies": ["orthogonalised", "shooting"]}) == []
+    assert not made
 
 
 def test_an_option_that_does_not_exist_is_left_to_training(at_hand, made):
@@ -261,7 +294,7 @@ def test_a_strategy_cannot_tell_residuals_that_were_read(small, small_config, sm
     training = small_config.training.model_copy(update={"strategies": ("orthogonalised",)})
     data = Phase2Data(small.observations, small_phase1, small_config.graph_model, training)
     computed = refine_reactions(data).residuals
-    save_residuals(tmp_path / "residuals", computed)
+    save_residuals(tmp_path / "residuals", computed, 1.0)
     read = load_residuals(tmp_path / "residuals", small.observations)
     assert layout(read) != layout(computed)
     of_run, of_trial = make_plan(data, orthogonalised=read).residuals, make_plan(data).residuals
@@ -272,7 +305,7 @@ def test_a_strategy_cannot_tell_residuals_that_were_read(small, small_config, sm
 def written(small, small_config, small_phase1, tmp_path):
     """Residuals, and the files with them."""
     data = Phase2Data(small.observations, small_phase1, small_config.graph_model, small_config.training)
-    save_residuals(tmp_path / "residuals", data.checkpoint_residuals())
+    save_residuals(tmp_path / "residuals", data.checkpoint_residuals(), 1.0)
     return data.checkpoint_residuals(), tmp_path / "residuals"
 
 
@@ -283,6 +316,6 @@ def test_residuals_of_other_frames_are_refused(small, written):
 
 def test_residuals_that_no_training_gives_are_refused(small, written):
     residuals, path = written
-    save_residuals(path, dataclasses.replace(residuals, noise=-residuals.noise - 1))
+    save_residuals(path, dataclasses.replace(residuals, noise=-residuals.noise - 1), 1.0)
     with pytest.raises(InputError, match="noise holds -1"):
         load_residuals(path, small.observations)

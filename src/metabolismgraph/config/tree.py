@@ -177,7 +177,7 @@ def check_known(written: str, key: str, where: str) -> None:
 
 def nearest_key(key: str) -> str:
     """The most similar valid key, or section."""
-    section, _, name = key.lower().rpartition(".")
+    section, _, name = key[:100].lower().rpartition(".")
     words = ["learning_rate" if word == "lr" else word for word in name.split("_")]
     name = "_".join(words)
 

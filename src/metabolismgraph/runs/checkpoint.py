@@ -225,9 +225,9 @@ def load_phase2(path: Path, graph_model: GraphModel, network: ReactionNetwork | 
     )
 
 
-def save_residuals(path: Path, residuals: Residuals) -> None:
-    """Write `path`.safetensors and `path`.json."""
-    _write(path, {name: np.asarray(getattr(residuals, name)) for name in RESIDUALS}, {})
+def save_residuals(path: Path, residuals: Residuals, seconds: float) -> None:
+    """Write `path`.safetensors and `path`.json, with the duration of their computation in seconds."""
+    _write(path, {name: np.asarray(getattr(residuals, name)) for name in RESIDUALS}, {"seconds": seconds})
 
 
 def load_residuals(path: Path, observations: Observations) -> Residuals:
@@ -240,7 +240,7 @@ def load_residuals(path: Path, observations: Observations) -> Residuals:
     Raises:
         InputError: a file is missing or damaged, or belongs to data of another shape.
     """
-    arrays, _ = _read(path, _Any, "residuals")
+    arrays, _ = _read(path, Meta, "residuals")
     sizes = {"transitions": len(observations.transitions().dt), "species": observations.network.n_species}
     if fault := array_fault(arrays, RESIDUALS, sizes):
         raise InputError(f"{path}.safetensors: holds no residuals of these data ({fault}); remove it")

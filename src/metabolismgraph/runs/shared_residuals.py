@@ -17,9 +17,9 @@ from pathlib import Path
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import alone, remove_folder, write_bytes
-from metabolismgraph.homeostasis.strategies import orthogonalised_in
+from metabolismgraph.homeostasis.strategies import chosen, orthogonalised_in
 from metabolismgraph.homeostasis.strategies.orthogonalised import MODEL_SETTINGS, TRAINING_SETTINGS, Orthogonalised
-from metabolismgraph.processes import environment, excerpt
+from metabolismgraph.processes import environment, excerpt, killed_from_outside
 from metabolismgraph.runs.checkpoint import (
     OBSERVATIONS_FILE,
     PHASE1_FILE,
@@ -29,13 +29,14 @@ from metabolismgraph.runs.checkpoint import (
     load_observations,
 )
 from metabolismgraph.runs.folder import ERRORS, RunFolder
-from metabolismgraph.runs.train_process import REFUSED
+from metabolismgraph.runs.train_process import NO_ROOM, has_strategy_files
 from metabolismgraph.runs.training_server import start_training
 from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.system.threads import training_threads
 
 _SUFFIXES = (".safetensors", ".json")  # in the order in which a copy becomes valid
-_REFUSED = "refused"  # file in the place of residuals that cannot be made
+_OF_CHECKPOINT = ("hidden_dim_sub", "n_layers_sub")  # with others, the checkpoint cannot be read
+_NOT_MADE = "not_made"  # file in the place of residuals that cannot be made
 
 
 @contextmanager
@@ -52,6 +53,8 @@ def residuals_at_hand(folder: RunFolder, residuals: Path | None) -> Iterator[Non
     training = folder.config.training
     if residuals is not None and training.homeostasis_training and not is_intact(folder.training / PHASE2_FILE):
         with contextlib.suppress(InputError, OSError):
+            if not has_strategy_files(folder.training):
+                chosen(training)
             strategy = orthogonalised_in(training)
             if strategy is not None:
                 _copy(residuals / _digest(folder, strategy), folder, strategy)
@@ -69,9 +72,11 @@ def _copy(place: Path, folder: RunFolder, strategy: Orthogonalised) -> None:
     """
     with alone(place.with_suffix(".lock")):
         kept = place / RESIDUALS_FILE
-        if not (is_intact(kept) or (place / _REFUSED).exists()):
+        intact = is_intact(kept)
+        if not (intact or (place / _NOT_MADE).exists()):
             _make(place, folder, strategy)
-        if is_intact(kept):
+            intact = is_intact(kept)
+        if intact:
             for suffix in _SUFFIXES:
                 content = kept.with_suffix(suffix).read_bytes()
                 write_bytes((folder.training / RESIDUALS_FILE).with_suffix(suffix), content)
@@ -82,8 +87,9 @@ def _make(place: Path, folder: RunFolder, strategy: Orthogonalised) -> None:
     remove_folder(place)
     place.mkdir(parents=True, exist_ok=True)
     graph_model, training = folder.config.graph_model, folder.config.training
-    alone_in = training.model_copy(update={"strategies": ({"orthogonalised": strategy.model_dump()},)})
-    sections = {"graph_model": graph_model.model_dump(mode="json"), "training": alone_in.model_dump(mode="json")}
+    only = {"strategies": ({"orthogonalised": strategy.model_dump()},), "joint_refinement": False}
+    training = training.model_copy(update=only)
+    sections = {"graph_model": graph_model.model_dump(mode="json"), "training": training.model_dump(mode="json")}
     write_bytes(place / "settings.json", json.dumps({**sections, "makes": RESIDUALS_FILE}, indent=1).encode())
     threads = training_threads(load_observations(folder.given / OBSERVATIONS_FILE).network.n_species)
     with (
@@ -92,8 +98,10 @@ def _make(place: Path, folder: RunFolder, strategy: Orthogonalised) -> None:
     ):
         for _ in read_events(process.stdout):
             pass
-        if process.wait() == REFUSED:
-            write_bytes(place / _REFUSED, b"")
+        code = process.wait()
+    # A lost process, or a full disk, tells nothing about the next attempt.
+    if not (code in {0, NO_ROOM} or killed_from_outside(code)):
+        write_bytes(place / _NOT_MADE, b"")
 
 
 def _digest(folder: RunFolder, strategy: Orthogonalised) -> str:
@@ -106,16 +114,16 @@ def _digest(folder: RunFolder, strategy: Orthogonalised) -> str:
         *(hashlib.sha256(path.read_bytes()).hexdigest() for path in files),
         training.held_out,
         strategy.model_dump(mode="json"),
-        *(getattr(graph_model, name) for name in MODEL_SETTINGS),
+        *(getattr(graph_model, name) for name in (*MODEL_SETTINGS, *_OF_CHECKPOINT)),
         *(getattr(training, name) for name in TRAINING_SETTINGS),
     ]
     return hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()
 
 
 def _remove_copy(folder: RunFolder) -> None:
-    """Remove a copy, or whatever a training has put in its place."""
-    for suffix in _SUFFIXES:
-        path = (folder.training / RESIDUALS_FILE).with_suffix(suffix)
+    """Remove a copy, an unfinished one too, or whatever a training has put in its place."""
+    copy = folder.training / RESIDUALS_FILE
+    for path in (*map(copy.with_suffix, _SUFFIXES), *folder.training.glob(f".{copy.name}.*.part")):
         with contextlib.suppress(OSError):
             if path.is_dir() and not path.is_symlink():
                 remove_folder(path)

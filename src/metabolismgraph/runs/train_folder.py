@@ -37,10 +37,10 @@ from metabolismgraph.system.trainable import check_frozen
 
 
 def train_folder(folder: Path, shared: Path | None = None) -> None:
-    """Run the phases without a checkpoint.
+    """Run the phases without a checkpoint, or only make residuals for several runs (`makes` in settings.json).
 
     Args:
-        folder: settings, strategy files and checkpoints of this run.
+        folder: settings, strategy files and checkpoints of this run, and a copy of residuals that were made for it.
         shared: folder of observations and Phase 1 checkpoint of several runs; None: these are in `folder`.
 
     Raises:
@@ -73,11 +73,14 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
     if not training.homeostasis_training:
         return
     if _makes_residuals(folder):
+        check_strategies(training, observations)
+        started = time.perf_counter()
         found = find_orthogonalised(observations, phase1, graph_model, training, report)
         if found is not None:
-            save_residuals(folder / RESIDUALS_FILE, found)
+            save_residuals(folder / RESIDUALS_FILE, found, time.perf_counter() - started)
         return
-    residuals = None if is_intact(second) else _shared_residuals(folder, observations)  # before untrusted code runs
+    # Before untrusted code runs.
+    residuals, making = (None, 0.0) if is_intact(second) else _shared_residuals(folder, observations)
     for path in own:
         custom.load(path)
     if not is_intact(second):
@@ -88,7 +91,7 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
         with custom.as_input_error(own):
             homeostasis = fit_homeostasis(observations, phase1, graph_model, training, report, orthogonalised=residuals)
         check_frozen(frozen, homeostasis.model)
-        save_phase2(second, homeostasis, time.perf_counter() - started)
+        save_phase2(second, homeostasis, making + time.perf_counter() - started)
     write_event(sys.stdout, event="finished", stage="phase 2", seconds=seconds_taken(second))
     if not training.joint_refinement:
         return
@@ -120,12 +123,17 @@ def _makes_residuals(folder: Path) -> bool:
     return bool(json.loads((folder / "settings.json").read_bytes()).get("makes") == RESIDUALS_FILE)
 
 
-def _shared_residuals(folder: Path, observations: Observations) -> Residuals | None:
-    """The copy of residuals that several runs share; None without one for these data."""
+def _shared_residuals(folder: Path, observations: Observations) -> tuple[Residuals | None, float]:
+    """The copy of residuals that several runs share, and the time [s] in which they were made.
+
+    Every run counts that time, so that runs with and without shared residuals can be compared. None and zero without a
+    copy for these data.
+    """
+    path = folder / RESIDUALS_FILE
     try:
-        return load_residuals(folder / RESIDUALS_FILE, observations)
+        return load_residuals(path, observations), seconds_taken(path)
     except InputError:
-        return None
+        return None, 0.0
 
 
 def own_strategies(folder: Path, training: Training) -> list[Path]:

@@ -3,10 +3,10 @@
 With the option --kernel it does not train where the kernel does not restrict it.
 
 The folder holds the observations, settings.json (sections `graph_model` and `training`) and strategy files
-(`strategies/NAME.py`). It holds neither truth nor simulation nor its seed. Checkpoints are written to it. If a folder
-SHARED is given, observations and the Phase 1 checkpoint are read from there, and nothing is written to it. The process
-has no access to other files but its libraries (`sandbox/audit_hook.py`). Progress goes to standard output
-(`sandbox/protocol.py`).
+(`strategies/NAME.py`), and may hold residuals (`shared_residuals.py`). It holds neither truth nor simulation nor its
+seed. Checkpoints are written to it. If a folder SHARED is given, observations and the Phase 1 checkpoint are read from
+there, and nothing is written to it. The process has no access to other files but its libraries
+(`sandbox/audit_hook.py`). Progress goes to standard output (`sandbox/protocol.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from metabolismgraph.sandbox import audit_hook
 from metabolismgraph.sandbox.protocol import write_event
 
 _KERNEL = "--kernel"
-REFUSED, UNGUARDED, NO_ROOM = 2, os.EX_UNAVAILABLE, os.EX_IOERR
+UNGUARDED, NO_ROOM = os.EX_UNAVAILABLE, os.EX_IOERR
 _LARGEST_FILE = 1 << 32  # bytes; what training writes is read into memory by others
 
 
@@ -43,8 +43,8 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
         kernel: whether to train only where the kernel restricts this process.
 
     Returns:
-        0; `REFUSED` where the input cannot be used; `audit_hook.LEAK` after an attempt to leave the folder; `UNGUARDED`
-        where the kernel is required and does not restrict this process; `NO_ROOM` if the disk is full.
+        0; 2 where the input cannot be used; `audit_hook.LEAK` after an attempt to leave the folder; `UNGUARDED` where
+        the kernel is required and does not restrict this process; `NO_ROOM` if the disk is full.
     """
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     if most == resource.RLIM_INFINITY or most > _LARGEST_FILE:
@@ -69,7 +69,7 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
         train_folder(folder, shared)
     except InputError as error:
         write_event(sys.stdout, event="refused", message=str(error))
-        return REFUSED
+        return 2
     except OSError as error:
         if not is_fault_of_disk(error):
             raise

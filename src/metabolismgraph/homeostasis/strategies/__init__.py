@@ -228,8 +228,9 @@ def make_plan(data: Phase2Data, progress: Progress = silent, orthogonalised: Res
     if finder is None:
         residuals = data.checkpoint_residuals()
     elif isinstance(finder, Orthogonalised):
-        # Copies: of arrays that were read, the layout in memory is another one, which would tell a run from a trial.
-        residuals = (orthogonalised or finder.find_residuals(data, progress)).copied()
+        # A run may know them, a trial computes them. Neither the layout of the arrays in memory nor what the data have
+        # cached tells one from the other.
+        residuals = (orthogonalised or finder.find_residuals(dataclasses.replace(data), progress)).copied()
     else:
         residuals = finder.find_residuals(data, progress)
     # Rollouts are created only if they are used: on short runs there are none, which would be an error.
