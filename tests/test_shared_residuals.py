@@ -13,13 +13,9 @@ import pytest
 
 from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.errors import FirewallError, InputError
-from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
+from metabolismgraph.homeostasis.residuals import MODEL_SETTINGS, TRAINING_SETTINGS, Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies import make_plan, orthogonalised
-from metabolismgraph.homeostasis.strategies.orthogonalised import (
-    MODEL_SETTINGS,
-    TRAINING_SETTINGS,
-    refine_reactions,
-)
+from metabolismgraph.homeostasis.strategies.orthogonalised import refine_reactions
 from metabolismgraph.runs import pipeline, shared_residuals
 from metabolismgraph.runs.checkpoint import (
     OBSERVATIONS_FILE,

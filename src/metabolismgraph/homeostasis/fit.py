@@ -139,7 +139,7 @@ def find_orthogonalised(
     """The residuals of the strategy `orthogonalised` in internal units; None if it is not in the configuration.
 
     Trainings with the same data, checkpoint, options of the strategy and settings, of those in `TRAINING_SETTINGS` and
-    `MODEL_SETTINGS` of `strategies.orthogonalised`, can share them.
+    `MODEL_SETTINGS` of `residuals`, can share them.
 
     Args:
         observations, phase1, graph_model, training, progress: as for `fit_homeostasis`.

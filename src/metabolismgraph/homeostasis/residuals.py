@@ -22,6 +22,10 @@ from metabolismgraph.system.observations import Observations, Transitions
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
 from metabolismgraph.system.units import Units
 
+# What copies of the reactions that are corrected on the data depend on, apart from data, checkpoint and options.
+TRAINING_SETTINGS = ("derivative", "nuisance_degree", "outlier_threshold", "phase1_frame_stride")
+MODEL_SETTINGS = ("aggr_type", "substrate_input")
+
 
 @dataclasses.dataclass(frozen=True)
 class Residuals:
@@ -109,6 +113,12 @@ class Phase2Data:
             return self
         phase1 = self.phase1.in_units(units.inverse(), self.observations.network)
         return Phase2Data(units.observations(self.observations), phase1, self.graph_model, self.training)
+
+    def settings_of_copies(self) -> tuple[GraphModel, Training]:
+        """The sections of the configuration, with defaults for all settings that corrected copies do not depend on."""
+        model = {name: getattr(self.graph_model, name) for name in MODEL_SETTINGS}
+        training = {name: getattr(self.training, name) for name in TRAINING_SETTINGS}
+        return GraphModel().model_copy(update=model), Training().model_copy(update=training)
 
     @functools.cached_property
     def structure(self) -> Structure:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.files import alone, remove_folder, write_bytes
+from metabolismgraph.homeostasis.residuals import MODEL_SETTINGS, TRAINING_SETTINGS
 from metabolismgraph.homeostasis.strategies import chosen, orthogonalised_in
-from metabolismgraph.homeostasis.strategies.orthogonalised import MODEL_SETTINGS, TRAINING_SETTINGS, Orthogonalised
+from metabolismgraph.homeostasis.strategies.orthogonalised import Orthogonalised
 from metabolismgraph.processes import environment, excerpt, killed_from_outside
 from metabolismgraph.runs.checkpoint import (
     OBSERVATIONS_FILE,

@@ -8,7 +8,6 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from metabolismgraph.config import GraphModel, Training
 from metabolismgraph.homeostasis.residuals import Phase2Data, Residuals
 from metabolismgraph.homeostasis.strategies.base import Part, Strategy
 from metabolismgraph.homeostasis.strategies.residual import Residual
@@ -18,10 +17,6 @@ from metabolismgraph.reactions.reweighting import fit_reweighted
 from metabolismgraph.reactions.uncertainty import noise_variance
 from metabolismgraph.system.progress import Progress, silent
 from metabolismgraph.system.tabulated_reactions import TabulatedReactions
-
-# What the corrected copies depend on, apart from data, checkpoint and options; other settings have their defaults.
-TRAINING_SETTINGS = ("derivative", "nuisance_degree", "outlier_threshold", "phase1_frame_stride")
-MODEL_SETTINGS = ("aggr_type", "substrate_input")
 
 
 class Orthogonalised(Strategy):
@@ -71,8 +66,7 @@ def refine_reactions(
     """
     reweighted = fit_reweighted(
         data.observations,
-        GraphModel().model_copy(update={name: getattr(data.graph_model, name) for name in MODEL_SETTINGS}),
-        Training().model_copy(update={name: getattr(data.training, name) for name in TRAINING_SETTINGS}),
+        *data.settings_of_copies(),
         start=lambda _, problem: Spline.through(data.phase1.mlp_sub, problem),
         learn=functools.partial(learn_spline, max_iterations=iterations, tolerance=tolerance, progress=progress),
     )
