@@ -16,6 +16,7 @@ FLOORS = (
         "text",
         "overview",
         "memory",
+        "garbage",
         "files",
         "json_lines",
         "processes",

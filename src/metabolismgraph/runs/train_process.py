@@ -16,6 +16,7 @@ import resource
 import sys
 from pathlib import Path
 
+from metabolismgraph.garbage import collect_seldom, end_without_collecting
 from metabolismgraph.sandbox import audit_hook
 from metabolismgraph.sandbox.protocol import write_event
 
@@ -46,6 +47,7 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
         0; 2 where the input cannot be used; `audit_hook.LEAK` after an attempt to leave the folder; `UNGUARDED` where
         the kernel is required and does not restrict this process; `NO_ROOM` if the disk is full.
     """
+    collect_seldom()
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     if most == resource.RLIM_INFINITY or most > _LARGEST_FILE:
         resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
@@ -75,6 +77,7 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
             raise
         sys.stderr.write(f"{error.strerror}\n")
         return NO_ROOM
+    end_without_collecting()
     return 0
 
 

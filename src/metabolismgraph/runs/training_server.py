@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import gc
 import importlib
 import json
 import os
@@ -26,6 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from metabolismgraph.garbage import share_with_forks
 from metabolismgraph.processes import PIPE, Child
 from metabolismgraph.runs import train_process
 from metabolismgraph.sandbox import prctl
@@ -39,7 +39,6 @@ _MODULES = (
     *("metabolismgraph.runs.train_folder", "metabolismgraph.system.compilation"),
 )
 _servers: list[TrainingServer] = []  # the one of this process, which its forks inherit
-_USUAL = gc.get_threshold()  # of garbage collection
 
 
 class Training:
@@ -234,8 +233,7 @@ def _import() -> dict[str, str]:
         importlib.import_module(name)
     for name in absent:
         del sys.modules[name]
-    gc.collect()
-    gc.freeze()  # memory that the collector does not touch stays shared
+    share_with_forks()
     added = {name: value for name, value in os.environ.items() if name not in before}
     os.environ.clear()
     os.environ.update(given | added)
@@ -285,7 +283,6 @@ def _train(request: dict[str, Any], descriptors: list[int]) -> int:
         for number in (1, 2)
     )
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    gc.set_threshold(*_USUAL)
     sys.argv[:], sys.orig_argv[:] = sys.argv[:1], sys.orig_argv[:1]
     if not sys.flags.safe_path:
         sys.path.pop(0)  # files of the user must not replace modules

@@ -8,7 +8,6 @@ exit code of its process. Nothing is sent meanwhile, so that the process of a jo
 
 from __future__ import annotations
 
-import gc
 import importlib
 import json
 import os
@@ -18,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT
+from metabolismgraph.garbage import collect_seldom, end_without_collecting, share_with_forks
 from metabolismgraph.processes import PIPE, Child, environment, keep_to_cores
 from metabolismgraph.runs.training_server import fork_server
 
@@ -86,11 +86,11 @@ class Worker:
 
 def main() -> int:
     """Fork for every job; returns the exit code, of the worker or of a job."""
+    collect_seldom()
     keep_to_cores()
     fork_server(runs_files=True)  # first: a training must hold nothing of jobs
     _load()
-    gc.collect()
-    gc.freeze()  # memory that the collector does not touch stays shared
+    share_with_forks()
     answers = os.dup(1)
     for folder in _requests():
         number = os.fork()
@@ -126,7 +126,9 @@ def _run(folder: Path) -> int:
     os.close(output)
     from metabolismgraph.explore.engines import job  # noqa: PLC0415 (after the server was forked, which must not hold it)
 
-    return job.main(folder)
+    code = job.main(folder)
+    end_without_collecting()
+    return code
 
 
 if __name__ == "__main__":
