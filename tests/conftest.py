@@ -88,7 +88,7 @@ SLOW = (
     *("asking", "bad_input", "hardcoded", "llm", "metrics", "new_strategies", "prompts", "published", "registries"),
     *("sbml_semantic", "testing", "noise_benchmark", "bound", "unconfined", "malformed_inputs", "firewall_calls"),
     *("canary", "full_disk", "edited_journal", "explorer_kills", "clusters", "slurm_faults"),
-    *("cluster_commands", "in_job", "dask", "benchmark_kills"),
+    *("shared_residuals", "cluster_commands", "in_job", "dask", "benchmark_kills"),
 )
 
 

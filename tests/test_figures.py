@@ -65,6 +65,7 @@ def made_up(species=12, reactions=20, types=3, runs=1, dim=2, orders=(1.0, 2.0))
     t = np.arange(frames) * 0.1
     concentration = 5 + np.sin(t[:, None] + np.arange(species)) * np.linspace(0, 4, species)
     concentration = np.tile(concentration, (runs, 1))
+    held_out = np.tile(np.arange(frames) >= 32, runs)
     derivative = rng.normal(size=(runs * (frames - 1), species))
     true_log_k = np.linspace(-2, -1, reactions)
     identifiable = np.arange(reactions) >= 4
@@ -84,7 +85,7 @@ def made_up(species=12, reactions=20, types=3, runs=1, dim=2, orders=(1.0, 2.0))
             "concentration": (("frame", "species"), concentration),
             "time": ("frame", np.tile(t, runs)),
             "run": ("frame", np.repeat(np.arange(runs), frames)),
-            "held_out": ("frame", np.tile(np.arange(frames) >= 32, runs)),
+            "held_out": ("frame", held_out),
             "law_concentration": ("law_point", c),
             "law_order": ("law_order", np.array(orders)),
             "law_f": (("law_order", "law_point"), law * (1 + 1e-6 * np.sin(c))),
@@ -108,6 +109,7 @@ def made_up(species=12, reactions=20, types=3, runs=1, dim=2, orders=(1.0, 2.0))
             "derivative": (("transition", "species"), derivative),
             "predicted_derivative": (("transition", "species"), derivative + 1e-6 * rng.normal(size=derivative.shape)),
             "transition_time": ("transition", np.tile(t[:-1], runs)),
+            "predicted_concentration": (("frame", "species"), np.where(held_out[:, None], concentration, np.nan)),
         },
         coords={
             "species": [f"M{i}" for i in range(species)],
@@ -387,8 +389,27 @@ def test_runs_are_told_apart():
     assert [label.get_text() for label in kinograph.axes[2].get_xticklabels()] == ["run 0", "run 1", "run 2"]
     assert [line.get_xdata()[0] for line in lines(kinograph.axes[1], color="black")] == [39.0, 78.0]
     traces = drawn(dynamics.traces, scene)
-    assert all(len(ax.lines) == 3 for ax in traces.axes)
-    assert len({line.get_color() for line in traces.axes[0].lines}) == 3
+    assert all(len(lines(ax, linestyle="-")) == 3 for ax in traces.axes)
+    assert len({line.get_color() for line in lines(traces.axes[0], linestyle="-")}) == 3
+
+
+def test_held_out_frames_show_a_rollout_of_the_model():
+    data = made_up()
+    first = drawn(dynamics.traces, scene_of(data)).axes[0]
+    [measured], [predicted] = lines(first, linestyle="-"), lines(first, linestyle="--")
+    np.testing.assert_array_equal(predicted.get_ydata()[:32], np.nan)
+    np.testing.assert_array_equal(predicted.get_ydata()[32:], measured.get_ydata()[32:])
+    assert not lines(
+        drawn(dynamics.traces, scene_of(data.drop_vars("predicted_concentration"))).axes[0], linestyle="--"
+    )
+
+
+@pytest.mark.parametrize("value", [1e300, np.inf, -np.inf, np.nan])
+def test_a_rollout_that_diverges_leaves_the_axis_to_the_data(value):
+    data = made_up()
+    before = [ax.get_ylim() for ax in drawn(dynamics.traces, scene_of(data)).axes]
+    data["predicted_concentration"][35:] = value
+    assert [ax.get_ylim() for ax in drawn(dynamics.traces, scene_of(data), render=True).axes] == before
 
 
 def test_held_out_frames_are_shaded_and_may_be_none():

@@ -25,7 +25,7 @@ from metabolismgraph.explore.review.trial_systems import draw_systems, likeness
 from metabolismgraph.homeostasis.fit import fit_homeostasis, initial_model
 from metabolismgraph.homeostasis.strategies import STRATEGIES, custom
 from metabolismgraph.runs.checkpoint import load_observations, load_phase1, save_observations, save_phase1
-from metabolismgraph.runs.train_folder import read_settings
+from metabolismgraph.runs.training_settings import read_settings
 from metabolismgraph.system.progress import silent
 from metabolismgraph.system.trainable import check_frozen
 

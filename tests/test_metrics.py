@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -20,6 +21,18 @@ def evaluations(small, small_config, small_phase1):
     config = small_config.replace({"training.phase2_steps": 20})
     result = mg.fit(small.observations, config, checkpoint=small_phase1)
     return mg.evaluate(result, small.truth), mg.evaluate(result)
+
+
+def test_the_rollout_that_is_shown_is_that_of_the_metrics(evaluations, small):
+    data, metrics = evaluations[1].data, evaluations[1].metrics
+    held_out, predicted = data["held_out"].to_numpy(), data["predicted_concentration"].to_numpy()
+    np.testing.assert_array_equal(np.isfinite(predicted).all(axis=1), held_out)
+    assert np.isnan(predicted[~held_out]).all()
+    unseen = np.flatnonzero(held_out)
+    measured = small.observations.concentration
+    np.testing.assert_array_equal(predicted[unseen[0]], measured[unseen[0]])  # where it begins
+    assert 1 - metrics["test_R2"] < 1e-6
+    np.testing.assert_allclose(predicted[unseen], measured[unseen], rtol=1e-3, atol=1e-4)
 
 
 def test_every_metric_has_a_record(evaluations):

@@ -14,7 +14,7 @@ from browser import HOSTILE, Page, in_a_browser, opened, scripted
 from command_line import call, refused
 
 from metabolismgraph.reports.page import ASSETS
-from metabolismgraph.runs.points import residual_cells
+from metabolismgraph.runs.points import residual_cells, trace_lines
 from metabolismgraph.runs.report import write_run_report
 
 pytestmark = pytest.mark.slow
@@ -291,6 +291,20 @@ def test_residuals_are_those_of_the_evaluation_the_largest_first(run):
     assert values.shape == (100, len(found["names"]))
     worst = np.abs(share).max("transition").sel(species=found["names"])
     np.testing.assert_allclose(np.abs(values).max(axis=0), worst, rtol=1e-2)
+
+
+def test_rollouts_are_shown_as_far_as_they_stay_near_the_data(small):
+    observations = small.observations
+    assert "predicted" not in trace_lines(observations, None)
+    frames, half = observations.n_frames, observations.n_frames // 2
+    rollouts = observations.concentration.copy()
+    rollouts[:half], rollouts[-1] = np.nan, [1e300, np.inf, -1.0, *rollouts[-1, 3:]]
+    found = trace_lines(observations, xr.Dataset({"predicted_concentration": (("frame", "species"), rollouts)}))
+    species = [list(observations.network.species).index(name) for name in found["names"]]
+    shown = np.unique(np.linspace(0, frames - 1, 300).astype(int))
+    for i, measured, predicted in zip(species, found["values"], found["predicted"], strict=True):
+        near = (shown >= half) & ~((shown == frames - 1) & (i < 3))
+        assert predicted == [value if there else None for value, there in zip(measured, near, strict=True)]
 
 
 def test_residuals_of_species_without_data_or_change_are_left_out():

@@ -199,7 +199,7 @@ def test_what_training_puts_in_their_place_hides_no_error(new_run, shared, made)
     assert not list(folder.training.iterdir())
 
 
-def test_a_place_that_cannot_be_written_is_no_fault_of_the_run(new_run, shared):
+def test_a_place_that_cannot_be_written_does_not_fail_the_run(new_run, shared):
     shared.write_text("a file")
     with residuals_at_hand(new_run(), shared):
         pass

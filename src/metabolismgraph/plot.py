@@ -86,7 +86,7 @@ def set_points(evaluation: Evaluation, *, colormap: str = _COLOURS) -> Figure:
 
 
 def traces(evaluation: Evaluation, *, colormap: str = _COLOURS) -> Figure:
-    """Concentrations over time; held-out frames are shaded."""
+    """Concentrations over time, with rollouts of the model over the held-out frames, which are shaded."""
     return _drawn(dynamics.traces, evaluation, colormap)
 
 

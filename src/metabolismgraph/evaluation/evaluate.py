@@ -459,28 +459,37 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: Variabl
         error = _final_errors(rates, t, steps, rule)[:, moving]
         change = (t.end[steps[-1]] - t.start[steps[0]])[:, moving]
         metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(error**2) / max(np.sum(change**2), 1e-300)))
-    return metrics | _test_metrics(rates, t, moving, rule)
+    of_rollouts, shown = _test_rollouts(rates, t, moving, rule, observations.n_frames)
+    data["predicted_concentration"] = (("frame", "species"), shown)
+    return metrics | of_rollouts
 
 
-def _test_metrics(
-    rates: ModelRates, t: Transitions, moving: Bool[np.ndarray, " species"], rule: Rule
-) -> dict[str, Value]:
-    """R2 and correlation of one long rollout per run over the held-out frames, as published.
+def _test_rollouts(
+    rates: ModelRates, t: Transitions, moving: Bool[np.ndarray, " species"], rule: Rule, n_frames: int
+) -> tuple[dict[str, Value], Float[np.ndarray, "frames species"]]:
+    """R2 and correlation of one long rollout per run over the held-out frames, as published, and the rollouts.
 
     All rollouts have the length of the shortest one, and all species and frames count together.
+
+    Returns:
+        The metrics, and the concentrations of the rollouts, NaN in all other frames.
     """
     begins = np.flatnonzero(np.diff(t.frame, prepend=-2) != 1)
     length = int(np.diff(begins, append=len(t.dt)).min())
     steps = begins[None, :] + np.arange(length)[:, None]
     states = rollout(rates, t.start[steps[0]], t.dt[steps], rule)
+    shown = np.full((n_frames, len(moving)), np.nan)
+    shown[t.frame[steps[0]]] = t.start[steps[0]]
+    shown[t.frame[steps] + 1] = states
     predicted, seen = states[..., moving].ravel(), t.end[steps][..., moving].ravel()
     if not np.isfinite(predicted).all():
-        return {"test_R2": None, "test_pearson": None}
+        return {"test_R2": None, "test_pearson": None}, shown
     varies = min(predicted.std(), seen.std()) > 0
-    return {
+    metrics: dict[str, Value] = {
         "test_R2": r_squared(predicted, seen),
         "test_pearson": float(np.corrcoef(predicted, seen)[0, 1]) if varies else None,
     }
+    return metrics, shown
 
 
 def _windows(t: Transitions) -> Int[np.ndarray, "steps starts"] | None:

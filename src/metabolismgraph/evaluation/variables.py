@@ -18,6 +18,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "rollout_error": ("rms error of held-out rollouts, relative to the change of the species", "1"),
     "singular_value": ("singular values of the concentrations (frames x species)", "concentration"),
     "concentration": ("measured or simulated concentrations, NaN where missing", "concentration"),
+    "predicted_concentration": (
+        "rollout of the model over the held-out frames of each run, from the first of them; NaN in other frames",
+        "concentration",
+    ),
     "time": ("time of each frame", "time"),
     "run": ("index of the run of each frame", "1"),
     "held_out": ("whether a frame was held out from training", "1"),

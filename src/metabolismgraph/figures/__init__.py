@@ -19,7 +19,7 @@ from metabolismgraph.system.progress import Progress, silent
 
 __all__ = ["check_colormap", "draw_all"]
 
-_DATA_ONLY = ("traces.png", "singular_values.png")  # figures of the data only
+_DATA_ONLY = "singular_values.png"  # a figure without the model
 
 
 def draw_all(

@@ -1,4 +1,4 @@
-"""Figures of the data: traces, derivatives and singular values."""
+"""Figures of concentrations over time: traces, derivatives and singular values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
@@ -33,16 +34,22 @@ _ROBUST = 0.98  # quantile of |values| at the end of the colour scale
 _MAX_NAMES = 12  # names of species along an axis
 _MAX_RUNS = 8  # names of runs along an axis
 _HELD_OUT = "0.9"
+_ROLLOUT: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1}
 
 
 def traces(scene: Scene) -> Figure:
-    """Concentrations of a few metabolites over time, in descending order of variation."""
+    """Concentrations of a few metabolites over time, in descending order of variation.
+
+    In held-out frames, a rollout of the model is drawn over them.
+    """
     chosen = _examples(scene)
     figure, axes = panels(len(chosen), 1, 8.0, 1.0 + 1.0 * len(chosen), sharex=True)
     run, time = scene.values("run"), scene.values("time")
     runs = np.unique(run)
+    rollouts = scene.values("predicted_concentration") if scene.has("predicted_concentration") else None
     colours = [BLUE] if len(runs) == 1 else palette(len(runs), "okabe_ito")
     for ax, i in zip(axes.flat, chosen.tolist(), strict=True):
+        top = _top(scene, i)
         for start, end in _held_out_spans(scene):
             ax.axvspan(start, end, color=_HELD_OUT, linewidth=0, zorder=0)
         for r, colour in zip(runs, colours, strict=True):
@@ -50,18 +57,28 @@ def traces(scene: Scene) -> Figure:
             values = scene.values("concentration")[here, i]
             points = {"marker": ".", "markersize": 2, "linestyle": ""} if np.isnan(values).any() else {"linewidth": 1}
             ax.plot(time[here], values, color=colour, label=f"run {r}", **points)
-        ax.set_ylim(bottom=0)
+            if rollouts is not None:
+                ax.plot(time[here], np.clip(rollouts[here, i], -top, 2 * top), **_ROLLOUT)
+        ax.set_ylim(0, top)
         ax.set_title(_named(scene, i), loc="left", pad=2)
         ax.yaxis.set_major_locator(MaxNLocator(2))
         ax.margins(x=0)
     axes[-1, 0].set_xlabel("time")
     figure.supylabel(CONCENTRATION)
-    handles = list(axes[0, 0].lines) if 1 < len(runs) <= _MAX_RUNS else []
+    handles = [line for line in axes[0, 0].lines if str(line.get_label()).startswith("run")]
+    handles = handles if 1 < len(runs) <= _MAX_RUNS else []
+    if rollouts is not None:
+        handles.append(Line2D([], [], **_ROLLOUT, label="predicted by a rollout"))
     if _held_out_spans(scene):
         handles.append(Patch(color=_HELD_OUT, label="held out from training"))
     if handles:
         figure.legend(handles=handles, loc="outside upper right", ncols=6)
     return figure
+
+
+def _top(scene: Scene, i: int) -> float:
+    """Upper limit of the axis of a species, by its measurements: a rollout may diverge."""
+    return 1.1 * float(np.nanmax(scene.values("concentration")[:, i], initial=0.0)) or 1.0
 
 
 def _examples(scene: Scene) -> np.ndarray:

@@ -46,7 +46,8 @@ from metabolismgraph.runs.folder import MANIFEST, NETWORK_AS_GIVEN, RunFolder
 from metabolismgraph.runs.published import config_of, results_of
 from metabolismgraph.runs.report import write_run_report
 from metabolismgraph.runs.shared_residuals import residuals_at_hand
-from metabolismgraph.runs.training import hand_over, train, write_settings
+from metabolismgraph.runs.training import hand_over, train
+from metabolismgraph.runs.training_settings import write_settings
 from metabolismgraph.sandbox import landlock
 from metabolismgraph.secret_keys import read_key
 from metabolismgraph.system.progress import Progress, silent
@@ -270,7 +271,7 @@ def run_phase2(
         (folder.training / "strategies").mkdir(parents=True, exist_ok=True)
         for name, text in (strategies or {}).items():
             write_bytes(folder.training / "strategies" / f"{name}.py", text.encode())
-        write_settings(folder)
+        write_settings(folder.training, config.graph_model, folder.config.training)
         folder.record(observations=str(given.manifest["observations"]))
         folder.finish("given", 0.0)
     with residuals_at_hand(folder, residuals):

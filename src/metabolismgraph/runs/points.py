@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from jaxtyping import Float
 
 from metabolismgraph.errors import InputError
 from metabolismgraph.reports.page import plain
@@ -77,22 +78,35 @@ def embedding_points(evaluation: xr.Dataset | None) -> dict[str, Any] | None:
     }
 
 
-def trace_lines(observations: Observations) -> dict[str, Any]:
-    """Concentrations over time: of every species where they are few, otherwise of those that change most."""
+def trace_lines(observations: Observations, evaluation: xr.Dataset | None) -> dict[str, Any]:
+    """Concentrations over time: of every species where they are few, otherwise of those that change most.
+
+    With rollouts of the model over held-out frames, as far as they stay near the measured range.
+    """
     frames = np.unique(np.linspace(0, observations.n_frames - 1, _FRAMES).astype(int))
     c = observations.concentration
     most = min(observations.network.n_species, max(1, _NUMBERS // len(frames)))
     largest = np.sort(np.argsort(-np.ptp(c, axis=0), kind="stable")[:most])
     missing = observations.interpolated
     values = c if missing is None else np.where(missing, np.nan, c)
-    return {
+    found = {
         "names": [str(observations.network.species[i]) for i in largest],
         "shown": f"{len(frames)} of {observations.n_frames} frames",
         "left_out": observations.network.n_species - most,
         "time": [plain(t) for t in observations.time[frames]],
         "run": [int(r) for r in observations.run[frames]],
-        "values": [[plain(float(f"{value:.4g}")) for value in values[frames, i]] for i in largest],
+        "values": _rows(values[np.ix_(frames, largest)]),
     }
+    if evaluation is not None and "predicted_concentration" in evaluation:
+        rollouts = evaluation["predicted_concentration"].to_numpy()
+        near = (rollouts >= 0) & (rollouts <= 1.1 * np.nanmax(values, axis=0, initial=0.0))
+        found["predicted"] = _rows(np.where(near, rollouts, np.nan)[np.ix_(frames, largest)])
+    return found
+
+
+def _rows(values: Float[np.ndarray, "frames species"]) -> list[list[Any]]:
+    """A row for each species, with four digits; None for NaN."""
+    return [[plain(float(f"{value:.4g}")) for value in row] for row in values.T]
 
 
 def residual_cells(evaluation: xr.Dataset | None) -> dict[str, Any] | None:

@@ -33,7 +33,7 @@ _COLUMNS = {
     HOMEOSTASIS: (("species",), ("slope", "slope_error", "baseline", "baseline_error"), ("resolved",)),
 }
 _FIGURES = {
-    "traces.png": "Concentrations over time; held-out frames are shaded.",
+    "traces.png": "Concentrations over time; in the held-out frames (shaded), with a rollout of the model.",
     "mlp_sub.png": "The learned substrate function, with its 95 % band where it is known.",
     "homeostasis.png": "Strength and set point of homeostasis of every species, by type.",
     "singular_values.png": "Singular values of the concentrations: how many directions the data explore.",
@@ -80,7 +80,7 @@ def results_content(folder: RunFolder, evaluation: xr.Dataset | None) -> tuple[d
         "metrics": _described(metrics),
         "rate_points": rate_points(constants, evaluation),
         "embedding_points": embeddings,
-        "traces": trace_lines(observations),
+        "traces": trace_lines(observations, evaluation),
         "residuals": residuals,
     }
     return content, tables

@@ -20,20 +20,19 @@ from metabolismgraph.files import alone, remove_folder, write_bytes
 from metabolismgraph.homeostasis.residuals import MODEL_SETTINGS, TRAINING_SETTINGS
 from metabolismgraph.homeostasis.strategies import chosen, orthogonalised_in
 from metabolismgraph.homeostasis.strategies.orthogonalised import Orthogonalised
-from metabolismgraph.processes import environment, excerpt, killed_from_outside
+from metabolismgraph.processes import killed_from_outside
 from metabolismgraph.runs.checkpoint import (
     OBSERVATIONS_FILE,
     PHASE1_FILE,
     PHASE2_FILE,
     RESIDUALS_FILE,
     is_intact,
-    load_observations,
 )
-from metabolismgraph.runs.folder import ERRORS, RunFolder
+from metabolismgraph.runs.folder import RunFolder
 from metabolismgraph.runs.train_process import NO_ROOM, has_strategy_files
-from metabolismgraph.runs.training_server import start_training
+from metabolismgraph.runs.training import sealed_training
+from metabolismgraph.runs.training_settings import write_settings
 from metabolismgraph.sandbox.protocol import read_events
-from metabolismgraph.system.threads import training_threads
 
 _SUFFIXES = (".safetensors", ".json")  # in the order in which a copy becomes valid
 _OF_CHECKPOINT = ("hidden_dim_sub", "n_layers_sub")  # with others, the checkpoint cannot be read
@@ -44,7 +43,7 @@ _NOT_MADE = "not_made"  # file in the place of residuals that cannot be made
 def residuals_at_hand(folder: RunFolder, residuals: Path | None) -> Iterator[None]:
     """While Phase 2 is trained, its folder holds a copy of the residuals, if its strategies use them.
 
-    Without a copy, training computes its own; a fault here is no fault of the run.
+    Without a copy, training computes its own: a failure here does not fail the run.
 
     Args:
         folder: of a run that has a base.
@@ -89,14 +88,8 @@ def _make(place: Path, folder: RunFolder, strategy: Orthogonalised) -> None:
     place.mkdir(parents=True, exist_ok=True)
     graph_model, training = folder.config.graph_model, folder.config.training
     only = {"strategies": ({"orthogonalised": strategy.model_dump()},), "joint_refinement": False}
-    training = training.model_copy(update=only)
-    sections = {"graph_model": graph_model.model_dump(mode="json"), "training": training.model_dump(mode="json")}
-    write_bytes(place / "settings.json", json.dumps({**sections, "makes": RESIDUALS_FILE}, indent=1).encode())
-    threads = training_threads(load_observations(folder.given / OBSERVATIONS_FILE).network.n_species)
-    with (
-        excerpt(place / ERRORS) as stderr,
-        start_training(place, folder.given, kernel=False, env=environment(**threads), stderr=stderr) as process,
-    ):
+    write_settings(place, graph_model, training.model_copy(update=only), only_residuals=True)
+    with sealed_training(place, folder.given) as process:
         for _ in read_events(process.stdout):
             pass
         code = process.wait()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
 
-from metabolismgraph.config import GraphModel, Training
+from metabolismgraph.config import Training
 from metabolismgraph.errors import InputError
 from metabolismgraph.homeostasis.fit import find_orthogonalised, fit_homeostasis
 from metabolismgraph.homeostasis.joint import refine
@@ -31,13 +30,14 @@ from metabolismgraph.runs.checkpoint import (
     save_residuals,
     seconds_taken,
 )
+from metabolismgraph.runs.training_settings import makes_only_residuals, read_settings
 from metabolismgraph.sandbox.protocol import write_event
 from metabolismgraph.system.observations import Observations
 from metabolismgraph.system.trainable import check_frozen
 
 
 def train_folder(folder: Path, shared: Path | None = None) -> None:
-    """Run the phases without a checkpoint, or only make residuals for several runs (`makes` in settings.json).
+    """Run the phases without a checkpoint, or only make residuals for several runs (`training_settings.py`).
 
     Args:
         folder: settings, strategy files and checkpoints of this run, and a copy of residuals that were made for it.
@@ -72,7 +72,7 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
     write_event(sys.stdout, event="finished", stage="phase 1", seconds=seconds_taken(first))
     if not training.homeostasis_training:
         return
-    if _makes_residuals(folder):
+    if makes_only_residuals(folder):
         check_strategies(training, observations)
         started = time.perf_counter()
         found = find_orthogonalised(observations, phase1, graph_model, training, report)
@@ -102,25 +102,6 @@ def train_folder(folder: Path, shared: Path | None = None) -> None:
             refined = refine(data, load_phase2(second, graph_model, network), report)
         save_phase2(third, refined, time.perf_counter() - started)
     write_event(sys.stdout, event="finished", stage="refine", seconds=seconds_taken(third))
-
-
-def read_settings(folder: Path) -> tuple[GraphModel, Training]:
-    """Read the two sections of the configuration in settings.json.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
-    path = folder / "settings.json"
-    try:
-        settings = json.loads(path.read_bytes())
-        return GraphModel.model_validate(settings["graph_model"]), Training.model_validate(settings["training"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise InputError(f"{path}: missing or damaged; start the run again with --overwrite") from None
-
-
-def _makes_residuals(folder: Path) -> bool:
-    """Whether this training only makes residuals, for several runs."""
-    return bool(json.loads((folder / "settings.json").read_bytes()).get("makes") == RESIDUALS_FILE)
 
 
 def _shared_residuals(folder: Path, observations: Observations) -> tuple[Residuals | None, float]:

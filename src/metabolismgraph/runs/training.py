@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from metabolismgraph.errors import FirewallError, InputError, TrainingFailedError, TrainingLostError
 from metabolismgraph.files import lack_of_room, write_bytes
-from metabolismgraph.processes import describe_exit, environment, excerpt, killed_from_outside, last_line
+from metabolismgraph.processes import Child, describe_exit, environment, excerpt, killed_from_outside, last_line
 from metabolismgraph.runs.checkpoint import (
     OBSERVATIONS_FILE,
     PHASE1_FILE,
@@ -23,7 +23,8 @@ from metabolismgraph.runs.checkpoint import (
 )
 from metabolismgraph.runs.folder import ERRORS, MOST_SECONDS, RunFolder
 from metabolismgraph.runs.train_process import NO_ROOM, UNGUARDED
-from metabolismgraph.runs.training_server import start_training
+from metabolismgraph.runs.training_server import Training, start_training
+from metabolismgraph.runs.training_settings import write_settings
 from metabolismgraph.sandbox import landlock
 from metabolismgraph.sandbox.audit_hook import attempt_of
 from metabolismgraph.sandbox.protocol import read_events
@@ -53,7 +54,7 @@ def hand_over(folder: RunFolder, observations: Observations, start: Path | None)
     folder.training.mkdir(parents=True, exist_ok=True)
     save_observations(folder.training / OBSERVATIONS_FILE, observations)
     folder.record(observations=observations_digest(folder))
-    write_settings(folder)
+    write_settings(folder.training, graph_model, folder.config.training)
     if start is not None:
         for suffix in (".safetensors", ".json"):
             write_bytes((folder.training / PHASE1_FILE).with_suffix(suffix), start.with_suffix(suffix).read_bytes())
@@ -77,12 +78,6 @@ def _check_network(start: Path, observations: Observations) -> None:
             f"{start}.safetensors: made for other reactions than those of the data; fit the data it belongs to, or "
             "give another --checkpoint"
         )
-
-
-def write_settings(folder: RunFolder) -> None:
-    """Write the two sections of the configuration that training reads."""
-    settings = folder.config.model_dump(mode="json", include={"graph_model", "training"})
-    write_bytes(folder.training / "settings.json", json.dumps(settings, indent=1).encode())
 
 
 def observations_digest(folder: RunFolder) -> str:
@@ -111,14 +106,10 @@ def train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, k
         phases |= {"phase 2": PHASE2_FILE} | ({"refine": REFINED_FILE} if settings.joint_refinement else {})
     if all(folder.is_finished(stage) and is_intact(folder.training / name) for stage, name in phases.items()):
         return
-    errors = folder.training / ERRORS
-    with excerpt(errors) as stderr:
-        threads = training_threads(load_observations(folder.given / OBSERVATIONS_FILE).network.n_species)
-        env = environment(**threads, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}))
-        shared = folder.given if folder.base else None
-        with start_training(folder.training, shared, kernel=kernel, env=env, stderr=stderr) as training:
-            refused, leak = _follow(read_events(training.stdout), folder, phases, progress)
-            code = training.wait()
+    shared = folder.given if folder.base else None
+    with sealed_training(folder.training, shared, cache, kernel=kernel) as training:
+        refused, leak = _follow(read_events(training.stdout), folder, phases, progress)
+        code = training.wait()
     if attempt := leak or attempt_of(code):
         folder.mark_leak(attempt)
         raise FirewallError(folder.leak)
@@ -128,11 +119,35 @@ def train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, k
         raise TrainingLostError(landlock.MISSING)
     if code:
         # Text of the process is not a reason: it may have been written by the code of a strategy.
+        errors = folder.training / ERRORS
         lost = killed_from_outside(code) or code == NO_ROOM or lack_of_room(folder.training)
         raise (TrainingLostError if lost else TrainingFailedError)(
             f"training {describe_exit(code)} ({last_line(errors) or 'no message'}); see {errors}, "
             "then continue with --resume"
         )
+
+
+@contextmanager
+def sealed_training(
+    folder: Path, shared: Path | None, cache: Path | None = None, *, kernel: bool = False
+) -> Iterator[Training | Child]:
+    """A training in a folder, with as many threads as its network is worth; it ends with the context.
+
+    Args:
+        folder, shared, kernel: as for `train_process.main`. Its error output is left in `folder`.
+        cache: as for `train`.
+
+    Raises:
+        InputError: the observations cannot be read.
+        OSError: it cannot be started.
+    """
+    threads = training_threads(load_observations((shared or folder) / OBSERVATIONS_FILE).network.n_species)
+    env = environment(**threads, **({"JAX_COMPILATION_CACHE_DIR": str(cache)} if cache else {}))
+    with (
+        excerpt(folder / ERRORS) as stderr,
+        start_training(folder, shared, kernel=kernel, env=env, stderr=stderr) as training,
+    ):
+        yield training
 
 
 def _follow(

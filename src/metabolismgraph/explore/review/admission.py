@@ -43,7 +43,7 @@ from metabolismgraph.runs.checkpoint import (
     save_observations,
     save_phase1,
 )
-from metabolismgraph.runs.train_folder import read_settings
+from metabolismgraph.runs.training_settings import read_settings, write_settings
 from metabolismgraph.sandbox.audit_hook import attempt_of
 from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.system.model_rates import mean_homeostasis
@@ -239,10 +239,7 @@ def systems_for(told: str, training: Path, settings: Training | None = None) -> 
     Raises:
         InputError: settings, observations, checkpoint or secret are missing or damaged.
     """
-    try:
-        graph_model, given = read_settings(training)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{training / 'settings.json'}: cannot be read ({one_line(error, 100)})") from None
+    graph_model, given = read_settings(training)
     observations, _ = load_observations(training / OBSERVATIONS_FILE).split(*given.held_out)
     own = Phase2Data(observations, load_phase1(training / PHASE1_FILE, graph_model), graph_model, settings or given)
     return draw_systems(own, secret_generator(training.parent, told), draw_lengths=settings is None)
@@ -257,9 +254,7 @@ def write_trial(folder: Path, files: Mapping[str, str], systems: TrialSystems) -
         path = folder / SYSTEMS / str(number)
         save_observations(path / OBSERVATIONS_FILE, data.observations)
         save_phase1(path / PHASE1_FILE, data.phase1, 0.0)
-        sections = {"graph_model": data.graph_model, "training": data.training}
-        content = {key: section.model_dump(mode="json") for key, section in sections.items()}
-        write_bytes(path / "settings.json", json.dumps(content).encode())
+        write_settings(path, data.graph_model, data.training)
 
 
 def learned_faults(folder: Path, systems: TrialSystems) -> list[str]:

@@ -24,7 +24,7 @@ from metabolismgraph.homeostasis.strategies import chosen, custom, make_plan, na
 from metabolismgraph.homeostasis.strategies.base import Strategy
 from metabolismgraph.homeostasis.training_plan import Plan
 from metabolismgraph.runs.checkpoint import OBSERVATIONS_FILE, PHASE1_FILE, load_observations, load_phase1, save_phase2
-from metabolismgraph.runs.train_folder import read_settings
+from metabolismgraph.runs.training_settings import read_settings
 
 Entry = str | dict[str, dict[str, Any]]  # of training.strategies
 SYSTEMS, LEARNED = "systems", "learned"  # folders of a trial, with one entry for each system

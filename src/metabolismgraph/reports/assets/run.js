@@ -49,7 +49,7 @@
   }
 
   for (const place of document.querySelectorAll("[data-lines]")) {
-    const { names, time, run, values, shown, left_out } = data[place.dataset.lines];
+    const { names, time, run, values, predicted, shown, left_out } = data[place.dataset.lines];
     const label = document.createElement("label");
     label.className = "filter";
     label.textContent = "Species";
@@ -59,20 +59,23 @@
     place.append(label);
     const canvas = document.createElement("div");
     place.append(canvas);
-    note(place, `Shown: ${shown}${left_out ? `; ${left_out} species that change less are left out here` : ""}.`);
+    note(place, `Shown: ${shown}${left_out ? `; ${left_out} species that change less are left out here` : ""}.${predicted ? " Dashed: a rollout of the model over the held-out frames." : ""}`);
     const answer = answerBelow(place, "values");
     const draw = () => {
       canvas.replaceChildren();
-      const own = values[select.selectedIndex];
+      const own = values[select.selectedIndex], model = predicted?.[select.selectedIndex];
       const x = across(time), y = up(own.filter((v) => v !== null));
       const svg = frame(canvas, x, y, ["time", `concentration of ${names[select.selectedIndex]}`]);
       for (const r of new Set(run)) {
-        const line = d3.line((i) => x(time[i]), (i) => y(own[i])).defined((i) => own[i] !== null);
-        svg.append("path").attr("class", "trace").attr("stroke", colours[r % colours.length]).attr("d", line(d3.range(time.length).filter((i) => run[i] === r)));
+        const frames = d3.range(time.length).filter((i) => run[i] === r);
+        const path = (of) => d3.line((i) => x(time[i]), (i) => y(of[i])).defined((i) => of[i] !== null)(frames);
+        svg.append("path").attr("class", "trace").attr("stroke", colours[r % colours.length]).attr("d", path(own));
+        if (model) svg.append("path").attr("class", "trace rollout").attr("d", path(model));
       }
       svg.on("pointermove", (event) => {
         const i = d3.leastIndex(time, (a, b) => Math.abs(x(a) - d3.pointer(event)[0]) - Math.abs(x(b) - d3.pointer(event)[0]));
-        answer.textContent = `time ${time[i]}: ${own[i] === null ? "not measured" : own[i]}`;
+        const expected = model?.[i] ?? null;
+        answer.textContent = `time ${time[i]}: ${own[i] === null ? "not measured" : own[i]}${expected === null ? "" : `, predicted ${expected}`}`;
       });
     };
     select.addEventListener("change", draw);
