@@ -23,7 +23,7 @@ def call(monkeypatch, *arguments: object) -> int:
     from metabolismgraph.cli import main
 
     monkeypatch.setattr(sys, "argv", ["metabolismgraph", *map(str, arguments)])
-    monkeypatch.setattr("metabolismgraph.cli.app.end_without_collecting", lambda: None)  # the process goes on
+    monkeypatch.setattr("metabolismgraph.cli.app.skip_last_collection", lambda: None)  # the process goes on
     with pytest.raises(SystemExit) as stop:
         main()
     return int(stop.value.code or 0)

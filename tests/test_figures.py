@@ -412,6 +412,16 @@ def test_a_rollout_that_diverges_leaves_the_axis_to_the_data(value):
     assert [ax.get_ylim() for ax in drawn(dynamics.traces, scene_of(data), render=True).axes] == before
 
 
+def test_figures_of_the_data_alone_carry_no_warning(tmp_path, monkeypatch):
+    warned = []
+    monkeypatch.setattr(Figure, "suptitle", lambda *_, **__: warned[-1].append(True))
+    for data in (made_up(), made_up().drop_vars("predicted_concentration")):
+        for name in ("figures/traces", "figures/singular", "figures/summary"):
+            warned.append([])
+            draw_all(data, METRICS | {"trustworthy": False}, tmp_path, Plotting(dpi=30), below=name)
+    assert [bool(found) for found in warned] == [True, False, True, False, False, True]
+
+
 def test_held_out_frames_are_shaded_and_may_be_none():
     data = made_up()
     assert all(len(ax.patches) == 1 for ax in drawn(dynamics.traces, scene_of(data)).axes)

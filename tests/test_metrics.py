@@ -12,6 +12,7 @@ from rich.console import Console
 
 import metabolismgraph as mg
 from metabolismgraph.cli.tables import summary_table
+from metabolismgraph.ground_truth.agreement import r_squared
 from metabolismgraph.metrics import METRICS, by_index, classify, find, from_log_name
 
 
@@ -23,16 +24,34 @@ def evaluations(small, small_config, small_phase1):
     return mg.evaluate(result, small.truth), mg.evaluate(result)
 
 
-def test_the_rollout_that_is_shown_is_that_of_the_metrics(evaluations, small):
-    data, metrics = evaluations[1].data, evaluations[1].metrics
-    held_out, predicted = data["held_out"].to_numpy(), data["predicted_concentration"].to_numpy()
-    np.testing.assert_array_equal(np.isfinite(predicted).all(axis=1), held_out)
-    assert np.isnan(predicted[~held_out]).all()
-    unseen = np.flatnonzero(held_out)
-    measured = small.observations.concentration
-    np.testing.assert_array_equal(predicted[unseen[0]], measured[unseen[0]])  # where it begins
-    assert 1 - metrics["test_R2"] < 1e-6
-    np.testing.assert_allclose(predicted[unseen], measured[unseen], rtol=1e-3, atol=1e-4)
+def test_the_rollout_that_is_shown_is_that_of_the_metrics(evaluations):
+    check_rollouts(evaluations[1])
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_rollouts_of_runs_of_different_length_are_shown_whole(small_config, part):
+    settings = {"training.phase2_steps": 2, "training.held_out_part": part, "simulation.n_runs": 2}
+    config = small_config.replace(settings)
+    observations = mg.simulate(config).observations
+    frames = np.arange(observations.n_frames)
+    check_rollouts(mg.evaluate(mg.fit(observations.select(frames < 0.8 * observations.n_frames), config)), part)
+
+
+def check_rollouts(evaluation, part=0):
+    """Rollouts cover the held-out frames of each run, begin at a measured state, and have the R² of the metrics."""
+    data, moving = evaluation.data, evaluation.data["moving"].to_numpy()
+    held_out, run = data["held_out"].to_numpy(), data["run"].to_numpy()
+    predicted, measured = data["predicted_concentration"].to_numpy(), data["concentration"].to_numpy()
+    np.testing.assert_array_equal(np.isfinite(predicted), np.broadcast_to(held_out[:, None], predicted.shape))
+    frames = [np.flatnonzero(held_out & (run == r)) for r in np.unique(run)]
+    for of_run in frames:
+        np.testing.assert_array_equal(predicted[of_run[0]], measured[of_run[0]])
+        assert (predicted[of_run[1:]] != measured[of_run[1:]]).any(axis=1).all()
+    if part == 0:  # otherwise the last step of a rollout leads into a training frame, which is not shown
+        shortest = min(map(len, frames))
+        within = np.stack([of_run[1:shortest] for of_run in frames], axis=1)
+        r2 = r_squared(predicted[within][..., moving].ravel(), measured[within][..., moving].ravel())
+        assert r2 == evaluation.metrics["test_R2"]
 
 
 def test_every_metric_has_a_record(evaluations):

@@ -13,6 +13,7 @@ import xarray as xr
 from browser import HOSTILE, Page, in_a_browser, opened, scripted
 from command_line import call, refused
 
+from metabolismgraph.errors import InputError
 from metabolismgraph.reports.page import ASSETS
 from metabolismgraph.runs.points import residual_cells, trace_lines
 from metabolismgraph.runs.report import write_run_report
@@ -257,6 +258,8 @@ def test_figures_answer_to_the_pointer(run, tmp_path):
       const select = document.querySelector("select");
       select.selectedIndex = 2; select.dispatchEvent(new Event("change"));
       point("[data-lines]", 0.1, 0.5);
+      point("[data-lines]", 0.95, 0.5);
+      said.push(document.querySelectorAll("[data-lines] .rollout").length);
       said.push(document.querySelector("[data-lines] svg").getAttribute("aria-label"));
       point("[data-cells]", 0.11, 0.05);
       document.body.dataset.said = JSON.stringify(said);
@@ -264,7 +267,7 @@ def test_figures_answer_to_the_pointer(run, tmp_path):
     """
     page, console, asked = opened(scripted(write_run_report(run), script), tmp_path)
     assert (console, asked) == ([], set())
-    rate, species, value, label, residual = json.loads(page.said)
+    rate, species, value, held_out, rollouts, label, residual = json.loads(page.said)
     constants = pd.read_csv(run / "rate_constants.csv").query("identifiable").sort_values("log10_k")
     least = constants.iloc[0]
     assert rate.startswith(f"{least['reaction']}: {least['equation']}: ")
@@ -273,6 +276,9 @@ def test_figures_answer_to_the_pointer(run, tmp_path):
     table = pd.read_csv(run / "data/timeseries.csv.gz")
     time, concentration = map(float, re.fullmatch("time (.*): (.*)", value).groups())
     assert concentration == pytest.approx(table["M002"][(table["time"] - time).abs().idxmin()], rel=1e-3)
+    _, concentration, predicted = map(float, re.fullmatch("time (.*): (.*), predicted (.*)", held_out).groups())
+    assert predicted == pytest.approx(concentration, rel=0.05)
+    assert rollouts == 1
     residuals = page.data["residuals"]
     name, time, share = re.fullmatch(r"(M\d+), from time (.*): (.*)", residual).groups()
     column, row = residuals["time"].index(float(time)), residuals["names"].index(name)
@@ -298,13 +304,23 @@ def test_rollouts_are_shown_as_far_as_they_stay_near_the_data(small):
     assert "predicted" not in trace_lines(observations, None)
     frames, half = observations.n_frames, observations.n_frames // 2
     rollouts = observations.concentration.copy()
-    rollouts[:half], rollouts[-1] = np.nan, [1e300, np.inf, -1.0, *rollouts[-1, 3:]]
+    lowest, highest = rollouts.min(axis=0), rollouts.max(axis=0)
+    rollouts[:half], rollouts[-1] = np.nan, highest + 0.9 * (highest - lowest)
+    rollouts[-1, :4] = [1e300, np.inf, -1e300, (2.1 * lowest - 1.1 * highest)[3]]
     found = trace_lines(observations, xr.Dataset({"predicted_concentration": (("frame", "species"), rollouts)}))
     species = [list(observations.network.species).index(name) for name in found["names"]]
     shown = np.unique(np.linspace(0, frames - 1, 300).astype(int))
     for i, measured, predicted in zip(species, found["values"], found["predicted"], strict=True):
-        near = (shown >= half) & ~((shown == frames - 1) & (i < 3))
-        assert predicted == [value if there else None for value, there in zip(measured, near, strict=True)]
+        expected = [value if frame >= half else None for frame, value in zip(shown, measured, strict=True)]
+        assert predicted[:-1] == expected[:-1]
+        assert (predicted[-1] is None) == (i < 4)
+
+
+def test_an_evaluation_of_other_data_is_refused(run):
+    data = xr.load_dataset(run / "evaluation.nc", engine="h5netcdf")
+    data.isel(frame=slice(1, None)).to_netcdf(run / "evaluation.nc", engine="h5netcdf")
+    with pytest.raises(InputError, match=r"evaluation.nc: made for other data than this run; `metabolismgraph eval"):
+        write_run_report(run)
 
 
 def test_residuals_of_species_without_data_or_change_are_left_out():

@@ -231,7 +231,7 @@ class Ended:
 
 @pytest.mark.parametrize(("code", "times"), [(2, 1), (1, 1), (NO_ROOM, 2), (-signal.SIGKILL, 2)])
 def test_a_fault_that_would_come_again_is_met_once(at_hand, monkeypatch, code, times):
-    monkeypatch.setattr(shared_residuals, "start_training", start := Ended(code))
+    monkeypatch.setattr(shared_residuals, "sealed_training", start := Ended(code))
     assert at_hand() == at_hand() == []
     assert start.times == times
 

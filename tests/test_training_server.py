@@ -17,7 +17,7 @@ import strategy_files
 
 from metabolismgraph.processes import environment
 from metabolismgraph.runs import train_process, training_server
-from metabolismgraph.runs.training_server import Training, TrainingServer
+from metabolismgraph.runs.training_server import ForkedTraining, TrainingServer
 from metabolismgraph.sandbox import audit_hook
 from metabolismgraph.sandbox.protocol import read_events
 from metabolismgraph.system.threads import ONE_THREAD
@@ -105,7 +105,7 @@ def test_a_fork_learns_what_a_program_learns(base, tmp_path, server):
         assert [event["stage"] for event in events if event["event"] == "finished"] == ["phase 1", "phase 2"]
     server.close()
     training = started(program, base)
-    assert not isinstance(training, Training)
+    assert not isinstance(training, ForkedTraining)
     with training:
         assert [event["event"] for event in read_events(training.stdout)] == [event["event"] for event in events]
         assert training.wait() == 0
@@ -198,7 +198,7 @@ def test_a_training_ends_with_its_server_and_the_next_one_is_a_program(base, tmp
         assert training.wait() == -signal.SIGKILL
         assert _gone(process)
     again = started(prepared(base, tmp_path / "next"), base)
-    assert not isinstance(again, Training)
+    assert not isinstance(again, ForkedTraining)
     with again:
         assert len(list(read_events(again.stdout))) > 1
         assert again.wait() == 0
@@ -240,7 +240,7 @@ def test_a_process_with_little_in_it_forks_a_server_from_itself(base, tmp_path):
     shutil.rmtree(folder / "strategies")
     with secret.open("w") as stream:
         kind, *said, held = forked(folder, base, pass_fds=[stream.fileno()])
-    assert (kind, said) == ("Training", ["sealed", True, 0])
+    assert (kind, said) == ("ForkedTraining", ["sealed", True, 0])
     assert str(secret) not in held
     training_server.fork_server()  # here JAX is loaded, and may have threads
     assert not training_server._servers
@@ -249,13 +249,13 @@ def test_a_process_with_little_in_it_forks_a_server_from_itself(base, tmp_path):
 @pytest.mark.parametrize("runs_files", [False, True])
 def test_strategy_files_are_executed_only_in_forks_that_may(base, tmp_path, runs_files):
     kind, *said, _ = forked(prepared(base, tmp_path / "own"), base, runs_files=runs_files)
-    assert (kind, said) == ("Training" if runs_files else "Child", ["sealed", True, 0])
+    assert (kind, said) == ("ForkedTraining" if runs_files else "Child", ["sealed", True, 0])
 
 
 def test_a_fork_that_executes_strategy_files_is_sealed(base, tmp_path):
     folder = prepared(base, tmp_path / "attack", f"{INERT}\n{ATTACKS['the truth']}\n")
     kind, *said, _ = forked(folder, base, runs_files=True)
-    assert (kind, said) == ("Training", ["sealed", True, audit_hook.LEAK])
+    assert (kind, said) == ("ForkedTraining", ["sealed", True, audit_hook.LEAK])
     assert not (folder / "phase2.safetensors").exists()
 
 

@@ -1,6 +1,6 @@
-"""When Python looks for garbage, which are objects that refer to each other: seldom, and not at the end of a process.
+"""When Python looks for garbage, which are objects out of reach that refer to each other: seldom, and not at the end.
 
-JAX and Matplotlib make millions of objects that stay in use. With the usual thresholds, a short fit spends a tenth of
+JAX and Matplotlib make millions of objects that stay in use. With the default thresholds, a short fit spends a tenth of
 its time on looking at them again and again.
 """
 
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import gc
 
-_OBJECTS = 100_000  # new ones until garbage is looked for; usually 700
+_OBJECTS = 100_000  # new ones until garbage is looked for; by default about a thousand
 
 
 def collect_seldom() -> None:
-    """Look for garbage after many more new objects than usual, in this process and its forks."""
+    """Look for garbage after many more new objects than by default, in this process and its later forks."""
     gc.set_threshold(_OBJECTS)
 
 
@@ -22,9 +22,9 @@ def share_with_forks() -> None:
     gc.freeze()
 
 
-def end_without_collecting() -> None:
-    """Leave all garbage to the operating system, which takes it back at the end of this process.
+def skip_last_collection() -> None:
+    """Leave garbage to the operating system, which takes it back at the end of this process.
 
-    Python would look at all objects several times before it ends.
+    Python would look at all objects several times as it ends.
     """
     gc.freeze()

@@ -86,7 +86,10 @@ def set_points(evaluation: Evaluation, *, colormap: str = _COLOURS) -> Figure:
 
 
 def traces(evaluation: Evaluation, *, colormap: str = _COLOURS) -> Figure:
-    """Concentrations over time, with rollouts of the model over the held-out frames, which are shaded."""
+    """Concentrations over time; held-out frames are shaded.
+
+    After Phase 2, a rollout of its model over these frames is shown, if nothing is missing.
+    """
     return _drawn(dynamics.traces, evaluation, colormap)
 
 

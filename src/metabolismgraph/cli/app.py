@@ -35,7 +35,7 @@ from metabolismgraph.cli.options import (
 )
 from metabolismgraph.cli.walls import one_line_errors, open_closed_streams
 from metabolismgraph.errors import InputError
-from metabolismgraph.garbage import collect_seldom, end_without_collecting
+from metabolismgraph.garbage import collect_seldom, skip_last_collection
 
 if TYPE_CHECKING:
     from metabolismgraph.config import Config
@@ -86,7 +86,7 @@ def main() -> None:
             fork_server()
         code = app(standalone_mode=False)
         sys.stdout.flush()
-    end_without_collecting()
+    skip_last_collection()
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -459,37 +459,48 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: Variabl
         error = _final_errors(rates, t, steps, rule)[:, moving]
         change = (t.end[steps[-1]] - t.start[steps[0]])[:, moving]
         metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(error**2) / max(np.sum(change**2), 1e-300)))
-    of_rollouts, shown = _test_rollouts(rates, t, moving, rule, observations.n_frames)
+    begins = np.flatnonzero(np.diff(t.frame, prepend=-2) != 1)
+    lengths = np.diff(begins, append=len(t.dt))
+    states = _long_rollouts(rates, t, begins, lengths, rule)
+    shown = np.full(observations.concentration.shape, np.nan)
+    shown[t.frame[begins]] = t.start[begins]
+    for begin, length, run in zip(begins, lengths, np.moveaxis(states, 1, 0), strict=True):
+        shown[t.frame[begin : begin + length] + 1] = run[:length]
+    shown[~observations.held_out(*result.training.held_out)] = np.nan  # where a step leads into a training frame
     data["predicted_concentration"] = (("frame", "species"), shown)
-    return metrics | of_rollouts
+    shortest = int(lengths.min())
+    seen = t.end[begins[None, :] + np.arange(shortest)[:, None]]
+    return metrics | _test_metrics(states[:shortest, :, moving].ravel(), seen[..., moving].ravel())
 
 
-def _test_rollouts(
-    rates: ModelRates, t: Transitions, moving: Bool[np.ndarray, " species"], rule: Rule, n_frames: int
-) -> tuple[dict[str, Value], Float[np.ndarray, "frames species"]]:
-    """R2 and correlation of one long rollout per run over the held-out frames, as published, and the rollouts.
+def _long_rollouts(
+    rates: ModelRates,
+    t: Transitions,
+    begins: Int[np.ndarray, " runs"],
+    lengths: Int[np.ndarray, " runs"],
+    rule: Rule,
+) -> Float[np.ndarray, "steps runs species"]:
+    """One rollout for each run of transitions, as long as the longest one; beyond the end of a run, it has no meaning.
+
+    Args:
+        begins, lengths: indices of the first transitions of the runs, and numbers of transitions.
+    """
+    steps = begins + np.minimum(np.arange(lengths.max())[:, None], lengths - 1)
+    return rollout(rates, t.start[begins], t.dt[steps], rule)
+
+
+def _test_metrics(predicted: Float[np.ndarray, " values"], seen: Float[np.ndarray, " values"]) -> dict[str, Value]:
+    """R2 and correlation of one long rollout per run over the held-out frames, as published.
 
     All rollouts have the length of the shortest one, and all species and frames count together.
-
-    Returns:
-        The metrics, and the concentrations of the rollouts, NaN in all other frames.
     """
-    begins = np.flatnonzero(np.diff(t.frame, prepend=-2) != 1)
-    length = int(np.diff(begins, append=len(t.dt)).min())
-    steps = begins[None, :] + np.arange(length)[:, None]
-    states = rollout(rates, t.start[steps[0]], t.dt[steps], rule)
-    shown = np.full((n_frames, len(moving)), np.nan)
-    shown[t.frame[steps[0]]] = t.start[steps[0]]
-    shown[t.frame[steps] + 1] = states
-    predicted, seen = states[..., moving].ravel(), t.end[steps][..., moving].ravel()
     if not np.isfinite(predicted).all():
-        return {"test_R2": None, "test_pearson": None}, shown
+        return {"test_R2": None, "test_pearson": None}
     varies = min(predicted.std(), seen.std()) > 0
-    metrics: dict[str, Value] = {
+    return {
         "test_R2": r_squared(predicted, seen),
         "test_pearson": float(np.corrcoef(predicted, seen)[0, 1]) if varies else None,
     }
-    return metrics, shown
 
 
 def _windows(t: Transitions) -> Int[np.ndarray, "steps starts"] | None:

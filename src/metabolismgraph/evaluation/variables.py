@@ -19,7 +19,7 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "singular_value": ("singular values of the concentrations (frames x species)", "concentration"),
     "concentration": ("measured or simulated concentrations, NaN where missing", "concentration"),
     "predicted_concentration": (
-        "rollout of the model over the held-out frames of each run, from the first of them; NaN in other frames",
+        "rollout of the model of Phase 2 over the held-out frames of each run, from the first one; NaN in others",
         "concentration",
     ),
     "time": ("time of each frame", "time"),

@@ -19,8 +19,6 @@ from metabolismgraph.system.progress import Progress, silent
 
 __all__ = ["check_colormap", "draw_all"]
 
-_DATA_ONLY = "singular_values.png"  # a figure without the model
-
 
 def draw_all(
     data: xr.Dataset,
@@ -59,11 +57,17 @@ def draw_all(
         for done, (name, (draw, shown)) in enumerate(wanted.items()):
             progress("figures", done / len(wanted), name)
             figure = draw(shown)
-            if metrics.get("trustworthy") is False and not name.endswith(_DATA_ONLY):
+            if metrics.get("trustworthy") is False and _shows_model(name, shown):
                 figure.suptitle("Not to be trusted: see why_not in metrics.json", color=VERMILLION)
             written.append(save(figure, folder / name, plotting.dpi, plotting.formats))
     progress("figures", 1.0, "")
     return written
+
+
+def _shows_model(name: str, scene: Scene) -> bool:
+    """Whether a figure shows more than the data."""
+    of_data = name.endswith("singular_values.png")
+    return not (of_data or (name.endswith("traces.png") and not scene.has("predicted_concentration")))
 
 
 def _figures(scene: Scene) -> dict[str, Callable[[Scene], Figure]]:

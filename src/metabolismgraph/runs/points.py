@@ -20,14 +20,15 @@ from metabolismgraph.system.observations import Observations
 _POINTS = 5000  # of a scatter
 _NEEDED = ("reaction", "species", "moving", "cluster")  # the last three only with embeddings
 _NUMBERS, _FRAMES = 30_000, 300  # of the concentrations: all together, and of one species
+_ROLLOUTS = "predicted_concentration"
 _CELLS = 100  # of the residuals, in each direction
 
 
-def read_evaluation(path: Path) -> xr.Dataset | None:
+def read_evaluation(path: Path, observations: Observations) -> xr.Dataset | None:
     """evaluation.nc of a run; None if there is none.
 
     Raises:
-        InputError: it is damaged.
+        InputError: it is damaged, or belongs to other data.
     """
     if not path.exists():
         return None
@@ -38,6 +39,9 @@ def read_evaluation(path: Path) -> xr.Dataset | None:
     for name in _NEEDED[: None if "embedding" in found else 1]:
         if name not in found.variables:
             raise InputError(f"{path}: the variable {name} is missing; `metabolismgraph evaluate` writes it again")
+    shape = (observations.n_frames, observations.network.n_species)
+    if _ROLLOUTS in found and found[_ROLLOUTS].shape != shape:
+        raise InputError(f"{path}: made for other data than this run; `metabolismgraph evaluate` writes it again")
     return found
 
 
@@ -97,9 +101,11 @@ def trace_lines(observations: Observations, evaluation: xr.Dataset | None) -> di
         "run": [int(r) for r in observations.run[frames]],
         "values": _rows(values[np.ix_(frames, largest)]),
     }
-    if evaluation is not None and "predicted_concentration" in evaluation:
-        rollouts = evaluation["predicted_concentration"].to_numpy()
-        near = (rollouts >= 0) & (rollouts <= 1.1 * np.nanmax(values, axis=0, initial=0.0))
+    if evaluation is not None and _ROLLOUTS in evaluation:
+        rollouts = evaluation[_ROLLOUTS].to_numpy()
+        lowest, highest = c.min(axis=0), c.max(axis=0)
+        margin = np.maximum(highest - lowest, 0.1 * highest)
+        near = (rollouts >= lowest - margin) & (rollouts <= highest + margin)
         found["predicted"] = _rows(np.where(near, rollouts, np.nan)[np.ix_(frames, largest)])
     return found
 

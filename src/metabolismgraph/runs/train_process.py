@@ -16,7 +16,7 @@ import resource
 import sys
 from pathlib import Path
 
-from metabolismgraph.garbage import collect_seldom, end_without_collecting
+from metabolismgraph.garbage import collect_seldom, skip_last_collection
 from metabolismgraph.sandbox import audit_hook
 from metabolismgraph.sandbox.protocol import write_event
 
@@ -77,7 +77,7 @@ def main(folder: Path, shared: Path | None = None, *, kernel: bool = False) -> i
             raise
         sys.stderr.write(f"{error.strerror}\n")
         return NO_ROOM
-    end_without_collecting()
+    skip_last_collection()
     return 0
 
 

@@ -23,7 +23,7 @@ from metabolismgraph.runs.checkpoint import (
 )
 from metabolismgraph.runs.folder import ERRORS, MOST_SECONDS, RunFolder
 from metabolismgraph.runs.train_process import NO_ROOM, UNGUARDED
-from metabolismgraph.runs.training_server import Training, start_training
+from metabolismgraph.runs.training_server import ForkedTraining, start_training
 from metabolismgraph.runs.training_settings import write_settings
 from metabolismgraph.sandbox import landlock
 from metabolismgraph.sandbox.audit_hook import attempt_of
@@ -130,8 +130,8 @@ def train(folder: RunFolder, progress: Progress, cache: Path | None = None, *, k
 @contextmanager
 def sealed_training(
     folder: Path, shared: Path | None, cache: Path | None = None, *, kernel: bool = False
-) -> Iterator[Training | Child]:
-    """A training in a folder, with as many threads as its network is worth; it ends with the context.
+) -> Iterator[ForkedTraining | Child]:
+    """A training in a folder, with threads by the number of species; it ends with the context.
 
     Args:
         folder, shared, kernel: as for `train_process.main`. Its error output is left in `folder`.

@@ -41,7 +41,7 @@ _MODULES = (
 _servers: list[TrainingServer] = []  # the one of this process, which its forks inherit
 
 
-class Training:
+class ForkedTraining:
     """A training in a fork of a server, with those methods of `Child` that its caller needs.
 
     Args:
@@ -54,7 +54,7 @@ class Training:
         self._channel, self._process, self.stdout = channel, process, stdout
         self._code: int | None = None
 
-    def __enter__(self) -> Training:  # noqa: PYI034 (beartype does not know Self in methods)
+    def __enter__(self) -> ForkedTraining:  # noqa: PYI034 (beartype does not know Self in methods)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,7 +87,7 @@ class TrainingServer:
         self._channel, self._process, self.runs_files = channel, process, runs_files
         self._owner: int | None = os.getpid()
 
-    def start(self, request: Mapping[str, object], stderr: int) -> Training | None:
+    def start(self, request: Mapping[str, object], stderr: int) -> ForkedTraining | None:
         """Begin a training; returns None if the server has ended, or the request is too long for it.
 
         Args:
@@ -107,7 +107,7 @@ class TrainingServer:
         finally:
             os.close(target)
         if process:
-            return Training(self._channel, process[0], stdout)
+            return ForkedTraining(self._channel, process[0], stdout)
         stdout.close()
         return None
 
@@ -126,7 +126,7 @@ class TrainingServer:
 
 def start_training(
     folder: Path, shared: Path | None, *, kernel: bool, env: Mapping[str, str], stderr: int
-) -> Training | Child:
+) -> ForkedTraining | Child:
     """Begin a training in a fork of the server of this process, or as a program if there is none.
 
     Args:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from metabolismgraph.explore.engines.base import NO_ROOM, STDOUT
-from metabolismgraph.garbage import collect_seldom, end_without_collecting, share_with_forks
+from metabolismgraph.garbage import collect_seldom, share_with_forks, skip_last_collection
 from metabolismgraph.processes import PIPE, Child, environment, keep_to_cores
 from metabolismgraph.runs.training_server import fork_server
 
@@ -127,7 +127,7 @@ def _run(folder: Path) -> int:
     from metabolismgraph.explore.engines import job  # noqa: PLC0415 (after the server was forked, which must not hold it)
 
     code = job.main(folder)
-    end_without_collecting()
+    skip_last_collection()
     return code
 
 

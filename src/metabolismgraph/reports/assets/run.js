@@ -64,7 +64,7 @@
     const draw = () => {
       canvas.replaceChildren();
       const own = values[select.selectedIndex], model = predicted?.[select.selectedIndex];
-      const x = across(time), y = up(own.filter((v) => v !== null));
+      const x = across(time), y = up([...own, ...(model ?? [])].filter((v) => v !== null));
       const svg = frame(canvas, x, y, ["time", `concentration of ${names[select.selectedIndex]}`]);
       for (const r of new Set(run)) {
         const frames = d3.range(time.length).filter((i) => run[i] === r);
