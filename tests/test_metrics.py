@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from continuous import LOTKA_VOLTERRA, observe
 from rich.console import Console
 
 import metabolismgraph as mg
@@ -131,3 +132,16 @@ def test_no_other_place_takes_names_apart():
     for path in Path(mg.__file__).parent.rglob("*.py"):
         if path.name not in {"metrics.py", "prompt.py"}:
             assert not parsing.search(path.read_text()), path
+
+
+def test_after_a_fit_of_trajectories_those_of_the_model_are_shown():
+    exact = observe(LOTKA_VOLTERRA, np.linspace(0, 20, 201))
+    truth = 1000 * exact.concentration  # in other units, so that the fit converts them
+    noise = np.random.default_rng(0).normal(scale=0.02, size=truth.shape)
+    observations = dataclasses.replace(exact, concentration=truth * (1 + noise))
+    evaluation = mg.evaluate(mg.fit(observations))
+    assert evaluation.metrics["trustworthy"]
+    held_out, fitted = (evaluation.data[name].to_numpy() for name in ("held_out", "fitted_concentration"))
+    np.testing.assert_array_equal(np.isfinite(fitted), np.broadcast_to(held_out[:, None], fitted.shape))
+    error = (fitted / truth - 1)[held_out]
+    assert np.sqrt(np.mean(error**2)) < 0.01  # half the noise: they follow the truth, not the samples

@@ -259,7 +259,7 @@ def test_figures_answer_to_the_pointer(run, tmp_path):
       select.selectedIndex = 2; select.dispatchEvent(new Event("change"));
       point("[data-lines]", 0.1, 0.5);
       point("[data-lines]", 0.95, 0.5);
-      said.push(document.querySelectorAll("[data-lines] .rollout").length);
+      said.push(document.querySelectorAll("[data-lines] .model").length);
       said.push(document.querySelector("[data-lines] svg").getAttribute("aria-label"));
       point("[data-cells]", 0.11, 0.05);
       document.body.dataset.said = JSON.stringify(said);
@@ -276,7 +276,7 @@ def test_figures_answer_to_the_pointer(run, tmp_path):
     table = pd.read_csv(run / "data/timeseries.csv.gz")
     time, concentration = map(float, re.fullmatch("time (.*): (.*)", value).groups())
     assert concentration == pytest.approx(table["M002"][(table["time"] - time).abs().idxmin()], rel=1e-3)
-    _, concentration, predicted = map(float, re.fullmatch("time (.*): (.*), predicted (.*)", held_out).groups())
+    _, concentration, predicted = map(float, re.fullmatch("time (.*): (.*), model (.*)", held_out).groups())
     assert predicted == pytest.approx(concentration, rel=0.05)
     assert rollouts == 1
     residuals = page.data["residuals"]
@@ -301,7 +301,7 @@ def test_residuals_are_those_of_the_evaluation_the_largest_first(run):
 
 def test_rollouts_are_shown_as_far_as_they_stay_near_the_data(small):
     observations = small.observations
-    assert "predicted" not in trace_lines(observations, None)
+    assert "model" not in trace_lines(observations, None)
     frames, half = observations.n_frames, observations.n_frames // 2
     rollouts = observations.concentration.copy()
     lowest, highest = rollouts.min(axis=0), rollouts.max(axis=0)
@@ -310,7 +310,7 @@ def test_rollouts_are_shown_as_far_as_they_stay_near_the_data(small):
     found = trace_lines(observations, xr.Dataset({"predicted_concentration": (("frame", "species"), rollouts)}))
     species = [list(observations.network.species).index(name) for name in found["names"]]
     shown = np.unique(np.linspace(0, frames - 1, 300).astype(int))
-    for i, measured, predicted in zip(species, found["values"], found["predicted"], strict=True):
+    for i, measured, predicted in zip(species, found["values"], found["model"], strict=True):
         expected = [value if frame >= half else None for frame, value in zip(shown, measured, strict=True)]
         assert predicted[:-1] == expected[:-1]
         assert (predicted[-1] is None) == (i < 4)

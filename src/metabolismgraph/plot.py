@@ -88,7 +88,8 @@ def set_points(evaluation: Evaluation, *, colormap: str = _COLOURS) -> Figure:
 def traces(evaluation: Evaluation, *, colormap: str = _COLOURS) -> Figure:
     """Concentrations over time; held-out frames are shaded.
 
-    After Phase 2, a rollout of its model over these frames is shown, if nothing is missing.
+    In these frames, the model is shown: trajectories from fitted states after a fit of trajectories, otherwise a
+    rollout of the model of Phase 2, if nothing is missing.
     """
     return _drawn(dynamics.traces, evaluation, colormap)
 

@@ -130,6 +130,8 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
     data |= {
         f"{name}_error": ("species", getattr(trust, name)) for name in ("unexplained", "misfit", "held_out", "rollout")
     }
+    if trust.trajectories is not None:
+        data["fitted_concentration"] = (("frame", "species"), trust.trajectories)
     metrics: dict[str, Value] = {
         "trustworthy": trust.trustworthy,
         "why_not": list(trust.why_not),

@@ -22,6 +22,10 @@ VARIABLES: dict[str, tuple[str, str]] = {
         "rollout of the model of Phase 2 over the held-out frames of each run, from the first one; NaN in others",
         "concentration",
     ),
+    "fitted_concentration": (
+        "after a fit of trajectories, those of the model in held-out frames, from fitted states; NaN in others",
+        "concentration",
+    ),
     "time": ("time of each frame", "time"),
     "run": ("index of the run of each frame", "1"),
     "held_out": ("whether a frame was held out from training", "1"),
@@ -53,6 +57,13 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "derivative": ("mean dc/dt over each step between two frames, NaN where a value is missing", "concentration/time"),
     "predicted_derivative": ("mean dc/dt of the model over each step", "concentration/time"),
     "transition_time": ("time at the start of each step", "time"),
+}
+
+# Concentrations of the model in held-out frames, and what they are; of those there are, the first is shown. Noise of
+# the first held-out sample would spoil a rollout.
+MODEL_TRACES = {
+    "fitted_concentration": "model, from fitted states",
+    "predicted_concentration": "model, a rollout from the first held-out sample",
 }
 
 

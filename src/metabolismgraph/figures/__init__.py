@@ -67,7 +67,7 @@ def draw_all(
 def _shows_model(name: str, scene: Scene) -> bool:
     """Whether a figure shows more than the data."""
     of_data = name.endswith("singular_values.png")
-    return not (of_data or (name.endswith("traces.png") and not scene.has("predicted_concentration")))
+    return not (of_data or (name.endswith("traces.png") and scene.model_trace is None))
 
 
 def _figures(scene: Scene) -> dict[str, Callable[[Scene], Figure]]:

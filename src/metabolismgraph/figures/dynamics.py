@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from metabolismgraph.evaluation.variables import MODEL_TRACES
 from metabolismgraph.figures.scene import Scene
 from metabolismgraph.figures.style import (
     BLUE,
@@ -34,19 +35,19 @@ _ROBUST = 0.98  # quantile of |values| at the end of the colour scale
 _MAX_NAMES = 12  # names of species along an axis
 _MAX_RUNS = 8  # names of runs along an axis
 _HELD_OUT = "0.9"
-_ROLLOUT: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1}
+_MODEL: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1}
 
 
 def traces(scene: Scene) -> Figure:
     """Concentrations of a few metabolites over time, in descending order of variation.
 
-    In held-out frames, a rollout of the model is drawn over them.
+    In held-out frames, those of the model are drawn over them.
     """
     chosen = _examples(scene)
     figure, axes = panels(len(chosen), 1, 8.0, 1.0 + 1.0 * len(chosen), sharex=True)
     run, time = scene.values("run"), scene.values("time")
     runs = np.unique(run)
-    rollouts = scene.values("predicted_concentration") if scene.has("predicted_concentration") else None
+    model = None if scene.model_trace is None else scene.values(scene.model_trace)
     colours = [BLUE] if len(runs) == 1 else palette(len(runs), "okabe_ito")
     for ax, i in zip(axes.flat, chosen.tolist(), strict=True):
         top = _top(scene, i)
@@ -57,8 +58,8 @@ def traces(scene: Scene) -> Figure:
             values = scene.values("concentration")[here, i]
             points = {"marker": ".", "markersize": 2, "linestyle": ""} if np.isnan(values).any() else {"linewidth": 1}
             ax.plot(time[here], values, color=colour, label=f"run {r}", **points)
-            if rollouts is not None:
-                ax.plot(time[here], np.clip(rollouts[here, i], -top, 2 * top), **_ROLLOUT)
+            if model is not None:
+                ax.plot(time[here], np.clip(model[here, i], -top, 2 * top), **_MODEL)
         ax.set_ylim(0, top)
         ax.set_title(_named(scene, i), loc="left", pad=2)
         ax.yaxis.set_major_locator(MaxNLocator(2))
@@ -67,8 +68,8 @@ def traces(scene: Scene) -> Figure:
     figure.supylabel(CONCENTRATION)
     handles = [line for line in axes[0, 0].lines if str(line.get_label()).startswith("run")]
     handles = handles if 1 < len(runs) <= _MAX_RUNS else []
-    if rollouts is not None:
-        handles.append(Line2D([], [], **_ROLLOUT, label="predicted by a rollout"))
+    if scene.model_trace is not None:
+        handles.append(Line2D([], [], **_MODEL, label=MODEL_TRACES[scene.model_trace]))
     if _held_out_spans(scene):
         handles.append(Patch(color=_HELD_OUT, label="held out from training"))
     if handles:
@@ -77,7 +78,7 @@ def traces(scene: Scene) -> Figure:
 
 
 def _top(scene: Scene, i: int) -> float:
-    """Upper limit of the axis of a species, by its measurements: a rollout may diverge."""
+    """Upper limit of the axis of a species, by its measurements: the model may diverge."""
     return 1.1 * float(np.nanmax(scene.values("concentration")[:, i], initial=0.0)) or 1.0
 
 

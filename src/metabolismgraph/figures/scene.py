@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Int
 from matplotlib.lines import Line2D
 
+from metabolismgraph.evaluation.variables import MODEL_TRACES
 from metabolismgraph.figures.style import palette
 from metabolismgraph.metrics import Value
 
@@ -96,6 +97,11 @@ class Scene:
     def values(self, name: str) -> np.ndarray:
         """The array of a variable."""
         return np.asarray(self.data[name].values)
+
+    @property
+    def model_trace(self) -> str | None:
+        """The variable of the concentrations of the model in held-out frames; None if there is none."""
+        return next((name for name in MODEL_TRACES if self.has(name)), None)
 
     @property
     def groups(self) -> Groups:

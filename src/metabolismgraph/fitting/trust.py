@@ -75,6 +75,9 @@ class Trust(Overview):
         misfit: the same without the part that is consistent with white measurement noise.
         held_out: rms error of dc/dt in the held-out frames.
         rollout: rms error of rollouts over the held-out frames.
+        trajectories: after a fit of trajectories, those of the model in the held-out frames, in concentration, NaN in
+            other frames: the initial states of windows are fitted to the samples, everything else is as it was fitted
+            to the other frames, or within its errors. None after other fits, and without held-out frames.
     """
 
     why_not: tuple[str, ...]
@@ -82,6 +85,7 @@ class Trust(Overview):
     misfit: Float[np.ndarray, " species"]
     held_out: Float[np.ndarray, " species"]
     rollout: Float[np.ndarray, " species"]
+    trajectories: Float[np.ndarray, "frames species"] | None = None
 
     def _overview(self) -> tuple[str, Rows]:
         rows = [("trusted", "no" if self.why_not else "yes")]
@@ -111,7 +115,10 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
     if found.windows is not None:
         return _trust_in_windows(observations, found, found.windows, training)
     if found.trajectories is not None:
-        return _trust_in_trajectories(observations, found, found.trajectories, structure, line, held)
+        trust = _trust_in_trajectories(observations, found, found.trajectories, structure, line, held)
+        if trust.trajectories is None:
+            return trust
+        return dataclasses.replace(trust, trajectories=trust.trajectories * units.concentration)
     k = 10.0**found.log_k
     table = TabulatedReactions.of(found.mlp_sub, k, structure, graph_model.aggr_type, observations.concentration)
     errors = _Errors(observations, table, line, moving, held, rounding)
@@ -185,7 +192,9 @@ def _trust_in_trajectories(
         why_not.append(f"the model cannot follow the trajectories over {evidence.refused} frames")
     nothing = np.full(len(names), np.nan)
     held_out = rollout = nothing
+    trajectories = None
     if held.any():
+        trajectories = np.full(observations.concentration.shape, np.nan)
         part = observations.select(held)
         for length in (_SHORTEST_WINDOW, _LONG_WINDOW):
             tested = check(part, length)
@@ -196,10 +205,11 @@ def _trust_in_trajectories(
             why_not += _complaint(np.minimum(ratio, _MAX_ERROR), 1.0, text, names)
             share = np.where(moving, np.minimum(tested.rms / spread, _MAX_ERROR), np.nan)
             held_out, rollout = (share, rollout) if length == _SHORTEST_WINDOW else (held_out, share)
+        trajectories[held] = tested.fitted  # of the long windows
     else:
         why_not.append(_UNTESTED)
     misfit = np.where(moving, np.sqrt(max(evidence.chi2 - 1, 0.0)) * evidence.noise / spread, np.nan)
-    return Trust(tuple(why_not), unexplained, misfit, held_out, rollout)
+    return Trust(tuple(why_not), unexplained, misfit, held_out, rollout, trajectories)
 
 
 def _trust_in_windows(

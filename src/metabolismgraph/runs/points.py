@@ -14,13 +14,13 @@ import xarray as xr
 from jaxtyping import Float
 
 from metabolismgraph.errors import InputError
+from metabolismgraph.evaluation.variables import MODEL_TRACES
 from metabolismgraph.reports.page import plain
 from metabolismgraph.system.observations import Observations
 
 _POINTS = 5000  # of a scatter
 _NEEDED = ("reaction", "species", "moving", "cluster")  # the last three only with embeddings
 _NUMBERS, _FRAMES = 30_000, 300  # of the concentrations: all together, and of one species
-_ROLLOUTS = "predicted_concentration"
 _CELLS = 100  # of the residuals, in each direction
 
 
@@ -40,7 +40,7 @@ def read_evaluation(path: Path, observations: Observations) -> xr.Dataset | None
         if name not in found.variables:
             raise InputError(f"{path}: the variable {name} is missing; `metabolismgraph evaluate` writes it again")
     shape = (observations.n_frames, observations.network.n_species)
-    if _ROLLOUTS in found and found[_ROLLOUTS].shape != shape:
+    if any(name in found and found[name].shape != shape for name in MODEL_TRACES):
         raise InputError(f"{path}: made for other data than this run; `metabolismgraph evaluate` writes it again")
     return found
 
@@ -85,7 +85,7 @@ def embedding_points(evaluation: xr.Dataset | None) -> dict[str, Any] | None:
 def trace_lines(observations: Observations, evaluation: xr.Dataset | None) -> dict[str, Any]:
     """Concentrations over time: of every species where they are few, otherwise of those that change most.
 
-    With rollouts of the model over held-out frames, as far as they stay near the measured range.
+    With those of the model in held-out frames, as far as they stay near the measured range.
     """
     frames = np.unique(np.linspace(0, observations.n_frames - 1, _FRAMES).astype(int))
     c = observations.concentration
@@ -101,12 +101,14 @@ def trace_lines(observations: Observations, evaluation: xr.Dataset | None) -> di
         "run": [int(r) for r in observations.run[frames]],
         "values": _rows(values[np.ix_(frames, largest)]),
     }
-    if evaluation is not None and _ROLLOUTS in evaluation:
-        rollouts = evaluation[_ROLLOUTS].to_numpy()
+    shown = None if evaluation is None else next((name for name in MODEL_TRACES if name in evaluation), None)
+    if evaluation is not None and shown is not None:
+        model = evaluation[shown].to_numpy()
         lowest, highest = c.min(axis=0), c.max(axis=0)
         margin = np.maximum(highest - lowest, 0.1 * highest)
-        near = (rollouts >= lowest - margin) & (rollouts <= highest + margin)
-        found["predicted"] = _rows(np.where(near, rollouts, np.nan)[np.ix_(frames, largest)])
+        near = (model >= lowest - margin) & (model <= highest + margin)
+        found["model"] = _rows(np.where(near, model, np.nan)[np.ix_(frames, largest)])
+        found["dashed"] = MODEL_TRACES[shown]
     return found
 
 

@@ -33,7 +33,7 @@ _COLUMNS = {
     HOMEOSTASIS: (("species",), ("slope", "slope_error", "baseline", "baseline_error"), ("resolved",)),
 }
 _FIGURES = {
-    "traces.png": "Concentrations over time; held-out frames are shaded. A dashed line is a rollout of the model.",
+    "traces.png": "Concentrations over time; held-out frames are shaded. A dashed line is the model.",
     "mlp_sub.png": "The learned substrate function, with its 95 % band where it is known.",
     "homeostasis.png": "Strength and set point of homeostasis of every species, by type.",
     "singular_values.png": "Singular values of the concentrations: how many directions the data explore.",

@@ -34,11 +34,13 @@ class Check(NamedTuple):
             the model follows the data.
         rms: of the residual, in concentration.
         values: number of measured values that were compared.
+        fitted: the trajectories, in concentration; infinite where they diverge.
     """
 
     chi2: Float[np.ndarray, " species"]
     rms: Float[np.ndarray, " species"]
     values: Float[np.ndarray, " species"]
+    fitted: Float[np.ndarray, "frames species"]
 
 
 class Errors(NamedTuple):
@@ -109,6 +111,7 @@ def check_trajectories(
         chi2=np.sum(z**2, axis=0) / left,
         rms=np.sqrt(np.sum(residual**2, axis=0) / left),
         values=count.astype(np.float64),
+        fitted=fitted,
     )
 
 

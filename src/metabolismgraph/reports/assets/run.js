@@ -49,7 +49,7 @@
   }
 
   for (const place of document.querySelectorAll("[data-lines]")) {
-    const { names, time, run, values, predicted, shown, left_out } = data[place.dataset.lines];
+    const { names, time, run, values, model, dashed, shown, left_out } = data[place.dataset.lines];
     const label = document.createElement("label");
     label.className = "filter";
     label.textContent = "Species";
@@ -59,23 +59,23 @@
     place.append(label);
     const canvas = document.createElement("div");
     place.append(canvas);
-    note(place, `Shown: ${shown}${left_out ? `; ${left_out} species that change less are left out here` : ""}.${predicted ? " Dashed: a rollout of the model over the held-out frames." : ""}`);
+    note(place, `Shown: ${shown}${left_out ? `; ${left_out} species that change less are left out here` : ""}.${model ? ` Dashed, in held-out frames: ${dashed}.` : ""}`);
     const answer = answerBelow(place, "values");
     const draw = () => {
       canvas.replaceChildren();
-      const own = values[select.selectedIndex], model = predicted?.[select.selectedIndex];
-      const x = across(time), y = up([...own, ...(model ?? [])].filter((v) => v !== null));
+      const own = values[select.selectedIndex], expected = model?.[select.selectedIndex];
+      const x = across(time), y = up([...own, ...(expected ?? [])].filter((v) => v !== null));
       const svg = frame(canvas, x, y, ["time", `concentration of ${names[select.selectedIndex]}`]);
       for (const r of new Set(run)) {
         const frames = d3.range(time.length).filter((i) => run[i] === r);
         const path = (of) => d3.line((i) => x(time[i]), (i) => y(of[i])).defined((i) => of[i] !== null)(frames);
         svg.append("path").attr("class", "trace").attr("stroke", colours[r % colours.length]).attr("d", path(own));
-        if (model) svg.append("path").attr("class", "trace rollout").attr("d", path(model));
+        if (expected) svg.append("path").attr("class", "trace model").attr("d", path(expected));
       }
       svg.on("pointermove", (event) => {
         const i = d3.leastIndex(time, (a, b) => Math.abs(x(a) - d3.pointer(event)[0]) - Math.abs(x(b) - d3.pointer(event)[0]));
-        const expected = model?.[i] ?? null;
-        answer.textContent = `time ${time[i]}: ${own[i] === null ? "not measured" : own[i]}${expected === null ? "" : `, predicted ${expected}`}`;
+        const there = expected?.[i] ?? null;
+        answer.textContent = `time ${time[i]}: ${own[i] === null ? "not measured" : own[i]}${there === null ? "" : `, model ${there}`}`;
       });
     };
     select.addEventListener("change", draw);
