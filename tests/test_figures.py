@@ -156,6 +156,11 @@ def example(draw, truth=True):
     return drawn(draw, scene_of(made_up() if truth else without_truth(made_up())))
 
 
+def legend_of(figure):
+    """The words of the legend of a figure."""
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
 def lines(ax, **looks):
     """The lines of a panel with given properties."""
     return [line for line in ax.lines if all(getattr(line, f"get_{k}")() == v for k, v in looks.items())]
@@ -393,15 +398,24 @@ def test_runs_are_told_apart():
     assert len({line.get_color() for line in lines(traces.axes[0], linestyle="-")}) == 3
 
 
+@pytest.mark.parametrize(("species", "shown"), [(1, 1), (5, 5), (6, 5), (100, 5)])
+def test_traces_show_all_of_few_species(species, shown):
+    assert len(drawn(dynamics.traces, scene_of(made_up(species=species, types=1))).axes) == shown
+
+
 def test_held_out_frames_show_a_rollout_of_the_model():
     data = made_up()
     first = drawn(dynamics.traces, scene_of(data)).axes[0]
     [measured], [predicted] = lines(first, linestyle="-"), lines(first, linestyle="--")
     np.testing.assert_array_equal(predicted.get_ydata()[:32], np.nan)
     np.testing.assert_array_equal(predicted.get_ydata()[32:], measured.get_ydata()[32:])
-    assert not lines(
-        drawn(dynamics.traces, scene_of(data.drop_vars("predicted_concentration"))).axes[0], linestyle="--"
-    )
+    assert legend_of(drawn(dynamics.traces, scene_of(data)))[0] == "model, a rollout from the first held-out sample"
+    fitted = data.assign(fitted_concentration=data["predicted_concentration"] + 1)
+    first = drawn(dynamics.traces, scene_of(fitted))
+    np.testing.assert_array_equal(lines(first.axes[0], linestyle="--")[0].get_ydata(), predicted.get_ydata() + 1)
+    assert legend_of(first)[0] == "model, from fitted states"
+    without = drawn(dynamics.traces, scene_of(data.drop_vars("predicted_concentration")))
+    assert not lines(without.axes[0], linestyle="--")
 
 
 @pytest.mark.parametrize("value", [1e300, np.inf, -np.inf, np.nan])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from continuous import LOTKA_VOLTERRA, observe
+from continuous import LOTKA_VOLTERRA, network_of, observe
 from rich.console import Console
 
 import metabolismgraph as mg
@@ -38,6 +38,25 @@ def test_rollouts_of_runs_of_different_length_are_shown_whole(small_config, part
     check_rollouts(mg.evaluate(mg.fit(observations.select(frames < 0.8 * observations.n_frames), config)), part)
 
 
+def test_fixed_species_that_vary_are_as_measured_in_rollouts():
+    """An enzyme that something outside the network determines, without which its product cannot be predicted."""
+    time = np.linspace(0, 40, 4001)
+    enzyme = 1 + 0.8 * np.sin(time)
+    reactions = {"make": ({"E": 1}, {"E": 1, "A": 1}), "use": ({"A": 1}, {})}
+    network = network_of(reactions, ("E", "A"), fixed=["E"])
+    product = np.zeros(len(time))
+    for i, step in enumerate(np.diff(time)):
+        product[i + 1] = product[i] + step * (0.5 * enzyme[i] - 0.3 * product[i])
+    run, concentration = np.zeros(len(time), dtype=np.int64), np.stack([enzyme, product], axis=1)
+    observations = mg.Observations(network, time, run, concentration)
+    evaluation = mg.evaluate(mg.fit(observations, mg.load_config("small", ["training.phase2_steps=2"])))
+    assert 1 - evaluation.metrics["test_R2"] < 1e-4
+    assert evaluation.metrics["held_out_rollout_error"] < 0.01
+    held_out, predicted = (evaluation.data[name].to_numpy() for name in ("held_out", "predicted_concentration"))
+    np.testing.assert_array_equal(predicted[held_out, 0], enzyme[held_out])
+    np.testing.assert_allclose(predicted[held_out, 1], product[held_out], rtol=0.01)
+
+
 def check_rollouts(evaluation, part=0):
     """Rollouts cover the held-out frames of each run, begin at a measured state, and have the R² of the metrics."""
     data, moving = evaluation.data, evaluation.data["moving"].to_numpy()
@@ -48,6 +67,7 @@ def check_rollouts(evaluation, part=0):
     for of_run in frames:
         np.testing.assert_array_equal(predicted[of_run[0]], measured[of_run[0]])
         assert (predicted[of_run[1:]] != measured[of_run[1:]]).any(axis=1).all()
+    np.testing.assert_allclose(predicted[held_out], measured[held_out], rtol=0.01, atol=1e-3)
     if part == 0:  # otherwise the last step of a rollout leads into a training frame, which is not shown
         shortest = min(map(len, frames))
         within = np.stack([of_run[1:shortest] for of_run in frames], axis=1)

@@ -1096,7 +1096,7 @@ def test_nothing_to_train_on(training, tmp_path):
         for path in training.iterdir():
             if path.name != missing:
                 (folder / path.name).symlink_to(path)
-        with pytest.raises(InputError, match=missing.replace("settings.json", "settings.json: cannot be read")):
+        with pytest.raises(InputError, match=missing.replace("settings.json", "settings.json: missing or damaged")):
             review("decay", EXAMPLE, folder, tmp_path / "scratch")
 
 

@@ -130,8 +130,8 @@ def evaluate(result: FitResult, truth: Truth | None = None) -> Evaluation:
     data |= {
         f"{name}_error": ("species", getattr(trust, name)) for name in ("unexplained", "misfit", "held_out", "rollout")
     }
-    if trust.trajectories is not None:
-        data["fitted_concentration"] = (("frame", "species"), trust.trajectories)
+    if trust.fitted is not None:
+        data["fitted_concentration"] = (("frame", "species"), trust.fitted)
     metrics: dict[str, Value] = {
         "trustworthy": trust.trustworthy,
         "why_not": list(trust.why_not),
@@ -458,12 +458,14 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: Variabl
     }
     steps = _windows(t)
     if steps is not None:
-        error = _final_errors(rates, t, steps, rule)[:, moving]
+        error = _final_errors(rates, t, steps, moving, rule)[:, moving]
         change = (t.end[steps[-1]] - t.start[steps[0]])[:, moving]
         metrics["held_out_rollout_error"] = float(np.sqrt(np.sum(error**2) / max(np.sum(change**2), 1e-300)))
     begins = np.flatnonzero(np.diff(t.frame, prepend=-2) != 1)
     lengths = np.diff(begins, append=len(t.dt))
-    states = _long_rollouts(rates, t, begins, lengths, rule)
+    # As long as the longest run; beyond the end of a run, states have no meaning.
+    all_steps = begins + np.minimum(np.arange(lengths.max())[:, None], lengths - 1)
+    states = _roll(rates, t, all_steps, moving, rule)
     shown = np.full(observations.concentration.shape, np.nan)
     shown[t.frame[begins]] = t.start[begins]
     for begin, length, run in zip(begins, lengths, np.moveaxis(states, 1, 0), strict=True):
@@ -473,22 +475,6 @@ def _prediction_metrics(result: FitResult, model: MetabolismModel, data: Variabl
     shortest = int(lengths.min())
     seen = t.end[begins[None, :] + np.arange(shortest)[:, None]]
     return metrics | _test_metrics(states[:shortest, :, moving].ravel(), seen[..., moving].ravel())
-
-
-def _long_rollouts(
-    rates: ModelRates,
-    t: Transitions,
-    begins: Int[np.ndarray, " runs"],
-    lengths: Int[np.ndarray, " runs"],
-    rule: Rule,
-) -> Float[np.ndarray, "steps runs species"]:
-    """One rollout for each run of transitions, as long as the longest one; beyond the end of a run, it has no meaning.
-
-    Args:
-        begins, lengths: indices of the first transitions of the runs, and numbers of transitions.
-    """
-    steps = begins + np.minimum(np.arange(lengths.max())[:, None], lengths - 1)
-    return rollout(rates, t.start[begins], t.dt[steps], rule)
 
 
 def _test_metrics(predicted: Float[np.ndarray, " values"], seen: Float[np.ndarray, " values"]) -> dict[str, Value]:
@@ -555,15 +541,30 @@ def _rollout_skill(result: FitResult, model: MetabolismModel) -> dict[str, Value
     moving = ~unseen.network.fixed
     without: MetabolismModel = eqx.tree_at(lambda m: m.mlp_node.unit, model, on_device(0.0))
     error, error_without = (
-        np.sum(_final_errors(ModelRates(refined, m.homeostasis), t, steps, result.phase1.rule)[:, moving] ** 2)
+        np.sum(_final_errors(ModelRates(refined, m.homeostasis), t, steps, moving, result.phase1.rule)[:, moving] ** 2)
         for m in (model, without)
     )
     return {"held_out_skill": float(1 - error / max(error_without, 1e-300))}
 
 
 def _final_errors(
-    rates: ModelRates, t: Transitions, steps: Int[np.ndarray, "steps starts"], rule: Rule
+    rates: ModelRates,
+    t: Transitions,
+    steps: Int[np.ndarray, "steps starts"],
+    moving: Bool[np.ndarray, " species"],
+    rule: Rule,
 ) -> Float[np.ndarray, "starts species"]:
     """Errors of the final concentrations of rollouts."""
-    states = rollout(rates, t.start[steps[0]], t.dt[steps], rule)
-    return np.asarray(states[-1] - t.end[steps[-1]])
+    return np.asarray(_roll(rates, t, steps, moving, rule)[-1] - t.end[steps[-1]])
+
+
+def _roll(
+    rates: ModelRates,
+    t: Transitions,
+    steps: Int[np.ndarray, "steps starts"],
+    moving: Bool[np.ndarray, " species"],
+    rule: Rule,
+) -> Float[np.ndarray, "steps starts species"]:
+    """States of rollouts over some transitions; fixed species, which may vary, have their measured concentrations."""
+    known = None if moving.all() else np.where(moving, np.nan, t.end[steps])
+    return rollout(rates, t.start[steps[0]], t.dt[steps], rule, known)

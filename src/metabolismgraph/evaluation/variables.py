@@ -19,11 +19,12 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "singular_value": ("singular values of the concentrations (frames x species)", "concentration"),
     "concentration": ("measured or simulated concentrations, NaN where missing", "concentration"),
     "predicted_concentration": (
-        "rollout of the model of Phase 2 over the held-out frames of each run, from the first one; NaN in others",
+        "rollout of the model of Phase 2 over the held-out frames of each run, two or more; NaN in other frames",
         "concentration",
     ),
     "fitted_concentration": (
-        "after a fit of trajectories, those of the model in held-out frames, from fitted states; NaN in others",
+        "after a fit of trajectories, those of the model over 32 held-out frames at most; initial states are fitted to "
+        "these frames, and estimates move within their errors; NaN in other frames",
         "concentration",
     ),
     "time": ("time of each frame", "time"),
@@ -59,12 +60,17 @@ VARIABLES: dict[str, tuple[str, str]] = {
     "transition_time": ("time at the start of each step", "time"),
 }
 
-# Concentrations of the model in held-out frames, and what they are; of those there are, the first is shown. Noise of
-# the first held-out sample would spoil a rollout.
+# Concentrations of the model in held-out frames, and what they are. The first of those there are is shown: noise of the
+# first held-out sample would spoil a rollout.
 MODEL_TRACES = {
     "fitted_concentration": "model, from fitted states",
     "predicted_concentration": "model, a rollout from the first held-out sample",
 }
+
+
+def model_trace(dataset: xr.Dataset) -> str | None:
+    """The variable that shows the concentrations of the model, of `MODEL_TRACES`; None if there is none."""
+    return next((name for name in MODEL_TRACES if name in dataset), None)
 
 
 def describe(dataset: xr.Dataset) -> xr.Dataset:

@@ -86,6 +86,8 @@ def _examples(scene: Scene) -> np.ndarray:
     moving = np.flatnonzero(scene.moving)
     spread = np.nanstd(scene.values("concentration")[:, moving], axis=0)
     order = moving[np.argsort(-spread, kind="stable")]
+    if len(order) <= _TRACES:
+        return order
     return np.asarray(order[np.unique(np.linspace(0, _LAST_RANK * (len(order) - 1), _TRACES).astype(int))])
 
 

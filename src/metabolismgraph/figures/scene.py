@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Bool, Int
 from matplotlib.lines import Line2D
 
-from metabolismgraph.evaluation.variables import MODEL_TRACES
+from metabolismgraph.evaluation.variables import model_trace
 from metabolismgraph.figures.style import palette
 from metabolismgraph.metrics import Value
 
@@ -101,7 +101,7 @@ class Scene:
     @property
     def model_trace(self) -> str | None:
         """The variable of the concentrations of the model in held-out frames; None if there is none."""
-        return next((name for name in MODEL_TRACES if self.has(name)), None)
+        return model_trace(self.data)
 
     @property
     def groups(self) -> Groups:

@@ -75,7 +75,7 @@ class Trust(Overview):
         misfit: the same without the part that is consistent with white measurement noise.
         held_out: rms error of dc/dt in the held-out frames.
         rollout: rms error of rollouts over the held-out frames.
-        trajectories: after a fit of trajectories, those of the model in the held-out frames, in concentration, NaN in
+        fitted: after a fit of trajectories, those of the model in the held-out frames, in concentration, NaN in
             other frames: the initial states of windows are fitted to the samples, everything else is as it was fitted
             to the other frames, or within its errors. None after other fits, and without held-out frames.
     """
@@ -85,7 +85,7 @@ class Trust(Overview):
     misfit: Float[np.ndarray, " species"]
     held_out: Float[np.ndarray, " species"]
     rollout: Float[np.ndarray, " species"]
-    trajectories: Float[np.ndarray, "frames species"] | None = None
+    fitted: Float[np.ndarray, "frames species"] | None = None
 
     def _overview(self) -> tuple[str, Rows]:
         rows = [("trusted", "no" if self.why_not else "yes")]
@@ -116,9 +116,9 @@ def judge_trust(observations: Observations, found: Phase1Result, graph_model: Gr
         return _trust_in_windows(observations, found, found.windows, training)
     if found.trajectories is not None:
         trust = _trust_in_trajectories(observations, found, found.trajectories, structure, line, held)
-        if trust.trajectories is None:
+        if trust.fitted is None:
             return trust
-        return dataclasses.replace(trust, trajectories=trust.trajectories * units.concentration)
+        return dataclasses.replace(trust, fitted=trust.fitted * units.concentration)
     k = 10.0**found.log_k
     table = TabulatedReactions.of(found.mlp_sub, k, structure, graph_model.aggr_type, observations.concentration)
     errors = _Errors(observations, table, line, moving, held, rounding)
@@ -152,7 +152,8 @@ def _trust_in_trajectories(
 ) -> Trust:
     """The verdict on a fit of trajectories: they must be followed up to the noise, in frames that were not used too.
 
-    dc/dt is not compared: differences of neighbouring frames amplify the noise.
+    dc/dt is not compared: differences of neighbouring frames amplify the noise. The fitted trajectories that it holds
+    are in the units of the observations, as they are given here.
     """
     moving = _moving(observations)
     spread = np.maximum(observations.concentration.std(axis=0), 1e-300)
@@ -192,9 +193,9 @@ def _trust_in_trajectories(
         why_not.append(f"the model cannot follow the trajectories over {evidence.refused} frames")
     nothing = np.full(len(names), np.nan)
     held_out = rollout = nothing
-    trajectories = None
+    fitted = None
     if held.any():
-        trajectories = np.full(observations.concentration.shape, np.nan)
+        fitted = np.full(observations.concentration.shape, np.nan)
         part = observations.select(held)
         for length in (_SHORTEST_WINDOW, _LONG_WINDOW):
             tested = check(part, length)
@@ -205,11 +206,11 @@ def _trust_in_trajectories(
             why_not += _complaint(np.minimum(ratio, _MAX_ERROR), 1.0, text, names)
             share = np.where(moving, np.minimum(tested.rms / spread, _MAX_ERROR), np.nan)
             held_out, rollout = (share, rollout) if length == _SHORTEST_WINDOW else (held_out, share)
-        trajectories[held] = tested.fitted  # of the long windows
+        fitted[held] = tested.fitted  # of the long windows
     else:
         why_not.append(_UNTESTED)
     misfit = np.where(moving, np.sqrt(max(evidence.chi2 - 1, 0.0)) * evidence.noise / spread, np.nan)
-    return Trust(tuple(why_not), unexplained, misfit, held_out, rollout, trajectories)
+    return Trust(tuple(why_not), unexplained, misfit, held_out, rollout, fitted)
 
 
 def _trust_in_windows(

@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from metabolismgraph.errors import InputError
-from metabolismgraph.evaluation.variables import MODEL_TRACES
+from metabolismgraph.evaluation.variables import MODEL_TRACES, model_trace
 from metabolismgraph.reports.page import plain
 from metabolismgraph.system.observations import Observations
 
@@ -28,7 +28,7 @@ def read_evaluation(path: Path, observations: Observations) -> xr.Dataset | None
     """evaluation.nc of a run; None if there is none.
 
     Raises:
-        InputError: it is damaged, or belongs to other data.
+        InputError: it is damaged, or has other numbers of frames or species than these.
     """
     if not path.exists():
         return None
@@ -85,7 +85,7 @@ def embedding_points(evaluation: xr.Dataset | None) -> dict[str, Any] | None:
 def trace_lines(observations: Observations, evaluation: xr.Dataset | None) -> dict[str, Any]:
     """Concentrations over time: of every species where they are few, otherwise of those that change most.
 
-    With those of the model in held-out frames, as far as they stay near the measured range.
+    With those of the model in held-out frames, up to one measured range away from the measured range.
     """
     frames = np.unique(np.linspace(0, observations.n_frames - 1, _FRAMES).astype(int))
     c = observations.concentration
@@ -101,13 +101,12 @@ def trace_lines(observations: Observations, evaluation: xr.Dataset | None) -> di
         "run": [int(r) for r in observations.run[frames]],
         "values": _rows(values[np.ix_(frames, largest)]),
     }
-    shown = None if evaluation is None else next((name for name in MODEL_TRACES if name in evaluation), None)
+    shown = None if evaluation is None else model_trace(evaluation)
     if evaluation is not None and shown is not None:
         model = evaluation[shown].to_numpy()
         lowest, highest = c.min(axis=0), c.max(axis=0)
-        margin = np.maximum(highest - lowest, 0.1 * highest)
-        near = (model >= lowest - margin) & (model <= highest + margin)
-        found["model"] = _rows(np.where(near, model, np.nan)[np.ix_(frames, largest)])
+        margin = np.where(highest > lowest, highest - lowest, 0.1 * highest)
+        found["model"] = _rows(np.clip(model, lowest - margin, highest + margin)[np.ix_(frames, largest)])
         found["dashed"] = MODEL_TRACES[shown]
     return found
 

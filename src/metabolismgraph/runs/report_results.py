@@ -14,6 +14,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from metabolismgraph.config import Training
 from metabolismgraph.errors import InputError
+from metabolismgraph.evaluation.variables import model_trace
 from metabolismgraph.metrics import Value, find
 from metabolismgraph.reports import words
 from metabolismgraph.reports.page import picture, plain
@@ -33,7 +34,7 @@ _COLUMNS = {
     HOMEOSTASIS: (("species",), ("slope", "slope_error", "baseline", "baseline_error"), ("resolved",)),
 }
 _FIGURES = {
-    "traces.png": "Concentrations over time; held-out frames are shaded. A dashed line is the model.",
+    "traces.png": "Concentrations over time; held-out frames are shaded.",
     "mlp_sub.png": "The learned substrate function, with its 95 % band where it is known.",
     "homeostasis.png": "Strength and set point of homeostasis of every species, by type.",
     "singular_values.png": "Singular values of the concentrations: how many directions the data explore.",
@@ -67,8 +68,8 @@ def results_content(folder: RunFolder, evaluation: xr.Dataset | None) -> tuple[d
             "has_truth": "rate_constants_R2" in metrics,
             "summary": picture(folder.path / "figures" / _SUMMARY),
             "figures": [
-                (name, caption, picture(folder.path / "figures" / name))
-                for name, caption in _FIGURES.items()
+                (name, _caption(name, evaluation), picture(folder.path / "figures" / name))
+                for name in _FIGURES
                 if (folder.path / "figures" / name).exists()
             ],
             "methods": _methods(folder),
@@ -84,6 +85,12 @@ def results_content(folder: RunFolder, evaluation: xr.Dataset | None) -> tuple[d
         "residuals": residuals,
     }
     return content, tables
+
+
+def _caption(name: str, evaluation: xr.Dataset | None) -> str:
+    """The caption of a figure."""
+    has_model = name == "traces.png" and evaluation is not None and model_trace(evaluation) is not None
+    return _FIGURES[name] + (" The dashed line is the model." if has_model else "")
 
 
 def read_metrics(path: Path) -> Mapping[str, Value]:

@@ -96,13 +96,21 @@ def rollout(
     c: Float[np.ndarray, "*batch species"],
     dt: Float[np.ndarray, " steps *batch"],
     rule: Rule = "forward",
+    known: Float[np.ndarray, "steps *batch species"] | None = None,
 ) -> Float[np.ndarray, "steps *batch species"]:
-    """`integrate` in NumPy, without compilation, for rollouts that are done once."""
+    """`integrate` in NumPy, without compilation, for rollouts that are done once.
+
+    Args:
+        known: concentrations that replace the computed ones after every step, as those of species that something
+            outside the network determines; NaN where there are none.
+    """
     states = np.zeros((len(dt), *c.shape))
     # Where a model diverges, the states are not finite.
     with np.errstate(all="ignore"):
         for number in range(len(dt)):
             c = STEPS[rule](rate, c, dt[number, ...])
+            if known is not None:
+                c = np.where(np.isnan(known[number]), c, known[number])
             states[number] = c
     return states
 
