@@ -23,8 +23,8 @@ VARIABLES: dict[str, tuple[str, str]] = {
         "concentration",
     ),
     "fitted_concentration": (
-        "after a fit of trajectories, those of the model over 32 held-out frames at most; initial states are fitted to "
-        "these frames, and estimates move within their errors; NaN in other frames",
+        "after a fit of trajectories, those of the model in windows of at most 32 held-out frames; initial states are "
+        "fitted to these frames, and estimates move within their errors; NaN in other frames",
         "concentration",
     ),
     "time": ("time of each frame", "time"),
